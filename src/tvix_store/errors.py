@@ -1,0 +1,52 @@
+"""The errors of the store: one small tree, facts inside, no transport in sight.
+
+The edges translate: `rpc/status.py` to gRPC statuses, `cli/exit_codes.py` to exit codes.
+A message is one line that says what was wrong, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Base of everything that the store raises on purpose."""
+
+
+class InvalidError(StoreError):
+    """The input breaks a rule; sending it again will not help."""
+
+
+class NotFoundError(StoreError):
+    """What was asked for is not in the store."""
+
+    def __init__(self, kind: str, key: object) -> None:
+        super().__init__(f"{kind} {key} is not in the store")
+        self.kind = kind
+        self.key = key
+
+
+class IncompleteError(StoreError):
+    """The input refers to something that is not in the store; put that first."""
+
+
+class ConflictError(StoreError):
+    """The store holds something else under the same name."""
+
+
+class CorruptError(StoreError):
+    """Stored bytes do not match their digest, or the store's files are damaged."""
+
+
+class UnavailableError(StoreError):
+    """A backend does not answer now; the same call may work later."""
+
+
+class DeniedError(StoreError):
+    """The caller may not do this."""
+
+
+class ExhaustedError(StoreError):
+    """A limit was reached: a size, a count, or the disk."""
+
+
+class UnsupportedError(StoreError):
+    """The other end does not offer this call."""

@@ -1,0 +1,139 @@
+"""Directory: the sorted children of one directory, and its canonical encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from functools import cached_property
+
+from blake3 import blake3
+
+from tvix_store.errors import InvalidError
+from tvix_store.model import wire
+from tvix_store.model.digest import Digest
+from tvix_store.model.names import check_name, show
+from tvix_store.model.nodes import (
+    DirectoryNode,
+    FileNode,
+    Node,
+    SymlinkNode,
+    decode_directory,
+    decode_file,
+    decode_symlink,
+)
+
+
+class SizeRule(Enum):
+    """How a directory's size is counted. Both rules are in the world; see docs/design/sizes.md."""
+
+    DOCUMENTED = 1
+    """Each child counts 1, plus a child directory's size: the number of descendants."""
+    SNIX = 2
+    """Each child counts 2, plus a child directory's size: what tvix and snix compute since 2024-07-29."""
+
+
+class Directory:
+    """The children of one directory: `entries` maps names to nodes, sorted by name (byte order).
+
+    Raises:
+        InvalidError: a name breaks a rule (see `check_name`), or the sizes add up to 2**64 or more.
+    """
+
+    def __init__(self, entries: Mapping[bytes, Node]) -> None:
+        self.entries = {check_name(name): entries[name] for name in sorted(entries)}
+        if self.size(SizeRule.SNIX) > wire.MAX_UINT64:
+            raise InvalidError("directory: the sizes of its children add up to more than 64 bits hold")
+
+    @classmethod
+    def stored(cls, digest: Digest, encoded: bytes) -> Directory:
+        """A directory from canonical bytes that were checked before and match `digest`; parsed when first looked into."""
+        self = cls.__new__(cls)
+        self.__dict__.update(digest=digest, encoded=encoded)
+        return self
+
+    @classmethod
+    def decode(cls, data: bytes) -> Directory:
+        """Read a `Directory` message.
+
+        Accepts every encoding of the message, as protobuf parsers do; `encoded` is the canonical one.
+
+        Raises:
+            InvalidError: the message is malformed, or the directory breaks a rule, which the error names.
+        """
+        return cls(_decode_entries(data))
+
+    @cached_property
+    def entries(self) -> Mapping[bytes, Node]:
+        """The children by name, sorted (byte order)."""
+        return dict(sorted(_decode_entries(self.encoded).items()))
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The canonical encoding: fields in number order, defaults left out."""
+        directories: list[bytes] = []
+        files: list[bytes] = []
+        symlinks: list[bytes] = []
+        for name, node in self.entries.items():
+            if type(node) is FileNode:
+                files.append(wire.message_field(2, node.encode(name)))
+            elif type(node) is DirectoryNode:
+                directories.append(wire.message_field(1, node.encode(name)))
+            else:
+                symlinks.append(wire.message_field(3, node.encode(name)))
+        return b"".join((*directories, *files, *symlinks))
+
+    @cached_property
+    def digest(self) -> Digest:
+        """The BLAKE3 digest of the canonical encoding."""
+        return Digest(blake3(self.encoded).digest())
+
+    def size(self, rule: SizeRule = SizeRule.DOCUMENTED) -> int:
+        """The size that a parent states for this directory, by `rule`."""
+        return rule.value * len(self.entries) + sum(child.size for _, child in self.directories())
+
+    def node(self, rule: SizeRule = SizeRule.DOCUMENTED) -> DirectoryNode:
+        """The node that refers to this directory."""
+        return DirectoryNode(self.digest, self.size(rule))
+
+    def directories(self) -> Iterator[tuple[bytes, DirectoryNode]]:
+        """The children that are directories, with their names."""
+        for name, node in self.entries.items():
+            if type(node) is DirectoryNode:
+                yield name, node
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Directory) and self.encoded == other.encoded
+
+    def __hash__(self) -> int:
+        return hash(self.encoded)
+
+    def __repr__(self) -> str:
+        return f"Directory({dict(self.entries)!r})"
+
+
+def _decode_entries(data: bytes) -> dict[bytes, Node]:
+    entries: dict[bytes, Node] = {}
+    previous: dict[int, bytes] = {}
+    for field, value in wire.fields(data):
+        body = wire.as_bytes(field, value)
+        name: bytes
+        node: Node
+        match field:
+            case 1:
+                name, node = decode_directory(body)
+            case 2:
+                name, node = decode_file(body)
+            case 3:
+                name, node = decode_symlink(body)
+            case _:
+                raise InvalidError(f"directory: unknown field {field}")
+        if name in entries:
+            raise InvalidError(f"directory: two children are called {show(name)}")
+        if name < previous.get(field, b""):
+            raise InvalidError(f"directory: {show(name)} stands behind {show(previous[field])}: not sorted by name")
+        previous[field] = name
+        entries[name] = node
+    return entries
+
+
+__all__ = ["Directory", "DirectoryNode", "FileNode", "Node", "SizeRule", "SymlinkNode"]

@@ -1,0 +1,103 @@
+"""Directory graphs on the wire: the two orders in which directories are sent, checked one by one.
+
+Both checkers keep a few words per directory, not the directories.
+"""
+
+from __future__ import annotations
+
+from tvix_store.errors import InvalidError
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory, SizeRule
+from tvix_store.model.names import show
+
+
+class LeavesToRoot:
+    """Checks a `Put` stream: each directory refers only to earlier ones, all hang together at the last.
+
+    A directory may be sent twice; the second time changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[bytes, tuple[int, int]] = {}
+        self._unclaimed: set[bytes] = set()
+        self._root: Digest | None = None
+
+    def add(self, directory: Directory) -> None:
+        """Take the next directory.
+
+        Raises:
+            InvalidError: it refers to a directory that was not sent before, or states a wrong size for it.
+        """
+        for name, child in directory.directories():
+            sizes = self._sizes.get(child.digest.raw)
+            if sizes is None:
+                raise InvalidError(
+                    f"directory {directory.digest} refers to {child.digest} as {show(name)}, which was not sent before it"
+                )
+            if child.size not in sizes:
+                raise InvalidError(
+                    f"directory {directory.digest} states size {child.size} for its child {show(name)}, "
+                    f"which is {sizes[0]} (or {sizes[1]} by the snix rule)"
+                )
+        for _, child in directory.directories():
+            self._unclaimed.discard(child.digest.raw)
+        key = directory.digest.raw
+        if key not in self._sizes:
+            self._sizes[key] = (directory.size(SizeRule.DOCUMENTED), directory.size(SizeRule.SNIX))
+            self._unclaimed.add(key)
+        self._root = directory.digest
+
+    def finish(self) -> Digest:
+        """The digest of the root: the last directory sent.
+
+        Raises:
+            InvalidError: nothing was sent, or some directory cannot be reached from the last one.
+        """
+        if self._root is None:
+            raise InvalidError("no directory was sent")
+        strays = self._unclaimed - {self._root.raw}
+        if strays:
+            raise InvalidError(
+                f"directory {Digest(min(strays))} is not reachable from the last one sent, {self._root}, which must be the root"
+            )
+        return self._root
+
+
+class RootToLeaves:
+    """Checks a recursive `Get` stream: the root first, then only directories that an earlier one refers to."""
+
+    def __init__(self, root: Digest) -> None:
+        self._expected: dict[bytes, set[int] | None] = {root.raw: None}
+        self._seen: set[bytes] = set()
+
+    def add(self, directory: Directory) -> None:
+        """Take the next directory.
+
+        Raises:
+            InvalidError: nothing sent before refers to it, or with another size, or it came before.
+        """
+        key = directory.digest.raw
+        if key in self._seen:
+            raise InvalidError(f"directory {directory.digest} was sent twice")
+        if key not in self._expected:
+            raise InvalidError(f"directory {directory.digest} was sent, but nothing before it refers to it")
+        stated = self._expected.pop(key)
+        sizes = {directory.size(SizeRule.DOCUMENTED), directory.size(SizeRule.SNIX)}
+        if stated is not None and not stated <= sizes:
+            raise InvalidError(f"directory {directory.digest} has size {min(sizes)}, but its parent states {min(stated - sizes)}")
+        self._seen.add(key)
+        for name, child in directory.directories():
+            if child.digest.raw not in self._seen:
+                expected = self._expected.setdefault(child.digest.raw, set())
+                if expected is None:
+                    raise InvalidError(f"directory {directory.digest}: its child {show(name)} is the root")
+                expected.add(child.size)
+
+    def finish(self) -> None:
+        """End of the stream.
+
+        Raises:
+            InvalidError: a directory that was referred to did not come.
+        """
+        if self._expected:
+            raise InvalidError(f"directory {Digest(min(self._expected))} is referred to, but was not sent")

@@ -1,0 +1,48 @@
+"""What may be the name of a child in a directory, and the target of a symlink."""
+
+from __future__ import annotations
+
+from tvix_store.errors import InvalidError
+
+MAX_NAME = 255
+"""Longest child name in bytes that Nix reads from a NAR, and that Linux file systems take."""
+MAX_TARGET = 4095
+"""Longest symlink target in bytes that Nix reads from a NAR."""
+
+
+def check_name(name: bytes) -> bytes:
+    """Return `name` if a directory may hold a child called so.
+
+    Raises:
+        InvalidError: it is empty, `.` or `..`, or holds `/` or NUL, or is too long.
+    """
+    if not name:
+        raise InvalidError("a child's name is empty")
+    if b"/" in name or b"\0" in name:
+        raise InvalidError(f"child name {show(name)} holds a slash or a NUL")
+    if name in (b".", b".."):
+        raise InvalidError(f"child name {show(name)} is reserved")
+    if len(name) > MAX_NAME:
+        raise InvalidError(f"child name {show(name)} is longer than {MAX_NAME} bytes")
+    return name
+
+
+def check_target(target: bytes) -> bytes:
+    """Return `target` if a symlink may point there.
+
+    Raises:
+        InvalidError: it is empty, holds NUL, or is too long.
+    """
+    if not target:
+        raise InvalidError("a symlink's target is empty")
+    if b"\0" in target:
+        raise InvalidError(f"symlink target {show(target)} holds a NUL")
+    if len(target) > MAX_TARGET:
+        raise InvalidError(f"symlink target {show(target)} is longer than {MAX_TARGET} bytes")
+    return target
+
+
+def show(name: bytes) -> str:
+    """`name` for a message: readable, on one line, cut to a sane length."""
+    text = ascii(name.decode("utf-8", "surrogateescape")) if len(name) <= 80 else ascii(name[:77].decode("utf-8", "surrogateescape")) + "…"
+    return text

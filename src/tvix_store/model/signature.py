@@ -1,0 +1,147 @@
+"""Signatures: ed25519 over a path's fingerprint, with Nix's key and signature formats.
+
+Keys and signatures are `name:base64`. A secret key's base64 holds 64 bytes: the seed and the public key.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tvix_store.errors import InvalidError
+from tvix_store.model import wire
+from tvix_store.model.nix_hash import NixHash
+from tvix_store.model.store_path import STORE_DIR, StorePath
+
+
+def fingerprint(
+    path: StorePath, nar_sha256: bytes, nar_size: int, references: Iterable[StorePath], store_dir: str = STORE_DIR
+) -> bytes:
+    """The bytes that a signature signs."""
+    listed = ",".join(sorted(reference.absolute(store_dir) for reference in references))
+    return f"1;{path.absolute(store_dir)};{NixHash('sha256', nar_sha256)};{nar_size};{listed}".encode()
+
+
+def _split(text: str, what: str, size: int) -> tuple[str, bytes]:
+    name, separator, body = text.strip().partition(":")
+    if not name or not separator:
+        raise InvalidError(f"not a {what}: expected name:base64")
+    try:
+        data = base64.b64decode(body, validate=True)
+    except (ValueError, binascii.Error):
+        raise InvalidError(f"not a {what}: the part behind {name!r} is not base64") from None
+    if len(data) != size:
+        raise InvalidError(f"not a {what}: {name!r} has {len(data)} bytes, expected {size}")
+    return name, data
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Signature:
+    """A signature (64 bytes) and the name of the key that made it."""
+
+    name: str
+    data: bytes
+
+    def __post_init__(self) -> None:
+        if not self.name or ":" in self.name or any(character.isspace() for character in self.name):
+            raise InvalidError(f"signature: {self.name!r} is not a key name")
+        if len(self.data) != 64:
+            raise InvalidError(f"signature by {self.name!r} must be 64 bytes, got {len(self.data)}")
+
+    @classmethod
+    def parse(cls, text: str) -> Signature:
+        return cls(*_split(text, "signature", 64))
+
+    def __str__(self) -> str:
+        return f"{self.name}:{base64.b64encode(self.data).decode()}"
+
+    def encode(self) -> bytes:
+        """The message `NARInfo.Signature`."""
+        return wire.bytes_field(1, self.name.encode()) + wire.bytes_field(2, self.data)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Signature:
+        name, signature = "", b""
+        for field, value in wire.fields(data):
+            match field:
+                case 1:
+                    name = wire.as_text(field, value)
+                case 2:
+                    signature = wire.as_bytes(field, value)
+                case _:
+                    raise InvalidError(f"signature: unknown field {field}")
+        return cls(name, signature)
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A key that checks signatures: its name and 32 bytes."""
+
+    name: str
+    data: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> PublicKey:
+        return cls(*_split(text, "public key", 32))
+
+    def verifies(self, signature: Signature, message: bytes) -> bool:
+        """Whether `signature` is this key's, over `message`."""
+        from nacl.exceptions import BadSignatureError
+        from nacl.signing import VerifyKey
+
+        if signature.name != self.name:
+            return False
+        try:
+            VerifyKey(self.data).verify(message, signature.data)
+        except BadSignatureError:
+            return False
+        return True
+
+    def __str__(self) -> str:
+        return f"{self.name}:{base64.b64encode(self.data).decode()}"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SecretKey:
+    """A key that signs: its name and 64 bytes (seed, then public key). Never printed by `repr`."""
+
+    name: str
+    data: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> SecretKey:
+        name, data = _split(text, "secret key", 64)
+        key = cls(name, data)
+        if _public(data[:32]) != data[32:]:
+            raise InvalidError(f"not a secret key: the two halves of {name!r} do not belong together")
+        return key
+
+    @classmethod
+    def generate(cls, name: str) -> SecretKey:
+        import os
+
+        seed = os.urandom(32)
+        return cls(name, seed + _public(seed))
+
+    @property
+    def public(self) -> PublicKey:
+        return PublicKey(self.name, self.data[32:])
+
+    def sign(self, message: bytes) -> Signature:
+        from nacl.signing import SigningKey
+
+        return Signature(self.name, SigningKey(self.data[:32]).sign(message).signature)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{base64.b64encode(self.data).decode()}"
+
+    def __repr__(self) -> str:
+        return f"SecretKey({self.name!r}, …)"
+
+
+def _public(seed: bytes) -> bytes:
+    from nacl.signing import SigningKey
+
+    return bytes(SigningKey(seed).verify_key)

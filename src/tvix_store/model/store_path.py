@@ -1,0 +1,99 @@
+"""StorePath: `<32 nixbase32 characters>-<name>` below a store directory, and how Nix computes it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tvix_store.errors import InvalidError
+from tvix_store.model import nixbase32
+from tvix_store.model.nix_hash import NixHash
+
+STORE_DIR = "/nix/store"
+OUTPUT_HASH_SIZE = 20
+_HASH_CHARACTERS = 32
+_NAME = re.compile(r"[0-9A-Za-z+\-_?=][0-9A-Za-z+\-._?=]{0,210}")
+
+
+def check_store_path_name(name: str) -> str:
+    """Return `name` if a store path may be called so.
+
+    Raises:
+        InvalidError: it is empty, longer than 211 characters, starts with a dot, or holds another character.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidError(
+            f"not a store path name: {name[:220]!r} (1 to 211 characters of 0-9 A-Z a-z + - . _ ? =, not starting with a dot)"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StorePath:
+    """A store path without its store directory: the output hash (20 bytes) and the name."""
+
+    output_hash: bytes
+    name: str
+
+    def __post_init__(self) -> None:
+        if len(self.output_hash) != OUTPUT_HASH_SIZE:
+            raise InvalidError(f"output hash must be {OUTPUT_HASH_SIZE} bytes, got {len(self.output_hash)}")
+        check_store_path_name(self.name)
+
+    @classmethod
+    def parse(cls, text: str, store_dir: str = STORE_DIR) -> StorePath:
+        """Read `<hash>-<name>`, or `<store_dir>/<hash>-<name>`.
+
+        Raises:
+            InvalidError: `text` is neither.
+        """
+        base = text.removeprefix(store_dir.rstrip("/") + "/")
+        if len(base) <= _HASH_CHARACTERS or base[_HASH_CHARACTERS] != "-" or "/" in base:
+            raise InvalidError(f"not a store path: {text!r} (expected {store_dir}/<32 characters>-<name>)")
+        return cls(nixbase32.decode(base[:_HASH_CHARACTERS]), base[_HASH_CHARACTERS + 1 :])
+
+    def __str__(self) -> str:
+        return f"{nixbase32.encode(self.output_hash)}-{self.name}"
+
+    def absolute(self, store_dir: str = STORE_DIR) -> str:
+        return f"{store_dir}/{self}"
+
+
+def parse_output_hash(text: str, store_dir: str = STORE_DIR) -> bytes:
+    """The output hash (20 bytes) in a store path, its base name, or the 32 characters alone.
+
+    Raises:
+        InvalidError: `text` is none of these.
+    """
+    if len(text) == _HASH_CHARACTERS:
+        return nixbase32.decode(text)
+    return StorePath.parse(text, store_dir).output_hash
+
+
+def fixed_output_path(
+    name: str, nar_sha256: bytes, references: Iterable[StorePath] = (), store_dir: str = STORE_DIR, *, self_reference: bool = False
+) -> StorePath:
+    """The store path of content added by its NAR hash (`fixed:r:sha256`), as `nix-store --add` computes it.
+
+    Source: nix, src/libstore/store-api.cc, makeFixedOutputPath.
+    """
+    kind = ":".join(["source", *sorted(path.absolute(store_dir) for path in references), *(["self"] if self_reference else [])])
+    return _make_path(kind, NixHash("sha256", nar_sha256), name, store_dir)
+
+
+def flat_output_path(name: str, file_hash: NixHash, store_dir: str = STORE_DIR) -> StorePath:
+    """The store path of a file added by the hash of its contents (`fixed:sha256`), as `nix-store --add-fixed` computes it."""
+    inner = hashlib.sha256(f"fixed:out:{file_hash.algorithm}:{file_hash.digest.hex()}:".encode()).digest()
+    return _make_path("output:out", NixHash("sha256", inner), name, store_dir)
+
+
+def _make_path(kind: str, content_hash: NixHash, name: str, store_dir: str) -> StorePath:
+    check_store_path_name(name)
+    fingerprint = f"{kind}:{content_hash.algorithm}:{content_hash.digest.hex()}:{store_dir}:{name}"
+    digest = hashlib.sha256(fingerprint.encode()).digest()
+    folded = bytearray(OUTPUT_HASH_SIZE)
+    for position, byte in enumerate(digest):
+        folded[position % OUTPUT_HASH_SIZE] ^= byte
+    return StorePath(bytes(folded), name)

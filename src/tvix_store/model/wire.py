@@ -1,0 +1,125 @@
+"""The protobuf wire format, as far as our messages use it: varints and length-delimited fields.
+
+The model needs canonical bytes (they are hashed), so it writes them itself; tests hold it against
+the protobuf runtime. Source: protobuf.dev/programming-guides/encoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tvix_store.errors import InvalidError
+
+VARINT = 0
+FIXED64 = 1
+BYTES = 2
+FIXED32 = 5
+MAX_UINT64 = (1 << 64) - 1
+
+
+def varint(value: int) -> bytes:
+    """`value` (0 to 2**64 - 1) as a varint."""
+    if value < 0x80:
+        return _ONE_BYTE[value]
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+_ONE_BYTE = [bytes([n]) for n in range(0x80)]
+
+
+def tag(field: int, wire_type: int) -> bytes:
+    return varint(field << 3 | wire_type)
+
+
+def bytes_field(field: int, value: bytes) -> bytes:
+    """A singular field of bytes, string or message type: nothing where `value` is empty."""
+    return b"%b%b%b" % (tag(field, BYTES), varint(len(value)), value) if value else b""
+
+
+def message_field(field: int, value: bytes) -> bytes:
+    """An element of a repeated field, or a member of a oneof: present even where empty."""
+    return b"%b%b%b" % (tag(field, BYTES), varint(len(value)), value)
+
+
+def uint_field(field: int, value: int) -> bytes:
+    """A singular integer, enum or bool field: nothing where `value` is 0."""
+    return tag(field, VARINT) + varint(value) if value else b""
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The varint at `at`, and the position behind it.
+
+    Raises:
+        InvalidError: it is cut short or longer than 64 bits.
+    """
+    value = shift = 0
+    try:
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+            shift += 7
+            if shift > 63:
+                raise InvalidError("message: a number is longer than 64 bits")
+    except IndexError:
+        raise InvalidError("message: cut short inside a number") from None
+    if value > MAX_UINT64:
+        raise InvalidError("message: a number is longer than 64 bits")
+    return value, at
+
+
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The (field number, value) pairs of a message, as they lie.
+
+    Raises:
+        InvalidError: `data` is not a well-formed message.
+    """
+    at, end = 0, len(data)
+    while at < end:
+        key, at = read_varint(data, at)
+        field, wire_type = key >> 3, key & 7
+        if not 1 <= field < 1 << 29:
+            raise InvalidError(f"message: {field} is not a field number")
+        if wire_type == BYTES:
+            length, at = read_varint(data, at)
+            if length > end - at:
+                raise InvalidError(f"message: field {field} is cut short")
+            yield field, data[at : at + length]
+            at += length
+        elif wire_type == VARINT:
+            value, at = read_varint(data, at)
+            yield field, value
+        elif wire_type in (FIXED32, FIXED64):
+            width = 4 if wire_type == FIXED32 else 8
+            if width > end - at:
+                raise InvalidError(f"message: field {field} is cut short")
+            yield field, int.from_bytes(data[at : at + width], "little")
+            at += width
+        else:
+            raise InvalidError(f"message: field {field} has the unknown wire type {wire_type}")
+
+
+def as_bytes(field: int, value: int | bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise InvalidError(f"message: field {field} must be bytes")
+    return value
+
+
+def as_uint(field: int, value: int | bytes) -> int:
+    if not isinstance(value, int):
+        raise InvalidError(f"message: field {field} must be a number")
+    return value
+
+
+def as_text(field: int, value: int | bytes) -> str:
+    try:
+        return as_bytes(field, value).decode()
+    except UnicodeDecodeError:
+        raise InvalidError(f"message: field {field} is not UTF-8") from None

@@ -1,0 +1,20 @@
+"""The services of a store, as small protocols, and the Store that holds one of each."""
+
+from tvix_store.services.blobs import SMALL_BLOB, BlobService, BlobStat, Chunk
+from tvix_store.services.directories import DirectoryService
+from tvix_store.services.nar import NarService
+from tvix_store.services.path_infos import PathInfoService
+from tvix_store.services.store import Stats, Statistics, Store
+
+__all__ = [
+    "SMALL_BLOB",
+    "BlobService",
+    "BlobStat",
+    "Chunk",
+    "DirectoryService",
+    "NarService",
+    "PathInfoService",
+    "Statistics",
+    "Stats",
+    "Store",
+]

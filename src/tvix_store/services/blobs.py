@@ -1,0 +1,79 @@
+"""BlobService: bytes by their BLAKE3 digest."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tvix_store.model.digest import Digest
+
+SMALL_BLOB = 256 * 1024
+"""Largest blob in bytes that `put_many` and `get_many` take; larger ones are streamed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a blob: its digest and size (bytes). A chunk is itself readable as a blob."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobStat:
+    """What is known of a blob: its size (bytes; None where the backend cannot tell) and its chunks, in order.
+
+    `chunks` is empty where the blob is its own only chunk, and where they were not asked for.
+    """
+
+    size: int | None
+    chunks: Sequence[Chunk] = ()
+
+
+class BlobService(Protocol):
+    """Stores blobs. Whatever a put has acknowledged survives a killed process, and is readable by every other user of the store."""
+
+    async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
+        """What is known of a blob, or None if it is not there; `chunks` asks for its chunk list."""
+        ...
+
+    def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes from `start` up to `stop` (default: the end), verified, in pieces of at most 1 MiB.
+
+        A `stop` behind the end means the end. Nothing is read ahead of the consumer but a few pieces.
+
+        Raises:
+            NotFoundError: the blob is not there (before the first piece).
+            CorruptError: stored bytes do not match their digest (nothing of the bad piece is given out).
+        """
+        ...
+
+    async def put(self, data: AsyncIterable[bytes]) -> Digest:
+        """Store the concatenation of the pieces of `data`; their cuts do not matter.
+
+        Raises:
+            ExhaustedError: a limit, or the disk, is full; nothing of the blob became visible.
+        """
+        ...
+
+    async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
+        """Store many blobs of at most SMALL_BLOB bytes at once, as `put` would each; their digests, in order.
+
+        Raises:
+            InvalidError: one is larger than SMALL_BLOB.
+            ExhaustedError: as `put`; some may have been stored.
+        """
+        ...
+
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+        """Many small blobs at once, verified, in the order of `digests`.
+
+        The caller bounds the total: it knows the sizes from the directories that name the blobs.
+
+        Raises:
+            NotFoundError: one is not there.
+            ExhaustedError: one is larger than SMALL_BLOB.
+            CorruptError: as `read`.
+        """
+        ...

@@ -1,0 +1,41 @@
+"""DirectoryService: directories by the BLAKE3 digest of their canonical encoding."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import Protocol
+
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory
+
+
+class DirectoryService(Protocol):
+    """Stores directories, whole graphs at a time."""
+
+    async def get(self, digest: Digest) -> Directory | None:
+        """One directory, or None if it is not there.
+
+        Raises:
+            CorruptError: the stored bytes do not match `digest`.
+        """
+        ...
+
+    def get_recursive(self, digest: Digest) -> AsyncIterator[Directory]:
+        """The directory and all below it: the root first, each after one that refers to it, each distinct one once.
+
+        Raises:
+            NotFoundError: the root, or one below it, is not there.
+            CorruptError: as `get`.
+        """
+        ...
+
+    async def put(self, directories: AsyncIterable[Directory]) -> Digest:
+        """Store a graph sent from its leaves to its root, and return the root's digest.
+
+        Nothing of a graph that is refused becomes visible.
+
+        Raises:
+            InvalidError: the stream breaks a rule of `LeavesToRoot`.
+            ExhaustedError: the disk, or a limit, is full.
+        """
+        ...

@@ -1,0 +1,28 @@
+"""NarService: what is true of a node's NAR."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tvix_store.model.nodes import Node
+from tvix_store.model.path_info import NarFacts
+
+
+class NarService(Protocol):
+    """Knows, or computes, the size and hash of a node's NAR."""
+
+    async def calculate(self, node: Node) -> NarFacts:
+        """Size and SHA-256 of the node's NAR, computed from stored content once and remembered by node.
+
+        Raises:
+            NotFoundError: a blob or directory that the node reaches is not in the store.
+            CorruptError: stored content does not match its digest.
+        """
+        ...
+
+    async def record(self, node: Node, facts: NarFacts) -> None:
+        """Remember facts that the caller computed itself from the bytes that it stored as `node`.
+
+        Never pass on what somebody else said: `calculate` will repeat it, and signatures rest on that.
+        """
+        ...

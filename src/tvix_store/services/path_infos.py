@@ -1,0 +1,31 @@
+"""PathInfoService: path infos by output hash."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from tvix_store.model.path_info import PathInfo
+
+
+class PathInfoService(Protocol):
+    """Stores path infos. What `put` has acknowledged survives a power cut, with all content that it reaches."""
+
+    async def get(self, output_hash: bytes) -> PathInfo | None:
+        """The path info of an output hash (20 bytes), or None if it is not there."""
+        ...
+
+    async def put(self, path_info: PathInfo) -> PathInfo:
+        """Store a path info, and return what is stored now: signatures are merged with those that were there.
+
+        A backend stores what it is given; `layers.verifying` checks that it is true.
+
+        Raises:
+            ConflictError: the path is there with another NAR hash.
+            ExhaustedError: the disk is full.
+        """
+        ...
+
+    def list(self) -> AsyncIterator[PathInfo]:
+        """All path infos, ordered by output hash."""
+        ...

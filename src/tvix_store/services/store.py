@@ -1,0 +1,68 @@
+"""Store: one service of each kind, ready to use."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+from tvix_store.model.directory import SizeRule
+from tvix_store.model.store_path import STORE_DIR
+from tvix_store.services.blobs import BlobService
+from tvix_store.services.directories import DirectoryService
+from tvix_store.services.nar import NarService
+from tvix_store.services.path_infos import PathInfoService
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How much a store holds. Bytes throughout.
+
+    `logical_bytes` counts every path's content as often as paths refer to it (the sum of NAR sizes),
+    `unique_bytes` each distinct chunk once, `stored_bytes` what lies on disk for them, `index_bytes` the index.
+    """
+
+    path_infos: int
+    directories: int
+    blobs: int
+    chunks: int
+    logical_bytes: int
+    unique_bytes: int
+    stored_bytes: int
+    index_bytes: int
+
+
+class Statistics(Protocol):
+    """An optional power of a backend: to count what it holds."""
+
+    async def stats(self) -> Stats: ...
+
+
+async def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A blob, a directory, a path info and a NAR service, with what belongs to them.
+
+    `statistics` is None where the backend cannot count. `check` raises UnavailableError while the store
+    cannot serve. Use as `async with store:` or call `close` when done.
+    """
+
+    blobs: BlobService
+    directories: DirectoryService
+    path_infos: PathInfoService
+    nar: NarService
+    statistics: Statistics | None = None
+    store_dir: str = STORE_DIR
+    size_rule: SizeRule = SizeRule.DOCUMENTED
+    check: Callable[[], Awaitable[None]] = field(default=_nothing)
+    close: Callable[[], Awaitable[None]] = field(default=_nothing)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
