@@ -22,9 +22,12 @@ from tvix_store.nar.events import (
     FileStart,
     Symlink,
 )
+from tvix_store.nar.reader import MAX_DEPTH, MAX_ENTRIES, NarReader
 from tvix_store.nar.writer import NarWriter
 
 __all__ = [
+    "MAX_DEPTH",
+    "MAX_ENTRIES",
     "DirectoryEnd",
     "DirectoryStart",
     "EntryEnd",
@@ -33,6 +36,7 @@ __all__ = [
     "FileData",
     "FileEnd",
     "FileStart",
+    "NarReader",
     "NarWriter",
     "Symlink",
 ]
