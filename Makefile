@@ -1,0 +1,6 @@
+# `make run ARGS="--listen-address localhost:9000"`; the tasks and what they do: python3 dev.py help
+TASKS := run test lint format fuzz conformance bench protos lock clean
+
+.PHONY: $(TASKS)
+$(TASKS):
+	@python3 dev.py $@ $(ARGS)

