@@ -2,7 +2,7 @@
 
 from tvix_store.services.blobs import SMALL_BLOB, BlobService, BlobStat, Chunk
 from tvix_store.services.directories import DirectoryService
-from tvix_store.services.nar import NarService
+from tvix_store.services.nar import NarCache, NarService
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.store import Stats, Statistics, Store
 
@@ -12,6 +12,7 @@ __all__ = [
     "BlobStat",
     "Chunk",
     "DirectoryService",
+    "NarCache",
     "NarService",
     "PathInfoService",
     "Statistics",

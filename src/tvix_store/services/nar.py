@@ -16,6 +16,7 @@ class NarService(Protocol):
 
         Raises:
             NotFoundError: a blob or directory that the node reaches is not in the store.
+            InvalidError: the node, or a directory below it, states a wrong size.
             CorruptError: stored content does not match its digest.
         """
         ...
@@ -26,3 +27,13 @@ class NarService(Protocol):
         Never pass on what somebody else said: `calculate` will repeat it, and signatures rest on that.
         """
         ...
+
+
+class NarCache(Protocol):
+    """What `layers.remembering_nar` needs of a backend: a place for NAR facts, by node. It may lose some."""
+
+    async def get(self, node: Node) -> NarFacts | None:
+        """The facts that were put for exactly this node, or None."""
+        ...
+
+    async def put(self, node: Node, facts: NarFacts) -> None: ...

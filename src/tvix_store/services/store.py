@@ -19,18 +19,19 @@ from tvix_store.services.path_infos import PathInfoService
 class Stats:
     """How much a store holds. Bytes throughout.
 
-    `logical_bytes` counts every path's content as often as paths refer to it (the sum of NAR sizes),
-    `unique_bytes` each distinct chunk once, `stored_bytes` what lies on disk for them, `index_bytes` the index.
+    `logical_bytes` counts content as often as paths refer to it (the sum of NAR sizes), `unique_bytes` each distinct
+    chunk once, `stored_bytes` the same as it is stored, compressed, and `disk_bytes` all that the store takes on disk.
+    `chunked_blobs` are the blobs that were cut; the others are a chunk each.
     """
 
     path_infos: int
     directories: int
-    blobs: int
+    chunked_blobs: int
     chunks: int
     logical_bytes: int
     unique_bytes: int
     stored_bytes: int
-    index_bytes: int
+    disk_bytes: int
 
 
 class Statistics(Protocol):

@@ -1,0 +1,57 @@
+"""The backend `local:///path`: a store in one directory, used by many processes at once. See docs/design/local.md."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tvix_store.backends.local.blobs import LocalBlobs
+from tvix_store.backends.local.directories import LocalDirectories
+from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.path_infos import LocalNarFacts, LocalPathInfos
+from tvix_store.backends.local.statistics import LocalStatistics
+from tvix_store.layers.remembering_nar import RememberingNarService
+from tvix_store.model.directory import SizeRule
+from tvix_store.services.store import Store
+
+__all__ = ["open_store"]
+
+
+async def open_store(
+    directory: Path, *, chunk_average: int | None = None, compression_level: int | None = None, size_rule: SizeRule | None = None
+) -> Store:
+    """Open the store in `directory`, or make one there.
+
+    The settings are fixed when a store is made; None means as it is, or the default. `chunk_average` is in bytes.
+
+    Raises:
+        InvalidError: `directory` holds something else, an unknown format, or a store with other settings.
+        CorruptError: its files are damaged.
+        DeniedError, ExhaustedError, UnavailableError: the disk does not let us.
+    """
+    wanted: dict[str, int | str] = {}
+    if chunk_average is not None:
+        wanted["chunk_average"] = chunk_average
+    if compression_level is not None:
+        wanted["compression_level"] = compression_level
+    if size_rule is not None:
+        wanted["size_rule"] = size_rule.name.lower()
+    engine = await asyncio.to_thread(Engine.acquire, directory, wanted)
+    blobs, directories = LocalBlobs(engine), LocalDirectories(engine)
+
+    async def check() -> None:
+        engine.check()
+
+    async def close() -> None:
+        await asyncio.to_thread(engine.release)
+
+    return Store(
+        blobs=blobs,
+        directories=directories,
+        path_infos=LocalPathInfos(engine),
+        nar=RememberingNarService(blobs, directories, LocalNarFacts(engine)),
+        statistics=LocalStatistics(engine),
+        size_rule=SizeRule[engine.settings.size_rule.upper()],
+        check=check,
+        close=close,
+    )

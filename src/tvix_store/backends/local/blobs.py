@@ -1,0 +1,255 @@
+"""LocalBlobs: blobs as chunks in packs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from concurrent.futures import Future
+
+from blake3 import blake3
+
+from tvix_store.backends.local.chunk_lists import ChunkListWriter, Segment, parse_segment
+from tvix_store.backends.local.committer import Content
+from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.packs import Place
+from tvix_store.backends.local.records import Kind
+from tvix_store.chunking import ChunkSizes, Cutter, cut
+from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError
+from tvix_store.model.digest import Digest
+from tvix_store.model.path_info import PathInfo
+from tvix_store.services.blobs import SMALL_BLOB, BlobStat, Chunk
+
+PIECE = 1 << 20
+"""Bytes that `read` gives out at a time, and that `put` works on at a time."""
+_INLINE = 64 << 10
+"""Bytes up to which a chunk in memory is decompressed and checked on the event loop: it takes as long as a hop to a thread."""
+_PIECES_IN_FLIGHT = 2
+"""Pieces of a put that may wait for their commit while the next is cut."""
+
+
+class LocalBlobs:
+    """The BlobService of a local store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._sizes = ChunkSizes.of_average(engine.settings.chunk_average)
+
+    async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
+        index = self._engine.index
+        place = index.chunk(digest.raw)
+        if place is not None:
+            return BlobStat(place.length)
+        found = index.chunk_list_segment(digest.raw, 0)
+        if found is None:
+            return None
+        if not chunks:
+            return BlobStat(found[0])
+        return BlobStat(found[0], await self._engine.in_thread(self._chunk_list, digest, found[0]))
+
+    async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        place = self._engine.index.chunk(digest.raw)
+        if place is not None:
+            data = await self._chunk(digest.raw, place)
+            data = data if start == 0 and stop is None else data[start:stop]
+            for at in range(0, len(data), PIECE):
+                yield data[at : at + PIECE] if len(data) > PIECE else data
+            return
+        # One piece is read ahead while the last one is with the consumer.
+        pieces = self._pieces(digest, start, stop)
+        ahead = self._ahead(pieces)
+        try:
+            while (piece := await ahead) is not None:
+                ahead = self._ahead(pieces)
+                yield piece
+        finally:
+            ahead.cancel()
+
+    async def put(self, data: AsyncIterable[bytes]) -> Digest:
+        writer = _BlobWriter(self._engine, self._sizes)
+        held: list[bytes] = []
+        size = 0
+        try:
+            async for piece in data:
+                held.append(piece)
+                size += len(piece)
+                if size >= PIECE:
+                    await self._engine.in_thread(writer.feed, held)
+                    await writer.room()
+                    held, size = [], 0
+            if not writer.fed and size <= self._sizes.minimum:
+                return (await self._put_whole([b"".join(held)]))[0]
+            finished = await self._engine.in_thread(writer.finish, held)
+            await writer.committed()
+            return finished
+        finally:
+            writer.close()
+
+    async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
+        for blob in blobs:
+            if len(blob) > SMALL_BLOB:
+                raise InvalidError(f"put_many takes blobs of up to {SMALL_BLOB} bytes, got one of {len(blob)}")
+        if len(blobs) == 1 and len(blobs[0]) <= self._sizes.minimum:
+            return await self._put_whole(blobs)
+        contents, digests = await self._engine.in_thread(self._cut_all, blobs)
+        await _done(self._engine.committer.put_contents(contents))
+        return digests
+
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+        return await self._engine.in_thread(self._get_all, digests)
+
+    async def _put_whole(self, blobs: Sequence[bytes]) -> list[Digest]:
+        keys = [blake3(blob).digest() for blob in blobs]
+        if any(self._engine.index.chunk(key) is None for key in keys):
+            contents = [Content(Kind.CHUNK, key, blob) for key, blob in zip(keys, blobs, strict=True)]
+            await _done(self._engine.committer.put_contents(contents))
+        return [Digest(key) for key in keys]
+
+    def _cut_all(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
+        contents: list[Content] = []
+        digests: list[Digest] = []
+        minimum = self._sizes.minimum
+        for blob in blobs:
+            key = blake3(blob).digest()
+            digests.append(Digest(key))
+            chunks = cut(blob, self._sizes) if len(blob) > minimum else ()
+            if len(chunks) < 2:
+                contents.append(Content(Kind.CHUNK, key, blob))
+                continue
+            chunk_list = ChunkListWriter()
+            for chunk in chunks:
+                chunk_key = blake3(chunk).digest()
+                contents.append(Content(Kind.CHUNK, chunk_key, chunk))
+                chunk_list.add(chunk_key, len(chunk))
+            contents.extend(chunk_list.segments(key))
+            chunk_list.close()
+        return contents, digests
+
+    def _get_all(self, digests: Sequence[Digest]) -> list[bytes]:
+        engine = self._engine
+        blobs: list[bytes] = []
+        for digest in digests:
+            place = engine.index.chunk(digest.raw)
+            if place is not None and place.length <= SMALL_BLOB:
+                blobs.append(engine.payload(digest.raw, place))
+                continue
+            found = (place.length, None) if place is not None else engine.index.chunk_list_segment(digest.raw, 0)
+            if found is None:
+                raise NotFoundError("blob", digest)
+            if found[0] > SMALL_BLOB:
+                raise ExhaustedError(
+                    f"blob {digest} has {found[0]} bytes, too many for get_many ({SMALL_BLOB}); read it as a stream"
+                )
+            blobs.append(b"".join(self._pieces(digest, 0, None)))
+        return blobs
+
+    async def _chunk(self, digest: bytes, place: Place) -> bytes:
+        if place.length <= _INLINE:
+            stored = self._engine.reader.read_if_cached(place)
+            if stored is not None:
+                return self._engine.payload(digest, place, stored)
+        return await self._engine.in_thread(self._engine.payload, digest, place)
+
+    def _ahead(self, pieces: Iterator[bytes]) -> asyncio.Future[bytes | None]:
+        return asyncio.get_running_loop().run_in_executor(self._engine.threads, next, pieces, None)
+
+    def _pieces(self, digest: Digest, start: int, stop: int | None) -> Iterator[bytes]:
+        """The bytes of a cut blob, in pieces of about PIECE bytes. Blocks: runs in a thread."""
+        engine = self._engine
+        parts: list[bytes] = []
+        size = 0
+        for key, begin, end in self._ranges(digest, start, stop):
+            place = engine.index.chunk(key)
+            if place is None:
+                raise CorruptError(f"blob {digest} is damaged: its chunk b3:{key.hex()} is missing")
+            data = engine.payload(key, place)
+            parts.append(data if (begin, end) == (0, len(data)) else data[begin:end])
+            size += end - begin
+            if size + self._sizes.average > PIECE:
+                yield b"".join(parts)
+                parts, size = [], 0
+        if parts:
+            yield b"".join(parts)
+
+    def _ranges(self, digest: Digest, start: int, stop: int | None) -> Iterator[tuple[bytes, int, int]]:
+        """The chunks that `start` to `stop` touches, each with the part of it that is meant."""
+        at = start
+        while True:
+            found = self._engine.index.chunk_list_segment(digest.raw, at)
+            if found is None:
+                raise NotFoundError("blob", digest)
+            blob_size, place = found
+            end = blob_size if stop is None else min(stop, blob_size)
+            if at >= end:
+                return
+            segment = self._segment(place)
+            offset = segment.offset
+            for key, size in segment.entries:
+                if offset + size > at:
+                    if offset >= end:
+                        return
+                    yield key, max(at - offset, 0), min(end - offset, size)
+                offset += size
+            at = offset
+
+    def _segment(self, place: Place) -> Segment:
+        return parse_segment(self._engine.reader.read(place))
+
+    def _chunk_list(self, digest: Digest, blob_size: int) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        at = 0
+        while at < blob_size and (found := self._engine.index.chunk_list_segment(digest.raw, at)) is not None:
+            segment = self._segment(found[1])
+            chunks.extend(Chunk(Digest(key), size) for key, size in segment.entries)
+            at = segment.end
+        return chunks
+
+
+class _BlobWriter:
+    """A put in progress: hashes, cuts and hands over chunks. `feed` and `finish` block: they run in a thread, one at a time."""
+
+    def __init__(self, engine: Engine, sizes: ChunkSizes) -> None:
+        self._engine = engine
+        self._hasher = blake3()
+        self._cutter = Cutter(sizes)
+        self._chunk_list = ChunkListWriter()
+        self._commits: deque[Future[PathInfo | None]] = deque()
+        self.fed = False
+
+    def feed(self, pieces: list[bytes]) -> None:
+        self.fed = True
+        data = b"".join(pieces)
+        self._hasher.update(data)
+        self._hand_over(self._cutter.feed(data))
+
+    def finish(self, pieces: list[bytes]) -> Digest:
+        if pieces:
+            self.feed(pieces)
+        self._hand_over(self._cutter.finish())
+        digest = Digest(self._hasher.digest())
+        if self._chunk_list.chunks > 1:
+            self._commits.append(self._engine.committer.put_contents(list(self._chunk_list.segments(digest.raw))))
+        return digest
+
+    async def room(self) -> None:
+        """Wait until few pieces wait for their commit."""
+        while len(self._commits) > _PIECES_IN_FLIGHT:
+            await _done(self._commits.popleft())
+
+    async def committed(self) -> None:
+        while self._commits:
+            await _done(self._commits.popleft())
+
+    def close(self) -> None:
+        self._chunk_list.close()
+
+    def _hand_over(self, chunks: Sequence[memoryview]) -> None:
+        contents = [Content(Kind.CHUNK, blake3(chunk).digest(), chunk) for chunk in chunks]
+        for content in contents:
+            self._chunk_list.add(content.key, len(content.payload))
+        if contents:
+            self._commits.append(self._engine.committer.put_contents(contents))
+
+
+async def _done(future: Future[PathInfo | None]) -> None:
+    await asyncio.wrap_future(future)

@@ -1,0 +1,63 @@
+"""LocalDirectories: directories as records in packs, as they are: digests do not compress."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator
+
+from tvix_store.backends.local.committer import Content
+from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.records import Kind
+from tvix_store.errors import ExhaustedError, NotFoundError
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory
+from tvix_store.model.directory_graph import LeavesToRoot
+
+MAX_GRAPH = 64 << 20
+"""Bytes of directories that one put may bring: about a million files. They wait in memory until the graph is known to be right."""
+
+
+class LocalDirectories:
+    """The DirectoryService of a local store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def get(self, digest: Digest) -> Directory | None:
+        place = self._engine.index.directory(digest.raw)
+        if place is None:
+            return None
+        stored = self._engine.reader.read_if_cached(place)
+        if stored is None:
+            stored = await self._engine.in_thread(self._engine.reader.read, place)
+        return Directory.stored(digest, self._engine.payload(digest.raw, place, stored))
+
+    async def get_recursive(self, digest: Digest) -> AsyncIterator[Directory]:
+        waiting = deque([digest])
+        seen = {digest.raw}
+        while waiting:
+            wanted = waiting.popleft()
+            directory = await self.get(wanted)
+            if directory is None:
+                raise NotFoundError("directory", wanted)
+            yield directory
+            for _, child in directory.directories():
+                if child.digest.raw not in seen:
+                    seen.add(child.digest.raw)
+                    waiting.append(child.digest)
+
+    async def put(self, directories: AsyncIterable[Directory]) -> Digest:
+        graph = LeavesToRoot()
+        contents: dict[bytes, Content] = {}
+        size = 0
+        async for directory in directories:
+            graph.add(directory)
+            if directory.digest.raw not in contents:
+                contents[directory.digest.raw] = Content(Kind.DIRECTORY, directory.digest.raw, directory.encoded)
+                size += len(directory.encoded)
+            if size > MAX_GRAPH:
+                raise ExhaustedError(f"a directory graph may have {MAX_GRAPH} bytes; put its subtrees first, one by one")
+        root = graph.finish()
+        await asyncio.wrap_future(self._engine.committer.put_contents(list(contents.values())))
+        return root

@@ -1,0 +1,164 @@
+"""The engine: one store directory, opened once a process however often it is asked for, and shared by the services."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import zstandard
+from blake3 import blake3
+
+from tvix_store.backends.local import settings
+from tvix_store.backends.local.committer import Committer
+from tvix_store.backends.local.disk import disk_errors
+from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.packs import PackReader, PackWriter, Place
+from tvix_store.backends.local.rebuild import rebuild
+from tvix_store.backends.local.unsynced import UnsyncedMark
+from tvix_store.errors import CorruptError, UnavailableError
+
+T = TypeVar("T")
+
+READ_THREADS = 4
+"""Threads a process that read, check and decompress; more than cores, since some wait for the disk."""
+
+_open_engines: dict[Path, Engine] = {}
+_open_lock = threading.Lock()
+
+
+class Engine:
+    """The parts of an open store. Get one by `acquire`, give it back by `release`."""
+
+    def __init__(self, directory: Path, wanted: dict[str, int | str]) -> None:
+        self.directory = directory
+        self.settings = settings.load_or_create(directory, wanted)
+        self._users = 0
+        packs = directory / "packs"
+        mark = UnsyncedMark(directory)
+        with disk_errors(directory):
+            packs.mkdir(exist_ok=True)
+            self._lock = _lock_and_repair(directory, packs, mark)
+        self.index = Index(directory / "index")
+        self.reader = PackReader(packs)
+        self.committer = Committer(
+            self.index,
+            PackWriter(packs, self._committed_size),
+            self.reader,
+            mark,
+            level=self.settings.compression_level,
+            threads=os.cpu_count() or 1,
+        )
+        self.threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="tvix-store-read")
+        self._thread_local = threading.local()
+
+    async def in_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        """Run what blocks, or takes more than some 50 µs, off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, call, *arguments)
+
+    def payload(self, digest: bytes, place: Place, stored: bytes | None = None) -> bytes:
+        """The chunk or directory at `place`, decompressed and checked. `stored` saves reading it.
+
+        Raises:
+            CorruptError: it does not match `digest`.
+        """
+        data = self.reader.read(place) if stored is None else stored
+        if place.stored != place.length:
+            data = self._decompress(digest, data, place.length)
+        if len(data) != place.length or blake3(data).digest() != digest:
+            raise CorruptError(f"stored content of b3:{digest.hex()} is damaged (pack {place.pack:08x}, offset {place.offset})")
+        return data
+
+    def _decompress(self, digest: bytes, frame: bytes, length: int) -> bytes:
+        decompressor = getattr(self._thread_local, "decompressor", None)
+        if decompressor is None:
+            decompressor = self._thread_local.decompressor = zstandard.ZstdDecompressor()
+        try:
+            # The frame's own word for its size is checked first: the library allocates by it.
+            if zstandard.frame_content_size(frame) == length:
+                return bytes(decompressor.decompress(frame))
+        except zstandard.ZstdError:
+            pass
+        raise CorruptError(f"stored content of b3:{digest.hex()} is damaged: not the zstd frame that was written")
+
+    def check(self) -> None:
+        """Raise UnavailableError where the store cannot serve."""
+        if not (self.directory / settings.FILE).exists():
+            raise UnavailableError(f"the store in {self.directory} is gone")
+        self.index.path_info(b"\0" * 20)
+
+    def _committed_size(self, pack: int) -> int:
+        with self.index.reading() as txn:
+            return self.index.pack_sizes(txn, pack)[0]
+
+    def _close(self) -> None:
+        self.committer.close()
+        self.threads.shutdown()
+        self.reader.close()
+        self.index.close()
+        os.close(self._lock)
+
+    @staticmethod
+    def acquire(directory: Path, wanted: dict[str, int | str]) -> Engine:
+        """The engine of a store directory, which is made where it does not exist."""
+        with disk_errors(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            key = directory.resolve()
+        with _open_lock:
+            engine = _open_engines.get(key)
+            if engine is None:
+                engine = _open_engines[key] = Engine(key, wanted)
+            elif wanted:
+                settings.load_or_create(key, wanted)
+            engine._users += 1
+            return engine
+
+    def release(self) -> None:
+        """Give the engine back; the last user closes it."""
+        with _open_lock:
+            self._users -= 1
+            if self._users == 0:
+                del _open_engines[self.directory]
+                self._close()
+
+
+def _lock_and_repair(directory: Path, packs: Path, mark: UnsyncedMark) -> int:
+    """Lock the store as one of its users, after making its index anew where that is needed; the lock's file descriptor."""
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        while _needs_rebuild(directory, packs, mark):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _needs_rebuild(directory, packs, mark):  # nobody was faster
+                rebuild_index(directory)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _needs_rebuild(directory: Path, packs: Path, mark: UnsyncedMark) -> bool:
+    index_is_there = (directory / "index" / "data.mdb").exists()
+    return mark.index_may_be_torn() or (not index_is_there and any(packs.iterdir()))
+
+
+def rebuild_index(directory: Path) -> None:
+    """Make the index anew from the packs. The caller has the store to itself."""
+    unfinished = directory / "index.new"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    index = Index(unfinished)
+    try:
+        rebuild(index, directory / "packs")
+        index.sync()
+    finally:
+        index.close()
+    shutil.rmtree(directory / "index", ignore_errors=True)
+    unfinished.rename(directory / "index")
+    UnsyncedMark(directory).clear()

@@ -1,0 +1,194 @@
+"""The index: one LMDB environment that tells where everything lies. All of it can be rebuilt from the packs.
+
+    chunks       digest                          → Place
+    directories  digest                          → Place
+    chunk_lists  blob digest + u64-BE offset     → u64 blob size, Place     one row per segment of a blob's chunk list
+    path_infos   output hash                     → u64 sequence, encoded path info
+    nar          BLAKE3 of the nameless node     → u64 NAR size, NAR SHA-256
+    packs        u32-BE pack number              → u64 committed size, u64 synced size
+    counters     name                            → u64
+
+LMDB commits are not synced one by one (see `unsynced.py`): after a power cut a possibly torn index is not used, but rebuilt.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+
+from tvix_store.backends.local.packs import Place
+from tvix_store.backends.local.records import Kind
+from tvix_store.errors import CorruptError, ExhaustedError, UnavailableError
+from tvix_store.model.path_info import NarFacts
+
+MAP_SIZE = 1 << 38
+"""Address space for the index in bytes (256 GiB: some two billion chunks). Not disk, not memory: the file grows as it is used."""
+_TABLES = (b"chunks", b"directories", b"chunk_lists", b"path_infos", b"nar", b"packs", b"counters")
+_U64 = struct.Struct("<Q")
+_U64_PAIR = struct.Struct("<QQ")
+
+SEQUENCE = b"path info sequence"
+UNIQUE_BYTES = b"unique chunk bytes"
+STORED_BYTES = b"stored chunk bytes"
+
+Txn = lmdb.Transaction
+Table = lmdb._Database  # noqa: SLF001  # the only name that the type stubs have for it
+
+
+class Index:
+    """Typed access to the tables. Readers take no locks; one transaction at a time writes, across all processes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        with self._errors():
+            self._env = lmdb.open(
+                str(directory),
+                map_size=MAP_SIZE,
+                max_dbs=len(_TABLES),
+                max_readers=1024,
+                sync=False,
+                metasync=False,
+                readahead=False,
+            )
+            self._env.reader_check()
+            self.chunks, self.directories, self.chunk_lists, self.path_infos, self.nar, self.packs, self.counters = (
+                self._env.open_db(name) for name in _TABLES
+            )
+        self.tables = {Kind.CHUNK: self.chunks, Kind.DIRECTORY: self.directories, Kind.CHUNK_LIST: self.chunk_lists}
+
+    @contextmanager
+    def reading(self) -> Iterator[Txn]:
+        with self._errors(), self._env.begin() as txn:
+            yield txn
+
+    @contextmanager
+    def writing(self) -> Iterator[Txn]:
+        """A write transaction: committed at the end, undone on any error."""
+        with self._errors(), self._env.begin(write=True) as txn:
+            yield txn
+
+    def sync(self) -> None:
+        """Bring every commit so far to the disk itself."""
+        with self._errors():
+            self._env.sync(True)
+
+    def close(self) -> None:
+        self._env.close()
+
+    def chunk(self, digest: bytes) -> Place | None:
+        return self._place(self.chunks, digest)
+
+    def directory(self, digest: bytes) -> Place | None:
+        return self._place(self.directories, digest)
+
+    def path_info(self, output_hash: bytes) -> bytes | None:
+        with self.reading() as txn:
+            return self.path_info_in(txn, output_hash)
+
+    def path_info_in(self, txn: Txn, output_hash: bytes) -> bytes | None:
+        row = txn.get(output_hash, db=self.path_infos)
+        return None if row is None else bytes(row[_U64.size :])
+
+    def path_infos_behind(self, output_hash: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` (output hash, encoded path info) in order, behind `output_hash` or from the start."""
+        with self.reading() as txn, txn.cursor(self.path_infos) as cursor:
+            if output_hash is None:
+                found = cursor.first()
+            else:
+                found = cursor.set_range(output_hash) and (cursor.key() != output_hash or cursor.next())
+            rows: list[tuple[bytes, bytes]] = []
+            while found and len(rows) < limit:
+                key, row = cursor.item()
+                rows.append((bytes(key), bytes(row[_U64.size :])))
+                found = cursor.next()
+            return rows
+
+    def path_info_sequence(self, txn: Txn, output_hash: bytes) -> int:
+        row = txn.get(output_hash, db=self.path_infos)
+        return 0 if row is None else _U64.unpack_from(row)[0]
+
+    def put_path_info(self, txn: Txn, output_hash: bytes, sequence: int, encoded: bytes) -> None:
+        txn.put(output_hash, _U64.pack(sequence) + encoded, db=self.path_infos)
+
+    def chunk_list_segment(self, blob: bytes, offset: int) -> tuple[int, Place] | None:
+        """The blob's size and the place of the segment of its chunk list that covers the byte at `offset`."""
+        wanted = blob + offset.to_bytes(8, "big")
+        with self.reading() as txn, txn.cursor(self.chunk_lists) as cursor:
+            found = cursor.set_range(wanted)
+            if not (found and cursor.key() == wanted):
+                found = cursor.prev() if found else cursor.last()
+            if not found or not bytes(cursor.key()).startswith(blob):
+                return None
+            row = bytes(cursor.value())
+        return _U64.unpack_from(row)[0], Place.from_bytes(row[_U64.size :])
+
+    def put_content(self, txn: Txn, kind: Kind, key: bytes, place: Place, blob_size: int = 0) -> bool:
+        """Name the place of a chunk, a directory or a segment of a chunk list; whether it was new."""
+        row = _U64.pack(blob_size) + place.to_bytes() if kind is Kind.CHUNK_LIST else place.to_bytes()
+        return txn.put(key, row, db=self.tables[kind], overwrite=False)
+
+    def nar_facts(self, node_key: bytes) -> NarFacts | None:
+        with self.reading() as txn:
+            row = txn.get(node_key, db=self.nar)
+        return None if row is None else NarFacts(_U64.unpack_from(row)[0], bytes(row[_U64.size :]))
+
+    def put_nar_facts(self, txn: Txn, node_key: bytes, facts: NarFacts) -> None:
+        txn.put(node_key, _U64.pack(facts.size) + facts.sha256, db=self.nar)
+
+    def pack_sizes(self, txn: Txn, number: int) -> tuple[int, int]:
+        """How many bytes of a pack are committed, and how many are known to be on the disk itself."""
+        row = txn.get(number.to_bytes(4, "big"), db=self.packs)
+        return (0, 0) if row is None else _U64_PAIR.unpack(row)
+
+    def put_pack_sizes(self, txn: Txn, number: int, committed: int, synced: int) -> None:
+        txn.put(number.to_bytes(4, "big"), _U64_PAIR.pack(committed, synced), db=self.packs)
+
+    def unsynced_packs(self, txn: Txn) -> dict[int, int]:
+        """The packs with bytes that may not be on the disk itself, and their committed sizes."""
+        rows = ((int.from_bytes(key, "big"), _U64_PAIR.unpack(row)) for key, row in txn.cursor(self.packs))
+        return {number: committed for number, (committed, synced) in rows if synced < committed}
+
+    def count(self, txn: Txn, name: bytes, more: int) -> int:
+        """Add `more` to a counter; its new value."""
+        value = self.counter(txn, name) + more
+        txn.put(name, _U64.pack(value), db=self.counters)
+        return value
+
+    def counter(self, txn: Txn, name: bytes) -> int:
+        row = txn.get(name, db=self.counters)
+        return 0 if row is None else int(_U64.unpack(row)[0])
+
+    def chunked_blobs(self, txn: Txn) -> int:
+        """How many blobs are cut into more than one chunk: the chunk list segments that begin one."""
+        return sum(bytes(key).endswith(b"\0" * 8) for key in txn.cursor(self.chunk_lists).iternext(values=False))
+
+    def rows(self, txn: Txn, table: Table) -> int:
+        return int(txn.stat(table)["entries"])
+
+    def _place(self, table: Table, key: bytes) -> Place | None:
+        with self._errors(), self._env.begin() as txn:
+            row = txn.get(key, db=table)
+        return None if row is None else Place.from_bytes(row)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (lmdb.DiskError, lmdb.MapFullError) as error:
+            raise ExhaustedError(f"cannot write the index in {self._directory}: {error}; free some space and try again") from error
+        except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError) as error:
+            raise CorruptError(
+                f"the index in {self._directory} is damaged ({error}); remove that directory: it is made anew from the packs"
+            ) from error
+        except lmdb.ReadersFullError as error:
+            raise ExhaustedError(f"too many processes use the index in {self._directory}: {error}") from error
+        except lmdb.Error as error:
+            if "No space left" in str(error) or "quota" in str(error):
+                raise ExhaustedError(
+                    f"cannot write the index in {self._directory}: {error}; free some space and try again"
+                ) from error
+            raise UnavailableError(f"cannot use the index in {self._directory}: {error}") from error

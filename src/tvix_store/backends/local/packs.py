@@ -1,0 +1,256 @@
+"""Packs: append-only files of records. A writer owns the pack that it appends to; anybody may read any pack.
+
+    <store>/packs/<8 hex digits>.pack:  16 bytes magic, 32 bytes key of the record checks, records
+
+The owner holds an exclusive lock (`flock`) on its pack. A pack whose owner is gone and that is not full is taken over by
+the next writer, which first cuts off what its last owner had not committed to the index: nobody was told of that.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+
+from tvix_store.backends.local.disk import disk_errors, sync_directory, translated
+from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Buffer, NewRecord
+from tvix_store.errors import CorruptError
+
+MAGIC = b"tvix-store pack\n"
+PREFIX_SIZE = len(MAGIC) + KEY_SIZE
+SEAL_SIZE = 1 << 30
+"""Bytes at which a pack takes no more records: large enough to be few, small enough to be copied or rewritten at a time."""
+_OPEN_PACKS = 256
+"""Packs that a reader keeps open; the soft limit of open files is 1024 on many systems. Others are opened for each read."""
+
+_PLACE = Struct("<IQII")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a payload lies: pack number, offset, stored and meant length (bytes). Stored shorter than meant is one zstd frame."""
+
+    pack: int
+    offset: int
+    stored: int
+    length: int
+
+    SIZE = _PLACE.size
+
+    def to_bytes(self) -> bytes:
+        return _PLACE.pack(self.pack, self.offset, self.stored, self.length)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Place:
+        return cls(*_PLACE.unpack_from(data))
+
+
+def pack_path(directory: Path, number: int) -> Path:
+    return directory / f"{number:08x}.pack"
+
+
+def pack_numbers(directory: Path) -> list[int]:
+    """The numbers of all packs, in order."""
+    return sorted(int(name[:-5], 16) for name in os.listdir(directory) if len(name) == 13 and name.endswith(".pack"))
+
+
+def read_key(fd: int, path: Path) -> bytes:
+    """The key of a pack's record checks.
+
+    Raises:
+        CorruptError: the file is not a pack.
+    """
+    prefix = os.pread(fd, PREFIX_SIZE, 0)
+    if len(prefix) != PREFIX_SIZE or not prefix.startswith(MAGIC):
+        raise CorruptError(f"{path} is not a pack: its first bytes are wrong")
+    return prefix[len(MAGIC) :]
+
+
+class PackWriter:
+    """Appends records to a pack of its own. Used by one thread at a time."""
+
+    def __init__(self, directory: Path, committed_size: Callable[[int], int], seal_size: int = SEAL_SIZE) -> None:
+        self._directory = directory
+        self._committed_size = committed_size
+        self._seal_size = seal_size
+        self._fd: int | None = None
+        self._key = b""
+        self.number = 0
+        """Of the pack that is written now; 0 before the first."""
+        self.size = 0
+        """Bytes of it, with what is not committed yet."""
+        self._committed = 0
+
+    def append(self, records: Sequence[NewRecord]) -> list[Place]:
+        """Write records behind each other; the places of their payloads. They are on disk after `sync`, and count after `commit`.
+
+        Raises:
+            ExhaustedError: the disk is full. Nothing was kept.
+        """
+        if self._fd is None or self.size >= self._seal_size:
+            self._next_pack()
+        places: list[Place] = []
+        parts: list[Buffer] = []
+        at = self.size
+        for record in records:
+            parts.append(record.header(self._key))
+            parts.append(record.payload)
+            places.append(Place(self.number, at + HEADER_SIZE, len(record.payload), record.length))
+            at += HEADER_SIZE + len(record.payload)
+        self._write(b"".join(parts), self.size)
+        self.size = at
+        return places
+
+    def commit(self) -> None:
+        """What was appended counts now: the index names it."""
+        self._committed = self.size
+
+    def rewind(self) -> None:
+        """Take back what was appended since the last commit."""
+        self.size = self._committed
+        if self._fd is not None:
+            with suppress(OSError):  # what is left behind is overwritten, or cut off by the next owner
+                os.ftruncate(self._fd, self.size)
+
+    def sync(self) -> None:
+        """Bring everything appended to the disk itself."""
+        if self._fd is not None:
+            with disk_errors(self._directory):
+                os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _write(self, data: bytes, offset: int) -> None:
+        assert self._fd is not None
+        view = memoryview(data)
+        with disk_errors(self._directory):
+            while view:
+                written = os.pwrite(self._fd, view, offset)
+                offset += written
+                view = view[written:]
+
+    def _next_pack(self) -> None:
+        self.close()
+        with disk_errors(self._directory):
+            numbers = pack_numbers(self._directory)
+            # Only the newest few can be unfinished in practice; looking at all would cost a system call for each pack there is.
+            for number in reversed(numbers[-8:]):
+                if self._take_over(number):
+                    return
+            self._create(numbers[-1] + 1 if numbers else 1)
+
+    def _take_over(self, number: int) -> bool:
+        path = pack_path(self._directory, number)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        size = max(self._committed_size(number), PREFIX_SIZE)
+        if size >= self._seal_size or os.fstat(fd).st_size < size:
+            os.close(fd)
+            return False
+        os.ftruncate(fd, size)
+        self._use(fd, read_key(fd, path), number, size)
+        return True
+
+    def _create(self, number: int) -> None:
+        while True:
+            # Made under another name and linked when its prefix is on disk: a pack always begins with its prefix.
+            unfinished = self._directory / f"new-{os.getpid()}-{threading.get_ident()}"
+            fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            try:
+                key = os.urandom(KEY_SIZE)
+                os.write(fd, MAGIC + key)
+                os.fsync(fd)
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                os.link(unfinished, pack_path(self._directory, number))
+            except FileExistsError:
+                os.close(fd)
+                number += 1
+                continue
+            except BaseException:
+                os.close(fd)
+                raise
+            finally:
+                os.unlink(unfinished)
+            sync_directory(self._directory)
+            self._use(fd, key, number, PREFIX_SIZE)
+            return
+
+    def _use(self, fd: int, key: bytes, number: int, size: int) -> None:
+        self._fd, self._key, self.number, self.size = fd, key, number, size
+        self._committed = size
+
+
+class PackReader:
+    """Reads payloads from packs. Safe to use from many threads."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._fds: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def read(self, place: Place) -> bytes:
+        """The payload at `place`, as stored.
+
+        Raises:
+            CorruptError: the pack is missing, or too short.
+        """
+        with self._opened(place.pack) as fd:
+            data = os.pread(fd, place.stored, place.offset)
+        if len(data) != place.stored:
+            raise CorruptError(f"{pack_path(self._directory, place.pack)} is cut short: no {place.stored} bytes at {place.offset}")
+        return data
+
+    def read_if_cached(self, place: Place) -> bytes | None:
+        """As `read`, but None where that would wait for the disk."""
+        fd = self._fds.get(place.pack)
+        if fd is None:
+            return None
+        data = bytearray(place.stored)
+        try:
+            count = os.preadv(fd, [data], place.offset, os.RWF_NOWAIT)
+        except OSError:  # EAGAIN: not in memory; EOPNOTSUPP: this file system cannot tell
+            return None
+        return bytes(data) if count == place.stored else None
+
+    def sync(self, number: int) -> None:
+        """Bring a pack, whoever writes it, to the disk itself."""
+        with self._opened(number) as fd, disk_errors(self._directory):
+            os.fdatasync(fd)
+
+    def close(self) -> None:
+        with self._lock:
+            while self._fds:
+                os.close(self._fds.popitem()[1])
+
+    @contextmanager
+    def _opened(self, number: int) -> Iterator[int]:
+        fd = self._fds.get(number)
+        if fd is not None:
+            yield fd
+            return
+        path = pack_path(self._directory, number)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise CorruptError(f"{path} is missing, but the index names it") from None
+        except OSError as error:
+            raise translated(error, path) from error
+        with self._lock:
+            kept = len(self._fds) < _OPEN_PACKS and self._fds.setdefault(number, fd) == fd
+        try:
+            yield fd
+        finally:
+            if not kept:
+                os.close(fd)

@@ -1,0 +1,54 @@
+"""LocalPathInfos and LocalNarFacts: the small records of a local store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from tvix_store.backends.local.engine import Engine
+from tvix_store.model.digest import Digest
+from tvix_store.model.nodes import Node, encode_node
+from tvix_store.model.path_info import NarFacts, PathInfo
+
+_PAGE = 256
+"""Rows that `list` takes from the index at a time: a reader that stays keeps old pages of the index from being used again."""
+
+
+class LocalPathInfos:
+    """The PathInfoService of a local store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def get(self, output_hash: bytes) -> PathInfo | None:
+        encoded = self._engine.index.path_info(output_hash)
+        return None if encoded is None else PathInfo.stored(encoded)
+
+    async def put(self, path_info: PathInfo) -> PathInfo:
+        stored = await asyncio.wrap_future(self._engine.committer.put_path_info(path_info))
+        assert stored is not None
+        return stored
+
+    async def list(self) -> AsyncIterator[PathInfo]:
+        last: bytes | None = None
+        while rows := self._engine.index.path_infos_behind(last, _PAGE):
+            for _, encoded in rows:
+                yield PathInfo.stored(encoded)
+            last = rows[-1][0]
+
+
+class LocalNarFacts:
+    """Remembers what is true of nodes' NARs."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def get(self, node: Node) -> NarFacts | None:
+        return self._engine.index.nar_facts(_key(node))
+
+    async def put(self, node: Node, facts: NarFacts) -> None:
+        await asyncio.wrap_future(self._engine.committer.put_nar_facts(_key(node), facts))
+
+
+def _key(node: Node) -> bytes:
+    return Digest.of(encode_node(b"", node)).raw

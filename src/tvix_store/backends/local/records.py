@@ -1,0 +1,98 @@
+"""The records of a pack: a fixed header, then the payload as it is stored.
+
+    magic     4   b"tvxR"
+    kind      1   1 chunk, 2 directory, 3 chunk list of a blob, 4 path info
+    reserved  3   zero
+    stored    4   bytes of the payload as stored; smaller than `length` means: one zstd frame
+    length    4   bytes of the payload as meant
+    key      32   digest of the chunk, directory or blob; output hash and 12 zero bytes for a path info
+    check     8   BLAKE3, keyed with the pack's own key, of the header so far (and of a payload that is not named by its digest)
+
+All numbers are little-endian. The check tells a record from garbage when the index is rebuilt behind a damaged place; its
+key is random and never leaves the pack, so nobody can plant a record inside the content of a file.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from blake3 import blake3
+
+MAGIC = b"tvxR"
+_HEADER = struct.Struct("<4sB3xII32s")
+_U64 = struct.Struct("<Q")
+CHECK_SIZE = 8
+HEADER_SIZE = _HEADER.size + CHECK_SIZE
+KEY_SIZE = 32
+
+
+class Kind(IntEnum):
+    CHUNK = 1
+    DIRECTORY = 2
+    CHUNK_LIST = 3
+    PATH_INFO = 4
+
+
+_KINDS = frozenset(map(int, Kind))
+SELF_NAMING = frozenset({Kind.CHUNK, Kind.DIRECTORY})
+"""Kinds whose key is the digest of their payload, which therefore needs no other check."""
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    kind: Kind
+    stored: int
+    length: int
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecord:
+    """A record to append: `payload` as stored, `length` of it as meant."""
+
+    kind: Kind
+    key: bytes
+    payload: Buffer
+    length: int
+
+    def header(self, pack_key: bytes) -> bytes:
+        head = _HEADER.pack(MAGIC, self.kind, len(self.payload), self.length, self.key)
+        return head + _check(pack_key, self.kind, head, self.payload)
+
+
+def path_info_record(output_hash: bytes, sequence: int, encoded: bytes) -> NewRecord:
+    """Path infos change: of two records of one path, the higher sequence number counts."""
+    payload = _U64.pack(sequence) + encoded
+    return NewRecord(Kind.PATH_INFO, output_hash.ljust(KEY_SIZE, b"\0"), payload, len(payload))
+
+
+def parse_path_info(payload: bytes) -> tuple[int, bytes]:
+    """The sequence number and the encoded path info."""
+    return _U64.unpack_from(payload)[0], payload[_U64.size :]
+
+
+def parse_header(data: bytes) -> Header | None:
+    """The header at the start of `data`, or None if there is none. Its check is not looked at."""
+    if len(data) < HEADER_SIZE or not data.startswith(MAGIC):
+        return None
+    _, kind, stored, length, key = _HEADER.unpack_from(data)
+    if kind not in _KINDS:
+        return None
+    return Header(Kind(kind), stored, length, key)
+
+
+def checks_out(pack_key: bytes, header: Header, head: bytes, payload: Buffer) -> bool:
+    """Whether the record with the raw header `head` was written with `pack_key`.
+
+    `payload` may be left empty for a kind in SELF_NAMING.
+    """
+    return head[_HEADER.size : HEADER_SIZE] == _check(pack_key, header.kind, head[: _HEADER.size], payload)
+
+
+def _check(pack_key: bytes, kind: Kind, head: bytes, payload: Buffer) -> bytes:
+    checked = head if kind in SELF_NAMING else b"".join((head, payload))
+    return blake3(checked, key=pack_key).digest(length=CHECK_SIZE)

@@ -1,0 +1,88 @@
+"""The settings of a store, fixed when it is made: `<store>/settings.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tvix_store.backends.local.disk import disk_errors, sync_directory
+from tvix_store.chunking import ChunkSizes
+from tvix_store.errors import CorruptError, InvalidError
+from tvix_store.model.directory import SizeRule
+
+FORMAT = 1
+"""The format version that this module reads and writes."""
+FILE = "settings.json"
+MIN_LEVEL, MAX_LEVEL = 1, 19
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a store cuts, compresses and counts. Sizes in bytes."""
+
+    chunk_average: int = 128 * 1024
+    compression_level: int = 3
+    size_rule: str = SizeRule.DOCUMENTED.name.lower()
+
+    def __post_init__(self) -> None:
+        ChunkSizes.of_average(self.chunk_average)
+        if not MIN_LEVEL <= self.compression_level <= MAX_LEVEL:
+            raise InvalidError(f"compression_level {self.compression_level} is not within {MIN_LEVEL} to {MAX_LEVEL}")
+        if self.size_rule.upper() not in SizeRule.__members__:
+            raise InvalidError(f"size_rule {self.size_rule!r} is unknown (known: documented, snix)")
+
+
+def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
+    """The settings of the store in `directory`; a new store is made with `wanted`.
+
+    Raises:
+        InvalidError: the directory is something else, has a format this version does not read, or settings other than `wanted`.
+        ExhaustedError, DeniedError, UnavailableError: the directory cannot be made or read.
+    """
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / FILE
+        if not path.exists():
+            if any(entry.name != "lock" and not entry.name.startswith(FILE) for entry in os.scandir(directory)):
+                raise InvalidError(f"{directory} is neither empty nor a store: it has no {FILE}")
+            _create(path, Settings(**wanted))  # type: ignore[arg-type]  # checked by __post_init__
+        text = path.read_bytes()
+    settings = _parse(path, text)
+    for key, value in wanted.items():
+        if getattr(settings, key) != value:
+            raise InvalidError(
+                f"{directory} was made with {key}={getattr(settings, key)}, not {value}; settings of a store cannot be changed"
+            )
+    return settings
+
+
+def _parse(path: Path, text: bytes) -> Settings:
+    try:
+        values = json.loads(text)
+        version = values.pop("format")
+    except (ValueError, KeyError, AttributeError):
+        raise CorruptError(f"{path} is not the settings of a store") from None
+    if version != FORMAT:
+        raise InvalidError(f"{path.parent} has store format {version!r}; this version of tvix-store reads format {FORMAT}")
+    try:
+        return Settings(**values)
+    except TypeError:
+        raise CorruptError(f"{path} holds settings that format {FORMAT} does not have") from None
+
+
+def _create(path: Path, settings: Settings) -> None:
+    # Linked, not renamed: of two processes that make the same store, the first one's settings stand.
+    unfinished = path.with_name(f"{FILE}.{os.getpid()}.new")
+    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, json.dumps({"format": FORMAT, **asdict(settings)}, indent=2).encode() + b"\n")
+        os.fsync(fd)
+        os.link(unfinished, path)
+    except FileExistsError:
+        pass
+    finally:
+        os.close(fd)
+        os.unlink(unfinished)
+    sync_directory(path.parent)

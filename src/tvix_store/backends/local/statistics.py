@@ -1,0 +1,37 @@
+"""What a local store holds, counted."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.index import STORED_BYTES, UNIQUE_BYTES
+from tvix_store.backends.local.path_infos import LocalPathInfos
+from tvix_store.services.store import Stats
+
+
+class LocalStatistics:
+    """The Statistics of a local store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def stats(self) -> Stats:
+        logical = 0
+        async for path_info in LocalPathInfos(self._engine).list():
+            logical += path_info.nar.size
+        return await asyncio.to_thread(self._counted, logical)
+
+    def _counted(self, logical_bytes: int) -> Stats:
+        index = self._engine.index
+        with index.reading() as txn:
+            return Stats(
+                path_infos=index.rows(txn, index.path_infos),
+                directories=index.rows(txn, index.directories),
+                chunked_blobs=index.chunked_blobs(txn),
+                chunks=index.rows(txn, index.chunks),
+                logical_bytes=logical_bytes,
+                unique_bytes=index.counter(txn, UNIQUE_BYTES),
+                stored_bytes=index.counter(txn, STORED_BYTES),
+                disk_bytes=sum(file.stat().st_blocks * 512 for file in self._engine.directory.rglob("*") if file.is_file()),
+            )
