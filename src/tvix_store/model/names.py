@@ -44,5 +44,6 @@ def check_target(target: bytes) -> bytes:
 
 def show(name: bytes) -> str:
     """`name` for a message: readable, on one line, cut to a sane length."""
-    text = ascii(name.decode("utf-8", "surrogateescape")) if len(name) <= 80 else ascii(name[:77].decode("utf-8", "surrogateescape")) + "…"
-    return text
+    if len(name) > 80:
+        return show(name[:77]) + "…"
+    return ascii(name.decode("utf-8", "surrogateescape"))

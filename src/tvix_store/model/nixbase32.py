@@ -1,6 +1,6 @@
 """Nix's base 32: its own alphabet, least significant bits last in the string.
 
-Source: nix, src/libutil/hash.cc; `tests/model/nix_vectors.json` holds what the real `nix` printed.
+Source: nix, src/libutil/hash.cc; `tests/vectors/nix.json` holds what the real `nix` printed.
 """
 
 from __future__ import annotations

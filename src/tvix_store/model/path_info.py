@@ -111,7 +111,8 @@ class PathInfo:
         info = _decode_nar_info(store_path, node, nar_info)
         if [reference.output_hash for reference in info.references] != digests:
             raise InvalidError(
-                f"path info of {store_path}: references ({len(digests)}) and reference_names ({len(info.references)}) do not match one to one"
+                f"path info of {store_path}: references ({len(digests)}) and "
+                f"reference_names ({len(info.references)}) do not match one to one"
             )
         return info
 
@@ -132,7 +133,8 @@ class PathInfo:
         """
         if newer.nar != self.nar:
             raise ConflictError(
-                f"{self.store_path} is in the store with NAR hash {self.nar.sha256.hex()}, not {newer.nar.sha256.hex()}; it is not overwritten"
+                f"{self.store_path} is in the store with NAR hash {self.nar.sha256.hex()}, "
+                f"not {newer.nar.sha256.hex()}; it is not overwritten"
             )
         return self.with_signatures(newer.signatures)
 
