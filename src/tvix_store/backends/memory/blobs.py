@@ -1,0 +1,85 @@
+"""MemoryBlobs: blobs as chunks in a dict."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+
+from blake3 import blake3
+
+from tvix_store.chunking import DEFAULT_SIZES, ChunkSizes, Cutter, cut
+from tvix_store.errors import ExhaustedError, InvalidError, NotFoundError
+from tvix_store.model.digest import Digest
+from tvix_store.services.blobs import SMALL_BLOB, BlobStat, Chunk
+
+_PIECE = 1 << 20
+
+
+class MemoryBlobs:
+    """A BlobService in memory: chunks by digest, and the chunk list of every blob that is more than one chunk."""
+
+    def __init__(self, sizes: ChunkSizes = DEFAULT_SIZES) -> None:
+        self._sizes = sizes
+        self._chunks: dict[Digest, bytes] = {}
+        self._lists: dict[Digest, tuple[Chunk, ...]] = {}
+
+    async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
+        chunk = self._chunks.get(digest)
+        if chunk is not None:
+            return BlobStat(len(chunk))
+        parts = self._lists.get(digest)
+        if parts is None:
+            return None
+        return BlobStat(sum(part.size for part in parts), parts if chunks else ())
+
+    async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        at = 0
+        for chunk in self._contents(digest):
+            wanted = memoryview(chunk)[max(start - at, 0) : None if stop is None else max(stop - at, 0)]
+            for offset in range(0, len(wanted), _PIECE):
+                yield bytes(wanted[offset : offset + _PIECE])
+            at += len(chunk)
+
+    async def put(self, data: AsyncIterable[bytes]) -> Digest:
+        cutter = Cutter(self._sizes)
+        hasher = blake3()
+        chunks: list[bytes] = []
+        async for piece in data:
+            hasher.update(piece)
+            chunks += map(bytes, cutter.feed(piece))
+        chunks += map(bytes, cutter.finish())
+        return self._keep(Digest(hasher.digest()), chunks)
+
+    async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
+        for blob in blobs:
+            if len(blob) > SMALL_BLOB:
+                raise InvalidError(f"put_many takes blobs of at most {SMALL_BLOB} bytes, not of {len(blob)}")
+        return [self._keep(Digest.of(blob), [bytes(chunk) for chunk in cut(blob, self._sizes)]) for blob in blobs]
+
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+        return [self._small(digest) for digest in digests]
+
+    def _keep(self, digest: Digest, contents: Sequence[bytes]) -> Digest:
+        """Store a blob whose chunks are `contents`, all at once."""
+        if len(contents) <= 1:
+            self._chunks[digest] = b"".join(contents)
+        else:
+            parts = tuple(Chunk(Digest.of(chunk), len(chunk)) for chunk in contents)
+            self._chunks.update((part.digest, chunk) for part, chunk in zip(parts, contents, strict=True))
+            self._lists[digest] = parts
+        return digest
+
+    def _contents(self, digest: Digest) -> Iterable[bytes]:
+        """The chunks of a blob."""
+        chunk = self._chunks.get(digest)
+        if chunk is not None:
+            return (chunk,)
+        parts = self._lists.get(digest)
+        if parts is None:
+            raise NotFoundError("blob", digest)
+        return (self._chunks[part.digest] for part in parts)
+
+    def _small(self, digest: Digest) -> bytes:
+        blob = b"".join(self._contents(digest))
+        if len(blob) > SMALL_BLOB:
+            raise ExhaustedError(f"blob {digest} has {len(blob)} bytes; get_many gives out at most {SMALL_BLOB}")
+        return blob

@@ -1,0 +1,28 @@
+"""MemoryPathInfos: path infos in a dict."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from tvix_store.model.path_info import PathInfo
+
+
+class MemoryPathInfos:
+    """A PathInfoService in memory."""
+
+    def __init__(self) -> None:
+        self._path_infos: dict[bytes, PathInfo] = {}
+
+    async def get(self, output_hash: bytes) -> PathInfo | None:
+        return self._path_infos.get(output_hash)
+
+    async def put(self, path_info: PathInfo) -> PathInfo:
+        key = path_info.store_path.output_hash
+        known = self._path_infos.get(key)
+        stored = path_info if known is None else known.merged(path_info)
+        self._path_infos[key] = stored
+        return stored
+
+    async def list(self) -> AsyncIterator[PathInfo]:
+        for _, path_info in sorted(self._path_infos.items()):
+            yield path_info

@@ -1,0 +1,41 @@
+"""Closure: the directories below a root, by digest."""
+
+from __future__ import annotations
+
+from tvix_store.errors import NotFoundError
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory
+from tvix_store.services.directories import DirectoryService
+
+_KEPT = 1 << 16
+"""How many entries of directories are kept: 20 MB of objects. A Go toolchain has 17,000."""
+
+
+class Closure:
+    """Gives out directories in any order, from one recursive read: a call each would be a round trip each on a remote store.
+
+    Of a closure too large to keep, what is beyond the limit is read one by one.
+    """
+
+    def __init__(self, directories: DirectoryService, root: Digest) -> None:
+        self._directories = directories
+        self._stream = directories.get_recursive(root)
+        self._kept: dict[Digest, Directory] = {}
+        self._entries = 0
+
+    async def get(self, digest: Digest) -> Directory:
+        """The directory.
+
+        Raises:
+            NotFoundError: it, or another one below the root, is not in the store.
+        """
+        while digest not in self._kept and self._entries < _KEPT:
+            received = await anext(self._stream, None)
+            if received is None:
+                break
+            self._kept[received.digest] = received
+            self._entries += len(received.entries)
+        directory = self._kept.get(digest) or await self._directories.get(digest)
+        if directory is None:
+            raise NotFoundError("directory", digest)
+        return directory

@@ -1,0 +1,155 @@
+"""A node and all below it with their contents, in the order of a NAR: what every export is made from.
+
+Small files come in batches, one of which is fetched while the one before it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tvix_store.errors import ExhaustedError, InvalidError
+from tvix_store.model.directory import SizeRule
+from tvix_store.model.nodes import DirectoryNode, FileNode, Node
+from tvix_store.operations.closure import Closure
+from tvix_store.services.blobs import SMALL_BLOB, BlobService
+from tvix_store.services.directories import DirectoryService
+
+_BATCH_BYTES = 4 << 20
+_BATCH_FILES = 256
+"""Bounds memory where nodes lie about sizes: no blob of a batch is larger than SMALL_BLOB."""
+_BATCH_STEPS = 4096
+
+
+class Step(NamedTuple):
+    """A node that was come to, with its name (the root has none); `node` None leaves the directory entered last."""
+
+    name: bytes
+    node: Node | None
+
+
+_LEAVE = Step(b"", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some steps, the contents of the files among them, and a file that follows, too large to come in a batch."""
+
+    steps: list[Step]
+    contents: list[bytes]
+    large: tuple[bytes, FileNode] | None
+
+
+async def fetch_tree(blobs: BlobService, directories: DirectoryService, root: Node) -> AsyncIterator[Batch]:
+    """Everything that `root` reaches, in batches.
+
+    A directory's step comes before those of its children, which are sorted by name; a step with no node closes it.
+
+    Raises:
+        NotFoundError: a blob or a directory is not in the store.
+        InvalidError: a file's size, or the root's, is not what its node states.
+        CorruptError: stored content does not match its digest.
+    """
+    plans = _plan(directories, root)
+
+    async def next_batch() -> Batch | None:
+        plan = await anext(plans, None)
+        return None if plan is None else Batch(plan.steps, await _fetch(blobs, plan.files), plan.large)
+
+    ahead = asyncio.create_task(next_batch())
+    try:
+        while (batch := await ahead) is not None:
+            ahead = asyncio.create_task(next_batch())
+            yield batch
+    finally:
+        ahead.cancel()
+        await asyncio.gather(ahead, return_exceptions=True)
+
+
+async def read_file(blobs: BlobService, node: FileNode) -> AsyncIterator[bytes]:
+    """The contents of a file of any size, in the pieces of `BlobService.read`.
+
+    Raises:
+        InvalidError: its size is not what the node states.
+        NotFoundError, CorruptError: as `BlobService.read`.
+    """
+    left = node.size
+    async for piece in blobs.read(node.digest):
+        left -= len(piece)
+        if left < 0:
+            break
+        yield piece
+    if left:
+        raise _wrong_size(node)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    steps: list[Step]
+    files: list[FileNode]
+    large: tuple[bytes, FileNode] | None = None
+
+
+async def _plan(directories: DirectoryService, root: Node) -> AsyncIterator[_Plan]:
+    """The steps, cut into batches; `files` are those to fetch for a batch."""
+    steps: list[Step] = []
+    files: list[FileNode] = []
+    size = 0
+    async for step in _walk(directories, root):
+        name, node = step
+        if type(node) is FileNode and node.size > SMALL_BLOB:
+            yield _Plan(steps, files, (name, node))
+            steps, files, size = [], [], 0
+            continue
+        steps.append(step)
+        if type(node) is FileNode:
+            files.append(node)
+            size += node.size
+        if size >= _BATCH_BYTES or len(files) >= _BATCH_FILES or len(steps) >= _BATCH_STEPS:
+            yield _Plan(steps, files)
+            steps, files, size = [], [], 0
+    yield _Plan(steps, files)
+
+
+async def _walk(directories: DirectoryService, root: Node) -> AsyncIterator[Step]:
+    yield Step(b"", root)
+    if not isinstance(root, DirectoryNode):
+        return
+    closure = Closure(directories, root.digest)
+    directory = await closure.get(root.digest)
+    # Sizes below the root were checked when the directories were put.
+    if root.size not in {directory.size(rule) for rule in SizeRule}:
+        raise InvalidError(f"the node of directory {root.digest} states size {root.size}, but it is {directory.size()}")
+    # A stack of our own: trees may be nested deeper than Python recurses.
+    entered = [iter(directory.entries.items())]
+    while entered:
+        for name, node in entered[-1]:
+            yield Step(name, node)
+            if type(node) is DirectoryNode:
+                entered.append(iter((await closure.get(node.digest)).entries.items()))
+                break
+        else:
+            entered.pop()
+            yield _LEAVE
+
+
+async def _fetch(blobs: BlobService, files: list[FileNode]) -> list[bytes]:
+    if not files:
+        return []
+    try:
+        contents = await blobs.get_many([file.digest for file in files])
+    except ExhaustedError:
+        for file in files:
+            async for _ in blobs.read(file.digest, file.size, file.size + 1):
+                raise _wrong_size(file) from None
+        raise
+    for file, content in zip(files, contents, strict=True):
+        if len(content) != file.size:
+            raise _wrong_size(file)
+    return contents
+
+
+def _wrong_size(file: FileNode) -> InvalidError:
+    return InvalidError(f"blob {file.digest} is not {file.size} bytes long, as the node of a file states")
