@@ -1,0 +1,31 @@
+"""What the documents tell a reader to type exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import dev
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_tasks_that_a_document_names_exist(document: Path) -> None:
+    named = re.findall(r"(?:python3 dev\.py|\bmake) ([a-z]+)", document.read_text())
+    assert set(named) <= set(dev.TASKS)
+
+
+def test_the_makefile_knows_every_task() -> None:
+    tasks = re.search(r"^TASKS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert tasks is not None
+    assert tasks[1].split() == list(dev.TASKS)
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    command = "python3 dev.py test"
+    assert command in (ROOT / "README.md").read_text()
+    assert command in (ROOT / ".ci/run").read_text()
