@@ -89,8 +89,7 @@ def bench(arguments: list[str]) -> None:
 
 def protos(arguments: list[str]) -> None:
     set_up("dev")
-    sources = sorted(Path("protos").rglob("*.proto"))
-    do([PYTHON, "-m", "grpc_tools.protoc", "-Iprotos", "-osrc/tvix_store/protocol/descriptors.binpb", *arguments, *sources])
+    do([PYTHON, "tools/compile_protos.py"])
 
 
 def lock(arguments: list[str]) -> None:
