@@ -67,8 +67,9 @@ class RootToLeaves:
     """Checks a recursive `Get` stream: the root first, then only directories that an earlier one refers to."""
 
     def __init__(self, root: Digest) -> None:
-        self._expected: dict[bytes, set[int] | None] = {root.raw: None}
-        self._seen: set[bytes] = set()
+        # The sizes that parents state for directories to come, and the true ones (by both rules) of those that came.
+        self._expected: dict[bytes, set[int]] = {root.raw: set()}
+        self._seen: dict[bytes, set[int]] = {}
 
     def add(self, directory: Directory) -> None:
         """Take the next directory.
@@ -81,17 +82,14 @@ class RootToLeaves:
             raise InvalidError(f"directory {directory.digest} was sent twice")
         if key not in self._expected:
             raise InvalidError(f"directory {directory.digest} was sent, but nothing before it refers to it")
-        stated = self._expected.pop(key)
         sizes = {directory.size(SizeRule.DOCUMENTED), directory.size(SizeRule.SNIX)}
-        if stated is not None and not stated <= sizes:
-            raise InvalidError(f"directory {directory.digest} has size {min(sizes)}, but its parent states {min(stated - sizes)}")
-        self._seen.add(key)
-        for name, child in directory.directories():
-            if child.digest.raw not in self._seen:
-                expected = self._expected.setdefault(child.digest.raw, set())
-                if expected is None:
-                    raise InvalidError(f"directory {directory.digest}: its child {show(name)} is the root")
-                expected.add(child.size)
+        _check_sizes(directory.digest, sizes, self._expected.pop(key))
+        self._seen[key] = sizes
+        for _, child in directory.directories():
+            if child.digest.raw in self._seen:
+                _check_sizes(child.digest, self._seen[child.digest.raw], {child.size})
+            else:
+                self._expected.setdefault(child.digest.raw, set()).add(child.size)
 
     def finish(self) -> None:
         """End of the stream.
@@ -101,3 +99,8 @@ class RootToLeaves:
         """
         if self._expected:
             raise InvalidError(f"directory {Digest(min(self._expected))} is referred to, but was not sent")
+
+
+def _check_sizes(digest: Digest, sizes: set[int], stated: set[int]) -> None:
+    if not stated <= sizes:
+        raise InvalidError(f"directory {digest} has size {min(sizes)}, but its parent states {min(stated - sizes)}")

@@ -14,7 +14,7 @@ from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import Signature, fingerprint
 from tvix_store.model.store_path import STORE_DIR, StorePath
-from tvix_store.model.wire import MAX_UINT64
+from tvix_store.model.wire import MAX_UINT64, check_size
 
 MAX_NARINFO = 4 * 1024 * 1024
 """Longest text in bytes that is read: room for 17,000 references of the longest names."""
@@ -29,8 +29,9 @@ _DRV = ".drv"
 class NarInfo:
     """One store path in a binary cache: where its compressed NAR lies, and the facts of its PathInfo.
 
-    `url` is relative to the cache. `compression` is Nix's name for it (`none`, `xz`, `zstd`, …). `file_hash` and `file_size` (bytes)
-    are those of the compressed file. `deriver` is named without `.drv`, as in PathInfo. Only old versions of Nix write `system`.
+    `url` is relative to the cache. `compression` is Nix's name for it (`none`, `xz`, `zstd`, …). `file_hash` and `file_size`
+    (bytes) are those of the compressed file. `deriver` is named without `.drv`, as in PathInfo. Only old versions of Nix write
+    `system`.
     """
 
     store_path: StorePath
@@ -49,8 +50,8 @@ class NarInfo:
         for key, value in (("URL", self.url), ("Compression", self.compression), ("System", self.system)):
             if value is not None and (not value or " " in value or not value.isprintable()):
                 raise InvalidError(f"narinfo: {key} {value!r} is not one word of printable characters")
-        if self.file_size is not None and not 0 <= self.file_size <= MAX_UINT64:
-            raise InvalidError(f"narinfo: FileSize {self.file_size} does not fit 64 bits")
+        if self.file_size is not None:
+            check_size(self.file_size)
         if self.nar.size == 0:
             raise InvalidError("narinfo: NarSize is 0")
         if len(set(self.references)) != len(self.references):

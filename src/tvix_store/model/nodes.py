@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -9,6 +10,7 @@ from tvix_store.errors import InvalidError
 from tvix_store.model import wire
 from tvix_store.model.digest import Digest
 from tvix_store.model.names import check_target
+from tvix_store.model.wire import check_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,9 @@ class FileNode:
     digest: Digest
     size: int
     executable: bool = False
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
 
     def encode(self, name: bytes = b"") -> bytes:
         return _digest_and_size(name, self.digest, self.size) + (b"\x20\x01" if self.executable else b"")
@@ -29,6 +34,9 @@ class DirectoryNode:
 
     digest: Digest
     size: int
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
 
     def encode(self, name: bytes = b"") -> bytes:
         return _digest_and_size(name, self.digest, self.size)
@@ -113,18 +121,16 @@ def decode_node(data: bytes) -> tuple[bytes, Node]:
     Raises:
         InvalidError: the message is malformed, or holds no node.
     """
-    found: tuple[bytes, Node] | None = None
+    kind, node = 0, b""
     for field, value in wire.fields(data):
+        if field not in _DECODERS:
+            raise InvalidError(f"node: unknown field {field}")
         body = wire.as_bytes(field, value)
-        match field:
-            case 1:
-                found = decode_directory(body)
-            case 2:
-                found = decode_file(body)
-            case 3:
-                found = decode_symlink(body)
-            case _:
-                raise InvalidError(f"node: unknown field {field}")
-    if found is None:
+        # Of a oneof the last member counts, and parts of the same member are merged, as protobuf has it.
+        kind, node = field, node + body if field == kind else body
+    if not kind:
         raise InvalidError("node: neither directory, file nor symlink is set")
-    return found
+    return _DECODERS[kind](node)
+
+
+_DECODERS: dict[int, Callable[[bytes], tuple[bytes, Node]]] = {1: decode_directory, 2: decode_file, 3: decode_symlink}

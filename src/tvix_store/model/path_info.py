@@ -23,6 +23,7 @@ class NarFacts:
     sha256: bytes
 
     def __post_init__(self) -> None:
+        wire.check_size(self.size)
         if len(self.sha256) != 32:
             raise InvalidError(f"nar_sha256 must be 32 bytes, got {len(self.sha256)}")
 
@@ -86,24 +87,25 @@ class PathInfo:
             InvalidError: it is malformed, has no root node or no NAR info, the root's name is not a store path's,
                 or `references` and `reference_names` do not match one to one, in order.
         """
-        root = nar_info = None
+        root: bytes | None = None
+        nar_info: bytes | None = None
         digests: list[bytes] = []
         for number, value in wire.fields(data):
             body = wire.as_bytes(number, value)
             match number:
                 case 1:
-                    root = decode_node(body)
+                    root = wire.merged(root, body)
                 case 2:
                     digests.append(body)
                 case 3:
-                    nar_info = body
+                    nar_info = wire.merged(nar_info, body)
                 case _:
                     raise InvalidError(f"path info: unknown field {number}")
         if root is None:
             raise InvalidError("path info: it has no root node")
         if nar_info is None:
             raise InvalidError("path info: it has no narinfo")
-        name, node = root
+        name, node = decode_node(root)
         try:
             store_path = StorePath.parse(name.decode())
         except UnicodeDecodeError:
@@ -146,8 +148,8 @@ def _decode_nar_info(store_path: StorePath, node: Node, data: bytes) -> PathInfo
     nar_size, nar_sha256 = 0, b""
     signatures: list[Signature] = []
     references: list[StorePath] = []
-    deriver: StorePath | None = None
-    ca: ContentAddress | None = None
+    deriver: bytes | None = None
+    ca: bytes | None = None
     for number, value in wire.fields(data):
         match number:
             case 1:
@@ -159,12 +161,20 @@ def _decode_nar_info(store_path: StorePath, node: Node, data: bytes) -> PathInfo
             case 4:
                 references.append(StorePath.parse(wire.as_text(number, value)))
             case 5:
-                deriver = _decode_store_path(wire.as_bytes(number, value))
+                deriver = wire.merged(deriver, wire.as_bytes(number, value))
             case 6:
-                ca = ContentAddress.decode(wire.as_bytes(number, value))
+                ca = wire.merged(ca, wire.as_bytes(number, value))
             case _:
                 raise InvalidError(f"narinfo: unknown field {number}")
-    return PathInfo(store_path, node, NarFacts(nar_size, nar_sha256), tuple(references), tuple(signatures), deriver, ca)
+    return PathInfo(
+        store_path,
+        node,
+        NarFacts(nar_size, nar_sha256),
+        tuple(references),
+        tuple(signatures),
+        None if deriver is None else _decode_store_path(deriver),
+        None if ca is None else ContentAddress.decode(ca),
+    )
 
 
 def _encode_store_path(path: StorePath) -> bytes:

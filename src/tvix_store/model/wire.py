@@ -17,6 +17,16 @@ FIXED32 = 5
 MAX_UINT64 = (1 << 64) - 1
 
 
+def check_size(size: int) -> None:
+    """Refuse a size that does not fit a `uint64`.
+
+    Raises:
+        InvalidError: it does not.
+    """
+    if not 0 <= size <= MAX_UINT64:
+        raise InvalidError(f"size {size} does not fit 64 bits")
+
+
 def varint(value: int) -> bytes:
     """`value` (0 to 2**64 - 1) as a varint."""
     if value < 0x80:
@@ -75,8 +85,8 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     return value, at
 
 
-def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The (field number, value) pairs of a message, as they lie.
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes | None]]:
+    """The (field number, value) pairs of a message, as they lie; the value is None for a fixed-width field: our messages have none.
 
     Raises:
         InvalidError: `data` is not a well-formed message.
@@ -100,25 +110,30 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             width = 4 if wire_type == FIXED32 else 8
             if width > end - at:
                 raise InvalidError(f"message: field {field} is cut short")
-            yield field, int.from_bytes(data[at : at + width], "little")
+            yield field, None
             at += width
         else:
             raise InvalidError(f"message: field {field} has the unknown wire type {wire_type}")
 
 
-def as_bytes(field: int, value: int | bytes) -> bytes:
+def merged(earlier: bytes | None, part: bytes) -> bytes:
+    """A singular message field after `part`, one more piece of it: protobuf merges, which is to concatenate the encodings."""
+    return part if earlier is None else earlier + part
+
+
+def as_bytes(field: int, value: int | bytes | None) -> bytes:
     if not isinstance(value, bytes):
         raise InvalidError(f"message: field {field} must be bytes")
     return value
 
 
-def as_uint(field: int, value: int | bytes) -> int:
+def as_uint(field: int, value: int | bytes | None) -> int:
     if not isinstance(value, int):
         raise InvalidError(f"message: field {field} must be a number")
     return value
 
 
-def as_text(field: int, value: int | bytes) -> str:
+def as_text(field: int, value: int | bytes | None) -> str:
     try:
         return as_bytes(field, value).decode()
     except UnicodeDecodeError:

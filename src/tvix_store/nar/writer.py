@@ -6,7 +6,7 @@ from enum import Enum
 
 from tvix_store.errors import InvalidError
 from tvix_store.model.names import check_name, check_target, show
-from tvix_store.model.wire import MAX_UINT64
+from tvix_store.model.wire import check_size
 from tvix_store.nar import tokens
 from tvix_store.nar.events import (
     DirectoryEnd,
@@ -102,8 +102,7 @@ class NarWriter:
             raise InvalidError(f"NAR writer: the archive is not complete, expected {self._expects.value}")
 
     def _file_start(self, size: int, executable: bool) -> bytes:
-        if not 0 <= size <= MAX_UINT64:
-            raise InvalidError(f"NAR writer: {size} is not a file size")
+        check_size(size)
         self._size = self._missing = size
         self._expects = _Expects.CONTENTS
         return self._after_magic(tokens.file_start(size, executable))
