@@ -1,0 +1,139 @@
+"""The message codecs, held against the protobuf runtime with our own descriptors."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.rpc.schema import message
+from tools.compile_protos import DESCRIPTORS, compile_protos
+from tvix_store.errors import InvalidError
+from tvix_store.model import wire
+from tvix_store.model.digest import Digest
+from tvix_store.model.path_info import NarFacts
+from tvix_store.protocol import blobs, bulk, directories, path_infos
+from tvix_store.protocol.dialects import DIALECTS, SEED, TVIX, Dialect
+
+digests = st.binary(min_size=32, max_size=32).map(Digest)
+sizes = st.integers(0, wire.MAX_UINT64)
+data = st.binary(max_size=300)
+dialects = st.sampled_from(DIALECTS)
+unknown_fields = st.sampled_from([b"", b"\x78\x05", b"\x7a\x02hi", b"\x7d\x00\x00\x00\x00"])
+
+
+def test_the_shipped_descriptors_are_the_compiled_protos() -> None:
+    assert DESCRIPTORS.read_bytes() == compile_protos(), "run: python tools/compile_protos.py"
+
+
+@given(digests, dialects, unknown_fields)
+def test_a_digest_message_is_what_protobuf_makes_of_it(digest: Digest, dialect: Dialect, unknown: bytes) -> None:
+    request = message(f"{dialect.castore}.ReadBlobRequest")(digest=digest.raw)
+    assert blobs.encode_digest(digest) == request.SerializeToString()
+    assert blobs.decode_digest(request.SerializeToString() + unknown) == digest
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 33, 64])
+def test_a_digest_of_another_length_is_refused(length: int) -> None:
+    request = message("tvix.castore.v1.ReadBlobRequest")(digest=b"x" * length)
+    with pytest.raises(InvalidError, match=f"digest must be 32 bytes, got {length}"):
+        blobs.decode_digest(request.SerializeToString())
+
+
+@given(data, dialects, unknown_fields)
+def test_a_blob_chunk_is_what_protobuf_makes_of_it(data: bytes, dialect: Dialect, unknown: bytes) -> None:
+    chunk = message(f"{dialect.castore}.BlobChunk")(data=data)
+    assert blobs.encode_chunk(data) == chunk.SerializeToString()
+    assert blobs.decode_chunk(unknown + chunk.SerializeToString() + unknown) == data
+
+
+@given(digests, st.booleans(), st.booleans(), dialects)
+def test_a_stat_request_is_what_protobuf_makes_of_it(digest: Digest, chunks: bool, bao: bool, dialect: Dialect) -> None:
+    request = message(f"{dialect.castore}.StatBlobRequest")(digest=digest.raw, send_chunks=chunks, send_bao=bao)
+    assert blobs.decode_stat_request(request.SerializeToString()) == (digest, chunks)
+    if not bao:
+        assert blobs.encode_stat_request(digest, chunks=chunks) == request.SerializeToString()
+
+
+@given(st.lists(st.tuples(digests, sizes), max_size=5), dialects)
+def test_a_stat_answer_is_what_protobuf_makes_of_it(chunks: list[tuple[Digest, int]], dialect: Dialect) -> None:
+    answer = message(f"{dialect.castore}.{'BlobMeta' if dialect is SEED else 'StatBlobResponse'}")()
+    for digest, size in chunks:
+        answer.chunks.add(digest=digest.raw, size=size)
+    assert blobs.encode_stat(dialect, chunks) == answer.SerializeToString()
+    assert blobs.decode_stat(dialect, answer.SerializeToString()) == chunks
+
+
+def test_the_bao_of_a_stat_answer_is_not_taken_for_a_chunk() -> None:
+    assert blobs.decode_stat(SEED, message("tvix.store.v1.BlobMeta")(inline_bao=b"tree").SerializeToString()) == []
+    assert blobs.decode_stat(TVIX, message("tvix.castore.v1.StatBlobResponse")(bao=b"tree").SerializeToString()) == []
+
+
+@given(digests, st.booleans(), dialects)
+def test_a_directory_request_is_what_protobuf_makes_of_it(digest: Digest, recursive: bool, dialect: Dialect) -> None:
+    request = message(f"{dialect.castore}.GetDirectoryRequest")(digest=digest.raw, recursive=recursive)
+    assert directories.encode_get_directory(digest, recursive=recursive) == request.SerializeToString()
+    assert directories.decode_get_directory(request.SerializeToString()) == (digest, recursive)
+
+
+def test_a_directory_request_that_asks_for_nothing_is_refused() -> None:
+    with pytest.raises(InvalidError, match="by_what is missing"):
+        directories.decode_get_directory(message("snix.castore.v1.GetDirectoryRequest")(recursive=True).SerializeToString())
+
+
+@given(st.binary(min_size=20, max_size=20), dialects, unknown_fields)
+def test_a_path_info_request_is_what_protobuf_makes_of_it(output_hash: bytes, dialect: Dialect, unknown: bytes) -> None:
+    request = message(f"{dialect.store}.GetPathInfoRequest")(by_output_hash=output_hash)
+    assert path_infos.encode_get_path_info(output_hash) == request.SerializeToString()
+    assert path_infos.decode_get_path_info(request.SerializeToString() + unknown) == output_hash
+
+
+def test_a_path_info_request_that_asks_for_nothing_is_refused() -> None:
+    with pytest.raises(InvalidError, match="by_what is missing"):
+        path_infos.decode_get_path_info(b"")
+
+
+@pytest.mark.parametrize("length", [0, 19, 21])
+def test_an_output_hash_of_another_length_is_refused(length: int) -> None:
+    request = message("snix.store.v1.GetPathInfoRequest")(by_output_hash=b"x" * length)
+    with pytest.raises(InvalidError, match=f"by_output_hash must be 20 bytes, got {length}"):
+        path_infos.decode_get_path_info(request.SerializeToString())
+
+
+@given(sizes, st.binary(min_size=32, max_size=32), dialects)
+def test_nar_facts_are_what_protobuf_makes_of_them(size: int, sha256: bytes, dialect: Dialect) -> None:
+    answer = message(f"{dialect.store}.CalculateNARResponse")(nar_size=size, nar_sha256=sha256)
+    assert path_infos.encode_nar_facts(NarFacts(size, sha256)) == answer.SerializeToString()
+    assert path_infos.decode_nar_facts(answer.SerializeToString()) == NarFacts(size, sha256)
+
+
+@given(st.lists(data, max_size=5), unknown_fields)
+def test_many_blobs_are_what_protobuf_makes_of_them(many: list[bytes], unknown: bytes) -> None:
+    expected = message("tvix_store.v1.Blobs")(data=many).SerializeToString()
+    assert bulk.encode_blobs(many) == expected
+    assert bulk.decode_blobs(expected + unknown) == many
+
+
+@given(st.lists(digests, max_size=5), unknown_fields)
+def test_many_digests_are_what_protobuf_makes_of_them(many: list[Digest], unknown: bytes) -> None:
+    expected = message("tvix_store.v1.Digests")(digest=[digest.raw for digest in many]).SerializeToString()
+    assert bulk.encode_digests(many) == expected
+    assert bulk.decode_digests(expected + unknown) == many
+
+
+@given(st.binary(max_size=40))
+def test_garbage_is_refused_in_one_way_only(garbage: bytes) -> None:
+    for decode in (
+        blobs.decode_digest,
+        blobs.decode_chunk,
+        blobs.decode_stat_request,
+        directories.decode_get_directory,
+        path_infos.decode_get_path_info,
+        path_infos.decode_nar_facts,
+        bulk.decode_blobs,
+        bulk.decode_digests,
+    ):
+        try:
+            decode(garbage)
+        except InvalidError:
+            continue
