@@ -1,0 +1,28 @@
+"""What every backend and layer must do, as pytest classes: a subclass gives the fixture and is the whole test of a backend.
+
+class TestMyStore(StoreContract):
+    @pytest.fixture
+    async def store(self) -> AsyncIterator[Store]:
+        async with await my_backend.open_store() as store:
+            yield store
+"""
+
+import pytest
+
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{module}" for module in ("blobs", "small_blobs", "directories", "path_infos", "nar", "store"))
+)
+
+from tvix_store.testing.contracts.blobs import BlobServiceContract  # noqa: E402
+from tvix_store.testing.contracts.directories import DirectoryServiceContract  # noqa: E402
+from tvix_store.testing.contracts.nar import NarServiceContract  # noqa: E402
+from tvix_store.testing.contracts.path_infos import PathInfoServiceContract  # noqa: E402
+from tvix_store.testing.contracts.store import StoreContract  # noqa: E402
+
+__all__ = [
+    "BlobServiceContract",
+    "DirectoryServiceContract",
+    "NarServiceContract",
+    "PathInfoServiceContract",
+    "StoreContract",
+]

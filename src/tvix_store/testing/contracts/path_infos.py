@@ -1,0 +1,121 @@
+"""The contract of PathInfoService.
+
+Every path info here is true of content that was put before, so that services that verify what they are given pass too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from tvix_store.errors import ConflictError
+from tvix_store.model.content_address import ContentAddress, Method
+from tvix_store.model.nix_hash import NixHash
+from tvix_store.model.path_info import PathInfo
+from tvix_store.model.signature import Signature
+from tvix_store.model.store_path import StorePath
+from tvix_store.services.store import Store
+from tvix_store.testing.content import file_nar, noise, put_file
+
+
+def path(name: str) -> StorePath:
+    return StorePath(noise(20, name), name)
+
+
+def signature(name: str) -> Signature:
+    return Signature(name, noise(64, name))
+
+
+async def stored_file(store: Store, name: str, data: bytes | None = None) -> PathInfo:
+    """A path info, not put yet, of a file whose contents are in the store."""
+    contents = name.encode() if data is None else data
+    return PathInfo(path(name), await put_file(store.blobs, contents), file_nar(contents))
+
+
+@pytest.mark.asyncio
+class PathInfoServiceContract:
+    """Subclasses give a fixture `store` without any path info."""
+
+    async def test_a_path_that_was_not_put_is_absent(self, store: Store) -> None:
+        assert await store.path_infos.get(noise(20, "absent")) is None
+
+    async def test_a_path_info_comes_back_as_it_was_put(self, store: Store) -> None:
+        info = await stored_file(store, "plain")
+        assert await store.path_infos.put(info) == info
+        got = await store.path_infos.get(info.store_path.output_hash)
+        assert got is not None
+        assert got == info
+        assert got.encoded == info.encoded
+
+    async def test_everything_that_a_path_info_says_comes_back(self, store: Store) -> None:
+        plain = await stored_file(store, "full")
+        info = replace(
+            plain,
+            references=(path("b"), path("a"), plain.store_path),
+            signatures=(signature("key-2"), signature("key-1")),
+            deriver=path("full"),
+            ca=ContentAddress(Method.NAR, NixHash("sha256", plain.nar.sha256)),
+        )
+        assert await store.path_infos.put(info) == info
+        got = await store.path_infos.get(info.store_path.output_hash)
+        assert got == info
+        assert got.encoded == info.encoded
+
+    async def test_putting_a_path_info_again_changes_nothing(self, store: Store) -> None:
+        info = replace(await stored_file(store, "again"), signatures=(signature("key"),))
+        await store.path_infos.put(info)
+        assert await store.path_infos.put(info) == info
+        assert [each async for each in store.path_infos.list()] == [info]
+
+    async def test_signatures_of_a_second_put_are_added_behind(self, store: Store) -> None:
+        plain = await stored_file(store, "signed")
+        first = replace(plain, signatures=(signature("b"), signature("c")))
+        second = replace(plain, signatures=(signature("a"), signature("c")))
+        both = replace(plain, signatures=(signature("b"), signature("c"), signature("a")))
+        await store.path_infos.put(first)
+        assert await store.path_infos.put(second) == both
+        assert await store.path_infos.get(plain.store_path.output_hash) == both
+
+    async def test_a_put_without_signatures_loses_none(self, store: Store) -> None:
+        plain = await stored_file(store, "kept")
+        signed = replace(plain, signatures=(signature("key"),))
+        await store.path_infos.put(signed)
+        assert await store.path_infos.put(plain) == signed
+
+    async def test_another_nar_under_the_same_path_is_refused(self, store: Store) -> None:
+        info = await stored_file(store, "conflict", b"one")
+        await store.path_infos.put(info)
+        with pytest.raises(ConflictError) as caught:
+            await store.path_infos.put(await stored_file(store, "conflict", b"other"))
+        assert str(info.store_path) in str(caught.value)
+        assert await store.path_infos.get(info.store_path.output_hash) == info
+
+    async def test_an_empty_store_lists_nothing(self, store: Store) -> None:
+        assert [each async for each in store.path_infos.list()] == []
+
+    async def test_all_path_infos_are_listed_by_output_hash(self, store: Store) -> None:
+        infos = [await stored_file(store, f"listed-{n}") for n in range(60)]
+        for info in infos:
+            await store.path_infos.put(info)
+        assert [each async for each in store.path_infos.list()] == sorted(infos, key=lambda each: each.store_path.output_hash)
+
+    async def test_path_infos_may_be_put_while_others_are_listed(self, store: Store) -> None:
+        infos = [await stored_file(store, f"while-{n}") for n in range(20)]
+        for info in infos[:10]:
+            await store.path_infos.put(info)
+        listed = set()
+        async for info in store.path_infos.list():
+            listed.add(info.store_path)
+            if infos:
+                await store.path_infos.put(infos.pop())
+        assert listed >= {path(f"while-{n}") for n in range(10)}
+
+    async def test_signatures_put_at_once_all_arrive(self, store: Store) -> None:
+        plain = await stored_file(store, "at-once")
+        signatures = {signature(f"key-{n}") for n in range(12)}
+        await asyncio.gather(*(store.path_infos.put(replace(plain, signatures=(each,))) for each in signatures))
+        got = await store.path_infos.get(plain.store_path.output_hash)
+        assert got is not None
+        assert set(got.signatures) == signatures

@@ -1,0 +1,76 @@
+"""The contract of BlobService's `put_many` and `get_many`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tvix_store.chunking import DEFAULT_SIZES
+from tvix_store.errors import ExhaustedError, InvalidError, NotFoundError
+from tvix_store.model.digest import EMPTY, Digest
+from tvix_store.services.blobs import SMALL_BLOB, BlobService
+from tvix_store.testing.content import collect, missing, noise, stream
+
+
+@pytest.mark.asyncio
+class SmallBlobsContract:
+    """The part of BlobServiceContract that is about batches."""
+
+    async def test_many_blobs_are_put_and_got_in_order(self, blobs: BlobService) -> None:
+        contents = [noise(37 * n % 5000, f"many {n}") for n in range(1500)]
+        digests = await blobs.put_many(contents)
+        assert digests == [Digest.of(content) for content in contents]
+        assert await blobs.get_many(digests[::-1]) == contents[::-1]
+
+    async def test_no_blobs_are_put_and_got_as_none(self, blobs: BlobService) -> None:
+        assert await blobs.put_many([]) == []
+        assert await blobs.get_many([]) == []
+
+    async def test_the_same_blob_may_stand_several_times_in_a_batch(self, blobs: BlobService) -> None:
+        one, two = noise(5000, "twice"), noise(70_000, "once")
+        digests = await blobs.put_many([one, two, one, b"", one, b""])
+        assert digests == [Digest.of(one), Digest.of(two), Digest.of(one), EMPTY, Digest.of(one), EMPTY]
+        assert await blobs.get_many(digests) == [one, two, one, b"", one, b""]
+
+    @pytest.mark.parametrize("size", [0, 1, DEFAULT_SIZES.minimum, DEFAULT_SIZES.minimum + 1, DEFAULT_SIZES.average, SMALL_BLOB])
+    async def test_a_blob_put_in_a_batch_is_as_one_put_alone(self, blobs: BlobService, size: int) -> None:
+        data = noise(size, "batched")
+        [digest] = await blobs.put_many([data])
+        batched = await blobs.stat(digest, chunks=True)
+        assert batched is not None
+        assert await collect(blobs.read(digest)) == data
+        assert await blobs.put(stream([data])) == digest
+        assert await blobs.stat(digest, chunks=True) == batched
+        assert await blobs.get_many([digest]) == [data]
+
+    async def test_blobs_put_alone_are_got_in_a_batch(self, blobs: BlobService) -> None:
+        contents = [noise(size, "alone") for size in (1, 40_000, SMALL_BLOB)]
+        digests = [await blobs.put(stream([content])) for content in contents]
+        assert await blobs.get_many(digests) == contents
+
+    async def test_a_batch_of_large_small_blobs_fits(self, blobs: BlobService) -> None:
+        contents = [noise(SMALL_BLOB, f"batch {n}") for n in range(24)]
+        assert await blobs.get_many(await blobs.put_many(contents)) == contents
+
+    async def test_a_blob_too_large_for_put_many_is_refused(self, blobs: BlobService) -> None:
+        with pytest.raises(InvalidError):
+            await blobs.put_many([b"small", noise(SMALL_BLOB + 1, "too large")])
+        assert await blobs.stat(Digest.of(noise(SMALL_BLOB + 1, "too large"))) is None
+
+    async def test_a_blob_too_large_for_get_many_is_refused(self, blobs: BlobService) -> None:
+        [small] = await blobs.put_many([b"small"])
+        large = await blobs.put(stream([noise(SMALL_BLOB + 1, "too large to get")]))
+        with pytest.raises(ExhaustedError):
+            await blobs.get_many([small, large])
+
+    async def test_a_missing_blob_fails_its_batch_by_name(self, blobs: BlobService) -> None:
+        [there] = await blobs.put_many([b"there"])
+        with pytest.raises(NotFoundError) as caught:
+            await blobs.get_many([there, missing()])
+        assert str(missing()) in str(caught.value)
+
+    async def test_batches_may_be_put_at_once(self, blobs: BlobService) -> None:
+        batches = [[noise(3000, f"{n % 4} {m}") for m in range(50)] for n in range(12)]
+        digests = await asyncio.gather(*map(blobs.put_many, batches))
+        assert await asyncio.gather(*map(blobs.get_many, digests)) == batches

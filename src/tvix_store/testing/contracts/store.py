@@ -1,0 +1,55 @@
+"""The contract of a whole store: that of each service, and that they belong together."""
+
+from __future__ import annotations
+
+import pytest
+
+from tvix_store.model.nodes import FileNode
+from tvix_store.model.path_info import PathInfo
+from tvix_store.operations.lookup import lookup
+from tvix_store.services.blobs import BlobService
+from tvix_store.services.directories import DirectoryService
+from tvix_store.services.store import Store
+from tvix_store.testing.content import collect
+from tvix_store.testing.contracts.blobs import BlobServiceContract
+from tvix_store.testing.contracts.directories import DirectoryServiceContract
+from tvix_store.testing.contracts.nar import HELLO, NAR_OF_TREE, NarServiceContract, put_tree
+from tvix_store.testing.contracts.path_infos import PathInfoServiceContract, path
+
+
+class StoreContract(BlobServiceContract, DirectoryServiceContract, PathInfoServiceContract, NarServiceContract):
+    """Subclasses give a fixture `store`: a new, empty store."""
+
+    @pytest.fixture
+    def blobs(self, store: Store) -> BlobService:
+        return store.blobs
+
+    @pytest.fixture
+    def directories(self, store: Store) -> DirectoryService:
+        return store.directories
+
+    async def test_a_store_that_works_says_so(self, store: Store) -> None:
+        await store.check()
+
+    async def test_a_file_is_reached_from_its_store_path(self, store: Store) -> None:
+        root = await put_tree(store)
+        put = PathInfo(path("tree"), root, await store.nar.calculate(root))
+        await store.path_infos.put(put)
+        info = await store.path_infos.get(put.store_path.output_hash)
+        assert info is not None
+        assert info.nar == NAR_OF_TREE
+        file = await lookup(store.directories, info.node, b"bin/hello")
+        assert isinstance(file, FileNode)
+        assert await collect(store.blobs.read(file.digest)) == HELLO
+
+    async def test_what_a_store_counts_grows_with_what_it_holds(self, store: Store) -> None:
+        if store.statistics is None:
+            return
+        before = await store.statistics.stats()
+        root = await put_tree(store)
+        await store.path_infos.put(PathInfo(path("tree"), root, await store.nar.calculate(root)))
+        after = await store.statistics.stats()
+        assert after.path_infos == before.path_infos + 1
+        assert after.directories == before.directories + 4
+        assert after.logical_bytes == before.logical_bytes + NAR_OF_TREE.size
+        assert after.unique_bytes == before.unique_bytes + len(HELLO)
