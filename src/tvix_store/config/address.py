@@ -1,0 +1,61 @@
+"""Address: the URL of a store, taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from tvix_store.errors import InvalidError
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`scheme://host/path?name=value`. `path` is decoded; `parameters` are those of the query."""
+
+    text: str
+    scheme: str
+    host: str
+    path: str
+    parameters: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read a URL, or the path of a local store, which has a slash in it.
+
+        Raises:
+            InvalidError: `text` is neither, or has a parameter twice.
+        """
+        if "://" not in text:
+            if "/" not in text:
+                raise InvalidError(f"not the address of a store: {text!r} (a path needs a slash, as in ./store; a URL a ://)")
+            return cls(text, "local", "", text, {})
+        try:
+            url = urlsplit(text)
+            pairs = parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query))
+        except ValueError as error:
+            raise InvalidError(f"not the address of a store: {text!r} ({error})") from None
+        parameters = dict(pairs)
+        if len(parameters) != len(pairs):
+            raise InvalidError(f"{text}: a parameter stands there twice")
+        if url.fragment:
+            raise InvalidError(f"{text}: an address ends before the #; write it as %23 in a path")
+        return cls(text, url.scheme, url.netloc, unquote(url.path), parameters)
+
+    def read_parameters(self, known: Mapping[str, Callable[[str], object]]) -> dict[str, Any]:
+        """The parameters that were given, each read by the function of its name, which raises ValueError for what it refuses.
+
+        Raises:
+            InvalidError: a parameter is not among the `known`, or its value is refused.
+        """
+        values: dict[str, Any] = {}
+        for name, value in self.parameters.items():
+            read = known.get(name)
+            if read is None:
+                raise InvalidError(f"{self.text}: unknown parameter {name!r} (known: {', '.join(known) or 'none'})")
+            try:
+                values[name] = read(value)
+            except (ValueError, KeyError):
+                raise InvalidError(f"{self.text}: {value!r} is not a value for {name}") from None
+        return values

@@ -1,0 +1,77 @@
+"""A Store from the addresses of its services."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from tvix_store.config.schemes import open_address
+from tvix_store.services.nar import NarService
+from tvix_store.services.store import Store
+
+DEFAULT_ADDRESS = "local://"
+"""The embedded store in the user's data directory."""
+
+
+async def open_store(
+    address: str | None = None, *, blobs: str | None = None, directories: str | None = None, path_infos: str | None = None
+) -> Store:
+    """Open the store at `address`, a URL or a path; by default the embedded store in the user's data directory.
+
+    `blobs`, `directories` and `path_infos` are addresses of single services that stand elsewhere.
+
+    Raises:
+        InvalidError: an address is malformed, or of an unknown scheme.
+        DeniedError, UnavailableError, ExhaustedError, CorruptError: a store cannot be opened.
+    """
+    everywhere = address or DEFAULT_ADDRESS
+    chosen = [blobs or everywhere, directories or everywhere, path_infos or everywhere]
+    stores: dict[str, Store] = {}
+    async with AsyncExitStack() as opened:
+        for each in dict.fromkeys(chosen):
+            stores[each] = await opened.enter_async_context(await open_address(each))
+        opened.pop_all()  # what is open stays open, unless a later one has failed
+    if len(stores) == 1:
+        return stores[chosen[0]]
+    return _composed(*(stores[each] for each in chosen))
+
+
+def verified(store: Store) -> Store:
+    """The store, taking only path infos that are true of its content."""
+    from tvix_store.layers.verifying import VerifyingPathInfos
+
+    return replace(store, path_infos=VerifyingPathInfos(store.path_infos, store.nar))
+
+
+def _composed(blobs: Store, directories: Store, path_infos: Store) -> Store:
+    distinct = {id(store): store for store in (blobs, directories, path_infos)}.values()
+    return Store(
+        blobs=blobs.blobs,
+        directories=directories.directories,
+        path_infos=path_infos.path_infos,
+        nar=_nar(blobs, directories),
+        store_dir=path_infos.store_dir,
+        size_rule=directories.size_rule,
+        check=_each([store.check for store in distinct]),
+        close=_each([store.close for store in distinct]),
+    )
+
+
+def _nar(blobs: Store, directories: Store) -> NarService:
+    """A store that has all content knows its NARs; else they are rendered here, and remembered while we run."""
+    if blobs is directories:
+        return blobs.nar
+    from tvix_store.backends.memory import MemoryNarCache
+    from tvix_store.layers.remembering_nar import RememberingNarService
+
+    return RememberingNarService(blobs.blobs, directories.directories, MemoryNarCache())
+
+
+def _each(calls: list[Callable[[], Awaitable[None]]]) -> Callable[[], Awaitable[None]]:
+    async def call_each() -> None:
+        async with AsyncExitStack() as stack:  # every one is called, even where one raises
+            for call in calls:
+                stack.push_async_callback(call)
+
+    return call_each

@@ -1,0 +1,34 @@
+"""Addresses of the backend `local`: `local:///path`, or the path alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from tvix_store.backends import local
+from tvix_store.config.address import Address
+from tvix_store.config.size_rule import read_size_rule
+from tvix_store.errors import InvalidError
+from tvix_store.services.store import Store
+
+PARAMETERS: dict[str, Callable[[str], object]] = {"chunk_average": int, "compression_level": int, "size_rule": read_size_rule}
+
+
+async def open_address(address: Address) -> Store:
+    """Open `local:///path?chunk_average=BYTES&compression_level=LEVEL&size_rule=documented|snix`; without a path the default."""
+    if address.host:
+        raise InvalidError(f"{address.text}: an absolute path has three slashes, as in local:///{address.host}{address.path}")
+    directory = Path(address.path) if address.path else default_directory()
+    return await local.open_store(directory, **address.read_parameters(PARAMETERS))
+
+
+def default_directory() -> Path:
+    """`/var/lib/tvix-store` for root, else `tvix-store` in the user's data directory.
+
+    Source: XDG Base Directory Specification 0.8, which says to ignore a relative $XDG_DATA_HOME.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/tvix-store")
+    data = Path(os.environ.get("XDG_DATA_HOME", ""))
+    return (data if data.is_absolute() else Path.home() / ".local/share") / "tvix-store"

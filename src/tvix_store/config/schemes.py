@@ -1,0 +1,34 @@
+"""The schemes of addresses, and what opens them: imported when one is used."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+
+from tvix_store.config.address import Address
+from tvix_store.errors import InvalidError
+from tvix_store.services.store import Store
+
+SCHEMES = {
+    "local": "tvix_store.config.local:open_address",
+    "memory": "tvix_store.config.memory:open_address",
+}
+
+
+async def open_address(text: str) -> Store:
+    """The store at an address.
+
+    Raises:
+        InvalidError: the address is malformed, or of an unknown scheme.
+        StoreError: as the backend's `open_store`.
+    """
+    address = Address.parse(text)
+    target = SCHEMES.get(address.scheme)
+    if target is None:
+        near = difflib.get_close_matches(address.scheme, SCHEMES, n=1)
+        hint = f"; did you mean {near[0]}://?" if near else ""
+        raise InvalidError(f"{text}: unknown scheme {address.scheme!r} (known: {', '.join(SCHEMES)}){hint}")
+    module, _, function = target.partition(":")
+    opener: Callable[[Address], Awaitable[Store]] = getattr(import_module(module), function)
+    return await opener(address)
