@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGE = ROOT / "src/tvix_store"
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 
 
@@ -30,7 +32,7 @@ def wanted(name: str) -> list[Requirement]:
     entries = {
         "run": PROJECT["project"]["dependencies"],
         "build": groups["build"] + PROJECT["build-system"]["requires"],
-        "dev": [*groups["dev"], *groups["build"], *PROJECT["project"]["dependencies"]],
+        "dev": [*groups["dev"], *PROJECT["project"]["optional-dependencies"]["testing"]],
         "go": groups["go"],
     }
     return [Requirement(entry) for entry in entries[name] if isinstance(entry, str)]
@@ -71,24 +73,30 @@ def test_every_pin_has_hashes_and_no_registry_is_named(lock: Path) -> None:
     assert "://" not in text
 
 
-def test_the_code_imports_exactly_the_declared_dependencies() -> None:
-    modules = {
-        name.partition(".")[0]
-        for path in (ROOT / "src/tvix_store").rglob("*.py")
-        if "testing" not in path.parts
-        for name in _imports(ast.parse(path.read_text()))
-    }
+def test_the_program_imports_exactly_its_dependencies() -> None:
+    program = [path for path in PACKAGE.rglob("*.py") if PACKAGE / "testing" not in path.parents]
+    assert imported_by(program) == names(PROJECT["project"]["dependencies"])
+
+
+def test_the_testing_package_imports_exactly_its_dependencies_besides() -> None:
+    besides = imported_by((PACKAGE / "testing").rglob("*.py")) - names(PROJECT["project"]["dependencies"])
+    assert besides == names(PROJECT["project"]["optional-dependencies"]["testing"])
+
+
+def names(requirements: Iterable[str]) -> set[str]:
+    return {canonicalize_name(Requirement(requirement).name) for requirement in requirements}
+
+
+def imported_by(paths: Iterable[Path]) -> set[str]:
+    """The names of the distributions that source files import."""
+    modules = {name.partition(".")[0] for path in paths for name in imports(ast.parse(path.read_text()))}
     distributions = metadata.packages_distributions()
-    third_party = modules - sys.stdlib_module_names - {"tvix_store"}
-    imported = {canonicalize_name(distributions[module][0]) for module in third_party}
-    assert imported == {canonicalize_name(requirement.name) for requirement in wanted("run")}
+    return {canonicalize_name(distributions[module][0]) for module in modules - sys.stdlib_module_names - {"tvix_store"}}
 
 
-def _imports(tree: ast.AST) -> list[str]:
-    names: list[str] = []
+def imports(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.append(node.module)
-    return names
+            yield node.module
