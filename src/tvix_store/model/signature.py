@@ -24,17 +24,21 @@ def fingerprint(
     return f"1;{path.absolute(store_dir)};{NixHash('sha256', nar_sha256)};{nar_size};{listed}".encode()
 
 
-def _split(text: str, what: str, size: int) -> tuple[str, bytes]:
+def _split(text: str, what: str) -> tuple[str, bytes]:
     name, separator, body = text.strip().partition(":")
-    if not name or not separator:
+    if not separator:
         raise InvalidError(f"not a {what}: expected name:base64")
     try:
-        data = base64.b64decode(body, validate=True)
+        return name, base64.b64decode(body, validate=True)
     except (ValueError, binascii.Error):
         raise InvalidError(f"not a {what}: the part behind {name!r} is not base64") from None
+
+
+def _check(what: str, name: str, data: bytes, size: int) -> None:
+    if not name or ":" in name or any(character.isspace() for character in name):
+        raise InvalidError(f"not a {what}: {name!r} is not a key name")
     if len(data) != size:
-        raise InvalidError(f"not a {what}: {name!r} has {len(data)} bytes, expected {size}")
-    return name, data
+        raise InvalidError(f"not a {what}: the part behind {name!r} has {len(data)} bytes, expected {size}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,14 +49,11 @@ class Signature:
     data: bytes
 
     def __post_init__(self) -> None:
-        if not self.name or ":" in self.name or any(character.isspace() for character in self.name):
-            raise InvalidError(f"signature: {self.name!r} is not a key name")
-        if len(self.data) != 64:
-            raise InvalidError(f"signature by {self.name!r} must be 64 bytes, got {len(self.data)}")
+        _check("signature", self.name, self.data, 64)
 
     @classmethod
     def parse(cls, text: str) -> Signature:
-        return cls(*_split(text, "signature", 64))
+        return cls(*_split(text, "signature"))
 
     def __str__(self) -> str:
         return f"{self.name}:{base64.b64encode(self.data).decode()}"
@@ -82,9 +83,12 @@ class PublicKey:
     name: str
     data: bytes
 
+    def __post_init__(self) -> None:
+        _check("public key", self.name, self.data, 32)
+
     @classmethod
     def parse(cls, text: str) -> PublicKey:
-        return cls(*_split(text, "public key", 32))
+        return cls(*_split(text, "public key"))
 
     def verifies(self, signature: Signature, message: bytes) -> bool:
         """Whether `signature` is this key's, over `message`."""
@@ -110,19 +114,24 @@ class SecretKey:
     name: str
     data: bytes
 
+    def __post_init__(self) -> None:
+        _check("secret key", self.name, self.data, 64)
+        if _public(self.data[:32]) != self.data[32:]:
+            raise InvalidError(f"not a secret key: the two halves of {self.name!r} do not belong together")
+
     @classmethod
     def parse(cls, text: str) -> SecretKey:
-        name, data = _split(text, "secret key", 64)
-        key = cls(name, data)
-        if _public(data[:32]) != data[32:]:
-            raise InvalidError(f"not a secret key: the two halves of {name!r} do not belong together")
-        return key
+        return cls(*_split(text, "secret key"))
 
     @classmethod
     def generate(cls, name: str) -> SecretKey:
         import os
 
-        seed = os.urandom(32)
+        return cls.from_seed(name, os.urandom(32))
+
+    @classmethod
+    def from_seed(cls, name: str, seed: bytes) -> SecretKey:
+        """The key that `seed` (32 random bytes) stands for."""
         return cls(name, seed + _public(seed))
 
     @property
