@@ -53,7 +53,7 @@ class ContentAddress:
         for method in Method:
             if text.startswith(method.value):
                 return cls(method, NixHash.parse(text.removeprefix(method.value)))
-        raise InvalidError(f"not a content address: {text!r} (expected fixed:r:…, fixed:… or text:…)")
+        raise InvalidError(f"not a content address: {text[:100]!r} (expected fixed:r:…, fixed:… or text:…)")
 
     def __str__(self) -> str:
         return f"{self.method.value}{self.hash}"

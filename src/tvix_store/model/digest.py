@@ -41,7 +41,7 @@ class Digest:
                 return cls(base64.b64decode(body, validate=True))
         except (ValueError, binascii.Error):
             pass
-        raise InvalidError(f"not a digest: {text!r} (expected 64 hex digits or 44 base64 characters)")
+        raise InvalidError(f"not a digest: {text[:100]!r} (expected 64 hex digits or 44 base64 characters)")
 
     @property
     def hex(self) -> str:

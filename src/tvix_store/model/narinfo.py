@@ -49,7 +49,7 @@ class NarInfo:
     def __post_init__(self) -> None:
         for key, value in (("URL", self.url), ("Compression", self.compression), ("System", self.system)):
             if value is not None and (not value or " " in value or not value.isprintable()):
-                raise InvalidError(f"narinfo: {key} {value!r} is not one word of printable characters")
+                raise InvalidError(f"narinfo: {key} {value[:100]!r} is not one word of printable characters")
         if self.file_size is not None:
             check_size(self.file_size)
         if self.nar.size == 0:
@@ -96,7 +96,7 @@ class NarInfo:
             if key not in values:
                 raise InvalidError(f"narinfo: {key} is missing")
         if not values["StorePath"].startswith(store_dir + "/"):
-            raise InvalidError(f"narinfo: StorePath {values['StorePath']!r} is not in {store_dir}")
+            raise InvalidError(f"narinfo: StorePath {values['StorePath'][:250]!r} is not in {store_dir}")
         nar_hash = NixHash.parse(values["NarHash"])
         if nar_hash.algorithm != "sha256":
             raise InvalidError(f"narinfo: NarHash is {nar_hash.algorithm}, not sha256")
@@ -107,7 +107,7 @@ class NarInfo:
             nar=NarFacts(_number("NarSize", values["NarSize"]), nar_hash.digest),
             file_hash=NixHash.parse(values["FileHash"]) if "FileHash" in values else None,
             file_size=_number("FileSize", values["FileSize"]) if "FileSize" in values else None,
-            references=tuple(map(StorePath.parse, values.get("References", "").split())),
+            references=tuple(map(StorePath.from_base_name, values.get("References", "").split())),
             deriver=_deriver(values.get("Deriver")),
             system=values.get("System") or None,
             signatures=tuple(map(Signature.parse, signatures)),
@@ -170,5 +170,5 @@ def _deriver(text: str | None) -> StorePath | None:
     if not text or text == "unknown-deriver":
         return None
     if not text.endswith(_DRV):
-        raise InvalidError(f"narinfo: Deriver {text!r} does not end with {_DRV}")
-    return StorePath.parse(text.removesuffix(_DRV))
+        raise InvalidError(f"narinfo: Deriver {text[:250]!r} does not end with {_DRV}")
+    return StorePath.from_base_name(text.removesuffix(_DRV))

@@ -40,18 +40,18 @@ class NixHash:
             algorithm, separator, body = text.partition("-")
         size = SIZES.get(algorithm)
         if not separator or size is None:
-            raise InvalidError(f"not a hash: {text!r} (expected sha256:… or sha256-…)")
+            raise InvalidError(f"not a hash: {text[:100]!r} (expected sha256:… or sha256-…)")
         if not sri and len(body) == size * 2:
             try:
                 return cls(algorithm, bytes.fromhex(body))
             except ValueError:
-                raise InvalidError(f"not a hash: {text!r} is not hex") from None
+                raise InvalidError(f"not a hash: {text[:100]!r} is not hex") from None
         if not sri and len(body) == nixbase32.encoded_length(size):
             return cls(algorithm, nixbase32.decode(body))
         try:
             return cls(algorithm, base64.b64decode(body, validate=True))
         except (ValueError, binascii.Error):
-            raise InvalidError(f"not a hash: {text!r} is not base64") from None
+            raise InvalidError(f"not a hash: {text[:100]!r} is not base64") from None
 
     @property
     def nixbase32(self) -> str:

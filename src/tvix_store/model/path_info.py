@@ -107,9 +107,9 @@ class PathInfo:
             raise InvalidError("path info: it has no narinfo")
         name, node = decode_node(root)
         try:
-            store_path = StorePath.parse(name.decode())
+            store_path = StorePath.from_base_name(name.decode())
         except UnicodeDecodeError:
-            raise InvalidError(f"path info: the root node's name {name!r} is not a store path") from None
+            raise InvalidError(f"path info: the root node's name {name[:100]!r} is not a store path") from None
         info = _decode_nar_info(store_path, node, nar_info)
         if [reference.output_hash for reference in info.references] != digests:
             raise InvalidError(
@@ -159,7 +159,7 @@ def _decode_nar_info(store_path: StorePath, node: Node, data: bytes) -> PathInfo
             case 3:
                 signatures.append(Signature.decode(wire.as_bytes(number, value)))
             case 4:
-                references.append(StorePath.parse(wire.as_text(number, value)))
+                references.append(StorePath.from_base_name(wire.as_text(number, value)))
             case 5:
                 deriver = wire.merged(deriver, wire.as_bytes(number, value))
             case 6:

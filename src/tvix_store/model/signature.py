@@ -31,14 +31,14 @@ def _split(text: str, what: str) -> tuple[str, bytes]:
     try:
         return name, base64.b64decode(body, validate=True)
     except (ValueError, binascii.Error):
-        raise InvalidError(f"not a {what}: the part behind {name!r} is not base64") from None
+        raise InvalidError(f"not a {what}: the part behind {name[:100]!r} is not base64") from None
 
 
 def _check(what: str, name: str, data: bytes, size: int) -> None:
     if not name or ":" in name or any(character.isspace() for character in name):
-        raise InvalidError(f"not a {what}: {name!r} is not a key name")
+        raise InvalidError(f"not a {what}: {name[:100]!r} is not a key name")
     if len(data) != size:
-        raise InvalidError(f"not a {what}: the part behind {name!r} has {len(data)} bytes, expected {size}")
+        raise InvalidError(f"not a {what}: the part behind {name[:100]!r} has {len(data)} bytes, expected {size}")
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -49,10 +49,18 @@ class StorePath:
         Raises:
             InvalidError: `text` is neither.
         """
-        base = text.removeprefix(store_dir.rstrip("/") + "/")
-        if len(base) <= _HASH_CHARACTERS or base[_HASH_CHARACTERS] != "-" or "/" in base:
-            raise InvalidError(f"not a store path: {text!r} (expected {store_dir}/<32 characters>-<name>)")
-        return cls(nixbase32.decode(base[:_HASH_CHARACTERS]), base[_HASH_CHARACTERS + 1 :])
+        return cls.from_base_name(text.removeprefix(store_dir.rstrip("/") + "/"))
+
+    @classmethod
+    def from_base_name(cls, text: str) -> StorePath:
+        """Read `<hash>-<name>`, and nothing else.
+
+        Raises:
+            InvalidError: `text` is not that.
+        """
+        if text[_HASH_CHARACTERS : _HASH_CHARACTERS + 1] != "-" or "/" in text:
+            raise InvalidError(f"not a store path: {text[:250]!r} (expected <32 characters>-<name>)")
+        return cls(nixbase32.decode(text[:_HASH_CHARACTERS]), text[_HASH_CHARACTERS + 1 :])
 
     def __str__(self) -> str:
         return f"{nixbase32.encode(self.output_hash)}-{self.name}"
