@@ -1,0 +1,118 @@
+"""The ASGI application: from a request to its handler."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import TypeAlias
+
+from tvix_store.rpc.deadline import within
+from tvix_store.rpc.framing import PREFIX, Frames
+from tvix_store.rpc.method import Call, Method, Streaming, Unary, single
+from tvix_store.rpc.response import DisconnectedError, Event, Receive, Response, Send
+from tvix_store.rpc.status import RpcError, Status, rpc_error
+
+App: TypeAlias = Callable[[Event, Receive, Send], Awaitable[None]]
+
+MAX_MESSAGE = 16 * 1024 * 1024
+"""Default bound of one message in bytes."""
+
+_CONTENT_TYPES = (b"application/grpc", b"application/grpc+proto")
+
+
+class GrpcApp:
+    """Serves a table of methods by their full paths, `/package.Service/Method`.
+
+    What is not gRPC goes to `fallback`, another ASGI application. `max_message` bounds one message in bytes, received or
+    decompressed. The server cancels the task of a call whose caller goes away; that is all that cancellation needs.
+    """
+
+    def __init__(self, methods: Mapping[str, Method], fallback: App, *, max_message: int = MAX_MESSAGE) -> None:
+        self._methods = methods
+        self._fallback = fallback
+        self._max_message = max_message
+
+    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        content_type = headers.get(b"content-type", b"")
+        method = self._methods.get(scope["path"])
+        if content_type not in _CONTENT_TYPES and content_type.partition(b";")[0].rstrip().lower() not in _CONTENT_TYPES:
+            if method is None and not content_type.startswith(b"application/grpc"):
+                await self._fallback(scope, receive, send)
+            else:
+                await _unsupported_media_type(send)
+        elif scope["method"] != "POST":
+            await _unsupported_media_type(send)
+        else:
+            await self._call(method, Call(scope["path"], scope["headers"]), headers, receive, send)
+
+    async def _call(self, method: Method | None, call: Call, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+        encoding = headers.get(b"grpc-encoding", b"identity")
+        response = Response(call, send, compressed=encoding == b"gzip")
+        try:
+            try:
+                await within(headers.get(b"grpc-timeout"), self._handle(method, call, encoding, receive, response))
+            except DisconnectedError:
+                raise
+            except Exception as error:  # noqa: BLE001 - every error becomes a status; rpc_error logs the unforeseen
+                await response.fail(rpc_error(error))
+        except DisconnectedError:
+            return
+
+    async def _handle(self, method: Method | None, call: Call, encoding: bytes, receive: Receive, response: Response) -> None:
+        match method:
+            case Unary():
+                await self._unary(method, call, encoding, receive, response)
+            case Streaming():
+                await self._stream(method, call, encoding, receive, response)
+            case None:
+                raise RpcError(Status.UNIMPLEMENTED, f"unknown method {call.path}")
+
+    async def _unary(self, method: Unary, call: Call, encoding: bytes, receive: Receive, response: Response) -> None:
+        event = await receive()
+        body: bytes = event.get("body", b"")
+        if (
+            not event.get("more_body")
+            and encoding == b"identity"
+            and body[:1] == b"\0"
+            and len(body) - PREFIX == int.from_bytes(body[1:PREFIX]) <= self._max_message
+        ):
+            message = body[PREFIX:]  # one whole message in one piece: nearly every unary call
+        else:
+            message = await single(self._messages(encoding, receive, event))
+        await response.message(await method.handle(message, call), last=True)
+        await response.end(body_ended=True)
+
+    async def _stream(self, method: Streaming, call: Call, encoding: bytes, receive: Receive, response: Response) -> None:
+        async with (
+            aclosing(self._messages(encoding, receive, await receive())) as messages,
+            aclosing(method.handle(messages, call)) as answers,
+        ):
+            async for answer in answers:
+                await response.message(answer)
+        await response.end()
+
+    async def _messages(self, encoding: bytes, receive: Receive, event: Event) -> AsyncGenerator[bytes, None]:
+        """The messages of a request whose first event is `event`."""
+        frames = Frames(self._max_message, encoding)
+        while True:
+            if event["type"] == "http.disconnect":
+                raise DisconnectedError
+            for message in frames.feed(event.get("body", b"")):
+                yield message
+            if not event.get("more_body"):
+                frames.finish()
+                return
+            event = await receive()
+
+
+async def _unsupported_media_type(send: Send) -> None:
+    headers = [(b"content-type", b"text/plain"), (b"accept-post", b"application/grpc")]
+    await send({"type": "http.response.start", "status": 415, "headers": headers})
+    await send({"type": "http.response.body", "body": b"This path takes gRPC: POST with content-type application/grpc.\n"})
+
+
+async def not_found(_scope: Event, _receive: Receive, send: Send) -> None:
+    """A fallback that has nothing to offer."""
+    await send({"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"There is nothing here; this port speaks gRPC.\n"})

@@ -1,0 +1,114 @@
+"""Messages on a gRPC stream: one byte of flags, a length of 4 bytes (big-endian), the message.
+
+Source: grpc.io, PROTOCOL-HTTP2. Compression is gzip or none.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+
+from tvix_store.errors import ExhaustedError
+from tvix_store.rpc.status import RpcError, Status
+
+PREFIX = 5
+"""Bytes before each message."""
+ENCODINGS = b"identity,gzip"
+"""What we read and write, for `grpc-accept-encoding`."""
+_GZIP_WINDOW = 31
+"""zlib's way to say: a gzip header and trailer, largest window."""
+
+
+def frame(message: bytes) -> bytes:
+    """`message` as it goes on the stream."""
+    return b"\0%b%b" % (len(message).to_bytes(4), message)
+
+
+def gzip_frame(message: bytes) -> bytes:
+    """`message`, compressed, as it goes on the stream. Level 1: the caller wants the bytes, not the CPU, spared, but soon."""
+    body = gzip.compress(message, compresslevel=1, mtime=0)
+    return b"\1%b%b" % (len(body).to_bytes(4), body)
+
+
+class Frames:
+    """Takes a stream's bytes as they come, and gives its messages.
+
+    `limit` bounds a message in bytes, as sent and as decompressed; it is checked before a byte of the message is kept.
+    `encoding` is the value of `grpc-encoding`.
+
+    Raises:
+        RpcError: (UNIMPLEMENTED) the encoding is unknown.
+    """
+
+    def __init__(self, limit: int, encoding: bytes = b"identity") -> None:
+        if encoding not in (b"identity", b"gzip"):
+            raise RpcError(
+                Status.UNIMPLEMENTED, f"grpc-encoding {encoding.decode('latin-1')!r} is unknown; use {ENCODINGS.decode()}"
+            )
+        self._limit = limit
+        self._gzip = encoding == b"gzip"
+        self._prefix = b""
+        self._pieces: list[memoryview] = []
+        self._missing = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take the next bytes of the stream; the messages that they complete.
+
+        Raises:
+            ExhaustedError: a message is larger than the limit.
+            RpcError: (INTERNAL) the bytes are no gRPC stream.
+        """
+        rest = memoryview(data)
+        while rest:
+            if len(self._prefix) < PREFIX:
+                wanted = PREFIX - len(self._prefix)
+                self._prefix += rest[:wanted]
+                rest = rest[wanted:]
+                if len(self._prefix) < PREFIX:
+                    return
+                self._missing = self._announced()
+            piece = rest[: self._missing]
+            rest = rest[self._missing :]
+            self._missing -= len(piece)
+            self._pieces.append(piece)
+            if not self._missing:
+                yield self._complete()
+
+    def finish(self) -> None:
+        """The stream is at its end.
+
+        Raises:
+            RpcError: (INTERNAL) in the middle of a message.
+        """
+        if self._prefix:
+            raise RpcError(Status.INTERNAL, "the stream of messages ends in the middle of one")
+
+    def _announced(self) -> int:
+        """The length in the prefix, checked."""
+        flags, size = self._prefix[0], int.from_bytes(self._prefix[1:])
+        if flags > 1 or (flags and not self._gzip):
+            raise RpcError(Status.INTERNAL, f"a message has flags {flags:#04x}, which grpc-encoding does not explain")
+        if size > self._limit:
+            raise ExhaustedError(f"a message of {size} bytes is over the limit of {self._limit}; send it in parts")
+        return size
+
+    def _complete(self) -> bytes:
+        message = b"".join(self._pieces)
+        if self._prefix[0]:
+            message = self._decompress(message)
+        self._prefix = b""
+        self._pieces = []
+        return message
+
+    def _decompress(self, data: bytes) -> bytes:
+        stream = zlib.decompressobj(_GZIP_WINDOW)
+        try:
+            message = stream.decompress(data, self._limit + 1)
+        except zlib.error as error:
+            raise RpcError(Status.INTERNAL, f"a message is not gzip: {error}") from None
+        if len(message) > self._limit:
+            raise ExhaustedError(f"a message is over the limit of {self._limit} bytes when decompressed; send it in parts")
+        if not stream.eof or stream.unused_data:
+            raise RpcError(Status.INTERNAL, "a message is not one whole gzip stream")
+        return message

@@ -1,0 +1,1 @@
+"""The services' handlers: from messages to a store and back."""

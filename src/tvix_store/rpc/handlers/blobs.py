@@ -1,0 +1,54 @@
+"""BlobService, in a dialect."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from tvix_store.errors import ExhaustedError, NotFoundError
+from tvix_store.protocol.blobs import decode_chunk, decode_digest, decode_stat_request, encode_chunk, encode_digest, encode_stat
+from tvix_store.protocol.dialects import Dialect
+from tvix_store.rpc.method import Call, Method, Unary, client_streaming, server_streaming
+from tvix_store.services import BlobService
+
+
+def blob_methods(blobs: BlobService, dialect: Dialect, max_message: int) -> dict[str, Method]:
+    """The calls of a dialect's BlobService by path. `max_message` bounds in bytes what the unary Get answers."""
+
+    async def stat(message: bytes, _call: Call) -> bytes:
+        digest, chunks = decode_stat_request(message)
+        found = await blobs.stat(digest, chunks=chunks)
+        if found is None:
+            raise NotFoundError("blob", digest)
+        return encode_stat(dialect, ((chunk.digest, chunk.size) for chunk in found.chunks))
+
+    async def read(message: bytes, _call: Call) -> AsyncGenerator[bytes, None]:
+        async for piece in blobs.read(decode_digest(message)):
+            yield encode_chunk(piece)
+
+    async def put(messages: AsyncIterator[bytes], _call: Call) -> bytes:
+        return encode_digest(await blobs.put(_data(messages)))
+
+    async def get(message: bytes, _call: Call) -> bytes:
+        digest = decode_digest(message)
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in blobs.read(digest, 0, max_message + 1):
+            size += len(piece)
+            if size > max_message:
+                raise ExhaustedError(f"blob {digest} is over the limit of {max_message} bytes a message; use Read")
+            pieces.append(piece)
+        return encode_chunk(b"".join(pieces))
+
+    methods: dict[str, Method] = {
+        dialect.blob("Stat"): Unary(stat),
+        dialect.blob("Read"): server_streaming(read),
+        dialect.blob("Put"): client_streaming(put),
+    }
+    if dialect.whole_blobs:
+        methods[dialect.blob("Get")] = Unary(get)
+    return methods
+
+
+async def _data(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for message in messages:
+        yield decode_chunk(message)

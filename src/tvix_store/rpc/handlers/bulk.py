@@ -1,0 +1,53 @@
+"""BulkService: many small blobs in one call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from tvix_store.errors import ExhaustedError
+from tvix_store.model.digest import Digest
+from tvix_store.protocol.bulk import decode_blobs, decode_digests, encode_blobs, encode_digests
+from tvix_store.protocol.dialects import BULK_SERVICE
+from tvix_store.rpc.method import Call, Method, client_streaming, server_streaming
+from tvix_store.services import SMALL_BLOB, BlobService
+
+_MESSAGE = 1024 * 1024
+"""Bytes of blobs that fill an answer's message."""
+_AT_ONCE = 16 * _MESSAGE // SMALL_BLOB
+"""Blobs fetched at once: 16 MiB of them, if each is as large as may be."""
+_ENCODED_DIGEST = 34
+"""Bytes of a digest in the message Digests."""
+
+
+def bulk_methods(blobs: BlobService, max_message: int) -> dict[str, Method]:
+    """The calls of BulkService by path. `max_message` bounds the list of digests that PutMany answers."""
+
+    async def put_many(messages: AsyncIterator[bytes], _call: Call) -> bytes:
+        digests: list[Digest] = []
+        async for message in messages:
+            many = decode_blobs(message)
+            if (len(digests) + len(many)) * _ENCODED_DIGEST > max_message:
+                raise ExhaustedError(
+                    f"the answer would be over the limit of {max_message} bytes a message; put the rest in another call"
+                )
+            digests += await blobs.put_many(many)
+        return encode_digests(digests)
+
+    async def get_many(message: bytes, _call: Call) -> AsyncGenerator[bytes, None]:
+        digests = decode_digests(message)
+        batch: list[bytes] = []
+        size = 0
+        for start in range(0, len(digests), _AT_ONCE):
+            for blob in await blobs.get_many(digests[start : start + _AT_ONCE]):
+                if batch and size + len(blob) > _MESSAGE:
+                    yield encode_blobs(batch)
+                    batch, size = [], 0
+                batch.append(blob)
+                size += len(blob)
+        if batch:
+            yield encode_blobs(batch)
+
+    return {
+        f"/{BULK_SERVICE}/PutMany": client_streaming(put_many),
+        f"/{BULK_SERVICE}/GetMany": server_streaming(get_many),
+    }

@@ -1,0 +1,38 @@
+"""DirectoryService, in a dialect."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from tvix_store.errors import NotFoundError
+from tvix_store.model.directory import Directory
+from tvix_store.protocol.blobs import encode_digest
+from tvix_store.protocol.dialects import Dialect
+from tvix_store.protocol.directories import decode_get_directory
+from tvix_store.rpc.method import Call, Method, client_streaming, server_streaming
+from tvix_store.services import DirectoryService
+
+
+def directory_methods(directories: DirectoryService, dialect: Dialect) -> dict[str, Method]:
+    """The calls of a dialect's DirectoryService by path."""
+
+    async def get(message: bytes, _call: Call) -> AsyncGenerator[bytes, None]:
+        digest, recursive = decode_get_directory(message)
+        if recursive:
+            async for directory in directories.get_recursive(digest):
+                yield directory.encoded
+            return
+        found = await directories.get(digest)
+        if found is None:
+            raise NotFoundError("directory", digest)
+        yield found.encoded
+
+    async def put(messages: AsyncIterator[bytes], _call: Call) -> bytes:
+        return encode_digest(await directories.put(_decoded(messages)))
+
+    return {dialect.directory("Get"): server_streaming(get), dialect.directory("Put"): client_streaming(put)}
+
+
+async def _decoded(messages: AsyncIterator[bytes]) -> AsyncIterator[Directory]:
+    async for message in messages:
+        yield Directory.decode(message)

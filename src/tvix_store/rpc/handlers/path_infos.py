@@ -1,0 +1,43 @@
+"""PathInfoService, in a dialect."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from tvix_store.errors import NotFoundError
+from tvix_store.model import nixbase32
+from tvix_store.model.nodes import decode_node
+from tvix_store.model.path_info import PathInfo
+from tvix_store.protocol.dialects import Dialect
+from tvix_store.protocol.path_infos import decode_get_path_info, encode_nar_facts
+from tvix_store.rpc.method import Call, Method, Unary, server_streaming
+from tvix_store.services import NarService, PathInfoService
+
+
+def path_info_methods(path_infos: PathInfoService, nar: NarService, dialect: Dialect) -> dict[str, Method]:
+    """The calls of a dialect's PathInfoService by path."""
+
+    async def get(message: bytes, _call: Call) -> bytes:
+        output_hash = decode_get_path_info(message)
+        found = await path_infos.get(output_hash)
+        if found is None:
+            raise NotFoundError("path info", nixbase32.encode(output_hash))
+        return found.encoded
+
+    async def put(message: bytes, _call: Call) -> bytes:
+        return (await path_infos.put(PathInfo.decode(message))).encoded
+
+    async def calculate_nar(message: bytes, _call: Call) -> bytes:
+        _, node = decode_node(message)
+        return encode_nar_facts(await nar.calculate(node))
+
+    async def every(_message: bytes, _call: Call) -> AsyncGenerator[bytes, None]:
+        async for path_info in path_infos.list():
+            yield path_info.encoded
+
+    return {
+        dialect.path_info("Get"): Unary(get),
+        dialect.path_info("Put"): Unary(put),
+        dialect.path_info("CalculateNAR"): Unary(calculate_nar),
+        dialect.path_info("List"): server_streaming(every),
+    }

@@ -1,0 +1,33 @@
+"""Everything that is served of a store, as one table of methods and one application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvix_store.protocol.dialects import BULK_SERVICE, DIALECTS
+from tvix_store.rpc.asgi import MAX_MESSAGE, App, GrpcApp, not_found
+from tvix_store.rpc.handlers.blobs import blob_methods
+from tvix_store.rpc.handlers.bulk import bulk_methods
+from tvix_store.rpc.handlers.directories import directory_methods
+from tvix_store.rpc.handlers.path_infos import path_info_methods
+from tvix_store.rpc.health import HEALTH_SERVICE, Health
+from tvix_store.rpc.method import Method
+from tvix_store.rpc.reflection import reflection_methods
+from tvix_store.services import Store
+
+
+def serve_store(store: Store, *, max_message: int = MAX_MESSAGE, fallback: App = not_found) -> tuple[App, Callable[[], None]]:
+    """An ASGI application that offers `store` in all dialects, and what to call when it begins to go down.
+
+    `max_message` bounds one message in bytes. What is not gRPC goes to `fallback`.
+    """
+    methods: dict[str, Method] = bulk_methods(store.blobs, max_message)
+    for dialect in DIALECTS:
+        methods |= blob_methods(store.blobs, dialect, max_message)
+        methods |= directory_methods(store.directories, dialect)
+        methods |= path_info_methods(store.path_infos, store.nar, dialect)
+    services = list(dict.fromkeys([*(name for dialect in DIALECTS for name in dialect.services), BULK_SERVICE, HEALTH_SERVICE]))
+    health = Health(services, store.check)
+    methods |= health.methods()
+    methods |= reflection_methods(services)
+    return GrpcApp(methods, fallback, max_message=max_message), health.stop

@@ -1,0 +1,89 @@
+"""gRPC's status codes, and the one place where the errors of the store become them.
+
+Source of codes and of the trailers' form: grpc.io, PROTOCOL-HTTP2 and statuscodes.
+"""
+
+from __future__ import annotations
+
+import logging
+from base64 import b64encode
+from enum import IntEnum
+from urllib.parse import quote_from_bytes
+
+from tvix_store import errors
+
+_log = logging.getLogger(__name__)
+_PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+_LONGEST_MESSAGE = 2048
+"""Bytes of a status message that are sent: clients refuse long header blocks (grpcio: 8 KiB in all)."""
+
+
+class Status(IntEnum):
+    """The codes of `grpc-status`."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class RpcError(Exception):
+    """A call that ends with a status other than OK: its code, a line for people, and what `grpc-status-details-bin` shall hold."""
+
+    def __init__(self, status: Status, message: str, details: bytes = b"") -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.details = details
+
+
+def rpc_error(error: Exception) -> RpcError:
+    """The status that tells a caller of `error`.
+
+    What nobody foresaw is logged here, and the caller only learns that it was internal.
+    """
+    match error:
+        case RpcError():
+            return error
+        case errors.InvalidError():
+            return RpcError(Status.INVALID_ARGUMENT, str(error))
+        case errors.NotFoundError():
+            return RpcError(Status.NOT_FOUND, str(error))
+        case errors.IncompleteError() | errors.ConflictError():
+            return RpcError(Status.FAILED_PRECONDITION, str(error))
+        case errors.ExhaustedError():
+            return RpcError(Status.RESOURCE_EXHAUSTED, str(error))
+        case errors.CorruptError():
+            return RpcError(Status.DATA_LOSS, str(error))
+        case errors.UnavailableError():
+            return RpcError(Status.UNAVAILABLE, str(error))
+        case errors.DeniedError():
+            return RpcError(Status.PERMISSION_DENIED, str(error))
+        case errors.UnsupportedError():
+            return RpcError(Status.UNIMPLEMENTED, str(error))
+        case _:
+            _log.error("a call failed by an error of the program", exc_info=error)
+            return RpcError(Status.INTERNAL, "internal error; the server's log has the details")
+
+
+def status_fields(error: RpcError) -> list[tuple[bytes, bytes]]:
+    """The header fields that carry the status."""
+    text = error.message.encode("utf-8", "surrogateescape")[:_LONGEST_MESSAGE]
+    return [
+        (b"grpc-status", b"%d" % error.status),
+        (b"grpc-message", quote_from_bytes(text, safe=_PRINTABLE).encode()),
+        *([(b"grpc-status-details-bin", b64encode(error.details).rstrip(b"="))] if error.details else ()),
+    ]

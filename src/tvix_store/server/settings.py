@@ -1,0 +1,48 @@
+"""What a server may be told."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tvix_store.errors import InvalidError
+from tvix_store.rpc.asgi import MAX_MESSAGE
+
+DEFAULT_ADDRESS = "localhost:8000"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """A certificate chain and its private key, both PEM."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """How to serve.
+
+    listen: addresses, in the forms of `listeners.parse`
+    allow_remote: whether an address may be reached from other machines
+    workers: processes that share the listeners
+    grace: seconds that running calls get to finish when the server goes down
+    max_message: bytes of one gRPC message
+    tls: serve TLS, on TCP
+    """
+
+    listen: tuple[str, ...] = (DEFAULT_ADDRESS,)
+    allow_remote: bool = False
+    workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    grace: float = 30.0
+    max_message: int = MAX_MESSAGE
+    tls: TlsFiles | None = None
+
+    def __post_init__(self) -> None:
+        if not self.listen:
+            raise InvalidError("no address to listen on")
+        if self.workers < 1:
+            raise InvalidError(f"workers must be at least 1, got {self.workers}")
+        if self.grace < 0:
+            raise InvalidError(f"grace must not be negative, got {self.grace:g}")

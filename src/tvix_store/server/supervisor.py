@@ -1,0 +1,167 @@
+"""The process that listens, starts the workers, starts them again when they die, and ends them.
+
+It runs no event loop and no threads, so it can fork at any time. It sleeps until a signal comes: from whoever wants it to end
+(SIGTERM, SIGINT), from a worker that died (SIGCHLD), or from a worker that has news (SIGUSR1) and wrote them into a pipe.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+
+from tvix_store.errors import UnavailableError
+from tvix_store.server.listeners import listening, name
+from tvix_store.server.settings import ServerConfig
+from tvix_store.server.worker import OpenStore, work
+
+_log = logging.getLogger(__name__)
+_END = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (*_END, signal.SIGCHLD, signal.SIGUSR1)
+_PAUSE = 1.0
+"""Seconds before a worker that died is started again."""
+_RESERVE = 5.0
+"""Seconds beyond `grace` that a worker gets to close its store."""
+
+
+def serve(config: ServerConfig, open_store: OpenStore) -> None:
+    """Serve until SIGTERM or SIGINT, then finish the running calls. To be called in the main thread, with no other threads running.
+
+    Each worker opens the store for itself, after it was forked. When all serve, the line `READY <address> …` is written to stderr.
+
+    Raises:
+        InvalidError: an address is malformed, or needs `allow_remote`.
+        UnavailableError: an address is taken, or a worker could not start.
+    """
+    with listening(config.listen, allow_remote=config.allow_remote) as sockets:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            _Supervisor(config, open_store, sockets).run()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Supervisor:
+    def __init__(self, config: ServerConfig, open_store: OpenStore, sockets: Sequence[socket.socket]) -> None:
+        self._config = config
+        self._open_store = open_store
+        self._sockets = sockets
+        self._lifeline, self._lifeline_end = os.pipe()  # readable when this process closes it, or dies
+        self._news, self._news_end = os.pipe2(os.O_NONBLOCK)
+        self._workers: set[int] = set()
+        self._ready: set[int] = set()
+        self._serving = False
+
+    def run(self) -> None:
+        try:
+            for _ in range(self._config.workers):
+                self._start()
+            while (cause := signal.sigwait(_SIGNALS)) not in _END:
+                self._read_news()
+                if cause == signal.SIGCHLD:
+                    self._replace_the_dead()
+        finally:
+            self._end()
+
+    def _start(self) -> None:
+        pid = os.fork()
+        if pid:
+            self._workers.add(pid)
+            return
+        code = 1
+        try:
+            # From a terminal, SIGINT goes to all processes; the supervisor alone decides what it means.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            os.close(self._lifeline_end)
+            os.environ.pop("NOTIFY_SOCKET", None)
+            code = work(self._config, self._open_store, self._sockets, self._lifeline, self._tell)
+        except BaseException:  # noqa: BLE001 - whatever it is, the worker must not run on as a second supervisor
+            _log.exception("a worker failed")
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _tell(self, news: str) -> None:
+        """In a worker: tell the supervisor."""
+        os.write(self._news_end, f"{os.getpid()} {' '.join(news.split())}\n".encode()[:4096])
+        os.kill(os.getppid(), signal.SIGUSR1)
+
+    def _read_news(self) -> None:
+        try:
+            lines = os.read(self._news, 1 << 16).decode().splitlines()
+        except BlockingIOError:
+            return
+        for line in lines:
+            pid, _, news = line.partition(" ")
+            if news == "ready":
+                self._ready.add(int(pid))
+            elif self._serving:
+                _log.error("worker %s did not start: %s", pid, news)
+            else:
+                raise UnavailableError(news)
+        if len(self._ready) == self._config.workers and not self._serving:
+            self._serving = True
+            sys.stderr.write(f"READY {' '.join(map(name, self._sockets))}\n")
+            sys.stderr.flush()
+            _notify_systemd(b"READY=1")
+
+    def _replace_the_dead(self) -> None:
+        for pid, status in self._reap():
+            _log.error("worker %d ended: %s", pid, _cause(status))
+            if not self._serving:
+                raise UnavailableError(f"a worker ended before it served: {_cause(status)}")
+            time.sleep(_PAUSE)
+            self._start()
+
+    def _reap(self, options: int = os.WNOHANG) -> list[tuple[int, int]]:
+        """Process ids and wait statuses of the workers that are dead."""
+        dead: list[tuple[int, int]] = []
+        for each in tuple(self._workers):
+            pid, status = os.waitpid(each, options)
+            if pid:
+                self._workers.discard(pid)
+                self._ready.discard(pid)
+                dead.append((pid, status))
+        return dead
+
+    def _end(self) -> None:
+        """End the workers: gracefully, or at once when the time is over or somebody asks again."""
+        _notify_systemd(b"STOPPING=1")
+        os.close(self._lifeline_end)
+        self._signal_all(signal.SIGTERM)
+        deadline = time.monotonic() + self._config.grace + _RESERVE
+        while self._workers:
+            cause = signal.sigtimedwait(_SIGNALS, max(0.0, deadline - time.monotonic()))
+            if cause is None or cause.si_signo in _END:
+                self._signal_all(signal.SIGKILL)
+                self._reap(0)
+                break
+            self._reap()
+        for end in (self._lifeline, self._news, self._news_end):
+            os.close(end)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for pid in self._workers:
+            os.kill(pid, number)
+
+
+def _cause(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def _notify_systemd(state: bytes) -> None:
+    """Tell systemd, where a unit has `Type=notify`. Source: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
+        try:
+            notifier.sendto(state, address.replace("@", "\0", 1) if address.startswith("@") else address)
+        except OSError as error:
+            _log.warning("could not notify systemd: %s", error)

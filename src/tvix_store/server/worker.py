@@ -1,0 +1,103 @@
+"""One worker: the engine `h2corn`, with our settings, on listeners that somebody else opened."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeAlias
+
+import h2corn
+import uvloop
+
+from tvix_store.errors import InvalidError, StoreError
+from tvix_store.rpc.asgi import App
+from tvix_store.rpc.services import serve_store
+from tvix_store.server.settings import ServerConfig
+from tvix_store.services import Store
+
+OpenStore: TypeAlias = Callable[[], Coroutine[Any, Any, Store]]
+"""Opens the store of one worker, in the worker."""
+
+
+def work(
+    config: ServerConfig, open_store: OpenStore, sockets: Sequence[socket.socket], lifeline: int, tell: Callable[[str], None]
+) -> int:
+    """Serve until SIGTERM comes or the other end of `lifeline` is closed; `tell` hears `ready`, or why not.
+
+    Returns the exit code of the process.
+    """
+
+    async def main() -> None:
+        async with await open_store() as store:
+            app, stop = serve_store(store, max_message=config.max_message)
+            ending = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGTERM, ending.set)
+            loop.add_reader(lifeline, ending.set)
+            async with serving(app, sockets, config):
+                tell("ready")
+                await ending.wait()
+                loop.remove_reader(lifeline)
+                stop()
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+    except StoreError as error:
+        tell(str(error))
+        return 1
+    return 0
+
+
+@asynccontextmanager
+async def serving(app: App, sockets: Sequence[socket.socket], config: ServerConfig) -> AsyncIterator[None]:
+    """Serve `app` on `sockets` while the body runs; at its end finish the running calls, for at most `config.grace` seconds.
+
+    Raises:
+        InvalidError: the engine does not take the settings, such as the TLS files.
+    """
+    server = h2corn.Server(app, _engine(sockets, config))
+    with _silent_stderr():  # the engine greets there, once a worker, and cannot be told not to
+        running = asyncio.create_task(server.serve())
+        try:
+            await server.wait_started()
+        except (ValueError, OSError) as error:
+            await asyncio.wait({running})
+            running.exception()
+            raise InvalidError(f"cannot serve: {error}") from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        await running
+
+
+def _engine(sockets: Sequence[socket.socket], config: ServerConfig) -> h2corn.Config:
+    return h2corn.Config(
+        bind=tuple(f"fd://{each.fileno()}" for each in sockets),
+        lifespan="off",  # the store is opened before the engine starts, and closed after it has ended
+        grpc=True,
+        access_log=False,
+        date_header=False,
+        max_request_body_size=0,
+        timeout_graceful_shutdown=config.grace,
+        certfile=config.tls.certificate if config.tls else None,
+        keyfile=config.tls.key if config.tls else None,
+    )
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
