@@ -6,6 +6,7 @@
 - Every test ends within `timeout` seconds (pyproject.toml); a longer one says so: `@pytest.mark.timeout(300)`.
 - Tests run in several processes at once: ports are 0, paths are under `tmp_path`.
 - Warnings are errors.
+- Examples (`>>>`) in docstrings, README.md and docs/ run as tests, so importing a script of tests/ must have no effect.
 """
 
 from __future__ import annotations
