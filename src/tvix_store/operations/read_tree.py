@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,7 +73,7 @@ class TreeReader:
 
     def __init__(self, path: Path, *, flat: bool = False) -> None:
         self._path = os.fsencode(path)
-        self._flat = flat
+        self.flat = flat
         self._files = 0
         self._nar: list[bytes] = [tokens.MAGIC]
         self._blobs: list[bytes] = []
@@ -85,7 +85,18 @@ class TreeReader:
     def batches(self) -> Iterator[SmallFiles | Piece]:
         """The contents of all files, with the bytes of the NAR around them."""
         try:
-            yield from self._node(self._path, _kind(self._path), lambda node: setattr(self, "_root", node))
+            kind = stat.S_IFMT(os.lstat(self._path).st_mode)
+            if self.flat and kind != stat.S_IFREG:
+                raise InvalidError(f"{os.fsdecode(self._path)} is not a regular file; nothing else has a flat hash")
+            if kind == stat.S_IFDIR:
+                self._root = root = _Directory(self._path)
+                yield from self._walk(root)
+            elif kind == stat.S_IFREG:
+                self._root = yield from self._file(self._path)
+            elif kind == stat.S_IFLNK:
+                self._root = self._symlink(self._path)
+            else:
+                raise _refused(self._path, kind)
         except OSError as error:
             raise _translated(error, self._path) from error
         yield from self._flush()
@@ -96,6 +107,10 @@ class TreeReader:
             directory = Directory({name: self._made(child, digests) for name, child in unfinished.entries.items()})
             unfinished.node = directory.node(rule)
             yield directory
+
+    @property
+    def is_directory(self) -> bool:
+        return isinstance(self._root, _Directory)
 
     def root(self, digests: list[Digest]) -> Node:
         """The root node, when all directories are made."""
@@ -112,18 +127,105 @@ class TreeReader:
             case symlink:
                 return symlink
 
-    def _node(
-        self, path: bytes, kind: int, put: Callable[[_File | _Directory | SymlinkNode], None]
-    ) -> Iterator[SmallFiles | Piece]:
-        if kind == stat.S_IFREG:
-            yield from self._file(path, put)
-        elif kind == stat.S_IFLNK:
-            put(self._symlink(path))
-        elif kind == stat.S_IFDIR and not self._flat:
-            yield from self._tree(path, put)
-        elif kind == stat.S_IFDIR:
-            raise InvalidError(f"{os.fsdecode(path)} is a directory; only a regular file has a flat hash")
-        else:
-            raise InvalidError(
-                f"{os.fsdecode(path)} is {_KINDS.get(kind, 'a special file')}; only directories, regular files and symlinks can be stored"
-            )
+    def _walk(self, root: _Directory) -> Iterator[SmallFiles | Piece]:
+        # A stack of our own: trees may be deeper than Python's.
+        self._nar.append(tokens.DIRECTORY_START)
+        stack = [(root, _sorted_entries(root.path))]
+        while stack:
+            directory, entries = stack[-1]
+            for entry in entries:
+                self._nar.append(tokens.entry_start(entry.name))
+                if entry.is_dir(follow_symlinks=False):
+                    child = _Directory(entry.path)
+                    directory.entries[entry.name] = child
+                    self._nar.append(tokens.DIRECTORY_START)
+                    stack.append((child, _sorted_entries(entry.path)))
+                    break
+                if entry.is_file(follow_symlinks=False):
+                    directory.entries[entry.name] = yield from self._file(entry.path)
+                elif entry.is_symlink():
+                    directory.entries[entry.name] = self._symlink(entry.path)
+                else:
+                    raise _refused(entry.path, stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode))
+                self._nar.append(tokens.ENTRY_END)
+            else:
+                stack.pop()
+                self._finished.append(directory)
+                self._nar.append(tokens.DIRECTORY_END)
+                if stack:
+                    self._nar.append(tokens.ENTRY_END)
+
+    def _symlink(self, path: bytes) -> SymlinkNode:
+        node = SymlinkNode(os.readlink(path))
+        self._nar.append(tokens.symlink(node.target))
+        return node
+
+    def _file(self, path: bytes) -> Generator[SmallFiles | Piece, None, _File]:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):  # it was one when its directory was read
+                raise _changed(path)
+            # A flat hash knows no permissions, so Nix stores such a file as not executable.
+            file = _File(self._files, status.st_size, bool(status.st_mode & stat.S_IXUSR) and not self.flat)
+            self._nar.append(tokens.file_start(file.size, file.executable))
+            if file.size <= SMALL_BLOB:
+                # One byte more than there should be, to see a file that grows.
+                data = os.read(fd, file.size + 1)
+                if len(data) != file.size:
+                    raise _changed(path)
+                self._files += 1
+                self._blobs.append(data)
+                self._held += file.size
+                self._nar += (data, tokens.file_end(file.size))
+                if self._held >= BATCH_BYTES or len(self._blobs) >= BATCH_FILES:
+                    yield from self._flush()
+            else:
+                yield from self._flush()
+                yield from self._pieces(fd, path, file)
+        finally:
+            os.close(fd)
+        return file
+
+    def _pieces(self, fd: int, path: bytes, file: _File) -> Iterator[Piece]:
+        left = file.size
+        while left:
+            data = os.read(fd, min(PIECE, left))
+            left -= len(data)
+            if not data or (not left and os.read(fd, 1)):
+                raise _changed(path)
+            self._nar.append(data)
+            yield Piece(self._taken_nar(), file.number, data, last=not left)
+        self._files = self._first = file.number + 1
+        self._nar.append(tokens.file_end(file.size))
+
+    def _flush(self) -> Iterator[SmallFiles]:
+        if self._nar or self._blobs:
+            yield SmallFiles(self._taken_nar(), self._first, self._blobs)
+        self._blobs, self._first, self._held = [], self._files, 0
+
+    def _taken_nar(self) -> list[bytes]:
+        nar, self._nar = self._nar, []
+        return nar
+
+
+def _sorted_entries(path: bytes) -> Iterator[os.DirEntry[bytes]]:
+    with os.scandir(path) as entries:
+        return iter(sorted(entries, key=lambda entry: entry.name))
+
+
+def _refused(path: bytes, kind: int) -> InvalidError:
+    return InvalidError(
+        f"{os.fsdecode(path)} is {_KINDS.get(kind, 'a special file')}; only directories, regular files and symlinks can be stored"
+    )
+
+
+def _changed(path: bytes) -> InvalidError:
+    return InvalidError(f"{os.fsdecode(path)} changed while it was read; import it again when nothing writes to it")
+
+
+def _translated(error: OSError, root: bytes) -> StoreError:
+    path = os.fsdecode(error.filename if isinstance(error.filename, bytes) else root)
+    if isinstance(error, PermissionError):
+        return DeniedError(f"cannot read {path}: {error.strerror}")
+    return InvalidError(f"cannot read {path}: {error.strerror}")

@@ -4,7 +4,7 @@ from tvix_store.services.blobs import SMALL_BLOB, BlobService, BlobStat, Chunk
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.nar import NarCache, NarService
 from tvix_store.services.path_infos import PathInfoService
-from tvix_store.services.store import Stats, Statistics, Store
+from tvix_store.services.store import Statistics, Stats, Store
 
 __all__ = [
     "SMALL_BLOB",

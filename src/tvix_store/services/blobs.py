@@ -38,6 +38,10 @@ class BlobService(Protocol):
         """What is known of a blob, or None if it is not there; `chunks` asks for its chunk list."""
         ...
 
+    async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
+        """Those of the blobs that are not there: what need not be sent is what is not among them."""
+        ...
+
     def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         """The bytes from `start` up to `stop` (default: the end), verified, in pieces of at most 1 MiB.
 

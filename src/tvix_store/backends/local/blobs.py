@@ -25,7 +25,7 @@ PIECE = 1 << 20
 _INLINE = 64 << 10
 """Bytes up to which a chunk in memory is decompressed and checked on the event loop: it takes as long as a hop to a thread."""
 _PIECES_IN_FLIGHT = 2
-"""Pieces of a put that may wait for their commit while the next is cut."""
+"""Pieces of a put that may wait to be written while the next is cut."""
 
 
 class LocalBlobs:
@@ -46,6 +46,9 @@ class LocalBlobs:
         if not chunks:
             return BlobStat(found[0])
         return BlobStat(found[0], await self._engine.in_thread(self._chunk_list, digest, found[0]))
+
+    async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await self._engine.in_thread(self._missing, digests)
 
     async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         place = self._engine.index.chunk(digest.raw)
@@ -79,9 +82,7 @@ class LocalBlobs:
                     held, size = [], 0
             if not writer.fed and size <= self._sizes.minimum:
                 return (await self._put_whole([b"".join(held)]))[0]
-            finished = await self._engine.in_thread(writer.finish, held)
-            await writer.committed()
-            return finished
+            return await writer.finished(held)
         finally:
             writer.close()
 
@@ -125,6 +126,10 @@ class LocalBlobs:
             chunk_list.close()
         return contents, digests
 
+    def _missing(self, digests: Sequence[Digest]) -> set[Digest]:
+        index = self._engine.index
+        return {digest for digest in digests if index.chunk(digest.raw) is None and index.chunk_list_segment(digest.raw, 0) is None}
+
     def _get_all(self, digests: Sequence[Digest]) -> list[bytes]:
         engine = self._engine
         blobs: list[bytes] = []
@@ -154,7 +159,7 @@ class LocalBlobs:
         return asyncio.get_running_loop().run_in_executor(self._engine.threads, next, pieces, None)
 
     def _pieces(self, digest: Digest, start: int, stop: int | None) -> Iterator[bytes]:
-        """The bytes of a cut blob, in pieces of about PIECE bytes. Blocks: runs in a thread."""
+        """The bytes of a cut blob, in pieces of up to PIECE bytes. Blocks: runs in a thread."""
         engine = self._engine
         parts: list[bytes] = []
         size = 0
@@ -162,12 +167,12 @@ class LocalBlobs:
             place = engine.index.chunk(key)
             if place is None:
                 raise CorruptError(f"blob {digest} is damaged: its chunk b3:{key.hex()} is missing")
+            if parts and size + end - begin > PIECE:
+                yield b"".join(parts)
+                parts, size = [], 0
             data = engine.payload(key, place)
             parts.append(data if (begin, end) == (0, len(data)) else data[begin:end])
             size += end - begin
-            if size + self._sizes.average > PIECE:
-                yield b"".join(parts)
-                parts, size = [], 0
         if parts:
             yield b"".join(parts)
 
@@ -206,49 +211,51 @@ class LocalBlobs:
 
 
 class _BlobWriter:
-    """A put in progress: hashes, cuts and hands over chunks. `feed` and `finish` block: they run in a thread, one at a time."""
+    """A put in progress: hashes, cuts and hands over chunks."""
 
     def __init__(self, engine: Engine, sizes: ChunkSizes) -> None:
         self._engine = engine
         self._hasher = blake3()
         self._cutter = Cutter(sizes)
         self._chunk_list = ChunkListWriter()
-        self._commits: deque[Future[PathInfo | None]] = deque()
+        self._writes: deque[Future[PathInfo | None]] = deque()
         self.fed = False
 
     def feed(self, pieces: list[bytes]) -> None:
+        """Take the next pieces. Blocks: runs in a thread."""
         self.fed = True
         data = b"".join(pieces)
         self._hasher.update(data)
         self._hand_over(self._cutter.feed(data))
 
-    def finish(self, pieces: list[bytes]) -> Digest:
-        if pieces:
-            self.feed(pieces)
-        self._hand_over(self._cutter.finish())
-        digest = Digest(self._hasher.digest())
-        if self._chunk_list.chunks > 1:
-            self._commits.append(self._engine.committer.put_contents(list(self._chunk_list.segments(digest.raw))))
-        return digest
-
     async def room(self) -> None:
-        """Wait until few pieces wait for their commit."""
-        while len(self._commits) > _PIECES_IN_FLIGHT:
-            await _done(self._commits.popleft())
+        """Wait until few chunks wait to be written."""
+        while len(self._writes) > _PIECES_IN_FLIGHT:
+            await _done(self._writes.popleft())
 
-    async def committed(self) -> None:
-        while self._commits:
-            await _done(self._commits.popleft())
+    async def finished(self, pieces: list[bytes]) -> Digest:
+        """Take the last pieces; the digest of the blob, which is visible now."""
+        digest = await self._engine.in_thread(self._finish, pieces)
+        while self._writes:
+            await _done(self._writes.popleft())
+        segments = list(self._chunk_list.segments(digest.raw)) if self._chunk_list.chunks > 1 else []
+        await _done(self._engine.committer.put_contents(segments))
+        return digest
 
     def close(self) -> None:
         self._chunk_list.close()
+
+    def _finish(self, pieces: list[bytes]) -> Digest:
+        self.feed(pieces)
+        self._hand_over(self._cutter.finish())
+        return Digest(self._hasher.digest())
 
     def _hand_over(self, chunks: Sequence[memoryview]) -> None:
         contents = [Content(Kind.CHUNK, blake3(chunk).digest(), chunk) for chunk in chunks]
         for content in contents:
             self._chunk_list.add(content.key, len(content.payload))
         if contents:
-            self._commits.append(self._engine.committer.put_contents(contents))
+            self._writes.append(self._engine.committer.write_contents(contents))
 
 
 async def _done(future: Future[PathInfo | None]) -> None:

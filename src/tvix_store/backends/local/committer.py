@@ -1,12 +1,13 @@
 """The committer: one thread a process that appends records to the pack and commits them to the index, many requests at a time.
 
-Requests that wait while a commit runs are committed together by the next one: compressed in one native call, written with one
-system call, indexed in one transaction, and, where one of them asks for it, synced once.
+Requests are taken many at a time: compressed in one native call, written with one system call, named by one index transaction,
+and, where one of them is a path info, synced once.
 
 Order of a commit, and what a crash leaves behind:
 1. Known contents are dropped, new chunks compressed.
    Nothing.
-2. Records are appended to the pack. For a path info, all packs with unsynced bytes are then synced.
+2. Records are appended to the pack. Pieces of a large blob may stay there until the whole blob is put. For a path info,
+   all packs with unsynced bytes are then synced.
    Bytes that no index names; cut off by the pack's next owner.
 3. One index transaction names the records. A path info's record is appended, and synced, inside it, so that merges
    happen one by one.
@@ -23,6 +24,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import cast
 
 import zstandard
@@ -34,8 +36,13 @@ from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import NarFacts, PathInfo
 
-_GROUP_BYTES = 8 << 20
-"""Payload bytes that one commit takes together at most; bounds memory."""
+_GROUP_BYTES = 16 << 20
+"""Payload bytes that are compressed and written together at most; bounds memory."""
+_UNNAMED_BYTES = 64 << 20
+"""Payload bytes that may be written and wait for a commit to name them."""
+_REST = 2.0
+"""How many times as long as the last commit took, the next one may wait for more to do. A commit rewrites most leaves of a small
+index, since digests are random keys: without a rest, 200 commits in the import of a tree cost as much as compressing it."""
 _SETTLE_AFTER = 1.0
 """Seconds without work after which the index is synced."""
 _PARALLEL_FROM = 256 << 10
@@ -53,9 +60,14 @@ class Content:
     """Of the blob that a chunk list belongs to."""
 
 
+_Named = tuple[Kind, bytes]
+"""What a content is known by: its kind and key."""
+
+
 @dataclass(slots=True)
 class _Request:
     contents: Sequence[Content] = ()
+    lazy: bool = False
     path_info: PathInfo | None = None
     nar_facts: tuple[bytes, NarFacts] | None = None
     done: Future[PathInfo | None] = field(default_factory=Future)
@@ -77,6 +89,13 @@ class Committer:
         self._mark = mark
         self._compressor = zstandard.ZstdCompressor(level=level)
         self._threads = threads
+        self._unnamed: dict[_Named, tuple[int, Place]] = {}
+        """Written, but not yet named in the index: places, and blob sizes of chunk lists."""
+        self._unnamed_bytes = 0
+        self._waiting: list[_Request] = []
+        """Written, but their callers not yet told: the next commit does that."""
+        self._rest_until = 0.0
+        self._settled = True
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="tvix-store-committer", daemon=True)
@@ -85,6 +104,13 @@ class Committer:
     def put_contents(self, contents: Sequence[Content]) -> Future[PathInfo | None]:
         """Store contents. They survive a killed process from then on, and a power cut from the next durable put on."""
         return self._submit(_Request(contents=contents))
+
+    def write_contents(self, contents: Sequence[Content]) -> Future[PathInfo | None]:
+        """Write contents that nobody needs to see yet: the future is set when they are written, the next put makes them visible.
+
+        A failure is told by this future alone: wait for it before you put what refers to these contents.
+        """
+        return self._submit(_Request(contents=contents, lazy=True))
 
     def put_path_info(self, path_info: PathInfo) -> Future[PathInfo | None]:
         """Store a path info durably, with everything put before; the result is what is stored now.
@@ -112,28 +138,40 @@ class Committer:
         return request.done
 
     def _run(self) -> None:
-        settled, stop = True, False
+        stop = False
         while not stop:
             try:
-                group, stop = self._collect(timeout=None if settled else _SETTLE_AFTER)
+                group, stop = self._collect(self._patience())
             except queue.Empty:
-                settled = self._settle()
-                continue
+                group = []
             if group:
-                settled = False
-                self._commit_or_fail(group)
-        if not settled:
+                self._settled = False
+                self._write(group)
+            if self._waiting and (stop or self._is_urgent() or monotonic() >= self._rest_until):
+                self._commit()
+            elif not group and not self._waiting:
+                self._settled = self._settle()
+        if not self._settled:
             self._settle()
 
+    def _patience(self) -> float | None:
+        """Seconds to wait for the next request; None is for ever."""
+        if self._waiting:
+            return max(self._rest_until - monotonic(), 0)
+        return None if self._settled else _SETTLE_AFTER
+
+    def _is_urgent(self) -> bool:
+        return self._unnamed_bytes >= _UNNAMED_BYTES or self._waiting[-1].path_info is not None
+
     def _collect(self, timeout: float | None) -> tuple[list[_Request], bool]:
-        """The requests that wait, as many as one commit takes, and whether to stop behind them."""
+        """The requests that wait, as many as are written together, and whether to stop behind them."""
         request = self._requests.get(timeout=timeout)
         group: list[_Request] = []
         size = 0
         while request is not None:
             group.append(request)
             size += request.size
-            if size >= _GROUP_BYTES:
+            if size >= _GROUP_BYTES or request.path_info:
                 return group, False
             try:
                 request = self._requests.get_nowait()
@@ -141,47 +179,66 @@ class Committer:
                 return group, False
         return group, True
 
-    def _commit_or_fail(self, group: list[_Request]) -> None:
+    def _write(self, group: list[_Request]) -> None:
+        """Compress and append what is new; those who are not content with that wait for the next commit."""
+        contents = self._unknown(group)
         try:
-            results = self._commit(group)
+            if self._unnamed_bytes >= _UNNAMED_BYTES:
+                self._name([])
+            places = self._writer.append(self._records(contents)) if contents else []
         except Exception as error:  # noqa: BLE001  # whatever it is, the callers get it
-            # A full disk may still have room for the small ones, and one bad request must not fail its neighbours.
-            if len(group) > 1:
-                for request in group:
-                    self._commit_or_fail([request])
-                return
-            results = [error]
-        for request, result in zip(group, results, strict=True):
+            self._writer.rewind()
+            for request in group:
+                request.done.set_exception(error)
+            return
+        self._writer.keep()
+        for content, place in zip(contents, places, strict=True):
+            self._unnamed[content.kind, content.key] = (content.blob_size, place)
+            self._unnamed_bytes += place.length
+        for request in group:
+            if request.lazy:
+                request.done.set_result(None)
+            else:
+                self._waiting.append(request)
+
+    def _commit(self) -> None:
+        """Make visible what was written, and tell those who wait for it."""
+        begun = monotonic()
+        waiting, self._waiting = self._waiting, []
+        try:
+            results = self._name(waiting)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the callers get it
+            # What was written stays, and is named by the next commit that works.
+            self._writer.rewind()
+            results = [error] * len(waiting)
+        for request, result in zip(waiting, results, strict=True):
             if isinstance(result, Exception):
                 request.done.set_exception(result)
             else:
                 request.done.set_result(result)
+        now = monotonic()
+        self._rest_until = now + _REST * (now - begun)
 
-    def _commit(self, group: list[_Request]) -> list[PathInfo | Exception | None]:
-        contents = self._unknown(group)
-        records = self._records(contents)
-        try:
-            places = self._writer.append(records) if records else []
-            synced = self._sync_packs() if any(request.path_info for request in group) else {}
-            with self._index.writing() as txn:
-                self._mark.set()
-                self._name_contents(txn, contents, places)
-                results = [self._apply(txn, request, synced) for request in group]
-                self._name_packs(txn, synced)
-        except BaseException:
-            self._writer.rewind()
-            raise
-        self._writer.commit()
+    def _name(self, requests: list[_Request]) -> list[PathInfo | Exception | None]:
+        synced = self._sync_packs() if any(request.path_info for request in requests) else {}
+        with self._index.writing() as txn:
+            self._mark.set()
+            self._name_contents(txn)
+            results = [self._apply(txn, request, synced) for request in requests]
+            self._name_packs(txn, synced)
+        self._writer.keep()
+        self._unnamed, self._unnamed_bytes = {}, 0
         return results
 
     def _unknown(self, group: list[_Request]) -> list[Content]:
-        found: dict[tuple[Kind, bytes], Content] = {}
+        found: dict[_Named, Content] = {}
         tables = self._index.tables
         with self._index.reading() as txn:
             for request in group:
                 for content in request.contents:
-                    if txn.get(content.key, db=tables[content.kind]) is None:
-                        found.setdefault((content.kind, content.key), content)
+                    named = (content.kind, content.key)
+                    if named not in self._unnamed and txn.get(content.key, db=tables[content.kind]) is None:
+                        found.setdefault(named, content)
         return list(found.values())
 
     def _records(self, contents: list[Content]) -> list[NewRecord]:
@@ -219,11 +276,12 @@ class Committer:
             synced[self._writer.number] = self._writer.size
         return synced
 
-    def _name_contents(self, txn: Txn, contents: list[Content], places: list[Place]) -> None:
+    def _name_contents(self, txn: Txn) -> None:
         unique = stored = 0
-        for content, place in zip(contents, places, strict=True):
+        # In the order of the keys: neighbours on a page of the index are written while it is at hand.
+        for (kind, key), (blob_size, place) in sorted(self._unnamed.items()):
             # Another process may have been first since `_unknown`; its record stays, ours is garbage.
-            if self._index.put_content(txn, content.kind, content.key, place, content.blob_size) and content.kind is Kind.CHUNK:
+            if self._index.put_content(txn, kind, key, place, blob_size) and kind is Kind.CHUNK:
                 unique += place.length
                 stored += place.stored
         if unique:
@@ -259,6 +317,8 @@ class Committer:
     def _settle(self) -> bool:
         """Sync packs and index, and take the mark away; whether that worked."""
         try:
+            if self._unnamed:
+                self._name([])
             synced = self._sync_packs()
             with self._index.writing() as txn:
                 self._name_packs(txn, synced)

@@ -84,10 +84,10 @@ class PackWriter:
         """Of the pack that is written now; 0 before the first."""
         self.size = 0
         """Bytes of it, with what is not committed yet."""
-        self._committed = 0
+        self._kept = 0
 
     def append(self, records: Sequence[NewRecord]) -> list[Place]:
-        """Write records behind each other; the places of their payloads. They are on disk after `sync`, and count after `commit`.
+        """Write records behind each other; the places of their payloads. They are on the disk itself after `sync`.
 
         Raises:
             ExhaustedError: the disk is full. Nothing was kept.
@@ -106,13 +106,13 @@ class PackWriter:
         self.size = at
         return places
 
-    def commit(self) -> None:
-        """What was appended counts now: the index names it."""
-        self._committed = self.size
+    def keep(self) -> None:
+        """What was appended stays: the index names it, or will."""
+        self._kept = self.size
 
     def rewind(self) -> None:
-        """Take back what was appended since the last commit."""
-        self.size = self._committed
+        """Take back what was appended since the last `keep`."""
+        self.size = self._kept
         if self._fd is not None:
             with suppress(OSError):  # what is left behind is overwritten, or cut off by the next owner
                 os.ftruncate(self._fd, self.size)
@@ -189,7 +189,7 @@ class PackWriter:
 
     def _use(self, fd: int, key: bytes, number: int, size: int) -> None:
         self._fd, self._key, self.number, self.size = fd, key, number, size
-        self._committed = size
+        self._kept = size
 
 
 class PackReader:

@@ -15,6 +15,8 @@ from tvix_store.model.directory import SizeRule
 FORMAT = 1
 """The format version that this module reads and writes."""
 FILE = "settings.json"
+MAX_CHUNK = 1 << 20
+"""Largest chunk in bytes: a chunk is read, checked and given out as a whole."""
 MIN_LEVEL, MAX_LEVEL = 1, 19
 
 
@@ -27,7 +29,8 @@ class Settings:
     size_rule: str = SizeRule.DOCUMENTED.name.lower()
 
     def __post_init__(self) -> None:
-        ChunkSizes.of_average(self.chunk_average)
+        if ChunkSizes.of_average(self.chunk_average).maximum > MAX_CHUNK:
+            raise InvalidError(f"chunk_average {self.chunk_average} is above {MAX_CHUNK // 4}")
         if not MIN_LEVEL <= self.compression_level <= MAX_LEVEL:
             raise InvalidError(f"compression_level {self.compression_level} is not within {MIN_LEVEL} to {MAX_LEVEL}")
         if self.size_rule.upper() not in SizeRule.__members__:

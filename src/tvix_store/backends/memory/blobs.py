@@ -31,6 +31,9 @@ class MemoryBlobs:
             return None
         return BlobStat(sum(part.size for part in parts), parts if chunks else ())
 
+    async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
+        return {digest for digest in digests if digest not in self._chunks and digest not in self._lists}
+
     async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         at = 0
         for chunk in self._contents(digest):

@@ -23,6 +23,17 @@ class SmallBlobsContract:
         assert digests == [Digest.of(content) for content in contents]
         assert await blobs.get_many(digests[::-1]) == contents[::-1]
 
+    async def test_missing_tells_which_blobs_are_not_there(self, blobs: BlobService) -> None:
+        large, small = noise(SMALL_BLOB + 1, "missing large"), noise(100, "missing small")
+        absent = Digest.of(b"never put")
+        wanted = [Digest.of(large), absent, Digest.of(small), absent]
+        assert await blobs.missing(wanted) == set(wanted)
+        await blobs.put(stream([large]))
+        assert await blobs.missing(wanted) == {absent, Digest.of(small)}
+        await blobs.put_many([small])
+        assert await blobs.missing(wanted) == {absent}
+        assert await blobs.missing([]) == set()
+
     async def test_no_blobs_are_put_and_got_as_none(self, blobs: BlobService) -> None:
         assert await blobs.put_many([]) == []
         assert await blobs.get_many([]) == []

@@ -1,0 +1,17 @@
+"""The local backend keeps the contract."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tvix_store.backends.local import open_store
+from tvix_store.services.store import Store
+from tvix_store.testing.contracts import StoreContract
+
+
+class TestLocalStore(StoreContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
+        async with await open_store(tmp_path / "store") as store:
+            yield store
