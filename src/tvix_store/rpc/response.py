@@ -65,11 +65,14 @@ class Response:
         """The call ends with a status other than OK."""
         fields = [*status_fields(error), *self._call.trailers]
         try:
+            # Some clients take everything in a response without messages for trailers: header fields must come before, then.
+            if not self._started and self._call.answer_headers:
+                await self._start()
             if self._started:
                 await self._send(_END_OF_BODY)
                 await self._send({"type": "http.response.trailers", "headers": fields})
             else:
-                headers = [_CONTENT_TYPE, (b"grpc-accept-encoding", ENCODINGS), *self._call.answer_headers, *fields]
+                headers = [_CONTENT_TYPE, (b"grpc-accept-encoding", ENCODINGS), *fields]
                 await self._send({"type": "http.response.start", "status": 200, "headers": headers})
                 await self._send(_END_OF_BODY)
         except OSError:

@@ -8,7 +8,7 @@ from tvix_store.errors import ExhaustedError
 from tvix_store.model.digest import Digest
 from tvix_store.protocol.bulk import decode_blobs, decode_digests, encode_blobs, encode_digests
 from tvix_store.protocol.dialects import BULK_SERVICE
-from tvix_store.rpc.method import Call, Method, client_streaming, server_streaming
+from tvix_store.rpc.method import Call, Method, Unary, client_streaming, server_streaming
 from tvix_store.services import SMALL_BLOB, BlobService
 
 _MESSAGE = 1024 * 1024
@@ -47,7 +47,11 @@ def bulk_methods(blobs: BlobService, max_message: int) -> dict[str, Method]:
         if batch:
             yield encode_blobs(batch)
 
+    async def missing(message: bytes, _call: Call) -> bytes:
+        return encode_digests(await blobs.missing(decode_digests(message)))
+
     return {
         f"/{BULK_SERVICE}/PutMany": client_streaming(put_many),
         f"/{BULK_SERVICE}/GetMany": server_streaming(get_many),
+        f"/{BULK_SERVICE}/Missing": Unary(missing),
     }

@@ -1,0 +1,25 @@
+"""Our gRPC layer and engine against the conformance suite of connectrpc.com: unary calls and streams of all kinds, errors, metadata,
+gzip, deadlines, cancellation, size limits, full duplex, TLS, made by two independent clients."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests import programs
+
+
+def test_all_cases_for_grpc_servers_pass() -> None:
+    connectconformance = programs.require("connectconformance")
+    features = Path(__file__).parent / "features.yaml"
+    server = [sys.executable, "-m", "tests.conformance.server"]
+    run = subprocess.run(
+        [connectconformance, "--mode", "server", "--conf", features, "--", *server],
+        cwd=programs.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "passed, 0 failed" in run.stdout
