@@ -19,7 +19,7 @@ import uvloop
 from tests.conformance.messages import message
 from tvix_store.rpc.asgi import GrpcApp, not_found
 from tvix_store.rpc.deadline import seconds
-from tvix_store.rpc.method import Call, Fields, Streaming, Unary, client_streaming, server_streaming
+from tvix_store.rpc.method import Call, Fields, Method, Streaming, Unary, client_streaming, server_streaming
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.server.listeners import listening
 from tvix_store.server.settings import ServerConfig, TlsFiles
@@ -135,7 +135,7 @@ def _error(error: Any, info: Any) -> RpcError:
     return RpcError(Status(error.code), error.message, status.SerializeToString())
 
 
-METHODS = {
+METHODS: dict[str, Method] = {
     f"/{SERVICE}/Unary": Unary(unary),
     f"/{SERVICE}/IdempotentUnary": Unary(idempotent_unary),
     f"/{SERVICE}/ClientStream": client_streaming(client_stream),

@@ -1,5 +1,7 @@
-"""Our gRPC layer and engine against the conformance suite of connectrpc.com: unary calls and streams of all kinds, errors, metadata,
-gzip, deadlines, cancellation, size limits, full duplex, TLS, made by two independent clients."""
+"""Our gRPC layer and engine against the conformance suite of connectrpc.com.
+
+Calls and streams of all kinds, errors, metadata, gzip, deadlines, cancellation, size limits, full duplex and TLS, by two clients.
+"""
 
 from __future__ import annotations
 
