@@ -20,7 +20,9 @@ _ENCODED_DIGEST = 34
 
 
 def bulk_methods(blobs: BlobService, max_message: int) -> dict[str, Method]:
-    """The calls of BulkService by path. `max_message` bounds the list of digests that PutMany answers; Missing answers at most what it was asked."""
+    """The calls of BulkService by path. `max_message` bounds the list of digests that PutMany answers; Missing answers no more than
+    it was asked.
+    """
 
     async def put_many(messages: AsyncIterator[bytes], _call: Call) -> bytes:
         digests: list[Digest] = []
