@@ -1,0 +1,25 @@
+"""`tvix-store completion`."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print the script that makes SHELL complete commands, options and files.
+
+    \b
+        source <(tvix-store completion bash)          # in ~/.bashrc
+        source <(tvix-store completion zsh)           # in ~/.zshrc, behind compinit
+        tvix-store completion fish | source           # in ~/.config/fish/config.fish
+    """
+    from tvix_store.cli.program import NAME, program
+
+    complete = get_completion_class(shell)
+    assert complete is not None, "click knows these three"
+    click.echo(complete(program(), {}, NAME, "_TVIX_STORE_COMPLETE").source())

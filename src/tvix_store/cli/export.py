@@ -1,0 +1,56 @@
+"""`tvix-store export`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from tvix_store.cli.invocation import Invocation, command
+from tvix_store.cli.progress import progress_bar
+
+
+@command
+@click.argument("path")
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(("dir", "nar", "tar")), default="dir", show_default=True, help="What to write.")
+async def export(invocation: Invocation, path: str, destination: Path, form: str) -> None:
+    """Write what is at PATH to DESTINATION, which must not exist yet and appears when it is complete.
+
+    A NAR or tar goes to the standard output where DESTINATION is -.
+
+    \b
+        tvix-store export /nix/store/...-hello ./hello
+        tvix-store export --format nar <hash> - | nix-store --restore ./hello
+        tvix-store export --format tar b3:<digest> - | zstd > tree.tar.zst
+    """
+    to_standard_output = str(destination) == "-"
+    if to_standard_output and form == "dir":
+        raise click.UsageError("the standard output takes a NAR or a tar; add --format nar or --format tar")
+    if to_standard_output and sys.stdout.isatty():
+        raise click.UsageError(f"a {form} is not for reading on a terminal; redirect the output")
+    from tvix_store.cli.counted_blobs import CountedBlobs
+    from tvix_store.cli.output import print_bytes
+    from tvix_store.operations.export_tree import export_tree, save_stream
+    from tvix_store.operations.render_nar import render_nar
+    from tvix_store.operations.render_tar import render_tar
+    from tvix_store.operations.resolve import resolve
+
+    async with await invocation.open_store() as store:
+        found = await resolve(store, path)
+        # What a NAR adds to the contents of a tree is little, and nothing else tells their size beforehand.
+        size = found.path_info.nar.size if found.path_info and not found.inner else None
+        with progress_bar(invocation, found.name.decode(errors="replace"), size) as bar:
+            blobs = CountedBlobs(store.blobs, bar)
+            if form == "dir":
+                await export_tree(blobs, store.directories, found.node, destination)
+                return
+            if form == "nar":
+                pieces = render_nar(blobs, store.directories, found.node)
+            else:
+                pieces = render_tar(blobs, store.directories, found.node, found.name)
+            if to_standard_output:
+                await print_bytes(pieces)
+            else:
+                await save_stream(pieces, destination)

@@ -1,0 +1,97 @@
+"""`tvix-store import`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tvix_store.cli.invocation import Invocation, command, json_option
+from tvix_store.cli.progress import Bar, progress_bar
+
+if TYPE_CHECKING:
+    from tvix_store.model.nodes import Node
+    from tvix_store.operations.import_tree import Imported
+    from tvix_store.services.store import Store
+
+
+@command
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--name", help="Name of the store path. Default: the file's name.")
+@click.option("--flat", is_flag=True, help="Address a file by the hash of its contents alone, as nix-store --add-fixed does.")
+@click.option("--no-path-info", is_flag=True, help="Store the content only, and print its digest.")
+@click.option(
+    "--directory-size-rule",
+    type=click.Choice(("documented", "snix")),
+    help="How sizes of directories are counted. Default: the store's rule.",
+)
+@json_option
+async def import_paths(
+    invocation: Invocation,
+    paths: tuple[Path, ...],
+    name: str | None,
+    flat: bool,
+    no_path_info: bool,
+    directory_size_rule: str | None,
+    as_json: bool,
+) -> None:
+    """Put the directories, files and symlinks at PATH into the store, and print their store paths.
+
+    The store path is the one that nix-store --add gives the same tree.
+
+    \b
+        tvix-store import ./result-of-my-build
+        tvix-store import --name hello-2.12 ./out
+        tvix-store import --flat ./hello-2.12.tar.gz
+    """
+    if name is not None and len(paths) > 1:
+        raise click.UsageError("--name needs a single PATH")
+    from tvix_store.cli.json_forms import node_to_json, path_info_to_json
+    from tvix_store.cli.output import print_json_array
+    from tvix_store.model.directory import SizeRule
+    from tvix_store.operations.import_tree import import_tree
+
+    rule = SizeRule[directory_size_rule.upper()] if directory_size_rule else None
+
+    async def imported(store: Store) -> AsyncIterator[Imported]:
+        for path in paths:
+            with progress_bar(invocation, path.name) as bar:
+                if bar.visible:
+                    asyncio.get_running_loop().run_in_executor(None, _expect_tree, bar, path)
+                done = await import_tree(
+                    store, path, name=name, flat=flat, path_info=not no_path_info, size_rule=rule, progress=bar.add
+                )
+            yield done
+
+    async with await invocation.open_store() as store:
+        if as_json:
+            await print_json_array(
+                path_info_to_json(each.path_info, store.store_dir) if each.path_info else node_to_json(each.node)
+                async for each in imported(store)
+            )
+            return
+        async for each in imported(store):
+            print(each.store_path.absolute(store.store_dir) if each.path_info else _content(each.node), flush=True)
+
+
+def _content(node: Node) -> str:
+    """What finds a node that has no store path."""
+    from tvix_store.cli.output import shown
+    from tvix_store.model.nodes import SymlinkNode
+
+    return f"-> {shown(node.target)}" if isinstance(node, SymlinkNode) else str(node.digest)
+
+
+def _expect_tree(bar: Bar, path: Path) -> None:
+    """Tell the bar the size of all files, as far as they can be seen; what cannot is for the import to complain about."""
+    size = 0
+    for directory, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                size += os.lstat(os.path.join(directory, name)).st_size
+    bar.expect(size or path.lstat().st_size)

@@ -1,0 +1,88 @@
+"""Invocation: what was said beside a command, by options that stand before or after its name, or by the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+
+import click
+
+if TYPE_CHECKING:
+    from tvix_store.services.store import Store
+
+P = ParamSpec("P")
+
+_ADDRESSES = {
+    "store": ("--store", "TVIX_STORE", "Address of the store: a URL or a path."),
+    "blobs": ("--blob-service-addr", "BLOB_SERVICE_ADDR", "Address of another store for blobs."),
+    "directories": ("--directory-service-addr", "DIRECTORY_SERVICE_ADDR", "The same for directories."),
+    "path_infos": ("--path-info-service-addr", "PATH_INFO_SERVICE_ADDR", "The same for path infos."),
+}
+
+
+@dataclass(slots=True)
+class Invocation:
+    """The addresses given as options, by service, and the switches."""
+
+    given: dict[str, str] = field(default_factory=dict)
+    quiet: bool = False
+    debug: bool = False
+
+    def addresses(self) -> dict[str, str | None]:
+        """The address of each service: an option wins over the environment, and a service's own address over the store's."""
+        environment = {service: os.environ.get(variable) for service, (_, variable, _) in _ADDRESSES.items()}
+        return {
+            service: self.given.get(service) or self.given.get("store") or environment[service] or environment["store"]
+            for service in ("blobs", "directories", "path_infos")
+        }
+
+    async def open_store(self) -> Store:
+        """The store that the command works on."""
+        from tvix_store.config import open_store
+
+        return await open_store(**self.addresses())
+
+
+def shared_options() -> list[click.Parameter]:
+    """The options of the program and of every command in it."""
+
+    def remember_address(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
+        if value and option.name:
+            ctx.ensure_object(Invocation).given[option.name] = value
+
+    def remember_switch(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+        if value and option.name:
+            setattr(ctx.ensure_object(Invocation), option.name, True)
+
+    return [
+        *(
+            click.Option(
+                [flag, service], metavar="ADDRESS", expose_value=False, callback=remember_address, help=f"{text} [{variable}]"
+            )
+            for service, (flag, variable, text) in _ADDRESSES.items()
+        ),
+        click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=remember_switch, help="Show no progress."),
+        click.Option(
+            ["--debug"], is_flag=True, expose_value=False, callback=remember_switch, help="Show where an error comes from."
+        ),
+    ]
+
+
+def command(function: Callable[Concatenate[Invocation, P], Coroutine[Any, Any, None]]) -> click.Command:
+    """Make a command of a coroutine function that takes the Invocation and its own options; its docstring is the help."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        from tvix_store.cli.event_loop import run
+
+        run(function(click.get_current_context().ensure_object(Invocation), *args, **kwargs))
+
+    made = click.command(call)
+    made.params += shared_options()
+    return made
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

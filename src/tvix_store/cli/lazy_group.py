@@ -1,0 +1,54 @@
+"""LazyGroup: a group of commands whose modules are read only when one of them runs.
+
+`tvix-store --help` needs the names and a line on each; reading all modules would take it four times as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import NamedTuple
+
+import click
+from click.shell_completion import CompletionItem
+
+from tvix_store.cli.invocation import shared_options
+
+
+class Entry(NamedTuple):
+    """Where a command is (`module:attribute`), and what it does, in a line."""
+
+    target: str
+    summary: str
+
+
+class LazyGroup(click.Group):
+    """A group over a table of entries by command name, which is also the order in which they are shown."""
+
+    def __init__(self, name: str, table: Mapping[str, Entry], help: str) -> None:  # noqa: A002 - click's word
+        super().__init__(name, help=help, params=shared_options(), context_settings={"help_option_names": ["-h", "--help"]})
+        self._table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = self._table.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, attribute = entry.target.partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self._table and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=self._table, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in self._table.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        names = [CompletionItem(name, help=entry.summary) for name, entry in self._table.items() if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)

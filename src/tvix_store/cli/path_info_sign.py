@@ -1,0 +1,40 @@
+"""`tvix-store path-info sign`."""
+
+from __future__ import annotations
+
+import io
+
+import click
+
+from tvix_store.cli.invocation import Invocation, command
+
+
+@command
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "--key-file",
+    required=True,
+    type=click.File(),
+    help="Secret key, as made by nix-store --generate-binary-cache-key.",
+)
+async def sign(invocation: Invocation, paths: tuple[str, ...], key_file: io.TextIOBase) -> None:
+    """Sign the store paths PATH, after checking their content.
+
+    \b
+        tvix-store path-info sign --key-file ./secret-key /nix/store/...-hello
+    """
+    from tvix_store.errors import CorruptError
+    from tvix_store.model.signature import SecretKey
+    from tvix_store.operations.calculate_nar import calculate_nar
+    from tvix_store.operations.resolve import store_path_info
+
+    key = SecretKey.parse(key_file.read())
+    async with await invocation.open_store() as store:
+        for path in paths:
+            path_info = await store_path_info(store, path)
+            # Read again, and not asked of the store: nothing is signed that was not verified here.
+            if await calculate_nar(store.blobs, store.directories, path_info.node) != path_info.nar:
+                raise CorruptError(f"{path_info.store_path} is not signed: its NAR is not what its path info says")
+            signature = key.sign(path_info.fingerprint(store.store_dir))
+            await store.path_infos.put(path_info.with_signatures([signature]))
+            print(path_info.store_path.absolute(store.store_dir))

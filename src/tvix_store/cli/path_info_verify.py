@@ -1,0 +1,89 @@
+"""`tvix-store path-info verify`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from tvix_store.cli.invocation import Invocation, command, json_option
+
+if TYPE_CHECKING:
+    from tvix_store.model.path_info import PathInfo
+    from tvix_store.model.signature import PublicKey
+    from tvix_store.services.store import Store
+
+
+@command
+@click.argument("paths", metavar="[PATH...]", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Verify all store paths.")
+@click.option("--trusted-public-key", "keys", multiple=True, metavar="NAME:BASE64", help="Want a signature by one of these keys.")
+@json_option
+async def verify(invocation: Invocation, paths: tuple[str, ...], every: bool, keys: tuple[str, ...], as_json: bool) -> None:
+    """Check that the content of the store paths PATH is undamaged and has the NAR that their path infos state.
+
+    With trusted keys, also that one of them has signed each path. Goes on behind a path that fails.
+
+    \b
+        tvix-store path-info verify --all
+        tvix-store path-info verify --trusted-public-key cache.example.org-1:<base64> <hash>
+    """
+    if bool(paths) == every:
+        raise click.UsageError("name some PATHs, or say --all")
+    from tvix_store.cli.output import print_json_array
+    from tvix_store.errors import CorruptError, DeniedError
+    from tvix_store.model.signature import PublicKey
+
+    trusted = [PublicKey.parse(key) for key in keys]
+    damaged, untrusted = 0, 0
+
+    async def verdicts(store: Store) -> AsyncIterator[dict[str, object]]:
+        nonlocal damaged, untrusted
+        async for path_info in _chosen(store, paths):
+            problem = await _damage(store, path_info)
+            signers = _signers(path_info, trusted, store.store_dir)
+            damaged += problem is not None
+            if problem is None and trusted and not signers:
+                untrusted += 1
+                problem = "no trusted key has signed it"
+            yield {"path": path_info.store_path.absolute(store.store_dir), "problem": problem, "signedBy": signers}
+
+    async with await invocation.open_store() as store:
+        if as_json:
+            await print_json_array(verdicts(store))
+        else:
+            async for verdict in verdicts(store):
+                print(f"{verdict['path']}: {verdict['problem'] or 'good'}", flush=True)
+    if damaged:
+        raise CorruptError(f"{damaged} store paths are damaged")
+    if untrusted:
+        raise DeniedError(f"{untrusted} store paths are not signed by a trusted key")
+
+
+async def _chosen(store: Store, paths: Sequence[str]) -> AsyncIterator[PathInfo]:
+    from tvix_store.operations.resolve import store_path_info
+
+    if not paths:
+        async for path_info in store.path_infos.list():
+            yield path_info
+    for path in paths:
+        yield await store_path_info(store, path)
+
+
+async def _damage(store: Store, path_info: PathInfo) -> str | None:
+    """What is wrong with the content of a store path, all of which is read."""
+    from tvix_store.errors import CorruptError, InvalidError, NotFoundError
+    from tvix_store.operations.calculate_nar import calculate_nar
+
+    try:
+        facts = await calculate_nar(store.blobs, store.directories, path_info.node)
+    except (CorruptError, InvalidError, NotFoundError) as error:
+        return str(error)
+    return None if facts == path_info.nar else "its NAR is not what its path info says"
+
+
+def _signers(path_info: PathInfo, trusted: Sequence[PublicKey], store_dir: str) -> list[str]:
+    """The names of those trusted keys that have signed a store path."""
+    message = path_info.fingerprint(store_dir)
+    return [key.name for key in trusted if any(key.verifies(signature, message) for signature in path_info.signatures)]

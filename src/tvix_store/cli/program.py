@@ -1,0 +1,92 @@
+"""The program: its commands, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from tvix_store import __version__
+from tvix_store.cli import exit_codes
+from tvix_store.cli.invocation import Invocation
+from tvix_store.cli.lazy_group import Entry, LazyGroup
+
+NAME = "tvix-store"
+COMMANDS = {
+    "daemon": Entry("tvix_store.cli.daemon:daemon", "Serve a store over gRPC."),
+    "import": Entry("tvix_store.cli.import_paths:import_paths", "Put directories, files and symlinks into the store."),
+    "list": Entry("tvix_store.cli.list_paths:list_paths", "List the store paths."),
+    "info": Entry("tvix_store.cli.info:info", "Show what is known of a store path."),
+    "ls": Entry("tvix_store.cli.ls:ls", "List a directory."),
+    "cat": Entry("tvix_store.cli.cat:cat", "Print files."),
+    "export": Entry("tvix_store.cli.export:export", "Write a tree to a directory, a NAR or a tar."),
+    "nar-hash": Entry("tvix_store.cli.nar_hash:nar_hash", "Print the hash and size of a NAR."),
+    "stat": Entry("tvix_store.cli.stat:stat", "Show the size and the chunks of a blob."),
+    "path-info": Entry("tvix_store.cli.path_info:path_info", "Get, put, sign and verify path infos."),
+    "stats": Entry("tvix_store.cli.stats:stats", "Show how much the store holds."),
+    "completion": Entry("tvix_store.cli.completion:completion", "Print a shell's completion script."),
+}
+HELP = """A granular content-addressed store for Nix.
+
+\b
+    tvix-store import ./tree
+    tvix-store ls -l /nix/store/...-tree
+    tvix-store daemon --listen-address localhost:8000
+
+Where a command takes a PATH, that is a store path (/nix/store/<hash>-<name>, <hash>-<name> or <hash>) or the
+digest of a directory or blob (b3:<64 hex digits>), with /path/inside behind it to go on to what it holds.
+
+The store is the one in --store or $TVIX_STORE: local:///path (or just a path), memory://, grpc+http://host:port,
+grpc+https://host:port or grpc+unix:///socket. By default it is in the user's data directory.
+"""
+
+
+def program() -> click.Group:
+    """The command `tvix-store`."""
+    group = LazyGroup(NAME, COMMANDS, HELP)
+    click.version_option(__version__, prog_name=NAME, message="%(prog)s %(version)s")(group)
+    return group
+
+
+def run_program(arguments: Sequence[str]) -> int:
+    """Run the program, and return its exit code; an error is a line on stderr."""
+    invocation = Invocation()
+    try:
+        sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of files are printed as they are
+        code = program().main(list(arguments), prog_name=NAME, standalone_mode=False, obj=invocation)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f" (see {context.command_path} --help)" if context else ""
+        print(f"{NAME}: error: {error.format_message()}{hint}", file=sys.stderr)
+        return error.exit_code
+    except click.exceptions.Abort:
+        return exit_codes.after_signal(2)
+    except BrokenPipeError as error:
+        # What is still buffered goes nowhere, or the interpreter would complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return exit_codes.exit_code(error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, a person reads it
+        if invocation.debug:
+            import traceback
+
+            traceback.print_exception(error)
+        code = exit_codes.exit_code(error)
+        print(f"{NAME}: error: {_message(error, code)}", file=sys.stderr)
+        return code
+    return code if isinstance(code, int) else 0
+
+
+def _message(error: Exception, code: int) -> str:
+    """One line that says what was wrong."""
+    text = str(error) or type(error).__name__
+    if code == exit_codes.BUG:
+        text = f"this is a bug: {type(error).__name__}: {text} (--debug shows where)"
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror
+    return text.replace("\n", " ")

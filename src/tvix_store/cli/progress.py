@@ -1,0 +1,64 @@
+"""A progress bar on the terminal of a person who waits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tvix_store.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class Bar:
+    """Takes what was done; this one shows it to nobody."""
+
+    visible = False
+
+    def add(self, files: int, size: int) -> None:
+        """So many more files, and bytes of them, are done."""
+
+    def expect(self, size: int) -> None:
+        """So many bytes are to be done in all."""
+
+
+class _VisibleBar(Bar):
+    visible = True
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+        self._files = 0
+
+    def add(self, files: int, size: int) -> None:
+        self._files += files
+        self._progress.update(self._task, advance=size, files=self._files)
+
+    def expect(self, size: int) -> None:
+        self._progress.update(self._task, total=size)
+
+
+@contextmanager
+def progress_bar(invocation: Invocation, label: str, size: int | None = None) -> Iterator[Bar]:
+    """A bar with the rate and the remaining time, gone at the end. `size` is what is to be done (bytes), where it is known."""
+    if invocation.quiet or not sys.stderr.isatty():
+        yield Bar()
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[files]} files"),
+    )
+    # Standard output is left alone: it may be something else than the terminal.
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
+        yield _VisibleBar(progress, progress.add_task(escape(label), total=size, files=0))
