@@ -1,3 +1,65 @@
-"""tvix-store: a granular content-addressed store for Nix."""
+"""tvix-store: a granular content-addressed store for Nix.
+
+What a user of the library needs is here, and read from its module when it is first used; docs/library.md shows it at work.
+"""
+
+from __future__ import annotations
 
 __version__ = "0.1.0"
+
+_NAMES = {
+    "config": ("open_store", "verified"),
+    "errors": (
+        "ConflictError",
+        "CorruptError",
+        "DeniedError",
+        "ExhaustedError",
+        "IncompleteError",
+        "InvalidError",
+        "NotFoundError",
+        "StoreError",
+        "UnavailableError",
+        "UnsupportedError",
+    ),
+    "model.content_address": ("ContentAddress",),
+    "model.digest": ("Digest",),
+    "model.directory": ("Directory", "SizeRule"),
+    "model.nix_hash": ("NixHash",),
+    "model.nodes": ("DirectoryNode", "FileNode", "Node", "SymlinkNode"),
+    "model.path_info": ("NarFacts", "PathInfo"),
+    "model.signature": ("PublicKey", "SecretKey", "Signature"),
+    "model.store_path": ("StorePath",),
+    "operations.export_tree": ("export_tree",),
+    "operations.import_tree": ("Imported", "import_tree"),
+    "operations.read_file": ("read_file",),
+    "operations.render_nar": ("render_nar",),
+    "operations.render_tar": ("render_tar",),
+    "operations.resolve": ("Resolved", "resolve"),
+    "services": (
+        "BlobService",
+        "BlobStat",
+        "Chunk",
+        "DirectoryService",
+        "NarService",
+        "PathInfoService",
+        "Stats",
+        "Store",
+    ),
+}
+"""What is offered, by the module that it is in. `__init__.pyi` says the same to type checkers."""
+
+_MODULES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value  # found there from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return ["__version__", *_MODULES]
