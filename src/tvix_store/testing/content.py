@@ -8,10 +8,12 @@ from typing import TypeVar
 
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
-from tvix_store.model.nodes import FileNode
+from tvix_store.model.nodes import FileNode, Node
 from tvix_store.model.path_info import NarFacts
 from tvix_store.nar import tokens
 from tvix_store.services.blobs import BlobService
+from tvix_store.services.store import Store
+from tvix_store.testing.trees import Tree, castore
 
 T = TypeVar("T")
 
@@ -40,6 +42,16 @@ async def collect(items: AsyncIterator[bytes]) -> bytes:
 async def put_file(blobs: BlobService, data: bytes, *, executable: bool = False) -> FileNode:
     """Store `data`, and return the node of a file with it."""
     return FileNode(await blobs.put(stream([data])), len(data), executable)
+
+
+async def put_tree(store: Store, tree: Tree) -> Node:
+    """Store a whole tree, and return its root node; sizes are by the store's rule."""
+    content = castore(tree, store.size_rule)
+    for blob in content.blobs.values():
+        await store.blobs.put(stream([blob]))
+    if content.directories:
+        await store.directories.put(stream(content.directories))
+    return content.root
 
 
 def file_nar(data: bytes, *, executable: bool = False) -> NarFacts:

@@ -15,7 +15,8 @@ from tvix_store.model.path_info import NarFacts
 from tvix_store.nar import tokens
 from tvix_store.services.blobs import SMALL_BLOB
 from tvix_store.services.store import Store
-from tvix_store.testing.content import file_nar, missing, noise, put_file, stream
+from tvix_store.testing.content import file_nar, missing, noise, put_file, put_tree, stream
+from tvix_store.testing.trees import Tree, TreeFile
 
 
 def known(size: int, sha256: str) -> NarFacts:
@@ -26,19 +27,13 @@ HELLO = b"Hello World!"
 NAR_OF_HELLO = known(128, "A+f2O+MLBl14vPYV9Uc1Rf2062mqQW9DSVtOBc37gEA=")
 NAR_OF_LINK = known(128, "dWdxqKF5caKPz57tSPloPsLtfEhGsObjCoSi87EfSsw=")
 NAR_OF_TREE = known(1216, "XIGy34JyoEENefjBaZoglZvlgCRXOZKzRHl5FIp7L2Q=")
-"""From `nix-store --dump` 2.8 of a file with HELLO, of a symlink to `to/somewhere`, and of what `put_tree` puts."""
+"""From `nix-store --dump` 2.8: of a file with HELLO, of a symlink to `to/somewhere`, and of TREE."""
 
 
-async def put_tree(store: Store) -> DirectoryNode:
-    """Store bin/hello (executable), share/empty/, share/greet -> ../bin/hello and share/nothing (0 bytes)."""
-    empty = Directory({})
-    programs = Directory({b"hello": await put_file(store.blobs, HELLO, executable=True)})
-    share = Directory(
-        {b"empty": empty.node(), b"greet": SymlinkNode(b"../bin/hello"), b"nothing": await put_file(store.blobs, b"")}
-    )
-    root = Directory({b"bin": programs.node(), b"share": share.node()})
-    await store.directories.put(stream([empty, programs, share, root]))
-    return root.node()
+TREE: Tree = {
+    b"bin": {b"hello": TreeFile(HELLO, executable=True)},
+    b"share": {b"empty": {}, b"greet": SymlinkNode(b"../bin/hello"), b"nothing": TreeFile(b"")},
+}
 
 
 @pytest.mark.asyncio
@@ -59,7 +54,7 @@ class NarServiceContract:
         assert await store.nar.calculate(SymlinkNode(b"to/somewhere")) == NAR_OF_LINK
 
     async def test_the_nar_of_a_tree_is_as_nix_makes_it(self, store: Store) -> None:
-        assert await store.nar.calculate(await put_tree(store)) == NAR_OF_TREE
+        assert await store.nar.calculate(await put_tree(store, TREE)) == NAR_OF_TREE
 
     async def test_the_size_rule_of_a_tree_does_not_show_in_its_nar(self, store: Store) -> None:
         inner = Directory({b"empty": Directory({}).node()})
@@ -88,15 +83,15 @@ class NarServiceContract:
         assert await store.nar.calculate(root.node()) == NarFacts(len(expected), hashlib.sha256(expected).digest())
 
     async def test_asking_again_gives_the_same_answer(self, store: Store) -> None:
-        node = await put_tree(store)
+        node = await put_tree(store, TREE)
         assert await store.nar.calculate(node) == await store.nar.calculate(node) == NAR_OF_TREE
 
     async def test_it_may_be_asked_many_times_at_once(self, store: Store) -> None:
-        node = await put_tree(store)
+        node = await put_tree(store, TREE)
         assert set(await asyncio.gather(*(store.nar.calculate(node) for _ in range(8)))) == {NAR_OF_TREE}
 
     async def test_facts_that_were_recorded_are_given_out(self, store: Store) -> None:
-        node = await put_tree(store)
+        node = await put_tree(store, TREE)
         await store.nar.record(node, NAR_OF_TREE)
         assert await store.nar.calculate(node) == NAR_OF_TREE
 
@@ -127,6 +122,7 @@ class NarServiceContract:
                 assert str(digest) in str(caught.value)
 
     async def test_a_root_that_states_a_wrong_size_is_refused(self, store: Store) -> None:
-        node = await put_tree(store)
+        node = await put_tree(store, TREE)
+        assert isinstance(node, DirectoryNode)
         with pytest.raises(InvalidError):
             await store.nar.calculate(DirectoryNode(node.digest, node.size + 1))

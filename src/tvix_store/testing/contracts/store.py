@@ -10,10 +10,10 @@ from tvix_store.operations.lookup import lookup
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.store import Store
-from tvix_store.testing.content import collect
+from tvix_store.testing.content import collect, put_tree
 from tvix_store.testing.contracts.blobs import BlobServiceContract
 from tvix_store.testing.contracts.directories import DirectoryServiceContract
-from tvix_store.testing.contracts.nar import HELLO, NAR_OF_TREE, NarServiceContract, put_tree
+from tvix_store.testing.contracts.nar import HELLO, NAR_OF_TREE, TREE, NarServiceContract
 from tvix_store.testing.contracts.path_infos import PathInfoServiceContract, path
 
 
@@ -32,7 +32,7 @@ class StoreContract(BlobServiceContract, DirectoryServiceContract, PathInfoServi
         await store.check()
 
     async def test_a_file_is_reached_from_its_store_path(self, store: Store) -> None:
-        root = await put_tree(store)
+        root = await put_tree(store, TREE)
         put = PathInfo(path("tree"), root, await store.nar.calculate(root))
         await store.path_infos.put(put)
         info = await store.path_infos.get(put.store_path.output_hash)
@@ -46,7 +46,7 @@ class StoreContract(BlobServiceContract, DirectoryServiceContract, PathInfoServi
         if store.statistics is None:
             return
         before = await store.statistics.stats()
-        root = await put_tree(store)
+        root = await put_tree(store, TREE)
         await store.path_infos.put(PathInfo(path("tree"), root, await store.nar.calculate(root)))
         after = await store.statistics.stats()
         assert after.path_infos == before.path_infos + 1
