@@ -18,8 +18,8 @@ def completion(shell: str) -> None:
         source <(tvix-store completion zsh)           # in ~/.zshrc, behind compinit
         tvix-store completion fish | source           # in ~/.config/fish/config.fish
     """
-    from tvix_store.cli.program import NAME, program
+    from tvix_store.cli.program import COMPLETION, NAME, program
 
     complete = get_completion_class(shell)
     assert complete is not None, "click knows these three"
-    click.echo(complete(program(), {}, NAME, "_TVIX_STORE_COMPLETE").source())
+    click.echo(complete(program(), {}, NAME, COMPLETION).source())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from tvix_store.cli.invocation import Invocation
 from tvix_store.cli.lazy_group import Entry, LazyGroup
 
 NAME = "tvix-store"
+COMPLETION = "_TVIX_STORE_COMPLETE"
+"""The variable by which a shell asks for completions."""
 COMMANDS = {
     "daemon": Entry("tvix_store.cli.daemon:daemon", "Serve a store over gRPC."),
     "import": Entry("tvix_store.cli.import_paths:import_paths", "Put directories, files and symlinks into the store."),
@@ -52,21 +55,25 @@ def program() -> click.Group:
 
 def run_program(arguments: Sequence[str]) -> int:
     """Run the program, and return its exit code; an error is a line on stderr."""
+    if COMPLETION in os.environ:
+        program().main(list(arguments), NAME, COMPLETION)  # exits
+    _prepare_standard_output()
     invocation = Invocation()
     try:
-        sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of files are printed as they are
-        code = program().main(list(arguments), prog_name=NAME, standalone_mode=False, obj=invocation)
+        # Not by `main` of click, which takes care of errors in its own way.
+        with program().make_context(NAME, list(arguments), obj=invocation) as context:
+            context.command.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
     except click.ClickException as error:
-        context = error.ctx if isinstance(error, click.UsageError) else None
-        hint = f" (see {context.command_path} --help)" if context else ""
-        print(f"{NAME}: error: {error.format_message()}{hint}", file=sys.stderr)
+        context_of_error = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f" (see {context_of_error.command_path} --help)" if context_of_error else ""
+        print(f"{NAME}: error: {error.format_message().rstrip('.')}{hint}", file=sys.stderr)
         return error.exit_code
-    except click.exceptions.Abort:
-        return exit_codes.after_signal(2)
     except BrokenPipeError as error:
         # What is still buffered goes nowhere, or the interpreter would complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -79,7 +86,14 @@ def run_program(arguments: Sequence[str]) -> int:
         code = exit_codes.exit_code(error)
         print(f"{NAME}: error: {_message(error, code)}", file=sys.stderr)
         return code
-    return code if isinstance(code, int) else 0
+    return 0
+
+
+def _prepare_standard_output() -> None:
+    if sys.stdout is None:  # the caller has closed it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open as long as we run
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files are printed as they are
 
 
 def _message(error: Exception, code: int) -> str:

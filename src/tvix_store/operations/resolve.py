@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tvix_store.errors import NotFoundError
 from tvix_store.model.digest import Digest
+from tvix_store.model.names import show
 from tvix_store.model.nodes import FileNode, Node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import parse_output_hash
@@ -53,7 +54,10 @@ async def resolve(store: Store, text: str, *, follow: bool = False) -> Resolved:
     path = os.fsencode(inner).strip(b"/")
     if not path:
         return Resolved(root, name.encode(), path_info, path)
-    node = await lookup(store.directories, root, path, follow=follow)
+    try:
+        node = await lookup(store.directories, root, path, follow=follow)
+    except NotFoundError as error:
+        raise (NotFoundError("path", show(os.fsencode(text))) if error.kind == "path" else error) from None
     return Resolved(node, path.rpartition(b"/")[2], path_info, path)
 
 
