@@ -130,6 +130,7 @@ class Committer:
             self._closed = True
             self._requests.put(None)
             self._thread.join()
+            self._writer.close()
 
     def _submit(self, request: _Request) -> Future[PathInfo | None]:
         if self._closed:

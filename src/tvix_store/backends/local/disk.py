@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tvix_store.errors import DeniedError, ExhaustedError, UnavailableError
+from tvix_store.errors import DeniedError, ExhaustedError, InvalidError, UnavailableError
 
 
 @contextmanager
@@ -18,6 +18,7 @@ def disk_errors(where: Path) -> Iterator[None]:
     Raises:
         ExhaustedError: the disk, or a quota, is full.
         DeniedError: permissions, or a read-only file system.
+        InvalidError: the path is not one of a directory.
         UnavailableError: anything else.
     """
     try:
@@ -32,12 +33,14 @@ def translated(error: OSError, where: Path) -> Exception:
         return ExhaustedError(f"cannot write to {where}: {reason}; free some space and try again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return DeniedError(f"cannot use {error.filename or where}: {reason}")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
+        return InvalidError(f"{error.filename or where} cannot be a store's directory: {reason}")
     return UnavailableError(f"cannot use {error.filename or where}: {reason}")
 
 
-def sync_directory(path: Path) -> None:
-    """Bring the names in a directory to the disk itself."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync_file(path: Path) -> None:
+    """Bring a file, or the names in a directory, to the disk itself."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
@@ -54,4 +57,4 @@ def write_file(path: Path, data: bytes) -> None:
     finally:
         os.close(fd)
     os.rename(unfinished, path)
-    sync_directory(path.parent)
+    sync_file(path.parent)

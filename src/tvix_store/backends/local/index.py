@@ -20,6 +20,7 @@ from pathlib import Path
 
 import lmdb
 
+from tvix_store.backends.local.disk import sync_file
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind
 from tvix_store.errors import CorruptError, ExhaustedError, UnavailableError
@@ -27,6 +28,7 @@ from tvix_store.model.path_info import NarFacts
 
 MAP_SIZE = 1 << 38
 """Address space for the index in bytes (256 GiB: some two billion chunks). Not disk, not memory: the file grows as it is used."""
+FILE = "data.mdb"
 _TABLES = (b"chunks", b"directories", b"chunk_lists", b"path_infos", b"nar", b"packs", b"counters")
 _U64 = struct.Struct("<Q")
 _U64_PAIR = struct.Struct("<QQ")
@@ -78,6 +80,19 @@ class Index:
 
     def close(self) -> None:
         self._env.close()
+
+    def pages(self) -> tuple[int, int]:
+        """How many pages the file has, and how many of them are in use."""
+        with self.reading() as txn:
+            tables = (self._env.stat(), *(txn.stat(self._env.open_db(name, txn=txn)) for name in _TABLES))
+        used = sum(table[kind] for table in tables for kind in ("branch_pages", "leaf_pages", "overflow_pages"))
+        return self._env.info()["last_pgno"] + 1, used
+
+    def copy_to(self, directory: Path) -> None:
+        """Write a copy without free pages into an empty directory, and bring it to the disk itself."""
+        with self._errors():
+            self._env.copy(str(directory), compact=True)
+        sync_file(directory / FILE)
 
     def chunk(self, digest: bytes) -> Place | None:
         return self._place(self.chunks, digest)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 
-from tvix_store.backends.local.disk import disk_errors, sync_directory, translated
+from tvix_store.backends.local.disk import disk_errors, sync_file, translated
 from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Buffer, NewRecord
 from tvix_store.errors import CorruptError
 
@@ -183,7 +183,7 @@ class PackWriter:
                 raise
             finally:
                 os.unlink(unfinished)
-            sync_directory(self._directory)
+            sync_file(self._directory)
             self._use(fd, key, number, PREFIX_SIZE)
             return
 

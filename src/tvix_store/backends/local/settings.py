@@ -7,16 +7,15 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tvix_store.backends.local.disk import disk_errors, sync_directory
-from tvix_store.chunking import ChunkSizes
+from tvix_store.backends.local.disk import disk_errors, sync_file
 from tvix_store.errors import CorruptError, InvalidError
 from tvix_store.model.directory import SizeRule
 
 FORMAT = 1
 """The format version that this module reads and writes."""
 FILE = "settings.json"
-MAX_CHUNK = 1 << 20
-"""Largest chunk in bytes: a chunk is read, checked and given out as a whole."""
+MIN_AVERAGE, MAX_AVERAGE = 4096, 256 * 1024
+"""Bytes. A chunk, at most four times the average, is read, checked and given out as a whole."""
 MIN_LEVEL, MAX_LEVEL = 1, 19
 
 
@@ -29,8 +28,8 @@ class Settings:
     size_rule: str = SizeRule.DOCUMENTED.name.lower()
 
     def __post_init__(self) -> None:
-        if ChunkSizes.of_average(self.chunk_average).maximum > MAX_CHUNK:
-            raise InvalidError(f"chunk_average {self.chunk_average} is above {MAX_CHUNK // 4}")
+        if not MIN_AVERAGE <= self.chunk_average <= MAX_AVERAGE:
+            raise InvalidError(f"chunk_average {self.chunk_average} is not within {MIN_AVERAGE} to {MAX_AVERAGE} (bytes)")
         if not MIN_LEVEL <= self.compression_level <= MAX_LEVEL:
             raise InvalidError(f"compression_level {self.compression_level} is not within {MIN_LEVEL} to {MAX_LEVEL}")
         if self.size_rule.upper() not in SizeRule.__members__:
@@ -48,7 +47,7 @@ def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / FILE
         if not path.exists():
-            if any(entry.name != "lock" and not entry.name.startswith(FILE) for entry in os.scandir(directory)):
+            if any(name != "lock" and not name.startswith(FILE) for name in os.listdir(directory)):
                 raise InvalidError(f"{directory} is neither empty nor a store: it has no {FILE}")
             _create(path, Settings(**wanted))  # type: ignore[arg-type]  # checked by __post_init__
         text = path.read_bytes()
@@ -65,7 +64,7 @@ def _parse(path: Path, text: bytes) -> Settings:
     try:
         values = json.loads(text)
         version = values.pop("format")
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise CorruptError(f"{path} is not the settings of a store") from None
     if version != FORMAT:
         raise InvalidError(f"{path.parent} has store format {version!r}; this version of tvix-store reads format {FORMAT}")
@@ -88,4 +87,4 @@ def _create(path: Path, settings: Settings) -> None:
     finally:
         os.close(fd)
         os.unlink(unfinished)
-    sync_directory(path.parent)
+    sync_file(path.parent)

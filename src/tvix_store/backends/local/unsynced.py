@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tvix_store.backends.local.disk import disk_errors, sync_directory, write_file
+from tvix_store.backends.local.disk import disk_errors, sync_file, write_file
 
 FILE = "index-unsynced"
 
@@ -26,15 +26,18 @@ class UnsyncedMark:
         self._store = store
         self._path = store / FILE
 
+    def is_set(self) -> bool:
+        return self._path.exists()
+
     def set(self) -> None:
-        if not self._path.exists():
+        if not self.is_set():
             with disk_errors(self._store):
                 write_file(self._path, this_boot().encode())
 
     def clear(self) -> None:
         with disk_errors(self._store):
             self._path.unlink(missing_ok=True)
-            sync_directory(self._store)
+            sync_file(self._store)
 
     def index_may_be_torn(self) -> bool:
         try:

@@ -1,0 +1,227 @@
+"""Damaged, lost and foreign files: what a local store does about them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tvix_store.backends.local import open_store
+from tvix_store.backends.local.packs import PREFIX_SIZE
+from tvix_store.backends.local.records import HEADER_SIZE, MAGIC
+from tvix_store.backends.local.unsynced import FILE as MARK
+from tvix_store.errors import CorruptError, InvalidError, NotFoundError
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory, SizeRule
+from tvix_store.model.nodes import DirectoryNode, FileNode, Node
+from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.signature import Signature
+from tvix_store.model.store_path import StorePath
+from tvix_store.services.store import Store
+from tvix_store.testing.content import collect, noise, stream
+
+TEXT = b"a text that compresses well, " * 2000
+LARGE = noise(3_000_000, "large")
+PATH = StorePath(b"o" * 20, "path")
+
+
+async def fill(store: Store) -> Node:
+    text, small = await store.blobs.put_many([TEXT, b"small"])
+    large = await store.blobs.put(stream([LARGE]))
+    inner = Directory({b"small": FileNode(small, 5)})
+    outer = Directory({b"inner": inner.node(), b"large": FileNode(large, len(LARGE)), b"text": FileNode(text, len(TEXT))})
+
+    async def graph() -> AsyncIterator[Directory]:
+        yield inner
+        yield outer
+
+    node = DirectoryNode(await store.directories.put(graph()), outer.size())
+    nar = NarFacts(1234, b"n" * 32)
+    await store.path_infos.put(PathInfo(PATH, node, nar, signatures=(Signature("first", b"1" * 64),)))
+    await store.path_infos.put(PathInfo(PATH, node, nar, signatures=(Signature("second", b"2" * 64),)))
+    return node
+
+
+async def check_filled(store: Store) -> None:
+    info = await store.path_infos.get(PATH.output_hash)
+    assert info is not None
+    assert [signature.name for signature in info.signatures] == ["first", "second"]
+    outer, inner = [directory async for directory in store.directories.get_recursive(info.node.digest)]  # type: ignore[union-attr]
+    assert await collect(store.blobs.read(outer.entries[b"large"].digest)) == LARGE  # type: ignore[union-attr]
+    assert await collect(store.blobs.read(outer.entries[b"large"].digest, 1_000_000, 1_000_100)) == LARGE[1_000_000:1_000_100]  # type: ignore[union-attr]
+    assert await collect(store.blobs.read(outer.entries[b"text"].digest)) == TEXT  # type: ignore[union-attr]
+    assert await collect(store.blobs.read(inner.entries[b"small"].digest)) == b"small"  # type: ignore[union-attr]
+    assert store.statistics is not None
+    stats = await store.statistics.stats()
+    assert (stats.path_infos, stats.directories, stats.chunked_blobs) == (1, 2, 1)
+    assert stats.unique_bytes == len(TEXT) + len(LARGE) + 5
+
+
+@pytest.fixture
+async def filled(tmp_path: Path) -> Path:
+    directory = tmp_path / "store"
+    async with await open_store(directory) as store:
+        await fill(store)
+        await check_filled(store)
+    return directory
+
+
+async def test_a_lost_index_is_made_anew_from_the_packs(filled: Path) -> None:
+    shutil.rmtree(filled / "index")
+    async with await open_store(filled) as store:
+        await check_filled(store)
+        await fill(store)  # and it goes on
+        await check_filled(store)
+
+
+async def test_an_index_that_a_power_cut_may_have_torn_is_made_anew(filled: Path) -> None:
+    (filled / MARK).write_text("the id of another boot")
+    (filled / "index" / "data.mdb").write_bytes(noise(100_000, "torn"))
+    async with await open_store(filled) as store:
+        await check_filled(store)
+    assert not (filled / MARK).exists()
+
+
+async def test_a_store_at_rest_has_nothing_unsynced(tmp_path: Path) -> None:
+    async with await open_store(tmp_path) as store:
+        await fill(store)
+        assert (tmp_path / MARK).exists()
+        for _ in range(50):
+            await asyncio.sleep(0.1)
+            if not (tmp_path / MARK).exists():
+                break
+        else:
+            pytest.fail("the mark stays")
+
+
+async def test_a_record_without_its_payload_at_the_end_of_a_pack_is_passed_over(filled: Path) -> None:
+    [pack] = (filled / "packs").iterdir()
+    lost = noise(50_000, "lost")
+    async with await open_store(filled) as store:
+        await store.blobs.put_many([lost])
+    content = pack.read_bytes()
+    pack.write_bytes(content[:-40_000] + bytes(40_000))  # as a file system may leave it
+    shutil.rmtree(filled / "index")
+    async with await open_store(filled) as store:
+        await check_filled(store)
+        assert await store.blobs.missing([Digest.of(lost)]) == {Digest.of(lost)}
+        await store.blobs.put_many([lost])
+        assert await store.blobs.get_many([Digest.of(lost)]) == [lost]
+
+
+async def test_behind_a_damaged_record_the_others_are_found(filled: Path) -> None:
+    [pack] = (filled / "packs").iterdir()
+    content = bytearray(pack.read_bytes())
+    assert content[PREFIX_SIZE : PREFIX_SIZE + 4] == MAGIC
+    content[PREFIX_SIZE + 10] ^= 1  # in the header of the first record
+    pack.write_bytes(content)
+    shutil.rmtree(filled / "index")
+    async with await open_store(filled) as store:
+        info = await store.path_infos.get(PATH.output_hash)
+        assert info is not None
+        assert (await store.statistics.stats()).directories == 2  # type: ignore[union-attr]
+        await fill(store)  # what was lost can be put again
+        await check_filled(store)
+
+
+async def test_a_record_planted_in_a_file_is_not_taken_for_one(filled: Path) -> None:
+    [pack] = (filled / "packs").iterdir()
+    stolen = pack.read_bytes()[PREFIX_SIZE:]  # records that another pack wrote
+    other = filled.with_name("other")
+    async with await open_store(other) as store:
+        await store.blobs.put_many([stolen[-20_000:]])
+        await store.blobs.put_many([b"after"])
+    [pack] = (other / "packs").iterdir()
+    content = bytearray(pack.read_bytes())
+    content[PREFIX_SIZE + 10] ^= 1  # so that the search for the next record goes through the file
+    pack.write_bytes(content)
+    shutil.rmtree(other / "index")
+    async with await open_store(other) as store:
+        assert [info async for info in store.path_infos.list()] == []
+        assert await store.blobs.get_many([Digest.of(b"after")]) == [b"after"]
+
+
+async def test_a_flipped_bit_is_an_error_and_nothing_of_it_is_given_out(filled: Path) -> None:
+    [pack] = (filled / "packs").iterdir()
+    content = bytearray(pack.read_bytes())
+    at = content.index(LARGE[1_500_000:1_500_064])
+    content[at] ^= 0x10
+    pack.write_bytes(content)
+    async with await open_store(filled) as store:
+        received = bytearray()
+        with pytest.raises(CorruptError, match="damaged"):
+            async for piece in store.blobs.read(Digest.of(LARGE)):
+                received += piece
+        assert LARGE.startswith(bytes(received))
+        assert len(received) < 1_500_000
+        assert await collect(store.blobs.read(Digest.of(LARGE), 0, 1000)) == LARGE[:1000]
+
+
+async def test_a_flipped_bit_in_a_directory_is_an_error(filled: Path) -> None:
+    [pack] = (filled / "packs").iterdir()
+    content = bytearray(pack.read_bytes())
+    inner = Directory({b"small": FileNode(Digest.of(b"small"), 5)})
+    content[content.index(inner.encoded) + 9] ^= 1
+    pack.write_bytes(content)
+    async with await open_store(filled) as store:
+        with pytest.raises(CorruptError):
+            await store.directories.get(inner.digest)
+
+
+async def test_a_missing_pack_is_an_error_that_names_it(filled: Path) -> None:
+    [pack] = (filled / "packs").iterdir()
+    pack.unlink()
+    async with await open_store(filled) as store:
+        with pytest.raises(CorruptError, match=pack.name):
+            await collect(store.blobs.read(Digest.of(LARGE)))
+
+
+async def test_a_read_of_what_was_never_put_is_not_found(filled: Path) -> None:
+    async with await open_store(filled) as store:
+        with pytest.raises(NotFoundError):
+            await collect(store.blobs.read(Digest.of(b"never")))
+
+
+async def test_an_unknown_format_is_refused_by_number(filled: Path) -> None:
+    settings = filled / "settings.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "format": 99}))
+    with pytest.raises(InvalidError, match="format 99.*reads format 1"):
+        await open_store(filled)
+
+
+async def test_settings_that_are_no_settings_are_damage(filled: Path) -> None:
+    (filled / "settings.json").write_text("[]")
+    with pytest.raises(CorruptError, match="settings"):
+        await open_store(filled)
+
+
+async def test_a_directory_with_other_things_in_it_is_not_made_a_store(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InvalidError, match="neither empty nor a store"):
+        await open_store(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
+
+
+async def test_a_file_is_not_a_store(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InvalidError, match="cannot be a store's directory"):
+        await open_store(tmp_path / "file")
+
+
+async def test_settings_are_kept_and_others_refused(tmp_path: Path) -> None:
+    async with await open_store(tmp_path, chunk_average=65536, size_rule=SizeRule.SNIX) as store:
+        assert store.size_rule is SizeRule.SNIX
+    async with await open_store(tmp_path) as store:
+        assert store.size_rule is SizeRule.SNIX
+    with pytest.raises(InvalidError, match="chunk_average=65536, not 131072"):
+        await open_store(tmp_path, chunk_average=131072)
+    with pytest.raises(InvalidError, match="chunk_average"):
+        await open_store(tmp_path / "new", chunk_average=3)
+
+
+def test_a_header_has_the_size_that_the_format_says() -> None:
+    assert HEADER_SIZE == 56

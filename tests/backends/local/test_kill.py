@@ -1,0 +1,97 @@
+"""Writers are killed at any moment, hundreds of times: nothing acknowledged is lost, nothing half-written is visible."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tvix_store.backends.local import open_store
+from tvix_store.backends.local.engine import rebuild_index
+from tvix_store.model.digest import Digest
+from tvix_store.model.store_path import StorePath
+from tvix_store.services.store import Store
+from tvix_store.testing.content import collect
+
+WRITER = Path(__file__).with_name("writer_process.py")
+KILLS = int(os.environ.get("TVIX_STORE_TEST_KILLS", "200"))
+AT_ONCE = 4
+
+
+def _start(store: Path, seed: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, str(WRITER), str(store), seed], stdout=subprocess.PIPE, text=True)
+
+
+def _kill(writer: subprocess.Popen[str]) -> list[str]:
+    """What a writer told before it died; a last line may be cut short."""
+    writer.send_signal(signal.SIGKILL)
+    out, _ = writer.communicate()
+    return out.split("\n")[:-1]
+
+
+async def _check(store: Store, lines: list[str]) -> None:
+    for line in lines:
+        kind, name, *rest = line.split()
+        if kind == "blob":
+            digest = Digest.parse(name)
+            assert Digest.of(await collect(store.blobs.read(digest))) == digest
+        elif kind == "directory":
+            directory = await store.directories.get(Digest.parse(name))
+            assert directory is not None
+            assert directory.digest.hex == name
+        else:
+            info = await store.path_infos.get(StorePath.parse(name).output_hash)
+            assert info is not None
+            [root] = [each async for each in store.directories.get_recursive(info.node.digest)]  # type: ignore[union-attr]
+            assert root.entries[b"file"].digest.hex == rest[0]  # type: ignore[union-attr]
+
+
+async def _check_everything_visible(store: Store) -> int:
+    """Every path info that is there leads to content that is there."""
+    count = 0
+    async for info in store.path_infos.list():
+        async for directory in store.directories.get_recursive(info.node.digest):  # type: ignore[union-attr]
+            for node in directory.entries.values():
+                assert len(await collect(store.blobs.read(node.digest))) == node.size  # type: ignore[union-attr]
+        count += 1
+    return count
+
+
+@pytest.mark.timeout(600)
+def test_killed_writers_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    store_directory = tmp_path / "store"
+    generator = random.Random(7)
+    told: list[str] = []
+    for first in range(0, KILLS, AT_ONCE):
+        writers = [_start(store_directory, f"writer {first + n}") for n in range(AT_ONCE)]
+        assert writers[0].stdout is not None
+        told.append(writers[0].stdout.readline().rstrip("\n"))  # all have begun, more or less
+        for writer in generator.sample(writers, AT_ONCE):
+            try:
+                writer.wait(generator.random() * 0.05)
+            except subprocess.TimeoutExpired:
+                told += _kill(writer)
+            else:
+                pytest.fail(f"a writer ended by itself with {writer.returncode}")
+    assert sum(line.startswith("path") for line in told) > KILLS / 4
+
+    async def check() -> int:
+        async with await open_store(store_directory) as store:
+            await _check(store, [line for line in told if line])
+            return await _check_everything_visible(store)
+
+    visible = asyncio.run(check())
+    rebuild_index(store_directory)
+
+    async def check_again() -> int:
+        async with await open_store(store_directory) as store:
+            await _check(store, [line for line in told if line])
+            return await _check_everything_visible(store)
+
+    assert asyncio.run(check_again()) >= visible

@@ -1,0 +1,52 @@
+"""A process that writes to a local store until it is killed, and tells on its standard output what was acknowledged.
+
+Run as: python writer_process.py STORE SEED. Each line is `blob <hex digest>`, `directory <hex digest>` or `path <store path> <hex of blob>`.
+Contents follow from the seed, so whoever reads the lines can tell whether what the store holds is right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from tvix_store.backends.local import open_store
+from tvix_store.model.directory import Directory
+from tvix_store.model.nodes import FileNode
+from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import StorePath
+
+
+async def write_for_ever(store_directory: Path, seed: str) -> None:
+    generator = random.Random(seed)
+    async with await open_store(store_directory) as store:
+        for number in range(1_000_000):
+            data = generator.randbytes(generator.choice((10, 3000, 40_000, 700_000))) + b"text " * generator.randrange(2000)
+
+            async def pieces(data: bytes = data) -> AsyncIterator[bytes]:
+                for at in range(0, len(data), 100_000):
+                    yield data[at : at + 100_000]
+
+            blob = await store.blobs.put(pieces())
+            print("blob", blob.hex, flush=True)
+            many = await store.blobs.put_many([data[:100], data[:200] + b"!"])
+            for digest in many:
+                print("blob", digest.hex, flush=True)
+            directory = Directory({b"file": FileNode(blob, len(data)), b"small": FileNode(many[0], len(data[:100]))})
+
+            async def graph(directory: Directory = directory) -> AsyncIterator[Directory]:
+                yield directory
+
+            root = await store.directories.put(graph())
+            print("directory", root.hex, flush=True)
+            node = directory.node()
+            output_hash = hashlib.sha256(f"{seed} {number}".encode()).digest()[:20]
+            info = await store.path_infos.put(PathInfo(StorePath(output_hash, "written"), node, await store.nar.calculate(node)))
+            print("path", info.store_path, blob.hex, flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(write_for_ever(Path(sys.argv[1]), sys.argv[2]))
