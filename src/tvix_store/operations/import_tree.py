@@ -11,10 +11,11 @@ import asyncio
 import hashlib
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tvix_store.model.content_address import ContentAddress, Method
 from tvix_store.model.digest import EMPTY, Digest
@@ -23,12 +24,13 @@ from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath, check_store_path_name, fixed_output_path, flat_output_path
-from tvix_store.operations.read_tree import Piece, SmallFiles, TreeReader
+from tvix_store.operations.read_tree import LargeFile, SmallFiles, TreeReader
 from tvix_store.services.store import Store
 
 _BATCHES_IN_FLIGHT = 4
 """Batches (4 MiB) or large files that are being stored at a time; as many may wait to be hashed, and as many are read ahead."""
 
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Called with how many more files, and bytes of them, were read."""
 
@@ -63,24 +65,31 @@ async def import_tree(
         DeniedError: something in the tree may not be read.
         ExhaustedError, UnavailableError: the store cannot take it.
     """
-    name = check_store_path_name(name or os.path.basename(os.path.abspath(path)))
+    name = check_store_path_name(name or _file_name(path))
     reader = TreeReader(path, flat=flat)
     contents = _Contents(store, reader, progress)
     try:
         await contents.store_all()
     finally:
         await contents.stop()
-    nar = contents.nar
     node = await _directories(store, reader, contents.digests, size_rule or store.size_rule)
+    nar = contents.nar
+    if nar is None:
+        nar = await store.nar.calculate(node)
+    else:
+        await store.nar.record(node, nar)
     if flat:
         ca = ContentAddress(Method.FLAT, NixHash("sha256", contents.file_sha256))
         store_path = flat_output_path(name, ca.hash, store.store_dir)
     else:
         ca = ContentAddress(Method.NAR, NixHash("sha256", nar.sha256))
         store_path = fixed_output_path(name, nar.sha256, store_dir=store.store_dir)
-    await store.nar.record(node, nar)
     stored = await store.path_infos.put(PathInfo(store_path, node, nar, ca=ca)) if path_info else None
     return Imported(node, nar, store_path, stored)
+
+
+def _file_name(path: Path) -> str:
+    return os.path.basename(os.path.abspath(path))
 
 
 async def _directories(store: Store, reader: TreeReader, digests: list[Digest], rule: SizeRule) -> Node:
@@ -100,20 +109,22 @@ class _Contents:
         self.digests: list[Digest] = []
         self._store = store
         self._reader = reader
-        self._progress = progress
+        self._progress = progress or (lambda files, size: None)
         self._nar_hash = hashlib.sha256()
         self._nar_size = 0
+        self._nar: list[bytes] | None = []
+        """Bytes of the NAR that are not given to the hash yet; None when the hash is not wanted."""
+        self._decided = False
         self._file_hash = hashlib.sha256()
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="tvix-store-reading")
         self._hashing = ThreadPoolExecutor(1, thread_name_prefix="tvix-store-hashing")
         self._unhashed: deque[asyncio.Future[None]] = deque()
         self._storing: deque[asyncio.Task[None]] = deque()
-        self._pieces: asyncio.Queue[bytes | None] | None = None
-        """Of the large file that is being read."""
 
     @property
-    def nar(self) -> NarFacts:
-        return NarFacts(self._nar_size, self._nar_hash.digest())
+    def nar(self) -> NarFacts | None:
+        """What is true of the tree's NAR, unless the store probably knows it."""
+        return None if self._nar is None else NarFacts(self._nar_size, self._nar_hash.digest())
 
     @property
     def file_sha256(self) -> bytes:
@@ -121,19 +132,13 @@ class _Contents:
         return self._file_hash.digest()
 
     async def store_all(self) -> None:
-        loop = asyncio.get_running_loop()
-        batches = self._reader.batches()
-        ahead = loop.run_in_executor(self._reading, next, batches, None)
-        while (batch := await ahead) is not None:
-            ahead = loop.run_in_executor(self._reading, next, batches, None)
-            self._unhashed.append(loop.run_in_executor(self._hashing, self._hash, batch))
-            if len(self._unhashed) > _BATCHES_IN_FLIGHT:
-                await self._unhashed.popleft()
-            if isinstance(batch, Piece):
-                await self._store_piece(batch)
-            elif batch.blobs:
-                await self._start(self._store_small(batch))
-                self._report(len(batch.blobs), sum(map(len, batch.blobs)))
+        async for event in self._in_reading_thread(self._reader.events()):
+            match event:
+                case SmallFiles():
+                    await self._small_files(event)
+                case LargeFile():
+                    await self._large_file(event)
+        await self._hash([])
         for unfinished in (*self._unhashed, *self._storing):
             await unfinished
 
@@ -145,33 +150,67 @@ class _Contents:
         self._reading.shutdown(cancel_futures=True)
         self._hashing.shutdown(cancel_futures=True)
 
-    async def _start(self, work: Coroutine[None, None, None]) -> None:
+    async def _small_files(self, files: SmallFiles) -> None:
+        if files.blobs and not self._decided:
+            await self._decide([Digest.of(blob) for blob in files.blobs])
+        await self._hash(files.nar)
+        if self._reader.flat:
+            self._file_hash.update(b"".join(files.blobs))
+        if files.blobs:
+            await self._start(self._put_small(files))
+            self._progress(len(files.blobs), sum(map(len, files.blobs)))
+
+    async def _large_file(self, file: LargeFile) -> None:
+        digest = await self._read(file.digest)
+        is_known = digest not in await self._store.blobs.missing([digest])
+        await self._decide([] if is_known else [digest])
+        self._set(file.number, [digest])
+        if is_known and self._nar is None:
+            self._progress(1, file.size)
+            return
+        pieces: asyncio.Queue[bytes | None] = asyncio.Queue(_BATCHES_IN_FLIGHT)
+        put = None if is_known else await self._start(self._put_large(file, digest, pieces))
+        async for data in self._in_reading_thread(file.pieces()):
+            await self._hash([data])
+            if self._reader.flat:
+                self._file_hash.update(data)
+            if put is not None:
+                await _put_unless_done(pieces, data, put)
+            self._progress(0, len(data))
+        if put is not None:
+            await _put_unless_done(pieces, None, put)
+        self._progress(1, 0)
+
+    async def _decide(self, digests: list[Digest]) -> None:
+        """Whether to hash the NAR, once, by whether the first contents are missing.
+
+        A tree that begins with known contents was most likely imported before, and the store knows its NAR; it
+        computes what it does not know. That saves the better half of the work of importing a tree again.
+        """
+        if not self._decided:
+            self._decided = True
+            if not self._reader.flat and not await self._store.blobs.missing(digests):
+                self._nar = None
+
+    async def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Go on with `work` beside the reading, when few others are at it."""
         while len(self._storing) >= _BATCHES_IN_FLIGHT:
             await self._storing[0]
             self._storing.popleft()
-        self._storing.append(asyncio.ensure_future(work))
+        task = asyncio.ensure_future(work)
+        self._storing.append(task)
+        return task
 
-    async def _store_small(self, batch: SmallFiles) -> None:
-        self._set(batch.first, await self._store.blobs.put_many(batch.blobs))
+    async def _put_small(self, files: SmallFiles) -> None:
+        self._set(files.first, await self._store.blobs.put_many(files.blobs))
 
-    async def _store_piece(self, piece: Piece) -> None:
-        if self._pieces is None:
-            self._pieces = asyncio.Queue(_BATCHES_IN_FLIGHT)
-            await self._start(self._store_large(piece.file, self._pieces))
-        store = self._storing[-1]
-        await _put_unless_done(self._pieces, piece.data, store)
-        self._report(int(piece.last), len(piece.data))
-        if piece.last:
-            await _put_unless_done(self._pieces, None, store)
-            self._pieces = None
-
-    async def _store_large(self, file: int, pieces: asyncio.Queue[bytes | None]) -> None:
+    async def _put_large(self, file: LargeFile, digest: Digest, pieces: asyncio.Queue[bytes | None]) -> None:
         async def data() -> AsyncIterator[bytes]:
             while (piece := await pieces.get()) is not None:
                 yield piece
 
-        self._set(file, [await self._store.blobs.put(data())])
+        if await self._store.blobs.put(data()) != digest:
+            raise file.changed()
 
     def _set(self, first: int, digests: list[Digest]) -> None:
         missing = first + len(digests) - len(self.digests)
@@ -179,17 +218,25 @@ class _Contents:
             self.digests += [EMPTY] * missing
         self.digests[first : first + len(digests)] = digests
 
-    def _hash(self, batch: SmallFiles | Piece) -> None:
-        nar = b"".join(batch.nar)
-        self._nar_size += len(nar)
-        self._nar_hash.update(nar)
-        if self._reader.flat:
-            for data in (batch.data,) if isinstance(batch, Piece) else batch.blobs:
-                self._file_hash.update(data)
+    async def _hash(self, nar: list[bytes]) -> None:
+        """Let a thread hash the next bytes of the NAR, when it is known that they must be."""
+        if self._nar is None:
+            return
+        self._nar += nar
+        if self._decided and self._nar:
+            joined, self._nar = b"".join(self._nar), []
+            self._nar_size += len(joined)
+            loop = asyncio.get_running_loop()
+            self._unhashed.append(loop.run_in_executor(self._hashing, self._nar_hash.update, joined))
+            if len(self._unhashed) > _BATCHES_IN_FLIGHT:
+                await self._unhashed.popleft()
 
-    def _report(self, files: int, size: int) -> None:
-        if self._progress is not None:
-            self._progress(files, size)
+    async def _read(self, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reading, call, *arguments)
+
+    async def _in_reading_thread(self, items: Iterator[T]) -> AsyncIterator[T]:
+        while (item := await self._read(next, items, None)) is not None:
+            yield item
 
 
 async def _put_unless_done(queue: asyncio.Queue[bytes | None], item: bytes | None, reader: asyncio.Task[None]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blake3 import blake3
+
 from tvix_store.errors import DeniedError, InvalidError, StoreError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory, SizeRule
@@ -21,6 +23,8 @@ from tvix_store.services.blobs import SMALL_BLOB
 BATCH_BYTES = 4 << 20
 BATCH_FILES = 1024
 PIECE = 1 << 20
+_HASHED_AT_ONCE = 8 << 20
+"""Bytes that several threads hash together: fewer are not worth starting them."""
 _KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFIFO: "a FIFO",
@@ -39,13 +43,42 @@ class SmallFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Bytes of the large file number `file`, in order; `last` tells its end. `nar` are the bytes of the NAR up to here."""
+class LargeFile:
+    """File number `number`, open while this is the reader's last event. The NAR goes on with its contents."""
 
-    nar: list[bytes]
-    file: int
-    data: bytes
-    last: bool
+    number: int
+    size: int
+    _fd: int
+    _path: bytes
+
+    def digest(self) -> Digest:
+        """The digest of its contents."""
+        hasher = blake3(max_threads=blake3.AUTO)
+        for data in self.pieces(_HASHED_AT_ONCE):
+            hasher.update(data)
+        return Digest(hasher.digest())
+
+    def pieces(self, most: int = PIECE) -> Iterator[bytes]:
+        """Its contents, in pieces of up to `most` bytes.
+
+        Raises:
+            InvalidError: its size is not what it was.
+        """
+        # Read, not mapped: a mapped file that is cut short meanwhile kills the process.
+        at = 0
+        while at < self.size:
+            data = os.pread(self._fd, min(most, self.size - at), at)
+            at += len(data)
+            if not data or (at == self.size and os.pread(self._fd, 1, at)):
+                raise changed(self._path)
+            yield data
+
+    def changed(self) -> InvalidError:
+        """What to raise where its contents are not what they were."""
+        return changed(self._path)
+
+
+Event = SmallFiles | LargeFile
 
 
 @dataclass(slots=True)
@@ -63,7 +96,7 @@ class _Directory:
 
 
 class TreeReader:
-    """One reading of the tree at `path`. First iterate over `batches`, then ask for `directories` and `root`.
+    """One reading of the tree at `path`. First iterate over `events`, then ask for `directories` and `root`.
 
     Raises:
         InvalidError: the path does not exist, holds something else than directories, regular files and symlinks, or changes
@@ -82,7 +115,7 @@ class TreeReader:
         self._root: _File | _Directory | SymlinkNode | None = None
         self._finished: list[_Directory] = []
 
-    def batches(self) -> Iterator[SmallFiles | Piece]:
+    def events(self) -> Iterator[Event]:
         """The contents of all files, with the bytes of the NAR around them."""
         try:
             kind = stat.S_IFMT(os.lstat(self._path).st_mode)
@@ -127,7 +160,7 @@ class TreeReader:
             case symlink:
                 return symlink
 
-    def _walk(self, root: _Directory) -> Iterator[SmallFiles | Piece]:
+    def _walk(self, root: _Directory) -> Iterator[Event]:
         # A stack of our own: trees may be deeper than Python's.
         self._nar.append(tokens.DIRECTORY_START)
         stack = [(root, _sorted_entries(root.path))]
@@ -160,12 +193,12 @@ class TreeReader:
         self._nar.append(tokens.symlink(node.target))
         return node
 
-    def _file(self, path: bytes) -> Generator[SmallFiles | Piece, None, _File]:
+    def _file(self, path: bytes) -> Generator[Event, None, _File]:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):  # it was one when its directory was read
-                raise _changed(path)
+                raise changed(path)
             # A flat hash knows no permissions, so Nix stores such a file as not executable.
             file = _File(self._files, status.st_size, bool(status.st_mode & stat.S_IXUSR) and not self.flat)
             self._nar.append(tokens.file_start(file.size, file.executable))
@@ -173,7 +206,7 @@ class TreeReader:
                 # One byte more than there should be, to see a file that grows.
                 data = os.read(fd, file.size + 1)
                 if len(data) != file.size:
-                    raise _changed(path)
+                    raise changed(path)
                 self._files += 1
                 self._blobs.append(data)
                 self._held += file.size
@@ -182,22 +215,12 @@ class TreeReader:
                     yield from self._flush()
             else:
                 yield from self._flush()
-                yield from self._pieces(fd, path, file)
+                yield LargeFile(file.number, file.size, fd, path)
+                self._files = self._first = file.number + 1
+                self._nar.append(tokens.file_end(file.size))
         finally:
             os.close(fd)
         return file
-
-    def _pieces(self, fd: int, path: bytes, file: _File) -> Iterator[Piece]:
-        left = file.size
-        while left:
-            data = os.read(fd, min(PIECE, left))
-            left -= len(data)
-            if not data or (not left and os.read(fd, 1)):
-                raise _changed(path)
-            self._nar.append(data)
-            yield Piece(self._taken_nar(), file.number, data, last=not left)
-        self._files = self._first = file.number + 1
-        self._nar.append(tokens.file_end(file.size))
 
     def _flush(self) -> Iterator[SmallFiles]:
         if self._nar or self._blobs:
@@ -220,7 +243,7 @@ def _refused(path: bytes, kind: int) -> InvalidError:
     )
 
 
-def _changed(path: bytes) -> InvalidError:
+def changed(path: bytes) -> InvalidError:
     return InvalidError(f"{os.fsdecode(path)} changed while it was read; import it again when nothing writes to it")
 
 
