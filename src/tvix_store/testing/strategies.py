@@ -6,6 +6,7 @@ They need the package `hypothesis`, which tvix-store itself does not.
 from __future__ import annotations
 
 import string
+from random import Random
 from typing import TypeVar
 
 from hypothesis import strategies as st
@@ -181,6 +182,22 @@ def cut(data: bytes) -> SearchStrategy[list[bytes]]:
     """`data` cut into pieces anywhere, some of them empty: what a parser of streams may be fed."""
     positions = st.lists(st.integers(0, len(data)), max_size=20).map(sorted)
     return positions.map(lambda at: [data[start:stop] for start, stop in zip([0, *at], [*at, len(data)], strict=True)])
+
+
+def damaged(valid: SearchStrategy[bytes]) -> SearchStrategy[bytes]:
+    """What `valid` gives, with some damage: see `damage`."""
+    return st.builds(damage, valid, st.randoms(use_true_random=False))
+
+
+def damage(data: bytes, random: Random) -> bytes:
+    """`data` with up to three places overwritten, taken out, put in or doubled: nearly right, as hostile input is."""
+    for _ in range(random.randint(0, 3)):
+        start, elsewhere = random.randint(0, len(data)), random.randint(0, len(data))
+        stop = start + random.choice((0, 1, 2, 8, 16))
+        byte, length = random.randrange(256), 1 << random.randrange(64)
+        piece = random.choice((b"", bytes([byte]), length.to_bytes(8, "little"), data[elsewhere : elsewhere + 32]))
+        data = data[:start] + piece + data[stop:]
+    return data
 
 
 def _tuples(values: SearchStrategy[T]) -> SearchStrategy[tuple[T, ...]]:
