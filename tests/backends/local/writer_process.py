@@ -1,6 +1,7 @@
 """A process that writes to a local store until it is killed, and tells on its standard output what was acknowledged.
 
-Run as: python writer_process.py STORE SEED. Each line is `blob <hex digest>`, `directory <hex digest>` or `path <store path> <hex of blob>`.
+Run as: python writer_process.py STORE SEED. Each line of its output is `blob <hex digest>`,
+`directory <hex digest>` or `path <store path> <hex of blob>`.
 Contents follow from the seed, so whoever reads the lines can tell whether what the store holds is right.
 """
 

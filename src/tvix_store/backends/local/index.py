@@ -13,6 +13,7 @@ LMDB commits are not synced one by one (see `unsynced.py`): after a power cut a 
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import lmdb
 
-from tvix_store.backends.local.disk import sync_file
+from tvix_store.backends.local.disk import disk_errors, sync_file
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind
 from tvix_store.errors import CorruptError, ExhaustedError, UnavailableError
@@ -30,6 +31,9 @@ MAP_SIZE = 1 << 38
 """Address space for the index in bytes (256 GiB: some two billion chunks). Not disk, not memory: the file grows as it is used."""
 FILE = "data.mdb"
 _TABLES = (b"chunks", b"directories", b"chunk_lists", b"path_infos", b"nar", b"packs", b"counters")
+_MAX_READERS = 1024
+_LOCK_FILE_SIZE = 17 * 4096
+"""Bytes; LMDB needs 64 for each reader, and 128."""
 _U64 = struct.Struct("<Q")
 _U64_PAIR = struct.Struct("<QQ")
 
@@ -41,17 +45,29 @@ Txn = lmdb.Transaction
 Table = lmdb._Database  # noqa: SLF001  # the only name that the type stubs have for it
 
 
+def _allocate_lock_file(directory: Path) -> None:
+    # LMDB maps this file, and would make it sparse: on a full disk, the first access kills the process (SIGBUS).
+    with disk_errors(directory):
+        directory.mkdir(exist_ok=True)
+        fd = os.open(directory / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.posix_fallocate(fd, 0, _LOCK_FILE_SIZE)
+        finally:
+            os.close(fd)
+
+
 class Index:
     """Typed access to the tables. Readers take no locks; one transaction at a time writes, across all processes."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        _allocate_lock_file(directory)
         with self._errors():
             self._env = lmdb.open(
                 str(directory),
                 map_size=MAP_SIZE,
                 max_dbs=len(_TABLES),
-                max_readers=1024,
+                max_readers=_MAX_READERS,
                 sync=False,
                 metasync=False,
                 readahead=False,
