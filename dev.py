@@ -6,7 +6,7 @@
     python3 dev.py lint         check style, types and layers
     python3 dev.py format       mend what can be mended of the style
     python3 dev.py fuzz         feed hostile input to the parsers
-    python3 dev.py conformance  run the gRPC conformance suite against the daemon
+    python3 dev.py conformance  run the gRPC conformance suite alone
     python3 dev.py bench        measure against other stores
     python3 dev.py protos       compile protos/ to the descriptor set in src/
     python3 dev.py lock         pin the dependencies of pyproject.toml in requirements/ (--upgrade: to the newest)
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> None:
 
 def test(arguments: list[str]) -> None:
     set_up("dev")
-    programs.install("nix-store", "h2load", "grpcurl")
+    programs.install("nix-store", "grpcurl", "connectconformance")
     become(PYTHON, "-m", "pytest", "-n", "auto", *arguments)
 
 
@@ -78,7 +78,7 @@ def fuzz(arguments: list[str]) -> None:
 def conformance(arguments: list[str]) -> None:
     set_up("dev")
     programs.install("connectconformance")
-    become(PYTHON, "tests/conformance/run.py", *arguments)
+    become(PYTHON, "-m", "pytest", "tests/conformance", *arguments)
 
 
 def bench(arguments: list[str]) -> None:
