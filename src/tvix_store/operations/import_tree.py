@@ -138,6 +138,7 @@ class _Contents:
                     await self._small_files(event)
                 case LargeFile():
                     await self._large_file(event)
+        self._decided = True  # a tree without files
         await self._hash([])
         for unfinished in (*self._unhashed, *self._storing):
             await unfinished

@@ -1,0 +1,236 @@
+"""import_tree, held against the model's own idea of a tree and against what a file system can do to it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+
+from tvix_store.backends.local import open_store as open_local
+from tvix_store.backends.memory import open_store
+from tvix_store.errors import ExhaustedError, InvalidError, UnavailableError
+from tvix_store.model.directory import SizeRule
+from tvix_store.model.nodes import Node, SymlinkNode
+from tvix_store.model.path_info import NarFacts
+from tvix_store.model.store_path import fixed_output_path
+from tvix_store.operations import read_tree
+from tvix_store.operations.import_tree import import_tree
+from tvix_store.services.blobs import SMALL_BLOB
+from tvix_store.services.store import Store
+from tvix_store.testing import trees
+from tvix_store.testing.content import noise
+from tvix_store.testing.faults import FaultyBlobs, failing
+from tvix_store.testing.strategies import trees as any_tree
+from tvix_store.testing.trees import Tree, TreeFile
+
+TREE: dict[bytes, Tree] = {
+    b"bin": {b"run": TreeFile(b"#!/bin/sh\n", executable=True), b"sh": SymlinkNode(b"run")},
+    b"empty": TreeFile(b""),
+    b"large": TreeFile(noise(3_000_001, "large")),
+    b"larger": TreeFile(noise(SMALL_BLOB + 1, "larger"), executable=True),
+    b"nothing": {},
+    b"small": TreeFile(noise(SMALL_BLOB, "small")),
+    b"\xff\xfe": TreeFile(b"not UTF-8"),
+}
+
+
+class WatchedNar:
+    """A NarService that counts what it is asked."""
+
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner.nar
+        self.calculated = self.recorded = 0
+
+    async def calculate(self, node: Node) -> NarFacts:
+        self.calculated += 1
+        return await self._inner.calculate(node)
+
+    async def record(self, node: Node, facts: NarFacts) -> None:
+        self.recorded += 1
+        await self._inner.record(node, facts)
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    async with await open_store() as store:
+        yield store
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    trees.write(TREE, tmp_path / "tree")
+    return tmp_path / "tree"
+
+
+def facts(tree: Tree) -> NarFacts:
+    nar = trees.nar(tree)
+    return NarFacts(len(nar), hashlib.sha256(nar).digest())
+
+
+@pytest.mark.parametrize("rule", SizeRule)
+async def test_a_tree_becomes_its_node_nar_and_path(store: Store, tree: Path, rule: SizeRule) -> None:
+    imported = await import_tree(store, tree, size_rule=rule)
+    assert imported.node == trees.castore(TREE, rule).root
+    assert imported.nar == facts(TREE)
+    assert imported.store_path == fixed_output_path("tree", imported.nar.sha256)
+    assert await store.path_infos.get(imported.store_path.output_hash) == imported.path_info
+    assert await store.nar.calculate(imported.node) == imported.nar
+
+
+@settings(max_examples=60)
+@given(tree=any_tree())
+def test_any_tree_becomes_its_node_and_nar(tmp_path_factory: pytest.TempPathFactory, tree: Tree) -> None:
+    path = tmp_path_factory.mktemp("any") / "tree"
+    trees.write(tree, path)
+
+    async def check() -> None:
+        async with await open_store() as store:
+            imported = await import_tree(store, path)
+            assert imported.node == trees.castore(tree).root
+            assert imported.nar == facts(tree)
+            again = await import_tree(store, path)
+            assert again == imported
+
+    asyncio.run(check())
+
+
+async def test_a_tree_that_is_known_is_not_hashed_again(tree: Path, tmp_path: Path) -> None:
+    async with await open_local(tmp_path / "store") as local:
+        watched = WatchedNar(local)
+        store = replace(local, nar=watched)
+        first = await import_tree(store, tree)
+        assert (watched.calculated, watched.recorded) == (0, 1)
+        assert await import_tree(store, tree) == first
+        assert (watched.calculated, watched.recorded) == (1, 1)
+
+
+async def test_a_new_tree_of_known_files_gets_the_right_nar(store: Store, tree: Path) -> None:
+    await import_tree(store, tree)
+    (tree / "zzz").write_bytes(b"new")
+    imported = await import_tree(store, tree)
+    assert imported.nar == facts({**TREE, b"zzz": TreeFile(b"new")})
+
+
+async def test_progress_counts_every_file_and_byte_once(store: Store, tree: Path) -> None:
+    for _ in range(2):  # new, then known
+        seen = [0, 0]
+
+        def count(files: int, size: int, seen: list[int] = seen) -> None:
+            seen[0] += files
+            seen[1] += size
+
+        await import_tree(store, tree, progress=count)
+        assert seen == [6, 10 + 3_000_001 + SMALL_BLOB + 1 + SMALL_BLOB + len(b"not UTF-8")]
+
+
+async def test_a_tree_deeper_than_pythons_stack_is_imported(store: Store, tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    depth = 1500
+    deep.mkdir()
+    here = os.open(deep, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    imported = await import_tree(store, deep)
+    assert imported.node.size == depth  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("make", ["socket", "FIFO", "character device"])
+async def test_a_special_file_is_refused_by_name_and_kind(store: Store, tree: Path, make: str) -> None:
+    odd = tree / "bin" / "odd one"
+    with socket.socket(socket.AF_UNIX) as made:
+        if make == "socket":
+            made.bind(str(odd))
+        elif make == "FIFO":
+            os.mkfifo(odd)
+        else:
+            odd = Path("/dev/null")
+        for path in {odd, tree if odd.is_relative_to(tree) else odd}:
+            with pytest.raises(InvalidError, match=f"{odd} is a {make}"):
+                await import_tree(store, path, name="odd")
+    assert [info async for info in store.path_infos.list()] == []
+
+
+async def test_what_is_not_there_is_refused_by_name(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InvalidError, match="absent: No such file"):
+        await import_tree(store, tmp_path / "absent")
+
+
+async def test_a_name_that_no_store_path_may_have_is_refused_before_anything_is_read(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InvalidError, match="not a store path name"):
+        await import_tree(store, tmp_path / "absent", name="a b")
+
+
+async def test_a_flat_import_takes_files_only(store: Store, tree: Path) -> None:
+    for path in (tree, tree / "bin" / "sh"):
+        with pytest.raises(InvalidError, match="is not a regular file"):
+            await import_tree(store, path, flat=True)
+
+
+@pytest.mark.parametrize("size", [1000, 3_000_000])
+@pytest.mark.parametrize("change", [-1, 1])
+async def test_a_file_that_changes_while_it_is_read_is_refused(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, change: int
+) -> None:
+    path = tmp_path / "changing"
+    path.write_bytes(bytes(size))
+    fstat = os.fstat
+
+    def stat_then_change(fd: int) -> os.stat_result:
+        status = fstat(fd)
+        if status.st_size == size:
+            os.truncate(path, size + change)
+        return status
+
+    monkeypatch.setattr(read_tree.os, "fstat", stat_then_change)
+    with pytest.raises(InvalidError, match="changing changed while it was read"):
+        await import_tree(store, path)
+
+
+async def test_a_file_whose_contents_change_while_it_is_read_is_refused(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "changing"
+    path.write_bytes(bytes(3_000_000))
+    pieces = read_tree.LargeFile.pieces
+    passes = []
+
+    def change_at_the_second_pass(self: read_tree.LargeFile, most: int = read_tree.PIECE) -> Iterator[bytes]:
+        passes.append(most)
+        if len(passes) == 2:
+            path.write_bytes(b"1" * 3_000_000)
+        return pieces(self, most)
+
+    monkeypatch.setattr(read_tree.LargeFile, "pieces", change_at_the_second_pass)
+    with pytest.raises(InvalidError, match="changing changed while it was read"):
+        await import_tree(store, path)
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 7])
+@pytest.mark.parametrize("error", [ExhaustedError("disk full"), UnavailableError("gone")])
+async def test_an_error_of_the_store_ends_the_import(store: Store, tree: Path, after: int, error: Exception) -> None:
+    faulty = replace(store, blobs=FaultyBlobs(store.blobs, failing(error, after=after)))
+    with pytest.raises(type(error), match=str(error)):
+        await asyncio.wait_for(import_tree(faulty, tree), 20)
+    assert [info async for info in store.path_infos.list()] == []
+
+
+async def test_a_cancelled_import_leaves_no_path_and_nothing_running(store: Store, tree: Path) -> None:
+    work = asyncio.create_task(import_tree(store, tree))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert [info async for info in store.path_infos.list()] == []
