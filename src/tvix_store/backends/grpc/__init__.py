@@ -1,0 +1,49 @@
+"""The backends `grpc+http://`, `grpc+https://` and `grpc+unix://`: a client of any server that speaks one of the dialects.
+
+Nothing that a server sends is trusted; see docs/design/grpc-client.md.
+"""
+
+from __future__ import annotations
+
+from tvix_store.backends.grpc.address import ServerAddress
+from tvix_store.backends.grpc.blobs import GrpcBlobs
+from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.directories import GrpcDirectories
+from tvix_store.backends.grpc.discovery import discover
+from tvix_store.backends.grpc.path_infos import GrpcNar, GrpcPathInfos
+from tvix_store.model.directory import SizeRule
+from tvix_store.services.store import Store
+
+__all__ = ["open_store"]
+
+
+async def open_store(url: str) -> Store:
+    """The store that a server offers, at `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path`.
+
+    Parameters of the URL: `dialect=seed|tvix|snix` (default: the first that the server speaks, of tvix, snix and seed);
+    `wait-connect=1` waits up to a minute for a server that is not there yet; `ca=PATH`, with TLS, is a PEM file of the
+    authorities to trust. The store belongs to the running event loop.
+
+    Raises:
+        InvalidError: the URL is malformed.
+        UnavailableError: the server is not there.
+        UnsupportedError: it speaks no dialect that we do, or not the one that is wanted.
+        DeniedError: it does not let us.
+    """
+    address = ServerAddress.parse(url)
+    connection = Connection(address)
+    try:
+        await connection.connect(wait=address.wait_connect)
+        offer = await discover(connection, address.dialect)
+    except BaseException:
+        await connection.close()
+        raise
+    return Store(
+        blobs=GrpcBlobs(connection, offer.dialect, bulk=offer.bulk),
+        directories=GrpcDirectories(connection, offer.dialect),
+        path_infos=GrpcPathInfos(connection, offer.dialect),
+        nar=GrpcNar(connection, offer.dialect),
+        size_rule=SizeRule.SNIX if offer.only_snix else SizeRule.DOCUMENTED,
+        check=connection.check,
+        close=connection.close,
+    )

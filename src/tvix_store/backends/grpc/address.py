@@ -1,0 +1,85 @@
+"""ServerAddress: the URL of a server, taken apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from tvix_store.errors import InvalidError
+from tvix_store.protocol.dialects import DIALECTS, Dialect
+
+_PORTS = {"grpc+http": 80, "grpc+https": 443}
+_DIALECTS = {dialect.name: dialect for dialect in DIALECTS}
+_SWITCH = {"0": False, "1": True}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Where a server is and how to speak to it.
+
+    name: the URL without its parameters, for messages
+    target: the server as gRPC names it
+    tls: whether to speak TLS
+    ca: PEM file of the authorities to trust; None means those of $GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, or gRPC's own
+    dialect: the dialect to speak; None means to find out
+    wait_connect: whether to wait for the server when the store is opened
+    """
+
+    name: str
+    target: str
+    tls: bool = False
+    ca: Path | None = None
+    dialect: Dialect | None = None
+    wait_connect: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> ServerAddress:
+        """Read `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path`, and `?dialect=…&wait-connect=1&ca=…`.
+
+        Raises:
+            InvalidError: `text` is none of these, or has a parameter that is unknown, given twice, or has an unknown value.
+        """
+        try:
+            url = urlsplit(text)
+            host, port = url.hostname, url.port
+            pairs = parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query))
+        except ValueError as error:
+            raise InvalidError(f"not the address of a server: {text!r} ({error})") from None
+        if url.scheme == "grpc+unix":
+            if url.netloc or not url.path:
+                raise InvalidError(
+                    f"{text}: the path of a socket has three slashes before it, as in grpc+unix:///run/tvix-store.sock"
+                )
+            target = f"unix:{unquote(url.path)}"
+        elif url.scheme in _PORTS:
+            if not host or url.path not in {"", "/"} or "@" in url.netloc:
+                raise InvalidError(f"{text}: a server is written as {url.scheme}://host:port")
+            target = f"{f'[{host}]' if ':' in host else host}:{port or _PORTS[url.scheme]}"
+        else:
+            raise InvalidError(f"{text}: unknown scheme {url.scheme!r} (known: grpc+http, grpc+https, grpc+unix)")
+        if url.fragment:
+            raise InvalidError(f"{text}: an address ends before the #; write it as %23 in a path")
+        parameters = dict(pairs)
+        if len(parameters) != len(pairs):
+            raise InvalidError(f"{text}: a parameter stands there twice")
+        tls = url.scheme == "grpc+https"
+        known = ["dialect", "wait-connect", *(["ca"] if tls else [])]
+        for parameter in parameters:
+            if parameter not in known:
+                raise InvalidError(f"{text}: unknown parameter {parameter!r} (known: {', '.join(known)})")
+        ca = parameters.get("ca")
+        dialect = parameters.get("dialect")
+        wait_connect = parameters.get("wait-connect", "0")
+        if dialect is not None and dialect not in _DIALECTS:
+            raise InvalidError(f"{text}: unknown dialect {dialect!r} (known: {', '.join(_DIALECTS)})")
+        if wait_connect not in _SWITCH:
+            raise InvalidError(f"{text}: wait-connect is 0 or 1, not {wait_connect!r}")
+        return cls(
+            name=text.partition("?")[0],
+            target=target,
+            tls=tls,
+            ca=None if ca is None else Path(ca),
+            dialect=None if dialect is None else _DIALECTS[dialect],
+            wait_connect=_SWITCH[wait_connect],
+        )

@@ -1,0 +1,150 @@
+"""GrpcBlobs: the BlobService of a server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from contextlib import aclosing
+
+from blake3 import blake3
+
+from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.contents import MESSAGE, between, in_messages
+from tvix_store.backends.grpc.received import decoding
+from tvix_store.backends.grpc.small_blobs import BulkBlobs, SingleBlobs, SmallBlobs, check_stored, read_whole
+from tvix_store.errors import CorruptError, ExhaustedError, NotFoundError
+from tvix_store.model.digest import Digest
+from tvix_store.protocol.blobs import decode_stat, encode_chunk, encode_stat_request
+from tvix_store.protocol.dialects import Dialect
+from tvix_store.services.blobs import SMALL_BLOB, BlobStat, Chunk
+
+
+class GrpcBlobs:
+    """A BlobService over a connection, in a dialect; `bulk` says whether the server has our BulkService.
+
+    The protocol tells no sizes but those of chunks, so `stat` knows the size only where it was asked for the chunks, and there are
+    some. A whole read is checked against the digest; a range is as true as the server's list of chunks, each of which is
+    checked, or, where there is none, as far as it was read.
+    """
+
+    def __init__(self, connection: Connection, dialect: Dialect, *, bulk: bool) -> None:
+        self._connection = connection
+        self._dialect = dialect
+        self._single = SingleBlobs(connection, dialect)
+        self._small: SmallBlobs = BulkBlobs(connection) if bulk else self._single
+
+    async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
+        request = encode_stat_request(digest, chunks=chunks)
+        try:
+            answer = await self._connection.call(self._dialect.blob("Stat"), request, ("blob", digest))
+        except NotFoundError:
+            return None
+        with decoding(self._connection.server):
+            parts = tuple(Chunk(*part) for part in decode_stat(self._dialect, answer))
+        if not chunks or not parts:
+            return BlobStat(None)
+        return BlobStat(sum(part.size for part in parts), parts)
+
+    async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await self._small.missing(digests)
+
+    async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
+        return await self._small.put_many(blobs)
+
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+        return await self._small.get_many(digests)
+
+    async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        whole = start == 0 and stop is None
+        pieces = read_whole(self._connection, self._dialect, digest) if whole else self._range(digest, start, stop)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+
+    async def put(self, data: AsyncIterable[bytes]) -> Digest:
+        async with aclosing(in_messages(data)) as pieces:
+            first = await anext(pieces, b"")
+            if len(first) == MESSAGE:
+                return await self._put_large(first, pieces)
+            digest = Digest.of(first)
+            await self._single.put((digest, first))
+            return digest
+
+    async def _put_large(self, first: bytes, rest: AsyncIterable[bytes]) -> Digest:
+        hasher = blake3(first)
+
+        async def messages() -> AsyncGenerator[bytes, None]:
+            yield encode_chunk(first)
+            async for piece in rest:
+                hasher.update(piece)
+                yield encode_chunk(piece)
+
+        answer = await self._connection.send_once(self._dialect.blob("Put"), messages(), ("blob", "that is being put"))
+        digest = Digest(hasher.digest())
+        check_stored(answer, digest, self._connection.server)
+        return digest
+
+    async def _range(self, digest: Digest, start: int, stop: int | None) -> AsyncGenerator[bytes, None]:
+        chunks = await self._chunks(digest)
+        if not chunks:
+            async with aclosing(between(read_whole(self._connection, self._dialect, digest), start, stop)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        first, at = _first_chunk(chunks, start)
+        async with aclosing(between(self._contents(chunks[first:]), start - at, None if stop is None else stop - at)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _chunks(self, digest: Digest) -> Sequence[Chunk]:
+        try:
+            stat = await self.stat(digest, chunks=True)
+        except ExhaustedError:  # the list does not fit a message: it takes some hundred thousand chunks
+            return ()
+        if stat is None:
+            raise NotFoundError("blob", digest)
+        return stat.chunks
+
+    async def _contents(self, chunks: Sequence[Chunk]) -> AsyncGenerator[bytes, None]:
+        """The contents of the chunks, each verified, and read a piece at a time."""
+        at = 0
+        while at < len(chunks):
+            some = _that_fit_a_piece(chunks, at)
+            if not some:  # cut by other rules than ours
+                some = chunks[at : at + 1]
+                size = 0
+                async with aclosing(read_whole(self._connection, self._dialect, some[0].digest)) as pieces:
+                    async for piece in pieces:
+                        size += len(piece)
+                        yield piece
+                self._check_size(some[0], size)
+            else:
+                contents = await self._small.get_many([chunk.digest for chunk in some])
+                for chunk, content in zip(some, contents, strict=True):
+                    self._check_size(chunk, len(content))
+                    yield content
+            at += len(some)
+
+    def _check_size(self, chunk: Chunk, size: int) -> None:
+        if size != chunk.size:
+            raise CorruptError(
+                f"{self._connection.server}: chunk {chunk.digest} has {size} bytes, but the server says {chunk.size}"
+            )
+
+
+def _first_chunk(chunks: Sequence[Chunk], start: int) -> tuple[int, int]:
+    """The number of the chunk in which the byte `start` lies, and the position of the chunk's first byte."""
+    at = 0
+    for number, chunk in enumerate(chunks):
+        if at + chunk.size > start:
+            return number, at
+        at += chunk.size
+    return len(chunks), at
+
+
+def _that_fit_a_piece(chunks: Sequence[Chunk], at: int) -> Sequence[Chunk]:
+    """The chunks from number `at` on that `get_many` takes, up to the size of a piece."""
+    end, size = at, 0
+    while end < len(chunks) and chunks[end].size <= SMALL_BLOB and size + chunks[end].size <= MESSAGE:
+        size += chunks[end].size
+        end += 1
+    return chunks[at:end]

@@ -1,0 +1,189 @@
+"""Connection: calls to one server, of raw messages, repeated where that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from itertools import cycle
+from typing import TypeVar
+
+import grpc
+from grpc import aio
+
+from tvix_store.backends.grpc.address import ServerAddress
+from tvix_store.backends.grpc.statuses import Subject, store_error
+from tvix_store.backends.grpc.upload import upload
+from tvix_store.errors import InvalidError, UnavailableError
+
+MAX_MESSAGE = 16 * 1024 * 1024
+"""Bytes of the largest message that is accepted."""
+PROMPT = 60.0
+"""Seconds for a call that looks something up."""
+THOROUGH = 3600.0
+"""Seconds for a call that may read all content of a store path."""
+PATIENCE = 60.0
+"""Seconds to wait for a server that is not there yet, where that is asked for."""
+
+_HEALTH = "/grpc.health.v1.Health/Check"
+_NOT_SERVING = b"\x08\x02"
+_SERVER: Subject = ("service", "grpc.health.v1.Health")
+_CHANNELS = 4
+"""Connections. The kernel deals them to the server's worker processes at random: of two workers, 4 connections leave
+one without work in 1 of 8 cases, 2 connections in 1 of 2."""
+_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds before a call is repeated, each to be multiplied by 0.5 to 1.5: in all enough for a server to be started again."""
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # else all channels share one connection
+    ("grpc.enable_retries", 0),  # we know better what may be repeated, and when
+    ("grpc.enable_http_proxy", 0),  # as the Rust clients
+    ("grpc.initial_reconnect_backoff_ms", 100),  # before the first pause is over
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.keepalive_time_ms", 310_000),  # servers close a connection that pings oftener than every 5 minutes
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+T = TypeVar("T")
+
+
+def _always() -> bool:
+    return True
+
+
+class Connection:
+    """A few channels to the server at `address`, used in turn.
+
+    A call that ends as UNAVAILABLE is repeated while nothing of its answer was given out and its input can be sent again: all that
+    we send is named by its content, or merged, so that twice does the same as once. All methods raise what `store_error` makes of
+    the server's status. To be made in the event loop that uses it.
+
+    Raises:
+        InvalidError: the file of authorities cannot be read.
+    """
+
+    def __init__(self, address: ServerAddress) -> None:
+        self.server = address.name
+        self._channels = [_channel(address) for _ in range(_CHANNELS)]
+        self._next = cycle(self._channels).__next__
+
+    async def connect(self, *, wait: bool) -> None:
+        """See that the server is there; `wait` for it, for PATIENCE seconds, where it is not.
+
+        Raises:
+            UnavailableError: it is not there.
+        """
+        try:
+            await _unary(self._next(), _HEALTH)(b"", timeout=PATIENCE if wait else PROMPT, wait_for_ready=wait)
+        except aio.AioRpcError as error:
+            if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                raise store_error(error, self.server, _SERVER) from error
+
+    async def check(self) -> None:
+        """See that the server can serve.
+
+        Raises:
+            UnavailableError: it is not there, or says that it cannot.
+        """
+        try:
+            health = await _unary(self._next(), _HEALTH)(b"", timeout=PROMPT)
+        except aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:  # then it is there, and does not tell more
+                raise store_error(error, self.server, _SERVER) from error
+        else:
+            if health == _NOT_SERVING:
+                raise UnavailableError(f"{self.server}: the server says that it cannot serve now")
+
+    async def call(self, path: str, message: bytes, subject: Subject, *, seconds: float = PROMPT) -> bytes:
+        """One message for one."""
+
+        async def attempt(channel: aio.Channel) -> bytes:
+            return await _unary(channel, path)(message, timeout=seconds)
+
+        return await self._repeat(attempt, _always, subject)
+
+    async def receive(self, path: str, message: bytes, subject: Subject) -> AsyncGenerator[bytes, None]:
+        """Many messages for one. To give up, close the generator."""
+
+        async def attempt(channel: aio.Channel) -> tuple[aio.UnaryStreamCall[bytes, bytes], AsyncIterator[bytes], bytes | None]:
+            callee: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(path)
+            call = callee(message)
+            answers = aiter(call)
+            return call, answers, await anext(answers, None)
+
+        call, answers, answer = await self._repeat(attempt, _always, subject)
+        try:
+            while answer is not None:
+                yield answer
+                answer = await anext(answers, None)
+        except aio.AioRpcError as error:
+            raise store_error(error, self.server, subject) from error
+        finally:
+            call.cancel()
+
+    async def send(
+        self,
+        path: str,
+        messages: Callable[[], AsyncGenerator[bytes, None]],
+        subject: Subject,
+        *,
+        repeatable: Callable[[], bool] = _always,
+    ) -> bytes:
+        """One message for the many that `messages` gives; it is called again to send them again, while `repeatable` says yes."""
+
+        async def attempt(channel: aio.Channel) -> bytes:
+            async with aclosing(messages()) as outgoing:
+                return await upload(channel, path, outgoing)
+
+        return await self._repeat(attempt, repeatable, subject)
+
+    async def send_once(self, path: str, messages: AsyncGenerator[bytes, None], subject: Subject) -> bytes:
+        """As `send`, of messages that can be had only once: the call is repeated until the second one was asked for."""
+        async with aclosing(messages):
+            first = await anext(messages, None)
+            only_first = True
+
+            async def again() -> AsyncGenerator[bytes, None]:
+                nonlocal only_first
+                if first is not None:
+                    yield first
+                only_first = False
+                async for message in messages:
+                    yield message
+
+            return await self.send(path, again, subject, repeatable=lambda: only_first)
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+    async def _repeat(self, attempt: Callable[[aio.Channel], Awaitable[T]], repeatable: Callable[[], bool], subject: Subject) -> T:
+        for pause in (*_PAUSES, None):
+            try:
+                return await attempt(self._next())
+            except aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or pause is None or not repeatable():
+                    raise store_error(error, self.server, subject) from error
+            # Many callers that failed together shall not come back together.
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
+        raise AssertionError  # the last round returns or raises
+
+
+def _unary(channel: aio.Channel, path: str) -> aio.UnaryUnaryMultiCallable[bytes, bytes]:
+    return channel.unary_unary(path)
+
+
+def _channel(address: ServerAddress) -> aio.Channel:
+    if not address.tls:
+        return aio.insecure_channel(address.target, _OPTIONS)
+    return aio.secure_channel(address.target, grpc.ssl_channel_credentials(_authorities(address)), _OPTIONS)
+
+
+def _authorities(address: ServerAddress) -> bytes | None:
+    if address.ca is None:
+        return None
+    try:
+        return address.ca.read_bytes()
+    except OSError as error:
+        raise InvalidError(f"{address.name}: cannot read the authorities to trust, {address.ca}: {error.strerror}") from None

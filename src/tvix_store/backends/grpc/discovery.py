@@ -1,0 +1,107 @@
+"""Finding out which of our services a server offers, and in which dialect to speak with it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from tvix_store.backends.grpc.connection import Connection
+from tvix_store.errors import DeniedError, StoreError, UnavailableError, UnsupportedError
+from tvix_store.model import wire
+from tvix_store.model.digest import EMPTY
+from tvix_store.model.store_path import OUTPUT_HASH_SIZE
+from tvix_store.protocol.blobs import encode_stat_request
+from tvix_store.protocol.dialects import BULK_SERVICE, SEED, SNIX, TVIX, Dialect
+from tvix_store.protocol.directories import encode_get_directory
+from tvix_store.protocol.path_infos import encode_get_path_info
+
+_PREFERENCE = (TVIX, SNIX, SEED)
+_REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+_LIST_SERVICES = wire.message_field(7, b"")
+_KNOWN = frozenset((BULK_SERVICE, *(service for dialect in _PREFERENCE for service in dialect.services)))
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a server offers that we can use.
+
+    dialect: the one to speak
+    bulk: whether it has our BulkService
+    only_snix: whether it speaks no other dialect than snix, and therefore only knows that size rule
+    """
+
+    dialect: Dialect
+    bulk: bool
+    only_snix: bool
+
+
+async def discover(connection: Connection, pinned: Dialect | None) -> Offer:
+    """Ask the server's reflection what it offers, or, where it has none, try. `pinned` is the dialect that the user wants.
+
+    Raises:
+        UnsupportedError: it offers no dialect, or not the pinned one.
+        UnavailableError, DeniedError: it does not talk to us.
+    """
+    offered = await _reflected(connection) or await _tried(connection)
+    spoken = [dialect for dialect in _PREFERENCE if offered.intersection(dialect.services[:2])]
+    # The service of path infos is the same in two dialects: it tells something only of a server that has nothing else.
+    spoken = spoken or [dialect for dialect in _PREFERENCE if dialect.services[2] in offered]
+    if not spoken:
+        raise UnsupportedError(f"{connection.server}: the server offers none of the services of a store")
+    if pinned is not None and pinned not in spoken:
+        names = ", ".join(dialect.name for dialect in spoken)
+        raise UnsupportedError(f"{connection.server}: the server does not speak the dialect {pinned.name} (it speaks {names})")
+    return Offer(pinned or spoken[0], BULK_SERVICE in offered, only_snix=spoken == [SNIX])
+
+
+async def _reflected(connection: Connection) -> frozenset[str]:
+    """The services that the server lists, as far as we know them; none where it has no reflection."""
+    for service in _REFLECTION:
+        try:
+            answer = await _first(connection, f"/{service}/ServerReflectionInfo", _LIST_SERVICES)
+            return _KNOWN.intersection(_listed(answer))
+        except UnavailableError:
+            raise
+        except StoreError:  # UNIMPLEMENTED; but who forbids this call, or garbles it, may still serve the others
+            continue
+    return frozenset()
+
+
+def _listed(answer: bytes) -> list[str]:
+    """The names in a ServerReflectionResponse: list_services_response=6, in it service=1, in it name=1."""
+    bodies = [answer]
+    for number in (6, 1, 1):
+        bodies = [wire.as_bytes(field, value) for body in bodies for field, value in wire.fields(body) if field == number]
+    return [name.decode(errors="replace") for name in bodies]
+
+
+async def _tried(connection: Connection) -> frozenset[str]:
+    """The services that answer a harmless question."""
+    questions = {BULK_SERVICE: (f"/{BULK_SERVICE}/Missing", b"")}
+    for dialect in _PREFERENCE:
+        blobs, directories, path_infos = dialect.services
+        questions[blobs] = dialect.blob("Stat"), encode_stat_request(EMPTY, chunks=False)
+        questions[directories] = dialect.directory("Get"), encode_get_directory(EMPTY, recursive=False)
+        questions[path_infos] = dialect.path_info("Get"), encode_get_path_info(bytes(OUTPUT_HASH_SIZE))
+    answers = await asyncio.gather(*(_answers(connection, *question) for question in questions.values()))
+    return frozenset(service for service, answered in zip(questions, answers, strict=True) if answered)
+
+
+async def _answers(connection: Connection, path: str, message: bytes) -> bool:
+    """Whether there is such a call."""
+    try:
+        await _first(connection, path, message)
+    except UnsupportedError:
+        return False
+    except (UnavailableError, DeniedError):
+        raise
+    except StoreError:  # such as NOT_FOUND
+        pass
+    return True
+
+
+async def _first(connection: Connection, path: str, message: bytes) -> bytes:
+    """The first answer, of one or many; none at all is an empty one."""
+    async with aclosing(connection.receive(path, message, ("call", path))) as answers:
+        return await anext(answers, b"")

@@ -1,0 +1,86 @@
+"""GrpcPathInfos and GrpcNar: the PathInfoService of a server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from tvix_store.backends.grpc.connection import THOROUGH, Connection
+from tvix_store.backends.grpc.received import decoding
+from tvix_store.backends.grpc.statuses import Subject
+from tvix_store.errors import ConflictError, CorruptError, IncompleteError, NotFoundError
+from tvix_store.model import nixbase32
+from tvix_store.model.nodes import Node, encode_node
+from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.protocol.dialects import Dialect
+from tvix_store.protocol.path_infos import decode_nar_facts, encode_get_path_info
+
+
+class GrpcPathInfos:
+    """A PathInfoService over a connection, in a dialect. Path infos are listed in the order of the server."""
+
+    def __init__(self, connection: Connection, dialect: Dialect) -> None:
+        self._connection = connection
+        self._dialect = dialect
+
+    async def get(self, output_hash: bytes) -> PathInfo | None:
+        subject: Subject = ("path info", nixbase32.encode(output_hash))
+        try:
+            answer = await self._connection.call(self._dialect.path_info("Get"), encode_get_path_info(output_hash), subject)
+        except NotFoundError:
+            return None
+        path_info = self._decode(answer)
+        if path_info.store_path.output_hash != output_hash:
+            raise CorruptError(f"{self._connection.server}: the server sent {path_info.store_path} for path info {subject[1]}")
+        return path_info
+
+    async def put(self, path_info: PathInfo) -> PathInfo:
+        """As `PathInfoService.put`.
+
+        Raises:
+            IncompleteError: the server has not all content that the path info reaches.
+            InvalidError: the server says that the path info is not true of the content.
+        """
+        path = path_info.store_path
+        try:
+            answer = await self._connection.call(
+                self._dialect.path_info("Put"), path_info.encoded, ("path info", path), seconds=THOROUGH
+            )
+        except IncompleteError as error:
+            # One status stands for both: content is missing, and the path is there with another NAR.
+            known = await self.get(path.output_hash)
+            if known is not None and known.nar != path_info.nar:
+                raise ConflictError(str(error)) from error
+            raise
+        stored = self._decode(answer)
+        if stored.store_path != path or stored.nar != path_info.nar:
+            raise CorruptError(f"{self._connection.server}: the server was sent {path}, but says that it stored something else")
+        return stored
+
+    async def list(self) -> AsyncIterator[PathInfo]:
+        async with aclosing(self._connection.receive(self._dialect.path_info("List"), b"", ("path info", "list"))) as messages:
+            async for message in messages:
+                yield self._decode(message)
+
+    def _decode(self, message: bytes) -> PathInfo:
+        with decoding(self._connection.server):
+            return PathInfo.decode(message)
+
+
+class GrpcNar:
+    """A NarService that asks the server."""
+
+    def __init__(self, connection: Connection, dialect: Dialect) -> None:
+        self._connection = connection
+        self._dialect = dialect
+
+    async def calculate(self, node: Node) -> NarFacts:
+        # The node has no name: snix refuses one.
+        request = encode_node(b"", node)
+        subject: Subject = ("content of", getattr(node, "digest", "a symlink"))
+        answer = await self._connection.call(self._dialect.path_info("CalculateNAR"), request, subject, seconds=THOROUGH)
+        with decoding(self._connection.server):
+            return decode_nar_facts(answer)
+
+    async def record(self, node: Node, facts: NarFacts) -> None:
+        """Nothing: the server repeats only what it computed itself."""

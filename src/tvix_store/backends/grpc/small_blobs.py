@@ -1,0 +1,210 @@
+"""Many small blobs: in few calls where the server has our BulkService, else in many calls at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
+from typing import Protocol, TypeVar
+
+from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.contents import MESSAGE, verified
+from tvix_store.backends.grpc.received import decoding
+from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError
+from tvix_store.model.digest import Digest
+from tvix_store.protocol.blobs import decode_chunk, decode_digest, encode_chunk, encode_digest, encode_stat_request
+from tvix_store.protocol.bulk import decode_blobs, decode_digests, encode_blobs, encode_digests
+from tvix_store.protocol.dialects import BULK_SERVICE, Dialect
+from tvix_store.services.blobs import SMALL_BLOB
+
+_DIGESTS_A_CALL = 16 * 1024
+"""Half a MiB of digests, in one message."""
+_UNASKED = 64 * 1024
+"""Bytes that are sent without asking whether they are missing: to ask takes as long."""
+_CALLS_AT_ONCE = 32
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class SmallBlobs(Protocol):
+    """The part of BlobService that is about batches."""
+
+    async def missing(self, digests: Sequence[Digest]) -> set[Digest]: ...
+    async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]: ...
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]: ...
+
+
+class BulkBlobs:
+    """SmallBlobs over BulkService."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
+        absent: set[Digest] = set()
+        for some in _parts(digests, _DIGESTS_A_CALL):
+            answer = await self._connection.call(f"/{BULK_SERVICE}/Missing", encode_digests(some), ("blob", some[0]))
+            with decoding(self._connection.server):
+                absent.update(decode_digests(answer))
+        return absent.intersection(digests)
+
+    async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
+        digests = _digests_of_small(blobs)
+        content = dict(zip(digests, blobs, strict=True))
+        wanted = list(content)
+        if sum(map(len, content.values())) > _UNASKED:
+            absent = await self.missing(wanted)
+            wanted = [digest for digest in wanted if digest in absent]
+        for some in _parts(wanted, _DIGESTS_A_CALL):
+            await self._put([(digest, content[digest]) for digest in some])
+        return digests
+
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+        blobs: list[bytes] = []
+        for some in _parts(digests, _DIGESTS_A_CALL):
+            blobs += await self._get(some)
+        return blobs
+
+    async def _put(self, contents: Sequence[tuple[Digest, bytes]]) -> None:
+        def messages() -> AsyncGenerator[bytes, None]:
+            return _messages(blob for _, blob in contents)
+
+        answer = await self._connection.send(f"/{BULK_SERVICE}/PutMany", messages, ("blob", "that is being put"))
+        with decoding(self._connection.server):
+            stored = decode_digests(answer)
+        if stored != [digest for digest, _ in contents]:
+            raise CorruptError(f"{self._connection.server}: the server did not store the blobs that it was sent")
+
+    async def _get(self, digests: Sequence[Digest]) -> list[bytes]:
+        server = self._connection.server
+        blobs: list[bytes] = []
+        calling = self._connection.receive(f"/{BULK_SERVICE}/GetMany", encode_digests(digests), ("blob", digests[0]))
+        async with aclosing(calling) as messages:
+            async for message in messages:
+                with decoding(server):
+                    received = decode_blobs(message)
+                for blob in received:
+                    if len(blobs) == len(digests):
+                        raise CorruptError(f"{server}: the server sent more blobs than it was asked for")
+                    if Digest.of(blob) != digests[len(blobs)]:
+                        raise CorruptError(f"{server}: the server sent other bytes for blob {digests[len(blobs)]}")
+                    blobs.append(blob)
+        if len(blobs) != len(digests):
+            raise CorruptError(f"{server}: the server left out blob {digests[len(blobs)]}")
+        return blobs
+
+
+class SingleBlobs:
+    """SmallBlobs over BlobService, a call for each blob, many at once."""
+
+    def __init__(self, connection: Connection, dialect: Dialect) -> None:
+        self._connection = connection
+        self._dialect = dialect
+
+    async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
+        distinct = list(dict.fromkeys(digests))
+        there = await _each(self._is_there, distinct)
+        return {digest for digest, found in zip(distinct, there, strict=True) if not found}
+
+    async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
+        digests = _digests_of_small(blobs)
+        await _each(self.put, list(dict(zip(digests, blobs, strict=True)).items()))
+        return digests
+
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+        return await _each(self._get, digests)
+
+    async def put(self, content: tuple[Digest, bytes]) -> None:
+        """Store a blob, given with its digest, that fits a message."""
+        digest, blob = content
+        answer = await self._connection.call(self._dialect.blob("Put"), encode_chunk(blob), ("blob", digest))
+        check_stored(answer, digest, self._connection.server)
+
+    async def _is_there(self, digest: Digest) -> bool:
+        try:
+            await self._connection.call(self._dialect.blob("Stat"), encode_stat_request(digest, chunks=False), ("blob", digest))
+        except NotFoundError:
+            return False
+        return True
+
+    async def _get(self, digest: Digest) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        async with aclosing(read_whole(self._connection, self._dialect, digest)) as blob:
+            async for piece in blob:
+                pieces.append(piece)
+                size += len(piece)
+                if size > SMALL_BLOB:
+                    raise ExhaustedError(
+                        f"blob {digest} has more than {SMALL_BLOB} bytes, too many for get_many; read it as a stream"
+                    )
+        return b"".join(pieces)
+
+
+def read_whole(connection: Connection, dialect: Dialect, digest: Digest) -> AsyncGenerator[bytes, None]:
+    """All of a blob, verified, in pieces of at most 1 MiB."""
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        async with aclosing(connection.receive(dialect.blob("Read"), encode_digest(digest), ("blob", digest))) as messages:
+            async for message in messages:
+                with decoding(connection.server):
+                    piece = decode_chunk(message)
+                yield piece
+
+    return verified(pieces(), digest, connection.server)
+
+
+def check_stored(answer: bytes, digest: Digest, server: str) -> None:
+    """See that the answer to a put names what was put.
+
+    Raises:
+        CorruptError: it names something else.
+    """
+    with decoding(server):
+        stored = decode_digest(answer)
+    if stored != digest:
+        raise CorruptError(f"{server}: the server was sent {digest}, but says that it stored {stored}")
+
+
+def _digests_of_small(blobs: Sequence[bytes]) -> list[Digest]:
+    for blob in blobs:
+        if len(blob) > SMALL_BLOB:
+            raise InvalidError(f"put_many takes blobs of at most {SMALL_BLOB} bytes, got one of {len(blob)}")
+    return [Digest.of(blob) for blob in blobs]
+
+
+def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[at : at + size] for at in range(0, len(items), size))
+
+
+async def _messages(blobs: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The blobs in messages Blobs of about MESSAGE bytes."""
+    batch: list[bytes] = []
+    size = 0
+    for blob in blobs:
+        if batch and size + len(blob) > MESSAGE:
+            yield encode_blobs(batch)
+            batch, size = [], 0
+        batch.append(blob)
+        size += len(blob)
+    if batch:
+        yield encode_blobs(batch)
+
+
+async def _each(function: Callable[[T], Awaitable[R]], items: Sequence[T]) -> list[R]:
+    """The results of `function` for all items, some at a time. The first error ends the rest."""
+    results: dict[int, R] = {}
+    waiting = iter(enumerate(items))
+
+    async def work() -> None:
+        for number, item in waiting:
+            results[number] = await function(item)
+
+    workers = [asyncio.ensure_future(work()) for _ in range(min(_CALLS_AT_ONCE, len(items)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return [results[number] for number in range(len(items))]

@@ -1,0 +1,48 @@
+"""From gRPC's statuses back to the errors of the store: what `rpc.status` is at the other end."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeAlias
+
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+
+from tvix_store import errors
+from tvix_store.errors import NotFoundError, StoreError
+from tvix_store.model.digest import Digest
+
+Subject: TypeAlias = tuple[str, object]
+"""What a call asks for, as NotFoundError has it: kind and key."""
+
+_OF_INPUT = {
+    StatusCode.INVALID_ARGUMENT: errors.InvalidError,
+    StatusCode.OUT_OF_RANGE: errors.InvalidError,
+    StatusCode.FAILED_PRECONDITION: errors.IncompleteError,
+    StatusCode.ALREADY_EXISTS: errors.ConflictError,
+}
+_OF_SERVER = {
+    StatusCode.RESOURCE_EXHAUSTED: errors.ExhaustedError,
+    StatusCode.DATA_LOSS: errors.CorruptError,
+    StatusCode.UNAVAILABLE: errors.UnavailableError,
+    StatusCode.DEADLINE_EXCEEDED: errors.UnavailableError,
+    StatusCode.ABORTED: errors.UnavailableError,
+    StatusCode.PERMISSION_DENIED: errors.DeniedError,
+    StatusCode.UNAUTHENTICATED: errors.DeniedError,
+    StatusCode.UNIMPLEMENTED: errors.UnsupportedError,
+}
+_NAMED = re.compile(r"\b(blob|directory) b3:([0-9a-f]{64})\b")
+"""How our own servers name what they miss; a call may reach more than the digest that it asks for."""
+
+
+def store_error(error: AioRpcError, server: str, subject: Subject) -> StoreError:
+    """The error of the store that `error`, the end of a call to `server` about `subject`, stands for."""
+    code, details = error.code(), error.details() or ""
+    if code is StatusCode.NOT_FOUND:
+        named = _NAMED.search(details)
+        return NotFoundError(named[1], Digest.parse(named[2])) if named else NotFoundError(*subject)
+    if code in _OF_INPUT:
+        return _OF_INPUT[code](details)
+    if code in _OF_SERVER:
+        return _OF_SERVER[code](f"{server}: {details}")
+    return StoreError(f"{server}: {code.name}: {details}")

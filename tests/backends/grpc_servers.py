@@ -1,0 +1,49 @@
+"""Servers for the tests of the gRPC client: our own engine, with whatever methods a test wants."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+from tvix_store.backends.memory import open_store as open_memory_store
+from tvix_store.config import verified
+from tvix_store.protocol.dialects import BULK_SERVICE, DIALECTS, Dialect
+from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
+from tvix_store.rpc.handlers.blobs import blob_methods
+from tvix_store.rpc.handlers.bulk import bulk_methods
+from tvix_store.rpc.handlers.directories import directory_methods
+from tvix_store.rpc.handlers.path_infos import path_info_methods
+from tvix_store.rpc.method import Method
+from tvix_store.rpc.reflection import reflection_methods
+from tvix_store.server.listeners import listening, name
+from tvix_store.server.settings import ServerConfig, TlsFiles
+from tvix_store.server.worker import serving
+from tvix_store.services.store import Store
+
+
+async def store_methods(
+    *, store: Store | None = None, dialects: Iterable[Dialect] = DIALECTS, bulk: bool = True, reflection: bool = True
+) -> dict[str, Method]:
+    """The methods of a server of `store`, by default a new one in memory that takes only true path infos."""
+    store = store or verified(await open_memory_store())
+    methods: dict[str, Method] = bulk_methods(store.blobs, MAX_MESSAGE) if bulk else {}
+    services = [BULK_SERVICE] if bulk else []
+    for dialect in dialects:
+        methods |= blob_methods(store.blobs, dialect, MAX_MESSAGE)
+        methods |= directory_methods(store.directories, dialect)
+        methods |= path_info_methods(store.path_infos, store.nar, dialect)
+        services += dialect.services
+    return methods | reflection_methods(dict.fromkeys(services)) if reflection else methods
+
+
+@asynccontextmanager
+async def serve(methods: Mapping[str, Method], listen: str = "127.0.0.1:0", tls: TlsFiles | None = None) -> AsyncIterator[str]:
+    """Serve `methods` on `listen`; the address, as a URL of the client."""
+    config = ServerConfig(listen=(listen,), grace=0, tls=tls)
+    with listening(config.listen) as sockets:
+        async with serving(GrpcApp(methods, not_found), sockets, config):
+            where = name(sockets[0])
+            if where.startswith("unix:"):
+                yield f"grpc+unix://{where.removeprefix('unix:')}"
+            else:
+                yield f"{'grpc+https' if tls else 'grpc+http'}://{where}"
