@@ -13,6 +13,9 @@ from tvix_store.services.store import Store
 SCHEMES = {
     "local": "tvix_store.config.local:open_address",
     "memory": "tvix_store.config.memory:open_address",
+    "grpc+http": "tvix_store.config.grpc:open_address",
+    "grpc+https": "tvix_store.config.grpc:open_address",
+    "grpc+unix": "tvix_store.config.grpc:open_address",
 }
 
 
