@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 DEBIAN = {"nix-store": "nix-bin", "h2load": "nghttp2-client", "restic": "restic", "borg": "borgbackup"}
 GO = {
@@ -21,6 +22,7 @@ GO = {
 }
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
+OWN_GO = TOOLS / "go/go/bin/go"
 
 
 def require(name: str) -> str:
@@ -74,23 +76,32 @@ def apt_get_install(*packages: str) -> bool:
     )
 
 
+def go_build(source: Path, target: Path) -> bool:
+    """Build the Go program in the directory `source`."""
+    return _go("build", "-o", str(target), ".", directory=source)
+
+
 def _go_install(name: str) -> None:
-    """Build a Go program with the system's Go; where that is absent or too old (Debian 12's is), with a locked one."""
     print(f"Building {GO[name]}", file=sys.stderr)
-    environment = {**os.environ, "GOBIN": _go_bin(name), "CGO_ENABLED": "0"}
+    _go("install", GO[name], environment={"GOBIN": _go_bin(name)})
+
+
+def _go(*arguments: str, environment: Mapping[str, str] = MappingProxyType({}), directory: Path = ROOT) -> bool:
+    """Run the system's Go; where that is absent or too old (Debian 12's is), a locked one."""
+    environment = {**os.environ, "CGO_ENABLED": "0", **environment}
     system_go = shutil.which("go")
-    if system_go and _run(system_go, "install", GO[name], environment=environment):
-        return
-    own_go = TOOLS / "go/go/bin/go"
-    if not own_go.exists():
+    if system_go and _run(system_go, *arguments, environment=environment, directory=directory):
+        return True
+    if not OWN_GO.exists():
         pip_install = (ROOT / ".venv/bin/python", "-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary=:all:")
-        _run(*pip_install, f"--target={own_go.parents[2]}", f"--requirement={ROOT / 'requirements/go.txt'}")
-    _run(own_go, "install", GO[name], environment=environment)
+        _run(*pip_install, f"--target={OWN_GO.parents[2]}", f"--requirement={ROOT / 'requirements/go.txt'}")
+    return OWN_GO.exists() and _run(OWN_GO, *arguments, environment=environment, directory=directory)
 
 
 def _go_bin(name: str) -> str:
     return str(TOOLS / GO[name].rpartition("/")[2])
 
 
-def _run(*command: str | Path, environment: Mapping[str, str] = os.environ) -> bool:
-    return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False).returncode == 0
+def _run(*command: str | Path, environment: Mapping[str, str] = os.environ, directory: Path = ROOT) -> bool:
+    done = subprocess.run(command, env=environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+    return done.returncode == 0

@@ -1,0 +1,1 @@
+"""Our work and other stores' on the same input, measured in one run. docs/benchmarks.md tells what and how."""
