@@ -1,0 +1,206 @@
+"""From a request to its handler, without a transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import pytest
+
+from tests.rpc.drive import GRPC, request
+from tvix_store.errors import ConflictError
+from tvix_store.rpc.asgi import GrpcApp, not_found
+from tvix_store.rpc.framing import Frames, frame, gzip_frame
+from tvix_store.rpc.method import Call, Method, Streaming, Unary, client_streaming, server_streaming
+from tvix_store.rpc.response import Event
+from tvix_store.rpc.status import RpcError, Status
+
+GZIP = (b"grpc-encoding", b"gzip")
+
+
+async def echo(message: bytes, _call: Call) -> bytes:
+    return message
+
+
+async def slow(message: bytes, _call: Call) -> bytes:
+    await asyncio.sleep(60)
+    return message
+
+
+async def letters(message: bytes, _call: Call) -> AsyncGenerator[bytes, None]:
+    for letter in message:
+        if letter == ord("!"):
+            raise ConflictError("no shouting")
+        yield bytes([letter])
+
+
+async def join(messages: AsyncIterator[bytes], _call: Call) -> bytes:
+    return b"+".join([message async for message in messages])
+
+
+async def echo_each(messages: AsyncIterator[bytes], _call: Call) -> AsyncGenerator[bytes, None]:
+    async for message in messages:
+        yield message
+
+
+async def with_metadata(message: bytes, call: Call) -> bytes:
+    call.answer_headers = [(b"x-before", dict(call.headers)[b"x-asked"])]
+    call.trailers = [(b"x-after", b"2")]
+    if message == b"fail":
+        raise RpcError(Status.ABORTED, "as asked", b"\1\2")
+    return message
+
+
+METHODS: dict[str, Method] = {
+    "/s/Echo": Unary(echo),
+    "/s/Slow": Unary(slow),
+    "/s/Letters": server_streaming(letters),
+    "/s/Join": client_streaming(join),
+    "/s/EchoEach": Streaming(echo_each),
+    "/s/WithMetadata": Unary(with_metadata),
+}
+APP = GrpcApp(METHODS, not_found, max_message=100)
+
+
+@pytest.mark.parametrize("pieces", [[frame(b"hello")], [frame(b"hello"), b""], [frame(b"hello")[:3], frame(b"hello")[3:]]])
+async def test_a_unary_call_is_answered(pieces: list[bytes]) -> None:
+    outcome = await request(APP, "/s/Echo", pieces)
+    assert (outcome.http_status, outcome.status, outcome.answers) == (200, Status.OK, [b"hello"])
+    assert outcome.headers[b"content-type"] == b"application/grpc"
+
+
+@pytest.mark.parametrize("content_type", [b"application/grpc+proto", b"application/grpc; charset=utf-8", b"Application/GRPC"])
+async def test_a_content_type_may_have_a_suffix_and_parameters(content_type: bytes) -> None:
+    assert (await request(APP, "/s/Echo", [frame(b"x")], headers=[(b"content-type", content_type)])).answers == [b"x"]
+
+
+async def test_answers_are_compressed_as_the_request_was() -> None:
+    outcome = await request(APP, "/s/Echo", [gzip_frame(b"hello")], headers=[GRPC, GZIP])
+    assert outcome.headers[b"grpc-encoding"] == b"gzip"
+    assert outcome.body[0] == 1
+    assert outcome.answers == [b"hello"]
+
+
+async def test_a_stream_of_answers_ends_with_the_status() -> None:
+    outcome = await request(APP, "/s/Letters", [frame(b"abc")])
+    assert (outcome.status, outcome.answers) == (Status.OK, [b"a", b"b", b"c"])
+
+
+async def test_a_stream_without_answers_is_a_whole_response() -> None:
+    outcome = await request(APP, "/s/Letters", [frame(b"")])
+    assert (outcome.http_status, outcome.status, outcome.answers) == (200, Status.OK, [])
+
+
+async def test_a_stream_that_fails_in_the_middle_says_so_in_its_trailers() -> None:
+    outcome = await request(APP, "/s/Letters", [frame(b"ab!c")])
+    assert (outcome.answers, outcome.status, outcome.message) == ([b"a", b"b"], Status.FAILED_PRECONDITION, "no shouting")
+
+
+async def test_an_error_before_the_first_answer_is_sent_as_trailers_only() -> None:
+    outcome = await request(APP, "/s/Letters", [frame(b"!")])
+    assert [event["type"] for event in outcome.events] == ["http.response.start", "http.response.body"]
+    assert outcome.status == Status.FAILED_PRECONDITION
+
+
+async def test_a_stream_of_requests_is_taken_in_order() -> None:
+    outcome = await request(APP, "/s/Join", [frame(b"a") + frame(b"b"), frame(b"c")])
+    assert outcome.answers == [b"a+b+c"]
+
+
+async def test_an_empty_stream_of_requests_is_a_stream() -> None:
+    assert (await request(APP, "/s/Join")).answers == [b""]
+
+
+async def test_requests_and_answers_may_alternate() -> None:
+    """Each answer is sent before the next request is there."""
+    sent: asyncio.Queue[Event] = asyncio.Queue()
+    coming: asyncio.Queue[Event] = asyncio.Queue()
+    scope: Event = {"type": "http", "path": "/s/EchoEach", "method": "POST", "headers": [GRPC]}
+    call = asyncio.create_task(APP(scope, coming.get, sent.put))
+    coming.put_nowait({"type": "http.request", "body": frame(b"0"), "more_body": True})
+    assert (await sent.get())["type"] == "http.response.start"
+    for turn in range(1, 4):
+        assert list(Frames(10).feed((await sent.get())["body"])) == [b"%d" % (turn - 1)]
+        coming.put_nowait({"type": "http.request", "body": frame(b"%d" % turn), "more_body": True})
+    coming.put_nowait({"type": "http.request"})
+    await call
+
+
+async def test_header_fields_and_trailers_of_a_handler_are_sent() -> None:
+    outcome = await request(APP, "/s/WithMetadata", [frame(b"x")], headers=[GRPC, (b"x-asked", b"1")])
+    assert (outcome.headers[b"x-before"], outcome.trailers[b"x-after"]) == (b"1", b"2")
+
+
+async def test_they_are_sent_with_an_error_too_and_so_are_its_details() -> None:
+    outcome = await request(APP, "/s/WithMetadata", [frame(b"fail")], headers=[GRPC, (b"x-asked", b"1")])
+    assert (outcome.headers[b"x-before"], outcome.trailers[b"x-after"]) == (b"1", b"2")
+    assert (outcome.status, outcome.trailers[b"grpc-status-details-bin"]) == (Status.ABORTED, b"AQI")
+
+
+async def test_a_message_over_the_limit_is_refused() -> None:
+    for path in ("/s/Echo", "/s/Join"):
+        outcome = await request(APP, path, [frame(b"x" * 101)])
+        assert (outcome.status, outcome.message) == (
+            Status.RESOURCE_EXHAUSTED,
+            "a message of 101 bytes is over the limit of 100; send it in parts",
+        )
+        assert (await request(APP, path, [frame(b"x" * 100)])).status == Status.OK
+
+
+@pytest.mark.parametrize("messages", [[], [b"a", b"b"]])
+async def test_a_call_of_one_message_takes_exactly_one(messages: list[bytes]) -> None:
+    for path in ("/s/Echo", "/s/Letters"):
+        assert (await request(APP, path, [frame(message) for message in messages])).status == Status.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("garbage", [b"\7hello world", b"\0\0\0\0\7short", b"\0"])
+async def test_garbage_is_an_error_of_its_call(garbage: bytes) -> None:
+    for path in ("/s/Echo", "/s/Join", "/s/EchoEach"):
+        assert (await request(APP, path, [garbage])).status == Status.INTERNAL
+
+
+async def test_an_unknown_encoding_is_told_what_is_known() -> None:
+    outcome = await request(APP, "/s/Echo", [frame(b"x")], headers=[GRPC, (b"grpc-encoding", b"br")])
+    assert (outcome.status, outcome.headers[b"grpc-accept-encoding"]) == (Status.UNIMPLEMENTED, b"identity,gzip")
+
+
+async def test_an_unknown_method_is_unimplemented() -> None:
+    outcome = await request(APP, "/s/Nothing", [frame(b"x")])
+    assert (outcome.http_status, outcome.status, outcome.message) == (200, Status.UNIMPLEMENTED, "unknown method /s/Nothing")
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "content_type", "status"),
+    [
+        ("/s/Echo", "POST", b"text/html", 415),
+        ("/s/Echo", "GET", b"", 415),
+        ("/s/Echo", "GET", b"application/grpc", 415),
+        ("/s/Echo", "POST", b"application/grpc+json", 415),
+        ("/other", "POST", b"application/grpc-web", 415),
+        ("/other", "GET", b"", 404),
+    ],
+)
+async def test_what_is_no_grpc_call_gets_an_http_status(path: str, method: str, content_type: bytes, status: int) -> None:
+    outcome = await request(APP, path, [b""], method=method, headers=[(b"content-type", content_type)] if content_type else [])
+    assert outcome.http_status == status
+
+
+async def test_the_time_of_a_call_is_bounded() -> None:
+    outcome = await request(APP, "/s/Slow", [frame(b"x")], headers=[GRPC, (b"grpc-timeout", b"20m")])
+    assert outcome.status == Status.DEADLINE_EXCEEDED
+
+
+async def test_nothing_is_sent_to_a_caller_that_went_away() -> None:
+    for path in ("/s/Echo", "/s/Join", "/s/EchoEach"):
+        assert (await request(APP, path, disconnects=True)).events == []
+
+
+async def test_a_caller_that_goes_away_in_the_middle_of_the_answers_ends_the_call_quietly() -> None:
+    async def receive() -> Event:
+        return {"type": "http.request", "body": frame(b"abc")}
+
+    async def send(event: Event) -> None:
+        if event["type"] == "http.response.body":
+            raise ConnectionResetError
+
+    await APP({"type": "http", "path": "/s/Letters", "method": "POST", "headers": [GRPC]}, receive, send)
