@@ -75,7 +75,25 @@ TREES: dict[str, Tree] = {
     "n" * 211: file(b"the longest name\n"),
 }
 
-NAMES = ("a", "A-Z+_?=.9", "-", "=", "?", "...", ".hidden", "n" * 211, "n" * 212, "a b", "a~", "a:b", "a%", "a@b", "é", "a\n", "a,b")
+NAMES = (
+    "a",
+    "A-Z+_?=.9",
+    "-",
+    "=",
+    "?",
+    "...",
+    ".hidden",
+    "n" * 211,
+    "n" * 212,
+    "a b",
+    "a~",
+    "a:b",
+    "a%",
+    "a@b",
+    "é",
+    "a\n",
+    "a,b",
+)
 
 FLAT: dict[str, bytes] = {
     "empty": b"",

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tests.model import oracle
 from tvix_store.errors import ConflictError, InvalidError
-from tvix_store.model.content_address import ContentAddress
+from tvix_store.model.content_address import ContentAddress, Method
 from tvix_store.model.digest import EMPTY
+from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import FileNode, Node, decode_node, encode_node
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import Signature
@@ -90,6 +91,17 @@ def test_messages_sent_in_parts_are_merged(path_info: PathInfo, random: Random) 
     encoding = b"".join([*parts, oracle.encode("PathInfo", references=message.references)])
     assert oracle.parse("PathInfo", encoding) == message
     assert PathInfo.decode(encoding) == path_info
+
+
+def test_messages_inside_are_merged_too() -> None:
+    path = StorePath(bytes(20), "hello")
+    ca = ContentAddress(Method.FLAT, NixHash("sha1", bytes(20)))
+    encoding = (
+        spoil(deriver=oracle.make("StorePath", name="hello"), ca=oracle.make("CA", type=5))
+        + oracle.encode("PathInfo", narinfo=oracle.make("NARInfo", deriver=oracle.make("StorePath", digest=bytes(20))))
+        + oracle.encode("PathInfo", narinfo=oracle.make("NARInfo", ca=oracle.make("CA", digest=bytes(20))))
+    )
+    assert PathInfo.decode(encoding) == replace(HELLO, deriver=path, ca=ca)
 
 
 def test_the_last_member_of_a_oneof_counts() -> None:
