@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.operations.draft import Draft
-from tvix_store.operations.fetch_tree import Batch, fetch_tree, read_file
+from tvix_store.operations.fetch_tree import Batch, fetch_tree, read_contents
 from tvix_store.operations.open_directory import OpenDirectory
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
@@ -33,7 +33,7 @@ async def export_tree(blobs: BlobService, directories: DirectoryService, node: N
                 if batch.large:
                     name, file = batch.large
                     await draft.run(writer.begin, name, file.executable)
-                    async for piece in read_file(blobs, file):
+                    async for piece in read_contents(blobs, file):
                         await draft.run(writer.append, piece)
                     await draft.run(writer.end)
         finally:

@@ -68,7 +68,7 @@ async def fetch_tree(blobs: BlobService, directories: DirectoryService, root: No
         await asyncio.gather(ahead, return_exceptions=True)
 
 
-async def read_file(blobs: BlobService, node: FileNode) -> AsyncIterator[bytes]:
+async def read_contents(blobs: BlobService, node: FileNode) -> AsyncIterator[bytes]:
     """The contents of a file of any size, in the pieces of `BlobService.read`.
 
     Raises:

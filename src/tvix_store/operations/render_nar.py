@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.nar import tokens
-from tvix_store.operations.fetch_tree import fetch_tree, read_file
+from tvix_store.operations.fetch_tree import fetch_tree, read_contents
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 
@@ -49,7 +49,7 @@ async def render_nar(blobs: BlobService, directories: DirectoryService, node: No
             if depth:
                 pending += tokens.entry_start(name)
             pending += tokens.file_start(file.size, file.executable)
-            async for piece in read_file(blobs, file):
+            async for piece in read_contents(blobs, file):
                 pending += piece
                 if len(pending) >= _PIECE:
                     yield bytes(pending)

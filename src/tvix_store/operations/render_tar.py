@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import AsyncIterator
 
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
-from tvix_store.operations.fetch_tree import fetch_tree, read_file
+from tvix_store.operations.fetch_tree import fetch_tree, read_contents
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 
@@ -43,7 +43,7 @@ async def render_tar(blobs: BlobService, directories: DirectoryService, node: No
         if batch.large:
             step_name, file = batch.large
             pending += _header(b"/".join((*entered, step_name or name)), file)
-            async for piece in read_file(blobs, file):
+            async for piece in read_contents(blobs, file):
                 pending += piece
                 if len(pending) >= _PIECE:
                     yield bytes(pending)
