@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from types import FrameType
 
 
 def main() -> None:
     """Run the program on `sys.argv`, and exit with a code of `cli.exit_codes`."""
-    try:
-        # Inside the `try`, since Ctrl-C may come while modules are being read.
-        from tvix_store.cli.program import run_program
+    # Until a command is at work there is nothing to clean up, and a traceback from inside an import tells nobody anything.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+    from tvix_store.cli.program import run_program
 
-        code = run_program(sys.argv[1:])
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+    sys.exit(run_program(sys.argv[1:]))
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)

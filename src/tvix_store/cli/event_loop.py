@@ -15,7 +15,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run `main` to its end. A first signal cancels it and ends the program, a second one ends the program at once."""
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     asyncio.run(_interruptible(main))
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 async def _interruptible(main: Coroutine[Any, Any, None]) -> None:

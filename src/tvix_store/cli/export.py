@@ -41,7 +41,7 @@ async def export(invocation: Invocation, path: str, destination: Path, form: str
         found = await resolve(store, path)
         # What a NAR adds to the contents of a tree is little, and nothing else tells their size beforehand.
         size = found.path_info.nar.size if found.path_info and not found.inner else None
-        with progress_bar(invocation, found.name.decode(errors="replace"), size) as bar:
+        with progress_bar(invocation, destination.name, size) as bar:
             blobs = CountedBlobs(store.blobs, bar)
             if form == "dir":
                 await export_tree(blobs, store.directories, found.node, destination)

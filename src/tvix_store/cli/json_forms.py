@@ -83,8 +83,22 @@ def root_from_json(value: object) -> Node:
     return node_from_json(_field(value, "root", _mapping))
 
 
-def path_info_from_json(value: object, store_dir: str, calculated: NarFacts) -> PathInfo:
-    """Read what `path_info_to_json` makes. Where `narHash` and `narSize` are left out, they are those `calculated` from the root.
+def nar_from_json(value: object) -> NarFacts | None:
+    """The NAR facts in the JSON form of a path info, or None where they are left out.
+
+    Raises:
+        InvalidError: one of the two is missing, or malformed.
+    """
+    if not {"narHash", "narSize"} & _mapping(value).keys():
+        return None
+    nar_hash = _field(value, "narHash", NixHash.parse)
+    if nar_hash.algorithm != "sha256":
+        raise InvalidError(f"path info: narHash is {nar_hash.algorithm}, not sha256")
+    return NarFacts(_field(value, "narSize", _number), nar_hash.digest)
+
+
+def path_info_from_json(value: object, store_dir: str, nar: NarFacts) -> PathInfo:
+    """Read what `path_info_to_json` makes, but for the NAR facts.
 
     Raises:
         InvalidError: a key is missing, unknown or has a malformed value; the error names it.
@@ -99,19 +113,12 @@ def path_info_from_json(value: object, store_dir: str, calculated: NarFacts) -> 
     return PathInfo(
         store_path=_field(value, "path", store_path),
         node=root_from_json(value),
-        nar=_nar(value) if {"narHash", "narSize"} & _mapping(value).keys() else calculated,
+        nar=nar,
         references=tuple(map(store_path, _field(value, "references", _texts, default=[]))),
         signatures=tuple(map(Signature.parse, _field(value, "signatures", _texts, default=[]))),
         deriver=_field(value, "deriver", lambda text: store_path(text.removesuffix(_DRV)), default=None),
         ca=_field(value, "ca", ContentAddress.parse, default=None),
     )
-
-
-def _nar(value: object) -> NarFacts:
-    nar_hash = _field(value, "narHash", NixHash.parse)
-    if nar_hash.algorithm != "sha256":
-        raise InvalidError(f"path info: narHash is {nar_hash.algorithm}, not sha256")
-    return NarFacts(_field(value, "narSize", _number), nar_hash.digest)
 
 
 _MISSING: Any = object()

@@ -21,7 +21,7 @@ async def put(invocation: Invocation, file: io.BufferedReader) -> None:
     \b
         tvix-store path-info put hello.json
     """
-    from tvix_store.cli.json_forms import path_info_from_json, root_from_json
+    from tvix_store.cli.json_forms import nar_from_json, path_info_from_json, root_from_json
     from tvix_store.config import verified
     from tvix_store.errors import InvalidError
 
@@ -31,6 +31,6 @@ async def put(invocation: Invocation, file: io.BufferedReader) -> None:
         raise InvalidError(f"{file.name}: not JSON: {error}") from None
     async with verified(await invocation.open_store()) as store:
         for value in document if isinstance(document, list) else [document]:
-            calculated = await store.nar.calculate(root_from_json(value))
-            stored = await store.path_infos.put(path_info_from_json(value, store.store_dir, calculated))
+            nar = nar_from_json(value) or await store.nar.calculate(root_from_json(value))
+            stored = await store.path_infos.put(path_info_from_json(value, store.store_dir, nar))
             print(stored.store_path.absolute(store.store_dir))

@@ -8,7 +8,12 @@ from tvix_store.cli.invocation import Invocation, command, json_option
 @command
 @json_option
 async def stats(invocation: Invocation, as_json: bool) -> None:
-    """Show how much the store holds, and what it saves by storing equal content once and compressed."""
+    """Show how much the store holds, and what it saves by storing equal content once and compressed.
+
+    \b
+        tvix-store stats
+        tvix-store stats --json | jq .dedup_ratio
+    """
     from dataclasses import asdict
 
     from tvix_store.cli.output import print_json

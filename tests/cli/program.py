@@ -1,0 +1,68 @@
+"""The installed program, as a person runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+TVIX_STORE = Path(sysconfig.get_path("scripts"), "tvix-store")
+_VARIABLES = ("TVIX_STORE", "BLOB_SERVICE_ADDR", "DIRECTORY_SERVICE_ADDR", "PATH_INFO_SERVICE_ADDR", "XDG_DATA_HOME")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run of the program ended."""
+
+    code: int
+    output: bytes
+    error: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.output.decode().splitlines()
+
+
+class Program:
+    """Runs the program in a directory, on a store of its own there."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.store = directory / "store"
+        self.environment = {name: value for name, value in os.environ.items() if name not in _VARIABLES}
+        self.environment |= {"TVIX_STORE": f"local://{self.store}", "HOME": str(directory)}
+
+    def run(
+        self,
+        *arguments: str | bytes | Path,
+        data: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+        under: tuple[str, ...] = (),
+    ) -> Ended:
+        """Run it, `under` another command where one is given."""
+        command = [*under, TVIX_STORE, *arguments]
+        done = subprocess.run(
+            command, cwd=self.directory, input=data, capture_output=True, env=environment or self.environment, check=False
+        )
+        return Ended(done.returncode, done.stdout, done.stderr.decode())
+
+    def __call__(self, *arguments: str | bytes | Path, data: bytes = b"") -> str:
+        """What it prints, when all goes well: without the end of the last line."""
+        ended = self.run(*arguments, data=data)
+        assert ended.code == 0, ended.error
+        assert ended.error == ""
+        return ended.output.decode(errors="surrogateescape").removesuffix("\n")
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        """Start it in the background."""
+        return subprocess.Popen(
+            [TVIX_STORE, *arguments],
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+        )

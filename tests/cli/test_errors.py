@@ -1,0 +1,82 @@
+"""How the program fails: a line on stderr, and an exit code that tells the kind of error."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from tests.cli.program import Program
+from tvix_store import errors
+from tvix_store.cli.exit_codes import exit_code
+
+CODES = {
+    errors.InvalidError(""): 3,
+    errors.NotFoundError("blob", ""): 4,
+    errors.IncompleteError(""): 5,
+    errors.ConflictError(""): 5,
+    errors.CorruptError(""): 6,
+    errors.UnavailableError(""): 7,
+    errors.DeniedError(""): 8,
+    errors.ExhaustedError(""): 9,
+    errors.UnsupportedError(""): 10,
+    OSError(errno.ENOSPC, ""): 9,
+    OSError(errno.ENOENT, ""): 4,
+    OSError(errno.EACCES, ""): 8,
+    OSError(errno.EEXIST, ""): 5,
+    OSError(errno.EPIPE, ""): 141,
+    OSError(errno.EIO, ""): 7,
+    KeyError(""): 1,
+}
+
+
+@pytest.mark.parametrize(("error", "code"), CODES.items(), ids=repr)
+def test_every_kind_of_error_has_its_code(error: Exception, code: int) -> None:
+    assert exit_code(error) == code
+
+
+def test_no_kind_of_error_is_a_bug() -> None:
+    kinds = set(errors.StoreError.__subclasses__())
+    assert kinds == {type(error) for error in CODES if isinstance(error, errors.StoreError)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["lss"], 2, "No such command 'lss'. Did you mean 'ls'? (see tvix-store --help)"),
+        (["path-info", "singn"], 2, "No such command 'singn'. Did you mean 'sign'? (see tvix-store path-info --help)"),
+        (["ls", "--lon", "x"], 2, "No such option '--lon'. Did you mean '--json'? (see tvix-store ls --help)"),
+        (["cat"], 2, "Missing argument 'PATH...' (see tvix-store cat --help)"),
+        (["ls", "hello"], 3, "not a store path: 'hello' (expected <32 characters>-<name>)"),
+        (["ls", "/etc/passwd"], 3, None),
+        (["ls", "0" * 32], 4, f"store path {'0' * 32} is not in the store"),
+        (["stat", "b3:" + "0" * 64], 4, f"blob b3:{'0' * 64} is not in the store"),
+        (["info", "b3:" + "0" * 64], 4, f"directory or blob b3:{'0' * 64} is not in the store"),
+        (["list", "--store", "memroy://"], 3, None),
+        (["list", "--store", "/dev/null/store"], 3, None),
+    ],
+)
+def test_an_error_is_one_line(tvix_store: Program, arguments: list[str], code: int, message: str | None) -> None:
+    ended = tvix_store.run(*arguments)
+    assert ended.code == code
+    assert ended.output == b""
+    assert ended.error.startswith("tvix-store: error: ")
+    assert ended.error.count("\n") == 1
+    if message:
+        assert ended.error == f"tvix-store: error: {message}\n"
+
+
+def test_debug_shows_where_an_error_comes_from(tvix_store: Program) -> None:
+    ended = tvix_store.run("--debug", "ls", "hello")
+    assert ended.code == 3
+    assert "Traceback" in ended.error
+    assert ended.error.splitlines()[-1].startswith("tvix-store: error: not a store path")
+
+
+def test_a_full_disk_under_the_output_is_said_to_be_full(tvix_store: Program) -> None:
+    ended = tvix_store.run("list", "--json", under=("sh", "-c", 'exec "$@" > /dev/full', "sh"))
+    assert (ended.code, ended.error) == (9, "tvix-store: error: No space left on device\n")
+
+
+def test_a_closed_output_is_no_bug(tvix_store: Program) -> None:
+    assert tvix_store.run("list", "--json", under=("sh", "-c", 'exec "$@" >&-', "sh")).code == 0

@@ -1,0 +1,118 @@
+"""`tvix-store import`, held against the real `nix-store --add`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import programs
+from tests.cli.program import Program
+
+WITHOUT_ROOTS_POWERS = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
+    if os.geteuid() == 0
+    else ()
+)
+
+
+def added_by_nix(path: Path, scratch: Path, *options: str) -> str:
+    nix_store = programs.require("nix-store")
+    done = subprocess.run([nix_store, "--store", scratch, *(options or ("--add",)), path], check=True, capture_output=True)
+    return done.stdout.decode().strip()
+
+
+def test_a_tree_gets_the_store_path_that_nix_gives_it(tvix_store: Program, tree: Path) -> None:
+    assert tvix_store("import", tree) == added_by_nix(tree, tvix_store.directory / "nix")
+
+
+def test_files_symlinks_and_empty_directories_get_the_store_paths_that_nix_gives_them(tvix_store: Program, tree: Path) -> None:
+    scratch = tvix_store.directory / "nix"
+    paths = [tree / name for name in ("text", "empty", "bin/hello", "bin/sh", "dangling", "void")]
+    assert tvix_store("import", *paths).splitlines() == [added_by_nix(path, scratch) for path in paths]
+
+
+def test_a_flat_file_gets_the_store_path_that_nix_gives_it(tvix_store: Program, tree: Path) -> None:
+    path = tree / "big"
+    assert tvix_store("import", "--flat", path) == added_by_nix(path, tvix_store.directory / "nix", "--add-fixed", "sha256")
+
+
+def test_a_name_can_be_chosen(tvix_store: Program, tree: Path) -> None:
+    assert tvix_store("import", "--name", "hello-2.12", tree).endswith("-hello-2.12")
+
+
+def test_importing_twice_changes_nothing(tvix_store: Program, tree: Path) -> None:
+    first = tvix_store("import", tree)
+    assert tvix_store("import", tree) == first
+    assert tvix_store("list") == first
+
+
+def test_without_path_info_the_digest_of_the_content_is_printed(tvix_store: Program, tree: Path) -> None:
+    digest = tvix_store("import", "--no-path-info", tree / "text")
+    assert tvix_store("list") == ""
+    assert tvix_store("cat", digest) == "some text"
+
+
+def test_the_size_rule_of_snix_gives_nested_trees_another_digest(tvix_store: Program, tree: Path) -> None:
+    documented = tvix_store("import", "--no-path-info", tree)
+    assert tvix_store("import", "--no-path-info", "--directory-size-rule", "snix", tree) != documented
+
+
+def test_json_has_the_path_info(tvix_store: Program, tree: Path) -> None:
+    (record,) = json.loads(tvix_store("import", "--json", tree))
+    assert list(record) == ["path", "root", "narHash", "narSize", "references", "deriver", "signatures", "ca"]
+    assert record == json.loads(tvix_store("path-info", "get", record["path"]))
+
+
+def test_a_fifo_is_refused_by_name(tvix_store: Program, tree: Path) -> None:
+    os.mkfifo(tree / "bin/fifo")
+    assert_refused(tvix_store, tree, f"{tree}/bin/fifo is a FIFO")
+
+
+def test_a_socket_is_refused_by_name(tvix_store: Program, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree / "bin")
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind("socket")  # not by its whole path, of which there may be 107 bytes
+        assert_refused(tvix_store, tree, f"{tree}/bin/socket is a socket")
+
+
+def test_a_device_is_refused_by_name(tvix_store: Program) -> None:
+    assert_refused(tvix_store, Path("/dev/null"), "/dev/null is a character device")
+
+
+def assert_refused(tvix_store: Program, path: Path, reason: str) -> None:
+    ended = tvix_store.run("import", path)
+    assert ended.code == 3
+    assert ended.error == f"tvix-store: error: {reason}; only directories, regular files and symlinks can be stored\n"
+    assert tvix_store("list") == ""
+
+
+def test_what_is_not_there_is_said_to_be_missing(tvix_store: Program) -> None:
+    ended = tvix_store.run("import", "nothing")
+    assert (ended.code, ended.error) == (3, "tvix-store: error: cannot read nothing: No such file or directory\n")
+
+
+def test_an_unreadable_directory_is_named(tvix_store: Program, tree: Path) -> None:
+    (tree / "void").chmod(0)
+    ended = tvix_store.run("import", tree, under=WITHOUT_ROOTS_POWERS)
+    assert (ended.code, ended.error) == (8, f"tvix-store: error: cannot read {tree / 'void'}: Permission denied\n")
+
+
+def test_a_name_that_no_store_path_may_have_is_refused(tvix_store: Program, tree: Path) -> None:
+    ended = tvix_store.run("import", "--name", "two words", tree)
+    assert ended.code == 3
+    assert "not a store path name: 'two words'" in ended.error
+
+
+def test_one_name_for_many_paths_is_refused(tvix_store: Program, tree: Path) -> None:
+    assert tvix_store.run("import", "--name", "x", tree / "text", tree / "big").code == 2
+
+
+def test_paths_before_a_bad_one_are_imported(tvix_store: Program, tree: Path) -> None:
+    ended = tvix_store.run("import", tree / "text", "nothing")
+    assert ended.code == 3
+    assert ended.lines == [tvix_store("list")]

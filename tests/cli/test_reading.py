@@ -1,0 +1,140 @@
+"""`list`, `info`, `ls`, `cat`, `stat`, `nar-hash` and `stats`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import programs
+from tests.cli.program import Program
+from tvix_store import Digest, NixHash
+
+
+@pytest.fixture
+def path(tvix_store: Program, tree: Path) -> str:
+    """The store path of the tree."""
+    return tvix_store("import", tree)
+
+
+def test_a_store_path_may_be_given_in_full_by_base_name_or_by_hash(tvix_store: Program, path: str) -> None:
+    base = path.removeprefix("/nix/store/")
+    texts = {tvix_store("cat", f"{form}/text") for form in (path, base, base[:32])}
+    assert texts == {"some text"}
+
+
+def test_list_prints_the_store_paths(tvix_store: Program, tree: Path, path: str) -> None:
+    other = tvix_store("import", tree / "text")
+    assert set(tvix_store("list").splitlines()) == {path, other}
+    assert {line.split()[-1] for line in tvix_store("list", "-l").splitlines()} == {path, other}
+    assert {record["path"] for record in json.loads(tvix_store("list", "--json"))} == {path, other}
+
+
+def test_an_empty_store_has_an_empty_list(tvix_store: Program) -> None:
+    assert tvix_store("list") == ""
+    assert json.loads(tvix_store("list", "--json")) == []
+
+
+def test_ls_lists_a_directory_sorted_by_name(tvix_store: Program, path: str) -> None:
+    names = ["big", "bin", "dangling", "empty", "not-utf8-\udcff\udcfe", "text", "void"]
+    assert tvix_store("ls", path).splitlines() == names
+    assert [entry["path"] for entry in json.loads(tvix_store("ls", "--json", path))] == names
+
+
+def test_ls_goes_down_on_request(tvix_store: Program, path: str) -> None:
+    assert tvix_store("ls", "-lR", path).splitlines()[1:4] == [
+        "dr-xr-xr-x            2 bin",
+        "-r-xr-xr-x           21 bin/hello",
+        "lrwxrwxrwx            0 bin/sh -> hello",
+    ]
+
+
+def test_ls_of_a_file_shows_the_file(tvix_store: Program, path: str) -> None:
+    assert tvix_store("ls", "-l", f"{path}/text") == "-r--r--r--           10 text"
+
+
+def test_ls_of_an_empty_directory_shows_nothing(tvix_store: Program, path: str) -> None:
+    assert tvix_store("ls", f"{path}/void") == ""
+
+
+def test_cat_prints_what_was_imported(tvix_store: Program, tree: Path, path: str) -> None:
+    ended = tvix_store.run("cat", f"{path}/big", f"{path}/empty", f"{path}/text")
+    assert ended.output == (tree / "big").read_bytes() + b"some text\n"
+
+
+def test_cat_follows_symlinks_inside_the_store_path(tvix_store: Program, path: str) -> None:
+    assert tvix_store("cat", f"{path}/bin/sh") == "#!/bin/sh\necho hello"
+
+
+def test_cat_does_not_follow_symlinks_to_elsewhere(tvix_store: Program, path: str) -> None:
+    ended = tvix_store.run("cat", f"{path}/dangling")
+    assert ended.code == 3
+    assert "leads out of the store path" in ended.error
+
+
+def test_cat_gives_up_on_a_circle_of_symlinks(tvix_store: Program, tmp_path: Path) -> None:
+    circle = tmp_path / "circle"
+    circle.mkdir()
+    (circle / "a").symlink_to("b")
+    (circle / "b").symlink_to("a")
+    ended = tvix_store.run("cat", tvix_store("import", circle) + "/a")
+    assert ended.code == 3
+    assert "more than 40 symlinks" in ended.error
+
+
+def test_a_name_that_is_not_utf8_can_be_asked_for(tvix_store: Program, path: str) -> None:
+    assert tvix_store("cat", path.encode() + b"/not-utf8-\xff\xfe") == "?"
+
+
+def test_info_shows_a_path_info(tvix_store: Program, path: str) -> None:
+    shown = dict(line.split(": ", 1) for line in tvix_store("info", path).splitlines())
+    assert list(shown) == ["Path", "Type", "Digest", "Size", "NAR hash", "NAR size", "CA"]
+    assert shown["Path"].strip() == path
+    assert shown["CA"].strip() == f"fixed:r:{shown['NAR hash'].strip()}"
+
+
+def test_info_shows_what_is_inside(tvix_store: Program, path: str) -> None:
+    assert json.loads(tvix_store("info", "--json", f"{path}/bin/sh")) == {"type": "symlink", "target": "hello"}
+
+
+def test_stat_shows_the_chunks_of_a_large_blob(tvix_store: Program, tree: Path, path: str) -> None:
+    answer = json.loads(tvix_store("stat", "--json", f"{path}/big"))
+    contents = (tree / "big").read_bytes()
+    assert answer["digest"] == str(Digest.of(contents))
+    assert answer["size"] == len(contents)
+    assert len(answer["chunks"]) > 1
+    for chunk in answer["chunks"]:
+        here, contents = contents[: chunk["size"]], contents[chunk["size"] :]
+        assert chunk["digest"] == str(Digest.of(here))
+    assert contents == b""
+
+
+def test_stat_takes_every_form_of_a_digest(tvix_store: Program, path: str) -> None:
+    digest = Digest.of(b"some text\n")
+    answers = {tvix_store("stat", form) for form in (str(digest), digest.hex, digest.base64, f"{path}/text")}
+    assert answers == {f"{digest}  10 bytes, 1 chunk"}
+
+
+def test_the_nar_hash_is_that_of_nix(tvix_store: Program, tree: Path, path: str) -> None:
+    nar = subprocess.run([programs.require("nix-store"), "--dump", tree], check=True, capture_output=True).stdout
+    root = json.loads(tvix_store("info", "--json", path))["root"]["digest"]
+    true = f"{NixHash('sha256', hashlib.sha256(nar).digest())} {len(nar)}"
+    assert tvix_store("nar-hash", path) == tvix_store("nar-hash", root) == true
+
+
+def test_stats_count_equal_content_once(tvix_store: Program, tree: Path, path: str) -> None:
+    tvix_store("import", "--name", "again", tree)
+    counted = json.loads(tvix_store("stats", "--json"))
+    assert (counted["path_infos"], counted["directories"]) == (2, 3)
+    assert counted["logical_bytes"] == 2 * json.loads(tvix_store("info", "--json", path))["narSize"]
+    assert counted["dedup_ratio"] > 1.9
+    assert "1 : 2.00, since equal chunks are stored once" in tvix_store("stats")
+
+
+def test_a_store_that_cannot_count_says_so(tvix_store: Program) -> None:
+    ended = tvix_store.run("stats", "--store", "memory://")
+    assert ended.code == 10
+    assert "cannot count" in ended.error

@@ -1,0 +1,51 @@
+"""What Ctrl-C, SIGTERM and readers who stop reading do to the program."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import TVIX_STORE, Program
+
+
+@pytest.fixture
+def path(tvix_store: Program, tmp_path: Path) -> str:
+    """The store path of a file that is larger than any pipe's buffer."""
+    (tmp_path / "big").write_bytes(os.urandom(3_000_000))
+    return tvix_store("import", "big")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_a_command_that_waits_for_its_reader(
+    tvix_store: Program, path: str, number: signal.Signals, code: int
+) -> None:
+    with tvix_store.start("cat", path) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.read(1)
+        running.send_signal(number)
+        assert running.wait(10) == code
+        assert running.stderr.read() == b""
+
+
+def test_a_signal_leaves_no_part_of_an_export(tvix_store: Program, path: str) -> None:
+    before = set(tvix_store.directory.iterdir())
+    for delay in ("0.1", "0.15", "0.2", "0.25", "0.3"):
+        ended = tvix_store.run("export", path, "out", under=("timeout", "--signal=INT", delay))
+        assert ended.error == ""
+        out = tvix_store.directory / "out"
+        if out.exists():
+            assert out.stat().st_size == 3_000_000
+            out.unlink()
+        assert set(tvix_store.directory.iterdir()) == before
+
+
+def test_a_reader_who_stops_reading_is_no_error(tvix_store: Program, path: str) -> None:
+    command = f'{TVIX_STORE} cat {path} | head --bytes=5; echo " ${{PIPESTATUS[@]}}"'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, env=tvix_store.environment, check=True)
+    assert done.stdout[5:] == b" 141 0\n"
+    assert done.stderr == b""

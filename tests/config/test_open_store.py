@@ -1,0 +1,113 @@
+"""Stores from addresses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tvix_store.config import open_store, verified
+from tvix_store.config.local import default_directory
+from tvix_store.errors import IncompleteError, InvalidError
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory, SizeRule
+from tvix_store.model.nodes import FileNode
+from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.store_path import StorePath
+
+
+@pytest.mark.parametrize("form", ["local://{}", "{}"])
+async def test_a_local_store_opens_by_url_and_by_path(tmp_path: Path, form: str) -> None:
+    async with await open_store(form.format(tmp_path / "a store")) as store:
+        await store.blobs.put_many([b"x"])
+    assert (tmp_path / "a store/settings.json").exists()
+
+
+async def test_a_path_in_a_url_may_be_encoded(tmp_path: Path) -> None:
+    async with await open_store(f"local://{tmp_path}/a%20store%3F"):
+        pass
+    assert (tmp_path / "a store?/settings.json").exists()
+
+
+@pytest.mark.parametrize("address", ["memory://?size_rule=snix", "local://{}/store?size_rule=snix&chunk_average=65536"])
+async def test_parameters_are_settings_of_the_store(tmp_path: Path, address: str) -> None:
+    async with await open_store(address.format(tmp_path)) as store:
+        assert store.size_rule is SizeRule.SNIX
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("memroy://", r"unknown scheme 'memroy' \(known: .*\); did you mean memory://\?"),
+        ("ftp://example.org", r"unknown scheme 'ftp' \(known: local, memory"),
+        ("memory", "a path needs a slash"),
+        ("memory://host", "nothing follows memory://"),
+        ("local://relative/path", "three slashes, as in local:///relative/path"),
+        ("local:///x?colour=1", "unknown parameter 'colour' .known: chunk_average, compression_level, size_rule."),
+        ("memory://?colour=1", "unknown parameter 'colour' .known: size_rule."),
+        ("local:///x?chunk_average=many", "'many' is not a value for chunk_average"),
+        ("memory://?size_rule=odd", "'odd' is not a value for size_rule"),
+        ("memory://?size_rule=snix&size_rule=snix", "twice"),
+        ("memory://?size_rule", "not the address of a store"),
+        ("memory://#x", "%23"),
+        ("local://[/x", "not the address of a store"),
+    ],
+)
+async def test_a_wrong_address_is_refused(address: str, reason: str) -> None:
+    with pytest.raises(InvalidError, match=reason):
+        await open_store(address)
+
+
+async def test_services_may_come_from_three_stores(tmp_path: Path) -> None:
+    blobs, directories, path_infos = (f"local://{tmp_path}/{name}" for name in ("blobs", "directories", "path-infos"))
+    async with await open_store(blobs=blobs, directories=directories, path_infos=path_infos) as store:
+        (digest,) = await store.blobs.put_many([b"x"])
+        directory = Directory({b"x": FileNode(digest, 1)})
+        await store.directories.put(_stream(directory))
+        node = directory.node()
+        await store.path_infos.put(PathInfo(StorePath(bytes(20), "x"), node, await store.nar.calculate(node)))
+    async with await open_store(blobs) as store:
+        assert await store.blobs.stat(digest)
+        assert await store.directories.get(directory.digest) is None
+    async with await open_store(path_infos) as store:
+        assert await store.path_infos.get(bytes(20))
+
+
+async def test_two_services_at_one_address_are_of_one_store() -> None:
+    async with await open_store("memory://", path_infos="memory://?size_rule=snix") as store:
+        (digest,) = await store.blobs.put_many([b"x"])
+        assert (await store.nar.calculate(FileNode(digest, 1))).size == 120
+
+
+async def test_where_one_store_cannot_be_opened_none_stays_open(tmp_path: Path) -> None:
+    with pytest.raises(InvalidError):
+        await open_store(str(tmp_path / "store"), path_infos="nonsense://")
+    async with await open_store(str(tmp_path / "store")):
+        pass
+
+
+async def test_a_verified_store_takes_only_true_path_infos() -> None:
+    async with verified(await open_store("memory://")) as store:
+        false = PathInfo(StorePath(bytes(20), "x"), FileNode(Digest(bytes(32)), 1), NarFacts(1, bytes(32)))
+        with pytest.raises(IncompleteError):
+            await store.path_infos.put(false)
+
+
+def test_the_default_store_of_a_user_is_in_the_data_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert default_directory() == tmp_path / "tvix-store"
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_directory() == tmp_path / ".local/share/tvix-store"
+
+
+def test_the_default_store_of_root_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert default_directory() == Path("/var/lib/tvix-store")
+
+
+async def _stream(directory: Directory) -> AsyncIterator[Directory]:
+    yield directory
