@@ -186,4 +186,7 @@ def _take_over_from_systemd() -> list[socket.socket]:
     count = os.environ.get("LISTEN_FDS", "")
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal() or int(count) < 1:
         raise InvalidError("sd-listen: systemd passed no sockets to this process (LISTEN_PID and LISTEN_FDS)")
-    return [socket.socket(fileno=fd) for fd in range(_FIRST_SYSTEMD_FD, _FIRST_SYSTEMD_FD + int(count))]
+    try:
+        return [socket.socket(fileno=fd) for fd in range(_FIRST_SYSTEMD_FD, _FIRST_SYSTEMD_FD + int(count))]
+    except OSError as error:
+        raise InvalidError(f"sd-listen: LISTEN_FDS names what is not a socket: {error.strerror}") from None

@@ -1,0 +1,32 @@
+"""A server as a process of its own: `python -m tests.server.program [--workers N] [--grace S] ADDRESS…`, with a store in memory."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from tvix_store.backends.memory import open_store
+from tvix_store.errors import UnavailableError
+from tvix_store.server import ServerConfig, serve
+from tvix_store.services import Store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("listen", nargs="+")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--grace", type=float, default=30)
+    parser.add_argument("--broken", action="store_true")
+    options = parser.parse_args()
+    logging.basicConfig()
+
+    async def open_one() -> Store:
+        if options.broken:
+            raise UnavailableError("the disk is away")
+        return await open_store()
+
+    serve(ServerConfig(tuple(options.listen), workers=options.workers, grace=options.grace), open_one)
+
+
+if __name__ == "__main__":
+    main()
