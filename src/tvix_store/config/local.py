@@ -12,11 +12,18 @@ from tvix_store.config.size_rule import read_size_rule
 from tvix_store.errors import InvalidError
 from tvix_store.services.store import Store
 
-PARAMETERS: dict[str, Callable[[str], object]] = {"chunk_average": int, "compression_level": int, "size_rule": read_size_rule}
+PARAMETERS: dict[str, Callable[[str], object]] = {
+    "chunk_average": int,
+    "compression_level": int,
+    "pack_size": int,
+    "size_rule": read_size_rule,
+}
 
 
 async def open_address(address: Address) -> Store:
-    """Open `local:///path?chunk_average=BYTES&compression_level=LEVEL&size_rule=documented|snix`; without a path the default."""
+    """Open `local:///path?chunk_average=BYTES&compression_level=LEVEL&pack_size=BYTES&size_rule=documented|snix`.
+
+    Without a path it is the default one."""
     if address.host:
         raise InvalidError(f"{address.text}: an absolute path has three slashes, as in local:///{address.host}{address.path}")
     directory = Path(address.path) if address.path else default_directory()

@@ -15,3 +15,10 @@ class TestLocalStore(StoreContract):
     async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
         async with await open_store(tmp_path / "store") as store:
             yield store
+
+
+class TestLocalStoreOfSmallPacksAndChunks(StoreContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
+        async with await open_store(tmp_path / "store", pack_size=1 << 20, chunk_average=4096) as store:
+            yield store

@@ -20,10 +20,12 @@ from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 
+PACK_SIZE = 4 << 20
+
 
 async def write_for_ever(store_directory: Path, seed: str) -> None:
     generator = random.Random(seed)
-    async with await open_store(store_directory) as store:
+    async with await open_store(store_directory, pack_size=PACK_SIZE) as store:
         for number in range(1_000_000):
             data = generator.randbytes(generator.choice((10, 3000, 40_000, 700_000))) + b"text " * generator.randrange(2000)
 

@@ -18,24 +18,29 @@ __all__ = ["open_store"]
 
 
 async def open_store(
-    directory: Path, *, chunk_average: int | None = None, compression_level: int | None = None, size_rule: SizeRule | None = None
+    directory: Path,
+    *,
+    chunk_average: int | None = None,
+    compression_level: int | None = None,
+    pack_size: int | None = None,
+    size_rule: SizeRule | None = None,
 ) -> Store:
     """Open the store in `directory`, or make one there.
 
-    The settings are fixed when a store is made; None means as it is, or the default. `chunk_average` is in bytes.
+    The settings are fixed when a store is made; None means as it is, or the default. `chunk_average` and `pack_size` are in bytes.
 
     Raises:
         InvalidError: `directory` holds something else, an unknown format, or a store with other settings.
         CorruptError: its files are damaged.
         DeniedError, ExhaustedError, UnavailableError: the disk does not let us.
     """
-    wanted: dict[str, int | str] = {}
-    if chunk_average is not None:
-        wanted["chunk_average"] = chunk_average
-    if compression_level is not None:
-        wanted["compression_level"] = compression_level
-    if size_rule is not None:
-        wanted["size_rule"] = size_rule.name.lower()
+    settings: dict[str, int | str | None] = {
+        "chunk_average": chunk_average,
+        "compression_level": compression_level,
+        "pack_size": pack_size,
+        "size_rule": size_rule.name.lower() if size_rule else None,
+    }
+    wanted = {name: value for name, value in settings.items() if value is not None}
     engine = await asyncio.to_thread(Engine.acquire, directory, wanted)
     blobs, directories = LocalBlobs(engine), LocalDirectories(engine)
 

@@ -186,7 +186,7 @@ class Committer:
         try:
             if self._unnamed_bytes >= _UNNAMED_BYTES:
                 self._name([])
-            places = self._writer.append(self._records(contents)) if contents else []
+            places = self._append(contents) if contents else []
         except Exception as error:  # noqa: BLE001  # whatever it is, the callers get it
             self._writer.rewind()
             for request in group:
@@ -221,7 +221,10 @@ class Committer:
         self._rest_until = now + _REST * (now - begun)
 
     def _name(self, requests: list[_Request]) -> list[PathInfo | Exception | None]:
-        synced = self._sync_packs() if any(request.path_info for request in requests) else {}
+        synced: dict[int, int] = {}
+        if any(request.path_info for request in requests):
+            self._make_room()
+            synced = self._sync_packs()
         with self._index.writing() as txn:
             self._mark.set()
             self._name_contents(txn)
@@ -241,6 +244,18 @@ class Committer:
                     if named not in self._unnamed and txn.get(content.key, db=tables[content.kind]) is None:
                         found.setdefault(named, content)
         return list(found.values())
+
+    def _append(self, contents: list[Content]) -> list[Place]:
+        records = self._records(contents)
+        self._make_room()
+        return self._writer.append(records)
+
+    def _make_room(self) -> None:
+        """Go on with the next pack where this one is full. What it holds is named first, else it would not count as its own."""
+        if self._writer.is_full:
+            if self._unnamed:
+                self._name([])
+            self._writer.next_pack()
 
     def _records(self, contents: list[Content]) -> list[NewRecord]:
         packed = self._compressed([content.payload for content in contents if content.kind is Kind.CHUNK])

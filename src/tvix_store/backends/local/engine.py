@@ -53,7 +53,7 @@ class Engine:
         self.reader = PackReader(packs)
         self.committer = Committer(
             self.index,
-            PackWriter(packs, self._committed_size),
+            PackWriter(packs, self._committed_size, self.settings.pack_size),
             self.reader,
             mark,
             level=self.settings.compression_level,

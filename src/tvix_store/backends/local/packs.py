@@ -23,8 +23,6 @@ from tvix_store.errors import CorruptError
 
 MAGIC = b"tvix-store pack\n"
 PREFIX_SIZE = len(MAGIC) + KEY_SIZE
-SEAL_SIZE = 1 << 30
-"""Bytes at which a pack takes no more records: large enough to be few, small enough to be copied or rewritten at a time."""
 _OPEN_PACKS = 256
 """Packs that a reader keeps open; the soft limit of open files is 1024 on many systems. Others are opened for each read."""
 
@@ -74,7 +72,7 @@ def read_key(fd: int, path: Path) -> bytes:
 class PackWriter:
     """Appends records to a pack of its own. Used by one thread at a time."""
 
-    def __init__(self, directory: Path, committed_size: Callable[[int], int], seal_size: int = SEAL_SIZE) -> None:
+    def __init__(self, directory: Path, committed_size: Callable[[int], int], seal_size: int) -> None:
         self._directory = directory
         self._committed_size = committed_size
         self._seal_size = seal_size
@@ -86,14 +84,29 @@ class PackWriter:
         """Bytes of it, with what is not committed yet."""
         self._kept = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether `next_pack` must be called before more is appended."""
+        return self._fd is None or self.size >= self._seal_size
+
+    def next_pack(self) -> None:
+        """Go on with another pack. All that was appended must be committed: an unfinished pack is cut to what the index names."""
+        assert self.size == self._kept
+        self.close()
+        with disk_errors(self._directory):
+            numbers = pack_numbers(self._directory)
+            # Only the newest few can be unfinished in practice; looking at all would cost a system call for each pack there is.
+            for number in reversed(numbers[-8:]):
+                if self._take_over(number):
+                    return
+            self._create(numbers[-1] + 1 if numbers else 1)
+
     def append(self, records: Sequence[NewRecord]) -> list[Place]:
         """Write records behind each other; the places of their payloads. They are on the disk itself after `sync`.
 
         Raises:
             ExhaustedError: the disk is full. Nothing was kept.
         """
-        if self._fd is None or self.size >= self._seal_size:
-            self._next_pack()
         places: list[Place] = []
         parts: list[Buffer] = []
         at = self.size
@@ -127,6 +140,7 @@ class PackWriter:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+        self.number = self.size = self._kept = 0
 
     def _write(self, data: bytes, offset: int) -> None:
         assert self._fd is not None
@@ -136,16 +150,6 @@ class PackWriter:
                 written = os.pwrite(self._fd, view, offset)
                 offset += written
                 view = view[written:]
-
-    def _next_pack(self) -> None:
-        self.close()
-        with disk_errors(self._directory):
-            numbers = pack_numbers(self._directory)
-            # Only the newest few can be unfinished in practice; looking at all would cost a system call for each pack there is.
-            for number in reversed(numbers[-8:]):
-                if self._take_over(number):
-                    return
-            self._create(numbers[-1] + 1 if numbers else 1)
 
     def _take_over(self, number: int) -> bool:
         path = pack_path(self._directory, number)

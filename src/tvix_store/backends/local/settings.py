@@ -16,6 +16,7 @@ FORMAT = 1
 FILE = "settings.json"
 MIN_AVERAGE, MAX_AVERAGE = 4096, 256 * 1024
 """Bytes. A chunk, at most four times the average, is read, checked and given out as a whole."""
+MIN_PACK_SIZE = 1 << 20
 MIN_LEVEL, MAX_LEVEL = 1, 19
 
 
@@ -25,6 +26,8 @@ class Settings:
 
     chunk_average: int = 128 * 1024
     compression_level: int = 3
+    pack_size: int = 1 << 30
+    """At which a pack takes no more records: large enough to be few, small enough to be copied or rewritten at a time."""
     size_rule: str = SizeRule.DOCUMENTED.name.lower()
 
     def __post_init__(self) -> None:
@@ -32,6 +35,8 @@ class Settings:
             raise InvalidError(f"chunk_average {self.chunk_average} is not within {MIN_AVERAGE} to {MAX_AVERAGE} (bytes)")
         if not MIN_LEVEL <= self.compression_level <= MAX_LEVEL:
             raise InvalidError(f"compression_level {self.compression_level} is not within {MIN_LEVEL} to {MAX_LEVEL}")
+        if self.pack_size < MIN_PACK_SIZE:
+            raise InvalidError(f"pack_size {self.pack_size} is less than {MIN_PACK_SIZE} (bytes)")
         if self.size_rule.upper() not in SizeRule.__members__:
             raise InvalidError(f"size_rule {self.size_rule!r} is unknown (known: documented, snix)")
 
