@@ -34,6 +34,14 @@ VERSIONS = {"nix-store": "--version", "restic": "version", "borg": "--version", 
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 @click.option("--rounds", type=click.IntRange(1), help="How often everything is measured.  [default: 5]")
 @click.option("--quick", is_flag=True, help="Small inputs and one round: shows that everything works, and measures nothing.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(0),
+    default=10,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for quiet cores before every measurement.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all that was measured to this file.")
 @click.option(
     "--work-directory",
@@ -42,12 +50,14 @@ VERSIONS = {"nix-store": "--version", "restic": "version", "borg": "--version", 
     show_default=True,
     help="Where to work, on the disk that is to be measured; it needs 15 GB.",
 )
-def main(parts: tuple[str, ...], rounds: int | None, quick: bool, json_file: Path | None, work_directory: Path) -> None:
+def main(
+    parts: tuple[str, ...], rounds: int | None, quick: bool, patience: float, json_file: Path | None, work_directory: Path
+) -> None:
     """Measure PARTS, or all."""
     rows: list[Row] = []
     load_before = os.getloadavg()[0]
     with TemporaryDirectory(dir=work_directory, prefix="tvix-store-bench-") as work:
-        bench = Bench(Path(work), rounds or (1 if quick else 5), quick)
+        bench = Bench(Path(work), rounds or (1 if quick else 5), quick, 0 if quick else patience)
         for part in parts or PARTS:
             missing = [name for name in PARTS[part] if programs.find(name) is None]
             for name in missing:

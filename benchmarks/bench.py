@@ -22,6 +22,9 @@ TVIX_STORE = str(Path(sys.executable).with_name("tvix-store"))
 ROOT = Path(__file__).resolve().parent.parent
 _MIB = 1024 * 1024
 _PIECE = 16 * _MIB
+_QUIET = 0.9
+_MOMENT = 0.5
+"""Seconds."""
 
 Contestant: TypeAlias = Callable[[Path], Mapping[str, float]]
 """Works in an empty directory, and returns what it measured, by name."""
@@ -29,11 +32,15 @@ Contestant: TypeAlias = Callable[[Path], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Bench:
-    """One run: where it works and how much it does. `quick` proves that everything works, and measures nothing."""
+    """One run: where it works and how much it does. `quick` proves that everything works, and measures nothing.
+
+    patience: seconds to wait, before something is measured, for other programs to leave the cores alone
+    """
 
     work: Path
     rounds: int
     quick: bool
+    patience: float
 
     @cached_property
     def tree(self) -> Path:
@@ -68,9 +75,12 @@ class Bench:
 
     @contextmanager
     def fresh(self) -> Iterator[Path]:
-        """An empty directory, on a disk that has nothing left to write."""
+        """An empty directory, on a disk that has nothing left to write, and cores that have nothing to do."""
         with TemporaryDirectory(dir=self.work) as directory:
             os.sync()
+            give_up = time.monotonic() + self.patience
+            while time.monotonic() < give_up and _idle_share() < _QUIET:
+                pass
             yield Path(directory)
 
     def interleaved(self, *contestants: Contestant) -> dict[str, list[float]]:
@@ -113,6 +123,19 @@ def apparent_size(directory: Path) -> int:
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _idle_share() -> float:
+    """The share of their time that the cores have nothing to do, seen for a moment. Source: proc_stat(5)."""
+    idle_before, all_before = _core_times()
+    time.sleep(_MOMENT)
+    idle_after, all_after = _core_times()
+    return (idle_after - idle_before) / max(1, all_after - all_before)
+
+
+def _core_times() -> tuple[int, int]:
+    _, _, _, idle, waiting, *_ = times = [int(each) for each in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    return idle + waiting, sum(times)
 
 
 def _go_toolchain() -> Path:
