@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from tvix_store.backends.memory import open_store as open_memory_store
 from tvix_store.config import verified
@@ -47,3 +48,46 @@ async def serve(methods: Mapping[str, Method], listen: str = "127.0.0.1:0", tls:
                 yield f"grpc+unix://{where.removeprefix('unix:')}"
             else:
                 yield f"{'grpc+https' if tls else 'grpc+http'}://{where}"
+
+
+class Proxy:
+    """Stands between client and server on `url`, and can break all connections at once, as a server does that is killed."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self.url = ""
+
+    @classmethod
+    @asynccontextmanager
+    async def before(cls, url: str) -> AsyncIterator[Proxy]:
+        """A proxy before the server at `url`, which has a host and a port."""
+        host, _, port = url.rpartition("/")[2].rpartition(":")
+        proxy = cls(host, int(port))
+        proxy._server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0)
+        proxy.url = f"grpc+http://127.0.0.1:{proxy._server.sockets[0].getsockname()[1]}"
+        try:
+            yield proxy
+        finally:
+            proxy.kill()
+
+    def kill(self) -> None:
+        """Break the connections, and take no more."""
+        if self._server is not None:
+            self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection(*self._target)
+        self._writers |= {writer, server_writer}
+        await asyncio.gather(_pump(reader, server_writer), _pump(server_reader, writer))
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
