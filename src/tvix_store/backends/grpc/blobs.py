@@ -109,25 +109,32 @@ class GrpcBlobs:
         at = 0
         while at < len(chunks):
             some = _that_fit_a_piece(chunks, at)
-            if not some:  # cut by other rules than ours
-                some = chunks[at : at + 1]
-                size = 0
-                async with aclosing(read_whole(self._connection, self._dialect, some[0].digest)) as pieces:
-                    async for piece in pieces:
-                        size += len(piece)
-                        yield piece
-                self._check_size(some[0], size)
-            else:
+            if some:
                 contents = await self._small.get_many([chunk.digest for chunk in some])
                 for chunk, content in zip(some, contents, strict=True):
                     self._check_size(chunk, len(content))
                     yield content
+            else:  # cut by other rules than ours
+                some = chunks[at : at + 1]
+                async with aclosing(self._large_chunk(*some)) as pieces:
+                    async for piece in pieces:
+                        yield piece
             at += len(some)
+
+    async def _large_chunk(self, chunk: Chunk) -> AsyncGenerator[bytes, None]:
+        size = 0
+        async with aclosing(read_whole(self._connection, self._dialect, chunk.digest)) as pieces:
+            async for piece in pieces:
+                size += len(piece)
+                if size > chunk.size:
+                    break
+                yield piece
+        self._check_size(chunk, size)
 
     def _check_size(self, chunk: Chunk, size: int) -> None:
         if size != chunk.size:
             raise CorruptError(
-                f"{self._connection.server}: chunk {chunk.digest} has {size} bytes, but the server says {chunk.size}"
+                f"{self._connection.server}: the size of chunk {chunk.digest} is not {chunk.size}, as the server says"
             )
 
 

@@ -15,7 +15,7 @@ from grpc import aio
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.statuses import Subject, store_error
 from tvix_store.backends.grpc.upload import upload
-from tvix_store.errors import InvalidError, UnavailableError
+from tvix_store.errors import CorruptError, InvalidError, UnavailableError
 
 MAX_MESSAGE = 16 * 1024 * 1024
 """Bytes of the largest message that is accepted."""
@@ -98,10 +98,10 @@ class Connection:
     async def call(self, path: str, message: bytes, subject: Subject, *, seconds: float = PROMPT) -> bytes:
         """One message for one."""
 
-        async def attempt(channel: aio.Channel) -> bytes:
+        async def attempt(channel: aio.Channel) -> bytes | None:
             return await _unary(channel, path)(message, timeout=seconds)
 
-        return await self._repeat(attempt, _always, subject)
+        return self._answered(await self._repeat(attempt, _always, subject))
 
     async def receive(self, path: str, message: bytes, subject: Subject) -> AsyncGenerator[bytes, None]:
         """Many messages for one. To give up, close the generator."""
@@ -132,11 +132,11 @@ class Connection:
     ) -> bytes:
         """One message for the many that `messages` gives; it is called again to send them again, while `repeatable` says yes."""
 
-        async def attempt(channel: aio.Channel) -> bytes:
+        async def attempt(channel: aio.Channel) -> bytes | None:
             async with aclosing(messages()) as outgoing:
                 return await upload(channel, path, outgoing)
 
-        return await self._repeat(attempt, repeatable, subject)
+        return self._answered(await self._repeat(attempt, repeatable, subject))
 
     async def send_once(self, path: str, messages: AsyncGenerator[bytes, None], subject: Subject) -> bytes:
         """As `send`, of messages that can be had only once: the call is repeated until the second one was asked for."""
@@ -158,6 +158,11 @@ class Connection:
         for channel in self._channels:
             await channel.close()
 
+    def _answered(self, answer: bytes | None) -> bytes:
+        if answer is None:  # as gRPC has it where the status is OK, but no message came
+            raise CorruptError(f"{self.server}: the server sent no answer")
+        return answer
+
     async def _repeat(self, attempt: Callable[[aio.Channel], Awaitable[T]], repeatable: Callable[[], bool], subject: Subject) -> T:
         for pause in (*_PAUSES, None):
             try:
@@ -170,7 +175,7 @@ class Connection:
         raise AssertionError  # the last round returns or raises
 
 
-def _unary(channel: aio.Channel, path: str) -> aio.UnaryUnaryMultiCallable[bytes, bytes]:
+def _unary(channel: aio.Channel, path: str) -> aio.UnaryUnaryMultiCallable[bytes, bytes | None]:
     return channel.unary_unary(path)
 
 

@@ -70,6 +70,8 @@ class GrpcPathInfos:
 class GrpcNar:
     """A NarService that asks the server."""
 
+    learns = False
+
     def __init__(self, connection: Connection, dialect: Dialect) -> None:
         self._connection = connection
         self._dialect = dialect

@@ -10,13 +10,13 @@ from grpc import StatusCode, aio
 T = TypeVar("T")
 
 
-async def upload(channel: aio.Channel, path: str, messages: AsyncIterable[bytes]) -> bytes:
-    """Send the messages, as far as the server wants them; its answer.
+async def upload(channel: aio.Channel, path: str, messages: AsyncIterable[bytes]) -> bytes | None:
+    """Send the messages, as far as the server wants them; its answer, if it sends one.
 
     Raises:
         AioRpcError: the call ended with another status than OK.
     """
-    callee: aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(path)
+    callee: aio.StreamUnaryMultiCallable[bytes, bytes | None] = channel.stream_unary(path)
     call = callee()
     statuses: list[aio.AioRpcError] = []
     call.add_done_callback(lambda ended: statuses.append(_status(ended)))
@@ -39,7 +39,7 @@ async def upload(channel: aio.Channel, path: str, messages: AsyncIterable[bytes]
         call.cancel()
 
 
-def _status(call: aio.StreamUnaryCall[bytes, bytes]) -> aio.AioRpcError:
+def _status(call: aio.StreamUnaryCall[bytes, bytes | None]) -> aio.AioRpcError:
     """The status of a call that has one by now."""
     return aio.AioRpcError(_result(call.code()), aio.Metadata(), aio.Metadata(), _result(call.details()))
 
