@@ -23,6 +23,7 @@ from tvix_store.model.path_info import NarFacts
 from tvix_store.model.store_path import fixed_output_path
 from tvix_store.operations import read_tree
 from tvix_store.operations.import_tree import import_tree
+from tvix_store.operations.open_directory import remove_tree
 from tvix_store.services.blobs import SMALL_BLOB
 from tvix_store.services.store import Store
 from tvix_store.testing import trees
@@ -44,6 +45,8 @@ TREE: dict[bytes, Tree] = {
 
 class WatchedNar:
     """A NarService that counts what it is asked."""
+
+    learns = True
 
     def __init__(self, inner: Store) -> None:
         self._inner = inner.nar
@@ -144,6 +147,7 @@ async def test_a_tree_deeper_than_pythons_stack_is_imported(store: Store, tmp_pa
     os.close(here)
     imported = await import_tree(store, deep)
     assert imported.node.size == depth  # type: ignore[union-attr]
+    remove_tree(deep)  # pytest cannot
     subprocess.run(["rm", "-rf", deep], check=True)  # pytest can't: it recurses  # noqa: ASYNC221
 
 
@@ -194,28 +198,40 @@ async def test_a_file_that_changes_while_it_is_read_is_refused(
             os.truncate(path, size + change)
         return status
 
-    monkeypatch.setattr(read_tree.os, "fstat", stat_then_change)
+    monkeypatch.setattr(os, "fstat", stat_then_change)
     with pytest.raises(InvalidError, match="changing changed while it was read"):
         await import_tree(store, path)
 
 
-async def test_a_file_whose_contents_change_while_it_is_read_is_refused(
+async def test_a_known_file_whose_contents_change_while_it_is_read_is_refused(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "changing"
-    path.write_bytes(bytes(3_000_000))
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    changing = tree / "changing"
+    changing.write_bytes(bytes(3_000_000))
+    await import_tree(store, changing)
+    (tree / "a").write_bytes(b"new, so the NAR is hashed")
     pieces = read_tree.LargeFile.pieces
     passes = []
 
     def change_at_the_second_pass(self: read_tree.LargeFile, most: int = read_tree.PIECE) -> Iterator[bytes]:
         passes.append(most)
         if len(passes) == 2:
-            path.write_bytes(b"1" * 3_000_000)
+            changing.write_bytes(b"1" * 3_000_000)
         return pieces(self, most)
 
     monkeypatch.setattr(read_tree.LargeFile, "pieces", change_at_the_second_pass)
     with pytest.raises(InvalidError, match="changing changed while it was read"):
-        await import_tree(store, path)
+        await import_tree(store, tree)
+
+
+async def test_a_store_that_does_not_learn_is_asked_for_the_nar(store: Store, tree: Path) -> None:
+    watched = WatchedNar(store)
+    watched.learns = False
+    imported = await import_tree(replace(store, nar=watched), tree)
+    assert imported.nar == facts(TREE)
+    assert (watched.calculated, watched.recorded) == (1, 0)
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 7])

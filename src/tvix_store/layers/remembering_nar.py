@@ -13,6 +13,8 @@ from tvix_store.services.nar import NarCache
 class RememberingNarService:
     """A NarService over the content that it renders and a cache."""
 
+    learns = True
+
     def __init__(self, blobs: BlobService, directories: DirectoryService, cache: NarCache) -> None:
         self._blobs = blobs
         self._directories = directories

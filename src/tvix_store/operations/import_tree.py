@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from blake3 import blake3
+
 from tvix_store.model.content_address import ContentAddress, Method
 from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.model.directory import Directory, SizeRule
@@ -153,7 +155,7 @@ class _Contents:
 
     async def _small_files(self, files: SmallFiles) -> None:
         if files.blobs and not self._decided:
-            await self._decide([Digest.of(blob) for blob in files.blobs])
+            self._decide(found=not await self._store.blobs.missing([Digest.of(blob) for blob in files.blobs]))
         await self._hash(files.nar)
         if self._reader.flat:
             self._file_hash.update(b"".join(files.blobs))
@@ -162,17 +164,20 @@ class _Contents:
             self._progress(len(files.blobs), sum(map(len, files.blobs)))
 
     async def _large_file(self, file: LargeFile) -> None:
-        digest = await self._read(file.digest)
-        is_known = digest not in await self._store.blobs.missing([digest])
-        await self._decide([] if is_known else [digest])
-        self._set(file.number, [digest])
-        if is_known and self._nar is None:
-            self._progress(1, file.size)
-            return
+        digest = await self._known_digest(file)
+        self._decide(found=digest is not None)
+        if digest:
+            self._set(file.number, [digest])
+            if self._nar is None and not self._reader.flat:
+                self._progress(1, file.size)
+                return
         pieces: asyncio.Queue[bytes | None] = asyncio.Queue(_BATCHES_IN_FLIGHT)
-        put = None if is_known else await self._start(self._put_large(file, digest, pieces))
+        put = None if digest else await self._start(self._put_large(file, pieces))
+        hasher = blake3()
         async for data in self._in_reading_thread(file.pieces()):
             await self._hash([data])
+            if digest:
+                hasher.update(data)
             if self._reader.flat:
                 self._file_hash.update(data)
             if put is not None:
@@ -180,17 +185,29 @@ class _Contents:
             self._progress(0, len(data))
         if put is not None:
             await _put_unless_done(pieces, None, put)
+        if digest and hasher.digest() != digest.raw:
+            raise file.changed()
         self._progress(1, 0)
 
-    async def _decide(self, digests: list[Digest]) -> None:
-        """Whether to hash the NAR, once, by whether the first contents are missing.
+    async def _known_digest(self, file: LargeFile) -> Digest | None:
+        """The digest of a file that the store has, else None.
+
+        Its first chunk is asked for before the whole file is read and hashed: most unknown files begin with an unknown chunk.
+        """
+        if await self._store.blobs.missing([await self._read(file.first_chunk)]):
+            return None
+        digest = await self._read(file.digest)
+        return None if await self._store.blobs.missing([digest]) else digest
+
+    def _decide(self, *, found: bool) -> None:
+        """Whether to hash the NAR, once, by whether the first contents were found in the store.
 
         A tree that begins with known contents was most likely imported before, and the store knows its NAR; it
         computes what it does not know. That saves the better half of the work of importing a tree again.
         """
         if not self._decided:
             self._decided = True
-            if not self._reader.flat and not await self._store.blobs.missing(digests):
+            if found or not self._store.nar.learns:
                 self._nar = None
 
     async def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -205,13 +222,12 @@ class _Contents:
     async def _put_small(self, files: SmallFiles) -> None:
         self._set(files.first, await self._store.blobs.put_many(files.blobs))
 
-    async def _put_large(self, file: LargeFile, digest: Digest, pieces: asyncio.Queue[bytes | None]) -> None:
+    async def _put_large(self, file: LargeFile, pieces: asyncio.Queue[bytes | None]) -> None:
         async def data() -> AsyncIterator[bytes]:
             while (piece := await pieces.get()) is not None:
                 yield piece
 
-        if await self._store.blobs.put(data()) != digest:
-            raise file.changed()
+        self._set(file.number, [await self._store.blobs.put(data())])
 
     def _set(self, first: int, digests: list[Digest]) -> None:
         missing = first + len(digests) - len(self.digests)

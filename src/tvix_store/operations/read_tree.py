@@ -13,6 +13,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from tvix_store.chunking import DEFAULT_SIZES, cut
 from tvix_store.errors import DeniedError, InvalidError, StoreError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory, SizeRule
@@ -50,6 +51,10 @@ class LargeFile:
     size: int
     _fd: int
     _path: bytes
+
+    def first_chunk(self) -> Digest:
+        """The digest of its first chunk, as a store of default chunk sizes cuts it."""
+        return Digest.of(cut(os.pread(self._fd, DEFAULT_SIZES.maximum, 0))[0])
 
     def digest(self) -> Digest:
         """The digest of its contents."""

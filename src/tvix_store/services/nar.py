@@ -11,6 +11,11 @@ from tvix_store.model.path_info import NarFacts
 class NarService(Protocol):
     """Knows, or computes, the size and hash of a node's NAR."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether `record` spares `calculate` its work. A server's does not: it believes only what it computed itself."""
+        ...
+
     async def calculate(self, node: Node) -> NarFacts:
         """Size and SHA-256 of the node's NAR, computed from stored content once and remembered by node.
 
