@@ -25,6 +25,8 @@ THOROUGH = 3600.0
 """Seconds for a call that may read all content of a store path."""
 PATIENCE = 60.0
 """Seconds to wait for a server that is not there yet, where that is asked for."""
+REPLAYED = 4 * 1024 * 1024
+"""Bytes of a stream that are kept to be sent again: all directories of most trees, and most blobs."""
 
 _HEALTH = "/grpc.health.v1.Health/Check"
 _NOT_SERVING = b"\x08\x02"
@@ -139,20 +141,24 @@ class Connection:
         return self._answered(await self._repeat(attempt, repeatable, subject))
 
     async def send_once(self, path: str, messages: AsyncGenerator[bytes, None], subject: Subject) -> bytes:
-        """As `send`, of messages that can be had only once: the call is repeated until the second one was asked for."""
+        """As `send`, of messages that can be had only once: repeatable until more was sent than is kept, REPLAYED bytes."""
+        kept: list[bytes] = []
+        left = REPLAYED
+
+        async def all_messages() -> AsyncGenerator[bytes, None]:
+            nonlocal left
+            for message in kept:
+                yield message
+            async for message in messages:
+                left -= len(message)
+                if left >= 0:
+                    kept.append(message)
+                else:
+                    kept.clear()
+                yield message
+
         async with aclosing(messages):
-            first = await anext(messages, None)
-            only_first = True
-
-            async def again() -> AsyncGenerator[bytes, None]:
-                nonlocal only_first
-                if first is not None:
-                    yield first
-                only_first = False
-                async for message in messages:
-                    yield message
-
-            return await self.send(path, again, subject, repeatable=lambda: only_first)
+            return await self.send(path, all_messages, subject, repeatable=lambda: left >= 0)
 
     async def close(self) -> None:
         for channel in self._channels:
