@@ -25,6 +25,11 @@ def frame(message: bytes) -> bytes:
     return b"\0%b%b" % (len(message).to_bytes(4), message)
 
 
+def prefix(size: int) -> bytes:
+    """What stands before a message of `size` bytes that is not compressed."""
+    return b"\0" + size.to_bytes(4)
+
+
 def gzip_frame(message: bytes) -> bytes:
     """`message`, compressed, as it goes on the stream. Level 1: the caller wants the bytes, not the CPU, spared, but soon."""
     body = gzip.compress(message, compresslevel=1, mtime=0)

@@ -13,6 +13,10 @@ Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
 """Header fields: lower-case names, and values."""
 
 
+Answer: TypeAlias = bytes | tuple[bytes, bytes]
+"""A message, whole or in two parts: so a large piece of data is sent behind its key and length without being copied."""
+
+
 @dataclass(slots=True)
 class Call:
     """One call: the header fields that it came with, and those that the handler wants sent.
@@ -37,16 +41,16 @@ class Unary:
 class Streaming:
     """Messages in, messages out; they may overlap."""
 
-    handle: Callable[[AsyncIterator[bytes], Call], AsyncGenerator[bytes, None]]
+    handle: Callable[[AsyncIterator[bytes], Call], AsyncGenerator[Answer, None]]
 
 
 Method: TypeAlias = Unary | Streaming
 
 
-def server_streaming(handle: Callable[[bytes, Call], AsyncGenerator[bytes, None]]) -> Streaming:
+def server_streaming(handle: Callable[[bytes, Call], AsyncGenerator[Answer, None]]) -> Streaming:
     """One message in, many out."""
 
-    async def stream(messages: AsyncIterator[bytes], call: Call) -> AsyncGenerator[bytes, None]:
+    async def stream(messages: AsyncIterator[bytes], call: Call) -> AsyncGenerator[Answer, None]:
         async with aclosing(handle(await single(messages), call)) as answers:
             async for answer in answers:
                 yield answer

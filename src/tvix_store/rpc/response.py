@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
-from tvix_store.rpc.framing import ENCODINGS, frame, gzip_frame
-from tvix_store.rpc.method import Call
+from tvix_store.rpc.framing import ENCODINGS, frame, gzip_frame, prefix
+from tvix_store.rpc.method import Answer, Call
 from tvix_store.rpc.status import RpcError, status_fields
 
 Event: TypeAlias = MutableMapping[str, Any]
@@ -40,12 +40,20 @@ class Response:
         self._frame = gzip_frame if compressed else frame
         self._started = False
 
-    async def message(self, message: bytes, *, last: bool = False) -> None:
+    async def message(self, message: Answer, *, last: bool = False) -> None:
         """Send an answer; behind the last one, `end` is all that may follow."""
         try:
             if not self._started:
                 await self._start()
-            await self._send({"type": "http.response.body", "body": self._frame(message), "more_body": not last})
+            if isinstance(message, bytes):
+                body = self._frame(message)
+            elif self._frame is gzip_frame:
+                body = gzip_frame(b"".join(message))
+            else:
+                head, body = message
+                head = prefix(len(head) + len(body)) + head
+                await self._send({"type": "http.response.body", "body": head, "more_body": True})
+            await self._send({"type": "http.response.body", "body": body, "more_body": not last})
         except OSError:
             raise DisconnectedError from None
 

@@ -81,6 +81,7 @@ def _engine(sockets: Sequence[socket.socket], config: ServerConfig) -> h2corn.Co
         bind=tuple(f"fd://{each.fileno()}" for each in sockets),
         lifespan="off",  # the store is opened before the engine starts, and closed after it has ended
         grpc=True,
+        runtime_threads=1,  # as there is a worker a core; see docs/design/rpc.md
         access_log=False,
         date_header=False,
         max_request_body_size=0,

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from tvix_store.errors import ExhaustedError, NotFoundError
-from tvix_store.protocol.blobs import decode_chunk, decode_digest, decode_stat_request, encode_chunk, encode_digest, encode_stat
+from tvix_store.protocol.blobs import (
+    chunk_header,
+    decode_chunk,
+    decode_digest,
+    decode_stat_request,
+    encode_chunk,
+    encode_digest,
+    encode_stat,
+)
 from tvix_store.protocol.dialects import Dialect
-from tvix_store.rpc.method import Call, Method, Unary, client_streaming, server_streaming
+from tvix_store.rpc.method import Answer, Call, Method, Unary, client_streaming, server_streaming
 from tvix_store.services import BlobService
 
 
@@ -21,9 +29,9 @@ def blob_methods(blobs: BlobService, dialect: Dialect, max_message: int) -> dict
             raise NotFoundError("blob", digest)
         return encode_stat(dialect, ((chunk.digest, chunk.size) for chunk in found.chunks))
 
-    async def read(message: bytes, _call: Call) -> AsyncGenerator[bytes, None]:
+    async def read(message: bytes, _call: Call) -> AsyncGenerator[Answer, None]:
         async for piece in blobs.read(decode_digest(message)):
-            yield encode_chunk(piece)
+            yield chunk_header(len(piece)), piece
 
     async def put(messages: AsyncIterator[bytes], _call: Call) -> bytes:
         return encode_digest(await blobs.put(_data(messages)))
