@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -38,8 +39,7 @@ async def archive(tree: Tree, name: bytes = b"tree") -> bytes:
 
 @pytest.mark.parametrize("tree", [VARIED, {}, TreeFile(b"only", executable=True), SymlinkNode(b"nowhere")])
 async def test_a_tar_unpacks_to_the_tree(tmp_path: Path, tree: Tree) -> None:
-    with tarfile.open(fileobj=io.BytesIO(await archive(tree)), errors="surrogateescape") as tar:
-        tar.extractall(tmp_path, filter="tar")
+    subprocess.run(["tar", "-x"], cwd=tmp_path, input=await archive(tree), check=True)  # noqa: ASYNC221
     assert os.listdir(tmp_path) == ["tree"]
     assert read(tmp_path / "tree") == tree
 

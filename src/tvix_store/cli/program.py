@@ -75,8 +75,7 @@ def run_program(arguments: Sequence[str]) -> int:
         print(f"{NAME}: error: {error.format_message().rstrip('.')}{hint}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError as error:
-        # What is still buffered goes nowhere, or the interpreter would complain about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _let_go_of_output()
         return exit_codes.exit_code(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, a person reads it
         if invocation.debug:
@@ -85,8 +84,17 @@ def run_program(arguments: Sequence[str]) -> int:
             traceback.print_exception(error)
         code = exit_codes.exit_code(error)
         print(f"{NAME}: error: {_message(error, code)}", file=sys.stderr)
+        _let_go_of_output()
         return code
     return 0
+
+
+def _let_go_of_output() -> None:
+    """Write what is still buffered. What can't be written goes nowhere, or the interpreter would complain about it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _prepare_standard_output() -> None:
