@@ -27,7 +27,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.protocol.blobs import encode_chunk
 from tvix_store.protocol.dialects import BULK_SERVICE, TVIX
-from tvix_store.rpc.method import Call, Method, Streaming, Unary
+from tvix_store.rpc.method import Answer, Call, Method, Streaming, Unary
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, diamond, file_nar, missing, noise, pieces, stream
@@ -53,7 +53,7 @@ class Failing:
         self._messages = messages
 
     def instead_of(self, method: Method) -> Method:
-        async def handle(messages: AsyncIterator[bytes], call: Call) -> AsyncGenerator[bytes, None]:
+        async def handle(messages: AsyncIterator[bytes], call: Call) -> AsyncGenerator[Answer, None]:
             self.calls += 1
             if self.calls <= self._times:
                 for _ in range(self._messages):
