@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from tvix_store.backends import grpc
+import os
+
 from tvix_store.config.address import Address
 from tvix_store.services.store import Store
 
 
 async def open_address(address: Address) -> Store:
     """Open what a server offers; the parameters are those of `grpc.open_store`."""
+    # gRPC's C core writes to stderr on its own, such as on a failed handshake, which our error tells too. It reads this when imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    from tvix_store.backends import grpc
+
     return await grpc.open_store(address.text)
