@@ -10,7 +10,7 @@ from tvix_store.services.store import Store
 
 async def open_address(address: Address) -> Store:
     """Open what a server offers; the parameters are those of `grpc.open_store`."""
-    # gRPC's C core writes to stderr on its own, such as on a failed handshake, which our error tells too. It reads this when imported.
+    # Read when gRPC is imported: its C core writes to stderr what our errors tell too, such as a failed handshake.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from tvix_store.backends import grpc
 
