@@ -82,6 +82,9 @@ def _engine(sockets: Sequence[socket.socket], config: ServerConfig) -> h2corn.Co
         lifespan="off",  # the store is opened before the engine starts, and closed after it has ended
         grpc=True,
         runtime_threads=1,  # as there is a worker a core; see docs/design/rpc.md
+        # What the engine takes in ahead of a handler. With its defaults (8 MiB each) 16 uploads held 270 MB; they are no faster.
+        h2_initial_stream_window_size=1 << 20,
+        h2_initial_connection_window_size=2 << 20,
         access_log=False,
         date_header=False,
         max_request_body_size=0,
