@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from tvix_store.backends.local.chunk_lists import ChunkListWriter, Segment, parse_segment
 from tvix_store.backends.local.committer import Content
+from tvix_store.backends.local.compression import looks_compressible
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind
@@ -156,7 +157,7 @@ class LocalBlobs:
         return await self._engine.in_thread(self._engine.payload, digest, place)
 
     def _ahead(self, pieces: Iterator[bytes]) -> asyncio.Future[bytes | None]:
-        return asyncio.get_running_loop().run_in_executor(self._engine.threads, next, pieces, None)
+        return self._engine.start_in_thread(next, pieces, None)
 
     def _pieces(self, digest: Digest, start: int, stop: int | None) -> Iterator[bytes]:
         """The bytes of a cut blob, in pieces of up to PIECE bytes. Blocks: runs in a thread."""
@@ -224,9 +225,9 @@ class _BlobWriter:
     def feed(self, pieces: list[bytes]) -> None:
         """Take the next pieces. Blocks: runs in a thread."""
         self.fed = True
-        data = b"".join(pieces)
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._hasher.update(data)
-        self._hand_over(self._cutter.feed(data))
+        self._hand_over(self._cutter.feed(data), compressible=len(data) < PIECE or looks_compressible(data))
 
     async def room(self) -> None:
         """Wait until few chunks wait to be written."""
@@ -247,11 +248,11 @@ class _BlobWriter:
 
     def _finish(self, pieces: list[bytes]) -> Digest:
         self.feed(pieces)
-        self._hand_over(self._cutter.finish())
+        self._hand_over(self._cutter.finish(), compressible=True)
         return Digest(self._hasher.digest())
 
-    def _hand_over(self, chunks: Sequence[memoryview]) -> None:
-        contents = [Content(Kind.CHUNK, blake3(chunk).digest(), chunk) for chunk in chunks]
+    def _hand_over(self, chunks: Sequence[memoryview], *, compressible: bool) -> None:
+        contents = [Content(Kind.CHUNK, blake3(chunk).digest(), chunk, compressible=compressible) for chunk in chunks]
         for content in contents:
             self._chunk_list.add(content.key, len(content.payload))
         if contents:

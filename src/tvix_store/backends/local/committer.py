@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import monotonic
@@ -58,6 +58,8 @@ class Content:
     payload: Buffer
     blob_size: int = 0
     """Of the blob that a chunk list belongs to."""
+    compressible: bool = True
+    """False where compressing a chunk is not worth the try."""
 
 
 _Named = tuple[Kind, bytes]
@@ -98,6 +100,7 @@ class Committer:
         self._settled = True
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
+        self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="tvix-store-committer", daemon=True)
         self._thread.start()
 
@@ -126,19 +129,36 @@ class Committer:
 
     def close(self) -> None:
         """Finish what was asked for, bring everything to the disk itself, and stop."""
-        if not self._closed:
+        with self._closing:
+            if self._closed:
+                return
             self._closed = True
             self._requests.put(None)
-            self._thread.join()
-            self._writer.close()
+        self._thread.join()
+        self._writer.close()
 
     def _submit(self, request: _Request) -> Future[PathInfo | None]:
-        if self._closed:
-            raise UnavailableError("the store is closed")
-        self._requests.put(request)
+        with self._closing:
+            if self._closed:
+                raise UnavailableError("the store is closed")
+            self._requests.put(request)
         return request.done
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException:
+            # A bug. Nobody may be left waiting for a thread that is gone.
+            with self._closing:
+                self._closed = True
+            while not self._requests.empty():
+                if (request := self._requests.get()) is not None:
+                    self._waiting.append(request)
+            for request in self._waiting:
+                request.done.set_exception(UnavailableError("the store has failed; open it again"))
+            raise
+
+    def _serve(self) -> None:
         stop = False
         while not stop:
             try:
@@ -170,8 +190,9 @@ class Committer:
         group: list[_Request] = []
         size = 0
         while request is not None:
-            group.append(request)
-            size += request.size
+            if request.done.set_running_or_notify_cancel():  # from here on it cannot be cancelled
+                group.append(request)
+                size += request.size
             if size >= _GROUP_BYTES or request.path_info:
                 return group, False
             try:
@@ -182,8 +203,8 @@ class Committer:
 
     def _write(self, group: list[_Request]) -> None:
         """Compress and append what is new; those who are not content with that wait for the next commit."""
-        contents = self._unknown(group)
         try:
+            contents = self._unknown(group)
             if self._unnamed_bytes >= _UNNAMED_BYTES:
                 self._name([])
             places = self._append(contents) if contents else []
@@ -258,27 +279,23 @@ class Committer:
             self._writer.next_pack()
 
     def _records(self, contents: list[Content]) -> list[NewRecord]:
-        packed = self._compressed([content.payload for content in contents if content.kind is Kind.CHUNK])
+        packed = self._compressed([content for content in contents if content.kind is Kind.CHUNK and content.compressible])
         return [
-            NewRecord(
-                content.kind,
-                content.key[:KEY_SIZE],
-                next(packed) if content.kind is Kind.CHUNK else content.payload,
-                len(content.payload),
-            )
+            NewRecord(content.kind, content.key[:KEY_SIZE], packed.get(content.key, content.payload), len(content.payload))
             for content in contents
         ]
 
-    def _compressed(self, payloads: list[Buffer]) -> Iterator[Buffer]:
-        """Each payload as one zstd frame, or as it is where that is not smaller."""
+    def _compressed(self, chunks: list[Content]) -> dict[bytes, Buffer]:
+        """The chunks that are smaller as a zstd frame, by key."""
         # The native call leaves out empty inputs, so they must not go in.
-        some = [payload for payload in payloads if len(payload)]
-        threads = self._threads if sum(map(len, some)) >= _PARALLEL_FROM else 1
-        frames = iter(self._compressor.multi_compress_to_buffer(some, threads=threads)) if some else iter(())
-        for payload in payloads:
-            frame = next(frames) if len(payload) else payload
-            # A BufferSegment offers the buffer protocol, which its type stub does not say.
-            yield cast(Buffer, frame) if len(frame) < len(payload) else payload
+        some = [chunk for chunk in chunks if len(chunk.payload)]
+        if not some:
+            return {}
+        payloads = [chunk.payload for chunk in some]
+        threads = self._threads if sum(map(len, payloads)) >= _PARALLEL_FROM else 1
+        frames = self._compressor.multi_compress_to_buffer(payloads, threads=threads)
+        # A BufferSegment offers the buffer protocol, which its type stub does not say.
+        return {chunk.key: cast("Buffer", frames[n]) for n, chunk in enumerate(some) if len(frames[n]) < len(chunk.payload)}
 
     def _sync_packs(self) -> dict[int, int]:
         """Bring all committed and appended bytes to the disk itself; the sizes of the packs that are there now."""

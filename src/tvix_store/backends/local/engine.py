@@ -64,7 +64,14 @@ class Engine:
 
     async def in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         """Run what blocks, or takes more than some 50 µs, off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self.threads, call, *arguments)
+        return await self.start_in_thread(call, *arguments)
+
+    def start_in_thread(self, call: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        """As `in_thread`, at once."""
+        try:
+            return asyncio.get_running_loop().run_in_executor(self.threads, call, *arguments)
+        except RuntimeError:
+            raise UnavailableError("the store is closed") from None
 
     def payload(self, digest: bytes, place: Place, stored: bytes | None = None) -> bytes:
         """The chunk or directory at `place`, decompressed and checked. `stored` saves reading it.

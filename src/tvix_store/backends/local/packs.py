@@ -23,6 +23,9 @@ from tvix_store.errors import CorruptError
 
 MAGIC = b"tvix-store pack\n"
 PREFIX_SIZE = len(MAGIC) + KEY_SIZE
+_FLUSH_SIZE = 8 << 20
+_IOV_MAX = 1024
+"""Buffers that Linux takes in one call."""
 _OPEN_PACKS = 256
 """Packs that a reader keeps open; the soft limit of open files is 1024 on many systems. Others are opened for each read."""
 
@@ -82,7 +85,7 @@ class PackWriter:
         """Of the pack that is written now; 0 before the first."""
         self.size = 0
         """Bytes of it, with what is not committed yet."""
-        self._kept = 0
+        self._kept = self._flushed = 0
 
     @property
     def is_full(self) -> bool:
@@ -115,8 +118,10 @@ class PackWriter:
             parts.append(record.payload)
             places.append(Place(self.number, at + HEADER_SIZE, len(record.payload), record.length))
             at += HEADER_SIZE + len(record.payload)
-        self._write(b"".join(parts), self.size)
+        self._write(parts)
         self.size = at
+        if at - self._flushed >= _FLUSH_SIZE:
+            self._begin_flush()
         return places
 
     def keep(self) -> None:
@@ -126,6 +131,7 @@ class PackWriter:
     def rewind(self) -> None:
         """Take back what was appended since the last `keep`."""
         self.size = self._kept
+        self._flushed = min(self._flushed, self.size)
         if self._fd is not None:
             with suppress(OSError):  # what is left behind is overwritten, or cut off by the next owner
                 os.ftruncate(self._fd, self.size)
@@ -140,16 +146,28 @@ class PackWriter:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-        self.number = self.size = self._kept = 0
+        self.number = self.size = self._kept = self._flushed = 0
 
-    def _write(self, data: bytes, offset: int) -> None:
+    def _write(self, parts: list[Buffer]) -> None:
         assert self._fd is not None
-        view = memoryview(data)
+        at = self.size
         with disk_errors(self._directory):
-            while view:
-                written = os.pwrite(self._fd, view, offset)
-                offset += written
-                view = view[written:]
+            for first in range(0, len(parts), _IOV_MAX):
+                some = parts[first : first + _IOV_MAX]
+                size = sum(map(len, some))
+                written = os.pwritev(self._fd, some, at)
+                while written < size:  # a disk that is nearly full
+                    written += os.pwrite(self._fd, b"".join(some)[written:], at + written)
+                at += size
+
+    def _begin_flush(self) -> None:
+        """Let the disk begin with what was appended, so that a `sync` later finds little to wait for.
+
+        Linux begins to write dirty pages on this advice, and does not drop them from memory while they are written.
+        """
+        assert self._fd is not None
+        os.posix_fadvise(self._fd, self._flushed, self.size - self._flushed, os.POSIX_FADV_DONTNEED)
+        self._flushed = self.size
 
     def _take_over(self, number: int) -> bool:
         path = pack_path(self._directory, number)
@@ -193,7 +211,7 @@ class PackWriter:
 
     def _use(self, fd: int, key: bytes, number: int, size: int) -> None:
         self._fd, self._key, self.number, self.size = fd, key, number, size
-        self._kept = size
+        self._kept = self._flushed = size
 
 
 class PackReader:

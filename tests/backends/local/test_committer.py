@@ -1,0 +1,49 @@
+"""The committer answers everybody, whatever happens to those who asked."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tvix_store.backends.local import open_store
+from tvix_store.backends.local.committer import Committer
+from tvix_store.errors import UnavailableError
+from tvix_store.model.digest import Digest
+from tvix_store.testing.content import collect, noise, pieces, stream
+
+
+async def test_cancelled_puts_do_not_disturb_the_others(tmp_path: Path) -> None:
+    async with await open_store(tmp_path / "store") as store:
+        for turn in range(100):
+            data = [noise(40_000 if turn % 2 else 2_000_000, f"turn {turn} put {n}") for n in range(6)]
+            puts = [asyncio.create_task(store.blobs.put(pieces(each, 1 << 20))) for each in data]
+            await asyncio.sleep(0.0005 * (turn % 7))
+            for put in puts[::2]:
+                put.cancel()
+            results = await asyncio.wait_for(asyncio.gather(*puts, return_exceptions=True), 30)
+            for each, result in list(zip(data, results, strict=True))[1::2]:
+                assert result == Digest.of(each)
+        assert await collect(store.blobs.read(Digest.of(data[1]))) == data[1]
+
+
+async def test_a_store_that_is_closed_says_so(tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "store")
+    await store.close()
+    with pytest.raises(UnavailableError, match="closed"):
+        await store.blobs.put(stream([noise(40_000, "late")]))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_nobody_waits_for_a_committer_that_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(_self: Committer, _timeout: float | None) -> None:
+        raise AssertionError("a bug")
+
+    store = await open_store(tmp_path / "store")
+    monkeypatch.setattr(Committer, "_collect", die)
+    puts = [store.blobs.put(stream([noise(40_000, f"{n}")])) for n in range(3)]
+    results = await asyncio.wait_for(asyncio.gather(*puts, return_exceptions=True), 10)
+    assert any(isinstance(result, UnavailableError) for result in results)
+    assert all(isinstance(result, (UnavailableError, Digest)) for result in results)
+    await store.close()
