@@ -35,7 +35,6 @@ async def test_a_store_that_is_closed_says_so(tmp_path: Path) -> None:
         await store.blobs.put(stream([noise(40_000, "late")]))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_nobody_waits_for_a_committer_that_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(_self: Committer, _timeout: float | None) -> None:
         raise AssertionError("a bug")

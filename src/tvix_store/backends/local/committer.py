@@ -19,6 +19,7 @@ While it has nothing to do, the committer syncs the index and takes the mark of 
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import NarFacts, PathInfo
 
+_log = logging.getLogger(__name__)
 _GROUP_BYTES = 16 << 20
 """Payload bytes that are compressed and written together at most; bounds memory."""
 _UNNAMED_BYTES = 64 << 20
@@ -147,8 +149,9 @@ class Committer:
     def _run(self) -> None:
         try:
             self._serve()
-        except BaseException:
-            # A bug. Nobody may be left waiting for a thread that is gone.
+        except Exception:
+            _log.exception("the committer of a store failed")
+            # Nobody may be left waiting for a thread that is gone.
             with self._closing:
                 self._closed = True
             while not self._requests.empty():
@@ -156,7 +159,6 @@ class Committer:
                     self._waiting.append(request)
             for request in self._waiting:
                 request.done.set_exception(UnavailableError("the store has failed; open it again"))
-            raise
 
     def _serve(self) -> None:
         stop = False
