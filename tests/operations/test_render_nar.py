@@ -77,7 +77,7 @@ async def test_pieces_are_not_large_and_few_are_small() -> None:
     node = await put_tree(store, VARIED)
     sizes = [len(piece) async for piece in render_nar(store.blobs, store.directories, node)]
     assert max(sizes) < 1.3 * MIB
-    assert sum(sizes) / len(sizes) >= 256 * 1024
+    assert sum(sizes) / len(sizes) >= 128 * 1024
 
 
 async def test_a_tree_may_be_ten_thousand_levels_deep() -> None:

@@ -149,7 +149,7 @@ class Committer:
     def _run(self) -> None:
         try:
             self._serve()
-        except Exception:
+        except Exception:  # noqa: BLE001  # a bug, of whatever kind
             _log.exception("the committer of a store failed")
             # Nobody may be left waiting for a thread that is gone.
             with self._closing:
