@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tvix_store.errors import ExhaustedError
 from tvix_store.rpc.framing import Frames, frame, gzip_frame
 from tvix_store.rpc.status import RpcError, Status
+from tvix_store.testing.content import noise
 
 LIMIT = 1000
 
@@ -43,6 +44,17 @@ def test_a_message_over_the_limit_is_refused_before_it_is_there() -> None:
 
 def test_a_message_at_the_limit_passes() -> None:
     assert list(Frames(LIMIT).feed(frame(b"x" * LIMIT))) == [b"x" * LIMIT]
+
+
+def test_a_message_that_comes_byte_by_byte_takes_little_more_memory_than_its_bytes() -> None:
+    size = 100_000
+    frames = Frames(size)
+    tracemalloc.start()
+    for byte in frame(noise(size))[:-1]:
+        assert not list(frames.feed(bytes([byte])))
+    assert tracemalloc.get_traced_memory()[0] < 4 * size
+    tracemalloc.stop()
+    assert list(frames.feed(noise(size)[-1:])) == [noise(size)]
 
 
 def test_a_message_over_the_limit_when_decompressed_is_refused() -> None:

@@ -16,6 +16,9 @@ PREFIX = 5
 """Bytes before each message."""
 ENCODINGS = b"identity,gzip"
 """What we read and write, for `grpc-accept-encoding`."""
+_MAX_PIECES = 512
+"""How many pieces of a message are kept as they came, each an object of some 300 bytes. Joining them once at the end is fastest,
+and 4 MiB come in half as many; of a message that comes byte by byte, the objects would take 90 times as much as its bytes."""
 _GZIP_WINDOW = 31
 """zlib's way to say: a gzip header and trailer, largest window."""
 
@@ -54,6 +57,8 @@ class Frames:
         self._limit = limit
         self._gzip = encoding == b"gzip"
         self._prefix = b""
+        self._gathered = bytearray()
+        """The begin of the message; `_pieces` follow."""
         self._pieces: list[memoryview] = []
         self._missing = 0
 
@@ -79,6 +84,9 @@ class Frames:
             self._pieces.append(piece)
             if not self._missing:
                 yield self._complete()
+            elif len(self._pieces) == _MAX_PIECES:
+                self._gathered += b"".join(self._pieces)
+                self._pieces.clear()
 
     def finish(self) -> None:
         """The stream is at its end.
@@ -99,10 +107,11 @@ class Frames:
         return size
 
     def _complete(self) -> bytes:
-        message = b"".join(self._pieces)
+        message = b"".join((self._gathered, *self._pieces))
         if self._prefix[0]:
             message = self._decompress(message)
         self._prefix = b""
+        self._gathered = bytearray()
         self._pieces = []
         return message
 
