@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tvix_store.config import open_store, verified
+from tvix_store.backends import memory
+from tvix_store.config import compose, open_store, verified
 from tvix_store.config.local import default_directory
 from tvix_store.errors import IncompleteError, InvalidError
 from tvix_store.model.digest import Digest
@@ -16,6 +18,7 @@ from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath
+from tvix_store.services.store import Store
 
 
 @pytest.mark.parametrize("form", ["local://{}", "{}"])
@@ -79,6 +82,32 @@ async def test_two_services_at_one_address_are_of_one_store() -> None:
     async with await open_store("memory://", path_infos="memory://?size_rule=snix") as store:
         (digest,) = await store.blobs.put_many([b"x"])
         assert (await store.nar.calculate(FileNode(digest, 1))).size == 120
+
+
+@pytest.mark.parametrize(
+    ("addresses", "synced"),
+    [
+        ({"path_infos": "c"}, ["a"]),
+        ({"directories": "b", "path_infos": "c"}, ["a", "b"]),
+        ({"blobs": "b"}, ["b"]),
+        ({"address": "a"}, []),
+    ],
+)
+async def test_a_path_info_waits_until_the_other_stores_have_synced_its_content(
+    monkeypatch: pytest.MonkeyPatch, addresses: dict[str, str], synced: list[str]
+) -> None:
+    calls: list[str] = []
+
+    async def open_address(address: str) -> Store:
+        async def sync() -> None:
+            calls.append(address)
+
+        return replace(await memory.open_store(), sync=sync)
+
+    monkeypatch.setattr(compose, "open_address", open_address)
+    async with await open_store(**{"address": "a", **addresses}) as store:
+        await store.path_infos.put(PathInfo(StorePath(bytes(20), "x"), FileNode(Digest(bytes(32)), 1), NarFacts(1, bytes(32))))
+    assert sorted(calls) == synced
 
 
 async def test_where_one_store_cannot_be_opened_none_stays_open(tmp_path: Path) -> None:

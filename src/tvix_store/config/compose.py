@@ -45,15 +45,19 @@ def verified(store: Store) -> Store:
 
 
 def _composed(blobs: Store, directories: Store, path_infos: Store) -> Store:
+    from tvix_store.layers.syncing import SyncingPathInfos
+
     distinct = {id(store): store for store in (blobs, directories, path_infos)}.values()
+    sync = _each([store.sync for store in distinct if store is not path_infos])
     return Store(
         blobs=blobs.blobs,
         directories=directories.directories,
-        path_infos=path_infos.path_infos,
+        path_infos=SyncingPathInfos(path_infos.path_infos, sync),
         nar=_nar(blobs, directories),
         store_dir=path_infos.store_dir,
         size_rule=directories.size_rule,
         check=_each([store.check for store in distinct]),
+        sync=_each([store.sync for store in distinct]),
         close=_each([store.close for store in distinct]),
     )
 

@@ -49,7 +49,8 @@ class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
 
     `statistics` is None where the backend cannot count. `check` raises UnavailableError while the store
-    cannot serve. Use as `async with store:` or call `close` when done.
+    cannot serve. `sync` brings all content that was acknowledged to the disk itself, as the store's own path infos do when they
+    are put; where a path info stands elsewhere, it is called first. Use as `async with store:` or call `close` when done.
     """
 
     blobs: BlobService
@@ -60,6 +61,7 @@ class Store:
     store_dir: str = STORE_DIR
     size_rule: SizeRule = SizeRule.DOCUMENTED
     check: Callable[[], Awaitable[None]] = field(default=_nothing)
+    sync: Callable[[], Awaitable[None]] = field(default=_nothing)
     close: Callable[[], Awaitable[None]] = field(default=_nothing)
 
     async def __aenter__(self) -> Self:

@@ -1,0 +1,29 @@
+"""SyncingPathInfos: acknowledges a path info only once its content, which stands in other stores, is on their disks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from tvix_store.model.path_info import PathInfo
+from tvix_store.services.path_infos import PathInfoService
+
+
+class SyncingPathInfos:
+    """A PathInfoService that calls `sync` before it hands a path info on.
+
+    `sync` brings to the disk itself all content that was acknowledged; what it raises, `put` raises, and stores nothing.
+    """
+
+    def __init__(self, inner: PathInfoService, sync: Callable[[], Awaitable[None]]) -> None:
+        self._inner = inner
+        self._sync = sync
+
+    async def get(self, output_hash: bytes) -> PathInfo | None:
+        return await self._inner.get(output_hash)
+
+    async def put(self, path_info: PathInfo) -> PathInfo:
+        await self._sync()
+        return await self._inner.put(path_info)
+
+    def list(self) -> AsyncIterator[PathInfo]:
+        return self._inner.list()
