@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import os
 import socket
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tvix_store.model.path_info import NarFacts
 from tvix_store.model.store_path import fixed_output_path
 from tvix_store.operations import read_tree
 from tvix_store.operations.import_tree import import_tree
-from tvix_store.operations.open_directory import remove_tree
+from tvix_store.operations.open_directory import OpenDirectory, remove_tree
 from tvix_store.services.blobs import SMALL_BLOB
 from tvix_store.services.store import Store
 from tvix_store.testing import trees
@@ -134,21 +134,82 @@ async def test_progress_counts_every_file_and_byte_once(store: Store, tree: Path
         assert seen == [6, 10 + 3_000_001 + SMALL_BLOB + 1 + SMALL_BLOB + len(b"not UTF-8")]
 
 
-async def test_a_tree_deeper_than_pythons_stack_is_imported(store: Store, tmp_path: Path) -> None:
-    deep = tmp_path / "deep"
-    depth = 1500
-    deep.mkdir()
-    here = os.open(deep, os.O_RDONLY)
-    for _ in range(depth):
-        os.mkdir("d", dir_fd=here)
-        inner = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = inner
-    os.close(here)
-    imported = await import_tree(store, deep)
-    assert imported.node.size == depth  # type: ignore[union-attr]
-    remove_tree(deep)  # pytest cannot
-    subprocess.run(["rm", "-rf", deep], check=True)  # pytest can't: it recurses  # noqa: ASYNC221
+async def test_a_tree_deeper_than_pythons_stack_and_the_longest_path_is_imported(store: Store, tmp_path: Path) -> None:
+    depth = 3000
+    with deep_tree(tmp_path / "deep", depth):
+        before = len(os.listdir("/proc/self/fd"))
+        imported = await import_tree(store, tmp_path / "deep")
+        assert imported.node.size == 2 * depth  # type: ignore[union-attr]
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_what_is_wrong_in_a_deep_tree_is_named_by_its_whole_path(store: Store, tmp_path: Path) -> None:
+    depth = 3000
+    with deep_tree(tmp_path / "deep", depth) as bottom:
+        os.mkfifo("odd", dir_fd=bottom.fd)
+        with pytest.raises(InvalidError, match=f"^{tmp_path}/deep{'/d' * depth}/odd is a FIFO"):
+            await import_tree(store, tmp_path / "deep")
+
+
+async def test_a_deep_directory_that_is_moved_while_it_is_read_is_refused(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depth = 50
+    moved = tmp_path / "deep" / Path(*("d" * 10))
+
+    def move(names: list[str]) -> None:
+        if names == []:
+            moved.rename(tmp_path / "moved")
+
+    refused = pytest.raises(InvalidError, match=f"{moved} changed while it was read")
+    with deep_tree(tmp_path / "deep", depth), after_each_listing(monkeypatch, move), refused:
+        await import_tree(store, tmp_path / "deep")
+    remove_tree(tmp_path / "moved")
+
+
+@pytest.mark.parametrize("name", ["bin", "small"])
+async def test_what_is_swapped_for_a_symlink_while_it_is_read_is_not_followed(
+    store: Store, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def swap(names: list[str]) -> None:
+        if name in names:
+            (tree / name).rename(tmp_path / "aside")
+            (tree / name).symlink_to(tmp_path / "aside")
+
+    with after_each_listing(monkeypatch, swap), pytest.raises(InvalidError, match=f"{tree / name} changed while it was read"):
+        await import_tree(store, tree)
+
+
+@contextmanager
+def deep_tree(root: Path, depth: int) -> Iterator[OpenDirectory]:
+    """`depth` directories `d` in one another, each beside an `e`; the bottom one is open. Removed at the end, as pytest cannot."""
+    root.mkdir()
+    with OpenDirectory(root) as place:
+        for _ in range(depth):
+            os.mkdir("d", dir_fd=place.fd)
+            os.symlink("nowhere", "e", dir_fd=place.fd)
+            place.enter(b"d")
+        try:
+            yield place
+        finally:
+            remove_tree(root)
+
+
+@contextmanager
+def after_each_listing(monkeypatch: pytest.MonkeyPatch, act: Callable[[list[str]], None]) -> Iterator[None]:
+    """Do something when a directory was listed, and before what it lists is read."""
+    scandir = os.scandir
+
+    @contextmanager
+    def listed_then_act(place: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(place) as entries:
+            found = list(entries)
+        act([os.fsdecode(entry.name) for entry in found])
+        yield iter(found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", listed_then_act)
+        yield
 
 
 @pytest.mark.parametrize("make", ["socket", "FIFO", "character device"])

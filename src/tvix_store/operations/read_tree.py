@@ -5,6 +5,7 @@ Runs in a thread of its own, one system call after the other; everything expensi
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Generator, Iterator
@@ -19,6 +20,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.nar import tokens
+from tvix_store.operations.open_directory import OpenDirectory
 from tvix_store.services.blobs import SMALL_BLOB
 
 BATCH_BYTES = 4 << 20
@@ -32,6 +34,8 @@ _KINDS = {
     stat.S_IFCHR: "a character device",
     stat.S_IFBLK: "a block device",
 }
+_CHANGED = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ESTALE}
+"""What is said of an entry that is not there any more, or not of the kind that its directory told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,6 @@ class _File:
 
 @dataclass(slots=True)
 class _Directory:
-    path: bytes
     entries: dict[bytes, _File | _Directory | SymlinkNode] = field(default_factory=dict)
     node: DirectoryNode | None = None
 
@@ -110,8 +113,11 @@ class TreeReader:
     """
 
     def __init__(self, path: Path, *, flat: bool = False) -> None:
-        self._path = os.fsencode(path)
+        self._path = path
         self.flat = flat
+        self._above: list[bytes] = []
+        self._name = os.fsencode(path)
+        """What is being read, in the directories `_above`. They are joined for errors only: they may be many."""
         self._files = 0
         self._nar: list[bytes] = [tokens.MAGIC]
         self._blobs: list[bytes] = []
@@ -124,19 +130,22 @@ class TreeReader:
         """The contents of all files, with the bytes of the NAR around them."""
         try:
             kind = stat.S_IFMT(os.lstat(self._path).st_mode)
-            if self.flat and kind != stat.S_IFREG:
-                raise InvalidError(f"{os.fsdecode(self._path)} is not a regular file; nothing else has a flat hash")
+        except OSError as error:
+            raise self._unreadable(error) from error
+        if self.flat and kind != stat.S_IFREG:
+            raise InvalidError(f"{self._path} is not a regular file; nothing else has a flat hash")
+        try:
             if kind == stat.S_IFDIR:
-                self._root = root = _Directory(self._path)
+                self._root = root = _Directory()
                 yield from self._walk(root)
             elif kind == stat.S_IFREG:
-                self._root = yield from self._file(self._path)
+                self._root = yield from self._file()
             elif kind == stat.S_IFLNK:
-                self._root = self._symlink(self._path)
+                self._root = self._symlink()
             else:
-                raise _refused(self._path, kind)
+                raise self._refused(kind)
         except OSError as error:
-            raise _translated(error, self._path) from error
+            raise (changed(self._where()) if error.errno in _CHANGED else self._unreadable(error)) from error
         yield from self._flush()
 
     def directories(self, digests: list[Digest], rule: SizeRule) -> Iterator[Directory]:
@@ -167,51 +176,59 @@ class TreeReader:
 
     def _walk(self, root: _Directory) -> Iterator[Event]:
         # A stack of our own: trees may be deeper than Python's.
-        self._nar.append(tokens.DIRECTORY_START)
-        stack = [(root, _sorted_entries(root.path))]
-        while stack:
-            directory, entries = stack[-1]
-            for entry in entries:
-                self._nar.append(tokens.entry_start(entry.name))
-                if entry.is_dir(follow_symlinks=False):
-                    child = _Directory(entry.path)
-                    directory.entries[entry.name] = child
-                    self._nar.append(tokens.DIRECTORY_START)
-                    stack.append((child, _sorted_entries(entry.path)))
-                    break
-                if entry.is_file(follow_symlinks=False):
-                    directory.entries[entry.name] = yield from self._file(entry.path)
-                elif entry.is_symlink():
-                    directory.entries[entry.name] = self._symlink(entry.path)
-                else:
-                    raise _refused(entry.path, stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode))
-                self._nar.append(tokens.ENTRY_END)
-            else:
-                stack.pop()
-                self._finished.append(directory)
-                self._nar.append(tokens.DIRECTORY_END)
-                if stack:
+        with OpenDirectory(self._path) as place:
+            stack = [(root, self._enter(place))]
+            while stack:
+                directory, entries = stack[-1]
+                for name, kind in entries:
+                    self._name = name
+                    self._nar.append(tokens.entry_start(name))
+                    if kind == stat.S_IFREG:
+                        directory.entries[name] = yield from self._file(place.fd)
+                    elif kind == stat.S_IFDIR:
+                        place.enter(name)
+                        directory.entries[name] = child = _Directory()
+                        stack.append((child, self._enter(place)))
+                        break
+                    elif kind == stat.S_IFLNK:
+                        directory.entries[name] = self._symlink(place.fd)
+                    else:
+                        raise self._refused(kind)
                     self._nar.append(tokens.ENTRY_END)
+                else:
+                    stack.pop()
+                    self._finished.append(directory)
+                    self._nar.append(tokens.DIRECTORY_END)
+                    self._name = self._above.pop()
+                    if stack:
+                        place.leave()
+                        self._nar.append(tokens.ENTRY_END)
 
-    def _symlink(self, path: bytes) -> SymlinkNode:
-        node = SymlinkNode(os.readlink(path))
+    def _enter(self, place: OpenDirectory) -> Iterator[tuple[bytes, int]]:
+        """Begin the directory that `place` is in now: the names and kinds of its entries, in order."""
+        entries = iter(_sorted_entries(place.fd))
+        self._above.append(self._name)
+        self._nar.append(tokens.DIRECTORY_START)
+        return entries
+
+    def _symlink(self, directory: int | None = None) -> SymlinkNode:
+        node = SymlinkNode(os.readlink(self._name, dir_fd=directory))
         self._nar.append(tokens.symlink(node.target))
         return node
 
-    def _file(self, path: bytes) -> Generator[Event, None, _File]:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    def _file(self, directory: int | None = None) -> Generator[Event, None, _File]:
+        fd = os.open(self._name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):  # it was one when its directory was read
-                raise changed(path)
-            # A flat hash knows no permissions, so Nix stores such a file as not executable.
+                raise changed(self._where())
             file = _File(self._files, status.st_size, bool(status.st_mode & stat.S_IXUSR) and not self.flat)
             self._nar.append(tokens.file_start(file.size, file.executable))
             if file.size <= SMALL_BLOB:
                 # One byte more than there should be, to see a file that grows.
                 data = os.read(fd, file.size + 1)
                 if len(data) != file.size:
-                    raise changed(path)
+                    raise changed(self._where())
                 self._files += 1
                 self._blobs.append(data)
                 self._held += file.size
@@ -220,7 +237,7 @@ class TreeReader:
                     yield from self._flush()
             else:
                 yield from self._flush()
-                yield LargeFile(file.number, file.size, fd, path)
+                yield LargeFile(file.number, file.size, fd, self._where())
                 self._files = self._first = file.number + 1
                 self._nar.append(tokens.file_end(file.size))
         finally:
@@ -236,24 +253,36 @@ class TreeReader:
         nar, self._nar = self._nar, []
         return nar
 
+    def _where(self) -> bytes:
+        """The whole path of what is being read."""
+        return os.path.join(*self._above, self._name)
 
-def _sorted_entries(path: bytes) -> Iterator[os.DirEntry[bytes]]:
-    with os.scandir(path) as entries:
-        return iter(sorted(entries, key=lambda entry: entry.name))
+    def _refused(self, kind: int) -> InvalidError:
+        return InvalidError(
+            f"{os.fsdecode(self._where())} is {_KINDS.get(kind, 'a special file')}; "
+            "only directories, regular files and symlinks can be stored"
+        )
+
+    def _unreadable(self, error: OSError) -> StoreError:
+        kind = DeniedError if isinstance(error, PermissionError) else InvalidError
+        return kind(f"cannot read {os.fsdecode(self._where())}: {error.strerror}")
 
 
-def _refused(path: bytes, kind: int) -> InvalidError:
-    return InvalidError(
-        f"{os.fsdecode(path)} is {_KINDS.get(kind, 'a special file')}; only directories, regular files and symlinks can be stored"
-    )
+def _sorted_entries(directory: int) -> list[tuple[bytes, int]]:
+    with os.scandir(directory) as entries:
+        return sorted((os.fsencode(entry.name), _kind(entry)) for entry in entries)
+
+
+def _kind(entry: os.DirEntry[str]) -> int:
+    # Its directory knows the common ones, which saves to ask for each.
+    if entry.is_file(follow_symlinks=False):
+        return stat.S_IFREG
+    if entry.is_dir(follow_symlinks=False):
+        return stat.S_IFDIR
+    if entry.is_symlink():
+        return stat.S_IFLNK
+    return stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
 
 
 def changed(path: bytes) -> InvalidError:
     return InvalidError(f"{os.fsdecode(path)} changed while it was read; import it again when nothing writes to it")
-
-
-def _translated(error: OSError, root: bytes) -> StoreError:
-    path = os.fsdecode(error.filename if isinstance(error.filename, bytes) else root)
-    if isinstance(error, PermissionError):
-        return DeniedError(f"cannot read {path}: {error.strerror}")
-    return InvalidError(f"cannot read {path}: {error.strerror}")
