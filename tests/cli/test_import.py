@@ -116,3 +116,10 @@ def test_paths_before_a_bad_one_are_imported(tvix_store: Program, tree: Path) ->
     ended = tvix_store.run("import", tree / "text", "nothing")
     assert ended.code == 3
     assert ended.lines == [tvix_store("list")]
+
+
+def test_json_is_whole_when_a_path_is_bad(tvix_store: Program, tree: Path) -> None:
+    ended = tvix_store.run("import", "--json", tree / "text", "nothing")
+    assert ended.code == 3
+    assert [record["path"] for record in json.loads(ended.output)] == [tvix_store("list")]
+    assert json.loads(tvix_store.run("import", "--json", "nothing").output) == []

@@ -8,9 +8,10 @@ import subprocess
 from pathlib import Path
 
 from tests.cli.program import TVIX_STORE, Program
+from tvix_store.operations.open_directory import OpenDirectory, remove_tree
 
 
-def on_a_terminal(tvix_store: Program, *arguments: str | Path) -> tuple[bytes, bytes]:
+def on_a_terminal(tvix_store: Program, *arguments: str | Path, code: int = 0) -> tuple[bytes, bytes]:
     """What the program prints, and what a terminal that is its standard error gets."""
     mine, its = pty.openpty()
     with subprocess.Popen(
@@ -30,7 +31,7 @@ def on_a_terminal(tvix_store: Program, *arguments: str | Path) -> tuple[bytes, b
         os.close(mine)
         assert running.stdout is not None
         output = running.stdout.read()
-    assert running.returncode == 0
+    assert running.returncode == code
     return output, seen
 
 
@@ -40,6 +41,24 @@ def test_a_person_sees_how_an_import_goes(tvix_store: Program, tree: Path) -> No
     assert b"tree" in seen
     assert b"MiB" in seen
     assert b"5 files" in seen
+
+
+def test_a_person_sees_only_the_error_of_an_import_that_fails(tvix_store: Program) -> None:
+    _, seen = on_a_terminal(tvix_store, "import", "nothing", code=3)
+    assert seen.endswith(b"tvix-store: error: cannot read nothing: No such file or directory\r\n")
+    assert b"Traceback" not in seen
+
+
+def test_a_person_sees_how_an_import_of_a_deep_tree_goes(tvix_store: Program) -> None:
+    deep = tvix_store.directory / "deep"
+    deep.mkdir()
+    with OpenDirectory(deep) as place:
+        for _ in range(1500):
+            os.mkdir("d", dir_fd=place.fd)
+            place.enter(b"d")
+    _, seen = on_a_terminal(tvix_store, "import", deep)
+    remove_tree(deep)  # pytest cannot
+    assert b"Traceback" not in seen
 
 
 def test_a_person_sees_how_an_export_goes(tvix_store: Program, tree: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -89,9 +90,19 @@ def _content(node: Node) -> str:
 
 def _expect_tree(bar: Bar, path: Path) -> None:
     """Tell the bar the size of all files, as far as they can be seen; what cannot is for the import to complain about."""
+    with suppress(OSError):
+        status = path.lstat()
+        bar.expect(_size_of_files(path) if stat.S_ISDIR(status.st_mode) else status.st_size)
+
+
+def _size_of_files(root: Path) -> int:
     size = 0
-    for directory, _, names in os.walk(path):
-        for name in names:
-            with suppress(OSError):
-                size += os.lstat(os.path.join(directory, name)).st_size
-    bar.expect(size or path.lstat().st_size)
+    left = [os.fspath(root)]  # not os.walk, which recurses until Python 3.12
+    while left:
+        with suppress(OSError), os.scandir(left.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    size += entry.stat(follow_symlinks=False).st_size
+    return size

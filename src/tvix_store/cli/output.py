@@ -23,12 +23,14 @@ def print_json(value: object) -> None:
 
 
 async def print_json_array(values: AsyncIterator[object]) -> None:
-    """Print a JSON array, an element a line, as the elements come."""
+    """Print a JSON array, an element a line, as the elements come; a whole one of those that came before an error."""
     opening = "[\n"
-    async for value in values:
-        print(opening + json.dumps(value), end="")
-        opening = ",\n"
-    print("[]" if opening == "[\n" else "\n]")
+    try:
+        async for value in values:
+            print(opening + json.dumps(value), end="")
+            opening = ",\n"
+    finally:
+        print("[]" if opening == "[\n" else "\n]")
 
 
 async def print_bytes(pieces: AsyncIterable[bytes]) -> None:

@@ -12,10 +12,8 @@ async def stats(invocation: Invocation, as_json: bool) -> None:
 
     \b
         tvix-store stats
-        tvix-store stats --json | jq .dedup_ratio
+        tvix-store stats --json | jq .dedupRatio
     """
-    from dataclasses import asdict
-
     from tvix_store.cli.output import print_json
     from tvix_store.cli.sizes import human
     from tvix_store.errors import UnsupportedError
@@ -27,7 +25,20 @@ async def stats(invocation: Invocation, as_json: bool) -> None:
     dedup = counted.logical_bytes / counted.unique_bytes if counted.unique_bytes else None
     compression = counted.unique_bytes / counted.stored_bytes if counted.stored_bytes else None
     if as_json:
-        print_json({**asdict(counted), "dedup_ratio": _rounded(dedup), "compression_ratio": _rounded(compression)})
+        print_json(
+            {
+                "pathInfos": counted.path_infos,
+                "directories": counted.directories,
+                "chunkedBlobs": counted.chunked_blobs,
+                "chunks": counted.chunks,
+                "logicalBytes": counted.logical_bytes,
+                "uniqueBytes": counted.unique_bytes,
+                "storedBytes": counted.stored_bytes,
+                "diskBytes": counted.disk_bytes,
+                "dedupRatio": _rounded(dedup),
+                "compressionRatio": _rounded(compression),
+            }
+        )
         return
     for label, value, remark in (
         ("Store paths", f"{counted.path_infos:,}", ""),
