@@ -16,6 +16,7 @@ import uvloop
 from tvix_store.errors import InvalidError, StoreError
 from tvix_store.rpc.asgi import App
 from tvix_store.rpc.services import serve_store
+from tvix_store.server.allocator import keep_freed_memory
 from tvix_store.server.settings import ServerConfig
 from tvix_store.services import Store
 
@@ -44,6 +45,7 @@ def work(
                 loop.remove_reader(lifeline)
                 stop()
 
+    keep_freed_memory()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())

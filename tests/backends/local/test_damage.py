@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -11,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tvix_store.backends.local import open_store
+from tvix_store.backends.local import engine, open_store
 from tvix_store.backends.local.packs import PREFIX_SIZE
-from tvix_store.backends.local.records import HEADER_SIZE, MAGIC
+from tvix_store.backends.local.records import HEADER_SIZE, MAGIC, path_info_record
 from tvix_store.backends.local.unsynced import FILE as MARK
-from tvix_store.errors import CorruptError, InvalidError, NotFoundError
+from tvix_store.chunking import cut
+from tvix_store.errors import CorruptError, InvalidError, NotFoundError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
@@ -230,3 +233,128 @@ async def test_settings_are_kept_and_others_refused(tmp_path: Path) -> None:
 
 def test_a_header_has_the_size_that_the_format_says() -> None:
     assert HEADER_SIZE == 56
+
+
+async def test_a_blob_that_lost_a_chunk_in_a_power_cut_is_not_there(tmp_path: Path) -> None:
+    directory = tmp_path / "store"
+    async with await open_store(directory) as store:
+        await store.blobs.put(stream([LARGE]))
+    [pack] = (directory / "packs").iterdir()
+    content = bytearray(pack.read_bytes())
+    at = content.index(LARGE[1_500_000:1_500_064])
+    content[at : at + 4096] = bytes(4096)  # a page that did not reach the disk
+    pack.write_bytes(content)
+    (directory / MARK).write_text("the id of another boot")
+    async with await open_store(directory) as store:
+        assert await store.blobs.stat(Digest.of(LARGE)) is None
+        assert await store.blobs.missing([Digest.of(LARGE)]) == {Digest.of(LARGE)}
+        await store.blobs.put(stream([LARGE]))
+        assert await collect(store.blobs.read(Digest.of(LARGE))) == LARGE
+
+
+async def test_a_damaged_chunk_list_is_an_error(filled: Path) -> None:
+    [pack] = (filled / "packs").iterdir()
+    content = bytearray(pack.read_bytes())
+    first_chunk = Digest.of(cut(LARGE)[0])
+    in_list = content.index(first_chunk.raw, content.index(first_chunk.raw) + 32)  # behind its own record
+    content[in_list + 32] ^= 1  # its size
+    pack.write_bytes(content)
+    async with await open_store(filled) as store:
+        with pytest.raises(CorruptError, match="damaged"):
+            await collect(store.blobs.read(Digest.of(LARGE)))
+
+
+async def test_a_pack_with_damaged_first_bytes_is_left_alone(filled: Path) -> None:
+    [pack] = (filled / "packs").iterdir()
+    content = bytearray(pack.read_bytes())
+    content[3] ^= 1
+    pack.write_bytes(content)
+    shutil.rmtree(filled / "index")
+    async with await open_store(filled) as store:
+        await store.blobs.put_many([b"goes on"])
+        assert await store.blobs.get_many([Digest.of(b"goes on")]) == [b"goes on"]
+    assert pack.read_bytes() == content
+    content[3] ^= 1
+    pack.write_bytes(content)  # repaired by hand
+    shutil.rmtree(filled / "index")
+    async with await open_store(filled) as store:
+        await check_filled_and_more(store)
+
+
+async def check_filled_and_more(store: Store) -> None:
+    assert await store.path_infos.get(PATH.output_hash) is not None
+    assert await store.blobs.get_many([Digest.of(b"goes on"), Digest.of(TEXT)]) == [b"goes on", TEXT]
+
+
+async def test_an_index_that_lmdb_cannot_read_is_made_anew(filled: Path) -> None:
+    (filled / "index" / "data.mdb").write_bytes(bytes(65536))
+    async with await open_store(filled) as store:
+        await check_filled(store)
+
+
+async def test_a_new_index_is_marked_until_it_is_synced(tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "store")
+    assert (tmp_path / "store" / MARK).exists()
+    await store.close()
+    assert not (tmp_path / "store" / MARK).exists()
+
+
+async def test_an_index_removed_under_a_running_user_is_not_waited_for_for_ever(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_LOCK_TRIES", 3)
+    running = os.open(filled / "lock", os.O_RDWR)
+    fcntl.flock(running, fcntl.LOCK_SH)
+    shutil.rmtree(filled / "index")
+    for _ in range(2):  # and the attempt leaves no lock behind
+        with pytest.raises(UnavailableError, match="other processes use the store"):
+            await open_store(filled)
+    os.close(running)
+    async with await open_store(filled) as store:
+        await check_filled(store)
+
+
+async def test_signatures_that_share_a_number_are_merged(tmp_path: Path) -> None:
+    """A writer that dies between the record of a path info and its commit leaves its sequence number to the next one."""
+    directory = tmp_path / "store"
+    info = PathInfo(PATH, FileNode(Digest.of(b"x"), 1), NarFacts(1, b"n" * 32))
+    unacknowledged, acknowledged = (info.with_signatures([Signature(name, name.encode() * 64)]) for name in "ab")
+    async with await open_store(directory) as store:
+        await store.path_infos.put(acknowledged)
+    [pack] = (directory / "packs").iterdir()
+    record = path_info_record(PATH.output_hash, 1, unacknowledged.encoded)
+    key = pack.read_bytes()[PREFIX_SIZE - 32 : PREFIX_SIZE]
+    other = pack.with_name("00000002.pack")
+    other.write_bytes(pack.read_bytes()[:PREFIX_SIZE] + record.header(key) + bytes(record.payload))
+    shutil.rmtree(directory / "index")
+    async with await open_store(directory) as store:
+        found = await store.path_infos.get(PATH.output_hash)
+        assert found is not None
+        assert {signature.name for signature in found.signatures} == {"a", "b"}
+
+
+async def test_after_a_failed_sync_nothing_is_acknowledged_until_the_store_was_looked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "store"
+    info = PathInfo(PATH, FileNode(Digest.of(b"x"), 1), NarFacts(1, b"n" * 32))
+    store = await open_store(directory)
+    await store.blobs.put_many([b"x"])
+
+    def fail(_fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", fail)
+        with pytest.raises(UnavailableError):
+            await store.path_infos.put(info)
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="opened again"):
+            await store.path_infos.put(info)
+    with pytest.raises(UnavailableError, match="opened again"):
+        await store.check()
+    await store.close()
+    async with await open_store(directory) as store:
+        assert await store.blobs.get_many([Digest.of(b"x")]) == [b"x"]
+        await store.path_infos.put(info)
+        await store.check()

@@ -51,3 +51,18 @@ async def test_an_unfinished_pack_is_taken_over(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "store" / "packs") == ["00000001.pack"]
     async with await open_store(tmp_path / "store") as store:
         await check(store, contents)
+
+
+async def test_sync_brings_what_was_put_to_the_disk_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fdatasync = os.fdatasync
+
+    def watch(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fdatasync(fd)
+
+    async with await open_store(tmp_path / "store") as store:
+        await store.blobs.put(stream([noise(50_000, "synced")]))
+        monkeypatch.setattr(os, "fdatasync", watch)
+        await store.sync()
+        assert any("/packs/" in path for path in synced)

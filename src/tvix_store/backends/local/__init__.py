@@ -47,6 +47,9 @@ async def open_store(
     async def check() -> None:
         engine.check()
 
+    async def sync() -> None:
+        await asyncio.wrap_future(engine.committer.sync())
+
     async def close() -> None:
         await asyncio.to_thread(engine.release)
 
@@ -58,5 +61,6 @@ async def open_store(
         statistics=LocalStatistics(engine),
         size_rule=SizeRule[engine.settings.size_rule.upper()],
         check=check,
+        sync=sync,
         close=close,
     )

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 
 from blake3 import blake3
 
@@ -74,18 +75,20 @@ class LocalBlobs:
         held: list[bytes] = []
         size = 0
         try:
-            async for piece in data:
-                held.append(piece)
-                size += len(piece)
-                if size >= PIECE:
-                    await self._engine.in_thread(writer.feed, held)
-                    await writer.room()
-                    held, size = [], 0
+            async for large in data:
+                for at in range(0, len(large), PIECE):
+                    piece = large[at : at + PIECE] if len(large) > PIECE else large
+                    held.append(piece)
+                    size += len(piece)
+                    if size >= PIECE:
+                        await self._engine.in_thread(writer.feed, held)
+                        await writer.room()
+                        held, size = [], 0
             if not writer.fed and size <= self._sizes.minimum:
                 return (await self._put_whole([b"".join(held)]))[0]
             return await writer.finished(held)
         finally:
-            writer.close()
+            await writer.close()
 
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
         for blob in blobs:
@@ -118,7 +121,7 @@ class LocalBlobs:
             if len(chunks) < 2:
                 contents.append(Content(Kind.CHUNK, key, blob))
                 continue
-            chunk_list = ChunkListWriter()
+            chunk_list = ChunkListWriter(self._engine.directory)
             for chunk in chunks:
                 chunk_key = blake3(chunk).digest()
                 contents.append(Content(Kind.CHUNK, chunk_key, chunk))
@@ -199,7 +202,7 @@ class LocalBlobs:
             at = offset
 
     def _segment(self, place: Place) -> Segment:
-        return parse_segment(self._engine.reader.read(place))
+        return parse_segment(self._engine.reader.read_checked(place))
 
     def _chunk_list(self, digest: Digest, blob_size: int) -> list[Chunk]:
         chunks: list[Chunk] = []
@@ -218,7 +221,7 @@ class _BlobWriter:
         self._engine = engine
         self._hasher = blake3()
         self._cutter = Cutter(sizes)
-        self._chunk_list = ChunkListWriter()
+        self._chunk_list = ChunkListWriter(engine.directory)
         self._writes: deque[Future[PathInfo | None]] = deque()
         self.fed = False
 
@@ -243,8 +246,13 @@ class _BlobWriter:
         await _done(self._engine.committer.put_contents(segments))
         return digest
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """After success or failure: when this returns, nothing of the blob is written any more."""
         self._chunk_list.close()
+        for write in self._writes:
+            if not write.cancel():
+                with suppress(Exception):  # the put has failed already
+                    await _done(write)
 
     def _finish(self, pieces: list[bytes]) -> Digest:
         self.feed(pieces)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import SpooledTemporaryFile
 
 from tvix_store.backends.local.committer import Content
+from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.records import Kind
 
 SEGMENT_CHUNKS = 4096
@@ -47,15 +49,20 @@ def chunk_list_key(blob: bytes, offset: int) -> bytes:
 
 
 class ChunkListWriter:
-    """Collects the chunk list of a blob whose digest and size are known only at its end. Large lists wait on disk."""
+    """Collects the chunk list of a blob whose digest and size are known only at its end.
 
-    def __init__(self) -> None:
-        self._spool = SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115  # closed by `close`
+    A large list waits in a nameless file of `directory`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._spool = SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=str(directory))  # noqa: SIM115  # closed by `close`
         self.chunks = 0
         self.size = 0
 
     def add(self, digest: bytes, size: int) -> None:
-        self._spool.write(_ENTRY.pack(digest, size))
+        with disk_errors(self._directory):
+            self._spool.write(_ENTRY.pack(digest, size))
         self.chunks += 1
         self.size += size
 

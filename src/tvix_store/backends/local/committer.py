@@ -72,6 +72,7 @@ _Named = tuple[Kind, bytes]
 class _Request:
     contents: Sequence[Content] = ()
     lazy: bool = False
+    durable: bool = False
     path_info: PathInfo | None = None
     nar_facts: tuple[bytes, NarFacts] | None = None
     done: Future[PathInfo | None] = field(default_factory=Future)
@@ -79,6 +80,10 @@ class _Request:
     @property
     def size(self) -> int:
         return sum(len(content.payload) for content in self.contents)
+
+
+class _SyncFailedError(Exception):
+    """What was written may be lost, though it reads well from memory: nothing more may be built on it."""
 
 
 class Committer:
@@ -99,9 +104,12 @@ class Committer:
         self._waiting: list[_Request] = []
         """Written, but their callers not yet told: the next commit does that."""
         self._rest_until = 0.0
-        self._settled = True
+        self._settled = not mark.is_set()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
+        self.failure: Exception | None = None
+        """Why nothing can be put any more, until the store is opened again."""
+        self._writing: list[_Request] = []
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="tvix-store-committer", daemon=True)
         self._thread.start()
@@ -123,7 +131,11 @@ class Committer:
         Raises (in the future):
             ConflictError: as `PathInfo.merged`.
         """
-        return self._submit(_Request(path_info=path_info))
+        return self._submit(_Request(path_info=path_info, durable=True))
+
+    def sync(self) -> Future[PathInfo | None]:
+        """Bring everything put before to the disk itself."""
+        return self._submit(_Request(durable=True))
 
     def put_nar_facts(self, node_key: bytes, facts: NarFacts) -> Future[PathInfo | None]:
         """Remember the facts of a node's NAR. A power cut may lose them: they can be calculated again."""
@@ -132,8 +144,6 @@ class Committer:
     def close(self) -> None:
         """Finish what was asked for, bring everything to the disk itself, and stop."""
         with self._closing:
-            if self._closed:
-                return
             self._closed = True
             self._requests.put(None)
         self._thread.join()
@@ -141,6 +151,8 @@ class Committer:
 
     def _submit(self, request: _Request) -> Future[PathInfo | None]:
         with self._closing:
+            if self.failure is not None:
+                raise UnavailableError(f"the store must be opened again: {self.failure}")
             if self._closed:
                 raise UnavailableError("the store is closed")
             self._requests.put(request)
@@ -149,16 +161,21 @@ class Committer:
     def _run(self) -> None:
         try:
             self._serve()
-        except Exception:  # noqa: BLE001  # a bug, of whatever kind
+        except Exception as error:  # noqa: BLE001  # a bug, or a disk that fails
             _log.exception("the committer of a store failed")
-            # Nobody may be left waiting for a thread that is gone.
-            with self._closing:
-                self._closed = True
-            while not self._requests.empty():
-                if (request := self._requests.get()) is not None:
-                    self._waiting.append(request)
-            for request in self._waiting:
-                request.done.set_exception(UnavailableError("the store has failed; open it again"))
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Nobody may be left waiting for a thread that is gone."""
+        with self._closing:
+            self.failure = error
+        accepted = [request for request in (*self._writing, *self._waiting) if not request.done.done()]
+        while not self._requests.empty():
+            request = self._requests.get()
+            if request is not None and request.done.set_running_or_notify_cancel():
+                accepted.append(request)
+        for request in accepted:
+            request.done.set_exception(UnavailableError(f"the store must be opened again: {error}"))
 
     def _serve(self) -> None:
         stop = False
@@ -169,7 +186,9 @@ class Committer:
                 group = []
             if group:
                 self._settled = False
+                self._writing = group
                 self._write(group)
+                self._writing = []
             if self._waiting and (stop or self._is_urgent() or monotonic() >= self._rest_until):
                 self._commit()
             elif not group and not self._waiting:
@@ -184,7 +203,7 @@ class Committer:
         return None if self._settled else _SETTLE_AFTER
 
     def _is_urgent(self) -> bool:
-        return self._unnamed_bytes >= _UNNAMED_BYTES or self._waiting[-1].path_info is not None
+        return self._unnamed_bytes >= _UNNAMED_BYTES or self._waiting[-1].durable
 
     def _collect(self, timeout: float | None) -> tuple[list[_Request], bool]:
         """The requests that wait, as many as are written together, and whether to stop behind them."""
@@ -195,7 +214,7 @@ class Committer:
             if request.done.set_running_or_notify_cancel():  # from here on it cannot be cancelled
                 group.append(request)
                 size += request.size
-            if size >= _GROUP_BYTES or request.path_info:
+            if size >= _GROUP_BYTES or request.durable:
                 return group, False
             try:
                 request = self._requests.get_nowait()
@@ -231,6 +250,9 @@ class Committer:
         waiting, self._waiting = self._waiting, []
         try:
             results = self._name(waiting)
+        except _SyncFailedError:
+            self._writing = waiting
+            raise
         except Exception as error:  # noqa: BLE001  # whatever it is, the callers get it
             # What was written stays, and is named by the next commit that works.
             self._writer.rewind()
@@ -245,11 +267,10 @@ class Committer:
 
     def _name(self, requests: list[_Request]) -> list[PathInfo | Exception | None]:
         synced: dict[int, int] = {}
-        if any(request.path_info for request in requests):
+        if any(request.durable for request in requests):
             self._make_room()
             synced = self._sync_packs()
         with self._index.writing() as txn:
-            self._mark.set()
             self._name_contents(txn)
             results = [self._apply(txn, request, synced) for request in requests]
             self._name_packs(txn, synced)
@@ -279,6 +300,8 @@ class Committer:
             if self._unnamed:
                 self._name([])
             self._writer.next_pack()
+            with self._index.writing() as txn:  # so that it counts as a pack of this store, even if we die before the next commit
+                self._name_packs(txn, {})
 
     def _records(self, contents: list[Content]) -> list[NewRecord]:
         packed = self._compressed([content for content in contents if content.kind is Kind.CHUNK and content.compressible])
@@ -303,10 +326,14 @@ class Committer:
         """Bring all committed and appended bytes to the disk itself; the sizes of the packs that are there now."""
         with self._index.reading() as txn:
             synced = self._index.unsynced_packs(txn)
-        for number in synced:
-            if number != self._writer.number:
-                self._reader.sync(number)
-        self._writer.sync()
+        try:
+            for number in synced:
+                if number != self._writer.number:
+                    self._reader.sync(number)
+            self._writer.sync()
+        except StoreError as error:
+            self._mark.poison()
+            raise _SyncFailedError(str(error)) from error
         if self._writer.number:
             synced[self._writer.number] = self._writer.size
         return synced

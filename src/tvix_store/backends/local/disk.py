@@ -47,10 +47,15 @@ def sync_file(path: Path) -> None:
         os.close(fd)
 
 
+def unfinished_name(path: Path) -> Path:
+    """A name beside `path` that nobody else uses, also where process ids are not unique: containers share file systems."""
+    return path.with_name(f"{path.name}.{os.urandom(6).hex()}.new")
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Create or replace a small file so that, after a power cut, it has either its old or its new content."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    unfinished = unfinished_name(path)
+    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, data)
         os.fsync(fd)

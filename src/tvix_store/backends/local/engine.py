@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,7 +25,7 @@ from tvix_store.backends.local.index import FILE as INDEX_FILE
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
 from tvix_store.backends.local.rebuild import rebuild
-from tvix_store.backends.local.unsynced import UnsyncedMark
+from tvix_store.backends.local.unsynced import NoMark, UnsyncedMark
 from tvix_store.errors import CorruptError, StoreError, UnavailableError
 
 T = TypeVar("T")
@@ -32,6 +34,9 @@ READ_THREADS = 4
 """Threads a process that read, check and decompress; more than cores, since some wait for the disk."""
 _COMPACTED_FROM, _COMPACTED_TO = 256, 16_384
 """Pages (4 KiB) of an index that is compacted when the store is closed: 1 to 64 MiB, which takes 2 to 100 ms."""
+_LOCK_TRIES, _LOCK_PAUSE = 50, 0.1
+"""Tries, and seconds between them, to have a store alone: a command that is just ending is worth a short wait."""
+_log = logging.getLogger(__name__)
 
 _open_engines: dict[Path, Engine] = {}
 _open_lock = threading.Lock()
@@ -48,8 +53,7 @@ class Engine:
         mark = UnsyncedMark(directory)
         with disk_errors(directory):
             packs.mkdir(exist_ok=True)
-            self._lock = _lock_and_repair(directory, packs, mark)
-        self.index = Index(directory / "index")
+            self._lock, self.index = _open_index(directory, mark)
         self.reader = PackReader(packs)
         self.committer = Committer(
             self.index,
@@ -100,6 +104,8 @@ class Engine:
 
     def check(self) -> None:
         """Raise UnavailableError where the store cannot serve."""
+        if self.committer.failure is not None:
+            raise UnavailableError(f"the store must be opened again: {self.committer.failure}")
         if not (self.directory / settings.FILE).exists():
             raise UnavailableError(f"the store in {self.directory} is gone")
         self.index.path_info(b"\0" * 20)
@@ -132,7 +138,11 @@ class Engine:
         unfinished = self.directory / "index.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        self.index.copy_to(unfinished)
+        try:
+            self.index.copy_to(unfinished)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
         self.index.close()
         os.rename(unfinished / INDEX_FILE, self.directory / "index" / INDEX_FILE)
         unfinished.rmdir()
@@ -162,35 +172,67 @@ class Engine:
                 self._close()
 
 
-def _lock_and_repair(directory: Path, packs: Path, mark: UnsyncedMark) -> int:
-    """Lock the store as one of its users, after making its index anew where that is needed; the lock's file descriptor."""
+def _open_index(directory: Path, mark: UnsyncedMark) -> tuple[int, Index]:
+    """Lock the store as one of its users, and open its index, made anew where that is needed.
+
+    Raises:
+        UnavailableError: the index must be made anew, but other processes use the store.
+    """
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        while _needs_rebuild(directory, packs, mark):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if _needs_rebuild(directory, packs, mark):  # nobody was faster
+        index = _whole_index(directory, mark)
+        if index is None:
+            _lock_alone(lock, directory)
+            index = _whole_index(directory, mark)  # somebody may have been faster
+            if index is None:
                 rebuild_index(directory)
+                index = Index(directory / "index", mark)
             fcntl.flock(lock, fcntl.LOCK_SH)
     except BaseException:
         os.close(lock)
         raise
-    return lock
+    return lock, index
 
 
-def _needs_rebuild(directory: Path, packs: Path, mark: UnsyncedMark) -> bool:
-    index_is_there = (directory / "index" / INDEX_FILE).exists()
-    return mark.index_may_be_torn() or (not index_is_there and any(packs.iterdir()))
+def _whole_index(directory: Path, mark: UnsyncedMark) -> Index | None:
+    """The index, unless it is lost, damaged, or may be torn."""
+    is_there = (directory / "index" / INDEX_FILE).exists()
+    if mark.index_may_be_torn() or (not is_there and any((directory / "packs").iterdir())):
+        return None
+    try:
+        return Index(directory / "index", mark)
+    except CorruptError as error:
+        _log.warning("%s", error)
+        return None
+
+
+def _lock_alone(lock: int, directory: Path) -> None:
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE)
+        else:
+            return
+    raise UnavailableError(
+        f"the index in {directory} must be made anew, but other processes use the store; stop them and try again"
+    )
 
 
 def rebuild_index(directory: Path) -> None:
     """Make the index anew from the packs. The caller has the store to itself."""
+    _log.warning("making the index of %s anew from its packs", directory)
     unfinished = directory / "index.new"
     shutil.rmtree(unfinished, ignore_errors=True)
-    index = Index(unfinished)
+    # The mark of the old index stays until the new one stands in its place; the new one needs none.
+    index = Index(unfinished, NoMark())
     try:
         rebuild(index, directory / "packs")
         index.sync()
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     finally:
         index.close()
     shutil.rmtree(directory / "index", ignore_errors=True)

@@ -24,6 +24,7 @@ import lmdb
 from tvix_store.backends.local.disk import disk_errors, sync_file
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind
+from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import CorruptError, ExhaustedError, UnavailableError
 from tvix_store.model.path_info import NarFacts
 
@@ -59,9 +60,12 @@ def _allocate_lock_file(directory: Path) -> None:
 class Index:
     """Typed access to the tables. Readers take no locks; one transaction at a time writes, across all processes."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, mark: UnsyncedMark) -> None:
         self._directory = directory
+        self._mark = mark
         _allocate_lock_file(directory)
+        if not (directory / FILE).exists():
+            mark.set()
         with self._errors():
             self._env = lmdb.open(
                 str(directory),
@@ -87,6 +91,7 @@ class Index:
     def writing(self) -> Iterator[Txn]:
         """A write transaction: committed at the end, undone on any error."""
         with self._errors(), self._env.begin(write=True) as txn:
+            self._mark.set()
             yield txn
 
     def sync(self) -> None:
@@ -161,6 +166,13 @@ class Index:
         """Name the place of a chunk, a directory or a segment of a chunk list; whether it was new."""
         row = _U64.pack(blob_size) + place.to_bytes() if kind is Kind.CHUNK_LIST else place.to_bytes()
         return txn.put(key, row, db=self.tables[kind], overwrite=False)
+
+    def drop_chunk_list(self, txn: Txn, blob: bytes) -> None:
+        """Forget all segments of a blob's chunk list."""
+        with txn.cursor(self.chunk_lists) as cursor:
+            found = cursor.set_range(blob)
+            while found and bytes(cursor.key()).startswith(blob):
+                found = cursor.delete()
 
     def nar_facts(self, node_key: bytes) -> NarFacts | None:
         with self.reading() as txn:

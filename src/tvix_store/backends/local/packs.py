@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 
-from tvix_store.backends.local.disk import disk_errors, sync_file, translated
-from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Buffer, NewRecord
+from tvix_store.backends.local.disk import disk_errors, sync_file, translated, unfinished_name
+from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Buffer, NewRecord, checks_out, parse_header
 from tvix_store.errors import CorruptError
 
 MAGIC = b"tvix-store pack\n"
@@ -177,19 +177,28 @@ class PackWriter:
         except BlockingIOError:
             os.close(fd)
             return False
-        size = max(self._committed_size(number), PREFIX_SIZE)
-        if size >= self._seal_size or os.fstat(fd).st_size < size:
+        try:
+            size = self._committed_size(number)
+            # No row: not one of ours, or damaged so that its records are unknown. Whatever it holds may still be mended.
+            if not PREFIX_SIZE <= size < self._seal_size or os.fstat(fd).st_size < size:
+                os.close(fd)
+                return False
+            key = read_key(fd, path)
+            os.ftruncate(fd, size)
+        except CorruptError:
             os.close(fd)
             return False
-        os.ftruncate(fd, size)
-        self._use(fd, read_key(fd, path), number, size)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._use(fd, key, number, size)
         return True
 
     def _create(self, number: int) -> None:
         while True:
             # Made under another name and linked when its prefix is on disk: a pack always begins with its prefix.
-            unfinished = self._directory / f"new-{os.getpid()}-{threading.get_ident()}"
-            fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            unfinished = unfinished_name(self._directory / "pack")
+            fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             try:
                 key = os.urandom(KEY_SIZE)
                 os.write(fd, MAGIC + key)
@@ -220,6 +229,7 @@ class PackReader:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._fds: dict[int, int] = {}
+        self._keys: dict[int, bytes] = {}
         self._lock = threading.Lock()
 
     def read(self, place: Place) -> bytes:
@@ -233,6 +243,22 @@ class PackReader:
         if len(data) != place.stored:
             raise CorruptError(f"{pack_path(self._directory, place.pack)} is cut short: no {place.stored} bytes at {place.offset}")
         return data
+
+    def read_checked(self, place: Place) -> bytes:
+        """As `read`, for a record whose key is not the digest of its payload: its check is looked at.
+
+        Raises:
+            CorruptError: also where the record is damaged.
+        """
+        with self._opened(place.pack) as fd:
+            if place.pack not in self._keys:
+                self._keys[place.pack] = read_key(fd, pack_path(self._directory, place.pack))
+            data = os.pread(fd, HEADER_SIZE + place.stored, place.offset - HEADER_SIZE)
+        head, payload = data[:HEADER_SIZE], data[HEADER_SIZE:]
+        header = parse_header(head)
+        if header is None or len(payload) != place.stored or not checks_out(self._keys[place.pack], header, head, payload):
+            raise CorruptError(f"a record of {pack_path(self._directory, place.pack)} is damaged (offset {place.offset})")
+        return payload
 
     def read_if_cached(self, place: Place) -> bytes | None:
         """As `read`, but None where that would wait for the disk."""

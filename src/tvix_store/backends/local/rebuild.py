@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from pathlib import Path
 import zstandard
 from blake3 import blake3
 
-from tvix_store.backends.local.chunk_lists import segment_key
+from tvix_store.backends.local.chunk_lists import parse_segment, segment_key
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
-from tvix_store.backends.local.packs import PREFIX_SIZE, Place, pack_numbers, pack_path, read_key
+from tvix_store.backends.local.packs import PREFIX_SIZE, PackReader, Place, pack_numbers, pack_path, read_key
 from tvix_store.backends.local.records import (
     HEADER_SIZE,
+    KEY_SIZE,
     MAGIC,
     SELF_NAMING,
     Kind,
@@ -22,11 +24,15 @@ from tvix_store.backends.local.records import (
     parse_header,
     parse_path_info,
 )
-from tvix_store.errors import CorruptError
+from tvix_store.errors import ConflictError, CorruptError
+from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 
 _RECORDS_A_TRANSACTION = 10_000
 _WINDOW = 1 << 20
+_MAX_CHECKED = 64 << 20
+"""Bytes of the largest payload that is read to be checked: chunk list segments have 144 KiB, path infos far less."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +43,43 @@ class _Record:
 
 
 def rebuild(index: Index, packs: Path) -> None:
-    """Enter every record of every pack into an empty index. Damaged places are passed over."""
+    """Enter every record of every pack into an empty index. Damaged places are passed over, and logged."""
+    reader = PackReader(packs)
     for number in pack_numbers(packs):
         path = pack_path(packs, number)
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _Pack(fd, number, read_key(fd, path)).enter_into(index)
-        except CorruptError:
-            continue  # its first bytes, and with them the key that tells records from garbage, are lost
+            _Pack(fd, number, read_key(fd, path), path).enter_into(index)
+        except CorruptError as error:
+            # With its first bytes, the key is lost that tells records from garbage.
+            _log.warning("%s; nothing in it is found any more", error)
         finally:
             os.close(fd)
+    try:
+        _drop_torn_blobs(index, reader)
+    finally:
+        reader.close()
+
+
+def _drop_torn_blobs(index: Index, reader: PackReader) -> None:
+    """Forget the blobs that lack a chunk: a power cut may keep a blob's list, in one pack, and lose a chunk in another."""
+    with index.reading() as txn:
+        rows = [(bytes(key), Place.from_bytes(bytes(row)[8:])) for key, row in txn.cursor(index.chunk_lists)]
+        torn = {
+            key[:KEY_SIZE]
+            for key, place in rows
+            if any(txn.get(chunk, db=index.chunks) is None for chunk, _ in parse_segment(reader.read_checked(place)).entries)
+        }
+    for blob in torn:
+        _log.warning("blob b3:%s has lost a chunk; it must be put again", blob.hex())
+        with index.writing() as txn:
+            index.drop_chunk_list(txn, blob)
 
 
 class _Pack:
-    def __init__(self, fd: int, number: int, key: bytes) -> None:
+    def __init__(self, fd: int, number: int, key: bytes, path: Path) -> None:
         self._fd = fd
+        self._path = path
         self._number = number
         self._key = key
         self._size = os.fstat(fd).st_size
@@ -83,11 +111,13 @@ class _Pack:
             head = os.pread(self._fd, HEADER_SIZE, at)
             header = parse_header(head)
             payload = b""
-            if header is not None and header.kind not in SELF_NAMING:
-                payload = os.pread(self._fd, header.stored, at + HEADER_SIZE)
             end = at + HEADER_SIZE + (header.stored if header else 0)
+            if header is not None and header.kind not in SELF_NAMING and header.stored <= _MAX_CHECKED and end <= self._size:
+                payload = os.pread(self._fd, header.stored, at + HEADER_SIZE)
             if header is None or end > self._size or not checks_out(self._key, header, head, payload):
-                at = self._next_magic(at + 1)
+                behind = self._next_magic(at + 1)
+                _log.warning("%s: passed over %d damaged bytes at %d", self._path, behind - at, at)
+                at = behind
                 continue
             yield _Record(header.kind, header.key, Place(self._number, at + HEADER_SIZE, header.stored, header.length))
             at = end
@@ -130,9 +160,20 @@ class _Pack:
             case Kind.PATH_INFO:
                 sequence, encoded = parse_path_info(self._payload(place))
                 output_hash = record.key[:OUTPUT_HASH_SIZE]
-                if sequence > index.path_info_sequence(txn, output_hash):
+                stored = index.path_info_sequence(txn, output_hash)
+                if sequence == stored:
+                    # A writer that died before its commit left this number to the next one.
+                    encoded = _merged(index.path_info_in(txn, output_hash), encoded)
+                if sequence >= stored:
                     index.put_path_info(txn, output_hash, sequence, encoded)
                 index.count(txn, SEQUENCE, max(sequence - index.counter(txn, SEQUENCE), 0))
 
     def _payload(self, place: Place) -> bytes:
         return os.pread(self._fd, place.stored, place.offset)
+
+
+def _merged(one: bytes | None, other: bytes) -> bytes:
+    try:
+        return other if one is None else PathInfo.stored(one).merged(PathInfo.stored(other)).encoded
+    except ConflictError:  # only one of them can have been acknowledged, and a put of the other was refused since
+        return other

@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tvix_store.backends.local.disk import disk_errors, sync_file
+from tvix_store.backends.local.disk import disk_errors, sync_file, unfinished_name
 from tvix_store.errors import CorruptError, InvalidError
 from tvix_store.model.directory import SizeRule
 
@@ -52,7 +52,8 @@ def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / FILE
         if not path.exists():
-            if any(name != "lock" and not name.startswith(FILE) for name in os.listdir(directory)):
+            others = any(name != "lock" and not name.startswith(FILE) for name in os.listdir(directory))
+            if others and not path.exists():  # another process may have made the store meanwhile
                 raise InvalidError(f"{directory} is neither empty nor a store: it has no {FILE}")
             _create(path, Settings(**wanted))  # type: ignore[arg-type]  # checked by __post_init__
         text = path.read_bytes()
@@ -81,8 +82,8 @@ def _parse(path: Path, text: bytes) -> Settings:
 
 def _create(path: Path, settings: Settings) -> None:
     # Linked, not renamed: of two processes that make the same store, the first one's settings stand.
-    unfinished = path.with_name(f"{FILE}.{os.getpid()}.new")
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    unfinished = unfinished_name(path)
+    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, json.dumps({"format": FORMAT, **asdict(settings)}, indent=2).encode() + b"\n")
         os.fsync(fd)

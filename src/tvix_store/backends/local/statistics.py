@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import stat
+from pathlib import Path
 
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.index import STORED_BYTES, UNIQUE_BYTES
@@ -33,5 +35,13 @@ class LocalStatistics:
                 logical_bytes=logical_bytes,
                 unique_bytes=index.counter(txn, UNIQUE_BYTES),
                 stored_bytes=index.counter(txn, STORED_BYTES),
-                disk_bytes=sum(file.stat().st_blocks * 512 for file in self._engine.directory.rglob("*") if file.is_file()),
+                disk_bytes=sum(map(_disk_bytes, self._engine.directory.rglob("*"))),
             )
+
+
+def _disk_bytes(path: Path) -> int:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:  # the store is in use: files come and go
+        return 0
+    return status.st_blocks * 512 if stat.S_ISREG(status.st_mode) else 0
