@@ -14,7 +14,16 @@ import sys
 import time
 from collections.abc import Sequence
 
-from tvix_store.errors import UnavailableError
+from tvix_store.errors import (
+    ConflictError,
+    CorruptError,
+    DeniedError,
+    ExhaustedError,
+    IncompleteError,
+    InvalidError,
+    UnavailableError,
+    UnsupportedError,
+)
 from tvix_store.server.listeners import listening, name
 from tvix_store.server.settings import ServerConfig
 from tvix_store.server.worker import OpenStore, work
@@ -26,6 +35,20 @@ _PAUSE = 1.0
 """Seconds before a worker that died is started again."""
 _RESERVE = 5.0
 """Seconds beyond `grace` that a worker gets to close its store."""
+_ERRORS = {
+    kind.__name__: kind
+    for kind in (
+        ConflictError,
+        CorruptError,
+        DeniedError,
+        ExhaustedError,
+        IncompleteError,
+        InvalidError,
+        UnavailableError,
+        UnsupportedError,
+    )
+}
+"""Those that a message alone makes again, after a worker told them."""
 
 
 def serve(config: ServerConfig, open_store: OpenStore) -> None:
@@ -35,7 +58,8 @@ def serve(config: ServerConfig, open_store: OpenStore) -> None:
 
     Raises:
         InvalidError: an address is malformed, or needs `allow_remote`.
-        UnavailableError: an address is taken, or a worker could not start.
+        UnavailableError: an address is taken, or a worker died before it served.
+        StoreError: a worker could not open the store; of the kind that `open_store` raised.
     """
     with listening(config.listen, allow_remote=config.allow_remote) as sockets:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -98,12 +122,13 @@ class _Supervisor:
             return
         for line in lines:
             pid, _, news = line.partition(" ")
-            if news == "ready":
+            kind, _, message = news.partition(" ")
+            if kind == "ready":
                 self._ready.add(int(pid))
             elif self._serving:
-                _log.error("worker %s did not start: %s", pid, news)
+                _log.error("worker %s did not start: %s", pid, message)
             else:
-                raise UnavailableError(news)
+                raise _ERRORS.get(kind, UnavailableError)(message)
         if len(self._ready) == self._config.workers and not self._serving:
             self._serving = True
             sys.stderr.write(f"READY {' '.join(map(name, self._sockets))}\n")

@@ -27,7 +27,7 @@ OpenStore: TypeAlias = Callable[[], Coroutine[Any, Any, Store]]
 def work(
     config: ServerConfig, open_store: OpenStore, sockets: Sequence[socket.socket], lifeline: int, tell: Callable[[str], None]
 ) -> int:
-    """Serve until SIGTERM comes or the other end of `lifeline` is closed; `tell` hears `ready`, or why not.
+    """Serve until SIGTERM comes or the other end of `lifeline` is closed; `tell` hears `ready`, or the error's kind and message.
 
     Returns the exit code of the process.
     """
@@ -50,7 +50,7 @@ def work(
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())
     except StoreError as error:
-        tell(str(error))
+        tell(f"{type(error).__name__} {error}")
         return 1
     return 0
 
