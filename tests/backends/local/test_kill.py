@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends.local.writer_process import SHARED
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.engine import rebuild_index
 from tvix_store.model.digest import Digest
@@ -36,11 +37,15 @@ def _kill(writer: subprocess.Popen[str]) -> list[str]:
 
 
 async def _check(store: Store, lines: list[str]) -> None:
+    shared = await store.path_infos.get(SHARED.output_hash)
+    signatures = {signature.name for signature in shared.signatures} if shared else set()
     for line in lines:
         kind, name, *rest = line.split()
         if kind == "blob":
             digest = Digest.parse(name)
             assert Digest.of(await collect(store.blobs.read(digest))) == digest
+        elif kind == "signature":
+            assert name in signatures
         elif kind == "directory":
             directory = await store.directories.get(Digest.parse(name))
             assert directory is not None
@@ -56,6 +61,8 @@ async def _check_everything_visible(store: Store) -> int:
     """Every path info that is there leads to content that is there."""
     count = 0
     async for info in store.path_infos.list():
+        if info.store_path == SHARED:
+            continue
         async for directory in store.directories.get_recursive(info.node.digest):  # type: ignore[union-attr]
             for node in directory.entries.values():
                 assert len(await collect(store.blobs.read(node.digest))) == node.size  # type: ignore[union-attr]

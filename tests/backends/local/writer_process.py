@@ -1,7 +1,7 @@
 """A process that writes to a local store until it is killed, and tells on its standard output what was acknowledged.
 
 Run as: python writer_process.py STORE SEED. Each line of its output is `blob <hex digest>`,
-`directory <hex digest>` or `path <store path> <hex of blob>`.
+`directory <hex digest>`, `path <store path> <hex of blob>` or `signature <name>`, which was added to the path info SHARED.
 Contents follow from the seed, so whoever reads the lines can tell whether what the store holds is right.
 """
 
@@ -15,12 +15,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tvix_store.backends.local import open_store
+from tvix_store.model.digest import EMPTY
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import FileNode
-from tvix_store.model.path_info import PathInfo
+from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.signature import Signature
 from tvix_store.model.store_path import StorePath
 
 PACK_SIZE = 4 << 20
+SHARED = StorePath(bytes(20), "signed-by-all")
+"""A path info to which every writer adds its signatures."""
 
 
 async def write_for_ever(store_directory: Path, seed: str) -> None:
@@ -49,6 +53,9 @@ async def write_for_ever(store_directory: Path, seed: str) -> None:
             output_hash = hashlib.sha256(f"{seed} {number}".encode()).digest()[:20]
             info = await store.path_infos.put(PathInfo(StorePath(output_hash, "written"), node, await store.nar.calculate(node)))
             print("path", info.store_path, blob.hex, flush=True)
+            own = Signature(f"{seed}-{number}".replace(" ", "-"), bytes(64))
+            await store.path_infos.put(PathInfo(SHARED, FileNode(EMPTY, 0), NarFacts(1, bytes(32)), signatures=(own,)))
+            print("signature", own.name, flush=True)
 
 
 if __name__ == "__main__":
