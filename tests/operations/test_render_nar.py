@@ -21,7 +21,7 @@ from tvix_store.operations.calculate_nar import calculate_nar
 from tvix_store.operations.render_nar import render_nar
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, missing, noise, put_file, put_tree, stream
-from tvix_store.testing.faults import FaultyBlobs, cutting, delaying, failing, faulty
+from tvix_store.testing.faults import FaultyBlobs, FaultyDirectories, cutting, delaying, failing, faulty
 from tvix_store.testing.strategies import trees
 from tvix_store.testing.trees import Tree, TreeFile, nar, write
 
@@ -70,6 +70,27 @@ async def test_size_and_hash_are_those_of_the_nar() -> None:
     expected = nar(VARIED)
     facts = await calculate_nar(store.blobs, store.directories, node)
     assert facts == NarFacts(len(expected), hashlib.sha256(expected).digest())
+
+
+class CountingDirectories(FaultyDirectories):
+    """Counts the recursive reads."""
+
+    reads = 0
+
+    async def get(self, digest: Digest) -> Directory | None:
+        raise AssertionError("one recursive read is enough")
+
+    def get_recursive(self, digest: Digest) -> AsyncIterator[Directory]:
+        self.reads += 1
+        return super().get_recursive(digest)
+
+
+async def test_size_and_hash_take_one_read_of_the_directories() -> None:
+    store = await open_store()
+    node = await put_tree(store, VARIED)
+    directories = CountingDirectories(store.directories, delaying(0))
+    await calculate_nar(store.blobs, directories, node)
+    assert directories.reads == 1
 
 
 async def test_pieces_are_not_large_and_few_are_small() -> None:

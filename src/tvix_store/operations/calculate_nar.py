@@ -7,7 +7,9 @@ import hashlib
 
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
-from tvix_store.operations.render_nar import render_nar
+from tvix_store.operations.closure import Closure
+from tvix_store.operations.nar_size import nar_size
+from tvix_store.operations.render_nar import render_closure
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 
@@ -17,16 +19,20 @@ async def calculate_nar(blobs: BlobService, directories: DirectoryService, node:
 
     Raises:
         NotFoundError, InvalidError, CorruptError: as `render_nar`.
+        ExhaustedError: as `nar_size`, before anything is rendered.
     """
+    closure = Closure(directories, node)
+    expected = await nar_size(closure)
     loop = asyncio.get_running_loop()
     sha256 = hashlib.sha256()
     size = 0
     hashed: asyncio.Future[None] | None = None
-    async for piece in render_nar(blobs, directories, node):
+    async for piece in render_closure(blobs, closure):
         if hashed:
             await hashed
         hashed = loop.run_in_executor(None, sha256.update, piece)
         size += len(piece)
     if hashed:
         await hashed
+    assert size == expected, f"the NAR of {node} was to have {expected} bytes, and has {size}"
     return NarFacts(size, sha256.digest())

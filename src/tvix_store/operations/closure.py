@@ -1,10 +1,13 @@
-"""Closure: the directories below a root, by digest."""
+"""Closure: a node, and the directories that it reaches, by digest."""
 
 from __future__ import annotations
+
+from collections.abc import AsyncIterator
 
 from tvix_store.errors import NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
+from tvix_store.model.nodes import DirectoryNode, Node
 from tvix_store.services.directories import DirectoryService
 
 _KEPT = 1 << 16
@@ -12,14 +15,16 @@ _KEPT = 1 << 16
 
 
 class Closure:
-    """Gives out directories in any order, from one recursive read: a call each would be a round trip each on a remote store.
+    """Gives out the directories that `root` reaches, in any order, from one recursive read.
 
-    Of a closure too large to keep, what is beyond the limit is read one by one.
+    A call each would be a round trip each on a remote store. Of a closure too large to keep, what is beyond the limit is read one
+    by one.
     """
 
-    def __init__(self, directories: DirectoryService, root: Digest) -> None:
+    def __init__(self, directories: DirectoryService, root: Node) -> None:
+        self.root = root
         self._directories = directories
-        self._stream = directories.get_recursive(root)
+        self._stream = directories.get_recursive(root.digest) if isinstance(root, DirectoryNode) else _none()
         self._kept: dict[Digest, Directory] = {}
         self._entries = 0
 
@@ -39,3 +44,8 @@ class Closure:
         if directory is None:
             raise NotFoundError("directory", digest)
         return directory
+
+
+async def _none() -> AsyncIterator[Directory]:
+    return
+    yield

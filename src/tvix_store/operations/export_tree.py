@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable
 from pathlib import Path
 
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
+from tvix_store.operations.closure import Closure
 from tvix_store.operations.draft import Draft
 from tvix_store.operations.fetch_tree import Batch, fetch_tree, read_contents
 from tvix_store.operations.open_directory import OpenDirectory
@@ -28,7 +29,7 @@ async def export_tree(blobs: BlobService, directories: DirectoryService, node: N
     async with Draft(target) as draft:
         writer = await draft.run(_TreeWriter, draft.path)
         try:
-            async for batch in fetch_tree(blobs, directories, node):
+            async for batch in fetch_tree(blobs, Closure(directories, node)):
                 await draft.run(writer.write, batch)
                 if batch.large:
                     name, file = batch.large

@@ -15,7 +15,6 @@ from tvix_store.model.directory import SizeRule
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.operations.closure import Closure
 from tvix_store.services.blobs import SMALL_BLOB, BlobService
-from tvix_store.services.directories import DirectoryService
 
 _BATCH_BYTES = 4 << 20
 _BATCH_FILES = 256
@@ -42,8 +41,8 @@ class Batch:
     large: tuple[bytes, FileNode] | None
 
 
-async def fetch_tree(blobs: BlobService, directories: DirectoryService, root: Node) -> AsyncIterator[Batch]:
-    """Everything that `root` reaches, in batches.
+async def fetch_tree(blobs: BlobService, closure: Closure) -> AsyncIterator[Batch]:
+    """Everything that the closure's root reaches, in batches.
 
     A directory's step comes before those of its children, which are sorted by name; a step with no node closes it.
 
@@ -52,7 +51,7 @@ async def fetch_tree(blobs: BlobService, directories: DirectoryService, root: No
         InvalidError: a file's size, or the root's, is not what its node states.
         CorruptError: stored content does not match its digest.
     """
-    plans = _plan(directories, root)
+    plans = _plan(closure)
 
     async def next_batch() -> Batch | None:
         plan = await anext(plans, None)
@@ -92,12 +91,12 @@ class _Plan:
     large: tuple[bytes, FileNode] | None = None
 
 
-async def _plan(directories: DirectoryService, root: Node) -> AsyncIterator[_Plan]:
+async def _plan(closure: Closure) -> AsyncIterator[_Plan]:
     """The steps, cut into batches; `files` are those to fetch for a batch."""
     steps: list[Step] = []
     files: list[FileNode] = []
     size = 0
-    async for step in _walk(directories, root):
+    async for step in _walk(closure):
         name, node = step
         if type(node) is FileNode and node.size > SMALL_BLOB:
             yield _Plan(steps, files, (name, node))
@@ -113,11 +112,11 @@ async def _plan(directories: DirectoryService, root: Node) -> AsyncIterator[_Pla
     yield _Plan(steps, files)
 
 
-async def _walk(directories: DirectoryService, root: Node) -> AsyncIterator[Step]:
+async def _walk(closure: Closure) -> AsyncIterator[Step]:
+    root = closure.root
     yield Step(b"", root)
     if not isinstance(root, DirectoryNode):
         return
-    closure = Closure(directories, root.digest)
     directory = await closure.get(root.digest)
     # Sizes below the root were checked when the directories were put.
     if root.size not in {directory.size(rule) for rule in SizeRule}:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.nar import tokens
+from tvix_store.operations.closure import Closure
 from tvix_store.operations.fetch_tree import fetch_tree, read_contents
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
@@ -13,15 +14,20 @@ from tvix_store.services.directories import DirectoryService
 _PIECE = 256 * 1024
 
 
-async def render_nar(blobs: BlobService, directories: DirectoryService, node: Node) -> AsyncIterator[bytes]:
+def render_nar(blobs: BlobService, directories: DirectoryService, node: Node) -> AsyncIterator[bytes]:
     """The bytes of the node's NAR, in pieces of up to 1.3 MiB; memory is bounded.
 
     Raises:
         NotFoundError, InvalidError, CorruptError: as `fetch_tree`; what was given out before is no NAR then.
     """
+    return render_closure(blobs, Closure(directories, node))
+
+
+async def render_closure(blobs: BlobService, closure: Closure) -> AsyncIterator[bytes]:
+    """As `render_nar`, of the closure's root."""
     pending = bytearray(tokens.MAGIC)
     depth = 0
-    async for batch in fetch_tree(blobs, directories, node):
+    async for batch in fetch_tree(blobs, closure):
         contents = iter(batch.contents)
         for name, child in batch.steps:
             if depth and child is not None:

@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import AsyncIterator
 
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
+from tvix_store.operations.closure import Closure
 from tvix_store.operations.fetch_tree import fetch_tree, read_contents
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
@@ -24,7 +25,7 @@ async def render_tar(blobs: BlobService, directories: DirectoryService, node: No
     """
     pending = bytearray()
     entered: list[bytes] = []
-    async for batch in fetch_tree(blobs, directories, node):
+    async for batch in fetch_tree(blobs, Closure(directories, node)):
         contents = iter(batch.contents)
         for step_name, child in batch.steps:
             if child is None:

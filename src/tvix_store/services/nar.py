@@ -23,6 +23,7 @@ class NarService(Protocol):
             NotFoundError: a blob or directory that the node reaches is not in the store.
             InvalidError: the node, or a directory below it, states a wrong size.
             CorruptError: stored content does not match its digest.
+            ExhaustedError: the NAR is too large to calculate.
         """
         ...
 

@@ -1,0 +1,88 @@
+"""The size of a node's NAR, from its directories alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvix_store.errors import ExhaustedError
+from tvix_store.model.digest import Digest
+from tvix_store.model.nodes import DirectoryNode, FileNode, SymlinkNode
+from tvix_store.nar import tokens
+from tvix_store.operations.closure import Closure
+
+# What a NAR takes to calculate is bounded: 41 tiny directories, each with two references to the next, have a NAR of 2**41 entries.
+MAX_SIZE = 1 << 40
+"""Bytes of the largest NAR that is calculated: about an hour's work, after which clients give up (docs/design/grpc-client.md)."""
+MAX_ENTRIES = 50_000_000
+"""Entries of directories in it, however small: a Go toolchain has 17,000. 40,000 files, or 400,000 directories, take a second."""
+
+
+async def nar_size(closure: Closure) -> int:
+    """Bytes of the NAR of the closure's root, if files are as large as their nodes state. Each distinct directory is read once.
+
+    Raises:
+        NotFoundError: as `Closure.get`.
+        ExhaustedError: the NAR is larger than MAX_SIZE, or has more than MAX_ENTRIES entries.
+    """
+    root = closure.root
+    if isinstance(root, DirectoryNode):
+        size = await _directory_size(closure, root.digest)
+    else:
+        size = _leaf_size(root)
+    size += len(tokens.MAGIC)
+    if size > MAX_SIZE:
+        raise ExhaustedError(f"the NAR has {size} bytes; at most {MAX_SIZE} are calculated")
+    return size
+
+
+@dataclass(slots=True)
+class _Count:
+    """A directory on the way from the root, with what is counted of it; `uncounted` are its child directories that are left."""
+
+    digest: Digest
+    size: int
+    entries: int
+    uncounted: list[Digest]
+
+
+async def _directory_size(closure: Closure, root: Digest) -> int:
+    known: dict[Digest, tuple[int, int]] = {}
+    # A stack of our own: trees may be nested deeper than Python recurses.
+    counts = [await _begun(closure, root)]
+    while counts:
+        count = counts[-1]
+        while count.uncounted:
+            child = known.get(count.uncounted[-1])
+            if child is None:
+                counts.append(await _begun(closure, count.uncounted[-1]))
+                break
+            count.uncounted.pop()
+            count.size += child[0]
+            count.entries += child[1]
+        else:
+            counts.pop()
+            if count.size > MAX_SIZE or count.entries > MAX_ENTRIES:
+                raise ExhaustedError(
+                    f"the NAR of directory {count.digest} has {count.size} bytes and {count.entries} entries; "
+                    f"at most {MAX_SIZE} and {MAX_ENTRIES} are calculated"
+                )
+            known[count.digest] = count.size, count.entries
+    return known[root][0]
+
+
+async def _begun(closure: Closure, digest: Digest) -> _Count:
+    """Everything but the child directories is counted."""
+    entries = (await closure.get(digest)).entries
+    size = tokens.DIRECTORY_SIZE
+    uncounted: list[Digest] = []
+    for name, node in entries.items():
+        size += tokens.entry_size(name)
+        if isinstance(node, DirectoryNode):
+            uncounted.append(node.digest)
+        else:
+            size += _leaf_size(node)
+    return _Count(digest, size, len(entries), uncounted)
+
+
+def _leaf_size(node: FileNode | SymlinkNode) -> int:
+    return tokens.file_size(node.size, node.executable) if isinstance(node, FileNode) else tokens.symlink_size(node.target)
