@@ -12,7 +12,7 @@ import pytest
 from tvix_store.backends import memory
 from tvix_store.config import compose, open_store, verified
 from tvix_store.config.local import default_directory
-from tvix_store.errors import IncompleteError, InvalidError
+from tvix_store.errors import IncompleteError, InvalidError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import FileNode
@@ -108,6 +108,21 @@ async def test_a_path_info_waits_until_the_other_stores_have_synced_its_content(
     async with await open_store(**{"address": "a", **addresses}) as store:
         await store.path_infos.put(PathInfo(StorePath(bytes(20), "x"), FileNode(Digest(bytes(32)), 1), NarFacts(1, bytes(32))))
     assert sorted(calls) == synced
+
+
+async def test_each_service_has_the_check_of_its_own_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def open_address(address: str) -> Store:
+        async def check() -> None:
+            raise UnavailableError(address)
+
+        return replace(await memory.open_store(), check=check)
+
+    monkeypatch.setattr(compose, "open_address", open_address)
+    async with await open_store("a", directories="b", path_infos="c") as store:
+        assert store.service_checks
+        for check, address in zip(store.service_checks, "abc", strict=True):
+            with pytest.raises(UnavailableError, match=address):
+                await check()
 
 
 async def test_where_one_store_cannot_be_opened_none_stays_open(tmp_path: Path) -> None:

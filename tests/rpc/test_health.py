@@ -15,10 +15,12 @@ from tvix_store.backends.memory import open_store
 from tvix_store.errors import UnavailableError
 from tvix_store.protocol.dialects import DIALECTS
 from tvix_store.rpc import health
+from tvix_store.rpc.asgi import App
 from tvix_store.rpc.framing import Frames, frame
 from tvix_store.rpc.response import Event
 from tvix_store.rpc.services import serve_store
 from tvix_store.rpc.status import Status
+from tvix_store.services.store import ServiceChecks
 
 SERVICES = ["", *(service for dialect in DIALECTS for service in dialect.services), "tvix_store.v1.BulkService"]
 Answer = message("grpc.health.v1.HealthCheckResponse")
@@ -59,10 +61,34 @@ async def test_every_service_is_served_while_the_store_can_serve(sickness: Sickn
 async def test_no_service_is_served_while_the_store_cannot_serve(sickness: Sickness) -> None:
     sickness.ill = True
     app, _ = serve_store(replace(await open_store(), check=sickness.check))
+    found = await statuses(app)
+    assert set(found) >= set(SERVICES)
+    assert set(found.values()) == {NOT_SERVING}
+
+
+async def statuses(app: App) -> dict[str, int]:
     outcome = await request(app, "/grpc.health.v1.Health/List", [frame(b"")])
-    statuses = message("grpc.health.v1.HealthListResponse").FromString(outcome.answers[0]).statuses
-    assert set(statuses) >= set(SERVICES)
-    assert {answer.status for answer in statuses.values()} == {NOT_SERVING}
+    answer = message("grpc.health.v1.HealthListResponse").FromString(outcome.answers[0])
+    return {name: each.status for name, each in answer.statuses.items()}
+
+
+@pytest.mark.parametrize(
+    ("ill", "kinds"),
+    [(0, ("BlobService", "BulkService")), (1, ("DirectoryService",)), (2, ("PathInfoService",))],
+)
+async def test_services_that_stand_in_several_stores_are_served_each_while_its_own_can_serve(
+    ill: int, kinds: tuple[str, ...]
+) -> None:
+    stores = [Sickness() for _ in range(3)]
+    stores[ill].ill = True
+    app, _ = serve_store(replace(await open_store(), service_checks=ServiceChecks(*(store.check for store in stores))))
+    found = await statuses(app)
+    assert found.pop("") == found.pop("grpc.health.v1.Health") == NOT_SERVING, "these stand for all"
+    assert {name for name, status in found.items() if status == NOT_SERVING} == {name for name in found if name.endswith(kinds)}
+    for name, status in found.items():
+        outcome = await request(app, "/grpc.health.v1.Health/Check", [ask(name)])
+        assert Answer.FromString(outcome.answers[0]).status == status
+    assert [store.checks for store in stores] == [1, 1, 1]
 
 
 async def test_a_store_that_does_not_answer_cannot_serve(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tvix_store.config.schemes import open_address
 from tvix_store.services.nar import NarService
-from tvix_store.services.store import Store
+from tvix_store.services.store import ServiceChecks, Store
 
 DEFAULT_ADDRESS = "local://"
 """The embedded store in the user's data directory."""
@@ -57,6 +57,7 @@ def _composed(blobs: Store, directories: Store, path_infos: Store) -> Store:
         store_dir=path_infos.store_dir,
         size_rule=directories.size_rule,
         check=_each([store.check for store in distinct]),
+        service_checks=ServiceChecks(blobs.check, directories.check, path_infos.check),
         sync=_each([store.sync for store in distinct]),
         close=_each([store.close for store in distinct]),
     )

@@ -1,17 +1,18 @@
-"""grpc.health.v1: whether the store behind the services can serve now."""
+"""grpc.health.v1: whether the stores behind the services can serve now."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Mapping
 from enum import IntEnum
 
 from tvix_store.errors import StoreError
 from tvix_store.model import wire
 from tvix_store.rpc.method import Call, Method, Unary, server_streaming
 from tvix_store.rpc.status import RpcError, Status
+from tvix_store.services.store import Check
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
 _log = logging.getLogger(__name__)
@@ -30,28 +31,16 @@ class Serving(IntEnum):
     SERVICE_UNKNOWN = 3
 
 
-class Health:
-    """Answers for `services` by asking `check`, which raises where the store cannot serve.
+class _State:
+    """Whether a store can serve: as its check said within the last second."""
 
-    `services` are full names; to them comes the empty one, which stands for all.
-    """
-
-    def __init__(self, services: Iterable[str], check: Callable[[], Awaitable[None]]) -> None:
-        self._services = ["", *services]
+    def __init__(self, check: Check) -> None:
         self._check = check
         self._state = Serving.UNKNOWN
         self._fresh_until = 0.0
         self._asking = asyncio.Lock()
-        self._stopping = asyncio.Event()
 
-    def stop(self) -> None:
-        """The server goes down: from now on nothing is served, and watchers are told and sent away."""
-        self._stopping.set()
-
-    async def state(self) -> Serving:
-        """Whether the store can serve: as it said within the last second."""
-        if self._stopping.is_set():
-            return Serving.NOT_SERVING
+    async def get(self) -> Serving:
         async with self._asking:
             if time.monotonic() >= self._fresh_until:
                 self._state = await self._ask()
@@ -67,6 +56,29 @@ class Health:
             return Serving.NOT_SERVING
         return Serving.SERVING
 
+
+class Health:
+    """Answers for services by their full names, by asking the check of each.
+
+    To them come this service and the empty name, which stand for all: they are served while all are.
+    """
+
+    def __init__(self, checks: Mapping[str, Check]) -> None:
+        states = {check: _State(check) for check in checks.values()}  # one for services of one store: it is asked once
+        everything = list(states.values())
+        self._states = {"": everything, **{name: [states[check]] for name, check in checks.items()}, HEALTH_SERVICE: everything}
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """The server goes down: from now on nothing is served, and watchers are told and sent away."""
+        self._stopping.set()
+
+    async def _state(self, service: str) -> Serving:
+        if self._stopping.is_set():
+            return Serving.NOT_SERVING
+        states = await asyncio.gather(*(state.get() for state in self._states[service]))
+        return Serving.SERVING if set(states) == {Serving.SERVING} else Serving.NOT_SERVING
+
     def methods(self) -> dict[str, Method]:
         """The calls of the service by path."""
         return {
@@ -77,20 +89,23 @@ class Health:
 
     async def _check_one(self, message: bytes, _call: Call) -> bytes:
         service = _service(message)
-        if service not in self._services:
+        if service not in self._states:
             raise RpcError(Status.NOT_FOUND, f"service {service!r} is not served here")
-        return _encode(await self.state())
+        return _encode(await self._state(service))
 
     async def _check_all(self, _message: bytes, _call: Call) -> bytes:
-        state = wire.message_field(2, _encode(await self.state()))
-        return b"".join(wire.message_field(1, wire.bytes_field(1, name.encode()) + state) for name in self._services)
+        states = await asyncio.gather(*map(self._state, self._states))
+        return b"".join(
+            wire.message_field(1, wire.bytes_field(1, name.encode()) + wire.message_field(2, _encode(state)))
+            for name, state in zip(self._states, states, strict=True)
+        )
 
     async def _watch(self, message: bytes, _call: Call) -> AsyncGenerator[bytes, None]:
-        known = _service(message) in self._services
+        service = _service(message)
         told: Serving | None = None
         while True:
             stopping = self._stopping.is_set()
-            state = await self.state() if known else Serving.SERVICE_UNKNOWN
+            state = await self._state(service) if service in self._states else Serving.SERVICE_UNKNOWN
             if state != told:
                 told = state
                 yield _encode(state)

@@ -14,6 +14,7 @@ from tvix_store.rpc.health import HEALTH_SERVICE, Health
 from tvix_store.rpc.method import Method
 from tvix_store.rpc.reflection import reflection_methods
 from tvix_store.services import Store
+from tvix_store.services.store import ServiceChecks
 
 
 def serve_store(store: Store, *, max_message: int = MAX_MESSAGE, fallback: App = not_found) -> tuple[App, Callable[[], None]]:
@@ -26,8 +27,9 @@ def serve_store(store: Store, *, max_message: int = MAX_MESSAGE, fallback: App =
         methods |= blob_methods(store.blobs, dialect, max_message)
         methods |= directory_methods(store.directories, dialect)
         methods |= path_info_methods(store.path_infos, store.nar, dialect)
-    services = list(dict.fromkeys([*(name for dialect in DIALECTS for name in dialect.services), BULK_SERVICE, HEALTH_SERVICE]))
-    health = Health(services, store.check)
+    checks = store.service_checks or ServiceChecks(store.check, store.check, store.check)
+    check_by_name = {name: check for dialect in DIALECTS for name, check in zip(dialect.services, checks, strict=True)}
+    health = Health(check_by_name | {BULK_SERVICE: checks.blobs})
     methods |= health.methods()
-    methods |= reflection_methods(services)
+    methods |= reflection_methods([*check_by_name, BULK_SERVICE, HEALTH_SERVICE])
     return GrpcApp(methods, fallback, max_message=max_message), health.stop

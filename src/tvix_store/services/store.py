@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
@@ -40,6 +40,18 @@ class Statistics(Protocol):
     async def stats(self) -> Stats: ...
 
 
+Check: TypeAlias = Callable[[], Awaitable[None]]
+"""Raises UnavailableError while something cannot serve."""
+
+
+class ServiceChecks(NamedTuple):
+    """A check for each service."""
+
+    blobs: Check
+    directories: Check
+    path_infos: Check
+
+
 async def _nothing() -> None:
     return None
 
@@ -48,9 +60,10 @@ async def _nothing() -> None:
 class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
 
-    `statistics` is None where the backend cannot count. `check` raises UnavailableError while the store
-    cannot serve. `sync` brings all content that was acknowledged to the disk itself, as the store's own path infos do when they
-    are put; where a path info stands elsewhere, it is called first. Use as `async with store:` or call `close` when done.
+    `statistics` is None where the backend cannot count. `check` raises UnavailableError while the store cannot serve;
+    `service_checks` tell of single services where they stand in several stores. `sync` brings all content that was acknowledged
+    to the disk itself, as the store's own path infos do when they are put; where a path info stands elsewhere, it is called first.
+    Use as `async with store:` or call `close` when done.
     """
 
     blobs: BlobService
@@ -60,7 +73,8 @@ class Store:
     statistics: Statistics | None = None
     store_dir: str = STORE_DIR
     size_rule: SizeRule = SizeRule.DOCUMENTED
-    check: Callable[[], Awaitable[None]] = field(default=_nothing)
+    check: Check = field(default=_nothing)
+    service_checks: ServiceChecks | None = None
     sync: Callable[[], Awaitable[None]] = field(default=_nothing)
     close: Callable[[], Awaitable[None]] = field(default=_nothing)
 
