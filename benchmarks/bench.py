@@ -8,12 +8,11 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TypeAlias
 
 from tests import programs
@@ -73,23 +72,26 @@ class Bench:
         """How long one run of a load generator takes."""
         return 1 if self.quick else 5
 
-    @contextmanager
-    def fresh(self) -> Iterator[Path]:
-        """An empty directory, on a disk that has nothing left to write, and cores that have nothing to do."""
-        with TemporaryDirectory(dir=self.work) as directory:
-            os.sync()
-            give_up = time.monotonic() + self.patience
-            while time.monotonic() < give_up and _idle_share() < _QUIET:
-                pass
-            yield Path(directory)
+    def fresh(self) -> Path:
+        """An empty directory, on a disk that has nothing left to write, and cores that have nothing to do.
+
+        It stays until the end of the run. An ext4 without a journal does not use a deleted file's inode again for some minutes, and
+        looks at all such inodes whenever a file is made: the next tree would take up to ten times as long to write.
+        Source: recently_deleted in Linux' fs/ext4/ialloc.c.
+        """
+        directory = Path(mkdtemp(dir=self.work))
+        os.sync()
+        give_up = time.monotonic() + self.patience
+        while time.monotonic() < give_up and _idle_share() < _QUIET:
+            pass
+        return directory
 
     def interleaved(self, *contestants: Contestant) -> dict[str, list[float]]:
         """Let all contestants work in turn, as often as there are rounds; what each round measured, by name."""
         measured: defaultdict[str, list[float]] = defaultdict(list)
         for number in range(self.rounds):
             for contestant in contestants:
-                with self.fresh() as directory:
-                    figures = contestant(directory)
+                figures = contestant(self.fresh())
                 for name, value in figures.items():
                     measured[name].append(value)
                     say(f"round {number + 1} of {self.rounds}: {name}: {value:.4g}")

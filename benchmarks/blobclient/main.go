@@ -28,6 +28,7 @@ const (
 	service    = "/tvix.castore.v1.BlobService/"
 	digestTag  = 0x0a // field 1, length-delimited: ReadBlobRequest.digest, BlobChunk.data
 	messageLen = 1 << 20
+	bufferSize = 4 << 20 // of the connection and of its streams: with grpc-go's own, the client takes a third longer than the server
 )
 
 func main() {
@@ -119,7 +120,13 @@ func write(ctx context.Context, address string, size int64) error {
 }
 
 func open(ctx context.Context, address, method string, description *grpc.StreamDesc) (grpc.ClientStream, func() error, error) {
-	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	connection, err := grpc.NewClient(
+		address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithReadBufferSize(bufferSize),
+		grpc.WithInitialWindowSize(bufferSize),
+		grpc.WithInitialConnWindowSize(bufferSize),
+	)
 	if err != nil {
 		return nil, nil, err
 	}

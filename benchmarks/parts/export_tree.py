@@ -10,19 +10,19 @@ from benchmarks.figures import SECONDS, Row, Series, Target
 
 
 def measure(bench: Bench) -> Sequence[Row]:
-    with bench.fresh() as inputs:
-        nar = inputs / "tree.nar"
-        timed("sh", "-c", 'nix-store --dump "$0" > "$1"', bench.tree, nar)
-        store = f"local://{inputs}/store"
-        store_path = output(TVIX_STORE, "import", "--store", store, bench.tree).strip()
+    inputs = bench.fresh()
+    nar = inputs / "tree.nar"
+    timed("sh", "-c", 'nix-store --dump "$0" > "$1"', bench.tree, nar)
+    store = f"local://{inputs}/store"
+    store_path = output(TVIX_STORE, "import", "--store", store, bench.tree).strip()
 
-        def nix(directory: Path) -> dict[str, float]:
-            return {"nix": timed("nix-store", "--restore", directory / "tree", stdin=nar)}
+    def nix(directory: Path) -> dict[str, float]:
+        return {"nix": timed("nix-store", "--restore", directory / "tree", stdin=nar)}
 
-        def ours(directory: Path) -> dict[str, float]:
-            return {"ours": timed(TVIX_STORE, "export", "--store", store, store_path, directory / "tree")}
+    def ours(directory: Path) -> dict[str, float]:
+        return {"ours": timed(TVIX_STORE, "export", "--store", store, store_path, directory / "tree")}
 
-        measured = bench.interleaved(nix, ours)
+    measured = bench.interleaved(nix, ours)
     return [
         Row(
             "export Tree to a directory",

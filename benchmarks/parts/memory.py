@@ -20,10 +20,10 @@ _KINDS = ("Rss", "Pss")
 
 
 def measure(bench: Bench) -> Sequence[Row]:
-    with bench.fresh() as inputs:
-        blob = import_blob(inputs / "store", bench.big)
-        with running_daemon(inputs / "store") as daemon, _peaks(daemon) as peaks:
-            seconds = stream_blobs(daemon, blob, readers=_READERS, writers=_WRITERS)
+    inputs = bench.fresh()
+    blob = import_blob(inputs / "store", bench.big)
+    with running_daemon(inputs / "store") as daemon, _peaks(daemon) as peaks:
+        seconds = stream_blobs(daemon, blob, readers=_READERS, writers=_WRITERS)
     say(f"{_READERS} readers and {_WRITERS} writers took {seconds:.1f} s")
     work = f"peak {{}} of a worker, {_READERS} blobs in and {_WRITERS} out"
     rss, pss = (Series("tvix-store daemon", [max(worker[kind] for worker in peaks.values())]) for kind in _KINDS)

@@ -9,7 +9,6 @@ import itertools
 import json
 import mmap
 import random
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from threading import Event, Thread
 from benchmarks.bench import Bench, output
 from benchmarks.daemon import Daemon, running_daemon
 from benchmarks.figures import CALLS_A_SECOND, MILLISECONDS, Row, Series, Target
+from benchmarks.h2load import h2load
 from tests import programs
 from tvix_store import PathInfo, StorePath, import_tree, open_store
 
@@ -33,19 +33,19 @@ _PUTS_AT_A_TIME = 256
 
 
 def measure(bench: Bench) -> Sequence[Row]:
-    with bench.fresh() as inputs:
-        hashes, message_size = asyncio.run(_put_path_infos(inputs, bench.path_infos))
-        data = inputs / "hashes.json"
-        data.write_text(json.dumps([{"by_output_hash": base64.b64encode(each).decode()} for each in hashes]))
-        with running_daemon(inputs / "store") as daemon:
+    inputs = bench.fresh()
+    hashes, message_size = asyncio.run(_put_path_infos(inputs, bench.path_infos))
+    data = inputs / "hashes.json"
+    data.write_text(json.dumps([{"by_output_hash": base64.b64encode(each).decode()} for each in hashes]))
+    with running_daemon(inputs / "store") as daemon:
 
-            def ghz(directory: Path) -> dict[str, float]:
-                return _ghz(daemon, data, bench.load_seconds)
+        def by_ghz(directory: Path) -> dict[str, float]:
+            return _ghz(daemon, data, bench.load_seconds)
 
-            def h2load(directory: Path) -> dict[str, float]:
-                return _h2load(daemon, hashes, message_size, bench.load_seconds, directory)
+        def by_h2load(directory: Path) -> dict[str, float]:
+            return _h2load(daemon, hashes, message_size, bench.load_seconds, directory)
 
-            measured = bench.interleaved(ghz, h2load)
+        measured = bench.interleaved(by_ghz, by_h2load)
     work = f"PathInfoService.Get, {_CALLERS} callers, {_CONNECTIONS} connections: "
     series = {name: Series("tvix-store daemon", values) for name, values in measured.items()}
     return [
@@ -91,24 +91,17 @@ def _ghz(daemon: Daemon, data: Path, seconds: int) -> dict[str, float]:
 
 def _h2load(daemon: Daemon, hashes: Sequence[bytes], message_size: int, seconds: int, directory: Path) -> dict[str, float]:
     log = directory / "log"
+    options = (
+        f"--clients={_CONNECTIONS}",
+        f"--max-concurrent-streams={_CALLERS // _CONNECTIONS}",
+        f"--duration={seconds}",
+        f"--log-file={log}",
+    )
     with _changing_body(directory / "body", hashes) as body:
-        printed = output(
-            "h2load",
-            f"--clients={_CONNECTIONS}",
-            f"--max-concurrent-streams={_CALLERS // _CONNECTIONS}",
-            f"--duration={seconds}",
-            f"--log-file={log}",
-            f"--data={body}",
-            "--header=content-type: application/grpc",
-            "--header=te: trailers",
-            f"http://{daemon.address}/{_METHOD}",
-        )
-    answers, rate = _found(r"requests: .* (\d+) succeeded", printed), _found(r"finished in .*, ([\d.]+) req/s", printed)
-    # h2load sees HTTP alone: that the calls have succeeded is seen by the size of the answers.
-    data = _found(r"\((\d+)\) data", printed)
-    assert data >= 0.999 * answers * (5 + message_size), printed
+        load = h2load(daemon, _METHOD, body, *options)
+    assert load.data >= 0.999 * load.calls * (5 + message_size), load
     latencies = [int(line.split("\t")[2]) / 1000 for line in log.read_text().splitlines()]
-    return {"h2load": rate, "p99 of h2load": quantiles(latencies, n=100)[98]}
+    return {"h2load": load.rate, "p99 of h2load": quantiles(latencies, n=100)[98]}
 
 
 @contextmanager
@@ -135,9 +128,3 @@ def _changing_body(path: Path, hashes: Sequence[bytes]) -> Iterator[Path]:
     finally:
         done.set()
         changing.join()
-
-
-def _found(pattern: str, text: str) -> float:
-    match = re.search(pattern, text)
-    assert match, text
-    return float(match[1])
