@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import chain
+from typing import TypeVar
 
 from blake3 import blake3
 
@@ -22,6 +23,8 @@ from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFou
 from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.blobs import SMALL_BLOB, BlobStat, Chunk
+
+T = TypeVar("T")
 
 PIECE = 1 << 20
 """Bytes that `read` reads ahead, and that `put` works on at a time."""
@@ -84,12 +87,11 @@ class LocalBlobs:
                     held.append(piece)
                     size += len(piece)
                     if size >= PIECE:
-                        await self._engine.in_thread(writer.feed, held)
-                        await writer.room()
+                        await writer.feed(held)
                         held, size = [], 0
             if not writer.fed and size <= self._sizes.minimum:
                 return (await self._put_whole([b"".join(held)]))[0]
-            return await writer.finished(held)
+            return await writer.finish(held)
         finally:
             await writer.close()
 
@@ -163,7 +165,7 @@ class LocalBlobs:
         return await self._engine.in_thread(self._engine.payload, digest, place)
 
     def _ahead(self, groups: Iterator[list[bytes]]) -> asyncio.Future[list[bytes] | None]:
-        return self._engine.start_in_thread(next, groups, None)
+        return asyncio.wrap_future(self._engine.start_in_thread(next, groups, None))
 
     def _groups(self, digest: Digest, start: int, stop: int | None) -> Iterator[list[bytes]]:
         """The bytes of a cut blob, in lists of pieces that have up to PIECE bytes together. Blocks: runs in a thread."""
@@ -218,49 +220,57 @@ class LocalBlobs:
 
 
 class _BlobWriter:
-    """A put in progress: hashes, cuts and hands over chunks."""
+    """A put in progress: hashes, cuts and hands over chunks, in a thread, while the next pieces come."""
 
     def __init__(self, engine: Engine, sizes: ChunkSizes) -> None:
         self._engine = engine
         self._hasher = blake3()
         self._cutter = Cutter(sizes)
         self._chunk_list = ChunkListWriter(engine.directory)
+        self._working: Future[None] | None = None
         self._writes: deque[Future[PathInfo | None]] = deque()
         self.fed = False
 
-    def feed(self, pieces: list[bytes]) -> None:
-        """Take the next pieces. Blocks: runs in a thread."""
+    async def feed(self, pieces: list[bytes]) -> None:
+        """Take the next pieces, when the ones before are worked through, and few chunks wait to be written."""
         self.fed = True
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._hasher.update(data)
-        self._hand_over(self._cutter.feed(data), compressible=len(data) < PIECE or looks_compressible(data))
-
-    async def room(self) -> None:
-        """Wait until few chunks wait to be written."""
+        await self._worked_through()
         while len(self._writes) > _PIECES_IN_FLIGHT:
             await _done(self._writes.popleft())
+        self._working = self._engine.start_in_thread(self._cut, pieces)
 
-    async def finished(self, pieces: list[bytes]) -> Digest:
+    async def finish(self, pieces: list[bytes]) -> Digest:
         """Take the last pieces; the digest of the blob, which is visible now."""
-        digest = await self._engine.in_thread(self._finish, pieces)
+        await self.feed(pieces)
+        await self._worked_through()
+        await self._engine.in_thread(self._cut_rest)
         while self._writes:
             await _done(self._writes.popleft())
+        digest = Digest(self._hasher.digest())
         segments = list(self._chunk_list.segments(digest.raw)) if self._chunk_list.chunks > 1 else []
         await _done(self._engine.committer.put_contents(segments))
         return digest
 
     async def close(self) -> None:
         """After success or failure: when this returns, nothing of the blob is written any more."""
+        if self._working is not None:
+            await _stopped(self._working)
         self._chunk_list.close()
         for write in self._writes:
-            if not write.cancel():
-                with suppress(Exception):  # the put has failed already
-                    await _done(write)
+            await _stopped(write)
 
-    def _finish(self, pieces: list[bytes]) -> Digest:
-        self.feed(pieces)
+    async def _worked_through(self) -> None:
+        if self._working is not None:
+            await asyncio.wrap_future(self._working)
+            self._working = None
+
+    def _cut(self, pieces: list[bytes]) -> None:
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._hasher.update(data)
+        self._hand_over(self._cutter.feed(data), compressible=len(data) < PIECE or looks_compressible(data))
+
+    def _cut_rest(self) -> None:
         self._hand_over(self._cutter.finish(), compressible=True)
-        return Digest(self._hasher.digest())
 
     def _hand_over(self, chunks: Sequence[memoryview], *, compressible: bool) -> None:
         contents = [Content(Kind.CHUNK, blake3(chunk).digest(), chunk, compressible=compressible) for chunk in chunks]
@@ -272,3 +282,10 @@ class _BlobWriter:
 
 async def _done(future: Future[PathInfo | None]) -> None:
     await asyncio.wrap_future(future)
+
+
+async def _stopped(future: Future[T]) -> None:
+    """Wait until the work behind `future` does not go on, if it cannot be cancelled. Its result, or error, was not wanted."""
+    if not future.cancel():
+        with suppress(Exception):
+            await asyncio.wrap_future(future)

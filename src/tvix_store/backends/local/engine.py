@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -68,12 +68,12 @@ class Engine:
 
     async def in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         """Run what blocks, or takes more than some 50 µs, off the event loop."""
-        return await self.start_in_thread(call, *arguments)
+        return await asyncio.wrap_future(self.start_in_thread(call, *arguments))
 
-    def start_in_thread(self, call: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+    def start_in_thread(self, call: Callable[..., T], *arguments: object) -> Future[T]:
         """As `in_thread`, at once."""
         try:
-            return asyncio.get_running_loop().run_in_executor(self.threads, call, *arguments)
+            return self.threads.submit(call, *arguments)
         except RuntimeError:
             raise UnavailableError("the store is closed") from None
 
