@@ -35,8 +35,9 @@ from tvix_store.testing.trees import Tree, TreeFile
 TREE: dict[bytes, Tree] = {
     b"bin": {b"run": TreeFile(b"#!/bin/sh\n", executable=True), b"sh": SymlinkNode(b"run")},
     b"empty": TreeFile(b""),
-    b"large": TreeFile(noise(3_000_001, "large")),
+    b"large": TreeFile(noise(9_000_001, "large")),
     b"larger": TreeFile(noise(SMALL_BLOB + 1, "larger"), executable=True),
+    b"medium": TreeFile(noise(1_500_000, "medium")),
     b"nothing": {},
     b"small": TreeFile(noise(SMALL_BLOB, "small")),
     b"\xff\xfe": TreeFile(b"not UTF-8"),
@@ -131,7 +132,7 @@ async def test_progress_counts_every_file_and_byte_once(store: Store, tree: Path
             seen[1] += size
 
         await import_tree(store, tree, progress=count)
-        assert seen == [6, 10 + 3_000_001 + SMALL_BLOB + 1 + SMALL_BLOB + len(b"not UTF-8")]
+        assert seen == [7, 10 + 9_000_001 + 1_500_000 + SMALL_BLOB + 1 + SMALL_BLOB + len(b"not UTF-8")]
 
 
 async def test_a_tree_deeper_than_pythons_stack_and_the_longest_path_is_imported(store: Store, tmp_path: Path) -> None:
@@ -244,7 +245,7 @@ async def test_a_flat_import_takes_files_only(store: Store, tree: Path) -> None:
             await import_tree(store, path, flat=True)
 
 
-@pytest.mark.parametrize("size", [1000, 3_000_000])
+@pytest.mark.parametrize("size", [1000, 3_000_000, 9_000_000])
 @pytest.mark.parametrize("change", [-1, 1])
 async def test_a_file_that_changes_while_it_is_read_is_refused(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, change: int
@@ -270,7 +271,7 @@ async def test_a_known_file_whose_contents_change_while_it_is_read_is_refused(
     tree = tmp_path / "tree"
     tree.mkdir()
     changing = tree / "changing"
-    changing.write_bytes(bytes(3_000_000))
+    changing.write_bytes(bytes(9_000_000))
     await import_tree(store, changing)
     (tree / "a").write_bytes(b"new, so the NAR is hashed")
     pieces = read_tree.LargeFile.pieces
@@ -279,7 +280,7 @@ async def test_a_known_file_whose_contents_change_while_it_is_read_is_refused(
     def change_at_the_second_pass(self: read_tree.LargeFile, most: int = read_tree.PIECE) -> Iterator[bytes]:
         passes.append(most)
         if len(passes) == 2:
-            changing.write_bytes(b"1" * 3_000_000)
+            changing.write_bytes(b"1" * 9_000_000)
         return pieces(self, most)
 
     monkeypatch.setattr(read_tree.LargeFile, "pieces", change_at_the_second_pass)

@@ -26,7 +26,8 @@ from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath, check_store_path_name, fixed_output_path, flat_output_path
-from tvix_store.operations.read_tree import LargeFile, SmallFiles, TreeReader
+from tvix_store.operations.read_tree import Event, LargeFile, TreeReader, WholeFiles
+from tvix_store.services.blobs import SMALL_BLOB
 from tvix_store.services.store import Store
 
 _BATCHES_IN_FLIGHT = 4
@@ -134,16 +135,31 @@ class _Contents:
         return self._file_hash.digest()
 
     async def store_all(self) -> None:
-        async for event in self._in_reading_thread(self._reader.events()):
+        async for event in self._events():
             match event:
-                case SmallFiles():
-                    await self._small_files(event)
+                case WholeFiles():
+                    await self._whole_files(event)
                 case LargeFile():
                     await self._large_file(event)
         self._decided = True  # a tree without files
         await self._hash([])
         for unfinished in (*self._unhashed, *self._storing):
             await unfinished
+
+    async def _events(self) -> AsyncIterator[Event]:
+        """The events of the reader, which reads ahead, but not past a large file, which is open only until then."""
+        events = self._reader.events()
+        ahead = asyncio.ensure_future(self._read(next, events, None))
+        try:
+            while (event := await ahead) is not None:
+                if isinstance(event, LargeFile):
+                    yield event
+                ahead = asyncio.ensure_future(self._read(next, events, None))
+                if isinstance(event, WholeFiles):
+                    yield event
+        finally:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
 
     async def stop(self) -> None:
         """Leave nothing running, whatever happened."""
@@ -153,14 +169,14 @@ class _Contents:
         self._reading.shutdown(cancel_futures=True)
         self._hashing.shutdown(cancel_futures=True)
 
-    async def _small_files(self, files: SmallFiles) -> None:
+    async def _whole_files(self, files: WholeFiles) -> None:
         if files.blobs and not self._decided:
             self._decide(found=not await self._store.blobs.missing([Digest.of(blob) for blob in files.blobs]))
         await self._hash(files.nar)
         if self._reader.flat:
             self._file_hash.update(b"".join(files.blobs))
         if files.blobs:
-            await self._start(self._put_small(files))
+            await self._start(self._put_whole(files))
             self._progress(len(files.blobs), sum(map(len, files.blobs)))
 
     async def _large_file(self, file: LargeFile) -> None:
@@ -219,8 +235,24 @@ class _Contents:
         self._storing.append(task)
         return task
 
-    async def _put_small(self, files: SmallFiles) -> None:
-        self._set(files.first, await self._store.blobs.put_many(files.blobs))
+    async def _put_whole(self, files: WholeFiles) -> None:
+        blobs = self._store.blobs
+        small = [n for n, blob in enumerate(files.blobs) if len(blob) <= SMALL_BLOB]
+        others = [n for n, blob in enumerate(files.blobs) if len(blob) > SMALL_BLOB]
+        for n in others:
+            self._set(files.first + n, [await self._put_unless_known(files.blobs[n])])
+        digests = await blobs.put_many([files.blobs[n] for n in small])
+        for n, digest in zip(small, digests, strict=True):
+            self._set(files.first + n, [digest])
+
+    async def _put_unless_known(self, blob: bytes) -> Digest:
+        async def data() -> AsyncIterator[bytes]:
+            yield blob
+
+        digest = await asyncio.to_thread(Digest.of, blob)
+        if await self._store.blobs.missing([digest]):
+            await self._store.blobs.put(data())
+        return digest
 
     async def _put_large(self, file: LargeFile, pieces: asyncio.Queue[bytes | None]) -> None:
         async def data() -> AsyncIterator[bytes]:

@@ -21,8 +21,9 @@ from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.nar import tokens
 from tvix_store.operations.open_directory import OpenDirectory
-from tvix_store.services.blobs import SMALL_BLOB
 
+WHOLE_FILE = 8 << 20
+"""Bytes up to which a file is read as a whole, and the reader goes on. A larger one is read when its turn comes."""
 BATCH_BYTES = 4 << 20
 BATCH_FILES = 1024
 PIECE = 1 << 20
@@ -39,7 +40,7 @@ _CHANGED = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ESTALE
 
 
 @dataclass(frozen=True, slots=True)
-class SmallFiles:
+class WholeFiles:
     """Whole files: `blobs[n]` is the content of file number `first + n`. `nar` are the bytes of the NAR up to their end."""
 
     nar: list[bytes]
@@ -87,7 +88,7 @@ class LargeFile:
         return changed(self._path)
 
 
-Event = SmallFiles | LargeFile
+Event = WholeFiles | LargeFile
 
 
 @dataclass(slots=True)
@@ -224,9 +225,11 @@ class TreeReader:
                 raise changed(self._where())
             file = _File(self._files, status.st_size, bool(status.st_mode & stat.S_IXUSR) and not self.flat)
             self._nar.append(tokens.file_start(file.size, file.executable))
-            if file.size <= SMALL_BLOB:
-                # One byte more than there should be, to see a file that grows.
+            if file.size <= WHOLE_FILE:
+                # One byte more than there should be, to see a file that grows. Local file systems give all at once.
                 data = os.read(fd, file.size + 1)
+                while file.size > len(data) and (more := os.read(fd, file.size - len(data) + 1)):
+                    data += more
                 if len(data) != file.size:
                     raise changed(self._where())
                 self._files += 1
@@ -244,9 +247,9 @@ class TreeReader:
             os.close(fd)
         return file
 
-    def _flush(self) -> Iterator[SmallFiles]:
+    def _flush(self) -> Iterator[WholeFiles]:
         if self._nar or self._blobs:
-            yield SmallFiles(self._taken_nar(), self._first, self._blobs)
+            yield WholeFiles(self._taken_nar(), self._first, self._blobs)
         self._blobs, self._first, self._held = [], self._files, 0
 
     def _taken_nar(self) -> list[bytes]:

@@ -6,7 +6,7 @@ import ctypes
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Source: glibc, malloc.h."""
-_KEPT = 16 << 20
+_KEPT = 8 << 20
 _LARGEST = 32 << 20
 _ARENAS = 2
 

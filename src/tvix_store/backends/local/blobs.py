@@ -7,14 +7,15 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
 
 from blake3 import blake3
 
 from tvix_store.backends.local.chunk_lists import ChunkListWriter, Segment, parse_segment
-from tvix_store.backends.local.committer import Content
-from tvix_store.backends.local.compression import looks_compressible
+from tvix_store.backends.local.compression import looks_compressible, packed
+from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind
@@ -30,7 +31,7 @@ PIECE = 1 << 20
 """Bytes that `read` reads ahead, and that `put` works on at a time."""
 _INLINE = 64 << 10
 """Bytes up to which a chunk in memory is decompressed and checked on the event loop: it takes as long as a hop to a thread."""
-_PIECES_IN_FLIGHT = 2
+_PIECES_IN_FLIGHT = 1
 """Pieces of a put that may wait to be written while the next is cut."""
 
 
@@ -78,12 +79,12 @@ class LocalBlobs:
 
     async def put(self, data: AsyncIterable[bytes]) -> Digest:
         writer = _BlobWriter(self._engine, self._sizes)
-        held: list[bytes] = []
+        held: list[bytes | memoryview] = []
         size = 0
         try:
             async for large in data:
                 for at in range(0, len(large), PIECE):
-                    piece = large[at : at + PIECE] if len(large) > PIECE else large
+                    piece = memoryview(large)[at : at + PIECE] if len(large) > PIECE else large
                     held.append(piece)
                     size += len(piece)
                     if size >= PIECE:
@@ -101,7 +102,7 @@ class LocalBlobs:
                 raise InvalidError(f"put_many takes blobs of up to {SMALL_BLOB} bytes, got one of {len(blob)}")
         if len(blobs) == 1 and len(blobs[0]) <= self._sizes.minimum:
             return await self._put_whole(blobs)
-        contents, digests = await self._engine.in_thread(self._cut_all, blobs)
+        contents, digests = await self._engine.in_thread(self._prepared, blobs)
         await _done(self._engine.committer.put_contents(contents))
         return digests
 
@@ -114,6 +115,18 @@ class LocalBlobs:
             contents = [Content(Kind.CHUNK, key, blob) for key, blob in zip(keys, blobs, strict=True)]
             await _done(self._engine.committer.put_contents(contents))
         return [Digest(key) for key in keys]
+
+    def _prepared(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
+        """What is to be stored of the blobs, compressed, and their digests.
+
+        Several batches are prepared at a time, each by one thread: the committer, which there is one of, has the less to do.
+        """
+        contents, digests = self._cut_all(blobs)
+        unknown = self._engine.index.unknown(contents)
+        chunks = [content for content in unknown if content.kind is Kind.CHUNK]
+        frames = packed([chunk.payload for chunk in chunks], self._engine.settings.compression_level, threads=1)
+        lists = [content for content in unknown if content.kind is Kind.CHUNK_LIST]
+        return [replace(chunk, packed=frame) for chunk, frame in zip(chunks, frames, strict=True)] + lists, digests
 
     def _cut_all(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
         contents: list[Content] = []
@@ -231,7 +244,7 @@ class _BlobWriter:
         self._writes: deque[Future[PathInfo | None]] = deque()
         self.fed = False
 
-    async def feed(self, pieces: list[bytes]) -> None:
+    async def feed(self, pieces: list[bytes | memoryview]) -> None:
         """Take the next pieces, when the ones before are worked through, and few chunks wait to be written."""
         self.fed = True
         await self._worked_through()
@@ -239,7 +252,7 @@ class _BlobWriter:
             await _done(self._writes.popleft())
         self._working = self._engine.start_in_thread(self._cut, pieces)
 
-    async def finish(self, pieces: list[bytes]) -> Digest:
+    async def finish(self, pieces: list[bytes | memoryview]) -> Digest:
         """Take the last pieces; the digest of the blob, which is visible now."""
         await self.feed(pieces)
         await self._worked_through()
@@ -264,16 +277,16 @@ class _BlobWriter:
             await asyncio.wrap_future(self._working)
             self._working = None
 
-    def _cut(self, pieces: list[bytes]) -> None:
+    def _cut(self, pieces: list[bytes | memoryview]) -> None:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._hasher.update(data)
-        self._hand_over(self._cutter.feed(data), compressible=len(data) < PIECE or looks_compressible(data))
+        self._hand_over(self._cutter.feed(data), raw=len(data) >= PIECE and not looks_compressible(data))
 
     def _cut_rest(self) -> None:
-        self._hand_over(self._cutter.finish(), compressible=True)
+        self._hand_over(self._cutter.finish(), raw=False)
 
-    def _hand_over(self, chunks: Sequence[memoryview], *, compressible: bool) -> None:
-        contents = [Content(Kind.CHUNK, blake3(chunk).digest(), chunk, compressible=compressible) for chunk in chunks]
+    def _hand_over(self, chunks: Sequence[memoryview], *, raw: bool) -> None:
+        contents = [Content(Kind.CHUNK, blake3(chunk).digest(), chunk, packed=chunk if raw else None) for chunk in chunks]
         for content in contents:
             self._chunk_list.add(content.key, len(content.payload))
         if contents:

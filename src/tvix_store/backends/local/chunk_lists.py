@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 
-from tvix_store.backends.local.committer import Content
+from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.records import Kind
 

@@ -26,13 +26,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import cast
 
-import zstandard
-
+from tvix_store.backends.local.compression import packed
+from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
-from tvix_store.backends.local.records import KEY_SIZE, Buffer, Kind, NewRecord, path_info_record
+from tvix_store.backends.local.records import KEY_SIZE, Kind, NewRecord, path_info_record
 from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import NarFacts, PathInfo
@@ -49,19 +48,6 @@ _SETTLE_AFTER = 1.0
 """Seconds without work after which the index is synced."""
 _PARALLEL_FROM = 256 << 10
 """Payload bytes from which compression uses more than one thread: starting them costs about 100 µs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """Something to store under a key: a chunk or directory (its digest), or a segment of a chunk list."""
-
-    kind: Kind
-    key: bytes
-    payload: Buffer
-    blob_size: int = 0
-    """Of the blob that a chunk list belongs to."""
-    compressible: bool = True
-    """False where compressing a chunk is not worth the try."""
 
 
 _Named = tuple[Kind, bytes]
@@ -96,7 +82,7 @@ class Committer:
         self._writer = writer
         self._reader = reader
         self._mark = mark
-        self._compressor = zstandard.ZstdCompressor(level=level)
+        self._level = level
         self._threads = threads
         self._unnamed: dict[_Named, tuple[int, Place]] = {}
         """Written, but not yet named in the index: places, and blob sizes of chunk lists."""
@@ -280,13 +266,11 @@ class Committer:
 
     def _unknown(self, group: list[_Request]) -> list[Content]:
         found: dict[_Named, Content] = {}
-        tables = self._index.tables
-        with self._index.reading() as txn:
-            for request in group:
-                for content in request.contents:
-                    named = (content.kind, content.key)
-                    if named not in self._unnamed and txn.get(content.key, db=tables[content.kind]) is None:
-                        found.setdefault(named, content)
+        for request in group:
+            for content in self._index.unknown(request.contents):
+                named = (content.kind, content.key)
+                if named not in self._unnamed:
+                    found.setdefault(named, content)
         return list(found.values())
 
     def _append(self, contents: list[Content]) -> list[Place]:
@@ -304,23 +288,19 @@ class Committer:
                 self._name_packs(txn, {})
 
     def _records(self, contents: list[Content]) -> list[NewRecord]:
-        packed = self._compressed([content for content in contents if content.kind is Kind.CHUNK and content.compressible])
+        unpacked = [content for content in contents if content.kind is Kind.CHUNK and content.packed is None]
+        payloads = [content.payload for content in unpacked]
+        threads = self._threads if sum(map(len, payloads)) >= _PARALLEL_FROM else 1
+        now_packed = dict(zip((content.key for content in unpacked), packed(payloads, self._level, threads), strict=True))
         return [
-            NewRecord(content.kind, content.key[:KEY_SIZE], packed.get(content.key, content.payload), len(content.payload))
+            NewRecord(
+                content.kind,
+                content.key[:KEY_SIZE],
+                content.packed or now_packed.get(content.key, content.payload),
+                len(content.payload),
+            )
             for content in contents
         ]
-
-    def _compressed(self, chunks: list[Content]) -> dict[bytes, Buffer]:
-        """The chunks that are smaller as a zstd frame, by key."""
-        # The native call leaves out empty inputs, so they must not go in.
-        some = [chunk for chunk in chunks if len(chunk.payload)]
-        if not some:
-            return {}
-        payloads = [chunk.payload for chunk in some]
-        threads = self._threads if sum(map(len, payloads)) >= _PARALLEL_FROM else 1
-        frames = self._compressor.multi_compress_to_buffer(payloads, threads=threads)
-        # A BufferSegment offers the buffer protocol, which its type stub does not say.
-        return {chunk.key: cast("Buffer", frames[n]) for n, chunk in enumerate(some) if len(frames[n]) < len(chunk.payload)}
 
     def _sync_packs(self) -> dict[int, int]:
         """Bring all committed and appended bytes to the disk itself; the sizes of the packs that are there now."""

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
 
-from tvix_store.backends.local.committer import Content
+from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.records import Kind
 from tvix_store.errors import ExhaustedError, NotFoundError

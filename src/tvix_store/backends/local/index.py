@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
 
+from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.disk import disk_errors, sync_file
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind
 from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import CorruptError, ExhaustedError, UnavailableError
+from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import NarFacts
 
 MAP_SIZE = 1 << 38
@@ -117,6 +119,17 @@ class Index:
 
     def chunk(self, digest: bytes) -> Place | None:
         return self._place(self.chunks, digest)
+
+    def unknown(self, contents: Sequence[Content]) -> list[Content]:
+        """Those of the contents that are not in the index."""
+        with self.reading() as txn:
+            return [content for content in contents if txn.get(content.key, db=self.tables[content.kind]) is None]
+
+    def chunks_at(self, digests: Sequence[Digest]) -> list[Place | None]:
+        """Where chunks lie, in the order of `digests`."""
+        with self.reading() as txn:
+            rows = [txn.get(digest.raw, db=self.chunks) for digest in digests]
+        return [None if row is None else Place.from_bytes(bytes(row)) for row in rows]
 
     def directory(self, digest: bytes) -> Place | None:
         return self._place(self.directories, digest)
