@@ -358,3 +358,18 @@ async def test_after_a_failed_sync_nothing_is_acknowledged_until_the_store_was_l
         assert await store.blobs.get_many([Digest.of(b"x")]) == [b"x"]
         await store.path_infos.put(info)
         await store.check()
+
+
+@pytest.mark.parametrize("where", [20, 2])
+async def test_a_damaged_blob_of_a_batch_is_named(tmp_path: Path, where: int) -> None:
+    contents = [f"compressible {n} ".encode() * 1000 for n in range(50)]
+    async with await open_store(tmp_path / "store") as store:
+        digests = await store.blobs.put_many(contents)
+    [pack] = (tmp_path / "store" / "packs").iterdir()
+    content = bytearray(pack.read_bytes())
+    content[content.index(digests[30].raw) + 40 + where] ^= 0xFF  # in the frame behind the header: its content, or its head
+    pack.write_bytes(content)
+    async with await open_store(tmp_path / "store") as store:
+        with pytest.raises(CorruptError, match=digests[30].hex):
+            await store.blobs.get_many(digests)
+        assert await store.blobs.get_many(digests[:30]) == contents[:30]

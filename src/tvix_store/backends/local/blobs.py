@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
 
@@ -126,7 +125,9 @@ class LocalBlobs:
         chunks = [content for content in unknown if content.kind is Kind.CHUNK]
         frames = packed([chunk.payload for chunk in chunks], self._engine.settings.compression_level, threads=1)
         lists = [content for content in unknown if content.kind is Kind.CHUNK_LIST]
-        return [replace(chunk, packed=frame) for chunk, frame in zip(chunks, frames, strict=True)] + lists, digests
+        return [
+            Content(Kind.CHUNK, chunk.key, chunk.payload, packed=frame) for chunk, frame in zip(chunks, frames, strict=True)
+        ] + lists, digests
 
     def _cut_all(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
         contents: list[Content] = []
@@ -153,22 +154,22 @@ class LocalBlobs:
         return {digest for digest in digests if index.chunk(digest.raw) is None and index.chunk_list_segment(digest.raw, 0) is None}
 
     def _get_all(self, digests: Sequence[Digest]) -> list[bytes]:
-        engine = self._engine
-        blobs: list[bytes] = []
-        for digest in digests:
-            place = engine.index.chunk(digest.raw)
-            if place is not None and place.length <= SMALL_BLOB:
-                blobs.append(engine.payload(digest.raw, place))
-                continue
-            found = (place.length, None) if place is not None else engine.index.chunk_list_segment(digest.raw, 0)
-            if found is None:
-                raise NotFoundError("blob", digest)
-            if found[0] > SMALL_BLOB:
-                raise ExhaustedError(
-                    f"blob {digest} has {found[0]} bytes, too many for get_many ({SMALL_BLOB}); read it as a stream"
-                )
-            blobs.append(b"".join(chain.from_iterable(self._groups(digest, 0, None))))
-        return blobs
+        places = self._engine.index.chunks_at(digests)
+        chunks = {digest.raw: place for digest, place in zip(digests, places, strict=True) if place and place.length <= SMALL_BLOB}
+        payloads = self._engine.payloads(list(chunks.items()))
+        return [payloads[digest.raw] if digest.raw in payloads else self._get_cut(digest) for digest in digests]
+
+    def _get_cut(self, digest: Digest) -> bytes:
+        """A small blob of several chunks."""
+        index = self._engine.index
+        place = index.chunk(digest.raw)
+        segment = index.chunk_list_segment(digest.raw, 0)
+        if place is None and segment is None:
+            raise NotFoundError("blob", digest)
+        size = place.length if place else segment[0] if segment else 0
+        if size > SMALL_BLOB:
+            raise ExhaustedError(f"blob {digest} has {size} bytes, too many for get_many ({SMALL_BLOB}); read it as a stream")
+        return b"".join(chain.from_iterable(self._groups(digest, 0, None)))
 
     async def _chunk(self, digest: bytes, place: Place) -> bytes:
         if place.length <= _INLINE:

@@ -9,6 +9,8 @@ import zstandard
 
 from tvix_store.backends.local.records import Buffer
 
+_PARALLEL_FROM = 512 << 10
+"""Bytes of content from which several threads decompress; -1 means one a core."""
 _SAMPLES = 4
 _SAMPLE_SIZE = 4096
 _WORTH = 0.97
@@ -25,6 +27,24 @@ def packed(payloads: Sequence[Buffer], level: int, threads: int) -> list[Buffer]
     # A BufferSegment offers the buffer protocol, which its type stub does not say.
     pairs = ((payload, cast("Buffer", next(frames)) if len(payload) else payload) for payload in payloads)
     return [frame if len(frame) < len(payload) else payload for payload, frame in pairs]
+
+
+def unpacked(frames: Sequence[tuple[memoryview, int]]) -> Sequence[Buffer] | None:
+    """The content of each zstd frame, whose size is given; None where one of them is not such a frame.
+
+    Works on many in one native call, which several threads share where it is worth it.
+    """
+    if not frames:
+        return ()
+    threads = -1 if sum(size for _, size in frames) >= _PARALLEL_FROM else 1
+    try:
+        # Each frame's own word for its size is checked first: the library allocates by it.
+        if all(zstandard.frame_content_size(frame) == size for frame, size in frames):
+            contents = zstandard.ZstdDecompressor().multi_decompress_to_buffer([frame for frame, _ in frames], threads=threads)
+            return cast("Sequence[Buffer]", contents)
+    except zstandard.ZstdError:
+        pass
+    return None
 
 
 def looks_compressible(data: memoryview | bytes) -> bool:

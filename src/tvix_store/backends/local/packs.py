@@ -26,6 +26,8 @@ PREFIX_SIZE = len(MAGIC) + KEY_SIZE
 _FLUSH_SIZE = 8 << 20
 _IOV_MAX = 1024
 """Buffers that Linux takes in one call."""
+_GAP, _SPAN = 16 << 10, 4 << 20
+"""Bytes between two payloads that are read together, and of all that are: reading 16 KiB in vain costs less than another call."""
 _OPEN_PACKS = 256
 """Packs that a reader keeps open; the soft limit of open files is 1024 on many systems. Others are opened for each read."""
 
@@ -244,6 +246,27 @@ class PackReader:
             raise CorruptError(f"{pack_path(self._directory, place.pack)} is cut short: no {place.stored} bytes at {place.offset}")
         return data
 
+    def read_many(self, places: Sequence[Place]) -> list[memoryview]:
+        """The payloads at `places`, in their order; neighbours in a pack are read together.
+
+        Raises:
+            CorruptError: as `read`.
+        """
+        order = sorted(range(len(places)), key=lambda n: (places[n].pack, places[n].offset))
+        payloads: list[memoryview] = [memoryview(b"")] * len(places)
+        first = 0
+        while first < len(order):
+            start = places[order[first]]
+            end, last = start.offset + start.stored, first + 1
+            while last < len(order) and _is_near(place := places[order[last]], start, end):
+                end, last = max(end, place.offset + place.stored), last + 1
+            span = memoryview(self.read(Place(start.pack, start.offset, end - start.offset, 0)))
+            for n in order[first:last]:
+                at = places[n].offset - start.offset
+                payloads[n] = span[at : at + places[n].stored]
+            first = last
+        return payloads
+
     def read_checked(self, place: Place) -> bytes:
         """As `read`, for a record whose key is not the digest of its payload: its check is looked at.
 
@@ -302,3 +325,8 @@ class PackReader:
         finally:
             if not kept:
                 os.close(fd)
+
+
+def _is_near(place: Place, start: Place, end: int) -> bool:
+    """Whether to read `place` together with what lies from `start` to the offset `end`."""
+    return place.pack == start.pack and place.offset - end <= _GAP and place.offset + place.stored - start.offset <= _SPAN
