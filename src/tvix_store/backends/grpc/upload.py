@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Coroutine
 from typing import Any, TypeVar
 
-from grpc import StatusCode, aio
+from grpc import aio
 
 T = TypeVar("T")
+
+_NOT_THE_SERVERS = "Internal error from Core"
+"""What grpcio says of a call where a write has failed, whatever the server says of it."""
 
 
 async def upload(channel: aio.Channel, path: str, messages: AsyncIterable[bytes]) -> bytes | None:
@@ -32,9 +35,9 @@ async def upload(channel: aio.Channel, path: str, messages: AsyncIterable[bytes]
             await call.done_writing()
         return await call
     except aio.AioRpcError as error:
-        # A server may end a call early. The write that fails then sets the status INTERNAL ("Internal error from Core"), before or
+        # A server may end a call early. The write that fails then sets the status INTERNAL, before or
         # after the server's own status is set: with grpcio 1.85, 1 of 10 uploads that a full disk ended was said to be INTERNAL.
-        raise next((status for status in statuses if status.code() is not StatusCode.INTERNAL), error) from error
+        raise next((status for status in statuses if status.details() != _NOT_THE_SERVERS), error) from error
     finally:
         call.cancel()
 
