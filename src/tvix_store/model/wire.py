@@ -31,6 +31,10 @@ def varint(value: int) -> bytes:
     """`value` (0 to 2**64 - 1) as a varint."""
     if value < 0x80:
         return _ONE_BYTE[value]
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
+    if value < 0x200000:
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -42,23 +46,24 @@ def varint(value: int) -> bytes:
 _ONE_BYTE = [bytes([n]) for n in range(0x80)]
 
 
-def tag(field: int, wire_type: int) -> bytes:
-    return varint(field << 3 | wire_type)
+# None of our messages has a field number above 15, so every tag is one byte.
+_VARINT_TAGS = [varint(field << 3 | VARINT) for field in range(16)]
+_BYTES_TAGS = [varint(field << 3 | BYTES) for field in range(16)]
 
 
 def bytes_field(field: int, value: bytes) -> bytes:
     """A singular field of bytes, string or message type: nothing where `value` is empty."""
-    return b"%b%b%b" % (tag(field, BYTES), varint(len(value)), value) if value else b""
+    return _BYTES_TAGS[field] + varint(len(value)) + value if value else b""
 
 
 def message_field(field: int, value: bytes) -> bytes:
     """An element of a repeated field, or a member of a oneof: present even where empty."""
-    return b"%b%b%b" % (tag(field, BYTES), varint(len(value)), value)
+    return _BYTES_TAGS[field] + varint(len(value)) + value
 
 
 def uint_field(field: int, value: int) -> bytes:
     """A singular integer, enum or bool field: nothing where `value` is 0."""
-    return tag(field, VARINT) + varint(value) if value else b""
+    return _VARINT_TAGS[field] + varint(value) if value else b""
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:

@@ -240,19 +240,20 @@ class _Contents:
         small = [n for n, blob in enumerate(files.blobs) if len(blob) <= SMALL_BLOB]
         others = [n for n, blob in enumerate(files.blobs) if len(blob) > SMALL_BLOB]
         for n in others:
-            self._set(files.first + n, [await self._put_unless_known(files.blobs[n])])
+            self._set(files.first + n, [await self._put_medium(files.blobs[n])])
         digests = await blobs.put_many([files.blobs[n] for n in small])
         for n, digest in zip(small, digests, strict=True):
             self._set(files.first + n, [digest])
 
-    async def _put_unless_known(self, blob: bytes) -> Digest:
+    async def _put_medium(self, blob: bytes) -> Digest:
         async def data() -> AsyncIterator[bytes]:
             yield blob
 
-        digest = await asyncio.to_thread(Digest.of, blob)
-        if await self._store.blobs.missing([digest]):
-            await self._store.blobs.put(data())
-        return digest
+        if self._nar is None:  # the tree is known, or the store is far away: asking is worth it
+            digest = await asyncio.to_thread(Digest.of, blob)
+            if not await self._store.blobs.missing([digest]):
+                return digest
+        return await self._store.blobs.put(data())
 
     async def _put_large(self, file: LargeFile, pieces: asyncio.Queue[bytes | None]) -> None:
         async def data() -> AsyncIterator[bytes]:

@@ -102,7 +102,8 @@ class LocalBlobs:
         if len(blobs) == 1 and len(blobs[0]) <= self._sizes.minimum:
             return await self._put_whole(blobs)
         contents, digests = await self._engine.in_thread(self._prepared, blobs)
-        await _done(self._engine.committer.put_contents(contents))
+        if contents:
+            await _done(self._engine.committer.put_contents(contents))
         return digests
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:

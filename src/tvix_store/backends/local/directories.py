@@ -68,7 +68,9 @@ class LocalDirectories:
                 if self._held > MAX_GRAPHS:
                     raise ExhaustedError(f"the graphs that are being put take more than {MAX_GRAPHS} bytes; try again later")
             root = graph.finish()
-            await asyncio.wrap_future(self._engine.committer.put_contents(list(contents.values())))
+            unknown = self._engine.index.unknown(list(contents.values()))
+            if unknown:
+                await asyncio.wrap_future(self._engine.committer.put_contents(unknown))
             return root
         finally:
             self._held -= size
