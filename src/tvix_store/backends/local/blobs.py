@@ -90,7 +90,7 @@ class LocalBlobs:
                         await writer.feed(held)
                         held, size = [], 0
             if not writer.fed and size <= self._sizes.minimum:
-                return (await self._put_whole([b"".join(held)]))[0]
+                return await self._put_chunk(b"".join(held))
             return await writer.finish(held)
         finally:
             await writer.close()
@@ -100,7 +100,7 @@ class LocalBlobs:
             if len(blob) > SMALL_BLOB:
                 raise InvalidError(f"put_many takes blobs of up to {SMALL_BLOB} bytes, got one of {len(blob)}")
         if len(blobs) == 1 and len(blobs[0]) <= self._sizes.minimum:
-            return await self._put_whole(blobs)
+            return [await self._put_chunk(blobs[0])]
         contents, digests = await self._engine.in_thread(self._prepared, blobs)
         if contents:
             await _done(self._engine.committer.put_contents(contents))
@@ -109,12 +109,12 @@ class LocalBlobs:
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
         return await self._engine.in_thread(self._get_all, digests)
 
-    async def _put_whole(self, blobs: Sequence[bytes]) -> list[Digest]:
-        keys = [blake3(blob).digest() for blob in blobs]
-        if any(self._engine.index.chunk(key) is None for key in keys):
-            contents = [Content(Kind.CHUNK, key, blob) for key, blob in zip(keys, blobs, strict=True)]
-            await _done(self._engine.committer.put_contents(contents))
-        return [Digest(key) for key in keys]
+    async def _put_chunk(self, blob: bytes) -> Digest:
+        """Put a blob that is too small to be cut."""
+        digest = Digest.of(blob)
+        if self._engine.index.chunk(digest.raw) is None:
+            await _done(self._engine.committer.put_contents([Content(Kind.CHUNK, digest.raw, blob)]))
+        return digest
 
     def _prepared(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
         """What is to be stored of the blobs, compressed, and their digests.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import cast
 
@@ -11,6 +12,8 @@ from tvix_store.backends.local.records import Buffer
 
 _PARALLEL_FROM = 512 << 10
 """Bytes of content from which several threads decompress; -1 means one a core."""
+_of_thread = threading.local()
+"""Holds a decompressor: one must not be used by two threads at once."""
 _SAMPLES = 4
 _SAMPLE_SIZE = 4096
 _WORTH = 0.97
@@ -29,8 +32,20 @@ def packed(payloads: Sequence[Buffer], level: int, threads: int) -> list[Buffer]
     return [frame if len(frame) < len(payload) else payload for payload, frame in pairs]
 
 
+def unpack(frame: bytes, size: int) -> bytes | None:
+    """The content of a zstd frame, whose size is given; None where it is not such a frame."""
+    decompressor: zstandard.ZstdDecompressor | None = getattr(_of_thread, "decompressor", None)
+    if decompressor is None:
+        decompressor = _of_thread.decompressor = zstandard.ZstdDecompressor()
+    try:
+        # The frame's own word for its size is checked first: the library allocates by it.
+        return bytes(decompressor.decompress(frame)) if zstandard.frame_content_size(frame) == size else None
+    except zstandard.ZstdError:
+        return None
+
+
 def unpacked(frames: Sequence[tuple[memoryview, int]]) -> Sequence[Buffer] | None:
-    """The content of each zstd frame, whose size is given; None where one of them is not such a frame.
+    """As `unpack`, the content of each frame; None where one of them is not such a frame.
 
     Works on many in one native call, which several threads share where it is worth it.
     """
@@ -38,7 +53,6 @@ def unpacked(frames: Sequence[tuple[memoryview, int]]) -> Sequence[Buffer] | Non
         return ()
     threads = -1 if sum(size for _, size in frames) >= _PARALLEL_FROM else 1
     try:
-        # Each frame's own word for its size is checked first: the library allocates by it.
         if all(zstandard.frame_content_size(frame) == size for frame, size in frames):
             contents = zstandard.ZstdDecompressor().multi_decompress_to_buffer([frame for frame, _ in frames], threads=threads)
             return cast("Sequence[Buffer]", contents)

@@ -15,12 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-import zstandard
 from blake3 import blake3
 
 from tvix_store.backends.local import settings
 from tvix_store.backends.local.committer import Committer
-from tvix_store.backends.local.compression import unpacked
+from tvix_store.backends.local.compression import unpack, unpacked
 from tvix_store.backends.local.disk import disk_errors, sync_file
 from tvix_store.backends.local.index import FILE as INDEX_FILE
 from tvix_store.backends.local.index import Index
@@ -65,7 +64,6 @@ class Engine:
             threads=os.cpu_count() or 1,
         )
         self.threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="tvix-store-read")
-        self._thread_local = threading.local()
 
     async def in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         """Run what blocks, or takes more than some 50 µs, off the event loop."""
@@ -84,10 +82,9 @@ class Engine:
         Raises:
             CorruptError: it does not match `digest`.
         """
-        data = self.reader.read(place) if stored is None else stored
-        if place.stored != place.length:
-            data = self._decompress(digest, data, place.length)
-        if len(data) != place.length or blake3(data).digest() != digest:
+        read = self.reader.read(place) if stored is None else stored
+        data = read if place.stored == place.length else unpack(read, place.length)
+        if data is None or blake3(data).digest() != digest:
             raise _damaged(digest, place)
         return data
 
@@ -109,18 +106,6 @@ class Engine:
                 raise _damaged(digest, place)
             found[digest] = bytes(content)
         return found
-
-    def _decompress(self, digest: bytes, frame: bytes, length: int) -> bytes:
-        decompressor = getattr(self._thread_local, "decompressor", None)
-        if decompressor is None:
-            decompressor = self._thread_local.decompressor = zstandard.ZstdDecompressor()
-        try:
-            # The frame's own word for its size is checked first: the library allocates by it.
-            if zstandard.frame_content_size(frame) == length:
-                return bytes(decompressor.decompress(frame))
-        except zstandard.ZstdError:
-            pass
-        raise CorruptError(f"stored content of b3:{digest.hex()} is damaged: not the zstd frame that was written")
 
     def check(self) -> None:
         """Raise UnavailableError where the store cannot serve."""

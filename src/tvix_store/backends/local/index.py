@@ -24,7 +24,7 @@ import lmdb
 from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.disk import disk_errors, sync_file
 from tvix_store.backends.local.packs import Place
-from tvix_store.backends.local.records import Kind
+from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import CorruptError, ExhaustedError, UnavailableError
 from tvix_store.model.digest import Digest
@@ -179,6 +179,11 @@ class Index:
         """Name the place of a chunk, a directory or a segment of a chunk list; whether it was new."""
         row = _U64.pack(blob_size) + place.to_bytes() if kind is Kind.CHUNK_LIST else place.to_bytes()
         return txn.put(key, row, db=self.tables[kind], overwrite=False)
+
+    def chunk_list_segments(self, txn: Txn) -> Iterator[tuple[bytes, Place]]:
+        """All segments of all chunk lists: the digest of the blob, and the place."""
+        for key, row in txn.cursor(self.chunk_lists):
+            yield bytes(key)[:KEY_SIZE], Place.from_bytes(bytes(row)[_U64.size :])
 
     def drop_chunk_list(self, txn: Txn, blob: bytes) -> None:
         """Forget all segments of a blob's chunk list."""

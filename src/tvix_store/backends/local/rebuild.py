@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import zstandard
 from blake3 import blake3
 
 from tvix_store.backends.local.chunk_lists import parse_segment, segment_key
+from tvix_store.backends.local.compression import unpack
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
 from tvix_store.backends.local.packs import PREFIX_SIZE, PackReader, Place, pack_numbers, pack_path, read_key
 from tvix_store.backends.local.records import (
     HEADER_SIZE,
-    KEY_SIZE,
     MAGIC,
     SELF_NAMING,
     Kind,
@@ -64,10 +63,9 @@ def rebuild(index: Index, packs: Path) -> None:
 def _drop_torn_blobs(index: Index, reader: PackReader) -> None:
     """Forget the blobs that lack a chunk: a power cut may keep a blob's list, in one pack, and lose a chunk in another."""
     with index.reading() as txn:
-        rows = [(bytes(key), Place.from_bytes(bytes(row)[8:])) for key, row in txn.cursor(index.chunk_lists)]
         torn = {
-            key[:KEY_SIZE]
-            for key, place in rows
+            blob
+            for blob, place in index.chunk_list_segments(txn)
             if any(txn.get(chunk, db=index.chunks) is None for chunk, _ in parse_segment(reader.read_checked(place)).entries)
         }
     for blob in torn:
@@ -135,15 +133,10 @@ class _Pack:
         """Whether the payload of a record that names itself is really there; the others were checked with their header."""
         if record.kind not in SELF_NAMING:
             return True
-        data = self._payload(record.place)
-        if record.place.stored != record.place.length:
-            try:
-                if zstandard.frame_content_size(data) != record.place.length:
-                    return False
-                data = zstandard.ZstdDecompressor().decompress(data)
-            except zstandard.ZstdError:
-                return False
-        return blake3(data).digest() == record.key
+        place = record.place
+        read = self._payload(place)
+        data = read if place.stored == place.length else unpack(read, place.length)
+        return data is not None and blake3(data).digest() == record.key
 
     def _enter(self, index: Index, txn: Txn, record: _Record) -> None:
         place = record.place
