@@ -77,7 +77,7 @@ def test_any_tree_is_written_as_nix_dumps_it_and_restored_by_nix(nix_store: str,
 
 
 def remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
+    if not path.is_symlink() and path.is_dir():  # in this order: a target may be too long to be followed
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
