@@ -213,3 +213,13 @@ async def test_a_stream_is_not_saved_over_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConflictError):
         await save_stream(stream([b"theirs"]), tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == b"mine"
+
+
+async def test_a_symlink_whose_target_is_too_long_to_be_followed_is_exported(tmp_path: Path) -> None:
+    link = SymlinkNode(b"x" * 300)
+    async with await open_store() as store:
+        await export_tree(store.blobs, store.directories, link, tmp_path / "out")
+        with pytest.raises(ConflictError):
+            await export_tree(store.blobs, store.directories, link, tmp_path / "out")
+    assert (tmp_path / "out").readlink() == Path("x" * 300)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]  # noqa: ASYNC240

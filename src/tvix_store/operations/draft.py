@@ -92,7 +92,7 @@ class Draft:
             self.path.unlink(missing_ok=True)
 
     def _is_directory(self) -> bool:
-        return self.path.is_dir() and not self.path.is_symlink()
+        return not self.path.is_symlink() and self.path.is_dir()  # a target may be too long to be followed
 
 
 def _exists(target: Path) -> ConflictError:
