@@ -4,6 +4,7 @@ from tvix_store.services.blobs import SMALL_BLOB, BlobService, BlobStat, Chunk
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.nar import NarCache, NarService
 from tvix_store.services.path_infos import PathInfoService
+from tvix_store.services.records import RecordService
 from tvix_store.services.store import Statistics, Stats, Store
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "NarCache",
     "NarService",
     "PathInfoService",
+    "RecordService",
     "Statistics",
     "Stats",
     "Store",

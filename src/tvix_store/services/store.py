@@ -13,6 +13,7 @@ from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.nar import NarService
 from tvix_store.services.path_infos import PathInfoService
+from tvix_store.services.records import RecordService
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ async def _nothing() -> None:
 class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
 
-    `statistics` is None where the backend cannot count. `check` raises UnavailableError while the store cannot serve;
+    `records` and `statistics` are None where the backend has no place for records, or cannot count.
+    `check` raises UnavailableError while the store cannot serve;
     `service_checks` tell of single services where they stand in several stores. `sync` brings all content that was acknowledged
     to the disk itself, as the store's own path infos do when they are put; where a path info stands elsewhere, it is called first.
     Use as `async with store:` or call `close` when done.
@@ -70,6 +72,7 @@ class Store:
     directories: DirectoryService
     path_infos: PathInfoService
     nar: NarService
+    records: RecordService | None = None
     statistics: Statistics | None = None
     store_dir: str = STORE_DIR
     size_rule: SizeRule = SizeRule.DOCUMENTED

@@ -7,17 +7,17 @@ import pytest
 
 from tvix_store.backends.local import open_store
 from tvix_store.services.store import Store
-from tvix_store.testing.contracts import StoreContract
+from tvix_store.testing.contracts import StoreWithRecordsContract
 
 
-class TestLocalStore(StoreContract):
+class TestLocalStore(StoreWithRecordsContract):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
         async with await open_store(tmp_path / "store") as store:
             yield store
 
 
-class TestLocalStoreOfSmallPacksAndChunks(StoreContract):
+class TestLocalStoreOfSmallPacksAndChunks(StoreWithRecordsContract):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
         async with await open_store(tmp_path / "store", pack_size=1 << 20, chunk_average=4096) as store:

@@ -45,7 +45,10 @@ async def fill(store: Store) -> Node:
 
     node = DirectoryNode(await store.directories.put(graph()), outer.size())
     nar = NarFacts(1234, b"n" * 32)
+    assert store.records is not None
+    await store.records.put({b"a": b"first", b"b": b"only"})
     await store.path_infos.put(PathInfo(PATH, node, nar, signatures=(Signature("first", b"1" * 64),)))
+    await store.records.put({b"a": b"second", b"c": b"last"})
     await store.path_infos.put(PathInfo(PATH, node, nar, signatures=(Signature("second", b"2" * 64),)))
     return node
 
@@ -59,6 +62,8 @@ async def check_filled(store: Store) -> None:
     assert await collect(store.blobs.read(outer.entries[b"large"].digest, 1_000_000, 1_000_100)) == LARGE[1_000_000:1_000_100]  # type: ignore[union-attr]
     assert await collect(store.blobs.read(outer.entries[b"text"].digest)) == TEXT  # type: ignore[union-attr]
     assert await collect(store.blobs.read(inner.entries[b"small"].digest)) == b"small"  # type: ignore[union-attr]
+    assert store.records is not None
+    assert [await store.records.get(key) for key in (b"a", b"b", b"c", b"d")] == [b"second", b"only", b"last", None]
     assert store.statistics is not None
     stats = await store.statistics.stats()
     assert (stats.path_infos, stats.directories, stats.chunked_blobs) == (1, 2, 1)
@@ -197,8 +202,16 @@ async def test_a_read_of_what_was_never_put_is_not_found(filled: Path) -> None:
 async def test_an_unknown_format_is_refused_by_number(filled: Path) -> None:
     settings = filled / "settings.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "format": 99}))
-    with pytest.raises(InvalidError, match=r"format 99.*reads format 1"):
+    with pytest.raises(InvalidError, match=r"format 99.*reads format 2"):
         await open_store(filled)
+
+
+async def test_a_store_of_the_first_format_becomes_one_of_the_second(filled: Path) -> None:
+    settings = filled / "settings.json"
+    settings.write_text(settings.read_text().replace('"format": 2', '"format": 1'))
+    async with await open_store(filled) as store:
+        await check_filled(store)
+    assert json.loads(settings.read_text())["format"] == 2
 
 
 async def test_settings_that_are_no_settings_are_damage(filled: Path) -> None:

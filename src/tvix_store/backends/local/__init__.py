@@ -8,6 +8,7 @@ from pathlib import Path
 from tvix_store.backends.local.blobs import LocalBlobs
 from tvix_store.backends.local.directories import LocalDirectories
 from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.keyed_records import LocalRecords
 from tvix_store.backends.local.path_infos import LocalNarFacts, LocalPathInfos
 from tvix_store.backends.local.statistics import LocalStatistics
 from tvix_store.layers.remembering_nar import RememberingNarService
@@ -58,6 +59,7 @@ async def open_store(
         directories=directories,
         path_infos=LocalPathInfos(engine),
         nar=RememberingNarService(blobs, directories, LocalNarFacts(engine)),
+        records=LocalRecords(engine),
         statistics=LocalStatistics(engine),
         size_rule=SizeRule[engine.settings.size_rule.upper()],
         check=check,

@@ -6,11 +6,11 @@ and, where one of them is a path info, synced once.
 Order of a commit, and what a crash leaves behind:
 1. Known contents are dropped, new chunks compressed.
    Nothing.
-2. Records are appended to the pack. Pieces of a large blob may stay there until the whole blob is put. For a path info,
-   all packs with unsynced bytes are then synced.
+2. Records are appended to the pack. Pieces of a large blob may stay there until the whole blob is put. For a path
+   info, or records, all packs with unsynced bytes are then synced.
    Bytes that no index names; cut off by the pack's next owner.
-3. One index transaction names the records. A path info's record is appended, and synced, inside it, so that merges
-   happen one by one.
+3. One index transaction names the records. Those of path infos, and of the record service, are appended, and synced once,
+   inside it, so that merges happen one by one.
    All of the group, or nothing. After a power cut the index is made anew from the packs, which hold all that was synced.
 4. The callers are told.
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import monotonic
@@ -31,7 +31,7 @@ from tvix_store.backends.local.compression import packed
 from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
-from tvix_store.backends.local.records import KEY_SIZE, Kind, NewRecord, path_info_record
+from tvix_store.backends.local.records import KEY_SIZE, Kind, NewRecord, keyed_records, path_info_record
 from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import NarFacts, PathInfo
@@ -61,6 +61,7 @@ class _Request:
     durable: bool = False
     path_info: PathInfo | None = None
     nar_facts: tuple[bytes, NarFacts] | None = None
+    records: Mapping[bytes, bytes] = field(default_factory=dict)
     done: Future[PathInfo | None] = field(default_factory=Future)
 
     @property
@@ -118,6 +119,10 @@ class Committer:
             ConflictError: as `PathInfo.merged`.
         """
         return self._submit(_Request(path_info=path_info, durable=True))
+
+    def put_records(self, records: Mapping[bytes, bytes]) -> Future[PathInfo | None]:
+        """Store records of the record service durably, with everything put before."""
+        return self._submit(_Request(records=records, durable=True))
 
     def sync(self) -> Future[PathInfo | None]:
         """Bring everything put before to the disk itself."""
@@ -189,7 +194,7 @@ class Committer:
         return None if self._settled else _SETTLE_AFTER
 
     def _is_urgent(self) -> bool:
-        return self._unnamed_bytes >= _UNNAMED_BYTES or self._waiting[-1].durable
+        return self._unnamed_bytes >= _UNNAMED_BYTES or any(request.durable for request in self._waiting)
 
     def _collect(self, timeout: float | None) -> tuple[list[_Request], bool]:
         """The requests that wait, as many as are written together, and whether to stop behind them."""
@@ -200,7 +205,7 @@ class Committer:
             if request.done.set_running_or_notify_cancel():  # from here on it cannot be cancelled
                 group.append(request)
                 size += request.size
-            if size >= _GROUP_BYTES or request.durable:
+            if size >= _GROUP_BYTES:
                 return group, False
             try:
                 request = self._requests.get_nowait()
@@ -258,7 +263,12 @@ class Committer:
             synced = self._sync_packs()
         with self._index.writing() as txn:
             self._name_contents(txn)
-            results = [self._apply(txn, request, synced) for request in requests]
+            records: list[NewRecord] = []
+            results = [self._apply(txn, request, records) for request in requests]
+            if records:
+                self._writer.append(records)
+                self._writer.sync()
+                synced[self._writer.number] = self._writer.size
             self._name_packs(txn, synced)
         self._writer.keep()
         self._unnamed, self._unnamed_bytes = {}, 0
@@ -330,9 +340,15 @@ class Committer:
             self._index.count(txn, UNIQUE_BYTES, unique)
             self._index.count(txn, STORED_BYTES, stored)
 
-    def _apply(self, txn: Txn, request: _Request, synced: dict[int, int]) -> PathInfo | Exception | None:
+    def _apply(self, txn: Txn, request: _Request, records: list[NewRecord]) -> PathInfo | Exception | None:
+        """Do what a request asks beside storing contents; what must be durable is added to `records`."""
         if request.nar_facts:
             self._index.put_nar_facts(txn, *request.nar_facts)
+        if request.records:
+            sequence = self._index.count(txn, SEQUENCE, 1)
+            records.append(keyed_records(sequence, request.records))
+            for key, value in request.records.items():
+                self._index.put_record(txn, key, sequence, value)
         if request.path_info is None:
             return None
         output_hash = request.path_info.store_path.output_hash
@@ -343,9 +359,7 @@ class Committer:
             return error
         if merged.encoded != stored:
             sequence = self._index.count(txn, SEQUENCE, 1)
-            self._writer.append([path_info_record(output_hash, sequence, merged.encoded)])
-            self._writer.sync()
-            synced[self._writer.number] = self._writer.size
+            records.append(path_info_record(output_hash, sequence, merged.encoded))
             self._index.put_path_info(txn, output_hash, sequence, merged.encoded)
         return merged
 

@@ -4,6 +4,7 @@
     directories  digest                          → Place
     chunk_lists  blob digest + u64-BE offset     → u64 blob size, Place     one row per segment of a blob's chunk list
     path_infos   output hash                     → u64 sequence, encoded path info
+    records      key                             → u64 sequence, value       of the record service
     nar          BLAKE3 of the nameless node     → u64 NAR size, NAR SHA-256
     packs        u32-BE pack number              → u64 committed size, u64 synced size
     counters     name                            → u64
@@ -33,7 +34,7 @@ from tvix_store.model.path_info import NarFacts
 MAP_SIZE = 1 << 38
 """Address space for the index in bytes (256 GiB: some two billion chunks). Not disk, not memory: the file grows as it is used."""
 FILE = "data.mdb"
-_TABLES = (b"chunks", b"directories", b"chunk_lists", b"path_infos", b"nar", b"packs", b"counters")
+_TABLES = (b"chunks", b"directories", b"chunk_lists", b"path_infos", b"records", b"nar", b"packs", b"counters")
 _MAX_READERS = 1024
 _LOCK_FILE_SIZE = 17 * 4096
 """Bytes; LMDB needs 64 for each reader, and 128."""
@@ -79,8 +80,9 @@ class Index:
                 readahead=False,
             )
             self._env.reader_check()
-            self.chunks, self.directories, self.chunk_lists, self.path_infos, self.nar, self.packs, self.counters = (
-                self._env.open_db(name) for name in _TABLES
+            tables = (self._env.open_db(name) for name in _TABLES)
+            self.chunks, self.directories, self.chunk_lists, self.path_infos, self.records, self.nar, self.packs, self.counters = (
+                tables
             )
         self.tables = {Kind.CHUNK: self.chunks, Kind.DIRECTORY: self.directories, Kind.CHUNK_LIST: self.chunk_lists}
 
@@ -162,6 +164,19 @@ class Index:
 
     def put_path_info(self, txn: Txn, output_hash: bytes, sequence: int, encoded: bytes) -> None:
         txn.put(output_hash, _U64.pack(sequence) + encoded, db=self.path_infos)
+
+    def record(self, key: bytes) -> bytes | None:
+        """The value of a record."""
+        with self.reading() as txn:
+            row = txn.get(key, db=self.records)
+        return None if row is None else bytes(row[_U64.size :])
+
+    def record_sequence(self, txn: Txn, key: bytes) -> int:
+        row = txn.get(key, db=self.records)
+        return 0 if row is None else _U64.unpack_from(row)[0]
+
+    def put_record(self, txn: Txn, key: bytes, sequence: int, value: bytes) -> None:
+        txn.put(key, _U64.pack(sequence) + value, db=self.records)
 
     def chunk_list_segment(self, blob: bytes, offset: int) -> tuple[int, Place] | None:
         """The blob's size and the place of the segment of its chunk list that covers the byte at `offset`."""

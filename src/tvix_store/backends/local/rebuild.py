@@ -15,12 +15,14 @@ from tvix_store.backends.local.compression import unpack
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
 from tvix_store.backends.local.packs import PREFIX_SIZE, PackReader, Place, pack_numbers, pack_path, read_key
 from tvix_store.backends.local.records import (
+    DURABLE,
     HEADER_SIZE,
     MAGIC,
     SELF_NAMING,
     Kind,
     checks_out,
     parse_header,
+    parse_keyed_records,
     parse_path_info,
 )
 from tvix_store.errors import ConflictError, CorruptError
@@ -83,7 +85,7 @@ class _Pack:
         self._size = os.fstat(fd).st_size
 
     def enter_into(self, index: Index) -> None:
-        synced_to = self._last_path_info()
+        synced_to = self._last_durable()
         records = self._records(PREFIX_SIZE)
         end, more = PREFIX_SIZE, True
         while more:
@@ -100,9 +102,9 @@ class _Pack:
         with index.writing() as txn:
             index.put_pack_sizes(txn, self._number, end, 0)
 
-    def _last_path_info(self) -> int:
-        """Where the last path info lies. All before it reached the disk before it was written, so a power cut spared it."""
-        return max((record.place.offset for record in self._records(PREFIX_SIZE) if record.kind is Kind.PATH_INFO), default=0)
+    def _last_durable(self) -> int:
+        """Where the last record lies before which everything had reached the disk when it was written: a power cut spared that."""
+        return max((record.place.offset for record in self._records(PREFIX_SIZE) if record.kind in DURABLE), default=0)
 
     def _records(self, at: int) -> Iterator[_Record]:
         while at + HEADER_SIZE <= self._size:
@@ -159,6 +161,13 @@ class _Pack:
                     encoded = _merged(index.path_info_in(txn, output_hash), encoded)
                 if sequence >= stored:
                     index.put_path_info(txn, output_hash, sequence, encoded)
+                index.count(txn, SEQUENCE, max(sequence - index.counter(txn, SEQUENCE), 0))
+
+            case Kind.RECORDS:
+                sequence, records = parse_keyed_records(self._payload(place))
+                for key, value in records.items():
+                    if sequence >= index.record_sequence(txn, key):
+                        index.put_record(txn, key, sequence, value)
                 index.count(txn, SEQUENCE, max(sequence - index.counter(txn, SEQUENCE), 0))
 
     def _payload(self, place: Place) -> bytes:

@@ -1,11 +1,12 @@
 """The records of a pack: a fixed header, then the payload as it is stored.
 
     magic     4   b"tvxR"
-    kind      1   1 chunk, 2 directory, 3 chunk list of a blob, 4 path info
+    kind      1   1 chunk, 2 directory, 3 chunk list of a blob, 4 path info, 5 records of the record service
     reserved  3   zero
     stored    4   bytes of the payload as stored; smaller than `length` means: one zstd frame
     length    4   bytes of the payload as meant
-    key      32   digest of the chunk, directory or blob; output hash and 12 zero bytes for a path info
+    key      32   digest of the chunk, directory or blob; output hash and 12 zero bytes for a path info,
+                  BLAKE3 of the payload for records
     check     8   BLAKE3, keyed with the pack's own key, of the header so far (and of a payload that is not named by its digest)
 
 All numbers are little-endian. The check tells a record from garbage when the index is rebuilt behind a damaged place; its
@@ -15,6 +16,7 @@ key is random and never leaves the pack, so nobody can plant a record inside the
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -23,6 +25,7 @@ from blake3 import blake3
 MAGIC = b"tvxR"
 _HEADER = struct.Struct("<4sB3xII32s")
 _U64 = struct.Struct("<Q")
+_PAIR = struct.Struct("<HI")
 CHECK_SIZE = 8
 HEADER_SIZE = _HEADER.size + CHECK_SIZE
 KEY_SIZE = 32
@@ -33,11 +36,15 @@ class Kind(IntEnum):
     DIRECTORY = 2
     CHUNK_LIST = 3
     PATH_INFO = 4
+    RECORDS = 5
 
 
 _KINDS = frozenset(map(int, Kind))
 SELF_NAMING = frozenset({Kind.CHUNK, Kind.DIRECTORY})
 """Kinds whose key is the digest of their payload, which therefore needs no other check."""
+
+DURABLE = frozenset({Kind.PATH_INFO, Kind.RECORDS})
+"""Kinds that are written, and synced, when all that was put before them is on the disk itself."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -73,6 +80,29 @@ def path_info_record(output_hash: bytes, sequence: int, encoded: bytes) -> NewRe
 def parse_path_info(payload: bytes) -> tuple[int, bytes]:
     """The sequence number and the encoded path info."""
     return _U64.unpack_from(payload)[0], payload[_U64.size :]
+
+
+def keyed_records(sequence: int, records: Mapping[bytes, bytes]) -> NewRecord:
+    """What one put of the record service stores; one record, so that it is there as a whole or not at all.
+
+    As with path infos, the higher sequence number counts.
+    """
+    payload = _U64.pack(sequence) + b"".join(
+        part for key, value in records.items() for part in (_PAIR.pack(len(key), len(value)), key, value)
+    )
+    return NewRecord(Kind.RECORDS, blake3(payload).digest(), payload, len(payload))
+
+
+def parse_keyed_records(payload: bytes) -> tuple[int, dict[bytes, bytes]]:
+    """The sequence number, and the values by key."""
+    records: dict[bytes, bytes] = {}
+    at = _U64.size
+    while at < len(payload):
+        key_size, value_size = _PAIR.unpack_from(payload, at)
+        at += _PAIR.size
+        records[payload[at : at + key_size]] = payload[at + key_size : at + key_size + value_size]
+        at += key_size + value_size
+    return _U64.unpack_from(payload)[0], records
 
 
 def parse_header(data: bytes) -> Header | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from tvix_store.backends.local.disk import disk_errors, sync_file, unfinished_na
 from tvix_store.errors import CorruptError, InvalidError
 from tvix_store.model.directory import SizeRule
 
-FORMAT = 1
-"""The format version that this module reads and writes."""
+FORMAT = 2
+"""The format version that this module writes. Format 1 had no records; a store of it becomes one of format 2 when it is opened."""
 FILE = "settings.json"
 MIN_AVERAGE, MAX_AVERAGE = 4096, 256 * 1024
 """Bytes. A chunk, at most four times the average, is read, checked and given out as a whole."""
@@ -55,9 +56,12 @@ def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
             others = any(name != "lock" and not name.startswith(FILE) for name in os.listdir(directory))
             if others and not path.exists():  # another process may have made the store meanwhile
                 raise InvalidError(f"{directory} is neither empty nor a store: it has no {FILE}")
-            _create(path, Settings(**wanted))  # type: ignore[arg-type]  # checked by __post_init__
+            # Linked, not renamed: of two processes that make the same store, the first one's settings stand.
+            _write(path, Settings(**wanted), os.link)  # type: ignore[arg-type]  # checked by __post_init__
         text = path.read_bytes()
-    settings = _parse(path, text)
+        settings, version = _parse(path, text)
+        if version != FORMAT:
+            _write(path, settings, os.replace)
     for key, value in wanted.items():
         if getattr(settings, key) != value:
             raise InvalidError(
@@ -66,31 +70,30 @@ def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
     return settings
 
 
-def _parse(path: Path, text: bytes) -> Settings:
+def _parse(path: Path, text: bytes) -> tuple[Settings, int]:
     try:
         values = json.loads(text)
         version = values.pop("format")
     except (ValueError, KeyError, AttributeError, TypeError):
         raise CorruptError(f"{path} is not the settings of a store") from None
-    if version != FORMAT:
+    if version not in (1, FORMAT):
         raise InvalidError(f"{path.parent} has store format {version!r}; this version of tvix-store reads format {FORMAT}")
     try:
-        return Settings(**values)
+        return Settings(**values), version
     except TypeError:
         raise CorruptError(f"{path} holds settings that format {FORMAT} does not have") from None
 
 
-def _create(path: Path, settings: Settings) -> None:
-    # Linked, not renamed: of two processes that make the same store, the first one's settings stand.
+def _write(path: Path, settings: Settings, publish: Callable[[Path, Path], None]) -> None:
     unfinished = unfinished_name(path)
     fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, json.dumps({"format": FORMAT, **asdict(settings)}, indent=2).encode() + b"\n")
         os.fsync(fd)
-        os.link(unfinished, path)
+        publish(unfinished, path)
     except FileExistsError:
         pass
     finally:
         os.close(fd)
-        os.unlink(unfinished)
+        unfinished.unlink(missing_ok=True)
     sync_file(path.parent)

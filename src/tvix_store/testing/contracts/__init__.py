@@ -10,19 +10,22 @@ class TestMyStore(StoreContract):
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("blobs", "small_blobs", "directories", "path_infos", "nar", "store"))
+    *(f"{__name__}.{module}" for module in ("blobs", "small_blobs", "directories", "path_infos", "nar", "records", "store"))
 )
 
 from tvix_store.testing.contracts.blobs import BlobServiceContract  # noqa: E402
 from tvix_store.testing.contracts.directories import DirectoryServiceContract  # noqa: E402
 from tvix_store.testing.contracts.nar import NarServiceContract  # noqa: E402
 from tvix_store.testing.contracts.path_infos import PathInfoServiceContract  # noqa: E402
-from tvix_store.testing.contracts.store import StoreContract  # noqa: E402
+from tvix_store.testing.contracts.records import RecordServiceContract  # noqa: E402
+from tvix_store.testing.contracts.store import StoreContract, StoreWithRecordsContract  # noqa: E402
 
 __all__ = [
     "BlobServiceContract",
     "DirectoryServiceContract",
     "NarServiceContract",
     "PathInfoServiceContract",
+    "RecordServiceContract",
     "StoreContract",
+    "StoreWithRecordsContract",
 ]

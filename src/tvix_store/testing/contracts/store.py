@@ -9,12 +9,14 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.operations.lookup import lookup
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
+from tvix_store.services.records import RecordService
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, put_tree
 from tvix_store.testing.contracts.blobs import BlobServiceContract
 from tvix_store.testing.contracts.directories import DirectoryServiceContract
 from tvix_store.testing.contracts.nar import HELLO, NAR_OF_TREE, TREE, NarServiceContract
 from tvix_store.testing.contracts.path_infos import PathInfoServiceContract, path
+from tvix_store.testing.contracts.records import RecordServiceContract
 
 
 class StoreContract(BlobServiceContract, DirectoryServiceContract, PathInfoServiceContract, NarServiceContract):
@@ -53,3 +55,12 @@ class StoreContract(BlobServiceContract, DirectoryServiceContract, PathInfoServi
         assert after.directories == before.directories + 4
         assert after.logical_bytes == before.logical_bytes + NAR_OF_TREE.size
         assert after.unique_bytes == before.unique_bytes + len(HELLO)
+
+
+class StoreWithRecordsContract(StoreContract, RecordServiceContract):
+    """That of a store that has a place for records."""
+
+    @pytest.fixture
+    def records(self, store: Store) -> RecordService:
+        assert store.records is not None
+        return store.records

@@ -1,0 +1,39 @@
+"""RecordService: small values by name, for what is neither content nor a path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from tvix_store.errors import InvalidError
+
+MAX_KEY = 400
+"""Bytes of the longest key: what every backend can use as a key of its own."""
+MAX_VALUE = 64 * 1024
+"""Bytes of the largest value; what is larger is a blob, and its digest the value."""
+
+
+class RecordService(Protocol):
+    """Keeps values of up to MAX_VALUE bytes under keys of 1 to MAX_KEY bytes. A key begins with its kind, as in `nar:…`."""
+
+    async def get(self, key: bytes) -> bytes | None:
+        """The value that was put last, or None."""
+        ...
+
+    async def put(self, records: Mapping[bytes, bytes]) -> None:
+        """Store values in place of those that were there: all, or none. They survive a power cut, with all content put before.
+
+        Raises:
+            InvalidError: a key or a value is too long, or a key empty.
+            ExhaustedError: the disk is full.
+        """
+        ...
+
+
+def check_records(records: Mapping[bytes, bytes]) -> None:
+    """Raise InvalidError where a key or value breaks a rule of RecordService."""
+    for key, value in records.items():
+        if not 1 <= len(key) <= MAX_KEY:
+            raise InvalidError(f"the key of a record has {len(key)} bytes; 1 to {MAX_KEY} are allowed")
+        if len(value) > MAX_VALUE:
+            raise InvalidError(f"the record {key[:80]!r} has {len(value)} bytes, more than {MAX_VALUE}")
