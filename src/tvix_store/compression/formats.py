@@ -1,0 +1,119 @@
+"""The formats, each over its library. A library is imported when a stream of its format is opened."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import cast
+
+from tvix_store.compression.decompressor import MAX_PIECE, MAX_WINDOW, Decompressor
+from tvix_store.compression.frames import Frames
+from tvix_store.errors import InvalidError
+
+
+class Uncompressed:
+    """The bytes as they are, in pieces."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        for at in range(0, len(data), MAX_PIECE):
+            yield data[at : at + MAX_PIECE]
+
+    def finish(self) -> None:
+        pass
+
+
+def gzip() -> Decompressor:
+    """Members of RFC 1952; CRC and size are checked. Twice as fast as zlib."""
+    from isal import igzip_lib
+
+    def member() -> igzip_lib.IgzipDecompressor:
+        return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+
+    return Frames("gzip", member, cast("type[Exception]", igzip_lib.IsalError))  # its stub takes it for an instance
+
+
+def bzip2() -> Decompressor:
+    """Streams of bzip2; CRCs are checked."""
+    import bz2
+
+    return Frames("bzip2", bz2.BZ2Decompressor, (OSError, ValueError))
+
+
+def xz() -> Decompressor:
+    """Streams of the .xz format, version 1.2.1, with the padding that it allows; checks and index are checked."""
+    import lzma
+
+    return Frames("xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW), lzma.LZMAError, padding=4)
+
+
+def lzma_alone() -> Decompressor:
+    """The .lzma format of old: one stream, without a check."""
+    import lzma
+
+    return Frames("lzma", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MAX_WINDOW), lzma.LZMAError, several=False)
+
+
+def lzip() -> Decompressor:
+    """Members of lzip, version 1; CRC and both sizes are checked."""
+    import lzma
+
+    from tvix_store.compression.lzip import Member
+
+    return Frames("lzip", Member, lzma.LZMAError)
+
+
+def zstd() -> Decompressor:
+    """Frames of RFC 8878, skippable ones too; checksums, where there are any, are checked.
+
+    Not by `zstandard`, which bounds no output: 64 KiB of input may make 512 MiB in one call of its.
+    """
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+
+    window: dict[int, int] = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW.bit_length() - 1}
+    return Frames("zstd", lambda: zstd.ZstdDecompressor(options=window), zstd.ZstdError)
+
+
+def lz4() -> Decompressor:
+    """Frames of LZ4's frame format 1.6, skippable ones too; checksums, where there are any, are checked."""
+    import lz4.frame
+
+    return Frames("lz4", lz4.frame.LZ4FrameDecompressor, RuntimeError)
+
+
+class Brotli:
+    """One stream of RFC 7932, which has no check. Windows beyond its 16 MiB are refused by the library."""
+
+    # The library's buffer grows from 240 to 480 KiB when it has not reached the limit.
+    _LIMIT = 256 << 10
+    _SLICE = 64 << 10
+
+    def __init__(self) -> None:
+        import brotli
+
+        self._stream = brotli.Decompressor()
+        self._error = brotli.error
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        view = memoryview(data)
+        for at in range(0, len(view), self._SLICE):
+            if self._stream.is_finished():
+                raise InvalidError("br: bytes follow behind the end of the compressed data")
+            output = self._process(view[at : at + self._SLICE])
+            # It may hold output when it would take more input, so it is asked until nothing comes.
+            while output or not self._stream.can_accept_more_data():
+                if output:
+                    yield output
+                output = self._process(b"")
+
+    def finish(self) -> None:
+        if not self._stream.is_finished():
+            raise InvalidError("br: the compressed data is cut short")
+
+    def _process(self, data: memoryview | bytes) -> bytes:
+        try:
+            return cast("bytes", self._stream.process(data, output_buffer_limit=self._LIMIT))
+        except self._error as error:
+            raise InvalidError(f"br: the compressed data is damaged, or something follows it: {error}") from None
