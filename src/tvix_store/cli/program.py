@@ -28,6 +28,7 @@ COMMANDS = {
     "nar-hash": Entry("tvix_store.cli.nar_hash:nar_hash", "Print the hash and size of a NAR."),
     "stat": Entry("tvix_store.cli.stat:stat", "Show the size and the chunks of a blob."),
     "path-info": Entry("tvix_store.cli.path_info:path_info", "Get, put, sign and verify path infos."),
+    "key": Entry("tvix_store.cli.key:key", "Make the keys with which store paths are signed."),
     "stats": Entry("tvix_store.cli.stats:stats", "Show how much the store holds."),
     "completion": Entry("tvix_store.cli.completion:completion", "Print a shell's completion script."),
 }

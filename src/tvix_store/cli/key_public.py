@@ -1,0 +1,24 @@
+"""`tvix-store key public`."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import click
+
+from tvix_store.cli.invocation import Invocation, command
+
+
+@command
+@click.argument("file", type=click.File(errors="replace"), default="-")
+async def public(invocation: Invocation, file: io.TextIOBase) -> None:
+    """Print the public key of the secret key in FILE (by default the standard input), as nix key convert-secret-to-public does.
+
+    \b
+        tvix-store key public ./secret-key
+        tvix-store key generate test-1 | tvix-store key public
+    """
+    from tvix_store.model.signature import SecretKey
+
+    print(SecretKey.parse(file.read()).public, end="\n" if sys.stdout.isatty() else "")
