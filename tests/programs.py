@@ -15,7 +15,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 COMPRESSORS = {"brotli": "brotli", "bzip2": "bzip2", "gzip": "gzip", "lz4": "lz4", "lzip": "lzip", "xz": "xz-utils", "zstd": "zstd"}
-DEBIAN = {"nix": "nix-bin", "nix-store": "nix-bin", "h2load": "nghttp2-client", "restic": "restic", "borg": "borgbackup", **COMPRESSORS}
+DEBIAN = {
+    "nix": "nix-bin",
+    "nix-store": "nix-bin",
+    "h2load": "nghttp2-client",
+    "restic": "restic",
+    "borg": "borgbackup",
+    **COMPRESSORS,
+}
 GO = {
     "connectconformance": "connectrpc.com/conformance/cmd/connectconformance@v1.0.7",
     "ghz": "github.com/bojand/ghz/cmd/ghz@v0.93.0",
