@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from tvix_store.rpc.asgi import App
+from tvix_store.asgi import App, Event
 from tvix_store.rpc.framing import Frames
-from tvix_store.rpc.response import Event
 from tvix_store.rpc.status import Status
 
 GRPC = (b"content-type", b"application/grpc")

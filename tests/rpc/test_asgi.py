@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import pytest
 
 from tests.rpc.drive import GRPC, request
+from tvix_store.asgi import Event
 from tvix_store.errors import ConflictError
 from tvix_store.rpc.asgi import GrpcApp, not_found
 from tvix_store.rpc.framing import Frames, frame, gzip_frame
 from tvix_store.rpc.method import Call, Method, Streaming, Unary, client_streaming, server_streaming
-from tvix_store.rpc.response import Event
 from tvix_store.rpc.status import RpcError, Status
 
 GZIP = (b"grpc-encoding", b"gzip")

@@ -11,13 +11,12 @@ import pytest
 
 from tests.rpc.drive import GRPC, request
 from tests.rpc.schema import message
+from tvix_store.asgi import App, Event
 from tvix_store.backends.memory import open_store
 from tvix_store.errors import UnavailableError
 from tvix_store.protocol.dialects import DIALECTS
 from tvix_store.rpc import health
-from tvix_store.rpc.asgi import App
 from tvix_store.rpc.framing import Frames, frame
-from tvix_store.rpc.response import Event
 from tvix_store.rpc.services import serve_store
 from tvix_store.rpc.status import Status
 from tvix_store.services.store import ServiceChecks

@@ -27,6 +27,34 @@ from tvix_store.cli.invocation import Invocation, shared_options
 )
 @click.option("--tls-certificate", type=click.Path(path_type=Path), help="Serve TLS with this certificate chain (PEM) ...")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="... and this private key (PEM).")
+@click.option("--priority", type=click.IntRange(0), help="Of this cache among a client's: the lowest is asked first. Default: 40.")
+@click.option("--no-mass-query", is_flag=True, help="Tell clients not to ask this cache for many paths at once.")
+@click.option("--nar-compression", type=click.Choice(("zstd", "none")), help="What narinfos offer. Default: zstd.")
+@click.option(
+    "--signing-key-file",
+    "signing_key_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Sign narinfos with this key, as `nix key generate-secret` writes it; repeatable.",
+)
+@click.option(
+    "--trusted-public-keys",
+    multiple=True,
+    metavar="KEYS",
+    help="Keys (name:base64, separated by spaces) whose signatures are checked when paths are pushed over HTTP; repeatable.",
+)
+@click.option(
+    "--require-signatures",
+    is_flag=True,
+    help="Over HTTP, take only paths that a trusted key has signed, or whose content proves them.",
+)
+@click.option(
+    "--require-references/--no-require-references",
+    default=True,
+    help="Over HTTP, take only paths whose references are here. Default: yes.",
+)
+@click.option("--read-only", is_flag=True, help="Refuse every write, over gRPC and HTTP; other machines may then be let in.")
 @click.pass_obj
 def daemon(
     invocation: Invocation,
@@ -37,20 +65,33 @@ def daemon(
     shutdown_timeout: float | None,
     tls_certificate: Path | None,
     tls_key: Path | None,
+    priority: int | None,
+    no_mass_query: bool,
+    nar_compression: str | None,
+    signing_key_files: tuple[Path, ...],
+    trusted_public_keys: tuple[str, ...],
+    require_signatures: bool,
+    require_references: bool,
+    read_only: bool,
 ) -> None:
-    """Serve the store over gRPC, to this machine only unless told otherwise.
+    """Serve the store over gRPC, and as a binary cache for Nix over HTTP; to this machine only unless told otherwise.
 
     SIGTERM or Ctrl-C ends it when running calls are done; a second one at once.
 
     \b
         tvix-store daemon
         tvix-store daemon -l localhost:9000 -l /run/tvix-store.sock --store /srv/store
+        tvix-store daemon -l 0.0.0.0:8000 --read-only --signing-key-file /etc/nix/cache.key
+        nix copy --to http://localhost:8000 ./result
     """
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key need each other")
     import logging
 
+    from tvix_store.cli.key_files import read_public_keys, read_secret_key
+    from tvix_store.config import read_only as made_read_only
     from tvix_store.config import verified
+    from tvix_store.http.settings import CacheSettings
     from tvix_store.server import ServerConfig, serve
     from tvix_store.server.settings import TlsFiles
     from tvix_store.services.store import Store
@@ -60,8 +101,19 @@ def daemon(
         raise click.UsageError("a store in memory has a single process; leave --workers out")
 
     async def open_store() -> Store:
-        return verified(await invocation.open_store())
+        store = verified(await invocation.open_store())
+        return made_read_only(store) if read_only else store
 
+    cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression}
+    cache = CacheSettings(
+        want_mass_query=not no_mass_query,
+        signing_keys=tuple(map(read_secret_key, signing_key_files)),
+        trusted_public_keys=read_public_keys(trusted_public_keys),
+        require_signatures=require_signatures,
+        require_references=require_references,
+        read_only=read_only,
+        **{name: value for name, value in cache_options.items() if value is not None},
+    )
     given: dict[str, Any] = {
         "listen": listen or None,
         "workers": 1 if in_memory else workers,
@@ -70,7 +122,9 @@ def daemon(
         "tls": TlsFiles(tls_certificate, tls_key) if tls_certificate and tls_key else None,
     }
     logging.basicConfig(format="tvix-store: %(levelname)s: %(message)s", level=logging.INFO)
-    config = ServerConfig(allow_remote=allow_remote, **{name: value for name, value in given.items() if value is not None})
+    config = ServerConfig(
+        allow_remote=allow_remote or read_only, cache=cache, **{name: value for name, value in given.items() if value is not None}
+    )
     serve(config, open_store)
 
 

@@ -21,11 +21,12 @@ _ADDRESSES = {
     "directories": ("--directory-service-addr", "DIRECTORY_SERVICE_ADDR", "The same for directories."),
     "path_infos": ("--path-info-service-addr", "PATH_INFO_SERVICE_ADDR", "The same for path infos."),
 }
+_STORE_DIR = ("--store-dir", "NIX_STORE_DIR", "Where Nix has its store. Default: /nix/store.")
 
 
 @dataclass(slots=True)
 class Invocation:
-    """The addresses given as options, by service, and the switches."""
+    """What was given as options: the addresses, by service, and the store directory; and the switches."""
 
     given: dict[str, str] = field(default_factory=dict)
     quiet: bool = False
@@ -43,13 +44,14 @@ class Invocation:
         """The store that the command works on."""
         from tvix_store.config import open_store
 
-        return await open_store(**self.addresses())
+        store_dir = self.given.get("store_dir") or os.environ.get(_STORE_DIR[1])
+        return await open_store(**self.addresses(), store_dir=store_dir)
 
 
 def shared_options() -> list[click.Parameter]:
     """The options of the program and of every command in it."""
 
-    def remember_address(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
+    def remember_text(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
         if value and option.name:
             ctx.ensure_object(Invocation).given[option.name] = value
 
@@ -60,9 +62,16 @@ def shared_options() -> list[click.Parameter]:
     return [
         *(
             click.Option(
-                [flag, service], metavar="ADDRESS", expose_value=False, callback=remember_address, help=f"{text} [{variable}]"
+                [flag, service], metavar="ADDRESS", expose_value=False, callback=remember_text, help=f"{text} [{variable}]"
             )
             for service, (flag, variable, text) in _ADDRESSES.items()
+        ),
+        click.Option(
+            [_STORE_DIR[0]],
+            metavar="DIRECTORY",
+            expose_value=False,
+            callback=remember_text,
+            help=f"{_STORE_DIR[2]} [{_STORE_DIR[1]}]",
         ),
         click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=remember_switch, help="Show no progress."),
         click.Option(

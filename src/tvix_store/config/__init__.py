@@ -1,5 +1,5 @@
 """From addresses to stores: the only room that knows all backends."""
 
-from tvix_store.config.compose import open_store, verified
+from tvix_store.config.compose import open_store, read_only, verified
 
-__all__ = ["open_store", "verified"]
+__all__ = ["open_store", "read_only", "verified"]

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from tvix_store.config.schemes import open_address
+from tvix_store.model.store_path import check_store_dir
 from tvix_store.services.nar import NarService
 from tvix_store.services.store import ServiceChecks, Store
 
@@ -15,16 +16,24 @@ DEFAULT_ADDRESS = "local://"
 
 
 async def open_store(
-    address: str | None = None, *, blobs: str | None = None, directories: str | None = None, path_infos: str | None = None
+    address: str | None = None,
+    *,
+    blobs: str | None = None,
+    directories: str | None = None,
+    path_infos: str | None = None,
+    store_dir: str | None = None,
 ) -> Store:
     """Open the store at `address`, a URL or a path; by default the embedded store in the user's data directory.
 
-    `blobs`, `directories` and `path_infos` are addresses of single services that stand elsewhere.
+    `blobs`, `directories` and `path_infos` are addresses of single services that stand elsewhere. `store_dir` is the directory of
+    Nix's store where that is not `/nix/store`; it is part of what a store path stands for, so it must always be the same.
 
     Raises:
         InvalidError: an address is malformed, or of an unknown scheme.
         DeniedError, UnavailableError, ExhaustedError, CorruptError: a store cannot be opened.
     """
+    if store_dir is not None:
+        check_store_dir(store_dir)
     everywhere = address or DEFAULT_ADDRESS
     chosen = [blobs or everywhere, directories or everywhere, path_infos or everywhere]
     stores: dict[str, Store] = {}
@@ -32,9 +41,8 @@ async def open_store(
         for each in dict.fromkeys(chosen):
             stores[each] = await opened.enter_async_context(await open_address(each))
         opened.pop_all()  # what is open stays open, unless a later one has failed
-    if len(stores) == 1:
-        return stores[chosen[0]]
-    return _composed(*(stores[each] for each in chosen))
+    store = stores[chosen[0]] if len(stores) == 1 else _composed(*(stores[each] for each in chosen))
+    return store if store_dir is None else replace(store, store_dir=store_dir)
 
 
 def verified(store: Store) -> Store:
@@ -42,6 +50,18 @@ def verified(store: Store) -> Store:
     from tvix_store.layers.verifying import VerifyingPathInfos
 
     return replace(store, path_infos=VerifyingPathInfos(store.path_infos, store.nar))
+
+
+def read_only(store: Store) -> Store:
+    """The store, taking nothing."""
+    from tvix_store.layers.read_only import ReadOnlyBlobs, ReadOnlyDirectories, ReadOnlyPathInfos
+
+    return replace(
+        store,
+        blobs=ReadOnlyBlobs(store.blobs),
+        directories=ReadOnlyDirectories(store.directories),
+        path_infos=ReadOnlyPathInfos(store.path_infos),
+    )
 
 
 def _composed(blobs: Store, directories: Store, path_infos: Store) -> Store:
@@ -54,6 +74,7 @@ def _composed(blobs: Store, directories: Store, path_infos: Store) -> Store:
         directories=directories.directories,
         path_infos=SyncingPathInfos(path_infos.path_infos, sync),
         nar=_nar(blobs, directories),
+        records=path_infos.records,
         store_dir=path_infos.store_dir,
         size_rule=directories.size_rule,
         check=_each([store.check for store in distinct]),

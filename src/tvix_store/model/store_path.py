@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,6 +29,17 @@ def check_store_path_name(name: str) -> str:
             f"not a store path name: {name[:220]!r} (1 to 211 characters of 0-9 A-Z a-z + - . _ ? =, not starting with a dot)"
         )
     return name
+
+
+def check_store_dir(store_dir: str) -> str:
+    """Return `store_dir` if Nix's store may be there.
+
+    Raises:
+        InvalidError: it is not an absolute path in its shortest form, on one line.
+    """
+    if not store_dir.startswith("/") or posixpath.normpath(store_dir) != store_dir or not store_dir.isprintable():
+        raise InvalidError(f"not a store directory: {store_dir[:250]!r} (expected an absolute path, such as {STORE_DIR})")
+    return store_dir
 
 
 @dataclass(frozen=True, slots=True, order=True)

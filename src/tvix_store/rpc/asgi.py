@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any, TypeAlias
 
+from tvix_store.asgi import App, DisconnectedError, Event, Receive, Send
 from tvix_store.rpc.deadline import within
 from tvix_store.rpc.framing import PREFIX, Frames
 from tvix_store.rpc.method import Call, Method, Streaming, Unary, single
-from tvix_store.rpc.response import DisconnectedError, Event, Receive, Response, Send
+from tvix_store.rpc.response import Response
 from tvix_store.rpc.status import RpcError, Status, rpc_error
-
-App: TypeAlias = Callable[[Event, Receive, Send], Coroutine[Any, Any, None]]
 
 MAX_MESSAGE = 16 * 1024 * 1024
 """Default bound of one message in bytes."""

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
-
+from tvix_store.asgi import DisconnectedError, Event, Send
 from tvix_store.rpc.framing import ENCODINGS, frame, gzip_frame, prefix
 from tvix_store.rpc.method import Answer, Call
 from tvix_store.rpc.status import RpcError, status_fields
-
-Event: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Event]]
-Send: TypeAlias = Callable[[Event], Awaitable[None]]
 
 _CONTENT_TYPE = (b"content-type", b"application/grpc")
 _OK = (b"grpc-status", b"0")
@@ -19,10 +13,6 @@ _OK = (b"grpc-status", b"0")
 _START: Event = {"type": "http.response.start", "status": 200, "headers": [_CONTENT_TYPE], "trailers": True}
 _END: Event = {"type": "http.response.trailers", "headers": [_OK]}
 _END_OF_BODY: Event = {"type": "http.response.body"}
-
-
-class DisconnectedError(Exception):
-    """The caller went away."""
 
 
 class Response:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tvix_store.asgi import App
 from tvix_store.protocol.dialects import BULK_SERVICE, DIALECTS
-from tvix_store.rpc.asgi import MAX_MESSAGE, App, GrpcApp, not_found
+from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
 from tvix_store.rpc.handlers.blobs import blob_methods
 from tvix_store.rpc.handlers.bulk import bulk_methods
 from tvix_store.rpc.handlers.directories import directory_methods

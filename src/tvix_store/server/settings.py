@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tvix_store.errors import InvalidError
+from tvix_store.http.settings import CacheSettings
 from tvix_store.rpc.asgi import MAX_MESSAGE
 
 DEFAULT_ADDRESS = "localhost:8000"
@@ -30,6 +31,7 @@ class ServerConfig:
     grace: seconds that running calls get to finish when the server goes down
     max_message: bytes of one gRPC message
     tls: serve TLS, on TCP
+    cache: what the binary cache offers and takes
     """
 
     listen: tuple[str, ...] = (DEFAULT_ADDRESS,)
@@ -38,6 +40,7 @@ class ServerConfig:
     grace: float = 30.0
     max_message: int = MAX_MESSAGE
     tls: TlsFiles | None = None
+    cache: CacheSettings = field(default_factory=CacheSettings)
 
     def __post_init__(self) -> None:
         if not self.listen:

@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 import h2corn
 import uvloop
 
+from tvix_store.asgi import App
 from tvix_store.errors import InvalidError, StoreError
-from tvix_store.rpc.asgi import App
+from tvix_store.http.app import BinaryCache
 from tvix_store.rpc.services import serve_store
 from tvix_store.server.allocator import keep_freed_memory
 from tvix_store.server.settings import ServerConfig
@@ -34,7 +35,7 @@ def work(
 
     async def main() -> None:
         async with await open_store() as store:
-            app, stop = serve_store(store, max_message=config.max_message)
+            app, stop = serve_store(store, max_message=config.max_message, fallback=BinaryCache(store, config.cache))
             ending = asyncio.Event()
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, ending.set)

@@ -1,0 +1,84 @@
+"""The ASGI application of the binary cache: from a request to the part that answers it."""
+
+from __future__ import annotations
+
+from tvix_store.asgi import DisconnectedError, Event, Receive, Send
+from tvix_store.http.narinfos import Narinfos
+from tvix_store.http.nars import Nars
+from tvix_store.http.request import Request
+from tvix_store.http.response import Response, length, send_response, text
+from tvix_store.http.settings import CacheSettings
+from tvix_store.http.status import HttpError, error_response
+from tvix_store.http.uploads import Uploads
+from tvix_store.operations.nar_links import NarLinks
+from tvix_store.services.store import Store
+
+_NARINFO = b".narinfo"
+
+
+class BinaryCache:
+    """Serves a store to Nix."""
+
+    def __init__(self, store: Store, settings: CacheSettings) -> None:
+        links = NarLinks(store.records) if store.records is not None else None
+        self._settings = settings
+        self._cache_info = _cache_info(store, settings)
+        self._narinfos = Narinfos(store, links, settings)
+        self._nars = Nars(store)
+        self._uploads = Uploads(store, links, settings) if links is not None else None
+
+    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, self._settings.body_timeout)
+        try:
+            try:
+                response = await self._answer(request)
+            except DisconnectedError:
+                raise
+            except Exception as error:  # noqa: BLE001 - every error becomes a status; the unforeseen are logged
+                response = error_response(error, writing=request.method == "PUT")
+            await send_response(response, send, head=request.method == "HEAD")
+        except DisconnectedError:
+            return
+
+    async def _answer(self, request: Request) -> Response:
+        match request.method:
+            case "GET" | "HEAD":
+                return await self._get(request)
+            case "PUT":
+                if self._settings.read_only:
+                    raise HttpError(403, "this cache is read-only")
+                return await self._put(request)
+            case _:
+                raise HttpError(405, f"{request.method} is not understood here", ((b"allow", b"GET, HEAD, PUT"),))
+
+    async def _get(self, request: Request) -> Response:
+        match request.segments:
+            case [name] if name.endswith(_NARINFO):
+                return await self._narinfos.get(request, name[: -len(_NARINFO)])
+            case [b"nix-cache-info"]:
+                return self._cache_info
+            case [b"nar", b"snix-castore" | b"tvix-castore", name]:
+                return await self._nars.get_rendered(request, name)
+            case [b"nar", name] if request.method == "HEAD" and self._uploads is not None:
+                return await self._uploads.head(name)
+        raise HttpError(404, "there is nothing here")
+
+    async def _put(self, request: Request) -> Response:
+        match request.segments:
+            case [name] if name.endswith(_NARINFO):
+                return await self._narinfos.put(request, name[: -len(_NARINFO)])
+            case [b"nar", name]:
+                if self._uploads is None:
+                    raise HttpError(403, "this store has no place for what is pushed over HTTP; push to one that has")
+                return await self._uploads.put(request, name)
+            case [b"nix-cache-info"]:
+                await request.whole_body(1 << 16)
+                return text(200, "this cache describes itself")
+        raise HttpError(404, "nothing can be put here")
+
+
+def _cache_info(store: Store, settings: CacheSettings) -> Response:
+    body = (
+        f"StoreDir: {store.store_dir}\nWantMassQuery: {int(settings.want_mass_query)}\nPriority: {settings.priority}\n"
+    ).encode()
+    return Response(200, ((b"content-type", b"text/x-nix-cache-info"), length(len(body))), body)

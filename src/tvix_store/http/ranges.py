@@ -1,0 +1,57 @@
+"""Conditions and ranges of a GET, against what would be answered. Source: RFC 9110, sections 13 and 14."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from tvix_store.http.response import Headers, length
+from tvix_store.http.status import HttpError
+
+_RANGE = re.compile(rb"bytes=[ \t]*(\d{0,20})-(\d{0,20})[ \t]*")
+
+
+class Selected(NamedTuple):
+    """What to answer: 200, 206 or 304, the bytes from `start` up to `stop`, and header fields that say so."""
+
+    status: int
+    start: int
+    stop: int
+    headers: Headers
+
+
+def not_modified(request: Mapping[bytes, bytes], etag: bytes) -> bool:
+    """Whether the client has what `etag` (with its quotes) names."""
+    wanted = request.get(b"if-none-match")
+    return wanted is not None and any(each.strip().removeprefix(b"W/") in (b"*", etag) for each in wanted.split(b","))
+
+
+def select(request: Mapping[bytes, bytes], size: int, etag: bytes) -> Selected:
+    """The part that a client wants of a representation of `size` bytes. One range is served; of several, everything.
+
+    Raises:
+        HttpError: the range lies behind the end (416).
+    """
+    if not_modified(request, etag):
+        return Selected(304, 0, 0, ((b"etag", etag),))
+    common = ((b"etag", etag), (b"accept-ranges", b"bytes"))
+    everything = Selected(200, 0, size, (length(size), *common))
+    wanted = _RANGE.fullmatch(request.get(b"range", b""))
+    if wanted is None or request.get(b"if-range", etag) != etag:
+        return everything
+    first, last = wanted[1], wanted[2]
+    if first:
+        start, stop = int(first), min(int(last) + 1, size) if last else size
+        if last and int(last) < int(first):
+            return everything
+    elif last:
+        start, stop = max(size - int(last), 0), size
+    else:
+        return everything
+    if start >= stop:
+        raise HttpError(
+            416, f"the range begins behind the end: there are {size} bytes", ((b"content-range", b"bytes */%d" % size),)
+        )
+    headers = (length(stop - start), (b"content-range", b"bytes %d-%d/%d" % (start, stop - 1, size)), *common)
+    return Selected(206, start, stop, headers)

@@ -1,0 +1,51 @@
+"""What is answered: a status, header fields, and a body at once or in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from tvix_store.asgi import DisconnectedError, Send
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer. Of a body that is a generator, `headers` tell the length where it is known."""
+
+    status: int
+    headers: Headers
+    body: bytes | AsyncGenerator[bytes, None] = b""
+
+
+def text(status: int, line: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> Response:
+    """A line for people."""
+    body = line.encode("utf-8", "backslashreplace") + b"\n"
+    return Response(status, ((b"content-type", b"text/plain; charset=utf-8"), length(len(body)), *headers), body)
+
+
+def length(size: int) -> tuple[bytes, bytes]:
+    return b"content-length", b"%d" % size
+
+
+async def send_response(response: Response, send: Send, *, head: bool) -> None:
+    """Send it; `head` leaves the body out.
+
+    Raises:
+        DisconnectedError: nobody is there to read it.
+    """
+    body = response.body
+    try:
+        await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+        if isinstance(body, bytes):
+            await send({"type": "http.response.body", "body": b"" if head else body})
+            return
+        async with aclosing(body):
+            if not head:
+                async for piece in body:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body"})
+    except OSError:
+        raise DisconnectedError from None

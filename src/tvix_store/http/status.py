@@ -1,0 +1,59 @@
+"""The one place where the errors of the store become HTTP statuses.
+
+A PUT never gets a 5xx: Nix before 2.33.2 tries again then, announces a body, and sends none (shared facts, nix-http-client.md).
+"""
+
+from __future__ import annotations
+
+import logging
+
+from tvix_store import errors
+from tvix_store.http.response import Response, text
+
+_log = logging.getLogger(__name__)
+
+
+class HttpError(Exception):
+    """A request that is answered with `status` and a line for people, and header fields beside."""
+
+    def __init__(self, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+
+
+def error_response(error: Exception, *, writing: bool) -> Response:
+    """What tells a client of `error`. What nobody foresaw is logged here, and the client only learns that it was internal."""
+    if isinstance(error, HttpError):
+        return text(error.status, str(error), error.headers)
+    status = _status(error)
+    if status >= 500:
+        if isinstance(error, errors.StoreError):
+            _log.error("%s", error)
+        else:
+            _log.error("a request failed by an error of the program", exc_info=error)
+            error = RuntimeError("internal error; the server's log has the details")
+        if writing:
+            status = 409
+    headers = ((b"retry-after", b"5"),) if status == 503 else ()
+    return text(status, str(error), headers)
+
+
+def _status(error: Exception) -> int:
+    match error:
+        case errors.InvalidError():
+            return 400
+        case errors.DeniedError():
+            return 403
+        case errors.NotFoundError():
+            return 404
+        case errors.IncompleteError() | errors.ConflictError():
+            return 409
+        case errors.ExhaustedError():
+            return 413
+        case errors.UnsupportedError():
+            return 415
+        case errors.UnavailableError():
+            return 503
+        case _:
+            return 500

@@ -1,0 +1,88 @@
+"""PUT of NARs: taken apart while they arrive, and linked by their hashes; HEAD of what was put."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+
+from tvix_store.compression import decompressor, of_suffix
+from tvix_store.errors import InvalidError
+from tvix_store.http.request import Request
+from tvix_store.http.response import Response, text
+from tvix_store.http.settings import CacheSettings
+from tvix_store.http.status import HttpError
+from tvix_store.model import nixbase32
+from tvix_store.operations.import_nar import import_nar
+from tvix_store.operations.nar_links import NarLink, NarLinks
+from tvix_store.services.store import Store
+
+_NAME = re.compile(r"([0-9a-df-np-sv-z]{52})\.nar((?:\.[a-z0-9]+)?)")
+
+
+class Uploads:
+    """Takes NARs into a store."""
+
+    def __init__(self, store: Store, links: NarLinks, settings: CacheSettings) -> None:
+        self._store = store
+        self._links = links
+        self._settings = settings
+
+    async def head(self, name: bytes) -> Response:
+        """Whether the NAR is here that has, or whose compressed file has, the hash in `name`."""
+        file_hash, _ = _parse(name)
+        if await self._links.get(file_hash) is None:
+            raise HttpError(404, "this NAR is not here")
+        return Response(200, ((b"content-type", b"application/x-nix-nar"),))
+
+    async def put(self, request: Request, name: bytes) -> Response:
+        """Take a NAR, compressed as the suffix of `name` says."""
+        file_hash, suffix = _parse(name)
+        file = _CompressedFile(request, of_suffix(suffix))
+        node, nar = await import_nar(
+            self._store.blobs,
+            self._store.directories,
+            file.nar(),
+            size_rule=self._store.size_rule,
+            max_size=self._settings.max_nar_size,
+        )
+        if file.sha256() != file_hash:
+            got = nixbase32.encode(file.sha256())
+            raise InvalidError(f"the file that came has SHA-256 {got}, not {nixbase32.encode(file_hash)} as its name says")
+        await self._store.nar.record(node, nar)
+        await self._links.put(NarLink(nar, node), file_hash)
+        return text(201, "the NAR is stored")
+
+
+class _CompressedFile:
+    """The body of a request on its way to being a NAR."""
+
+    def __init__(self, request: Request, compression: str) -> None:
+        self._request = request
+        self._compression = compression
+        self._hash = hashlib.sha256()
+
+    def sha256(self) -> bytes:
+        return self._hash.digest()
+
+    async def nar(self) -> AsyncIterator[bytes]:
+        """Work on a piece, hashing and decompressing, happens in a thread."""
+        decompress = decompressor(self._compression)
+        async for piece in self._request.body():
+            hashing = asyncio.get_running_loop().run_in_executor(None, self._hash.update, piece)
+            try:
+                pieces = decompress.feed(piece)
+                while (data := await asyncio.to_thread(next, pieces, None)) is not None:
+                    yield data
+            finally:
+                await hashing
+        decompress.finish()
+
+
+def _parse(name: bytes) -> tuple[bytes, str]:
+    """The SHA-256 and the suffix in the name of an uploaded file."""
+    matched = _NAME.fullmatch(name.decode("latin-1"))
+    if matched is None:
+        raise HttpError(404, "a NAR is named <nixbase32 of the file's SHA-256>.nar, and a suffix for its compression")
+    return nixbase32.decode(matched[1]), matched[2]

@@ -1,0 +1,74 @@
+"""Services that only read: every put is refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+
+from tvix_store.errors import DeniedError
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory
+from tvix_store.model.path_info import PathInfo
+from tvix_store.services.blobs import BlobService, BlobStat
+from tvix_store.services.directories import DirectoryService
+from tvix_store.services.path_infos import PathInfoService
+
+
+def _refused() -> DeniedError:
+    return DeniedError("this store is read-only")
+
+
+class ReadOnlyBlobs:
+    """A BlobService whose puts raise DeniedError."""
+
+    def __init__(self, inner: BlobService) -> None:
+        self._inner = inner
+
+    async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
+        return await self._inner.stat(digest, chunks=chunks)
+
+    async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await self._inner.missing(digests)
+
+    def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        return self._inner.read(digest, start, stop)
+
+    async def put(self, data: AsyncIterable[bytes]) -> Digest:
+        raise _refused()
+
+    async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
+        raise _refused()
+
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+        return await self._inner.get_many(digests)
+
+
+class ReadOnlyDirectories:
+    """A DirectoryService whose put raises DeniedError."""
+
+    def __init__(self, inner: DirectoryService) -> None:
+        self._inner = inner
+
+    async def get(self, digest: Digest) -> Directory | None:
+        return await self._inner.get(digest)
+
+    def get_recursive(self, digest: Digest) -> AsyncIterator[Directory]:
+        return self._inner.get_recursive(digest)
+
+    async def put(self, directories: AsyncIterable[Directory]) -> Digest:
+        raise _refused()
+
+
+class ReadOnlyPathInfos:
+    """A PathInfoService whose put raises DeniedError."""
+
+    def __init__(self, inner: PathInfoService) -> None:
+        self._inner = inner
+
+    async def get(self, output_hash: bytes) -> PathInfo | None:
+        return await self._inner.get(output_hash)
+
+    async def put(self, path_info: PathInfo) -> PathInfo:
+        raise _refused()
+
+    def list(self) -> AsyncIterator[PathInfo]:
+        return self._inner.list()
