@@ -1,41 +1,22 @@
 """import_tree: put a tree of a file system into a store, as `nix-store --add` would.
 
-One thread reads the files in the order of the NAR. What it reads goes two ways at once: into the NAR's SHA-256, which
-another thread computes, and into the blob service, in batches of small files and streams of large ones. The directories
-follow, leaves to root, then the path info, which makes it all durable. A crash on the way leaves content that no path refers to.
+First the content, then the path info, which makes it all durable. A crash on the way leaves content that no path refers to.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import os
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-from blake3 import blake3
 
 from tvix_store.model.content_address import ContentAddress, Method
-from tvix_store.model.digest import EMPTY, Digest
-from tvix_store.model.directory import Directory, SizeRule
+from tvix_store.model.directory import SizeRule
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath, check_store_path_name, fixed_output_path, flat_output_path
-from tvix_store.operations.read_tree import Event, LargeFile, TreeReader, WholeFiles
-from tvix_store.services.blobs import SMALL_BLOB
+from tvix_store.operations.import_content import Progress, import_content
 from tvix_store.services.store import Store
-
-_BATCHES_IN_FLIGHT = 4
-"""Batches (4 MiB) or large files that are being stored at a time; as many may wait to be hashed, and as many are read ahead."""
-
-T = TypeVar("T")
-Progress = Callable[[int, int], None]
-"""Called with how many more files, and bytes of them, were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,230 +50,17 @@ async def import_tree(
         ExhaustedError, UnavailableError: the store cannot take it.
     """
     name = check_store_path_name(name or _file_name(path))
-    reader = TreeReader(path, flat=flat)
-    contents = _Contents(store, reader, progress)
-    try:
-        await contents.store_all()
-    finally:
-        await contents.stop()
-    node = await _directories(store, reader, contents.digests, size_rule or store.size_rule)
-    nar = contents.nar
-    if nar is None:
-        nar = await store.nar.calculate(node)
-    else:
-        await store.nar.record(node, nar)
+    content = await import_content(store, path, flat=flat, size_rule=size_rule, progress=progress)
+    nar = content.nar
     if flat:
-        ca = ContentAddress(Method.FLAT, NixHash("sha256", contents.file_sha256))
+        ca = ContentAddress(Method.FLAT, NixHash("sha256", content.file_sha256))
         store_path = flat_output_path(name, ca.hash, store.store_dir)
     else:
         ca = ContentAddress(Method.NAR, NixHash("sha256", nar.sha256))
         store_path = fixed_output_path(name, nar.sha256, store_dir=store.store_dir)
-    stored = await store.path_infos.put(PathInfo(store_path, node, nar, ca=ca)) if path_info else None
-    return Imported(node, nar, store_path, stored)
+    stored = await store.path_infos.put(PathInfo(store_path, content.node, nar, ca=ca)) if path_info else None
+    return Imported(content.node, nar, store_path, stored)
 
 
 def _file_name(path: Path) -> str:
     return os.path.basename(os.path.abspath(path))
-
-
-async def _directories(store: Store, reader: TreeReader, digests: list[Digest], rule: SizeRule) -> Node:
-    async def leaves_to_root() -> AsyncIterator[Directory]:
-        for directory in reader.directories(digests, rule):
-            yield directory
-
-    if reader.is_directory:
-        await store.directories.put(leaves_to_root())
-    return reader.root(digests)
-
-
-class _Contents:
-    """The contents of a tree on their way into the store."""
-
-    def __init__(self, store: Store, reader: TreeReader, progress: Progress | None) -> None:
-        self.digests: list[Digest] = []
-        self._store = store
-        self._reader = reader
-        self._progress = progress or (lambda files, size: None)
-        self._nar_hash = hashlib.sha256()
-        self._nar_size = 0
-        self._nar: list[bytes] | None = []
-        """Bytes of the NAR that are not given to the hash yet; None when the hash is not wanted."""
-        self._decided = False
-        self._file_hash = hashlib.sha256()
-        self._reading = ThreadPoolExecutor(1, thread_name_prefix="tvix-store-reading")
-        self._hashing = ThreadPoolExecutor(1, thread_name_prefix="tvix-store-hashing")
-        self._unhashed: deque[asyncio.Future[None]] = deque()
-        self._storing: deque[asyncio.Task[None]] = deque()
-
-    @property
-    def nar(self) -> NarFacts | None:
-        """What is true of the tree's NAR, unless the store probably knows it."""
-        return None if self._nar is None else NarFacts(self._nar_size, self._nar_hash.digest())
-
-    @property
-    def file_sha256(self) -> bytes:
-        """Of the contents of a single file."""
-        return self._file_hash.digest()
-
-    async def store_all(self) -> None:
-        async for event in self._events():
-            match event:
-                case WholeFiles():
-                    await self._whole_files(event)
-                case LargeFile():
-                    await self._large_file(event)
-        self._decided = True  # a tree without files
-        await self._hash([])
-        for unfinished in (*self._unhashed, *self._storing):
-            await unfinished
-
-    async def _events(self) -> AsyncIterator[Event]:
-        """The events of the reader, which reads ahead, but not past a large file, which is open only until then."""
-        events = self._reader.events()
-        ahead = asyncio.ensure_future(self._read(next, events, None))
-        try:
-            while (event := await ahead) is not None:
-                if isinstance(event, LargeFile):
-                    yield event
-                ahead = asyncio.ensure_future(self._read(next, events, None))
-                if isinstance(event, WholeFiles):
-                    yield event
-        finally:
-            ahead.cancel()
-            await asyncio.gather(ahead, return_exceptions=True)
-
-    async def stop(self) -> None:
-        """Leave nothing running, whatever happened."""
-        for task in self._storing:
-            task.cancel()
-        await asyncio.gather(*self._storing, return_exceptions=True)
-        self._reading.shutdown(cancel_futures=True)
-        self._hashing.shutdown(cancel_futures=True)
-
-    async def _whole_files(self, files: WholeFiles) -> None:
-        if files.blobs and not self._decided:
-            self._decide(found=not await self._store.blobs.missing([Digest.of(blob) for blob in files.blobs]))
-        await self._hash(files.nar)
-        if self._reader.flat:
-            self._file_hash.update(b"".join(files.blobs))
-        if files.blobs:
-            await self._start(self._put_whole(files))
-            self._progress(len(files.blobs), sum(map(len, files.blobs)))
-
-    async def _large_file(self, file: LargeFile) -> None:
-        digest = await self._known_digest(file)
-        self._decide(found=digest is not None)
-        if digest:
-            self._set(file.number, [digest])
-            if self._nar is None and not self._reader.flat:
-                self._progress(1, file.size)
-                return
-        pieces: asyncio.Queue[bytes | None] = asyncio.Queue(_BATCHES_IN_FLIGHT)
-        put = None if digest else await self._start(self._put_large(file, pieces))
-        hasher = blake3()
-        async for data in self._in_reading_thread(file.pieces()):
-            await self._hash([data])
-            if digest:
-                hasher.update(data)
-            if self._reader.flat:
-                self._file_hash.update(data)
-            if put is not None:
-                await _put_unless_done(pieces, data, put)
-            self._progress(0, len(data))
-        if put is not None:
-            await _put_unless_done(pieces, None, put)
-        if digest and hasher.digest() != digest.raw:
-            raise file.changed()
-        self._progress(1, 0)
-
-    async def _known_digest(self, file: LargeFile) -> Digest | None:
-        """The digest of a file that the store has, else None.
-
-        Its first chunk is asked for before the whole file is read and hashed: most unknown files begin with an unknown chunk.
-        """
-        if await self._store.blobs.missing([await self._read(file.first_chunk)]):
-            return None
-        digest = await self._read(file.digest)
-        return None if await self._store.blobs.missing([digest]) else digest
-
-    def _decide(self, *, found: bool) -> None:
-        """Whether to hash the NAR, once, by whether the first contents were found in the store.
-
-        A tree that begins with known contents was most likely imported before, and the store knows its NAR; it
-        computes what it does not know. That saves the better half of the work of importing a tree again.
-        """
-        if not self._decided:
-            self._decided = True
-            if found or not self._store.nar.learns:
-                self._nar = None
-
-    async def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Go on with `work` beside the reading, when few others are at it."""
-        while len(self._storing) >= _BATCHES_IN_FLIGHT:
-            await self._storing[0]
-            self._storing.popleft()
-        task = asyncio.ensure_future(work)
-        self._storing.append(task)
-        return task
-
-    async def _put_whole(self, files: WholeFiles) -> None:
-        blobs = self._store.blobs
-        small = [n for n, blob in enumerate(files.blobs) if len(blob) <= SMALL_BLOB]
-        others = [n for n, blob in enumerate(files.blobs) if len(blob) > SMALL_BLOB]
-        for n in others:
-            self._set(files.first + n, [await self._put_medium(files.blobs[n])])
-        digests = await blobs.put_many([files.blobs[n] for n in small])
-        for n, digest in zip(small, digests, strict=True):
-            self._set(files.first + n, [digest])
-
-    async def _put_medium(self, blob: bytes) -> Digest:
-        async def data() -> AsyncIterator[bytes]:
-            yield blob
-
-        if self._nar is None:  # the tree is known, or the store is far away: asking is worth it
-            digest = await asyncio.to_thread(Digest.of, blob)
-            if not await self._store.blobs.missing([digest]):
-                return digest
-        return await self._store.blobs.put(data())
-
-    async def _put_large(self, file: LargeFile, pieces: asyncio.Queue[bytes | None]) -> None:
-        async def data() -> AsyncIterator[bytes]:
-            while (piece := await pieces.get()) is not None:
-                yield piece
-
-        self._set(file.number, [await self._store.blobs.put(data())])
-
-    def _set(self, first: int, digests: list[Digest]) -> None:
-        missing = first + len(digests) - len(self.digests)
-        if missing > 0:
-            self.digests += [EMPTY] * missing
-        self.digests[first : first + len(digests)] = digests
-
-    async def _hash(self, nar: list[bytes]) -> None:
-        """Let a thread hash the next bytes of the NAR, when it is known that they must be."""
-        if self._nar is None:
-            return
-        self._nar += nar
-        if self._decided and self._nar:
-            joined, self._nar = b"".join(self._nar), []
-            self._nar_size += len(joined)
-            loop = asyncio.get_running_loop()
-            self._unhashed.append(loop.run_in_executor(self._hashing, self._nar_hash.update, joined))
-            if len(self._unhashed) > _BATCHES_IN_FLIGHT:
-                await self._unhashed.popleft()
-
-    async def _read(self, call: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._reading, call, *arguments)
-
-    async def _in_reading_thread(self, items: Iterator[T]) -> AsyncIterator[T]:
-        while (item := await self._read(next, items, None)) is not None:
-            yield item
-
-
-async def _put_unless_done(queue: asyncio.Queue[bytes | None], item: bytes | None, reader: asyncio.Task[None]) -> None:
-    """Put `item`, but do not wait for room where nobody reads any more: the reader's error is raised instead."""
-    while queue.full():
-        if reader.done():
-            await reader
-        await asyncio.wait((reader,), timeout=0.01)
-    queue.put_nowait(item)

@@ -1,4 +1,4 @@
-"""Reading a tree from a file system in the order of its NAR, in batches: what `import_tree` feeds on.
+"""Reading a tree from a file system in the order of its NAR, in batches: what `import_content` feeds on.
 
 Runs in a thread of its own, one system call after the other; everything expensive happens to the batches, elsewhere.
 """
