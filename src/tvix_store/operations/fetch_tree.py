@@ -96,7 +96,7 @@ async def _plan(closure: Closure) -> AsyncIterator[_Plan]:
     steps: list[Step] = []
     files: list[FileNode] = []
     size = 0
-    async for step in _walk(closure):
+    async for step in walk_tree(closure):
         name, node = step
         if type(node) is FileNode and node.size > SMALL_BLOB:
             yield _Plan(steps, files, (name, node))
@@ -112,7 +112,12 @@ async def _plan(closure: Closure) -> AsyncIterator[_Plan]:
     yield _Plan(steps, files)
 
 
-async def _walk(closure: Closure) -> AsyncIterator[Step]:
+async def walk_tree(closure: Closure) -> AsyncIterator[Step]:
+    """The steps alone, without contents.
+
+    Raises:
+        NotFoundError, InvalidError: as `fetch_tree`, of directories.
+    """
     root = closure.root
     yield Step(b"", root)
     if not isinstance(root, DirectoryNode):
