@@ -25,6 +25,7 @@ COMMANDS = {
     "ls": Entry("tvix_store.cli.ls:ls", "List a directory."),
     "cat": Entry("tvix_store.cli.cat:cat", "Print files."),
     "export": Entry("tvix_store.cli.export:export", "Write a tree to a directory, a NAR or a tar."),
+    "copy": Entry("tvix_store.cli.copy:copy", "Copy store paths, with all they refer to, from a store of Nix."),
     "nar-hash": Entry("tvix_store.cli.nar_hash:nar_hash", "Print the hash and size of a NAR."),
     "stat": Entry("tvix_store.cli.stat:stat", "Show the size and the chunks of a blob."),
     "path-info": Entry("tvix_store.cli.path_info:path_info", "Get, put, sign and verify path infos."),
@@ -83,11 +84,17 @@ def run_program(arguments: Sequence[str]) -> int:
             import traceback
 
             traceback.print_exception(error)
-        code = exit_codes.exit_code(error)
-        print(f"{NAME}: error: {_message(error, code)}", file=sys.stderr)
+        code = report(error)
         _let_go_of_output()
         return code
     return 0
+
+
+def report(error: Exception) -> int:
+    """Print a line about `error` on stderr; the exit code for it."""
+    code = exit_codes.exit_code(error)
+    print(f"{NAME}: error: {_message(error, code)}", file=sys.stderr)
+    return code
 
 
 def _let_go_of_output() -> None:

@@ -42,8 +42,11 @@ class _VisibleBar(Bar):
 
 
 @contextmanager
-def progress_bar(invocation: Invocation, label: str, size: int | None = None) -> Iterator[Bar]:
-    """A bar with the rate and the remaining time, gone at the end. `size` is what is to be done (bytes), where it is known."""
+def progress_bar(invocation: Invocation, label: str, size: int | None = None, *, counted: str = "files") -> Iterator[Bar]:
+    """A bar with the rate and the remaining time, gone at the end. `size` is what is to be done (bytes), where it is known.
+
+    `counted` is what `Bar.add` is told the number of.
+    """
     if invocation.quiet or not sys.stderr.isatty():
         yield Bar()
         return
@@ -57,7 +60,7 @@ def progress_bar(invocation: Invocation, label: str, size: int | None = None) ->
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[files]} files"),
+        TextColumn(f"{{task.fields[files]}} {counted}"),
     )
     # Standard output is left alone: it may be something else than the terminal.
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
