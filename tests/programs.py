@@ -17,6 +17,7 @@ from types import MappingProxyType
 COMPRESSORS = {"brotli": "brotli", "bzip2": "bzip2", "gzip": "gzip", "lz4": "lz4", "lzip": "lzip", "xz": "xz-utils", "zstd": "zstd"}
 DEBIAN = {
     "nix": "nix-bin",
+    "nix-build": "nix-bin",
     "nix-store": "nix-bin",
     "h2load": "nghttp2-client",
     "restic": "restic",

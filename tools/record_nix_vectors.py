@@ -114,6 +114,14 @@ def materialise(tree: Tree, path: bytes) -> None:
         os.chmod(path, 0o755 if tree["executable"] else 0o644)
 
 
+def read(path: Path) -> Tree:
+    if path.is_symlink():
+        return symlink(os.fsencode(os.readlink(path)))
+    if path.is_dir():
+        return directory({os.fsencode(child.name): read(child) for child in path.iterdir()})
+    return file(path.read_bytes(), executable=bool(path.stat().st_mode & 0o100))
+
+
 class Nix:
     """The real Nix, on a private store below `room`."""
 
@@ -191,6 +199,46 @@ def flat_files(nix: Nix) -> list[dict[str, str]]:
     return recorded
 
 
+def content_addressed(nix: Nix) -> list[dict[str, Any]]:
+    """Paths whose names follow from their content, by every method: all that Nix knows of them, and their trees."""
+    expression = """
+        let
+          alone = builtins.toFile "alone" "A text without references.";
+          one = builtins.toFile "one" "I refer to ${alone}.";
+          two = builtins.toFile "two" "I refer to ${one} and ${alone}.";
+        in [ alone one two
+          (derivation { name = "drv"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ two one ]; }).drvPath ]
+    """
+    command = ("nix-instantiate", "--store", nix.store, "--eval", "--strict", "--read-write-mode", "--json", "--expr", expression)
+    texts = json.loads(nix.say(*command))
+    plain = nix.input("fixed", file(b"A file with a fixed hash.\n"))
+    tree = nix.input("fixed-tree", directory({b"file": file(b"x", executable=True), b"link": symlink(b"file")}))
+    fixed = [nix.add_fixed(algorithm, plain) for algorithm in SIZES]
+    recursive = [
+        nix.say("nix-store", "--store", nix.store, "--add-fixed", "--recursive", algorithm, path)
+        for algorithm in SIZES
+        for path in (plain, tree)
+    ]
+    itself = f"/nix/store/{'0' * 31}d-itself"
+    _register(nix, itself, directory({b"self": symlink(itself.encode()), b"text": symlink(texts[2].encode())}), [itself, texts[2]])
+    often = f"/nix/store/{'0' * 31}c-often"
+    _register(nix, often, file(f"{often}{often[11:43]}: {often} and {often}\n".encode()), [often, itself])
+    chosen = (itself, often, texts[2])
+    rewritten = json.loads(nix.say("nix", "store", "make-content-addressed", "--store", nix.store, "--json", *chosen))["rewrites"]
+    paths = sorted({*texts, *fixed, *recursive, *rewritten.values()})
+    # All, and then a choice: asked for a derivation, Nix tells of its outputs.
+    infos = json.loads(nix.say("nix", "path-info", "--store", nix.store, "--json", "--all"))
+    return [
+        {
+            **{key: info[key] for key in ("path", "ca", "narSize", "narHash")},
+            "references": sorted(info["references"]),
+            "tree": read(nix.store / info["path"][1:]),
+        }
+        for info in sorted(infos, key=lambda info: str(info["path"]))
+        if info["path"] in paths
+    ]
+
+
 def signatures(nix: Nix, secret_key: str | None) -> dict[str, Any]:
     """NARInfos of three paths that Nix signed: one without references, a text with one, and one with a deriver and itself."""
     secret_key = secret_key or nix.say("nix", "key", "generate-secret", "--key-name", "vectors.example-1")
@@ -218,14 +266,17 @@ def _with_itself_and_deriver(nix: Nix, references: list[str]) -> str:
     path = f"/nix/store/{'0' * 31}a-built"
     deriver = f"/nix/store/{'0' * 31}b-built.drv"
     tree = directory({b"self": symlink(path.encode()), b"bin": directory({b"run": file(b"#!/bin/sh\n", executable=True)})})
+    _register(nix, path, tree, [path, *references], deriver)
+    return path
+
+
+def _register(nix: Nix, path: str, tree: Tree, references: list[str], deriver: str = "") -> None:
     place = nix.store / path[1:]
     materialise(tree, os.fsencode(place))
     nar_hash = nix.say("nix-hash", "--type", "sha256", place)
     nar_size = len(nix.run("nix-store", "--dump", place))
-    listed = [path, *references]
-    record = [path, nar_hash, str(nar_size), deriver, str(len(listed)), *listed]
+    record = [path, nar_hash, str(nar_size), deriver, str(len(references)), *references]
     nix.run("nix-store", "--store", nix.store, "--load-db", stdin="".join(f"{line}\n" for line in record).encode())
-    return path
 
 
 def main() -> None:
@@ -239,6 +290,7 @@ def main() -> None:
             "trees": trees(nix),
             "names": names(nix),
             "flat_files": flat_files(nix),
+            "content_addressed": content_addressed(nix),
             "signatures": signatures(nix, known.get("signatures", {}).get("secret_key")),
         }
         subprocess.run(["chmod", "-R", "u+w", room], check=True)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
 from tvix_store.errors import InvalidError
 from tvix_store.model import wire
 from tvix_store.model.nix_hash import NixHash
+from tvix_store.model.store_path import (
+    STORE_DIR,
+    StorePath,
+    fixed_output_path,
+    flat_output_path,
+    recursive_output_path,
+    text_path,
+)
 
 
 class Method(Enum):
@@ -57,6 +66,28 @@ class ContentAddress:
 
     def __str__(self) -> str:
         return f"{self.method.value}{self.hash}"
+
+    def store_path(
+        self, name: str, references: Collection[StorePath] = (), store_dir: str = STORE_DIR, *, self_reference: bool = False
+    ) -> StorePath:
+        """The store path that content so addressed has; `references` are those to other paths.
+
+        Raises:
+            InvalidError: Nix allows no such references with this method, or `name` is not a store path's.
+        """
+        algorithm, digest = self.hash.algorithm, self.hash.digest
+        if self.method is Method.NAR and algorithm == "sha256":
+            return fixed_output_path(name, digest, references, store_dir, self_reference=self_reference)
+        if self_reference or (references and self.method is not Method.TEXT):
+            allowed = "refer to other store paths only" if self.method is Method.TEXT else "refer to no store path"
+            raise InvalidError(f"content addressed by {self.method.value}{algorithm} may {allowed}")
+        match self.method:
+            case Method.TEXT:
+                return text_path(name, digest, references, store_dir)
+            case Method.FLAT:
+                return flat_output_path(name, self.hash, store_dir)
+            case Method.NAR:
+                return recursive_output_path(name, self.hash, store_dir)
 
     def encode(self) -> bytes:
         """The message `NARInfo.CA`."""

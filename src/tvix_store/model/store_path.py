@@ -99,13 +99,38 @@ def fixed_output_path(
 
     Source: nix, src/libstore/store-api.cc, makeFixedOutputPath.
     """
-    kind = ":".join(["source", *sorted(path.absolute(store_dir) for path in references), *(["self"] if self_reference else [])])
-    return _make_path(kind, NixHash("sha256", nar_sha256), name, store_dir)
+    return _make_path(_kind("source", references, store_dir, self_reference), NixHash("sha256", nar_sha256), name, store_dir)
 
 
 def flat_output_path(name: str, file_hash: NixHash, store_dir: str = STORE_DIR) -> StorePath:
     """The store path of a file added by the hash of its contents (`fixed:sha256`), as `nix-store --add-fixed` computes it."""
-    inner = hashlib.sha256(f"fixed:out:{file_hash.algorithm}:{file_hash.digest.hex()}:".encode()).digest()
+    return _hashed_twice("", file_hash, name, store_dir)
+
+
+def recursive_output_path(name: str, nar_hash: NixHash, store_dir: str = STORE_DIR) -> StorePath:
+    """The store path of content without references, added by its NAR hash of any kind (`fixed:r:sha512`).
+
+    `nix-store --add-fixed --recursive` computes it so; sha256 is as in `fixed_output_path`.
+    """
+    if nar_hash.algorithm == "sha256":
+        return fixed_output_path(name, nar_hash.digest, store_dir=store_dir)
+    return _hashed_twice("r:", nar_hash, name, store_dir)
+
+
+def text_path(name: str, text_sha256: bytes, references: Iterable[StorePath] = (), store_dir: str = STORE_DIR) -> StorePath:
+    """The store path of a text (`text:sha256`), as `builtins.toFile` and derivations have it.
+
+    Source: nix, src/libstore/store-api.cc, makeTextPath.
+    """
+    return _make_path(_kind("text", references, store_dir), NixHash("sha256", text_sha256), name, store_dir)
+
+
+def _kind(kind: str, references: Iterable[StorePath], store_dir: str, self_reference: bool = False) -> str:
+    return ":".join([kind, *sorted(path.absolute(store_dir) for path in references), *(["self"] if self_reference else [])])
+
+
+def _hashed_twice(prefix: str, content_hash: NixHash, name: str, store_dir: str) -> StorePath:
+    inner = hashlib.sha256(f"fixed:out:{prefix}{content_hash.algorithm}:{content_hash.digest.hex()}:".encode()).digest()
     return _make_path("output:out", NixHash("sha256", inner), name, store_dir)
 
 
