@@ -1,0 +1,115 @@
+"""A Nix of its own: store, state, configuration and caches under one directory, builds without a sandbox."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests import programs
+
+_CONFIGURATION = """
+experimental-features = nix-command ca-derivations
+sandbox = false
+build-users-group =
+substituters =
+"""
+
+
+class Nix:
+    """Runs `nix`, `nix-store` and `nix-build`; `store_dir` is in the names of its paths, wherever they are."""
+
+    def __init__(self, directory: Path, store_dir: Path, configuration: str = "") -> None:
+        programs.require("nix")
+        self.directory = directory
+        self.store_dir = store_dir
+        for name in ("etc", "home", "cache", "state", "log"):
+            (directory / name).mkdir(parents=True)
+        (directory / "etc/nix.conf").write_text(_CONFIGURATION + configuration)
+        # The real place is beside the state, so that several stores can have paths of the same names.
+        self.real_dir = directory / "store"
+        store = f"local?store={store_dir}&real={self.real_dir}&state={directory / 'state'}&log={directory / 'log'}"
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(directory / "home"),
+            "XDG_CACHE_HOME": str(directory / "cache"),
+            "NIX_CONF_DIR": str(directory / "etc"),
+            "NIX_STORE_DIR": str(store_dir),
+            "NIX_STATE_DIR": str(directory / "state"),
+            "NIX_LOG_DIR": str(directory / "log"),
+            "NIX_REMOTE": store if store_dir != self.real_dir else "local",
+            "TMPDIR": str(directory / "home"),
+        }
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Start a command in the background."""
+        return subprocess.Popen(
+            arguments,
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str | Path, timeout: float = 100) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, whatever that is."""
+        return subprocess.run(
+            arguments,
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def __call__(self, *arguments: str | Path) -> str:
+        """What a command prints, without the end of the last line, when all goes well."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, f"{' '.join(map(str, arguments))}: {done.stderr}"
+        return done.stdout.removesuffix("\n")
+
+    def build(self, expression: str) -> list[str]:
+        """Build what `expression` evaluates to; a derivation is made with `sh` of name and script, see `_PRELUDE`."""
+        return self("nix-build", "--no-out-link", "--expr", _PRELUDE + expression).splitlines()
+
+    def add(self, tree: Path) -> str:
+        """Add a tree to the store."""
+        return self("nix-store", "--add", tree)
+
+    def copy_to(self, url: str, *paths: str) -> None:
+        self("nix", "copy", "--to", url, *paths)
+
+    def real(self, path: str) -> Path:
+        """Where the contents of a store path are."""
+        return self.real_dir / Path(path).name
+
+    def path_info(self, *paths: str, store: str | None = None) -> list[dict[str, Any]]:
+        """What `nix path-info --json` tells."""
+        told = self("nix", "path-info", "--json", *(("--store", store) if store else ()), *paths)
+        return list(json.loads(told))
+
+    def forget(self) -> None:
+        """Forget what binary caches have said."""
+        shutil.rmtree(self.directory / "cache")
+        (self.directory / "cache").mkdir()
+
+
+_PRELUDE = """
+let
+  sh = name: script: sh' name script { };
+  sh' = name: script: more: derivation ({
+    inherit name;
+    system = builtins.currentSystem;
+    builder = "/bin/sh";
+    PATH = "/bin:/usr/bin";
+    args = [ "-euc" script ];
+  } // more);
+in
+"""
