@@ -75,6 +75,7 @@ def _composed(blobs: Store, directories: Store, path_infos: Store) -> Store:
         path_infos=SyncingPathInfos(path_infos.path_infos, sync),
         nar=_nar(blobs, directories),
         records=path_infos.records,
+        frames=blobs.frames,
         store_dir=path_infos.store_dir,
         size_rule=directories.size_rule,
         check=_each([store.check for store in distinct]),

@@ -24,7 +24,7 @@ class BinaryCache:
         self._settings = settings
         self._cache_info = _cache_info(store, settings)
         self._narinfos = Narinfos(store, links, settings)
-        self._nars = Nars(store)
+        self._nars = Nars(store, links)
         self._uploads = Uploads(store, links, settings) if links is not None else None
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
@@ -59,8 +59,8 @@ class BinaryCache:
                 return self._cache_info
             case [b"nar", b"snix-castore" | b"tvix-castore", name]:
                 return await self._nars.get_rendered(request, name)
-            case [b"nar", name] if request.method == "HEAD" and self._uploads is not None:
-                return await self._uploads.head(name)
+            case [b"nar", name]:
+                return await self._nars.get_file(request, name)
         raise HttpError(404, "there is nothing here")
 
     async def _put(self, request: Request) -> Response:

@@ -19,7 +19,8 @@ from tvix_store.model.narinfo import MAX_NARINFO, NarInfo
 from tvix_store.model.nodes import encode_node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
-from tvix_store.operations.nar_links import NarLinks
+from tvix_store.operations.nar_links import NarLink, NarLinks
+from tvix_store.operations.zstd_nar import can_be_planned
 from tvix_store.services.store import Store
 
 _log = logging.getLogger(__name__)
@@ -112,6 +113,10 @@ class Narinfos:
 
     async def _offer(self, path_info: PathInfo, compression: str) -> tuple[str, str]:
         """Where the NAR is, and how it is compressed."""
+        if compression == "zstd" and self._links and self._store.frames and can_be_planned(path_info.node, path_info.nar.size):
+            if await self._links.get(path_info.nar.sha256) is None:
+                await self._links.put(NarLink(path_info.nar, path_info.node))
+            return f"nar/{nixbase32.encode(path_info.nar.sha256)}.nar.zst", "zstd"
         root = urlsafe_b64encode(encode_node(b"", path_info.node)).rstrip(b"=").decode()
         return f"nar/snix-castore/{root}?narsize={path_info.nar.size}", "none"
 

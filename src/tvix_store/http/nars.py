@@ -10,23 +10,44 @@ from collections.abc import AsyncGenerator
 from tvix_store.errors import InvalidError
 from tvix_store.http.ranges import select
 from tvix_store.http.request import Request
-from tvix_store.http.response import Response
+from tvix_store.http.response import Headers, Response
 from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
 from tvix_store.model.nodes import Node, decode_node
+from tvix_store.operations.nar_links import NarLink, NarLinks
 from tvix_store.operations.render_nar import render_nar
+from tvix_store.operations.zstd_nar import ZstdNars, can_be_planned
 from tvix_store.services.store import Store
 
 _TYPE = (b"content-type", b"application/x-nix-nar")
+_ZSTD = (b"content-type", b"application/zstd")
 _FOR_EVER = (b"cache-control", b"public, max-age=31536000, immutable")
+_REFUSED = re.compile(rb"q=0(\.0{0,3})?")
 _BASE64 = re.compile(rb"[A-Za-z0-9_-]{1,4096}")
+
+
+_FILE = re.compile(rb"([0-9a-df-np-sv-z]{52})\.nar((?:\.[a-z0-9]+)?)")
+
+
+def parse_file_name(name: bytes) -> tuple[bytes, str]:
+    """The SHA-256 (32 bytes) and the suffix in the name of a NAR's file.
+
+    Raises:
+        HttpError: `name` is not one.
+    """
+    matched = _FILE.fullmatch(name)
+    if matched is None:
+        raise HttpError(404, "a NAR is named <nixbase32 of the file's SHA-256>.nar, and a suffix for its compression")
+    return nixbase32.decode(matched[1].decode()), matched[2].decode()
 
 
 class Nars:
     """The NARs of a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, links: NarLinks | None) -> None:
         self._store = store
+        self._links = links
+        self._zstd = ZstdNars(store.directories, store.frames) if store.frames is not None else None
 
     async def get_rendered(self, request: Request, name: bytes) -> Response:
         """The NAR of the root node that is encoded in `name`."""
@@ -35,9 +56,39 @@ class Nars:
         stated = request.query.get("narsize")
         if stated is not None and stated != str(facts.size):
             raise HttpError(404, f"the NAR has {facts.size} bytes, not {stated[:20]}")
-        etag = b'"%b"' % nixbase32.encode(facts.sha256).encode()
-        status, start, stop, headers = select(request.headers, facts.size, etag)
-        return Response(status, (_TYPE, _FOR_EVER, *headers), self._render(node, start, stop))
+        if _accepts_zstd(request) and self._zstd is not None and can_be_planned(node, facts.size):
+            encoded = ((b"content-encoding", b"zstd"), (b"vary", b"accept-encoding"))
+            return await self._passed_through(request, self._zstd, node, (_TYPE, _FOR_EVER, *encoded))
+        return self._rendered(request, NarLink(facts, node))
+
+    async def get_file(self, request: Request, name: bytes) -> Response:
+        """The NAR that has, or whose compressed file had when it was put, the hash in `name`.
+
+        As zstd it is served from the frames that are stored, whatever file was put. Other files are not kept: that they were put is
+        all that HEAD can tell.
+        """
+        file_hash, suffix = parse_file_name(name)
+        link = await self._links.get(file_hash) if self._links is not None else None
+        if link is None:
+            raise HttpError(404, "this NAR is not here")
+        if suffix == ".zst" and self._zstd is not None and can_be_planned(link.node, link.nar.size):
+            return await self._passed_through(request, self._zstd, link.node, (_ZSTD, _FOR_EVER))
+        if suffix == "" and file_hash == link.nar.sha256:
+            return self._rendered(request, link)
+        if request.method == "HEAD":
+            return Response(200, (_TYPE,))
+        raise HttpError(404, "this file was taken apart when it was put; the path's narinfo tells where its NAR is")
+
+    async def _passed_through(self, request: Request, zstd: ZstdNars, node: Node, more: Headers) -> Response:
+        plan = await zstd.plan(node)
+        etag = b'"%b"' % plan.etag().hex().encode()
+        status, start, stop, headers = select(request.headers, plan.size, etag)
+        return Response(status, (*more, *headers), zstd.read(node, plan, start, stop))
+
+    def _rendered(self, request: Request, nar: NarLink) -> Response:
+        etag = b'"%b"' % nixbase32.encode(nar.nar.sha256).encode()
+        status, start, stop, headers = select(request.headers, nar.nar.size, etag)
+        return Response(status, (_TYPE, _FOR_EVER, *headers), self._render(nar.node, start, stop))
 
     async def _render(self, node: Node, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         at = 0
@@ -47,6 +98,15 @@ class Nars:
             if at + len(piece) > start:
                 yield piece[max(start - at, 0) : stop - at]
             at += len(piece)
+
+
+def _accepts_zstd(request: Request) -> bool:
+    """Whether the client says that it takes `Content-Encoding: zstd`."""
+    for each in request.headers.get(b"accept-encoding", b"").split(b","):
+        coding, _, parameters = each.partition(b";")
+        if coding.strip().lower() == b"zstd":
+            return not _REFUSED.fullmatch(parameters.strip())
+    return False
 
 
 def _root_node(name: bytes) -> Node:

@@ -1,24 +1,21 @@
-"""PUT of NARs: taken apart while they arrive, and linked by their hashes; HEAD of what was put."""
+"""PUT of NARs: taken apart while they arrive, and linked by their hashes."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import AsyncIterator
 
 from tvix_store.compression import decompressor, of_suffix
 from tvix_store.errors import InvalidError
+from tvix_store.http.nars import parse_file_name
 from tvix_store.http.request import Request
 from tvix_store.http.response import Response, text
 from tvix_store.http.settings import CacheSettings
-from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
 from tvix_store.operations.import_nar import import_nar
 from tvix_store.operations.nar_links import NarLink, NarLinks
 from tvix_store.services.store import Store
-
-_NAME = re.compile(r"([0-9a-df-np-sv-z]{52})\.nar((?:\.[a-z0-9]+)?)")
 
 
 class Uploads:
@@ -29,16 +26,9 @@ class Uploads:
         self._links = links
         self._settings = settings
 
-    async def head(self, name: bytes) -> Response:
-        """Whether the NAR is here that has, or whose compressed file has, the hash in `name`."""
-        file_hash, _ = _parse(name)
-        if await self._links.get(file_hash) is None:
-            raise HttpError(404, "this NAR is not here")
-        return Response(200, ((b"content-type", b"application/x-nix-nar"),))
-
     async def put(self, request: Request, name: bytes) -> Response:
         """Take a NAR, compressed as the suffix of `name` says."""
-        file_hash, suffix = _parse(name)
+        file_hash, suffix = parse_file_name(name)
         file = _CompressedFile(request, of_suffix(suffix))
         node, nar = await import_nar(
             self._store.blobs,
@@ -78,11 +68,3 @@ class _CompressedFile:
             finally:
                 await hashing
         decompress.finish()
-
-
-def _parse(name: bytes) -> tuple[bytes, str]:
-    """The SHA-256 and the suffix in the name of an uploaded file."""
-    matched = _NAME.fullmatch(name.decode("latin-1"))
-    if matched is None:
-        raise HttpError(404, "a NAR is named <nixbase32 of the file's SHA-256>.nar, and a suffix for its compression")
-    return nixbase32.decode(matched[1]), matched[2]

@@ -11,6 +11,7 @@ from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
+from tvix_store.services.frames import StoredFrames
 from tvix_store.services.nar import NarService
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
@@ -61,7 +62,7 @@ async def _nothing() -> None:
 class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
 
-    `records` and `statistics` are None where the backend has no place for records, or cannot count.
+    `records`, `frames` and `statistics` are None where the backend has no place for records, keeps no frames, or cannot count.
     `check` raises UnavailableError while the store cannot serve;
     `service_checks` tell of single services where they stand in several stores. `sync` brings all content that was acknowledged
     to the disk itself, as the store's own path infos do when they are put; where a path info stands elsewhere, it is called first.
@@ -73,6 +74,7 @@ class Store:
     path_infos: PathInfoService
     nar: NarService
     records: RecordService | None = None
+    frames: StoredFrames | None = None
     statistics: Statistics | None = None
     store_dir: str = STORE_DIR
     size_rule: SizeRule = SizeRule.DOCUMENTED

@@ -8,6 +8,7 @@ from pathlib import Path
 from tvix_store.backends.local.blobs import LocalBlobs
 from tvix_store.backends.local.directories import LocalDirectories
 from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.frames import LocalFrames
 from tvix_store.backends.local.keyed_records import LocalRecords
 from tvix_store.backends.local.path_infos import LocalNarFacts, LocalPathInfos
 from tvix_store.backends.local.statistics import LocalStatistics
@@ -43,7 +44,7 @@ async def open_store(
     }
     wanted = {name: value for name, value in settings.items() if value is not None}
     engine = await asyncio.to_thread(Engine.acquire, directory, wanted)
-    blobs, directories = LocalBlobs(engine), LocalDirectories(engine)
+    blobs, directories, records = LocalBlobs(engine), LocalDirectories(engine), LocalRecords(engine)
 
     async def check() -> None:
         engine.check()
@@ -59,7 +60,8 @@ async def open_store(
         directories=directories,
         path_infos=LocalPathInfos(engine),
         nar=RememberingNarService(blobs, directories, LocalNarFacts(engine)),
-        records=LocalRecords(engine),
+        records=records,
+        frames=LocalFrames(engine, blobs, records),
         statistics=LocalStatistics(engine),
         size_rule=SizeRule[engine.settings.size_rule.upper()],
         check=check,

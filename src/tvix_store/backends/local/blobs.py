@@ -51,7 +51,7 @@ class LocalBlobs:
             return None
         if not chunks:
             return BlobStat(found[0])
-        return BlobStat(found[0], await self._engine.in_thread(self._chunk_list, digest, found[0]))
+        return BlobStat(found[0], await self._engine.in_thread(self.chunk_list, digest, found[0]))
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
         return await self._engine.in_thread(self._missing, digests)
@@ -224,7 +224,8 @@ class LocalBlobs:
     def _segment(self, place: Place) -> Segment:
         return parse_segment(self._engine.reader.read_checked(place))
 
-    def _chunk_list(self, digest: Digest, blob_size: int) -> list[Chunk]:
+    def chunk_list(self, digest: Digest, blob_size: int) -> list[Chunk]:
+        """The chunks of a cut blob. Blocks: runs in a thread."""
         chunks: list[Chunk] = []
         at = 0
         while at < blob_size and (found := self._engine.index.chunk_list_segment(digest.raw, at)) is not None:
