@@ -198,3 +198,12 @@ def test_damage_of_any_kind_is_refused_or_harmless(name: str) -> None:
     for _ in range(300):
         damaged = damage(compress(name, TEXT[:500]), random)
         outcome(name, damaged, random.randint(1, len(damaged) + 1))
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_the_contents_of_small_frames_come_together(name: str) -> None:
+    parts = [noise(size * 10, name) for size in range(1, 1000)]
+    pieces = list(decompressor(name).feed(b"".join(compress(name, part) for part in parts)))
+    assert b"".join(pieces) == b"".join(parts)
+    assert min(map(len, pieces[:-1])) > MAX_PIECE - 10_000
+    assert max(map(len, pieces)) <= MAX_PIECE

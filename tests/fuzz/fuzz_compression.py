@@ -11,8 +11,12 @@ its seed.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from pathlib import Path
 from random import Random
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script finds only what is beside it
 
 from tests.compression.samples import CHECKED, FORMATS, TEXT, compress, feed_all
 from tvix_store.compression import decompressor

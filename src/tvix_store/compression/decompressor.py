@@ -9,6 +9,8 @@ from tvix_store.errors import ExhaustedError, InvalidError
 
 MAX_PIECE = 1 << 20
 """Most bytes of a piece that a decompressor gives out."""
+SMALL_PIECE = 64 << 10
+"""Bytes up to which pieces are put together: who asks for each in a thread pays 66 µs for that."""
 MAX_WINDOW = 128 << 20
 """Most bytes of history that a stream may make us keep. It is what zstd's own tools, and with them Nix, decompress unasked
 (window log 27, up to which `zstd --ultra -22` and `--long` go); `xz -9` takes 64 MiB, `lzip -9` 32 MiB, brotli at most 16 MiB."""
@@ -63,11 +65,22 @@ class Limited:
         self._refused = True
         self._taken += len(data)
         most = min(self._max_output, max(self._ratio_from, self._taken * self._max_ratio))
+        small: list[bytes] = []
+        size = 0
         for piece in self._inner.feed(data):
             self._given += len(piece)
             if self._given > most:
                 raise ExhaustedError(self._excess())
-            yield piece
+            if small and size + len(piece) > MAX_PIECE:
+                yield b"".join(small)
+                small, size = [], 0
+            if len(piece) > SMALL_PIECE and not small:
+                yield piece
+            else:
+                small.append(piece)
+                size += len(piece)
+        if small:
+            yield b"".join(small)
         self._refused = False
 
     def finish(self) -> None:

@@ -10,6 +10,8 @@ from tvix_store.compression.decompressor import MAX_PIECE, MAX_WINDOW, Decompres
 from tvix_store.compression.frames import Frames
 from tvix_store.errors import InvalidError
 
+_SMALL_FRAME = 256 << 10
+
 
 class Uncompressed:
     """The bytes as they are, in pieces."""
@@ -65,15 +67,32 @@ def lzip() -> Decompressor:
 def zstd() -> Decompressor:
     """Frames of RFC 8878, skippable ones too; checksums, where there are any, are checked.
 
-    Not by `zstandard`, which bounds no output: 64 KiB of input may make 512 MiB in one call of its.
+    Not by `zstandard` alone, which bounds no output of a stream: 64 KiB of input may make 512 MiB in one call of its.
     """
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
         from backports import zstd
+    import zstandard
 
     window: dict[int, int] = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW.bit_length() - 1}
-    return Frames("zstd", lambda: zstd.ZstdDecompressor(options=window), zstd.ZstdError)
+    reused = zstandard.ZstdDecompressor()
+
+    def whole(data: memoryview) -> tuple[bytes, int] | None:
+        """The content and size of the frame at the beginning of `data`, if it is whole there, small and sound.
+
+        Its decompressor serves for all, which takes 3 µs a frame where a new one each takes 25.
+        """
+        try:
+            # Of an empty frame, zstandard does not check the checksum.
+            if 0 < zstandard.frame_content_size(data) <= _SMALL_FRAME:
+                size = zstd.get_frame_size(data)
+                return reused.decompress(data[:size]), size
+        except (zstd.ZstdError, zstandard.ZstdError):
+            pass
+        return None
+
+    return Frames("zstd", lambda: zstd.ZstdDecompressor(options=window), zstd.ZstdError, whole=whole)
 
 
 def lz4() -> Decompressor:

@@ -33,7 +33,7 @@ class Frames:
     """Decompresses frames that follow each other without a gap.
 
     With `padding`, zero bytes in multiples of it may stand behind a frame; with `several` False, nothing may.
-    `errors` are what the library raises.
+    `errors` are what the library raises. `whole`, where there is one, is a shorter way for small frames.
     """
 
     def __init__(
@@ -44,12 +44,14 @@ class Frames:
         *,
         several: bool = True,
         padding: int = 0,
+        whole: Callable[[memoryview], tuple[bytes, int] | None] | None = None,
     ) -> None:
         self._name = name
         self._new_frame = new_frame
         self._errors = errors
         self._several = several
         self._padding = padding
+        self._whole = whole
         self._padded = 0
         self._frame: Frame | None = None
         self._ended = 0
@@ -64,6 +66,11 @@ class Frames:
                 at = self._skip_padding(data, at)
                 if at == len(view):
                     break
+                if self._whole and (taken := self._whole(view[at:])):
+                    yield taken[0]
+                    at += taken[1]
+                    self._ended += 1
+                    continue
                 self._frame = self._next_frame()
             some = view[at : at + self._slice]
             at += len(some)
