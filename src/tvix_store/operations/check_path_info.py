@@ -9,6 +9,7 @@ from tvix_store.errors import InvalidError
 from tvix_store.model import nixbase32
 from tvix_store.model.content_address import ContentAddress, Method
 from tvix_store.model.hash_modulo import HashModulo
+from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import PathInfo
@@ -57,7 +58,7 @@ async def proves_content_address(store: Store, path_info: PathInfo) -> bool:
     return True
 
 
-def check_signatures(path_info: PathInfo, trusted: Sequence[PublicKey], store_dir: str = STORE_DIR) -> int:
+def check_signatures(path_info: PathInfo | NarInfo, trusted: Sequence[PublicKey], store_dir: str = STORE_DIR) -> int:
     """How many of the signatures are by trusted keys, and good. What other keys have signed cannot be told.
 
     Raises:
@@ -90,7 +91,7 @@ async def missing_references(path_infos: PathInfoService, path_info: PathInfo) -
 
 
 async def _content_hash(store: Store, path_info: PathInfo, ca: ContentAddress) -> NixHash:
-    """The hash of what the method says, but for the path's own name in it; pieces are hashed in a thread."""
+    """The hash of what the method says, but for the path's own name in it; a piece is hashed in a thread while the next one comes."""
     pieces: AsyncIterator[bytes]
     if ca.method is Method.NAR:
         pieces = render_nar(store.blobs, store.directories, path_info.node)
@@ -99,6 +100,12 @@ async def _content_hash(store: Store, path_info: PathInfo, ca: ContentAddress) -
         pieces = read_contents(store.blobs, path_info.node)
     own = nixbase32.encode(path_info.store_path.output_hash).encode()
     content_hash = HashModulo(ca.hash.algorithm, own)
+    loop = asyncio.get_running_loop()
+    hashed: asyncio.Future[None] | None = None
     async for piece in pieces:
-        await asyncio.to_thread(content_hash.update, piece)
+        if hashed:
+            await hashed
+        hashed = loop.run_in_executor(None, content_hash.update, piece)
+    if hashed:
+        await hashed
     return content_hash.finish()
