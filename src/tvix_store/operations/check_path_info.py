@@ -91,7 +91,10 @@ async def missing_references(path_infos: PathInfoService, path_info: PathInfo) -
 
 
 async def _content_hash(store: Store, path_info: PathInfo, ca: ContentAddress) -> NixHash:
-    """The hash of what the method says, but for the path's own name in it; a piece is hashed in a thread while the next one comes."""
+    """The hash of what the method says, but for the path's own name in it.
+
+    A piece is hashed in a thread while the next one comes.
+    """
     pieces: AsyncIterator[bytes]
     if ca.method is Method.NAR:
         pieces = render_nar(store.blobs, store.directories, path_info.node)
