@@ -28,15 +28,15 @@ class BinaryCache:
         self._uploads = Uploads(store, links, settings) if links is not None else None
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive, self._settings.body_timeout)
+        method = scope["method"]
         try:
             try:
-                response = await self._answer(request)
+                response = await self._answer(Request(scope, receive, self._settings.body_timeout))
             except DisconnectedError:
                 raise
             except Exception as error:  # noqa: BLE001 - every error becomes a status; the unforeseen are logged
-                response = error_response(error, writing=request.method == "PUT")
-            await send_response(response, send, head=request.method == "HEAD")
+                response = error_response(error, writing=method == "PUT")
+            await send_response(response, send, head=method == "HEAD")
         except DisconnectedError:
             return
 

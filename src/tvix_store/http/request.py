@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import cached_property
 from urllib.parse import parse_qs, unquote_to_bytes
 
@@ -26,36 +26,21 @@ _ENCODINGS = {
 
 
 class Request:
-    """A request, whose body may be read once."""
+    """A request, whose body may be read once.
+
+    Raises:
+        HttpError: the path is too long, or holds a NUL, an encoded slash, or `.` or `..` between slashes.
+    """
 
     def __init__(self, scope: Event, receive: Receive, body_timeout: float) -> None:
         self.method: str = scope["method"]
+        self.segments = _segments(scope["raw_path"])
+        """The parts of the path between its slashes, each decoded."""
+        self.headers = _fields(scope["headers"])
+        """Header fields by lower-case name; of one that is there several times, all values behind each other, with commas."""
         self._scope = scope
         self._receive = receive
         self._body_timeout = body_timeout
-
-    @cached_property
-    def segments(self) -> list[bytes]:
-        """The parts of the path between its slashes, each decoded.
-
-        Raises:
-            HttpError: the path is too long, or holds a NUL, an encoded slash, or `.` or `..` between slashes.
-        """
-        raw: bytes = self._scope["raw_path"]
-        if len(raw) > _LONGEST_PATH:
-            raise HttpError(414, f"the path has {len(raw)} bytes; at most {_LONGEST_PATH} are looked at")
-        segments = [unquote_to_bytes(part) for part in raw.split(b"/")[1:]]
-        if any(segment in (b".", b"..") or b"/" in segment or b"\0" in segment for segment in segments):
-            raise HttpError(400, "the path holds `.`, `..`, an encoded slash or a NUL")
-        return segments
-
-    @cached_property
-    def headers(self) -> dict[bytes, bytes]:
-        """Header fields by lower-case name; of one that is there several times, all values behind each other, with commas."""
-        headers: dict[bytes, bytes] = {}
-        for name, value in self._scope["headers"]:
-            headers[name] = headers[name] + b", " + value if name in headers else value
-        return headers
 
     @property
     def has_query(self) -> bool:
@@ -119,6 +104,26 @@ class Request:
                 raise HttpError(413, f"the body has more than {limit} bytes, which are taken at most here")
             pieces.append(piece)
         return b"".join(pieces)
+
+
+def _segments(path: bytes) -> list[bytes]:
+    if len(path) > _LONGEST_PATH:
+        raise HttpError(414, f"the path has {len(path)} bytes; at most {_LONGEST_PATH} are looked at")
+    segments = path.split(b"/")[1:]
+    if b"%" in path:
+        segments = [unquote_to_bytes(segment) for segment in segments]
+    if b"." in segments or b".." in segments or any(b"/" in segment or b"\0" in segment for segment in segments):
+        raise HttpError(400, "the path holds `.`, `..`, an encoded slash or a NUL")
+    return segments
+
+
+def _fields(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        fields = {}
+        for name, value in pairs:
+            fields[name] = fields[name] + b", " + value if name in fields else value
+    return fields
 
 
 def _decoded(body: bytes, compression: str, limit: int) -> bytes:

@@ -27,7 +27,7 @@ from tvix_store.backends.local.disk import disk_errors, sync_file
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.backends.local.unsynced import UnsyncedMark
-from tvix_store.errors import CorruptError, ExhaustedError, UnavailableError
+from tvix_store.errors import CorruptError, ExhaustedError, StoreError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import NarFacts
 
@@ -137,8 +137,8 @@ class Index:
         return self._place(self.directories, digest)
 
     def path_info(self, output_hash: bytes) -> bytes | None:
-        with self.reading() as txn:
-            return self.path_info_in(txn, output_hash)
+        row = self._get(self.path_infos, output_hash)
+        return None if row is None else bytes(row[_U64.size :])
 
     def path_info_in(self, txn: Txn, output_hash: bytes) -> bytes | None:
         row = txn.get(output_hash, db=self.path_infos)
@@ -167,8 +167,7 @@ class Index:
 
     def record(self, key: bytes) -> bytes | None:
         """The value of a record."""
-        with self.reading() as txn:
-            row = txn.get(key, db=self.records)
+        row = self._get(self.records, key)
         return None if row is None else bytes(row[_U64.size :])
 
     def record_sequence(self, txn: Txn, key: bytes) -> int:
@@ -208,8 +207,7 @@ class Index:
                 found = cursor.delete()
 
     def nar_facts(self, node_key: bytes) -> NarFacts | None:
-        with self.reading() as txn:
-            row = txn.get(node_key, db=self.nar)
+        row = self._get(self.nar, node_key)
         return None if row is None else NarFacts(_U64.unpack_from(row)[0], bytes(row[_U64.size :]))
 
     def put_nar_facts(self, txn: Txn, node_key: bytes, facts: NarFacts) -> None:
@@ -246,25 +244,38 @@ class Index:
         return int(txn.stat(table)["entries"])
 
     def _place(self, table: Table, key: bytes) -> Place | None:
-        with self._errors(), self._env.begin() as txn:
-            row = txn.get(key, db=table)
+        row = self._get(table, key)
         return None if row is None else Place.from_bytes(row)
+
+    def _get(self, table: Table, key: bytes) -> bytes | None:
+        # Without the context managers, which take longer than the lookup.
+        try:
+            with self._env.begin() as txn:
+                row: bytes | None = txn.get(key, db=table)
+                return row
+        except lmdb.Error as error:
+            raise self._translated(error) from error
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (lmdb.DiskError, lmdb.MapFullError) as error:
-            raise ExhaustedError(f"cannot write the index in {self._directory}: {error}; free some space and try again") from error
-        except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError) as error:
-            raise CorruptError(
-                f"the index in {self._directory} is damaged ({error}); remove that directory: it is made anew from the packs"
-            ) from error
-        except lmdb.ReadersFullError as error:
-            raise ExhaustedError(f"too many processes use the index in {self._directory}: {error}") from error
         except lmdb.Error as error:
-            if "No space left" in str(error) or "quota" in str(error):
-                raise ExhaustedError(
-                    f"cannot write the index in {self._directory}: {error}; free some space and try again"
-                ) from error
-            raise UnavailableError(f"cannot use the index in {self._directory}: {error}") from error
+            raise self._translated(error) from error
+
+    def _translated(self, error: lmdb.Error) -> StoreError:
+        full = "No space left" in str(error) or "quota" in str(error)
+        match error:
+            case lmdb.DiskError() | lmdb.MapFullError():
+                full = True
+            case lmdb.CorruptedError() | lmdb.InvalidError() | lmdb.PageNotFoundError() | lmdb.VersionMismatchError():
+                return CorruptError(
+                    f"the index in {self._directory} is damaged ({error}); remove that directory: it is made anew from the packs"
+                )
+            case lmdb.ReadersFullError():
+                return ExhaustedError(f"too many processes use the index in {self._directory}: {error}")
+            case _:
+                pass
+        if full:
+            return ExhaustedError(f"cannot write the index in {self._directory}: {error}; free some space and try again")
+        return UnavailableError(f"cannot use the index in {self._directory}: {error}")
