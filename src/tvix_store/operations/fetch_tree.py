@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tvix_store.errors import ExhaustedError, InvalidError
-from tvix_store.model.directory import SizeRule
+from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.operations.closure import Closure
 from tvix_store.services.blobs import SMALL_BLOB, BlobService
@@ -29,7 +29,8 @@ class Step(NamedTuple):
     node: Node | None
 
 
-_LEAVE = Step(b"", None)
+LEAVE = Step(b"", None)
+"""Leaves a directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,17 @@ async def fetch_tree(blobs: BlobService, closure: Closure) -> AsyncIterator[Batc
         InvalidError: a file's size, or the root's, is not what its node states.
         CorruptError: stored content does not match its digest.
     """
-    plans = _plan(closure)
+    async for batch in fetch_steps(blobs, walk_tree(closure)):
+        yield batch
+
+
+async def fetch_steps(blobs: BlobService, steps: AsyncIterator[Step]) -> AsyncIterator[Batch]:
+    """Some steps of a tree, such as those from its middle on, in batches.
+
+    Raises:
+        NotFoundError, InvalidError, CorruptError: as `fetch_tree`, of blobs; and what `steps` raises.
+    """
+    plans = _plan(steps)
 
     async def next_batch() -> Batch | None:
         plan = await anext(plans, None)
@@ -67,15 +78,16 @@ async def fetch_tree(blobs: BlobService, closure: Closure) -> AsyncIterator[Batc
         await asyncio.gather(ahead, return_exceptions=True)
 
 
-async def read_contents(blobs: BlobService, node: FileNode) -> AsyncIterator[bytes]:
-    """The contents of a file of any size, in the pieces of `BlobService.read`.
+async def read_contents(blobs: BlobService, node: FileNode, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+    """The contents of a file of any size, from `start` up to `stop` (at most its size), in the pieces of `BlobService.read`.
 
     Raises:
-        InvalidError: its size is not what the node states.
+        InvalidError: its size is seen not to be what the node states.
         NotFoundError, CorruptError: as `BlobService.read`.
     """
-    left = node.size
-    async for piece in blobs.read(node.digest):
+    # Up to its end it is read without a limit, so that a blob that is too long is found out.
+    left = (node.size if stop is None else stop) - start
+    async for piece in blobs.read(node.digest, start, None if stop == node.size else stop):
         left -= len(piece)
         if left < 0:
             break
@@ -91,12 +103,12 @@ class _Plan:
     large: tuple[bytes, FileNode] | None = None
 
 
-async def _plan(closure: Closure) -> AsyncIterator[_Plan]:
+async def _plan(walk: AsyncIterator[Step]) -> AsyncIterator[_Plan]:
     """The steps, cut into batches; `files` are those to fetch for a batch."""
     steps: list[Step] = []
     files: list[FileNode] = []
     size = 0
-    async for step in walk_tree(closure):
+    async for step in walk:
         name, node = step
         if type(node) is FileNode and node.size > SMALL_BLOB:
             yield _Plan(steps, files, (name, node))
@@ -123,9 +135,7 @@ async def walk_tree(closure: Closure) -> AsyncIterator[Step]:
     if not isinstance(root, DirectoryNode):
         return
     directory = await closure.get(root.digest)
-    # Sizes below the root were checked when the directories were put.
-    if root.size not in {directory.size(rule) for rule in SizeRule}:
-        raise InvalidError(f"the node of directory {root.digest} states size {root.size}, but it is {directory.size()}")
+    check_root(root, directory)
     # A stack of our own: trees may be nested deeper than Python recurses.
     entered = [iter(directory.entries.items())]
     while entered:
@@ -136,7 +146,13 @@ async def walk_tree(closure: Closure) -> AsyncIterator[Step]:
                 break
         else:
             entered.pop()
-            yield _LEAVE
+            yield LEAVE
+
+
+def check_root(root: DirectoryNode, directory: Directory) -> None:
+    """Raise InvalidError where the root of a tree states a wrong size. Below it, they were checked when they were put."""
+    if root.size not in {directory.size(rule) for rule in SizeRule}:
+        raise InvalidError(f"the node of directory {root.digest} states size {root.size}, but it is {directory.size()}")
 
 
 async def _fetch(blobs: BlobService, files: list[FileNode]) -> list[bytes]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tvix_store.errors import ExhaustedError
 from tvix_store.model.digest import Digest
@@ -17,6 +19,13 @@ MAX_ENTRIES = 50_000_000
 """Entries of directories in it, however small: a Go toolchain has 17,000. 40,000 files, or 400,000 directories, take a second."""
 
 
+class Extent(NamedTuple):
+    """How much of a NAR a directory takes: bytes, without what its parent says of it, and entries at all depths."""
+
+    size: int
+    entries: int
+
+
 async def nar_size(closure: Closure) -> int:
     """Bytes of the NAR of the closure's root, if files are as large as their nodes state. Each distinct directory is read once.
 
@@ -25,10 +34,7 @@ async def nar_size(closure: Closure) -> int:
         ExhaustedError: the NAR is larger than MAX_SIZE, or has more than MAX_ENTRIES entries.
     """
     root = closure.root
-    if isinstance(root, DirectoryNode):
-        size = await _directory_size(closure, root.digest)
-    else:
-        size = _leaf_size(root)
+    size = (await measure(closure, root.digest, {})).size if isinstance(root, DirectoryNode) else leaf_size(root)
     size += len(tokens.MAGIC)
     if size > MAX_SIZE:
         raise ExhaustedError(f"the NAR has {size} bytes; at most {MAX_SIZE} are calculated")
@@ -45,8 +51,14 @@ class _Count:
     uncounted: list[Digest]
 
 
-async def _directory_size(closure: Closure, root: Digest) -> int:
-    known: dict[Digest, tuple[int, int]] = {}
+async def measure(closure: Closure, root: Digest, known: MutableMapping[Digest, Extent]) -> Extent:
+    """How much a directory of the closure takes. What is in `known` is not read again; what is read is added to it.
+
+    Raises:
+        NotFoundError, ExhaustedError: as `nar_size`.
+    """
+    if root in known:
+        return known[root]
     # A stack of our own: trees may be nested deeper than Python recurses.
     counts = [await _begun(closure, root)]
     while counts:
@@ -57,8 +69,8 @@ async def _directory_size(closure: Closure, root: Digest) -> int:
                 counts.append(await _begun(closure, count.uncounted[-1]))
                 break
             count.uncounted.pop()
-            count.size += child[0]
-            count.entries += child[1]
+            count.size += child.size
+            count.entries += child.entries
         else:
             counts.pop()
             if count.size > MAX_SIZE or count.entries > MAX_ENTRIES:
@@ -66,8 +78,8 @@ async def _directory_size(closure: Closure, root: Digest) -> int:
                     f"the NAR of directory {count.digest} has {count.size} bytes and {count.entries} entries; "
                     f"at most {MAX_SIZE} and {MAX_ENTRIES} are calculated"
                 )
-            known[count.digest] = count.size, count.entries
-    return known[root][0]
+            known[count.digest] = Extent(count.size, count.entries)
+    return known[root]
 
 
 async def _begun(closure: Closure, digest: Digest) -> _Count:
@@ -80,9 +92,10 @@ async def _begun(closure: Closure, digest: Digest) -> _Count:
         if isinstance(node, DirectoryNode):
             uncounted.append(node.digest)
         else:
-            size += _leaf_size(node)
+            size += leaf_size(node)
     return _Count(digest, size, len(entries), uncounted)
 
 
-def _leaf_size(node: FileNode | SymlinkNode) -> int:
+def leaf_size(node: FileNode | SymlinkNode) -> int:
+    """Bytes that a file or symlink takes."""
     return tokens.file_size(node.size, node.executable) if isinstance(node, FileNode) else tokens.symlink_size(node.target)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.nar import tokens
 from tvix_store.operations.closure import Closure
-from tvix_store.operations.fetch_tree import fetch_tree, read_contents
+from tvix_store.operations.fetch_tree import Step, fetch_steps, read_contents, walk_tree
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 
@@ -25,9 +25,25 @@ def render_nar(blobs: BlobService, directories: DirectoryService, node: Node) ->
 
 async def render_closure(blobs: BlobService, closure: Closure) -> AsyncIterator[bytes]:
     """As `render_nar`, of the closure's root."""
-    pending = bytearray(tokens.MAGIC)
-    depth = 0
-    async for batch in fetch_tree(blobs, closure):
+    async for piece in render_steps(blobs, walk_tree(closure)):
+        if isinstance(piece, bytes):
+            yield piece
+            continue
+        # Passed on as they come: copying costs half as much as hashing.
+        async for data in read_contents(blobs, piece):
+            yield data
+
+
+async def render_steps(blobs: BlobService, steps: AsyncIterator[Step], depth: int = 0) -> AsyncIterator[bytes | FileNode]:
+    """What some steps of a tree are in its NAR: bytes, and large files, whose contents stand there.
+
+    `depth` is how many directories were entered before the first step; with 0 it is the root's, and the NAR begins.
+
+    Raises:
+        NotFoundError, InvalidError, CorruptError: as `fetch_steps`.
+    """
+    pending = bytearray(b"" if depth else tokens.MAGIC)
+    async for batch in fetch_steps(blobs, steps):
         contents = iter(batch.contents)
         for name, child in batch.steps:
             if depth and child is not None:
@@ -55,11 +71,9 @@ async def render_closure(blobs: BlobService, closure: Closure) -> AsyncIterator[
             if depth:
                 pending += tokens.entry_start(name)
             pending += tokens.file_start(file.size, file.executable)
-            # Passed on as they come: copying costs half as much as hashing.
             yield bytes(pending)
             pending.clear()
-            async for piece in read_contents(blobs, file):
-                yield piece
+            yield file
             pending += tokens.file_end(file.size)
             if depth:
                 pending += tokens.ENTRY_END
