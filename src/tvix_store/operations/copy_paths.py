@@ -27,7 +27,8 @@ from tvix_store.model.directory import SizeRule
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath
-from tvix_store.operations.import_content import Progress, import_content
+from tvix_store.operations.check_path_info import proves_content_address
+from tvix_store.operations.import_content import ImportThreads, Progress, import_content
 from tvix_store.operations.nix_json import StatedPath
 from tvix_store.services.store import Store
 
@@ -107,7 +108,11 @@ class _Copying:
         self.tasks: dict[StorePath, asyncio.Task[Copied]] = {}
         self._store = store
         self._file = file
-        self._room = asyncio.Semaphore(jobs)
+        self._idle: asyncio.LifoQueue[ImportThreads] = asyncio.LifoQueue()
+        """Threads that have no path to read. There are as many as there may be jobs."""
+        self._threads = [ImportThreads() for _ in range(jobs)]
+        for threads in self._threads:
+            self._idle.put_nowait(threads)
         self._size_rule = size_rule
         self._progress = progress
 
@@ -119,13 +124,18 @@ class _Copying:
         for task in self.tasks.values():
             task.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        for threads in self._threads:
+            threads.stop()
 
     async def _copy(self, stated: StatedPath) -> Copied:
         path = stated.store_path
         try:
-            async with self._room:
+            threads = await self._idle.get()
+            try:
                 known = await self._store.path_infos.get(path.output_hash)
-                path_info = self._merged(known, stated) if known else await self._read(stated)
+                path_info = self._merged(known, stated) if known else await self._read(stated, threads)
+            finally:
+                self._idle.put_nowait(threads)
             if path_info is known:
                 return Copied(path, Status.KNOWN)
             if known is None:
@@ -146,8 +156,8 @@ class _Copying:
             )
         return known.with_signatures(stated.signatures)
 
-    async def _read(self, stated: StatedPath) -> PathInfo:
-        """Store the content of a path, and make sure that it is what Nix says."""
+    async def _read(self, stated: StatedPath, threads: ImportThreads) -> PathInfo:
+        """Store the content of a path, and make sure that it is what Nix says, and what its content address says."""
         path = stated.store_path
         counted = 0
 
@@ -156,14 +166,18 @@ class _Copying:
             counted += size
             self._progress(0, size)
 
-        content = await import_content(self._store, self._file(path), size_rule=self._size_rule, hash_nar=True, progress=count)
+        content = await import_content(
+            self._store, self._file(path), size_rule=self._size_rule, hash_nar=True, threads=threads, progress=count
+        )
         self._progress(1, stated.nar.size - counted)
         if content.nar != stated.nar:
             raise CorruptError(
                 f"{path} is not copied: its NAR hash is {_shown(content.nar)}, but Nix says {_shown(stated.nar)} "
                 "(nix-store --verify-path tells more)"
             )
-        return stated.path_info(content.node)
+        path_info = stated.path_info(content.node)
+        await proves_content_address(self._store, path_info)
+        return path_info
 
     async def _missing_reference(self, stated: StatedPath) -> Copied | None:
         """Wait until all references are recorded; what to say of the path if one cannot be."""

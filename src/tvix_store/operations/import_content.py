@@ -43,6 +43,22 @@ class Content:
     file_sha256: bytes
 
 
+class ImportThreads:
+    """The threads of one import after the other: one reads, one hashes. They start when they are needed.
+
+    Starting and stopping them takes longer than importing a small tree, and keeps the event loop waiting.
+    """
+
+    def __init__(self) -> None:
+        self.reading = ThreadPoolExecutor(1, thread_name_prefix="tvix-store-reading")
+        self.hashing = ThreadPoolExecutor(1, thread_name_prefix="tvix-store-hashing")
+
+    def stop(self) -> None:
+        """Wait for what they are doing; what they have not begun is dropped."""
+        self.reading.shutdown(cancel_futures=True)
+        self.hashing.shutdown(cancel_futures=True)
+
+
 async def import_content(
     store: Store,
     path: Path,
@@ -50,12 +66,13 @@ async def import_content(
     flat: bool = False,
     size_rule: SizeRule | None = None,
     hash_nar: bool = False,
+    threads: ImportThreads | None = None,
     progress: Progress | None = None,
 ) -> Content:
     """Store the directory, regular file or symlink at `path`, and make sure of its NAR.
 
     `flat` takes a regular file alone, and none as executable. `size_rule` overrides the store's. With `hash_nar` the NAR is always
-    hashed here; otherwise the store is asked where it probably knows.
+    hashed here; otherwise the store is asked where it probably knows. `threads` are the import's own unless they are given.
 
     Raises:
         InvalidError: something in the tree cannot be stored, or changed while it was read.
@@ -63,11 +80,14 @@ async def import_content(
         ExhaustedError, UnavailableError: the store cannot take it.
     """
     reader = TreeReader(path, flat=flat)
-    contents = _Contents(store, reader, hash_nar, progress)
+    used = threads or ImportThreads()
+    contents = _Contents(store, reader, used, hash_nar, progress or (lambda files, size: None))
     try:
         await contents.store_all()
     finally:
         await contents.stop()
+        if threads is None:
+            used.stop()
     node = await _directories(store, reader, contents.digests, size_rule or store.size_rule)
     nar = contents.nar
     if nar is None:
@@ -90,22 +110,20 @@ async def _directories(store: Store, reader: TreeReader, digests: list[Digest], 
 class _Contents:
     """The contents of a tree on their way into the store."""
 
-    def __init__(self, store: Store, reader: TreeReader, hash_nar: bool, progress: Progress | None) -> None:
+    def __init__(self, store: Store, reader: TreeReader, threads: ImportThreads, hash_nar: bool, progress: Progress | None) -> None:
         self.digests: list[Digest] = []
         self._store = store
         self._reader = reader
-        self._hash_nar = hash_nar
-        self._progress = progress or (lambda files, size: None)
+        self._progress = progress
         self._nar_hash = hashlib.sha256()
         self._nar_size = 0
         self._nar: list[bytes] | None = []
         """Bytes of the NAR that are not given to the hash yet; None when the hash is not wanted."""
-        self._decided = False
-        self._ask = False
+        self._decided = hash_nar
+        self._ask = not store.nar.learns
         """Whether to ask for a blob before it is put: the tree is known, or the store is far away."""
         self._file_hash = hashlib.sha256()
-        self._reading = ThreadPoolExecutor(1, thread_name_prefix="tvix-store-reading")
-        self._hashing = ThreadPoolExecutor(1, thread_name_prefix="tvix-store-hashing")
+        self._threads = threads
         self._unhashed: deque[asyncio.Future[None]] = deque()
         self._storing: deque[asyncio.Task[None]] = deque()
 
@@ -147,12 +165,10 @@ class _Contents:
             await asyncio.gather(ahead, return_exceptions=True)
 
     async def stop(self) -> None:
-        """Leave nothing running, whatever happened."""
+        """Leave nothing running, whatever happened, but what the threads have begun."""
         for task in self._storing:
             task.cancel()
         await asyncio.gather(*self._storing, return_exceptions=True)
-        self._reading.shutdown(cancel_futures=True)
-        self._hashing.shutdown(cancel_futures=True)
 
     async def _whole_files(self, files: WholeFiles) -> None:
         if files.blobs and not self._decided:
@@ -209,7 +225,7 @@ class _Contents:
         if not self._decided:
             self._decided = True
             self._ask = found or not self._store.nar.learns
-            if self._ask and not self._hash_nar:
+            if self._ask:
                 self._nar = None
 
     async def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -263,12 +279,12 @@ class _Contents:
             joined, self._nar = b"".join(self._nar), []
             self._nar_size += len(joined)
             loop = asyncio.get_running_loop()
-            self._unhashed.append(loop.run_in_executor(self._hashing, self._nar_hash.update, joined))
+            self._unhashed.append(loop.run_in_executor(self._threads.hashing, self._nar_hash.update, joined))
             if len(self._unhashed) > _BATCHES_IN_FLIGHT:
                 await self._unhashed.popleft()
 
     async def _read(self, call: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._reading, call, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads.reading, call, *arguments)
 
     async def _in_reading_thread(self, items: Iterator[T]) -> AsyncIterator[T]:
         while (item := await self._read(next, items, None)) is not None:

@@ -7,7 +7,7 @@ Source: the JSON of Nix 2.8, and the page "Store object info" of the Nix manual,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -71,8 +71,8 @@ def stated_path(path: str, stated: Json, store_dir: str) -> StatedPath:
     return StatedPath(
         store_path=reader.read(path, reader.store_path, "path"),
         nar=NarFacts(reader.field("narSize", _number), reader.field("narHash", _sha256)),
-        references=tuple(dict.fromkeys(map(reader.store_path, reader.field("references", _list, [])))),
-        signatures=tuple(dict.fromkeys(reader.field("signatures", _signatures, []))),
+        references=reader.field("references", reader.references, ()),
+        signatures=reader.field("signatures", _signatures, ()),
         deriver=reader.field("deriver", reader.deriver, None),
         ca=reader.field("ca", _content_address, None),
     )
@@ -121,6 +121,9 @@ class _Reader:
     def store_path(self, text: str) -> StorePath:
         return StorePath.parse(text, self.store_dir)
 
+    def references(self, value: object) -> tuple[StorePath, ...]:
+        return tuple(dict.fromkeys(map(self.store_path, _list(value))))
+
     def deriver(self, text: str) -> StorePath:
         if not text.endswith(_DRV):
             raise InvalidError(f"{text[:250]!r} does not end in {_DRV}")
@@ -160,5 +163,6 @@ def _content_address(value: str | Json) -> ContentAddress:
     return ContentAddress(method, _hash(value["hash"]))
 
 
-def _signatures(value: object) -> Iterator[Signature]:
-    return iter([Signature.parse(each if isinstance(each, str) else f"{each['keyName']}:{each['sig']}") for each in _list(value)])
+def _signatures(value: object) -> tuple[Signature, ...]:
+    texts = [each if isinstance(each, str) else f"{each['keyName']}:{each['sig']}" for each in _list(value)]
+    return tuple(dict.fromkeys(map(Signature.parse, texts)))
