@@ -110,7 +110,7 @@ async def _directories(store: Store, reader: TreeReader, digests: list[Digest], 
 class _Contents:
     """The contents of a tree on their way into the store."""
 
-    def __init__(self, store: Store, reader: TreeReader, threads: ImportThreads, hash_nar: bool, progress: Progress | None) -> None:
+    def __init__(self, store: Store, reader: TreeReader, threads: ImportThreads, hash_nar: bool, progress: Progress) -> None:
         self.digests: list[Digest] = []
         self._store = store
         self._reader = reader
