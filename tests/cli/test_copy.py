@@ -15,6 +15,7 @@ from tests import programs
 from tests.cli.program import Program
 from tests.cli.test_import import WITHOUT_ROOTS_POWERS
 from tests.cli.test_progress import on_a_terminal
+from tests.http.nix import Nix
 from tests.private_nix import PrivateNix, Registered, built
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import SymlinkNode
@@ -229,6 +230,36 @@ def test_without_nix_it_is_said_how_to_get_it(tvix_store: Program, copy: list[st
     ended = tvix_store.run(*copy, LIBRARY, environment={**tvix_store.environment, "PATH": "/nowhere"})
     assert ended.code == 7
     assert "nix is not on the PATH; install Nix" in ended.error
+
+
+def test_what_nix_builds_is_copied_with_a_proven_content_address(tvix_store: Program, tmp_path: Path) -> None:
+    nix = Nix(tmp_path / "builder", tmp_path / "builder/store")
+    floating = '{ __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; }'
+    library = 'sh "library" "echo library > $out"'
+    [built] = nix.build(f"""sh' "itself" "mkdir $out; echo ${{{library}}} $out > $out/self" {floating}""")
+    tvix_store.environment |= {
+        "NIX_STORE_DIR": str(nix.store_dir),
+        "NIX_REMOTE": "local",
+        "NIX_CONF_DIR": str(tmp_path / "builder/etc"),
+    }
+    tvix_store.environment |= {"NIX_STATE_DIR": str(tmp_path / "builder/state")}
+    copied = tvix_store("copy", "--from-nix", built).splitlines()
+    [stated] = nix.path_info(built)
+    ours = json.loads(tvix_store("path-info", "get", built))
+    assert sorted(copied) == sorted(ours["references"]) == sorted(stated["references"])
+    assert (ours["ca"], ours["narHash"]) == (stated["ca"], stated["narHash"])
+    assert built in ours["references"]
+
+
+def test_the_graph_that_a_build_writes_is_copied(tvix_store: Program, tmp_path: Path) -> None:
+    nix = Nix(tmp_path / "builder", tmp_path / "builder/store")
+    top = 'sh "top" "echo ${sh "library" "echo library > $out"} $out > $out"'
+    attributes = f'__structuredAttrs = true; exportReferencesGraph.closure = [ ({top}) ]; list = [ "a" ];'
+    script = "/bin/cp .attrs.json ${placeholder ''out''}"
+    [graph_file] = nix.build(f"""sh' "graph" "{script}" {{ {attributes} }}""")
+    ended = tvix_store.run("copy", "--from-json", graph_file, "--store-dir", nix.store_dir)
+    assert (ended.code, ended.error) == (0, "")
+    assert [Path(path).name[33:] for path in ended.lines] == ["library", "top"]
 
 
 def graph(nix: PrivateNix, *paths: str) -> bytes:
