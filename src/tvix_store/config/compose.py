@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from tvix_store.config.schemes import open_address
+from tvix_store.config.schemes import has_no_place, open_address
+from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import check_store_dir
 from tvix_store.services.nar import NarService
 from tvix_store.services.store import ServiceChecks, Store
@@ -22,11 +23,15 @@ async def open_store(
     directories: str | None = None,
     path_infos: str | None = None,
     store_dir: str | None = None,
+    substituters: Sequence[str] = (),
+    substituter_public_keys: Sequence[PublicKey] = (),
 ) -> Store:
     """Open the store at `address`, a URL or a path; by default the embedded store in the user's data directory.
 
     `blobs`, `directories` and `path_infos` are addresses of single services that stand elsewhere. `store_dir` is the directory of
     Nix's store where that is not `/nix/store`; it is part of what a store path stands for, so it must always be the same.
+    `substituters` are the URLs of binary caches in which paths are looked for that the store lacks; what they give must be signed
+    by one of `substituter_public_keys`, or of those in their URL. The address of a cache as `path_infos` means the same.
 
     Raises:
         InvalidError: an address is malformed, or of an unknown scheme.
@@ -35,14 +40,23 @@ async def open_store(
     if store_dir is not None:
         check_store_dir(store_dir)
     everywhere = address or DEFAULT_ADDRESS
+    if path_infos and has_no_place(path_infos):
+        # A cache elsewhere: what comes from there is kept beside its content.
+        substituters, path_infos = (path_infos, *substituters), directories
     chosen = [blobs or everywhere, directories or everywhere, path_infos or everywhere]
     stores: dict[str, Store] = {}
     async with AsyncExitStack() as opened:
         for each in dict.fromkeys(chosen):
             stores[each] = await opened.enter_async_context(await open_address(each))
+        store = stores[chosen[0]] if len(stores) == 1 else _composed(*(stores[each] for each in chosen))
+        if store_dir is not None:
+            store = replace(store, store_dir=store_dir)
+        if substituters:
+            from tvix_store.config.substituters import fetch_lock, with_substituters
+
+            store = await with_substituters(store, substituters, substituter_public_keys, fetch_lock(chosen[2]))
         opened.pop_all()  # what is open stays open, unless a later one has failed
-    store = stores[chosen[0]] if len(stores) == 1 else _composed(*(stores[each] for each in chosen))
-    return store if store_dir is None else replace(store, store_dir=store_dir)
+    return store
 
 
 def verified(store: Store) -> Store:

@@ -16,7 +16,10 @@ SCHEMES = {
     "grpc+http": "tvix_store.config.grpc:open_address",
     "grpc+https": "tvix_store.config.grpc:open_address",
     "grpc+unix": "tvix_store.config.grpc:open_address",
+    "nix+http": "tvix_store.config.nix_http:open_address",
+    "nix+https": "tvix_store.config.nix_http:open_address",
 }
+_PLACES = {"blob_service", "directory_service"}
 
 
 async def open_address(text: str) -> Store:
@@ -35,3 +38,8 @@ async def open_address(text: str) -> Store:
     module, _, function = target.partition(":")
     opener: Callable[[Address], Awaitable[Store]] = getattr(import_module(module), function)
     return await opener(address)
+
+
+def has_no_place(text: str) -> bool:
+    """Whether this is the address of a binary cache elsewhere that does not say where content goes that comes from it."""
+    return text.startswith("nix+") and not _PLACES & Address.parse(text).parameters.keys()

@@ -1,0 +1,27 @@
+"""The backend `nix+http://`, `nix+https://`: an upstream binary cache over HTTP. See docs/design/upstream.md."""
+
+from __future__ import annotations
+
+from tvix_store.backends.nix_http.address import CacheAddress
+from tvix_store.backends.nix_http.cache import HttpCache
+from tvix_store.backends.nix_http.client import HttpClient, Timeouts
+from tvix_store.backends.nix_http.credentials import find_credentials
+from tvix_store.backends.nix_http.tls import trusted_authorities
+from tvix_store.model.store_path import STORE_DIR
+
+__all__ = ["CacheAddress", "HttpCache", "Timeouts", "open_cache"]
+
+
+async def open_cache(address: CacheAddress, *, store_dir: str = STORE_DIR, timeouts: Timeouts | None = None) -> HttpCache:
+    """The cache at `address`. Nothing is sent before something is asked for. It belongs to the running event loop.
+
+    Raises:
+        InvalidError: the netrc file, or that of the trusted authorities, cannot be read.
+    """
+    client = HttpClient(
+        address.url,
+        credentials=address.credentials or find_credentials(address.url),
+        authorities=await trusted_authorities(),
+        timeouts=timeouts or Timeouts(),
+    )
+    return HttpCache(client, address.name, store_dir=store_dir, priority=address.priority)

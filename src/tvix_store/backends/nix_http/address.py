@@ -1,0 +1,128 @@
+"""CacheAddress: the URL of an upstream cache, as Nix writes it, taken apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from yarl import URL
+
+from tvix_store.backends.nix_http.credentials import Credentials
+from tvix_store.errors import InvalidError
+from tvix_store.model.signature import PublicKey
+
+_SCHEMES = ("http", "https", "nix+http", "nix+https")
+_SWITCH = {"true": True, "1": True, "false": False, "0": False}
+_KNOWN = (
+    "trusted-public-keys",
+    "require-signatures",
+    "priority",
+    "narinfo-cache-negative-ttl",
+    "blob_service",
+    "directory_service",
+)
+DEFAULT_NEGATIVE_TTL = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheAddress:
+    """Where an upstream cache is, and on what terms it is used.
+
+    url: the cache, without credentials and parameters; its path ends with a slash
+    credentials: from the URL
+    public_keys: one of them must have signed a path
+    require_signatures: False takes paths that none of them has signed
+    priority: among upstreams, the lowest is asked first; None means as the cache says
+    negative_ttl: seconds for which it is remembered that the cache lacks a path
+    blob_service, directory_service: addresses of stores that are filled, or None
+    """
+
+    url: URL
+    credentials: Credentials | None = None
+    public_keys: tuple[PublicKey, ...] = ()
+    require_signatures: bool = True
+    priority: int | None = None
+    negative_ttl: float = DEFAULT_NEGATIVE_TTL
+    blob_service: str | None = None
+    directory_service: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The URL, for messages."""
+        return str(self.url).rstrip("/")
+
+    @classmethod
+    def parse(cls, text: str) -> CacheAddress:
+        """Read `http(s)://host/path?name=value&…`, or the same with `nix+` before it.
+
+        A `+` in a parameter is a plus, as Nix has it, and keys need it.
+
+        Raises:
+            InvalidError: `text` is malformed, or has a parameter that is unknown, given twice, or has an impossible value.
+        """
+        shown, _, query = text.partition("?")
+        shown = _without_credentials(shown)
+        scheme, separator, rest = text.partition("?")[0].partition("://")
+        if scheme not in _SCHEMES or not separator:
+            raise InvalidError(f"not the address of a binary cache: {shown!r} (expected http://… or https://…)")
+        if not text.isascii() or not text.isprintable() or " " in rest or "#" in rest:
+            raise InvalidError(f"not the address of a binary cache: {shown!r} (write unusual characters as %XX)")
+        try:
+            url = URL(f"{scheme.removeprefix('nix+')}://{rest.rstrip('/')}/", encoded=True)
+            user, password = url.user, url.password
+            usable = bool(url.host and url.port)
+        except ValueError as error:
+            raise InvalidError(f"not the address of a binary cache: {shown!r} ({error})") from None
+        if not usable:
+            raise InvalidError(f"not the address of a binary cache: {shown!r} (a host is missing)")
+        return cls(
+            url.with_user(None),
+            Credentials(user or "", password or "") if user is not None or password is not None else None,
+            **_Parameters(shown, query).read(),
+        )
+
+
+class _Parameters:
+    def __init__(self, shown: str, query: str) -> None:
+        self._shown = shown
+        self._values: dict[str, str] = {}
+        for pair in filter(None, query.split("&")):
+            name, _, value = pair.partition("=")
+            if name not in _KNOWN:
+                raise InvalidError(f"{shown}: unknown parameter {name!r} (known: {', '.join(_KNOWN)})")
+            if name in self._values:
+                raise InvalidError(f"{shown}: the parameter {name} stands there twice")
+            self._values[name] = unquote(value)
+
+    def read(self) -> dict[str, Any]:
+        values = self._values
+        made: dict[str, Any] = {name: values[name] for name in ("blob_service", "directory_service") if name in values}
+        try:
+            if "trusted-public-keys" in values:
+                made["public_keys"] = tuple(map(PublicKey.parse, values["trusted-public-keys"].split()))
+        except InvalidError as error:
+            raise InvalidError(f"{self._shown}: trusted-public-keys: {error}") from None
+        if "require-signatures" in values:
+            made["require_signatures"] = self._one("require-signatures", _SWITCH.get(values["require-signatures"]))
+        if "priority" in values:
+            made["priority"] = self._one("priority", _number(values["priority"]))
+        if "narinfo-cache-negative-ttl" in values:
+            made["negative_ttl"] = self._one("narinfo-cache-negative-ttl", _number(values["narinfo-cache-negative-ttl"]))
+        return made
+
+    def _one(self, name: str, value: int | None) -> int:
+        if value is None:
+            raise InvalidError(f"{self._shown}: {self._values[name]!r} is not a value for {name}")
+        return value
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
+
+
+def _without_credentials(url: str) -> str:
+    """`url` with its user and password left out, however broken it is."""
+    scheme, separator, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"

@@ -1,0 +1,95 @@
+"""HttpCache: an upstream binary cache."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import aiohttp
+
+from tvix_store.backends.nix_http.client import HttpClient
+from tvix_store.backends.nix_http.encodings import decoded
+from tvix_store.errors import InvalidError
+from tvix_store.model import nixbase32
+from tvix_store.model.narinfo import MAX_NARINFO, NarInfo
+from tvix_store.services.upstream import DEFAULT_PRIORITY, UpstreamDownError, UpstreamLiesError
+
+_MAX_CACHE_INFO = 64 * 1024
+_PAUSE = 0.2
+"""Seconds until what failed at once is tried once more."""
+_ABSENT = (403, 404, 410)
+"""403 is what S3 answers where it does not want to say that there is nothing."""
+
+
+class HttpCache:
+    """An Upstream over HTTP."""
+
+    def __init__(self, client: HttpClient, name: str, *, store_dir: str, priority: int | None = None) -> None:
+        self.name = name
+        self._client = client
+        self._store_dir = store_dir
+        self._priority = priority
+
+    async def priority(self) -> int:
+        introduction = await self._document("nix-cache-info", _MAX_CACHE_INFO)
+        lines = (line.partition(":") for line in (introduction or b"").decode(errors="replace").splitlines())
+        values = {key.strip(): value.strip() for key, _, value in lines}
+        store_dir = values.get("StoreDir", self._store_dir)
+        if store_dir != self._store_dir:
+            raise UpstreamLiesError(f"it is a cache for {store_dir[:100]!r}, not for {self._store_dir}")
+        if self._priority is not None:
+            return self._priority
+        stated = values.get("Priority", "")
+        return int(stated) if stated.isascii() and stated.isdigit() and len(stated) <= 9 else DEFAULT_PRIORITY
+
+    async def narinfo(self, output_hash: bytes) -> NarInfo | None:
+        text = await self._document(f"{nixbase32.encode(output_hash)}.narinfo", MAX_NARINFO)
+        if text is None:
+            return None
+        try:
+            return NarInfo.parse(text, self._store_dir)
+        except InvalidError as error:
+            raise UpstreamLiesError(str(error)) from None
+
+    async def nar_file(self, narinfo: NarInfo) -> AsyncGenerator[bytes, None]:
+        async with self._client.get(narinfo.url) as response:
+            if response.status != 200:
+                raise UpstreamDownError(f"the NAR at {narinfo.url[:200]} is answered with status {response.status}")
+            async with aclosing(decoded(self._client.body(response), response.headers.get("Content-Encoding"))) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _document(self, path: str, most: int) -> bytes | None:
+        """A small file of at most `most` bytes, or None where there is none. What fails at once is tried once more."""
+        before = time.monotonic()
+        try:
+            return await self._asked(path, most)
+        except UpstreamDownError:
+            if time.monotonic() - before > self._client.timeouts.connect / 2:
+                raise
+        await asyncio.sleep(_PAUSE)
+        return await self._asked(path, most)
+
+    async def _asked(self, path: str, most: int) -> bytes | None:
+        async with self._client.get(path) as response:
+            if response.status in _ABSENT:
+                return None
+            if response.status != 200:
+                raise UpstreamDownError(f"{path} is answered with status {response.status}")
+            async with asyncio.timeout(self._client.timeouts.stalled):
+                return await self._whole(response, path, most)
+
+    async def _whole(self, response: aiohttp.ClientResponse, path: str, most: int) -> bytes:
+        gathered = bytearray()
+        encoding = response.headers.get("Content-Encoding")
+        async with aclosing(decoded(self._client.body(response), encoding, most=most + 1)) as pieces:
+            async for piece in pieces:
+                gathered += piece
+                if len(gathered) > most:
+                    raise UpstreamLiesError(f"{path} has more than {most} bytes")
+        return bytes(gathered)

@@ -1,0 +1,184 @@
+"""HttpClient: GETs from one origin, and from where that sends us, with bounds on time and size and without trust."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import urljoin
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # as in urllib's own
+
+import aiohttp
+from yarl import URL
+
+from tvix_store.backends.nix_http.credentials import Credentials
+from tvix_store.backends.nix_http.forbidden import REFUSAL, guarded_socket, is_forbidden_host
+from tvix_store.services.upstream import UpstreamDownError, UpstreamLiesError
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS = 5
+_AT_ONCE = 32
+"""Requests under way at the same time; others wait. Nix has 25."""
+_BUFFER = 1 << 19
+"""Bytes of a body at which aiohttp begins to hold the sender back; it does so for good at twice that."""
+_SOME_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. `stalled` is what 64 KiB of a body may take, and a whole small document."""
+
+    connect: float = 5.0
+    first_byte: float = 15.0
+    stalled: float = 30.0
+
+
+class HttpClient:
+    """GETs below `base`. Credentials go to the origin of `base` alone. It belongs to the running event loop."""
+
+    def __init__(self, base: URL, *, credentials: Credentials | None, authorities: ssl.SSLContext, timeouts: Timeouts) -> None:
+        self.timeouts = timeouts
+        self._base = base
+        self._authorization = {"Authorization": credentials.header} if credentials else {}
+        self._authorities = authorities
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._proxies = getproxies_environment()
+        self._trusting = self._session()
+        self._guarded = self._session(guarded_socket)
+
+    async def close(self) -> None:
+        await self._trusting.close()
+        await self._guarded.close()
+
+    @asynccontextmanager
+    async def get(self, reference: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer, redirects followed, to a GET of `reference`, which is a URL or relative to `base`; its body is still to come.
+
+        Raises:
+            UpstreamDownError: no answer comes, or no body.
+            UpstreamLiesError: it leads where it must not.
+        """
+        async with self._room:
+            url = self._resolved(self._base, reference)
+            try:
+                response = await self._answer(url)
+                try:
+                    yield response
+                finally:
+                    # Not `release`: what is left of a body is not wanted. After its end the connection is free already.
+                    response.close()
+            except TimeoutError:
+                raise UpstreamDownError(f"{_shown(url)} does not answer in time") from None
+            except aiohttp.ClientConnectorError as error:
+                if _is_forbidden(error.os_error):
+                    raise UpstreamLiesError(f"{_shown(url)}: {error.os_error}") from None
+                raise UpstreamDownError(f"{_shown(url)} cannot be reached: {error.os_error}") from None
+            except (aiohttp.ClientError, OSError) as error:
+                raise UpstreamDownError(f"{_shown(url)}: {str(error) or type(error).__name__}") from None
+
+    async def body(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        """The pieces of a body as they come over the wire. To be used within `get`.
+
+        Raises:
+            TimeoutError: it stalls.
+        """
+        waited, since = 0.0, 0
+        clock = asyncio.get_running_loop().time
+        while True:
+            # Only waiting counts: a consumer may take its time.
+            before = clock()
+            async with asyncio.timeout(self.timeouts.stalled - waited):
+                piece = await response.content.readany()
+            if not piece:
+                return
+            waited, since = waited + clock() - before, since + len(piece)
+            if since >= _SOME_BYTES:
+                waited, since = 0.0, 0
+            yield piece
+
+    async def _answer(self, url: URL) -> aiohttp.ClientResponse:
+        """The first answer that is no redirect."""
+        headers = self._authorization
+        for _ in range(_MAX_REDIRECTS + 1):
+            at_home = url.origin() == self._base.origin()
+            if not at_home:
+                headers = {}  # and they stay away, wherever the way leads then
+            response = await self._ask(url, headers, trusting=at_home)
+            if response.status not in _REDIRECTS:
+                return response
+            location = response.headers.get("Location")
+            response.close()
+            if location is None:
+                raise UpstreamLiesError(f"{_shown(url)} redirects to nowhere")
+            url = self._resolved(url, location)
+        raise UpstreamLiesError(f"{_shown(url)} is behind more than {_MAX_REDIRECTS} redirects")
+
+    async def _ask(self, url: URL, headers: dict[str, str], *, trusting: bool) -> aiohttp.ClientResponse:
+        if not trusting and is_forbidden_host(url.raw_host or ""):
+            raise UpstreamLiesError(f"it leads to {url.raw_host}, {REFUSAL}")
+        proxy = self._proxy(url)
+        # The address of a proxy is the operator's choice; what the proxy connects to cannot be seen from here.
+        session = self._trusting if trusting or proxy is not None else self._guarded
+        known_there = {}
+        if proxy is not None and proxy.user is not None:
+            known_there = {"Proxy-Authorization": Credentials(proxy.user, proxy.password or "").header}
+        tunnelled = url.scheme == "https"  # the proxy sees only what asks for the tunnel
+        async with asyncio.timeout(self.timeouts.connect + self.timeouts.first_byte):
+            return await session.get(
+                url,
+                headers=headers if tunnelled else headers | known_there,
+                allow_redirects=False,
+                proxy=proxy.with_user(None) if proxy else None,
+                proxy_headers=known_there if tunnelled else None,
+            )
+
+    def _proxy(self, url: URL) -> URL | None:
+        found = self._proxies.get(url.scheme)
+        if found is None or proxy_bypass_environment(url.host or "", self._proxies):
+            return None
+        return URL(found if "://" in found else f"http://{found}")
+
+    def _resolved(self, base: URL, reference: str) -> URL:
+        """Where `reference`, which an upstream wrote, leads from `base`.
+
+        Raises:
+            UpstreamLiesError: it is not a URL of HTTP.
+        """
+        if not (reference.isascii() and reference.isprintable()) or " " in reference:
+            raise UpstreamLiesError(f"it leads to {reference[:100]!r}, which is not a URL")
+        try:
+            # As it stands, byte by byte: signed URLs are not to be normalised.
+            url = URL(urljoin(str(base), reference), encoded=True)
+            usable = url.scheme in ("http", "https") and bool(url.host and url.port) and url.user is None and url.password is None
+        except ValueError:
+            usable = False
+        if not usable:
+            raise UpstreamLiesError(f"it leads to {reference[:100]!r}, which is not a URL of HTTP without credentials")
+        return url.with_fragment(None)
+
+    def _session(self, socket_factory: Callable[..., object] | None = None) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,  # `_room` is the limit, and waiting for it does not count as waiting for an answer
+                ssl=self._authorities,
+                socket_factory=socket_factory,  # type: ignore[arg-type]
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timeouts.connect),
+            headers={"Accept-Encoding": "identity", "User-Agent": "tvix-store"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=_BUFFER,
+        )
+
+
+def _is_forbidden(error: OSError) -> bool:
+    """Whether that is why there is no connection. Of several addresses aiohttp joins the errors into one of their texts."""
+    return REFUSAL in str(error)
+
+
+def _shown(url: URL) -> str:
+    """For messages: without the query, which may be a signature."""
+    return str(url.with_query(None))[:300]

@@ -1,0 +1,43 @@
+"""Credentials for an upstream: a user and a password, sent to its origin alone."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from base64 import b64encode
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from yarl import URL
+
+from tvix_store.errors import InvalidError
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """For HTTP's Basic authentication. The password is never printed by `repr`."""
+
+    user: str
+    password: str = field(repr=False)
+
+    @property
+    def header(self) -> str:
+        """The value of `Authorization`."""
+        return "Basic " + b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+
+def find_credentials(url: URL) -> Credentials | None:
+    """Those in $NETRC, else in `~/.netrc`, for the host of `url`.
+
+    Raises:
+        InvalidError: the file cannot be read.
+    """
+    given = os.environ.get("NETRC")
+    file = Path(given) if given else Path.home() / ".netrc"
+    try:
+        found = netrc.netrc(str(file)).authenticators(url.host or "")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, netrc.NetrcParseError) as error:
+        raise InvalidError(f"cannot read {file}: {error}") from None
+    return Credentials(found[0], found[2] or "") if found else None

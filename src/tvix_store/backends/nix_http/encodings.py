@@ -1,0 +1,41 @@
+"""Content encodings: what a server did to a body on its way, undone within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from tvix_store.compression import MAX_OUTPUT, decompressor
+from tvix_store.errors import ExhaustedError, InvalidError, UnsupportedError
+from tvix_store.services.upstream import UpstreamLiesError
+
+_ALIASES = {"x-gzip": "gzip"}
+"""Nix stores narinfos with whatever it was told, such as `xz`: its names for compressions are names of encodings too."""
+
+
+async def decoded(
+    body: AsyncGenerator[bytes, None], encoding: str | None, *, most: int = MAX_OUTPUT
+) -> AsyncGenerator[bytes, None]:
+    """The pieces of `body` without its `Content-Encoding`; decompression happens in a thread.
+
+    Raises:
+        UpstreamLiesError: the encoding is unknown, the body is damaged, or makes more than `most` bytes.
+    """
+    name = (encoding or "").strip().lower()
+    name = _ALIASES.get(name, name)
+    if name in ("", "identity", "none"):
+        async for piece in body:
+            yield piece
+        return
+    try:
+        decompress = decompressor(name, max_output=most)
+    except UnsupportedError:
+        raise UpstreamLiesError(f"the content encoding {name[:40]!r} is unknown") from None
+    try:
+        async for piece in body:
+            pieces = decompress.feed(piece)
+            while (data := await asyncio.to_thread(next, pieces, None)) is not None:
+                yield data
+        decompress.finish()
+    except (InvalidError, ExhaustedError) as error:
+        raise UpstreamLiesError(f"content encoding {name}: {error}") from None

@@ -1,0 +1,75 @@
+"""A store that fetches from upstream caches what it lacks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tvix_store.backends import nix_http
+from tvix_store.config.address import Address
+from tvix_store.config.local import default_directory
+from tvix_store.errors import InvalidError
+from tvix_store.layers.fetch_lock import FetchLock
+from tvix_store.layers.substituter import Substituter, Terms
+from tvix_store.layers.substituting import SubstitutingPathInfos
+from tvix_store.model.signature import PublicKey
+from tvix_store.services.store import Store
+
+_LOCK_NAME = "fetching.lock"
+
+
+async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequence[PublicKey], lock: FetchLock | None) -> Store:
+    """`store`, looking for what it lacks at the caches at `urls`. `public_keys` are trusted beside those in the URLs.
+
+    Raises:
+        InvalidError: a URL is malformed, or there is no key to check its signatures with.
+    """
+    addresses = [nix_http.CacheAddress.parse(url) for url in urls]
+    for address in addresses:
+        if address.require_signatures and not (address.public_keys or public_keys):
+            raise InvalidError(
+                f"{address.name}: there is no key to check its signatures with; give it as ?trusted-public-keys=name:base64, "
+                "or, where the connection is trusted, ?require-signatures=false"
+            )
+    layer = SubstitutingPathInfos(store, [await _opened(address, store, public_keys) for address in addresses], lock)
+
+    async def close() -> None:
+        try:
+            await layer.close()
+        finally:
+            await store.close()
+
+    return replace(store, path_infos=layer, close=close)
+
+
+async def _opened(address: nix_http.CacheAddress, store: Store, public_keys: Sequence[PublicKey]) -> Substituter:
+    upstream = await nix_http.open_cache(address, store_dir=store.store_dir)
+    keys = tuple(dict.fromkeys((*address.public_keys, *public_keys)))
+    return Substituter(upstream, Terms(keys, unsigned=not address.require_signatures, negative_ttl=address.negative_ttl))
+
+
+def fetch_lock(path_infos: str) -> FetchLock | None:
+    """The lock of all processes that have path infos at this address: in the store's directory, else in one of ours."""
+    address = Address.parse(path_infos)
+    if address.scheme == "memory":
+        return None
+    if address.scheme == "local":
+        return FetchLock((Path(address.path) if address.path else default_directory()) / _LOCK_NAME)
+    name = hashlib.sha256(path_infos.encode()).hexdigest()[:16]
+    return FetchLock(_own_directory() / f"{name}.{_LOCK_NAME}")
+
+
+def _own_directory() -> Path:
+    """A directory of this user alone, for what need not outlive the machine's."""
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    directory = Path(given) if given else Path(tempfile.gettempdir())
+    directory /= f"tvix-store-{os.geteuid()}"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = directory.lstat()
+    if found.st_uid != os.geteuid() or not directory.is_dir() or directory.is_symlink():
+        raise InvalidError(f"{directory} belongs to somebody else")
+    return directory

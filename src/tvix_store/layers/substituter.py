@@ -1,0 +1,154 @@
+"""Substituter: an upstream cache, the terms on which it is used, and what is remembered of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+from tvix_store.model.narinfo import NarInfo
+from tvix_store.model.path_info import PathInfo
+from tvix_store.model.signature import PublicKey
+from tvix_store.operations.fetch_path import check_narinfo, fetch_path
+from tvix_store.services.store import Store
+from tvix_store.services.upstream import DEFAULT_PRIORITY, Upstream, UpstreamDownError, UpstreamLiesError
+
+_log = logging.getLogger(__name__)
+_LOG_PAUSE = 10.0
+"""Seconds between two lines about an upstream's failures of one kind."""
+_MOST_REMEMBERED = 100_000
+"""Output hashes; some 15 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How an upstream is used.
+
+    public_keys: one of them must have signed a path, unless `unsigned` paths are taken
+    negative_ttl: seconds for which it is remembered that it lacks, or lied about, a path
+    pause: seconds for which it is left alone after it did not answer
+    """
+
+    public_keys: tuple[PublicKey, ...] = ()
+    unsigned: bool = False
+    negative_ttl: float = 30.0
+    pause: float = 5.0
+
+
+class Substituter:
+    """One upstream. Its failures end here, as lines in the log: what it does not give, it lacks."""
+
+    def __init__(self, upstream: Upstream, terms: Terms) -> None:
+        self._upstream = upstream
+        self._terms = terms
+        self._introduced = False
+        self._left_alone_until = 0.0
+        self._absent: dict[bytes, float] = {}  # output hash → when it is forgotten; in the order of being remembered
+        self._logged: dict[str, tuple[float, int]] = {}  # kind → when the last line was, and how many were left out since
+        self.priority = DEFAULT_PRIORITY
+
+    async def introduce(self) -> None:
+        """Learn the priority, if the upstream answers; until then it is left alone."""
+        if self._answers():
+            self._left_alone_until = time.monotonic() + self._terms.pause
+            try:
+                await self._introduce()
+            except UpstreamDownError as error:
+                self._leave_alone(error)
+            except UpstreamLiesError as error:
+                self._refuse(error)
+
+    async def narinfo(self, output_hash: bytes, store_dir: str) -> NarInfo | None:
+        """What the upstream says of a path, checked; None where it lacks the path, or nothing good can be learned from it now."""
+        if self._is_absent(output_hash) or not self._answers():
+            return None
+        try:
+            if not self._introduced:
+                await self._introduce()
+            narinfo = await self._upstream.narinfo(output_hash)
+            self._left_alone_until = 0.0
+            if narinfo is None:
+                self._remember(output_hash, self._terms.negative_ttl)
+                return None
+            check_narinfo(narinfo, output_hash, self._terms.public_keys, store_dir=store_dir, unsigned=self._terms.unsigned)
+        except UpstreamDownError as error:
+            self._leave_alone(error)
+            return None
+        except UpstreamLiesError as error:
+            self._refuse(error, output_hash)
+            return None
+        return narinfo
+
+    async def fetch(self, store: Store, narinfo: NarInfo) -> PathInfo | None:
+        """Bring the path into the store, but for its path info; None where the upstream does not let us."""
+        output_hash = narinfo.store_path.output_hash
+        try:
+            try:
+                path_info = await fetch_path(store, self._upstream, narinfo)
+            except UpstreamDownError:
+                path_info = await fetch_path(store, self._upstream, narinfo)
+        except UpstreamDownError as error:
+            # That one NAR does not come tells nothing about others.
+            self._remember(output_hash, self._terms.pause)
+            self._complain("is down", error)
+            return None
+        except UpstreamLiesError as error:
+            self._refuse(error, output_hash)
+            return None
+        return path_info
+
+    def forget(self, output_hash: bytes) -> None:
+        """Do not take the path for absent any more."""
+        self._absent.pop(output_hash, None)
+
+    async def close(self) -> None:
+        await self._upstream.close()
+
+    async def _introduce(self) -> None:
+        self.priority = await self._upstream.priority()
+        self._introduced = True
+        self._left_alone_until = 0.0
+
+    def _answers(self) -> bool:
+        """Whether to ask. After a pause one asks, and the others see how it fares."""
+        now = time.monotonic()
+        if now < self._left_alone_until:
+            return False
+        if self._left_alone_until:
+            self._left_alone_until = now + self._terms.pause
+        return True
+
+    def _leave_alone(self, error: UpstreamDownError) -> None:
+        self._left_alone_until = time.monotonic() + self._terms.pause
+        self._complain("is down", error)
+
+    def _refuse(self, error: UpstreamLiesError, output_hash: bytes | None = None) -> None:
+        if output_hash is None or not self._introduced:
+            self._left_alone_until = time.monotonic() + self._terms.pause
+        else:
+            self._remember(output_hash, self._terms.negative_ttl)
+        self._complain("is refused", error)
+
+    def _is_absent(self, output_hash: bytes) -> bool:
+        until = self._absent.get(output_hash)
+        if until is not None and until <= time.monotonic():
+            del self._absent[output_hash]
+            return False
+        return until is not None
+
+    def _remember(self, output_hash: bytes, seconds: float) -> None:
+        self._absent.pop(output_hash, None)
+        if seconds > 0:
+            self._absent[output_hash] = time.monotonic() + seconds
+            while len(self._absent) > _MOST_REMEMBERED:
+                del self._absent[next(iter(self._absent))]
+
+    def _complain(self, kind: str, error: Exception) -> None:
+        now = time.monotonic()
+        last, left_out = self._logged.get(kind, (-_LOG_PAUSE, 0))
+        if now - last < _LOG_PAUSE:
+            self._logged[kind] = (last, left_out + 1)
+            return
+        self._logged[kind] = (now, 0)
+        more = f" (and {left_out} more times)" if left_out else ""
+        _log.error("substituter %s %s: %s%s", self._upstream.name, kind, error, more)

@@ -1,0 +1,116 @@
+"""SubstitutingPathInfos: paths that the store lacks come from upstream caches, once, and are kept. See docs/design/upstream.md."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+
+from tvix_store.errors import ConflictError
+from tvix_store.layers.fetch_lock import FetchLock
+from tvix_store.layers.substituter import Substituter
+from tvix_store.model.path_info import PathInfo
+from tvix_store.services.store import Store
+
+_AT_ONCE = 4
+"""NARs that are fetched at the same time; each takes some 20 MB."""
+_INTRODUCTION = 5.0
+"""Seconds that the first who looks for something waits until all upstreams have said who they are."""
+
+
+@dataclass(slots=True)
+class _Search:
+    task: asyncio.Task[PathInfo | None]
+    waiters: int = 0
+
+
+class SubstitutingPathInfos:
+    """A PathInfoService over a store and upstreams, which are asked in order of priority for what the store lacks.
+
+    `store` gets the content and the path infos; puts go to it unchanged, and `list` lists what it has. `lock` is one that all
+    processes share that use the store; None where there is but one.
+    """
+
+    def __init__(self, store: Store, substituters: Sequence[Substituter], lock: FetchLock | None = None) -> None:
+        self._store = store
+        self._substituters = list(substituters)
+        self._lock = lock
+        self._searches: dict[bytes, _Search] = {}
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._introductions: asyncio.Task[None] | None = None
+
+    async def get(self, output_hash: bytes) -> PathInfo | None:
+        """As `PathInfoService.get`. What an upstream does wrong is not raised."""
+        found = await self._store.path_infos.get(output_hash)
+        return found or await self._searched(output_hash)
+
+    async def put(self, path_info: PathInfo) -> PathInfo:
+        for substituter in self._substituters:
+            substituter.forget(path_info.store_path.output_hash)
+        return await self._store.path_infos.put(path_info)
+
+    def list(self) -> AsyncIterator[PathInfo]:
+        return self._store.path_infos.list()
+
+    async def close(self) -> None:
+        """End what is running, and the connections. Content that came so far stays."""
+        running = [search.task for search in self._searches.values()]
+        if self._introductions is not None:
+            running.append(self._introductions)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        for substituter in self._substituters:
+            await substituter.close()
+
+    async def _searched(self, output_hash: bytes) -> PathInfo | None:
+        """The result of the search that is under way, or of a new one; it is called off when nobody waits for it any more."""
+        search = self._searches.get(output_hash)
+        if search is None:
+            search = self._searches[output_hash] = _Search(asyncio.create_task(self._search(output_hash)))
+        search.waiters += 1
+        try:
+            return await asyncio.shield(search.task)
+        finally:
+            search.waiters -= 1
+            if not search.waiters:
+                search.task.cancel()
+                del self._searches[output_hash]
+
+    async def _search(self, output_hash: bytes) -> PathInfo | None:
+        await self._introduced()
+        for substituter in sorted(self._substituters, key=lambda each: each.priority):  # stable: where equal, as they were given
+            narinfo = await substituter.narinfo(output_hash, self._store.store_dir)
+            if narinfo is None:
+                continue
+            async with self._holding(output_hash), self._room:
+                # Another process may have fetched it while we waited, or a client put it.
+                found = await self._store.path_infos.get(output_hash)
+                if found is not None:
+                    return found
+                path_info = await substituter.fetch(self._store, narinfo)
+                if path_info is not None:
+                    return await self._kept(path_info)
+        return None
+
+    async def _kept(self, path_info: PathInfo) -> PathInfo | None:
+        try:
+            return await self._store.path_infos.put(path_info)
+        except ConflictError:  # somebody has put another meanwhile, which counts: the store is asked first
+            return await self._store.path_infos.get(path_info.store_path.output_hash)
+
+    def _holding(self, output_hash: bytes) -> AbstractAsyncContextManager[None]:
+        return self._lock.holding(output_hash) if self._lock is not None else nullcontext()
+
+    async def _introduced(self) -> None:
+        """Wait until the order is known, but not for long: who does not answer in time takes its place when it does."""
+        if self._introductions is None:
+            self._introductions = asyncio.create_task(self._introduce())
+        if not self._introductions.done():
+            await asyncio.wait((self._introductions,), timeout=_INTRODUCTION)
+        if self._introductions.done():
+            self._introductions.result()  # raises what nobody foresaw
+
+    async def _introduce(self) -> None:
+        await asyncio.gather(*(substituter.introduce() for substituter in self._substituters))

@@ -1,0 +1,61 @@
+"""Upstream: a binary cache elsewhere, of which nothing is believed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from tvix_store.errors import InvalidError, UnavailableError
+from tvix_store.model.narinfo import NarInfo
+
+DEFAULT_PRIORITY = 50
+"""That of a cache which does not say, as for Nix."""
+
+
+class UpstreamDownError(UnavailableError):
+    """An upstream does not answer, or not to the end."""
+
+
+class UpstreamLiesError(InvalidError):
+    """What an upstream answered is malformed, refused, or not what it says."""
+
+
+class Upstream(Protocol):
+    """Offers store paths as narinfos and NAR files. Whoever uses it checks everything."""
+
+    @property
+    def name(self) -> str:
+        """For messages; holds no secrets."""
+        ...
+
+    async def priority(self) -> int:
+        """Among several: the lowest is asked first. To be asked for before anything else.
+
+        Raises:
+            UpstreamDownError: it cannot be learned.
+            UpstreamLiesError: this is no cache for our store directory.
+        """
+        ...
+
+    async def narinfo(self, output_hash: bytes) -> NarInfo | None:
+        """What the upstream says of an output hash (20 bytes), or None where it lacks the path.
+
+        Raises:
+            UpstreamDownError, UpstreamLiesError: there is no answer, or none that can be read.
+        """
+        ...
+
+    def nar_file(self, narinfo: NarInfo) -> AsyncGenerator[bytes, None]:
+        """The file at `narinfo.url`, which is a NAR compressed by `narinfo.compression`. Nothing is read ahead but some pieces.
+
+        Close it where it is left before its end.
+
+        Raises:
+            UpstreamDownError: it does not come, or stops.
+            UpstreamLiesError: its URL leads where it must not.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of its connections."""
+        ...

@@ -1,0 +1,243 @@
+"""A cache that lies, or does not stop, poisons nothing and holds nobody up: the next one is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import lzma
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import zstandard
+
+from tests.upstream.conftest import Before
+from tests.upstream.server import (
+    STRANGER,
+    Behaviour,
+    CachedPath,
+    CacheServer,
+    cached,
+    dripping,
+    encoded,
+    endless,
+    raw,
+    redirect,
+    stalling,
+    status,
+)
+from tvix_store.model.content_address import ContentAddress, Method
+from tvix_store.model.nix_hash import NixHash
+from tvix_store.model.path_info import NarFacts
+from tvix_store.model.signature import Signature
+from tvix_store.model.store_path import StorePath
+from tvix_store.testing import trees
+from tvix_store.testing.content import noise
+from tvix_store.testing.trees import TreeFile
+
+GOOD = cached(noise(200_000), "good")
+BOMB = lzma.compress(bytes(1 << 30), preset=0)
+
+
+def head(size: int | None = None) -> bytes:
+    return b"HTTP/1.1 200 OK\r\n" + (f"Content-Length: {size}\r\n\r\n".encode() if size is not None else b"\r\n")
+
+
+def signed_as(name: str) -> CachedPath:
+    [signature] = GOOD.narinfo.signatures
+    return replace(GOOD, narinfo=replace(GOOD.narinfo, signatures=(Signature(name, signature.data),)))
+
+
+def other_nar(file: bytes, /, **changes: Any) -> CachedPath:
+    """The good path's narinfo, with the facts of another file."""
+    changes = {"file_hash": NixHash("sha256", hashlib.sha256(file).digest()), "file_size": len(file), **changes}
+    return replace(GOOD.but(**changes), file=file)
+
+
+def true_of(nar: bytes) -> CachedPath:
+    """The good path's narinfo, signed, telling the truth of bytes that are no NAR."""
+    return other_nar(nar, nar=NarFacts(len(nar), hashlib.sha256(nar).digest()))
+
+
+OTHER = trees.nar(TreeFile(noise(200_000, "other")))
+LIES: dict[str, tuple[CachedPath, str]] = {
+    "unsigned": (GOOD.but(signatures=(), signed=False), "is not signed by upstream-1"),
+    "signed by a stranger": (cached(noise(200_000), "good", key=STRANGER), "is not signed by upstream-1"),
+    "a wrong signature": (GOOD.but(nar=NarFacts(1000, bytes(32)), signed=False), "bad signature by upstream-1"),
+    "a good signature and a bad one": (
+        GOOD.but(signatures=(*GOOD.narinfo.signatures, Signature("upstream-1", bytes(64))), signed=False),
+        "bad signature by upstream-1",
+    ),
+    "other references than were signed": (
+        GOOD.but(references=(StorePath(bytes(20), "x"),), signed=False),
+        "bad signature by upstream-1",
+    ),
+    "another path": (replace(GOOD, narinfo=cached(name="other").narinfo), "it describes"),
+    "another NAR": (other_nar(OTHER), "and hash sha256:"),
+    "another file hash": (GOOD.but(file_hash=NixHash("sha256", bytes(32))), "not its FileHash"),
+    "a smaller file size": (GOOD.but(file_size=100_000), "the file has more than 100000 bytes"),
+    "a larger file size": (GOOD.but(file_size=300_000), "not 300000, its FileSize"),
+    "a smaller NAR size": (
+        GOOD.but(nar=replace(GOOD.narinfo.nar, size=100_000)),
+        "the NAR has more than 100000 bytes, its NarSize",
+    ),
+    "a larger NAR size": (GOOD.but(nar=replace(GOOD.narinfo.nar, size=300_000)), "not 300000 and"),
+    "a NAR cut short": (true_of(GOOD.nar[:-8]), "the NAR of"),
+    "a NAR with more behind it": (true_of(GOOD.nar + bytes(8)), "the NAR of"),
+    "no NAR": (true_of(noise(1000)), "the NAR of"),
+    "an unknown compression": (GOOD.but(compression="rot13"), "compression 'rot13' is not supported"),
+    "another compression": (GOOD.but(compression="xz"), "the NAR of"),
+    "a bomb": (other_nar(BOMB, compression="xz"), "the NAR has more than"),
+    "a file of frames that hold nothing": (
+        other_nar(
+            zstandard.ZstdCompressor().compress(GOOD.nar) + (b"\x50\x2a\x4d\x18\0\0\1\0" + bytes(65536)) * 60, compression="zstd"
+        ).but(file_size=None, file_hash=None),
+        "the file has more than",
+    ),
+    "a false content address": (GOOD.but(ca=ContentAddress(Method.NAR, NixHash("sha256", bytes(32)))), "by its content address"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_lie_is_refused_and_the_next_cache_is_asked(
+    cache: CacheServer, other_cache: CacheServer, before: Before, caplog: pytest.LogCaptureFixture, lie: str
+) -> None:
+    path, reason = LIES[lie]
+    cache.publish(path)
+    cache.answers[GOOD.narinfo_path] = path.narinfo.format()
+    front = await before(cache)
+    assert await front.get(GOOD.output_hash) is None
+    assert [each async for each in front.path_infos.list()] == []
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"substituter {cache.origin} is refused: ")
+    assert reason in line
+    other_cache.publish(GOOD)
+    got = await (await before(cache, other_cache)).get(GOOD.output_hash)
+    assert got is not None
+    assert got.nar == GOOD.narinfo.nar
+
+
+async def test_a_lie_is_not_fetched_again_and_again(cache: CacheServer, before: Before) -> None:
+    cache.publish(path := other_nar(OTHER))
+    front = await before(cache)
+    for _ in range(3):
+        assert await front.get(GOOD.output_hash) is None
+    assert cache.asked(path.nar_path) == 1
+
+
+BAD_NARINFOS: dict[str, bytes | Behaviour] = {
+    "nothing": b"",
+    "no narinfo": b"<html>welcome to the hotel</html>\n",
+    "cut short": GOOD.narinfo.format()[:-5],
+    "another store directory": GOOD.narinfo.format("/gnu/store"),
+    "too long": GOOD.narinfo.format() + b"X: " + b"x" * (4 << 20) + b"\n",
+    "endless": endless(head() + GOOD.narinfo.format()),
+    "an endless header": endless(b"HTTP/1.1 200 OK\r\nX: ", b"x" * 65536),
+    "endless header fields": endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 1000),
+    "no HTTP": raw(b"220 smtp.example.org ESMTP\r\n"),
+    "a bomb of an encoding": encoded(zstandard.ZstdCompressor().compress(bytes(1 << 28)), "zstd"),
+    "an unknown encoding": encoded(GOOD.narinfo.format(), "rot13"),
+    "a damaged encoding": encoded(b"not gzip at all", "gzip"),
+    "a body cut short": raw(head(5000) + GOOD.narinfo.format()),
+    "500": status(500),
+    "429": status(429),
+    "401": status(401),
+    "206": status(206),
+    "silence": stalling(),
+    "silence behind the header": stalling(head(5000)),
+    "silence in the body": stalling(head(5000) + GOOD.narinfo.format()[:100]),
+    "drops": dripping(head(5000), 0.1),
+    "a redirect in a circle": redirect(GOOD.narinfo_path),
+    "a redirect to nowhere": raw(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"),
+    "a redirect to a file": redirect("file:///etc/passwd"),
+    "a redirect to what is no URL": redirect("http://[/"),
+    "a redirect with credentials": redirect("http://user:password@192.0.2.9/"),
+}
+
+
+@pytest.mark.parametrize("badness", BAD_NARINFOS)
+async def test_a_bad_narinfo_costs_little(
+    cache: CacheServer, other_cache: CacheServer, before: Before, caplog: pytest.LogCaptureFixture, badness: str
+) -> None:
+    cache.answers[GOOD.narinfo_path] = BAD_NARINFOS[badness]
+    other_cache.publish(GOOD)
+    front = await before(cache, other_cache)
+    began = time.monotonic()
+    assert await front.get(GOOD.output_hash)
+    assert time.monotonic() - began < 4
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"substituter {cache.origin} is ")
+
+
+async def test_redirects_end(cache: CacheServer, before: Before) -> None:
+    cache.answers[GOOD.narinfo_path] = redirect(GOOD.narinfo_path)
+    await (await before(cache)).get(GOOD.output_hash)
+    assert cache.asked(GOOD.narinfo_path) == 6
+
+
+BAD_NARS: dict[str, bytes | Behaviour] = {
+    "404": status(404),
+    "500": status(500),
+    "cut short": raw(head(len(GOOD.file)) + GOOD.file[:-100]),
+    "cut short, without a length": raw(head() + GOOD.file[:-100]),
+    "endless": endless(head() + GOOD.file),
+    "silence": stalling(),
+    "silence in the body": stalling(head(len(GOOD.file)) + GOOD.file[:-100]),
+    "drops": dripping(head(len(GOOD.file)) + GOOD.file[:-2000], 0.1),
+    "an unknown encoding": encoded(GOOD.file, "rot13"),
+    "an encoding that is none": encoded(GOOD.file, "gzip"),
+    "an endless encoding": endless(
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: zstd\r\n\r\n", zstandard.ZstdCompressor().compress(bytes(1 << 20))
+    ),
+    "a broken chunk": raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+}
+
+
+@pytest.mark.parametrize("badness", BAD_NARS)
+async def test_a_bad_answer_instead_of_a_nar_costs_little(
+    cache: CacheServer, other_cache: CacheServer, before: Before, caplog: pytest.LogCaptureFixture, badness: str
+) -> None:
+    cache.publish(GOOD)
+    other_cache.publish(GOOD)
+    cache.answers[GOOD.nar_path] = BAD_NARS[badness]
+    front = await before(cache, other_cache)
+    began = time.monotonic()
+    assert await front.get(GOOD.output_hash)
+    assert time.monotonic() - began < 4
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"substituter {cache.origin} is ")
+
+
+async def test_a_nar_that_breaks_off_does_not_make_a_cache_count_as_down(cache: CacheServer, before: Before) -> None:
+    cache.publish(GOOD)
+    cache.answers[GOOD.nar_path] = raw(head(len(GOOD.file)) + GOOD.file[:-100])
+    fine = cache.publish(cached(name="fine"))
+    front = await before(cache, pause=60)
+    assert await front.get(GOOD.output_hash) is None
+    assert cache.asked(GOOD.nar_path) == 2
+    assert await front.get(fine.output_hash)
+
+
+async def test_a_nar_that_came_in_the_second_try_is_kept(cache: CacheServer, before: Before) -> None:
+    cache.publish(GOOD)
+
+    async def first(writer: asyncio.StreamWriter) -> None:
+        cache.publish(GOOD)
+        await raw(head(len(GOOD.file)) + GOOD.file[:-100])(writer)
+
+    cache.answers[GOOD.nar_path] = first
+    assert await (await before(cache)).get(GOOD.output_hash)
+
+
+async def test_where_nobody_listens_the_next_cache_is_asked(other_cache: CacheServer, before: Before, unused_tcp_port: int) -> None:
+    other_cache.publish(GOOD)
+    nobody = f"http://127.0.0.1:{unused_tcp_port}?require-signatures=false"
+    assert await (await before(nobody, other_cache)).get(GOOD.output_hash)
+
+
+async def test_the_log_does_not_flow_over(cache: CacheServer, before: Before, caplog: pytest.LogCaptureFixture) -> None:
+    lies: list[CachedPath] = [cache.publish(cached(name=f"path-{n}", key=None)) for n in range(50)]
+    front = await before(cache)
+    await asyncio.gather(*(front.get(path.output_hash) for path in lies))
+    assert len(caplog.records) == 1
