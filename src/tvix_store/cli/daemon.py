@@ -25,6 +25,12 @@ from tvix_store.cli.invocation import Invocation, shared_options
 @click.option(
     "--shutdown-timeout", type=click.FloatRange(0), metavar="SECONDS", help="What running calls get to finish. Default: 30."
 )
+@click.option(
+    "--body-timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="What a client may be silent in the middle of a body that it sends over HTTP. Default: 30.",
+)
 @click.option("--tls-certificate", type=click.Path(path_type=Path), help="Serve TLS with this certificate chain (PEM) ...")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="... and this private key (PEM).")
 @click.option("--priority", type=click.IntRange(0), help="Of this cache among a client's: the lowest is asked first. Default: 40.")
@@ -63,6 +69,7 @@ def daemon(
     workers: int | None,
     max_message_size: int | None,
     shutdown_timeout: float | None,
+    body_timeout: float | None,
     tls_certificate: Path | None,
     tls_key: Path | None,
     priority: int | None,
@@ -104,7 +111,7 @@ def daemon(
         store = verified(await invocation.open_store())
         return made_read_only(store) if read_only else store
 
-    cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression}
+    cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression, "body_timeout": body_timeout}
     cache = CacheSettings(
         want_mass_query=not no_mass_query,
         signing_keys=tuple(map(read_secret_key, signing_key_files)),

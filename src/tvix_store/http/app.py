@@ -29,13 +29,17 @@ class BinaryCache:
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         method = scope["method"]
+        request = None
         try:
             try:
-                response = await self._answer(Request(scope, receive, self._settings.body_timeout))
+                request = Request(scope, receive, self._settings.body_timeout)
+                response = await self._answer(request)
             except DisconnectedError:
                 raise
             except Exception as error:  # noqa: BLE001 - every error becomes a status; the unforeseen are logged
                 response = error_response(error, writing=method == "PUT")
+                if request is not None and method == "PUT":
+                    await request.forget_body()
             await send_response(response, send, head=method == "HEAD")
         except DisconnectedError:
             return

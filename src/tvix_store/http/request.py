@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from urllib.parse import parse_qs, unquote_to_bytes
 
@@ -12,6 +13,7 @@ from tvix_store.compression import decompressor
 from tvix_store.http.status import HttpError
 
 _LONGEST_PATH = 4096
+_MOST_FIELDS = 20
 _ENCODINGS = {
     "identity": "none",
     "": "none",
@@ -41,6 +43,7 @@ class Request:
         self._scope = scope
         self._receive = receive
         self._body_timeout = body_timeout
+        self._body_ended = False
 
     @property
     def has_query(self) -> bool:
@@ -48,8 +51,15 @@ class Request:
 
     @cached_property
     def query(self) -> dict[str, str]:
-        """The last value of each name in the query."""
-        pairs = parse_qs(self._scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=20)
+        """The last value of each name in the query.
+
+        Raises:
+            HttpError: there are more names than any URL of a cache has.
+        """
+        try:
+            pairs = parse_qs(self._scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+        except ValueError:
+            raise HttpError(400, f"the query has more than {_MOST_FIELDS} fields") from None
         return {name: values[-1] for name, values in pairs.items()}
 
     async def body(self) -> AsyncIterator[bytes]:
@@ -64,15 +74,33 @@ class Request:
                 async with asyncio.timeout(self._body_timeout):
                     event = await self._receive()
             except TimeoutError:
+                self._body_ended = True
                 closing = ((b"connection", b"close"),) if self._scope.get("http_version", "1.1").startswith("1") else ()
                 raise HttpError(408, f"nothing of the body came for {self._body_timeout:g} s", closing) from None
             if event["type"] == "http.disconnect":
                 raise DisconnectedError
+            self._body_ended = not event.get("more_body")
             body: bytes = event.get("body", b"")
             if body:
                 yield body
-            if not event.get("more_body"):
+            if self._body_ended:
                 return
+
+    async def forget_body(self) -> None:
+        """Take what is left of a body that is refused, where it comes over HTTP/2.
+
+        There, an answer that comes before the end of the body makes the engine reset the stream. That is what HTTP/2 says, but
+        curl 7.88 may take it for a broken connection, and Nix then hangs instead of showing the answer. Over HTTP/1.1 the engine
+        itself takes the rest, behind the answer.
+
+        Raises:
+            DisconnectedError: the client went away.
+        """
+        if self._body_ended or not self._scope["http_version"].startswith("2"):
+            return
+        with suppress(HttpError):
+            async for _ in self.body():
+                pass
 
     async def decoded_body(self, limit: int) -> bytes:
         """The body, of at most `limit` bytes when its Content-Encoding is undone.
@@ -81,12 +109,32 @@ class Request:
             HttpError: it is larger (413), in an encoding that is not known (415), or as `body`.
             InvalidError: it is not what its encoding says.
         """
-        body = await self.whole_body(limit)
+        return b"".join([piece async for piece in self.decoded(limit)])
+
+    async def decoded(self, limit: int) -> AsyncGenerator[bytes, None]:
+        """The pieces of the body with its Content-Encoding undone; at most `limit` bytes, before and after that.
+
+        Raises:
+            HttpError, InvalidError: as `decoded_body`.
+        """
         encoding = self.headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
         name = _ENCODINGS.get(encoding)
         if name is None:
             raise HttpError(415, f"Content-Encoding {encoding!r} is not known here (known: {', '.join(_ENCODINGS)})")
-        return body if name == "none" else await asyncio.to_thread(_decoded, body, name, limit)
+        if name == "none":
+            async for piece in self._bounded(limit):
+                yield piece
+            return
+        decompress = decompressor(name)
+        size = 0
+        async for compressed in self._bounded(limit):
+            pieces = decompress.feed(compressed)
+            while (data := await asyncio.to_thread(next, pieces, None)) is not None:
+                size += len(data)
+                if size > limit:
+                    raise HttpError(413, f"the body has more than {limit} bytes when it is decompressed; at most so many are taken here")
+                yield data
+        decompress.finish()
 
     async def whole_body(self, limit: int) -> bytes:
         """The body, of at most `limit` bytes.
@@ -94,16 +142,19 @@ class Request:
         Raises:
             HttpError: it is larger (413), or as `body`.
         """
-        if int(self.headers.get(b"content-length", b"0")) > limit:
-            raise HttpError(413, f"the body has {self.headers[b'content-length'].decode()} bytes; at most {limit} are taken here")
-        pieces: list[bytes] = []
+        return b"".join([piece async for piece in self._bounded(limit)])
+
+    async def _bounded(self, limit: int) -> AsyncGenerator[bytes, None]:
+        # The engine lets several lengths through that agree.
+        stated = int(self.headers.get(b"content-length", b"0").partition(b",")[0])
+        if stated > limit:
+            raise HttpError(413, f"the body has {stated} bytes; at most {limit} are taken here")
         size = 0
         async for piece in self.body():
             size += len(piece)
             if size > limit:
                 raise HttpError(413, f"the body has more than {limit} bytes, which are taken at most here")
-            pieces.append(piece)
-        return b"".join(pieces)
+            yield piece
 
 
 def _segments(path: bytes) -> list[bytes]:
@@ -124,16 +175,3 @@ def _fields(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         for name, value in pairs:
             fields[name] = fields[name] + b", " + value if name in fields else value
     return fields
-
-
-def _decoded(body: bytes, compression: str, limit: int) -> bytes:
-    decompress = decompressor(compression)
-    pieces: list[bytes] = []
-    size = 0
-    for piece in decompress.feed(body):
-        size += len(piece)
-        if size > limit:
-            raise HttpError(413, f"the body has more than {limit} bytes when it is decompressed, which are taken at most here")
-        pieces.append(piece)
-    decompress.finish()
-    return b"".join(pieces)

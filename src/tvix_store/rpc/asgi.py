@@ -31,6 +31,9 @@ class GrpcApp:
         self._max_message = max_message
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # before it was accepted: refuses it
+            return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         content_type = headers.get(b"content-type", b"")
         method = self._methods.get(scope["path"])

@@ -91,6 +91,8 @@ def _engine(sockets: Sequence[socket.socket], config: ServerConfig) -> h2corn.Co
         access_log=False,
         date_header=False,
         max_request_body_size=0,
+        # The engine only cuts the connection; the cache, which comes first, says why.
+        timeout_request_body_idle=max(60.0, config.cache.body_timeout + 30),
         timeout_graceful_shutdown=config.grace,
         certfile=config.tls.certificate if config.tls else None,
         keyfile=config.tls.key if config.tls else None,
