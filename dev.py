@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> None:
 
 def test(arguments: list[str]) -> None:
     set_up("dev")
-    programs.install("nix-store", "grpcurl", "connectconformance", *programs.COMPRESSORS)
+    programs.install("nix-store", "curl", "h2load", "grpcurl", "connectconformance", *programs.COMPRESSORS)
     become(PYTHON, "-m", "pytest", "-n", "auto", *arguments)
 
 

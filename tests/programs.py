@@ -19,6 +19,7 @@ DEBIAN = {
     "nix": "nix-bin",
     "nix-build": "nix-bin",
     "nix-store": "nix-bin",
+    "curl": "curl",
     "h2load": "nghttp2-client",
     "restic": "restic",
     "borg": "borgbackup",

@@ -117,10 +117,11 @@ class Daemon:
         headers: Mapping[str, str] = MappingProxyType({}),
         timeout: float = 30,
     ) -> Answer:
-        """One request on a connection of its own; a body in pieces is sent chunked."""
+        """One request on a connection of its own; a body in pieces is sent chunked, unless its length is told."""
+        chunked = not (body is None or isinstance(body, bytes) or "Content-Length" in headers)
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            connection.request(method, path, body, dict(headers), encode_chunked=body is not None and not isinstance(body, bytes))
+            connection.request(method, path, body, dict(headers), encode_chunked=chunked)
             response = connection.getresponse()
             fields = {name.lower(): value for name, value in response.getheaders()}
             return Answer(response.status, fields, response.read())
