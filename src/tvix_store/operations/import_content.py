@@ -99,12 +99,12 @@ async def import_content(
 
 async def _directories(store: Store, reader: TreeReader, digests: list[Digest], rule: SizeRule) -> Node:
     async def leaves_to_root() -> AsyncIterator[Directory]:
-        for directory in reader.directories(digests, rule):
+        for directory in reader.tree.finished(digests, rule):
             yield directory
 
-    if reader.is_directory:
+    if reader.tree.is_directory:
         await store.directories.put(leaves_to_root())
-    return reader.root(digests)
+    return reader.tree.root_node(digests)
 
 
 class _Contents:
@@ -238,14 +238,18 @@ class _Contents:
         return task
 
     async def _put_whole(self, files: WholeFiles) -> None:
-        blobs = self._store.blobs
+        """Beside each other, so that they wait for the same commits."""
         small = [n for n, blob in enumerate(files.blobs) if len(blob) <= SMALL_BLOB]
         others = [n for n, blob in enumerate(files.blobs) if len(blob) > SMALL_BLOB]
-        for n in others:
-            self._set(files.first + n, [await self._put_medium(files.blobs[n])])
-        digests = await blobs.put_many([files.blobs[n] for n in small])
-        for n, digest in zip(small, digests, strict=True):
-            self._set(files.first + n, [digest])
+        async with asyncio.TaskGroup() as group:
+            many = group.create_task(self._store.blobs.put_many([files.blobs[n] for n in small]))
+            single = [group.create_task(self._put_medium(files.blobs[n])) for n in others]
+        digests = [EMPTY] * len(files.blobs)
+        for n, digest in zip(small, many.result(), strict=True):
+            digests[n] = digest
+        for n, put in zip(others, single, strict=True):
+            digests[n] = put.result()
+        self._set(files.first, digests)
 
     async def _put_medium(self, blob: bytes) -> Digest:
         async def data() -> AsyncIterator[bytes]:

@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
@@ -17,10 +17,10 @@ from blake3 import blake3
 from tvix_store.chunking import DEFAULT_SIZES, cut
 from tvix_store.errors import DeniedError, InvalidError, StoreError
 from tvix_store.model.digest import Digest
-from tvix_store.model.directory import Directory, SizeRule
-from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
+from tvix_store.model.nodes import SymlinkNode
 from tvix_store.nar import tokens
 from tvix_store.operations.open_directory import OpenDirectory
+from tvix_store.operations.unfinished_tree import UnfinishedDirectory, UnfinishedFile, UnfinishedTree
 
 WHOLE_FILE = 8 << 20
 """Bytes up to which a file is read as a whole, and the reader goes on. A larger one is read when its turn comes."""
@@ -91,21 +91,8 @@ class LargeFile:
 Event = WholeFiles | LargeFile
 
 
-@dataclass(slots=True)
-class _File:
-    number: int
-    size: int
-    executable: bool
-
-
-@dataclass(slots=True)
-class _Directory:
-    entries: dict[bytes, _File | _Directory | SymlinkNode] = field(default_factory=dict)
-    node: DirectoryNode | None = None
-
-
 class TreeReader:
-    """One reading of the tree at `path`. First iterate over `events`, then ask for `directories` and `root`.
+    """One reading of the tree at `path`. First iterate over `events`, then ask for `tree`.
 
     Raises:
         InvalidError: the path does not exist, holds something else than directories, regular files and symlinks, or changes
@@ -124,8 +111,8 @@ class TreeReader:
         self._blobs: list[bytes] = []
         self._first = 0
         self._held = 0
-        self._root: _File | _Directory | SymlinkNode | None = None
-        self._finished: list[_Directory] = []
+        self.tree = UnfinishedTree()
+        """What was read, complete behind the last event."""
 
     def events(self) -> Iterator[Event]:
         """The contents of all files, with the bytes of the NAR around them."""
@@ -137,45 +124,19 @@ class TreeReader:
             raise InvalidError(f"{self._path} is not a regular file; nothing else has a flat hash")
         try:
             if kind == stat.S_IFDIR:
-                self._root = root = _Directory()
+                self.tree.root = root = UnfinishedDirectory()
                 yield from self._walk(root)
             elif kind == stat.S_IFREG:
-                self._root = yield from self._file()
+                self.tree.root = yield from self._file()
             elif kind == stat.S_IFLNK:
-                self._root = self._symlink()
+                self.tree.root = self._symlink()
             else:
                 raise self._refused(kind)
         except OSError as error:
             raise (changed(self._where()) if error.errno in _CHANGED else self._unreadable(error)) from error
         yield from self._flush()
 
-    def directories(self, digests: list[Digest], rule: SizeRule) -> Iterator[Directory]:
-        """The directories from the leaves to the root, when the digests of all files are known by their number."""
-        for unfinished in self._finished:
-            directory = Directory({name: self._made(child, digests) for name, child in unfinished.entries.items()})
-            unfinished.node = directory.node(rule)
-            yield directory
-
-    @property
-    def is_directory(self) -> bool:
-        return isinstance(self._root, _Directory)
-
-    def root(self, digests: list[Digest]) -> Node:
-        """The root node, when all directories are made."""
-        assert self._root is not None
-        return self._made(self._root, digests)
-
-    def _made(self, child: _File | _Directory | SymlinkNode, digests: list[Digest]) -> Node:
-        match child:
-            case _File(number, size, executable):
-                return FileNode(digests[number], size, executable)
-            case _Directory(node=node):
-                assert node is not None
-                return node
-            case symlink:
-                return symlink
-
-    def _walk(self, root: _Directory) -> Iterator[Event]:
+    def _walk(self, root: UnfinishedDirectory) -> Iterator[Event]:
         # A stack of our own: trees may be deeper than Python's.
         with OpenDirectory(self._path) as place:
             stack = [(root, self._enter(place))]
@@ -188,7 +149,7 @@ class TreeReader:
                         directory.entries[name] = yield from self._file(place.fd)
                     elif kind == stat.S_IFDIR:
                         place.enter(name)
-                        directory.entries[name] = child = _Directory()
+                        directory.entries[name] = child = UnfinishedDirectory()
                         stack.append((child, self._enter(place)))
                         break
                     elif kind == stat.S_IFLNK:
@@ -198,7 +159,7 @@ class TreeReader:
                     self._nar.append(tokens.ENTRY_END)
                 else:
                     stack.pop()
-                    self._finished.append(directory)
+                    self.tree.directories.append(directory)
                     self._nar.append(tokens.DIRECTORY_END)
                     self._name = self._above.pop()
                     if stack:
@@ -217,13 +178,13 @@ class TreeReader:
         self._nar.append(tokens.symlink(node.target))
         return node
 
-    def _file(self, directory: int | None = None) -> Generator[Event, None, _File]:
+    def _file(self, directory: int | None = None) -> Generator[Event, None, UnfinishedFile]:
         fd = os.open(self._name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):  # it was one when its directory was read
                 raise changed(self._where())
-            file = _File(self._files, status.st_size, bool(status.st_mode & stat.S_IXUSR) and not self.flat)
+            file = UnfinishedFile(self._files, status.st_size, bool(status.st_mode & stat.S_IXUSR) and not self.flat)
             self._nar.append(tokens.file_start(file.size, file.executable))
             if file.size <= WHOLE_FILE:
                 # One byte more than there should be, to see a file that grows. Local file systems give all at once.
