@@ -21,8 +21,8 @@ QUICK = Timeouts(connect=0.5, first_byte=0.5, stalled=0.5)
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No proxies and no credentials but those of the test."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "NETRC"):
+    """No proxies, credentials and authorities but those of the test."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "NETRC", "NIX_SSL_CERT_FILE", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -81,7 +82,7 @@ class CacheServer:
 
 
 @asynccontextmanager
-async def serving(host: str = "127.0.0.1") -> AsyncIterator[CacheServer]:
+async def serving(host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> AsyncIterator[CacheServer]:
     """An empty cache that listens on a free port."""
     cache = CacheServer(host=host)
     tasks: set[asyncio.Task[None]] = set()
@@ -92,7 +93,7 @@ async def serving(host: str = "127.0.0.1") -> AsyncIterator[CacheServer]:
         task.add_done_callback(tasks.discard)
         task.add_done_callback(lambda _: writer.transport.abort())
 
-    server = await asyncio.start_server(accept, host, 0)
+    server = await asyncio.start_server(accept, host, 0, ssl=tls)
     cache.port = server.sockets[0].getsockname()[1]
     cache.answers["/nix-cache-info"] = b"StoreDir: /nix/store\nPriority: 40\n"
     try:

@@ -61,6 +61,21 @@ from tvix_store.cli.invocation import Invocation, shared_options
     help="Over HTTP, take only paths whose references are here. Default: yes.",
 )
 @click.option("--read-only", is_flag=True, help="Refuse every write, over gRPC and HTTP; other machines may then be let in.")
+@click.option(
+    "--substituters",
+    multiple=True,
+    metavar="URLS",
+    envvar="TVIX_STORE_SUBSTITUTERS",
+    help="Binary caches (separated by spaces) from which paths are fetched that the store lacks, once; repeatable. "
+    "[TVIX_STORE_SUBSTITUTERS]",
+)
+@click.option(
+    "--substituter-public-keys",
+    multiple=True,
+    metavar="KEYS",
+    help="Keys (name:base64, separated by spaces) one of which must have signed what substituters give; repeatable. "
+    "Also in a URL: https://cache.example.org?trusted-public-keys=KEYS",
+)
 @click.pass_obj
 def daemon(
     invocation: Invocation,
@@ -80,6 +95,8 @@ def daemon(
     require_signatures: bool,
     require_references: bool,
     read_only: bool,
+    substituters: tuple[str, ...],
+    substituter_public_keys: tuple[str, ...],
 ) -> None:
     """Serve the store over gRPC, and as a binary cache for Nix over HTTP; to this machine only unless told otherwise.
 
@@ -107,8 +124,11 @@ def daemon(
     if in_memory and workers not in (None, 1):
         raise click.UsageError("a store in memory has a single process; leave --workers out")
 
+    urls = [url for text in substituters for url in text.split()]
+    keys = read_public_keys(substituter_public_keys)
+
     async def open_store() -> Store:
-        store = verified(await invocation.open_store())
+        store = verified(await invocation.open_store(substituters=urls, substituter_public_keys=keys))
         return made_read_only(store) if read_only else store
 
     cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression, "body_timeout": body_timeout}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import click
 
 if TYPE_CHECKING:
+    from tvix_store.model.signature import PublicKey
     from tvix_store.services.store import Store
 
 P = ParamSpec("P")
@@ -40,12 +41,14 @@ class Invocation:
             for service in ("blobs", "directories", "path_infos")
         }
 
-    async def open_store(self) -> Store:
-        """The store that the command works on."""
+    async def open_store(self, *, substituters: Sequence[str] = (), substituter_public_keys: Sequence[PublicKey] = ()) -> Store:
+        """The store that the command works on, filled from `substituters`."""
         from tvix_store.config import open_store
 
         store_dir = self.given.get("store_dir") or os.environ.get(_STORE_DIR[1])
-        return await open_store(**self.addresses(), store_dir=store_dir)
+        return await open_store(
+            **self.addresses(), store_dir=store_dir, substituters=substituters, substituter_public_keys=substituter_public_keys
+        )
 
 
 def shared_options() -> list[click.Parameter]:

@@ -15,7 +15,7 @@ async def trusted_authorities() -> ssl.SSLContext:
     Raises:
         InvalidError: the file cannot be read.
     """
-    file = os.environ.get("NIX_SSL_CERT_FILE") or None
+    file = os.environ.get("NIX_SSL_CERT_FILE") or os.environ.get("SSL_CERT_FILE") or None
     try:
         return await asyncio.to_thread(ssl.create_default_context, cafile=file)  # reads and parses for 20 ms
     except OSError as error:
