@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from tvix_store.asgi import DisconnectedError, Event, Receive, Send
+from tvix_store.http.browse import Browse
+from tvix_store.http.documents import FIRST_PARTS, Documents
+from tvix_store.http.listings import Listings
 from tvix_store.http.narinfos import Narinfos
 from tvix_store.http.nars import Nars
 from tvix_store.http.request import Request
@@ -14,6 +17,7 @@ from tvix_store.operations.nar_links import NarLinks
 from tvix_store.services.store import Store
 
 _NARINFO = b".narinfo"
+_LISTING = b".ls"
 
 
 class BinaryCache:
@@ -25,6 +29,9 @@ class BinaryCache:
         self._cache_info = _cache_info(store, settings)
         self._narinfos = Narinfos(store, links, settings)
         self._nars = Nars(store, links)
+        self._listings = Listings(store)
+        self._documents = Documents(store, links)
+        self._browse = Browse(store)
         self._uploads = Uploads(store, links, settings) if links is not None else None
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
@@ -65,6 +72,12 @@ class BinaryCache:
                 return await self._nars.get_rendered(request, name)
             case [b"nar", name]:
                 return await self._nars.get_file(request, name)
+            case [name] if name.endswith(_LISTING):
+                return await self._listings.get(request, name[: -len(_LISTING)])
+            case [first, _, *_] if first in FIRST_PARTS:
+                return await self._documents.get(request)
+            case [b"serve", _, *_] as segments:
+                return await self._browse.get(request, segments[1:])
         raise HttpError(404, "there is nothing here")
 
     async def _put(self, request: Request) -> Response:
@@ -75,6 +88,10 @@ class BinaryCache:
                 if self._uploads is None:
                     raise HttpError(403, "this store has no place for what is pushed over HTTP; push to one that has")
                 return await self._uploads.put(request, name)
+            case [name] if name.endswith(_LISTING):
+                return await self._listings.put(request, name[: -len(_LISTING)])
+            case [first, _, *_] if first in FIRST_PARTS:
+                return await self._documents.put(request)
             case [b"nix-cache-info"]:
                 await request.whole_body(1 << 16)
                 return text(200, "this cache describes itself")

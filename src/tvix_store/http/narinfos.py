@@ -59,7 +59,7 @@ class Narinfos:
     async def get(self, request: Request, name: bytes) -> Response:
         """The narinfo of the path whose hash (32 characters) is `name`."""
         kept = self._kept.get(name)
-        output_hash = _output_hash(name) if kept is None else kept.output_hash
+        output_hash = parse_output_hash(name) if kept is None else kept.output_hash
         path_info = await self._store.path_infos.get(output_hash)
         if path_info is None:
             raise NotFoundError("path", name.decode())
@@ -74,7 +74,7 @@ class Narinfos:
 
     async def put(self, request: Request, name: bytes) -> Response:
         """Record a path whose NAR was put before."""
-        output_hash = _output_hash(name)
+        output_hash = parse_output_hash(name)
         narinfo = NarInfo.parse(await request.decoded_body(MAX_NARINFO), self._store.store_dir)
         if narinfo.store_path.output_hash != output_hash:
             raise InvalidError(f"the narinfo of {narinfo.store_path} does not belong at {name.decode()}.narinfo")
@@ -151,11 +151,16 @@ class Narinfos:
             self._kept_bytes -= self._kept.pop(oldest).size
 
 
-def _output_hash(name: bytes) -> bytes:
+def parse_output_hash(name: bytes) -> bytes:
+    """The 20 bytes behind the 32 characters that name a path's narinfo, and its listing.
+
+    Raises:
+        HttpError: they are not that.
+    """
     try:
         digest = nixbase32.decode(name.decode())
     except (UnicodeDecodeError, InvalidError):
         digest = b""
     if len(digest) != OUTPUT_HASH_SIZE:
-        raise HttpError(404, "a narinfo is named by the 32 characters of a store path's hash")
+        raise HttpError(404, "narinfos and listings are named by the 32 characters of a store path's hash")
     return digest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode
 from binascii import Error as Base64Error
-from collections.abc import AsyncGenerator
 
 from tvix_store.errors import InvalidError
 from tvix_store.http.ranges import select
@@ -14,6 +13,7 @@ from tvix_store.http.response import Headers, Response
 from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
 from tvix_store.model.nodes import Node, decode_node
+from tvix_store.operations.nar_layout import NarLayouts
 from tvix_store.operations.nar_links import NarLink, NarLinks
 from tvix_store.operations.render_nar import render_nar
 from tvix_store.operations.zstd_nar import ZstdNars, can_be_planned
@@ -47,6 +47,7 @@ class Nars:
     def __init__(self, store: Store, links: NarLinks | None) -> None:
         self._store = store
         self._links = links
+        self._layouts = NarLayouts(store.blobs, store.directories)
         self._zstd = ZstdNars(store.directories, store.frames) if store.frames is not None else None
 
     async def get_rendered(self, request: Request, name: bytes) -> Response:
@@ -82,22 +83,17 @@ class Nars:
     async def _passed_through(self, request: Request, zstd: ZstdNars, node: Node, more: Headers) -> Response:
         plan = await zstd.plan(node)
         etag = b'"%b"' % plan.etag().hex().encode()
-        status, start, stop, headers = select(request.headers, plan.size, etag)
+        status, start, stop, headers = select(request, plan.size, etag)
         return Response(status, (*more, *headers), zstd.read(node, plan, start, stop))
 
     def _rendered(self, request: Request, nar: NarLink) -> Response:
         etag = b'"%b"' % nixbase32.encode(nar.nar.sha256).encode()
-        status, start, stop, headers = select(request.headers, nar.nar.size, etag)
-        return Response(status, (_TYPE, _FOR_EVER, *headers), self._render(nar.node, start, stop))
-
-    async def _render(self, node: Node, start: int, stop: int) -> AsyncGenerator[bytes, None]:
-        at = 0
-        async for piece in render_nar(self._store.blobs, self._store.directories, node):
-            if at >= stop:
-                return
-            if at + len(piece) > start:
-                yield piece[max(start - at, 0) : stop - at]
-            at += len(piece)
+        status, start, stop, headers = select(request, nar.nar.size, etag)
+        if (start, stop) == (0, nar.nar.size):
+            body = render_nar(self._store.blobs, self._store.directories, nar.node)
+        else:
+            body = self._layouts.render_range(nar.node, start, stop)
+        return Response(status, (_TYPE, _FOR_EVER, *headers), body)
 
 
 def _accepts_zstd(request: Request) -> bool:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tvix_store.http.request import Request
 from tvix_store.http.response import Headers, length
 from tvix_store.http.status import HttpError
 
-_RANGE = re.compile(rb"bytes=[ \t]*(\d{0,20})-(\d{0,20})[ \t]*")
+_RANGE = re.compile(rb"bytes=[ \t]*(\d{0,20})-(\d{0,20})[ \t]*", re.IGNORECASE)
 
 
 class Selected(NamedTuple):
@@ -27,18 +28,21 @@ def not_modified(request: Mapping[bytes, bytes], etag: bytes) -> bool:
     return wanted is not None and any(each.strip().removeprefix(b"W/") in (b"*", etag) for each in wanted.split(b","))
 
 
-def select(request: Mapping[bytes, bytes], size: int, etag: bytes) -> Selected:
+def select(request: Request, size: int, etag: bytes) -> Selected:
     """The part that a client wants of a representation of `size` bytes. One range is served; of several, everything.
+
+    HEAD tells what a GET without a range would, as ranges are for GET alone.
 
     Raises:
         HttpError: the range lies behind the end (416).
     """
-    if not_modified(request, etag):
+    fields = request.headers
+    if not_modified(fields, etag):
         return Selected(304, 0, 0, ((b"etag", etag),))
     common = ((b"etag", etag), (b"accept-ranges", b"bytes"))
     everything = Selected(200, 0, size, (length(size), *common))
-    wanted = _RANGE.fullmatch(request.get(b"range", b""))
-    if wanted is None or request.get(b"if-range", etag) != etag:
+    wanted = _RANGE.fullmatch(fields.get(b"range", b"")) if request.method == "GET" else None
+    if wanted is None or fields.get(b"if-range", etag) != etag:
         return everything
     first, last = wanted[1], wanted[2]
     if first:

@@ -132,7 +132,7 @@ class Request:
             while (data := await asyncio.to_thread(next, pieces, None)) is not None:
                 size += len(data)
                 if size > limit:
-                    raise HttpError(413, f"the body has more than {limit} bytes when it is decompressed; at most so many are taken here")
+                    raise HttpError(413, f"the body has more than {limit} bytes when it is decompressed: too many")
                 yield data
         decompress.finish()
 

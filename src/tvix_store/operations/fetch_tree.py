@@ -6,7 +6,7 @@ Small files come in batches, one of which is fetched while the one before it is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -78,7 +78,7 @@ async def fetch_steps(blobs: BlobService, steps: AsyncIterator[Step]) -> AsyncIt
         await asyncio.gather(ahead, return_exceptions=True)
 
 
-async def read_contents(blobs: BlobService, node: FileNode, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+async def read_contents(blobs: BlobService, node: FileNode, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
     """The contents of a file of any size, from `start` up to `stop` (at most its size), in the pieces of `BlobService.read`.
 
     Raises:

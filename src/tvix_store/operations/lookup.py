@@ -10,7 +10,7 @@ from tvix_store.model.names import show
 from tvix_store.model.nodes import DirectoryNode, Node, SymlinkNode
 from tvix_store.services.directories import DirectoryService
 
-_MAX_SYMLINKS = 40
+MAX_SYMLINKS = 40
 """As Linux follows."""
 
 
@@ -41,8 +41,8 @@ async def lookup(directories: DirectoryService, root: Node, path: bytes, *, foll
             raise NotFoundError("path", show(path))
         if follow and isinstance(child, SymlinkNode):
             followed += 1
-            if followed > _MAX_SYMLINKS:
-                raise InvalidError(f"path {show(path)} leads through more than {_MAX_SYMLINKS} symlinks")
+            if followed > MAX_SYMLINKS:
+                raise InvalidError(f"path {show(path)} leads through more than {MAX_SYMLINKS} symlinks")
             if child.target.startswith(b"/"):
                 raise InvalidError(f"path {show(path)} leads out of the store path, to {show(child.target)}")
             names.extendleft(reversed(child.target.split(b"/")))

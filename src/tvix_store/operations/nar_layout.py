@@ -69,6 +69,8 @@ class NarLayouts:
             NotFoundError, InvalidError, CorruptError: as `render_nar`.
             ExhaustedError: as `nar_size`.
         """
+        if start >= stop:
+            return
         trail = await self._find(root, start)
         at = trail[-1].at if trail else 0
         async for piece in render_steps(self._blobs, self._steps(root, trail, stop), depth=len(trail)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.nar import tokens
@@ -14,7 +14,7 @@ from tvix_store.services.directories import DirectoryService
 _PIECE = 256 * 1024
 
 
-def render_nar(blobs: BlobService, directories: DirectoryService, node: Node) -> AsyncIterator[bytes]:
+def render_nar(blobs: BlobService, directories: DirectoryService, node: Node) -> AsyncGenerator[bytes, None]:
     """The bytes of the node's NAR, in pieces of up to 1.3 MiB; memory is bounded.
 
     Raises:
@@ -23,7 +23,7 @@ def render_nar(blobs: BlobService, directories: DirectoryService, node: Node) ->
     return render_closure(blobs, Closure(directories, node))
 
 
-async def render_closure(blobs: BlobService, closure: Closure) -> AsyncIterator[bytes]:
+async def render_closure(blobs: BlobService, closure: Closure) -> AsyncGenerator[bytes, None]:
     """As `render_nar`, of the closure's root."""
     async for piece in render_steps(blobs, walk_tree(closure)):
         if isinstance(piece, bytes):

@@ -1,0 +1,162 @@
+"""`log/`, `realisations/`, `build-trace-v2/`, `debuginfo/`: what Nix puts beside narinfos, kept and given back.
+
+Contents are blobs. The record `document:` + path names them; its value is u8 version (1), the blob's digest (32 bytes), u64 size.
+A Content-Encoding is undone before anything is kept: so every client reads every document, and equal ones are stored once. The type
+is that of the kind, not what a client says: a log that claims to be HTML must not become a page of this server.
+
+The last put wins: a log, or a realisation, of a derivation may truly differ from build to build, and Nix itself overwrites them.
+Whoever may put paths may put these; realisations carry signatures of their own, which Nix checks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from blake3 import blake3
+
+from tvix_store.errors import CorruptError
+from tvix_store.http.files import INERT, file_response
+from tvix_store.http.json_body import check_json
+from tvix_store.http.ranges import not_modified
+from tvix_store.http.request import Request
+from tvix_store.http.response import Headers, Response, length, text
+from tvix_store.http.status import HttpError
+from tvix_store.model import nixbase32
+from tvix_store.model.digest import Digest
+from tvix_store.model.nodes import FileNode
+from tvix_store.operations.fetch_tree import read_contents
+from tvix_store.operations.nar_links import NarLinks
+from tvix_store.services.store import Store
+
+MAX_LOG = 1 << 30
+"""Bytes of the largest build log, and
+MAX_JSON: of the largest of all others, which are a few hundred bytes."""
+MAX_JSON = 1 << 20
+_RECORD = struct.Struct("<B32sQ")
+_VERSION = 1
+_DERIVATION = r"[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+\-_?=][0-9A-Za-z+\-._?=]{0,206}\.drv"
+_OUTPUT = r"[0-9A-Za-z+\-._?=]{1,211}"
+_ARCHIVE = re.compile(r"\.\./nar/([0-9a-df-np-sv-z]{52})\.nar(?:\.[a-z0-9]+)?")
+"""The file of a NAR, as `debuginfo/` refers to it."""
+_TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
+_JSON = ((b"content-type", b"application/json"),)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What is kept below one first part of the path: the rest of which, in its first group, names it."""
+
+    rest: re.Pattern[str]
+    what: str
+    type: Headers
+    limit: int
+
+
+_DEBUGINFO = _Kind(
+    # Nix puts `<build id>.debug`; debuggers ask for either.
+    re.compile(r"([0-9a-f]{4,128})(?:\.debug)?"),
+    "debug information is named by a build id in hexadecimal: debuginfo/<build id>, perhaps with .debug",
+    _JSON,
+    MAX_JSON,
+)
+_KINDS = {
+    "log": _Kind(re.compile(f"({_DERIVATION})"), "a log is named by its derivation: log/<hash>-<name>.drv", _TEXT, MAX_LOG),
+    "realisations": _Kind(
+        re.compile(rf"(sha(?:256:[0-9a-f]{{64}}|512:[0-9a-f]{{128}}|1:[0-9a-f]{{40}})!{_OUTPUT})\.doi"),
+        "a realisation is named realisations/<hash of the derivation>!<output>.doi",
+        _JSON,
+        MAX_JSON,
+    ),
+    "build-trace-v2": _Kind(
+        re.compile(rf"({_DERIVATION}/{_OUTPUT})\.doi"),
+        "a build trace is named build-trace-v2/<hash>-<name>.drv/<output>.doi",
+        _JSON,
+        MAX_JSON,
+    ),
+    "debuginfo": _DEBUGINFO,
+}
+FIRST_PARTS = frozenset(kind.encode() for kind in _KINDS)
+"""The first parts of the paths that are documents'."""
+
+
+class Documents:
+    """The documents of a store."""
+
+    def __init__(self, store: Store, links: NarLinks | None) -> None:
+        self._store = store
+        self._links = links
+
+    async def get(self, request: Request) -> Response:
+        """A document, as it was put last."""
+        kind, key = _parse(request.segments)
+        record = await self._store.records.get(key) if self._store.records is not None else None
+        if record is None:
+            raise HttpError(404, "this is not here")
+        file = _decode(key, record)
+        if kind is _DEBUGINFO and self._links is not None:
+            return await self._debuginfo(request, file, self._links)
+        return file_response(request, self._store.blobs, file, kind.type)
+
+    async def put(self, request: Request) -> Response:
+        """Keep a document."""
+        kind, key = _parse(request.segments)
+        if self._store.records is None:
+            raise HttpError(403, "this store has no place for what is pushed over HTTP; push to one that has")
+        size = 0
+
+        async def counted() -> AsyncIterator[bytes]:
+            nonlocal size
+            async for piece in request.decoded(kind.limit):
+                size += len(piece)
+                yield piece
+
+        data = counted()
+        if kind.type is _JSON:
+            body = b"".join([piece async for piece in data])
+            await check_json(body)
+            data = _stream(body)
+        digest = await self._store.blobs.put(data)
+        await self._store.records.put({key: _RECORD.pack(_VERSION, digest.raw, size)})
+        return text(201, "it is stored")
+
+    async def _debuginfo(self, request: Request, file: FileNode, links: NarLinks) -> Response:
+        """It says in which file the information is, which was taken apart here: the NAR itself is named instead."""
+        body = b"".join([piece async for piece in read_contents(self._store.blobs, file)])
+        told: Any = json.loads(body)
+        archive = _ARCHIVE.fullmatch(str(told["archive"])) if isinstance(told, dict) and "archive" in told else None
+        link = await links.get(nixbase32.decode(archive[1])) if archive else None
+        if link is not None:
+            body = json.dumps({**told, "archive": f"../nar/{nixbase32.encode(link.nar.sha256)}.nar"}).encode()
+        etag = b'"%b"' % blake3(body).hexdigest().encode()
+        if not_modified(request.headers, etag):
+            return Response(304, ((b"etag", etag),))
+        return Response(200, (*_JSON, *INERT, length(len(body)), (b"etag", etag)), body)
+
+
+def _parse(segments: list[bytes]) -> tuple[_Kind, bytes]:
+    """What kind of document is meant, and the key of its record."""
+    first = segments[0].decode()
+    kind = _KINDS[first]
+    name = kind.rest.fullmatch(b"/".join(segments[1:]).decode("latin-1"))
+    if name is None:
+        raise HttpError(404, kind.what)
+    return kind, f"document:{first}/{name[1]}".encode()
+
+
+def _decode(key: bytes, record: bytes) -> FileNode:
+    try:
+        version, digest, size = _RECORD.unpack(record)
+    except struct.error:
+        version = 0
+    if version != _VERSION:
+        raise CorruptError(f"the record {key!r} is damaged, or was written by another version of this program")
+    return FileNode(Digest(digest), size)
+
+
+async def _stream(body: bytes) -> AsyncIterator[bytes]:
+    yield body

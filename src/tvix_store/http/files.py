@@ -1,0 +1,21 @@
+"""The contents of one blob as an answer: conditions, ranges, and what keeps browsers from running what is in a store."""
+
+from __future__ import annotations
+
+from tvix_store.http.ranges import select
+from tvix_store.http.request import Request
+from tvix_store.http.response import Headers, Response
+from tvix_store.model.nodes import FileNode
+from tvix_store.operations.fetch_tree import read_contents
+from tvix_store.services.blobs import BlobService
+
+INERT = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox"))
+"""What is shown has an origin of its own, and no scripts."""
+
+
+def file_response(request: Request, blobs: BlobService, file: FileNode, more: Headers) -> Response:
+    """The contents of a file, with `more` header fields that describe them."""
+    etag = b'"%b"' % file.digest.hex.encode()
+    status, start, stop, headers = select(request, file.size, etag)
+    body = read_contents(blobs, file, start, stop) if start < stop else b""
+    return Response(status, (*more, *INERT, *headers), body)

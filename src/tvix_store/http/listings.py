@@ -1,0 +1,112 @@
+"""`<hash>.ls`: what is in a path, and where in its NAR, as JSON: version 1 of Nix's listings.
+
+They are made from the directories. What Nix puts is checked and forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+
+from blake3 import blake3
+
+from tvix_store.errors import NotFoundError
+from tvix_store.http.json_body import check_json
+from tvix_store.http.narinfos import parse_output_hash
+from tvix_store.http.ranges import not_modified
+from tvix_store.http.request import Request
+from tvix_store.http.response import Response, text
+from tvix_store.model.nodes import DirectoryNode, FileNode, Node, encode_node
+from tvix_store.nar import tokens
+from tvix_store.operations.closure import Closure
+from tvix_store.operations.fetch_tree import walk_tree
+from tvix_store.services.store import Store
+
+_PIECE = 64 * 1024
+_MAX_TAKEN = 1 << 30
+_MAX_CHECKED = 4 << 20
+"""Bytes of the largest listing that is parsed when it is put, which takes ten times the memory. It is not kept in any case."""
+
+
+class Listings:
+    """The listings of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def get(self, request: Request, name: bytes) -> Response:
+        """The listing of the path whose hash (32 characters) is `name`."""
+        path_info = await self._store.path_infos.get(parse_output_hash(name))
+        if path_info is None:
+            raise NotFoundError("path", name.decode())
+        etag = b'"ls1-%b"' % blake3(encode_node(b"", path_info.node)).hexdigest().encode()
+        if not_modified(request.headers, etag):
+            return Response(304, ((b"etag", etag),))
+        listing = format_listing(Closure(self._store.directories, path_info.node))
+        return Response(200, ((b"content-type", b"application/json"), (b"etag", etag)), listing)
+
+    async def put(self, request: Request, name: bytes) -> Response:
+        """Take a listing for what it is; whether it is true does not matter."""
+        parse_output_hash(name)
+        start = bytearray()
+        async for piece in request.decoded(_MAX_TAKEN):
+            start += piece[: _MAX_CHECKED + 1 - len(start)]
+        if len(start) <= _MAX_CHECKED:
+            # Nix 2.8 writes names as they are, whether or not they are UTF-8.
+            await check_json(start, errors="surrogateescape")
+        return text(200, "listings are made here from what is in the store")
+
+
+async def format_listing(closure: Closure) -> AsyncGenerator[bytes, None]:
+    """The listing of the closure's root, in pieces.
+
+    JSON has no way to write a name that is not UTF-8: its odd bytes are escaped as U+DC80 and above, as Python has it.
+
+    Raises:
+        NotFoundError, InvalidError: as `walk_tree`.
+    """
+    parts = ['{"version":1,"root":']
+    size = 0
+    at = len(tokens.MAGIC)
+    depth = 0
+    separator = ""
+    async for name, node in walk_tree(closure):
+        if node is None:
+            at += len(tokens.DIRECTORY_END)
+            depth -= 1
+            parts.append("}}")
+        else:
+            if depth:
+                at += len(tokens.entry_start(name))
+                parts.append(f"{separator}{_string(name)}:")
+            line, node_size = _described(node, at)
+            at += node_size
+            parts.append(line)
+            size += len(line)
+        if isinstance(node, DirectoryNode):
+            depth += 1
+            separator = ""
+            continue
+        if depth:
+            at += len(tokens.ENTRY_END)
+        separator = ","
+        if size >= _PIECE:
+            yield "".join(parts).encode()
+            parts, size = [], 0
+    yield "".join([*parts, "}"]).encode()
+
+
+def _described(node: Node, at: int) -> tuple[str, int]:
+    """What is said of a node that begins at `at`, and its bytes in the NAR; of a directory, those up to its entries."""
+    if isinstance(node, DirectoryNode):
+        return '{"type":"directory","entries":{', len(tokens.DIRECTORY_START)
+    if isinstance(node, FileNode):
+        offset = at + len(tokens.file_start(node.size, node.executable))
+        executable = ',"executable":true' if node.executable else ""
+        line = f'{{"type":"regular","size":{node.size}{executable},"narOffset":{offset}}}'
+        return line, tokens.file_size(node.size, node.executable)
+    return f'{{"type":"symlink","target":{_string(node.target)}}}', tokens.symlink_size(node.target)
+
+
+def _string(value: bytes) -> str:
+    return json.dumps(value.decode("utf-8", "surrogateescape"))
