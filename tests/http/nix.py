@@ -76,8 +76,8 @@ class Nix:
         return done.stdout.removesuffix("\n")
 
     def build(self, expression: str) -> list[str]:
-        """Build what `expression` evaluates to; a derivation is made with `sh` of name and script, see `_PRELUDE`."""
-        return self("nix-build", "--no-out-link", "--expr", _PRELUDE + expression).splitlines()
+        """Build what `expression` evaluates to; a derivation is made with `sh` of name and script, see `PRELUDE`."""
+        return self("nix-build", "--no-out-link", "--expr", PRELUDE + expression).splitlines()
 
     def add(self, tree: Path) -> str:
         """Add a tree to the store."""
@@ -101,7 +101,7 @@ class Nix:
         (self.directory / "cache").mkdir()
 
 
-_PRELUDE = """
+PRELUDE = """
 let
   sh = name: script: sh' name script { };
   sh' = name: script: more: derivation ({
