@@ -134,10 +134,10 @@ class Browse:
             (b"etag", etag),
         )
         directory = await read_directory(self._store.directories, node)
-        return Response(200, headers, _format_index(names, directory))
+        return Response(200, headers, format_index(names, directory))
 
 
-async def _format_index(names: list[bytes], directory: Directory) -> AsyncGenerator[bytes, None]:
+async def format_index(names: list[bytes], directory: Directory) -> AsyncGenerator[bytes, None]:
     title = escape("/".join(map(_shown, names)))
     head = f'<!DOCTYPE html>\n<html><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>'
     parts = [head, f"<body><h1>{title}</h1>\n<table>\n"]
