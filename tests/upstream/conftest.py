@@ -72,7 +72,7 @@ async def before() -> AsyncIterator[Before]:
             for each in caches:
                 address = nix_http.CacheAddress.parse(each if isinstance(each, str) else each.url)
                 upstream = await nix_http.open_cache(address, timeouts=timeouts)
-                terms = Terms(address.public_keys, not address.require_signatures, address.negative_ttl, pause)
+                terms = Terms(address.public_keys, not address.require_signatures, address.priority, address.negative_ttl, pause)
                 substituters.append(Substituter(upstream, terms))
             layer = SubstitutingPathInfos(store, substituters, lock)
             opened.push_async_callback(layer.close)

@@ -74,6 +74,8 @@ class CacheServer:
                 answer = self.answers.get(path)
                 if callable(answer):
                     await answer(writer)
+                    if getattr(answer, "keeps_the_connection", False):
+                        continue
                     break
                 status = "404 Not Found" if answer is None else "200 OK"
                 writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(answer or b'')}\r\n\r\n".encode() + (answer or b""))
@@ -164,6 +166,17 @@ def redirect(location: str, status: int = 302) -> Behaviour:
 
 def status(code: int) -> Behaviour:
     return raw(f"HTTP/1.1 {code} No\r\nContent-Length: 0\r\n\r\n".encode())
+
+
+def body(data: bytes, status: str) -> Behaviour:
+    """Any status with a body; the connection stays."""
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+        await writer.drain()
+
+    answer.keeps_the_connection = True  # type: ignore[attr-defined]
+    return answer
 
 
 def encoded(body: bytes, encoding: str) -> Behaviour:

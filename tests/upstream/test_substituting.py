@@ -15,7 +15,7 @@ import pytest
 import zstandard
 
 from tests.upstream.conftest import Before
-from tests.upstream.server import KEY, STRANGER, CacheServer, Gate, cached, encoded, stalling, status
+from tests.upstream.server import KEY, STRANGER, CacheServer, Gate, body, cached, encoded, stalling, status
 from tvix_store.backends import memory
 from tvix_store.backends.nix_http import Timeouts
 from tvix_store.config import open_store
@@ -164,6 +164,32 @@ async def test_caches_are_asked_in_order_of_priority(
     assert cache.asked(path.narinfo_path) == 0
 
 
+async def test_a_priority_that_was_given_holds_for_a_cache_that_has_not_answered_yet(
+    cache: CacheServer, other_cache: CacheServer, before: Before
+) -> None:
+    introduction = other_cache.answers["/nix-cache-info"]
+    other_cache.answers["/nix-cache-info"] = status(500)
+    front = await before(cache, f"{other_cache.url}&priority=10", pause=0.1)
+    assert await front.get(bytes(20)) is None
+    other_cache.answers["/nix-cache-info"] = introduction
+    await asyncio.sleep(0.11)
+    assert await front.get(cache.publish(other_cache.publish(cached())).output_hash)
+    assert [request.path for request in other_cache.requests][-1].startswith("/nar/")
+
+
+async def test_connections_are_used_again(cache: CacheServer, before: Before) -> None:
+    """Also after answers that nobody reads."""
+    missing = cached(name="missing")
+    cache.answers[missing.narinfo_path] = body(b"<html>It is not here</html>", "404 Not Found")
+    moved = cache.publish(cached(name="moved"))
+    cache.answers[moved.nar_path] = body(b"<html>It is there</html>", "302 Found\r\nLocation: /there")
+    cache.answers["/there"] = moved.file
+    front = await before(cache)
+    assert await front.get(missing.output_hash) is None
+    assert await front.get(moved.output_hash)
+    assert cache.connections == 1
+
+
 async def test_what_the_first_cache_lacks_the_next_may_have(cache: CacheServer, other_cache: CacheServer, before: Before) -> None:
     path = other_cache.publish(cached())
     assert await (await before(cache, other_cache)).get(path.output_hash)
@@ -274,6 +300,19 @@ async def test_one_of_several_keys_is_enough(cache: CacheServer, before: Before)
     path = cache.publish(cached())
     front = await before(f"{cache.origin}?trusted-public-keys={STRANGER.public}%20{KEY.public}")
     assert await front.get(path.output_hash)
+
+
+async def test_closing_ends_what_is_running(cache: CacheServer, tmp_path: Path) -> None:
+    path = cache.publish(cached(TREE))
+    gate = cache.answers[path.nar_path] = Gate(path.file)
+    store = await open_store(str(tmp_path / "store"), substituters=[cache.url])
+    left, waiting = (asyncio.create_task(store.path_infos.get(path.output_hash)) for _ in range(2))
+    await gate.reached.wait()
+    left.cancel()
+    await store.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.wait_for(gate.left.wait(), 5)
 
 
 async def test_a_store_has_substituters_by_its_opening(cache: CacheServer, tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequ
 async def _opened(address: nix_http.CacheAddress, store: Store, public_keys: Sequence[PublicKey]) -> Substituter:
     upstream = await nix_http.open_cache(address, store_dir=store.store_dir)
     keys = tuple(dict.fromkeys((*address.public_keys, *public_keys)))
-    return Substituter(upstream, Terms(keys, unsigned=not address.require_signatures, negative_ttl=address.negative_ttl))
+    terms = Terms(keys, unsigned=not address.require_signatures, priority=address.priority, negative_ttl=address.negative_ttl)
+    return Substituter(upstream, terms)
 
 
 def fetch_lock(path_infos: str) -> FetchLock | None:

@@ -25,12 +25,14 @@ class Terms:
     """How an upstream is used.
 
     public_keys: one of them must have signed a path, unless `unsigned` paths are taken
+    priority: the lowest is asked first; None means as the upstream says
     negative_ttl: seconds for which it is remembered that it lacks, or lied about, a path
     pause: seconds for which it is left alone after it did not answer
     """
 
     public_keys: tuple[PublicKey, ...] = ()
     unsigned: bool = False
+    priority: int | None = None
     negative_ttl: float = 30.0
     pause: float = 5.0
 
@@ -45,7 +47,7 @@ class Substituter:
         self._left_alone_until = 0.0
         self._absent: dict[bytes, float] = {}  # output hash → when it is forgotten; in the order of being remembered
         self._logged: dict[str, tuple[float, int]] = {}  # kind → when the last line was, and how many were left out since
-        self.priority = DEFAULT_PRIORITY
+        self.priority = DEFAULT_PRIORITY if terms.priority is None else terms.priority
 
     async def introduce(self) -> None:
         """Learn the priority, if the upstream answers; until then it is left alone."""
@@ -105,7 +107,9 @@ class Substituter:
         await self._upstream.close()
 
     async def _introduce(self) -> None:
-        self.priority = await self._upstream.priority()
+        stated = await self._upstream.priority()
+        if self._terms.priority is None:
+            self.priority = stated
         self._introduced = True
         self._left_alone_until = 0.0
 
@@ -126,6 +130,7 @@ class Substituter:
         if output_hash is None or not self._introduced:
             self._left_alone_until = time.monotonic() + self._terms.pause
         else:
+            self._left_alone_until = 0.0  # it answers, after all
             self._remember(output_hash, self._terms.negative_ttl)
         self._complain("is refused", error)
 

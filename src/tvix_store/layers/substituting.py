@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from tvix_store.errors import ConflictError
 from tvix_store.layers.fetch_lock import FetchLock
@@ -13,10 +14,12 @@ from tvix_store.layers.substituter import Substituter
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.store import Store
 
+T = TypeVar("T")
+
 _AT_ONCE = 4
 """NARs that are fetched at the same time; each takes some 20 MB."""
 _INTRODUCTION = 5.0
-"""Seconds that the first who looks for something waits until all upstreams have said who they are."""
+"""Seconds for which the first who look for something wait until all upstreams have said who they are."""
 
 
 @dataclass(slots=True)
@@ -38,7 +41,10 @@ class SubstitutingPathInfos:
         self._lock = lock
         self._searches: dict[bytes, _Search] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        """All that runs, also what nobody waits for any more and is about to end."""
         self._introductions: asyncio.Task[None] | None = None
+        self._introduced_by = 0.0
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         """As `PathInfoService.get`. What an upstream does wrong is not raised."""
@@ -55,12 +61,9 @@ class SubstitutingPathInfos:
 
     async def close(self) -> None:
         """End what is running, and the connections. Content that came so far stays."""
-        running = [search.task for search in self._searches.values()]
-        if self._introductions is not None:
-            running.append(self._introductions)
-        for task in running:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for substituter in self._substituters:
             await substituter.close()
 
@@ -68,7 +71,7 @@ class SubstitutingPathInfos:
         """The result of the search that is under way, or of a new one; it is called off when nobody waits for it any more."""
         search = self._searches.get(output_hash)
         if search is None:
-            search = self._searches[output_hash] = _Search(asyncio.create_task(self._search(output_hash)))
+            search = self._searches[output_hash] = _Search(self._start(self._search(output_hash)))
         search.waiters += 1
         try:
             return await asyncio.shield(search.task)
@@ -105,12 +108,20 @@ class SubstitutingPathInfos:
 
     async def _introduced(self) -> None:
         """Wait until the order is known, but not for long: who does not answer in time takes its place when it does."""
+        clock = asyncio.get_running_loop().time
         if self._introductions is None:
-            self._introductions = asyncio.create_task(self._introduce())
+            self._introductions = self._start(self._introduce())
+            self._introduced_by = clock() + _INTRODUCTION
         if not self._introductions.done():
-            await asyncio.wait((self._introductions,), timeout=_INTRODUCTION)
+            await asyncio.wait((self._introductions,), timeout=max(0.0, self._introduced_by - clock()))
         if self._introductions.done():
             self._introductions.result()  # raises what nobody foresaw
 
     async def _introduce(self) -> None:
         await asyncio.gather(*(substituter.introduce() for substituter in self._substituters))
+
+    def _start(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -24,4 +24,4 @@ async def open_cache(address: CacheAddress, *, store_dir: str = STORE_DIR, timeo
         authorities=await trusted_authorities(),
         timeouts=timeouts or Timeouts(),
     )
-    return HttpCache(client, address.name, store_dir=store_dir, priority=address.priority)
+    return HttpCache(client, address.name, store_dir=store_dir)

@@ -26,11 +26,10 @@ _ABSENT = (403, 404, 410)
 class HttpCache:
     """An Upstream over HTTP."""
 
-    def __init__(self, client: HttpClient, name: str, *, store_dir: str, priority: int | None = None) -> None:
+    def __init__(self, client: HttpClient, name: str, *, store_dir: str) -> None:
         self.name = name
         self._client = client
         self._store_dir = store_dir
-        self._priority = priority
 
     async def priority(self) -> int:
         introduction = await self._document("nix-cache-info", _MAX_CACHE_INFO)
@@ -39,8 +38,6 @@ class HttpCache:
         store_dir = values.get("StoreDir", self._store_dir)
         if store_dir != self._store_dir:
             raise UpstreamLiesError(f"it is a cache for {store_dir[:100]!r}, not for {self._store_dir}")
-        if self._priority is not None:
-            return self._priority
         stated = values.get("Priority", "")
         return int(stated) if stated.isascii() and stated.isdigit() and len(stated) <= 9 else DEFAULT_PRIORITY
 
@@ -78,6 +75,7 @@ class HttpCache:
     async def _asked(self, path: str, most: int) -> bytes | None:
         async with self._client.get(path) as response:
             if response.status in _ABSENT:
+                await self._client.drain(response)
                 return None
             if response.status != 200:
                 raise UpstreamDownError(f"{path} is answered with status {response.status}")

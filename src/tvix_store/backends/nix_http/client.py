@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urljoin
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # as in urllib's own
@@ -24,6 +24,7 @@ _AT_ONCE = 32
 _BUFFER = 1 << 19
 """Bytes of a body at which aiohttp begins to hold the sender back; it does so for good at twice that."""
 _SOME_BYTES = 64 * 1024
+_DRAIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,16 @@ class HttpClient:
                 waited, since = 0.0, 0
             yield piece
 
+    async def drain(self, response: aiohttp.ClientResponse) -> None:
+        """Read a body that nobody wants, if it is small and comes soon, so that the connection can be used again."""
+        left = _SOME_BYTES
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with asyncio.timeout(_DRAIN), aclosing(self.body(response)) as pieces:
+                async for piece in pieces:
+                    left -= len(piece)
+                    if left < 0:
+                        return
+
     async def _answer(self, url: URL) -> aiohttp.ClientResponse:
         """The first answer that is no redirect."""
         headers = self._authorization
@@ -109,6 +120,7 @@ class HttpClient:
             if response.status not in _REDIRECTS:
                 return response
             location = response.headers.get("Location")
+            await self.drain(response)
             response.close()
             if location is None:
                 raise UpstreamLiesError(f"{_shown(url)} redirects to nowhere")
