@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.program import TVIX_STORE
+from tests.cli.program import TVIX_STORE, Program
 from tests.http.daemon import Daemon
 from tests.http.nix import Nix
 from tvix_store.model.signature import SecretKey
@@ -216,3 +216,36 @@ def test_a_read_only_daemon_is_filled_all_the_same(
     daemon = start_daemon("--read-only", "--substituters", upstream.url, "--substituter-public-keys", public_key)
     assert daemon.get(f"/{Path(path).name[:32]}.narinfo").status == 200
     assert daemon.paths() == [path]
+
+
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+def test_a_daemon_is_filled_from_another_daemon(
+    nix: Nix, other_nix: Callable[..., Nix], start_daemon: Callable[..., Daemon], public_key: str, tmp_path: Path, compression: str
+) -> None:
+    [app] = nix.build(BUILD)
+    far = start_daemon("--signing-key-file", tmp_path / "secret", "--nar-compression", compression, name="far")
+    nix.copy_to(far.url, app)
+    near = start_daemon("--substituters", far.url, "--substituter-public-keys", public_key, name="near")
+    client = other_nix(f"substituters = {near.url}\ntrusted-public-keys = {public_key}\nrequire-sigs = true")
+    client("nix-store", "-r", app)
+    assert sorted(near.paths()) == sorted(far.paths())
+    assert "ERROR" not in near.log
+
+
+@pytest.mark.parametrize(
+    ("urls", "reason"),
+    [
+        ("ftp://cache.example", "not the address of a binary cache: 'ftp://cache.example' (expected http://… or https://…)"),
+        ("http://a.example?trusted-public-keys=a:b http://b.example", "http://a.example: trusted-public-keys: not a public key"),
+        ("http://cache.example", "http://cache.example: there is no key to check its signatures with"),
+    ],
+)
+def test_a_daemon_with_a_wrong_substituter_does_not_start(tmp_path: Path, urls: str, reason: str) -> None:
+    program = Program(tmp_path)
+    by_option = program.run("daemon", "-l", "127.0.0.1:0", "--substituters", urls)
+    environment = program.environment | {"TVIX_STORE_SUBSTITUTERS": urls}
+    by_variable = program.run("daemon", "-l", "127.0.0.1:0", environment=environment)
+    assert by_option == by_variable
+    assert by_option.code == 3
+    assert reason in by_option.error
+    assert by_option.error.count("\n") == 1
