@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tvix_store.backends.memory import open_store
 from tvix_store.errors import ExhaustedError, InvalidError, UnavailableError
 from tvix_store.model.directory import SizeRule
+from tvix_store.model.nodes import SymlinkNode
 from tvix_store.model.path_info import NarFacts
 from tvix_store.nar import tokens
 from tvix_store.operations import import_nar as module
@@ -90,10 +91,19 @@ async def test_a_nar_over_the_limit_is_refused() -> None:
         await imported(await open_store(), nar, max_size=len(nar) - 1)
 
 
-async def test_too_many_entries_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_ENTRIES", 30)
+async def test_too_many_entries_are_refused() -> None:
     with pytest.raises(InvalidError, match="more than 30 entries"):
-        await imported(await open_store(), await nar_of(await open_store(), MIXED))
+        await imported(await open_store(), await nar_of(await open_store(), MIXED), max_entries=30)
+
+
+@pytest.mark.parametrize("child", [TreeFile(b""), SymlinkNode(b"t" * 1000), {}])
+async def test_names_that_must_be_kept_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch, child: Tree) -> None:
+    monkeypatch.setattr(module, "MAX_UNFINISHED", 200_000)
+    flat = {b"%05d" % n: child for n in range(1000)}
+    with pytest.raises(ExhaustedError, match="more than 200000 bytes"):
+        await imported(await open_store(), await nar_of(await open_store(), flat))
+    spread = {b"%05d" % n: {b"%05d" % m: child for m in range(100)} for n in range(50)}
+    await imported(await open_store(), await nar_of(await open_store(), spread))
 
 
 @pytest.mark.parametrize("call", ["put", "put_many"])

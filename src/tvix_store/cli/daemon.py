@@ -31,6 +31,13 @@ from tvix_store.cli.invocation import Invocation, shared_options
     metavar="SECONDS",
     help="What a client may be silent in the middle of a body that it sends over HTTP. Default: 30.",
 )
+@click.option("--max-nar-size", type=click.IntRange(1), metavar="BYTES", help="Largest NAR taken over HTTP. Default: 1 TiB.")
+@click.option(
+    "--max-nar-entries",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Most files, symlinks and directories in a NAR that is taken over HTTP. Default: 1000000.",
+)
 @click.option("--tls-certificate", type=click.Path(path_type=Path), help="Serve TLS with this certificate chain (PEM) ...")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="... and this private key (PEM).")
 @click.option("--priority", type=click.IntRange(0), help="Of this cache among a client's: the lowest is asked first. Default: 40.")
@@ -85,6 +92,8 @@ def daemon(
     max_message_size: int | None,
     shutdown_timeout: float | None,
     body_timeout: float | None,
+    max_nar_size: int | None,
+    max_nar_entries: int | None,
     tls_certificate: Path | None,
     tls_key: Path | None,
     priority: int | None,
@@ -132,6 +141,7 @@ def daemon(
         return made_read_only(store) if read_only else store
 
     cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression, "body_timeout": body_timeout}
+    cache_options |= {"max_nar_size": max_nar_size, "max_nar_entries": max_nar_entries}
     cache = CacheSettings(
         want_mass_query=not no_mass_query,
         signing_keys=tuple(map(read_secret_key, signing_key_files)),

@@ -23,6 +23,7 @@ class CacheSettings:
     require_references: a path's references must be in the store before it
     read_only: nothing is taken
     max_nar_size: bytes of the largest NAR that is taken
+    max_nar_entries: entries of the largest NAR that is taken, all directories together
     body_timeout: seconds that a client may be silent in the middle of a body
     """
 
@@ -35,6 +36,7 @@ class CacheSettings:
     require_references: bool = True
     read_only: bool = False
     max_nar_size: int = 1 << 40
+    max_nar_entries: int = 1_000_000
     body_timeout: float = 30.0
 
     def __post_init__(self) -> None:

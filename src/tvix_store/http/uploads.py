@@ -17,6 +17,11 @@ from tvix_store.operations.import_nar import import_nar
 from tvix_store.operations.nar_links import NarLink, NarLinks
 from tvix_store.services.store import Store
 
+_SMALL = 4096
+"""Bytes of the largest piece that is worked on in the event loop: paths of a few small files, of which a closure may have thousands."""
+_AT_ONCE = 16
+"""NARs that a worker takes at a time; others wait. Each may need some 20 MB: the window of its compression, and files on their way."""
+
 
 class Uploads:
     """Takes NARs into a store."""
@@ -25,23 +30,26 @@ class Uploads:
         self._store = store
         self._links = links
         self._settings = settings
+        self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def put(self, request: Request, name: bytes) -> Response:
         """Take a NAR, compressed as the suffix of `name` says."""
         file_hash, suffix = parse_file_name(name)
         file = _CompressedFile(request, of_suffix(suffix))
-        node, nar = await import_nar(
-            self._store.blobs,
-            self._store.directories,
-            file.nar(),
-            size_rule=self._store.size_rule,
-            max_size=self._settings.max_nar_size,
-        )
+        async with self._room:
+            node, nar = await import_nar(
+                self._store.blobs,
+                self._store.directories,
+                file.nar(),
+                size_rule=self._store.size_rule,
+                max_size=self._settings.max_nar_size,
+                max_entries=self._settings.max_nar_entries,
+            )
         if file.sha256() != file_hash:
             got = nixbase32.encode(file.sha256())
             raise InvalidError(f"the file that came has SHA-256 {got}, not {nixbase32.encode(file_hash)} as its name says")
-        await self._store.nar.record(node, nar)
-        await self._links.put(NarLink(nar, node), file_hash)
+        # Side by side, so that they wait for the same commit.
+        await asyncio.gather(self._store.nar.record(node, nar), self._links.put(NarLink(nar, node), file_hash))
         return text(201, "the NAR is stored")
 
 
@@ -57,9 +65,14 @@ class _CompressedFile:
         return self._hash.digest()
 
     async def nar(self) -> AsyncIterator[bytes]:
-        """Work on a piece, hashing and decompressing, happens in a thread."""
+        """Work on a piece, hashing and decompressing, happens in a thread, unless it is as short as changing to one."""
         decompress = decompressor(self._compression)
         async for piece in self._request.body():
+            if len(piece) <= _SMALL:
+                self._hash.update(piece)
+                for data in decompress.feed(piece):
+                    yield data
+                continue
             hashing = asyncio.get_running_loop().run_in_executor(None, self._hash.update, piece)
             try:
                 pieces = decompress.feed(piece)
