@@ -99,7 +99,7 @@ async def test_too_many_entries_are_refused() -> None:
 @pytest.mark.parametrize("child", [TreeFile(b""), SymlinkNode(b"t" * 1000), {}])
 async def test_names_that_must_be_kept_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch, child: Tree) -> None:
     monkeypatch.setattr(module, "MAX_UNFINISHED", 200_000)
-    flat = {b"%05d" % n: child for n in range(1000)}
+    flat = {b"%05d" % n: child for n in range(5000)}
     with pytest.raises(ExhaustedError, match="more than 200000 bytes"):
         await imported(await open_store(), await nar_of(await open_store(), flat))
     spread = {b"%05d" % n: {b"%05d" % m: child for m in range(100)} for n in range(50)}
