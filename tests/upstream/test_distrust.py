@@ -230,6 +230,61 @@ async def test_a_nar_that_came_in_the_second_try_is_kept(cache: CacheServer, bef
     assert await (await before(cache)).get(GOOD.output_hash)
 
 
+class Breaking:
+    """Gives out a file piece by piece, each on a connection of its own, and heeds ranges."""
+
+    def __init__(self, file: bytes, piece: int, content_range: str = "bytes {}-{}/{}", status: str = "206 Partial Content") -> None:
+        self._file = file
+        self._piece = piece
+        self._content_range = content_range
+        self._status = status
+        self._cache: CacheServer | None = None
+
+    def at(self, cache: CacheServer) -> Breaking:
+        self._cache = cache
+        return self
+
+    async def __call__(self, writer: asyncio.StreamWriter) -> None:
+        assert self._cache is not None
+        wanted = self._cache.requests[-1].headers.get("range")
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        length = len(self._file)
+        lines = [f"HTTP/1.1 {self._status if wanted else '200 OK'}", "Accept-Ranges: bytes", f"Content-Length: {length - start}"]
+        if wanted:
+            lines.append("Content-Range: " + self._content_range.format(start, length - 1, length))
+        writer.write("\r\n".join([*lines, "", ""]).encode() + self._file[start : start + self._piece])
+        await writer.drain()
+
+
+async def test_a_nar_that_breaks_off_is_taken_up_where_it_did(cache: CacheServer, before: Before) -> None:
+    cache.publish(GOOD)
+    cache.answers[GOOD.nar_path] = Breaking(GOOD.file, len(GOOD.file) // 5 + 1).at(cache)
+    assert await (await before(cache)).get(GOOD.output_hash)
+    assert cache.asked(GOOD.nar_path) == 5
+
+
+@pytest.mark.parametrize(
+    ("piece", "content_range", "status"),
+    [
+        (1000, "bytes {}-{}/{}", "206 Partial Content"),
+        (0, "bytes {}-{}/{}", "206 Partial Content"),
+        (150_000, "bytes 0-{1}/{2}", "206 Partial Content"),
+        (150_000, "none", "206 Partial Content"),
+        (150_000, "bytes {}-{}/{}", "200 OK"),
+        (150_000, "bytes {}-{}/{}", "416 Range Not Satisfiable"),
+    ],
+)
+async def test_taking_up_a_nar_again_comes_to_an_end(
+    cache: CacheServer, other_cache: CacheServer, before: Before, piece: int, content_range: str, status: str
+) -> None:
+    cache.publish(GOOD)
+    other_cache.publish(GOOD)
+    cache.answers[GOOD.nar_path] = Breaking(GOOD.file, piece, content_range, status).at(cache)
+    assert await (await before(cache, other_cache)).get(GOOD.output_hash)
+    assert other_cache.asked(GOOD.nar_path) == 1
+    assert cache.asked(GOOD.nar_path) <= 12
+
+
 async def test_where_nobody_listens_the_next_cache_is_asked(other_cache: CacheServer, before: Before, unused_tcp_port: int) -> None:
     other_cache.publish(GOOD)
     nobody = f"http://127.0.0.1:{unused_tcp_port}?require-signatures=false"

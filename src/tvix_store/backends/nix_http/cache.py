@@ -19,6 +19,7 @@ from tvix_store.services.upstream import DEFAULT_PRIORITY, UpstreamDownError, Up
 _MAX_CACHE_INFO = 64 * 1024
 _PAUSE = 0.2
 """Seconds until what failed at once is tried once more."""
+_RESUMPTIONS = 5
 _ABSENT = (403, 404, 410)
 """403 is what S3 answers where it does not want to say that there is nothing."""
 
@@ -51,12 +52,24 @@ class HttpCache:
             raise UpstreamLiesError(str(error)) from None
 
     async def nar_file(self, narinfo: NarInfo) -> AsyncGenerator[bytes, None]:
-        async with self._client.get(narinfo.url) as response:
-            if response.status != 200:
-                raise UpstreamDownError(f"the NAR at {narinfo.url[:200]} is answered with status {response.status}")
-            async with aclosing(decoded(self._client.body(response), response.headers.get("Content-Encoding"))) as pieces:
-                async for piece in pieces:
-                    yield piece
+        """As `Upstream.nar_file`. What breaks off is taken up where it did, if the server can do that, as long as something comes."""
+        done = 0
+        for _ in range(1 + _RESUMPTIONS):
+            before, resumable = done, False
+            try:
+                async with self._client.get(narinfo.url, start=done) as response:
+                    _check_begins_at(done, response, narinfo.url)
+                    resumable = _resumable(response)
+                    encoding = response.headers.get("Content-Encoding")
+                    async with aclosing(decoded(self._client.body(response), encoding)) as pieces:
+                        async for piece in pieces:
+                            done += len(piece)
+                            yield piece
+                    return
+            except UpstreamDownError:
+                if not resumable or done == before:
+                    raise
+        raise UpstreamDownError(f"the NAR at {narinfo.url[:200]} breaks off again and again")
 
     async def close(self) -> None:
         await self._client.close()
@@ -91,3 +104,18 @@ class HttpCache:
                 if len(gathered) > most:
                     raise UpstreamLiesError(f"{path} has more than {most} bytes")
         return bytes(gathered)
+
+
+def _check_begins_at(start: int, response: aiohttp.ClientResponse, url: str) -> None:
+    """Raise UpstreamDownError where the body is not that of a file, from `start` on."""
+    headers = response.headers
+    if response.status != (206 if start else 200):
+        raise UpstreamDownError(f"the NAR at {url[:200]} is answered with status {response.status}")
+    if start and ("Content-Encoding" in headers or not headers.get("Content-Range", "").startswith(f"bytes {start}-")):
+        raise UpstreamDownError(f"the NAR at {url[:200]} does not go on where it broke off, at byte {start}")
+
+
+def _resumable(response: aiohttp.ClientResponse) -> bool:
+    """Whether the rest of the body can be asked for: its bytes are those of the file, and the server counts them."""
+    headers = response.headers
+    return response.status == 206 or ("Content-Encoding" not in headers and headers.get("Accept-Ranges", "").lower() == "bytes")

@@ -54,8 +54,10 @@ class HttpClient:
         await self._guarded.close()
 
     @asynccontextmanager
-    async def get(self, reference: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def get(self, reference: str, *, start: int = 0) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer, redirects followed, to a GET of `reference`, which is a URL or relative to `base`; its body is still to come.
+
+        `start` asks for the bytes from there on, which the answer need not heed.
 
         Raises:
             UpstreamDownError: no answer comes, or no body.
@@ -64,7 +66,7 @@ class HttpClient:
         async with self._room:
             url = self._resolved(self._base, reference)
             try:
-                response = await self._answer(url)
+                response = await self._answer(url, {"Range": f"bytes={start}-"} if start else {})
                 try:
                     yield response
                 finally:
@@ -109,13 +111,13 @@ class HttpClient:
                     if left < 0:
                         return
 
-    async def _answer(self, url: URL) -> aiohttp.ClientResponse:
+    async def _answer(self, url: URL, wishes: dict[str, str]) -> aiohttp.ClientResponse:
         """The first answer that is no redirect."""
-        headers = self._authorization
+        headers = self._authorization | wishes
         for _ in range(_MAX_REDIRECTS + 1):
             at_home = url.origin() == self._base.origin()
             if not at_home:
-                headers = {}  # and they stay away, wherever the way leads then
+                headers = wishes  # without credentials, and they stay away, wherever the way leads then
             response = await self._ask(url, headers, trusting=at_home)
             if response.status not in _REDIRECTS:
                 return response
