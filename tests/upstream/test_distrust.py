@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import lzma
+import socket
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -289,6 +291,22 @@ async def test_where_nobody_listens_the_next_cache_is_asked(other_cache: CacheSe
     other_cache.publish(GOOD)
     nobody = f"http://127.0.0.1:{unused_tcp_port}?require-signatures=false"
     assert await (await before(nobody, other_cache)).get(GOOD.output_hash)
+
+
+async def test_where_connections_are_not_taken_the_next_cache_is_asked(
+    other_cache: CacheServer, before: Before, caplog: pytest.LogCaptureFixture
+) -> None:
+    other_cache.publish(GOOD)
+    with ExitStack() as opened, socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        for _ in range(3):  # as many as wait to be taken; what comes then gets no answer
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        front = await before(f"http://127.0.0.1:{full.getsockname()[1]}?require-signatures=false", other_cache)
+        began = time.monotonic()
+        assert await front.get(GOOD.output_hash)
+        assert time.monotonic() - began < 2
+        assert "is down" in caplog.text
 
 
 async def test_the_log_does_not_flow_over(cache: CacheServer, before: Before, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ import gzip
 import logging
 import lzma
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import brotli
@@ -19,13 +20,14 @@ from tests.upstream.server import KEY, STRANGER, CacheServer, Gate, body, cached
 from tvix_store.backends import memory
 from tvix_store.backends.nix_http import Timeouts
 from tvix_store.config import open_store
-from tvix_store.errors import InvalidError
+from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.model.nodes import SymlinkNode
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.operations.render_nar import render_nar
 from tvix_store.testing.content import collect, file_nar, noise, put_file
+from tvix_store.testing.faults import FaultyBlobs, failing
 from tvix_store.testing.trees import Tree, TreeFile
 
 TREE: Tree = {b"bin": {b"run": TreeFile(noise(400_000), executable=True)}, b"link": SymlinkNode(b"bin/run")}
@@ -300,6 +302,17 @@ async def test_one_of_several_keys_is_enough(cache: CacheServer, before: Before)
     path = cache.publish(cached())
     front = await before(f"{cache.origin}?trusted-public-keys={STRANGER.public}%20{KEY.public}")
     assert await front.get(path.output_hash)
+
+
+async def test_a_full_disk_is_told_to_who_asks(cache: CacheServer, other_cache: CacheServer, before: Before) -> None:
+    path = other_cache.publish(cache.publish(cached()))
+    store = await memory.open_store()
+    full = FaultyBlobs(store.blobs, failing(ExhaustedError("the disk is full")))
+    front = await before(cache, other_cache, store=replace(store, blobs=full))
+    for _ in range(2):
+        with pytest.raises(ExhaustedError, match="the disk is full"):
+            await front.get(path.output_hash)
+    assert other_cache.asked(path.nar_path) == 2
 
 
 async def test_closing_ends_what_is_running(cache: CacheServer, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tvix_store.errors import ConflictError
+from tvix_store.errors import ConflictError, ExhaustedError
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.layers.substituter import Substituter
 from tvix_store.model.path_info import PathInfo
@@ -47,9 +47,9 @@ class SubstitutingPathInfos:
         self._introduced_by = 0.0
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
-        """As `PathInfoService.get`. What an upstream does wrong is not raised."""
+        """As `PathInfoService.get`. What an upstream does wrong is not raised; what the store raises while it is filled, is."""
         found = await self._store.path_infos.get(output_hash)
-        return found or await self._searched(output_hash)
+        return found if found is not None else await self._searched(output_hash)
 
     async def put(self, path_info: PathInfo) -> PathInfo:
         for substituter in self._substituters:
@@ -83,6 +83,7 @@ class SubstitutingPathInfos:
 
     async def _search(self, output_hash: bytes) -> PathInfo | None:
         await self._introduced()
+        exhausted: ExhaustedError | None = None
         for substituter in sorted(self._substituters, key=lambda each: each.priority):  # stable: where equal, as they were given
             narinfo = await substituter.narinfo(output_hash, self._store.store_dir)
             if narinfo is None:
@@ -92,9 +93,16 @@ class SubstitutingPathInfos:
                 found = await self._store.path_infos.get(output_hash)
                 if found is not None:
                     return found
-                path_info = await substituter.fetch(self._store, narinfo)
+                try:
+                    path_info = await substituter.fetch(self._store, narinfo)
+                except ExhaustedError as error:
+                    # Over a limit, which another cache's NAR may not be; or the disk is full, which the next will meet too.
+                    exhausted = error
+                    continue
                 if path_info is not None:
                     return await self._kept(path_info)
+        if exhausted is not None:
+            raise exhausted
         return None
 
     async def _kept(self, path_info: PathInfo) -> PathInfo | None:

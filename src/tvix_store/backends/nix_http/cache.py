@@ -52,7 +52,7 @@ class HttpCache:
             raise UpstreamLiesError(str(error)) from None
 
     async def nar_file(self, narinfo: NarInfo) -> AsyncGenerator[bytes, None]:
-        """As `Upstream.nar_file`. What breaks off is taken up where it did, if the server can do that, as long as something comes."""
+        """As `Upstream.nar_file`. What breaks off is taken up where it did, if the server can, as long as something comes."""
         done = 0
         for _ in range(1 + _RESUMPTIONS):
             before, resumable = done, False
