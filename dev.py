@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> None:
 
 def test(arguments: list[str]) -> None:
     set_up("dev")
-    programs.install("nix-store", "curl", "h2load", "grpcurl", "connectconformance", *programs.COMPRESSORS)
+    programs.install("nix-store", "curl", "h2load", "wrk", "nginx", "grpcurl", "connectconformance", *programs.COMPRESSORS)
     become(PYTHON, "-m", "pytest", "-n", "auto", *arguments)
 
 
@@ -83,7 +83,7 @@ def conformance(arguments: list[str]) -> None:
 
 def bench(arguments: list[str]) -> None:
     set_up("dev")
-    programs.install("nix-store", "restic", "borg", "h2load", "ghz")
+    programs.install("nix-store", "restic", "borg", "curl", "h2load", "wrk", "nginx", "ghz")
     become(PYTHON, "-m", "benchmarks", *arguments)
 
 

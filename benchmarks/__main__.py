@@ -24,6 +24,11 @@ PARTS = {
     "path-info-get": ("ghz", "h2load"),
     "export-tree": ("nix-store",),
     "memory": (),
+    "nar": ("nix-store", "curl"),
+    "narinfo": ("wrk",),
+    "nix-copy": ("nix", "nginx"),
+    "range": (),
+    "http-memory": ("curl",),
 }
 """The parts, and the programs that each needs. A part is the function `measure` of its module in parts/."""
 

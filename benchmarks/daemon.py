@@ -24,15 +24,20 @@ class Daemon:
         return f"grpc+http://{self.address}"
 
     @property
+    def cache_url(self) -> str:
+        """Of the binary cache."""
+        return f"http://{self.address}"
+
+    @property
     def workers(self) -> list[int]:
         """The process ids of its workers."""
         return [int(each) for each in Path(f"/proc/{self.process_id}/task/{self.process_id}/children").read_text().split()]
 
 
 @contextmanager
-def running_daemon(store: Path) -> Iterator[Daemon]:
+def running_daemon(store: Path, *options: str | Path) -> Iterator[Daemon]:
     """Serve the local store in `store` with as many workers as a user gets who says nothing."""
-    command = [TVIX_STORE, "daemon", "--store", f"local://{store}", "--listen-address", "127.0.0.1:0"]
+    command = [TVIX_STORE, "daemon", "--store", f"local://{store}", "--listen-address", "127.0.0.1:0", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8")
     assert process.stderr
     try:

@@ -25,6 +25,7 @@ class Unit:
 
 SECONDS = Unit("s", 2)
 MILLISECONDS = Unit("ms", 2)
+MICROSECONDS = Unit("µs", 0)
 MEGABYTES = Unit("MB", 1)
 GIGABYTES_A_SECOND = Unit("GB/s", 2, more_is_better=True)
 CALLS_A_SECOND = Unit("/s", 0, more_is_better=True)

@@ -21,6 +21,8 @@ DEBIAN = {
     "nix-store": "nix-bin",
     "curl": "curl",
     "h2load": "nghttp2-client",
+    "nginx": "nginx",
+    "wrk": "wrk",
     "restic": "restic",
     "borg": "borgbackup",
     **COMPRESSORS,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import itertools
 import json
 import mmap
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +17,8 @@ from benchmarks.bench import Bench, output
 from benchmarks.daemon import Daemon, running_daemon
 from benchmarks.figures import CALLS_A_SECOND, MILLISECONDS, Row, Series, Target
 from benchmarks.h2load import h2load
+from benchmarks.path_infos import put_path_infos
 from tests import programs
-from tvix_store import PathInfo, StorePath, import_tree, open_store
 
 _CALLERS = 16
 _CONNECTIONS = 2
@@ -29,12 +27,11 @@ _HEAD = b"\0\0\0\0\x16\x0a\x14"
 """Before an output hash: gRPC's prefix (not compressed, 22 bytes), and the field `by_output_hash` (20 bytes)."""
 _BODY_LIFETIME = 0.001
 """Seconds for which h2load's calls ask for the same path."""
-_PUTS_AT_A_TIME = 256
 
 
 def measure(bench: Bench) -> Sequence[Row]:
     inputs = bench.fresh()
-    hashes, message_size = asyncio.run(_put_path_infos(inputs, bench.path_infos))
+    hashes, message_size = asyncio.run(put_path_infos(inputs, bench.path_infos))
     data = inputs / "hashes.json"
     data.write_text(json.dumps([{"by_output_hash": base64.b64encode(each).decode()} for each in hashes]))
     with running_daemon(inputs / "store") as daemon:
@@ -54,20 +51,6 @@ def measure(bench: Bench) -> Sequence[Row]:
         Row(work + "h2load", CALLS_A_SECOND, series["h2load"], target=Target("at least", 25_000)),
         Row(work + "p99 of h2load", MILLISECONDS, series["p99 of h2load"], target=Target("under", 5)),
     ]
-
-
-async def _put_path_infos(directory: Path, count: int) -> tuple[list[bytes], int]:
-    """Fill the store in `directory` with path infos of one file; their output hashes in random order, and the size of each."""
-    file = directory / "file"
-    file.write_text("content of many store paths")
-    async with await open_store(f"local://{directory}/store") as store:
-        root = await import_tree(store, file, path_info=False)
-        hashes = [hashlib.sha256(b"%d" % number).digest()[:20] for number in range(count)]
-        path_infos = [PathInfo(StorePath(each, "file"), root.node, root.nar) for each in hashes]
-        for start in range(0, count, _PUTS_AT_A_TIME):
-            await asyncio.gather(*map(store.path_infos.put, path_infos[start : start + _PUTS_AT_A_TIME]))
-    random.shuffle(hashes)
-    return hashes, len(path_infos[0].encoded)
 
 
 def _ghz(daemon: Daemon, data: Path, seconds: int) -> dict[str, float]:

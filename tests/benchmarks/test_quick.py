@@ -6,24 +6,43 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from benchmarks.__main__ import PARTS
 from tests import programs
 
+ROWS = {"nar": 7, "narinfo": 4, "nix-copy": 8, "range": 6, "http-memory": 2}
+"""The parts that measure the binary cache, and how many rows each has."""
 
-def test_a_quick_run_prints_a_table_and_writes_json(tmp_path: Path) -> None:
-    programs.require("nix-store")
-    file = tmp_path / "figures.json"
-    options = ["--quick", f"--work-directory={tmp_path}", f"--json={file}"]
+
+def quick_run(part: str, directory: Path) -> tuple[str, list[Any]]:
+    """The table and the rows of a part, which leaves nothing else behind."""
+    for program in PARTS[part]:
+        programs.require(program)
+    file = directory / "figures.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *options, "export-tree"],
+        [sys.executable, "-m", "benchmarks", "--quick", f"--work-directory={directory}", f"--json={file}", part],
         cwd=programs.ROOT,
         capture_output=True,
         encoding="utf-8",
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "| export Tree to a directory |" in done.stdout
-    [row] = json.loads(file.read_text())["rows"]
+    assert list(directory.iterdir()) == [file]
+    return done.stdout, json.loads(file.read_text())["rows"]
+
+
+def test_a_quick_run_prints_a_table_and_writes_json(tmp_path: Path) -> None:
+    table, [row] = quick_run("export-tree", tmp_path)
+    assert "| export Tree to a directory |" in table
     assert row["peer"]["by"] == "nix-store --restore"
     assert row["ratio"] == row["ours"]["values"][0] / row["peer"]["values"][0]
-    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("part", ROWS)
+def test_the_binary_cache_is_measured(tmp_path: Path, part: str) -> None:
+    _, rows = quick_run(part, tmp_path)
+    assert len(rows) == ROWS[part]
+    assert all(value > 0 for row in rows for value in row["ours"]["values"])
