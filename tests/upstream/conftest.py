@@ -17,6 +17,7 @@ from tvix_store.layers.substituting import SubstitutingPathInfos
 from tvix_store.services.store import Store
 
 QUICK = Timeouts(connect=0.5, first_byte=0.5, stalled=0.5)
+"""For tests that wait until one is over."""
 
 
 @pytest.fixture(autouse=True)
@@ -57,13 +58,13 @@ async def other_cache() -> AsyncIterator[CacheServer]:
 
 @pytest.fixture
 async def before() -> AsyncIterator[Before]:
-    """Opens a new store in memory before caches (or URLs), with short timeouts."""
+    """Opens a new store in memory before caches (or URLs)."""
     async with AsyncExitStack() as opened:
 
         async def open_front(
             *caches: CacheServer | str,
             pause: float = 0.3,
-            timeouts: Timeouts = QUICK,
+            timeouts: Timeouts = Timeouts(),  # noqa: B008 - it is frozen
             store: Store | None = None,
             lock: FetchLock | None = None,
         ) -> Front:

@@ -15,10 +15,9 @@ import brotli
 import pytest
 import zstandard
 
-from tests.upstream.conftest import Before
+from tests.upstream.conftest import QUICK, Before
 from tests.upstream.server import KEY, STRANGER, CacheServer, Gate, body, cached, encoded, stalling, status
 from tvix_store.backends import memory
-from tvix_store.backends.nix_http import Timeouts
 from tvix_store.config import open_store
 from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.layers.fetch_lock import FetchLock
@@ -118,7 +117,7 @@ async def test_a_nar_that_the_store_knows_is_not_fetched_again(cache: CacheServe
 async def test_one_fetch_serves_all_who_wait(cache: CacheServer, before: Before) -> None:
     path = cache.publish(cached(TREE))
     gate = cache.answers[path.nar_path] = Gate(path.file)
-    front = await before(cache, timeouts=Timeouts())
+    front = await before(cache)
     waiting = [asyncio.create_task(front.get(path.output_hash)) for _ in range(20)]
     await gate.reached.wait()
     gate.opened.set()
@@ -129,7 +128,7 @@ async def test_one_fetch_serves_all_who_wait(cache: CacheServer, before: Before)
 async def test_who_stops_waiting_stops_nobody_else(cache: CacheServer, before: Before) -> None:
     path = cache.publish(cached(TREE))
     gate = cache.answers[path.nar_path] = Gate(path.file)
-    front = await before(cache, timeouts=Timeouts())
+    front = await before(cache)
     first, second = (asyncio.create_task(front.get(path.output_hash)) for _ in range(2))
     await gate.reached.wait()
     first.cancel()
@@ -143,7 +142,7 @@ async def test_who_stops_waiting_stops_nobody_else(cache: CacheServer, before: B
 async def test_when_nobody_waits_any_more_the_fetch_is_called_off(cache: CacheServer, before: Before) -> None:
     path = cache.publish(cached(TREE))
     gate = cache.answers[path.nar_path] = Gate(path.file)
-    front = await before(cache, timeouts=Timeouts())
+    front = await before(cache)
     waiting = [asyncio.create_task(front.get(path.output_hash)) for _ in range(2)]
     await gate.reached.wait()
     for each in waiting:
@@ -239,7 +238,7 @@ async def test_another_worker_that_fetched_meanwhile_has_fetched_for_us(cache: C
     path = cache.publish(cached(TREE))
     gate = cache.answers[path.nar_path] = Gate(path.file)
     store = await memory.open_store()
-    fronts = [await before(cache, store=store, lock=FetchLock(tmp_path / "lock"), timeouts=Timeouts()) for _ in range(4)]
+    fronts = [await before(cache, store=store, lock=FetchLock(tmp_path / "lock")) for _ in range(4)]
     waiting = [asyncio.create_task(front.get(path.output_hash)) for front in fronts]
     await gate.reached.wait()
     await asyncio.sleep(0.1)
@@ -253,7 +252,7 @@ async def test_a_cache_that_is_down_costs_one_request_a_pause(
 ) -> None:
     paths = [other_cache.publish(cached(name=f"path-{n}")) for n in range(5)]
     cache.answers["/nix-cache-info"] = stalling()
-    front = await before(cache, other_cache, pause=60)
+    front = await before(cache, other_cache, pause=60, timeouts=QUICK)
     for path in paths:
         assert await front.get(path.output_hash)
     assert len(cache.requests) == 1
@@ -264,11 +263,11 @@ async def test_a_cache_that_is_down_costs_one_request_a_pause(
 async def test_a_cache_that_is_up_again_is_asked_again(cache: CacheServer, before: Before) -> None:
     path = cache.publish(cached())
     cache.answers[path.narinfo_path] = status(503)
-    front = await before(cache, pause=0.3)
+    front = await before(cache, pause=1)
     assert await front.get(path.output_hash) is None
     cache.publish(path)
     assert await front.get(path.output_hash) is None
-    await asyncio.sleep(0.35)
+    await asyncio.sleep(1.05)
     assert await front.get(path.output_hash)
 
 
