@@ -57,10 +57,12 @@ class Nars:
         stated = request.query.get("narsize")
         if stated is not None and stated != str(facts.size):
             raise HttpError(404, f"the NAR has {facts.size} bytes, not {stated[:20]}")
-        if _accepts_zstd(request) and self._zstd is not None and can_be_planned(node, facts.size):
-            encoded = ((b"content-encoding", b"zstd"), (b"vary", b"accept-encoding"))
-            return await self._passed_through(request, self._zstd, node, (_TYPE, _FOR_EVER, *encoded))
-        return self._rendered(request, NarLink(facts, node))
+        if self._zstd is None or not can_be_planned(node, facts.size):
+            return self._rendered(request, NarLink(facts, node), (_TYPE, _FOR_EVER))
+        common = (_TYPE, _FOR_EVER, (b"vary", b"accept-encoding"))
+        if _accepts_zstd(request):
+            return await self._passed_through(request, self._zstd, node, (*common, (b"content-encoding", b"zstd")))
+        return self._rendered(request, NarLink(facts, node), common)
 
     async def get_file(self, request: Request, name: bytes) -> Response:
         """The NAR that has, or whose compressed file had when it was put, the hash in `name`.
@@ -75,7 +77,7 @@ class Nars:
         if suffix == ".zst" and self._zstd is not None and can_be_planned(link.node, link.nar.size):
             return await self._passed_through(request, self._zstd, link.node, (_ZSTD, _FOR_EVER))
         if suffix == "" and file_hash == link.nar.sha256:
-            return self._rendered(request, link)
+            return self._rendered(request, link, (_TYPE, _FOR_EVER))
         if request.method == "HEAD":
             return Response(200, (_TYPE,))
         raise HttpError(404, "this file was taken apart when it was put; the path's narinfo tells where its NAR is")
@@ -86,14 +88,14 @@ class Nars:
         status, start, stop, headers = select(request, plan.size, etag)
         return Response(status, (*more, *headers), zstd.read(node, plan, start, stop))
 
-    def _rendered(self, request: Request, nar: NarLink) -> Response:
+    def _rendered(self, request: Request, nar: NarLink, more: Headers) -> Response:
         etag = b'"%b"' % nixbase32.encode(nar.nar.sha256).encode()
         status, start, stop, headers = select(request, nar.nar.size, etag)
         if (start, stop) == (0, nar.nar.size):
             body = render_nar(self._store.blobs, self._store.directories, nar.node)
         else:
             body = self._layouts.render_range(nar.node, start, stop)
-        return Response(status, (_TYPE, _FOR_EVER, *headers), body)
+        return Response(status, (*more, *headers), body)
 
 
 def _accepts_zstd(request: Request) -> bool:

@@ -12,6 +12,9 @@ from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 
 _PIECE = 256 * 1024
+"""Bytes of contents, and
+_PARTS: pieces of them and tokens, that are joined to a piece."""
+_PARTS = 8192
 
 
 def render_nar(blobs: BlobService, directories: DirectoryService, node: Node) -> AsyncGenerator[bytes, None]:
@@ -42,39 +45,40 @@ async def render_steps(blobs: BlobService, steps: AsyncIterator[Step], depth: in
     Raises:
         NotFoundError, InvalidError, CorruptError: as `fetch_steps`.
     """
-    pending = bytearray(b"" if depth else tokens.MAGIC)
+    # Parts that are joined once: contents are copied a single time.
+    parts = [b"" if depth else tokens.MAGIC]
+    size = 0
     async for batch in fetch_steps(blobs, steps):
         contents = iter(batch.contents)
         for name, child in batch.steps:
             if depth and child is not None:
-                pending += tokens.entry_start(name)
+                parts.append(tokens.entry_start(name))
             if type(child) is DirectoryNode:
-                pending += tokens.DIRECTORY_START
+                parts.append(tokens.DIRECTORY_START)
                 depth += 1
                 continue
             if type(child) is FileNode:
-                pending += tokens.file_start(child.size, child.executable)
-                pending += next(contents)
-                pending += tokens.file_end(child.size)
+                parts += tokens.file_start(child.size, child.executable), next(contents), tokens.file_end(child.size)
+                size += child.size
             elif type(child) is SymlinkNode:
-                pending += tokens.symlink(child.target)
+                parts.append(tokens.symlink(child.target))
+                size += len(child.target)
             else:
-                pending += tokens.DIRECTORY_END
+                parts.append(tokens.DIRECTORY_END)
                 depth -= 1
             if depth:
-                pending += tokens.ENTRY_END
-            if len(pending) >= _PIECE:
-                yield bytes(pending)
-                pending.clear()
+                parts.append(tokens.ENTRY_END)
+            if size >= _PIECE or len(parts) >= _PARTS:
+                yield b"".join(parts)
+                parts, size = [], 0
         if batch.large:
             name, file = batch.large
             if depth:
-                pending += tokens.entry_start(name)
-            pending += tokens.file_start(file.size, file.executable)
-            yield bytes(pending)
-            pending.clear()
+                parts.append(tokens.entry_start(name))
+            parts.append(tokens.file_start(file.size, file.executable))
+            yield b"".join(parts)
             yield file
-            pending += tokens.file_end(file.size)
+            parts, size = [tokens.file_end(file.size)], 0
             if depth:
-                pending += tokens.ENTRY_END
-    yield bytes(pending)
+                parts.append(tokens.ENTRY_END)
+    yield b"".join(parts)
