@@ -91,7 +91,9 @@ def imported_by(paths: Iterable[Path]) -> set[str]:
     """The names of the distributions that source files import."""
     modules = {name.partition(".")[0] for path in paths for name in imports(ast.parse(path.read_text()))}
     distributions = metadata.packages_distributions()
-    return {canonicalize_name(distributions[module][0]) for module in modules - sys.stdlib_module_names - {"tvix_store"}}
+    # `compression` is in the standard library from Python 3.14 on.
+    others = modules - sys.stdlib_module_names - {"tvix_store", "compression"}
+    return {canonicalize_name(distributions[module][0]) for module in others}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
-from tvix_store.compression import decompressor, of_suffix
+from tvix_store.compression import Decompressor, decompressor, of_suffix
 from tvix_store.errors import InvalidError
 from tvix_store.http.nars import parse_file_name
 from tvix_store.http.request import Request
@@ -18,9 +18,11 @@ from tvix_store.operations.nar_links import NarLink, NarLinks
 from tvix_store.services.store import Store
 
 _SMALL = 4096
-"""Bytes of the largest piece that is worked on in the event loop: paths of a few small files, of which a closure may have thousands."""
+"""Bytes of the largest piece that is worked on in the event loop: closures have thousands of paths of a few small files."""
+_GATHERED = 512 << 10
+"""Bytes that are worked on at a time: the engine hands over 64 KiB, and a thread's answer takes as long as hashing them."""
 _AT_ONCE = 16
-"""NARs that a worker takes at a time; others wait. Each may need some 20 MB: the window of its compression, and files on their way."""
+"""NARs that a worker takes at a time; others wait. Each may need some 20 MB: the window of its compression, files on their way."""
 
 
 class Uploads:
@@ -48,8 +50,9 @@ class Uploads:
         if file.sha256() != file_hash:
             got = nixbase32.encode(file.sha256())
             raise InvalidError(f"the file that came has SHA-256 {got}, not {nixbase32.encode(file_hash)} as its name says")
-        # Side by side, so that they wait for the same commit.
-        await asyncio.gather(self._store.nar.record(node, nar), self._links.put(NarLink(nar, node), file_hash))
+        # Side by side, so that they wait for the same commit. Like all content, a NAR survives a power cut when its path does: then
+        # a narinfo was put behind it.
+        await asyncio.gather(self._store.nar.record(node, nar), self._links.put(NarLink(nar, node), file_hash, durable=False))
         return text(201, "the NAR is stored")
 
 
@@ -65,19 +68,46 @@ class _CompressedFile:
         return self._hash.digest()
 
     async def nar(self) -> AsyncIterator[bytes]:
-        """Work on a piece, hashing and decompressing, happens in a thread, unless it is as short as changing to one."""
+        """Work on what has come, hashing and decompressing, happens in a thread, unless it is shorter than changing to one."""
         decompress = decompressor(self._compression)
-        async for piece in self._request.body():
-            if len(piece) <= _SMALL:
-                self._hash.update(piece)
-                for data in decompress.feed(piece):
-                    yield data
-                continue
-            hashing = asyncio.get_running_loop().run_in_executor(None, self._hash.update, piece)
-            try:
-                pieces = decompress.feed(piece)
-                while (data := await asyncio.to_thread(next, pieces, None)) is not None:
-                    yield data
-            finally:
-                await hashing
+        async for data in gathered(self._request.body(), _GATHERED):
+            pieces = self._worked(decompress, data)
+            is_last = False
+            while not is_last:
+                if len(data) <= _SMALL:
+                    some, is_last = _next(pieces)
+                else:
+                    some, is_last = await asyncio.to_thread(_next, pieces)
+                for piece in some:
+                    yield piece
         decompress.finish()
+
+    def _worked(self, decompress: Decompressor, data: bytes) -> Iterator[bytes]:
+        self._hash.update(data)
+        yield from decompress.feed(data)
+
+
+def _next(pieces: Iterator[bytes]) -> tuple[list[bytes], bool]:
+    """The next pieces, a MiB or two, and whether they are the last."""
+    some: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        some.append(piece)
+        size += len(piece)
+        if size >= _GATHERED:
+            return some, False
+    return some, True
+
+
+async def gathered(pieces: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
+    """The same bytes, `size` or more at a time."""
+    held: list[bytes] = []
+    held_size = 0
+    async for piece in pieces:
+        held.append(piece)
+        held_size += len(piece)
+        if held_size >= size:
+            yield b"".join(held)
+            held, held_size = [], 0
+    if held:
+        yield b"".join(held)

@@ -42,10 +42,10 @@ class NarLinks:
             raise CorruptError(f"the link of NAR {sha256.hex()} is damaged") from None
         return NarLink(NarFacts(size, nar_sha256), node)
 
-    async def put(self, link: NarLink, *file_sha256s: bytes) -> None:
-        """Link the NAR, and the compressed files of it with these hashes; all that it needs is durable then."""
+    async def put(self, link: NarLink, *file_sha256s: bytes, durable: bool = True) -> None:
+        """Link the NAR, and the compressed files of it with these hashes. `durable` is that of `RecordService.put`."""
         value = _HEAD.pack(link.nar.size, link.nar.sha256) + encode_node(b"", link.node)
-        await self._records.put({_key(sha256): value for sha256 in (link.nar.sha256, *file_sha256s)})
+        await self._records.put({_key(sha256): value for sha256 in (link.nar.sha256, *file_sha256s)}, durable=durable)
 
 
 def _key(sha256: bytes) -> bytes:

@@ -20,8 +20,11 @@ class RecordService(Protocol):
         """The value that was put last, or None."""
         ...
 
-    async def put(self, records: Mapping[bytes, bytes]) -> None:
-        """Store values in place of those that were there: all, or none. They survive a power cut, with all content put before.
+    async def put(self, records: Mapping[bytes, bytes], *, durable: bool = True) -> None:
+        """Store values in place of those that were there: all, or none.
+
+        They survive a power cut, with all content put before; those that are not put as `durable` survive it only when something
+        durable was put behind them.
 
         Raises:
             InvalidError: a key or a value is too long, or a key empty.

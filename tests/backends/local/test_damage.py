@@ -48,7 +48,8 @@ async def fill(store: Store) -> Node:
     assert store.records is not None
     await store.records.put({b"a": b"first", b"b": b"only"})
     await store.path_infos.put(PathInfo(PATH, node, nar, signatures=(Signature("first", b"1" * 64),)))
-    await store.records.put({b"a": b"second", b"c": b"last"})
+    await store.records.put({b"a": b"second", b"c": b"not yet"})
+    await store.records.put({b"c": b"last"}, durable=False)
     await store.path_infos.put(PathInfo(PATH, node, nar, signatures=(Signature("second", b"2" * 64),)))
     return node
 

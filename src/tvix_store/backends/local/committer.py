@@ -31,7 +31,7 @@ from tvix_store.backends.local.compression import packed
 from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
-from tvix_store.backends.local.records import KEY_SIZE, Kind, NewRecord, keyed_records, path_info_record
+from tvix_store.backends.local.records import DURABLE, KEY_SIZE, Kind, NewRecord, keyed_records, path_info_record
 from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import NarFacts, PathInfo
@@ -120,9 +120,9 @@ class Committer:
         """
         return self._submit(_Request(path_info=path_info, durable=True))
 
-    def put_records(self, records: Mapping[bytes, bytes]) -> Future[PathInfo | None]:
-        """Store records of the record service durably, with everything put before."""
-        return self._submit(_Request(records=records, durable=True))
+    def put_records(self, records: Mapping[bytes, bytes], *, durable: bool) -> Future[PathInfo | None]:
+        """Store records of the record service; where they are `durable`, with everything put before."""
+        return self._submit(_Request(records=records, durable=durable))
 
     def sync(self) -> Future[PathInfo | None]:
         """Bring everything put before to the disk itself."""
@@ -254,12 +254,15 @@ class Committer:
             else:
                 request.done.set_result(result)
         now = monotonic()
-        self._rest_until = now + _REST * (now - begun)
+        # Who waited alone waits for each of its puts, one after the other: a rest would gather nothing. Waiting for the disk is rest.
+        is_busy = len(waiting) > 1 and not any(request.durable for request in waiting)
+        self._rest_until = now + _REST * (now - begun) if is_busy else now
 
     def _name(self, requests: list[_Request]) -> list[PathInfo | Exception | None]:
         synced: dict[int, int] = {}
-        if any(request.durable for request in requests):
+        if any(request.durable or request.records for request in requests):
             self._make_room()
+        if any(request.durable for request in requests):
             synced = self._sync_packs()
         with self._index.writing() as txn:
             self._name_contents(txn)
@@ -267,8 +270,9 @@ class Committer:
             results = [self._apply(txn, request, records) for request in requests]
             if records:
                 self._writer.append(records)
-                self._writer.sync()
-                synced[self._writer.number] = self._writer.size
+                if any(record.kind in DURABLE for record in records):
+                    self._writer.sync()
+                    synced[self._writer.number] = self._writer.size
             self._name_packs(txn, synced)
         self._writer.keep()
         self._unnamed, self._unnamed_bytes = {}, 0
@@ -346,7 +350,7 @@ class Committer:
             self._index.put_nar_facts(txn, *request.nar_facts)
         if request.records:
             sequence = self._index.count(txn, SEQUENCE, 1)
-            records.append(keyed_records(sequence, request.records))
+            records.append(keyed_records(sequence, request.records, durable=request.durable))
             for key, value in request.records.items():
                 self._index.put_record(txn, key, sequence, value)
         if request.path_info is None:

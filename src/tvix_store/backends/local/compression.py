@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import zstandard
@@ -12,8 +12,10 @@ from tvix_store.backends.local.records import Buffer
 
 _PARALLEL_FROM = 512 << 10
 """Bytes of content from which several threads decompress; -1 means one a core."""
+_FEW = 256 << 10
+"""Bytes of content up to which a compressor that is there is used, for one after the other: the call for many begins with 37 µs."""
 _of_thread = threading.local()
-"""Holds a decompressor: one must not be used by two threads at once."""
+"""Holds compressors and a decompressor: one must not be used by two threads at once."""
 _SAMPLES = 4
 _SAMPLE_SIZE = 4096
 _WORTH = 0.97
@@ -26,10 +28,27 @@ def packed(payloads: Sequence[Buffer], level: int, threads: int) -> list[Buffer]
     some = [payload for payload in payloads if len(payload)]
     if not some:
         return list(payloads)
-    frames = iter(zstandard.ZstdCompressor(level=level).multi_compress_to_buffer(some, threads=threads))
-    # A BufferSegment offers the buffer protocol, which its type stub does not say.
-    pairs = ((payload, cast("Buffer", next(frames)) if len(payload) else payload) for payload in payloads)
+    frames: Iterator[Buffer]
+    if sum(map(len, some)) <= _FEW:
+        compressor = _compressor(level)
+        frames = iter([compressor.compress(payload) for payload in some])
+    else:
+        # A BufferSegment offers the buffer protocol, which its type stub does not say.
+        frames = iter(
+            cast("Sequence[Buffer]", zstandard.ZstdCompressor(level=level).multi_compress_to_buffer(some, threads=threads))
+        )
+    pairs = ((payload, next(frames) if len(payload) else payload) for payload in payloads)
     return [frame if len(frame) < len(payload) else payload for payload, frame in pairs]
+
+
+def _compressor(level: int) -> zstandard.ZstdCompressor:
+    """This thread's own."""
+    compressors: dict[int, zstandard.ZstdCompressor] | None = getattr(_of_thread, "compressors", None)
+    if compressors is None:
+        compressors = _of_thread.compressors = {}
+    if level not in compressors:
+        compressors[level] = zstandard.ZstdCompressor(level=level)
+    return compressors[level]
 
 
 def unpack(frame: bytes, size: int) -> bytes | None:

@@ -18,7 +18,7 @@ class LocalRecords:
     async def get(self, key: bytes) -> bytes | None:
         return self._engine.index.record(key)
 
-    async def put(self, records: Mapping[bytes, bytes]) -> None:
+    async def put(self, records: Mapping[bytes, bytes], *, durable: bool = True) -> None:
         check_records(records)
         if records:
-            await asyncio.wrap_future(self._engine.committer.put_records(records))
+            await asyncio.wrap_future(self._engine.committer.put_records(records, durable=durable))

@@ -163,7 +163,7 @@ class _Pack:
                     index.put_path_info(txn, output_hash, sequence, encoded)
                 index.count(txn, SEQUENCE, max(sequence - index.counter(txn, SEQUENCE), 0))
 
-            case Kind.RECORDS:
+            case Kind.RECORDS | Kind.LOOSE_RECORDS:
                 sequence, records = parse_keyed_records(self._payload(place))
                 for key, value in records.items():
                     if sequence >= index.record_sequence(txn, key):

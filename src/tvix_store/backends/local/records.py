@@ -1,7 +1,7 @@
 """The records of a pack: a fixed header, then the payload as it is stored.
 
     magic     4   b"tvxR"
-    kind      1   1 chunk, 2 directory, 3 chunk list of a blob, 4 path info, 5 records of the record service
+    kind      1   1 chunk, 2 directory, 3 chunk list of a blob, 4 path info, 5 records of the record service, 6 the same, not synced
     reserved  3   zero
     stored    4   bytes of the payload as stored; smaller than `length` means: one zstd frame
     length    4   bytes of the payload as meant
@@ -37,6 +37,7 @@ class Kind(IntEnum):
     CHUNK_LIST = 3
     PATH_INFO = 4
     RECORDS = 5
+    LOOSE_RECORDS = 6
 
 
 _KINDS = frozenset(map(int, Kind))
@@ -82,7 +83,7 @@ def parse_path_info(payload: bytes) -> tuple[int, bytes]:
     return _U64.unpack_from(payload)[0], payload[_U64.size :]
 
 
-def keyed_records(sequence: int, records: Mapping[bytes, bytes]) -> NewRecord:
+def keyed_records(sequence: int, records: Mapping[bytes, bytes], *, durable: bool) -> NewRecord:
     """What one put of the record service stores; one record, so that it is there as a whole or not at all.
 
     As with path infos, the higher sequence number counts.
@@ -90,7 +91,7 @@ def keyed_records(sequence: int, records: Mapping[bytes, bytes]) -> NewRecord:
     payload = _U64.pack(sequence) + b"".join(
         part for key, value in records.items() for part in (_PAIR.pack(len(key), len(value)), key, value)
     )
-    return NewRecord(Kind.RECORDS, blake3(payload).digest(), payload, len(payload))
+    return NewRecord(Kind.RECORDS if durable else Kind.LOOSE_RECORDS, blake3(payload).digest(), payload, len(payload))
 
 
 def parse_keyed_records(payload: bytes) -> tuple[int, dict[bytes, bytes]]:

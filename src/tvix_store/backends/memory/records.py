@@ -16,6 +16,6 @@ class MemoryRecords:
     async def get(self, key: bytes) -> bytes | None:
         return self._records.get(key)
 
-    async def put(self, records: Mapping[bytes, bytes]) -> None:
+    async def put(self, records: Mapping[bytes, bytes], *, durable: bool = True) -> None:
         check_records(records)
         self._records |= records

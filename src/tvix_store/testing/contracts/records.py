@@ -48,6 +48,12 @@ class RecordServiceContract:
     async def test_nothing_may_be_put(self, records: RecordService) -> None:
         await records.put({})
 
+    async def test_what_is_put_without_being_durable_is_there_as_well(self, records: RecordService) -> None:
+        await records.put({b"test:a": b"1"}, durable=False)
+        await records.put({b"test:b": b"2"})
+        await records.put({b"test:b": b"3"}, durable=False)
+        assert [await records.get(key) for key in (b"test:a", b"test:b")] == [b"1", b"3"]
+
     async def test_many_may_put_at_once(self, records: RecordService) -> None:
         await asyncio.gather(*(records.put({b"test:%d" % n: b"%d" % n, b"test:all": b"%d" % n}) for n in range(100)))
         assert [await records.get(b"test:%d" % n) for n in range(100)] == [b"%d" % n for n in range(100)]
