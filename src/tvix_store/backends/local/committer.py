@@ -254,7 +254,7 @@ class Committer:
             else:
                 request.done.set_result(result)
         now = monotonic()
-        # Who waited alone waits for each of its puts, one after the other: a rest would gather nothing. Waiting for the disk is rest.
+        # Who waited alone waits for each of its puts, one after the other: a rest would gather nothing. Waiting for a disk is rest.
         is_busy = len(waiting) > 1 and not any(request.durable for request in waiting)
         self._rest_until = now + _REST * (now - begun) if is_busy else now
 
