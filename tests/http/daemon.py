@@ -137,6 +137,12 @@ class Daemon:
     def put(self, path: str, body: bytes | Iterable[bytes], **headers: str) -> Answer:
         return self.request("PUT", path, body, {name.replace("_", "-"): value for name, value in headers.items()})
 
+    def narinfo(self, path: str) -> bytes:
+        """The narinfo of a store path that is there."""
+        answer = self.get(f"/{Path(path).name[:32]}.narinfo")
+        assert answer.status == 200, answer
+        return answer.body
+
     def connect(self, timeout: float = 20) -> socket.socket:
         """A connection on which the test itself speaks."""
         return socket.create_connection(("127.0.0.1", self.port), timeout)
