@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from base64 import urlsafe_b64decode
 from binascii import Error as Base64Error
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
-from tvix_store.errors import InvalidError
+from tvix_store.compression import DETECT, of_suffix
+from tvix_store.compression.compressor import Compressor, compressor
+from tvix_store.errors import InvalidError, UnsupportedError
 from tvix_store.http.ranges import select
 from tvix_store.http.request import Request
 from tvix_store.http.response import Headers, Response
@@ -67,8 +72,9 @@ class Nars:
     async def get_file(self, request: Request, name: bytes) -> Response:
         """The NAR that has, or whose compressed file had when it was put, the hash in `name`.
 
-        As zstd it is served from the frames that are stored, whatever file was put. Other files are not kept: that they were put is
-        all that HEAD can tell.
+        As zstd it is served from the frames that are stored, whatever file was put. Other files are not kept, but Nix remembers for
+        a month those that it put itself, and their compression, and may want them back. They are made anew, of other bytes; it
+        checks the hash of the NAR alone.
         """
         file_hash, suffix = parse_file_name(name)
         link = await self._links.get(file_hash) if self._links is not None else None
@@ -78,9 +84,8 @@ class Nars:
             return await self._passed_through(request, self._zstd, link.node, (_ZSTD, _FOR_EVER))
         if suffix == "" and file_hash == link.nar.sha256:
             return self._rendered(request, link, (_TYPE, _FOR_EVER))
-        if request.method == "HEAD":
-            return Response(200, (_TYPE,))
-        raise HttpError(404, "this file was taken apart when it was put; the path's narinfo tells where its NAR is")
+        nar = render_nar(self._store.blobs, self._store.directories, link.node)
+        return Response(200, (_TYPE,), _compressed(nar, _compressor(suffix)))
 
     async def _passed_through(self, request: Request, zstd: ZstdNars, node: Node, more: Headers) -> Response:
         plan = await zstd.plan(node)
@@ -96,6 +101,23 @@ class Nars:
         else:
             body = self._layouts.render_range(nar.node, start, stop)
         return Response(status, (*more, *headers), body)
+
+
+def _compressor(suffix: str) -> Compressor:
+    try:
+        name = of_suffix(suffix)
+        # Several compressions have no suffix; that of Nix which people use is gzip.
+        return compressor("gzip" if name == DETECT else name)
+    except UnsupportedError as error:
+        raise HttpError(404, str(error)) from None
+
+
+async def _compressed(nar: AsyncGenerator[bytes, None], stream: Compressor) -> AsyncGenerator[bytes, None]:
+    async with aclosing(nar):
+        async for piece in nar:
+            if data := await asyncio.to_thread(stream.compress, piece):
+                yield data
+    yield await asyncio.to_thread(stream.flush)
 
 
 def _accepts_zstd(request: Request) -> bool:
