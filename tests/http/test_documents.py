@@ -152,6 +152,14 @@ def test_a_reader_gives_nothing_away_and_takes_nothing(start_daemon: Callable[..
     assert daemon.put(f"/log/{DERIVATION}", b"x").status == 403
 
 
+def test_a_store_without_a_place_for_documents_says_so(daemon: Daemon, start_daemon: Callable[..., Daemon]) -> None:
+    front = start_daemon("--store", f"grpc+http://127.0.0.1:{daemon.port}", name="front")
+    answer = front.put(f"/log/{DERIVATION}", b"x")
+    assert answer.status == 403
+    assert "push to one that has" in answer.line
+    assert front.get(f"/log/{DERIVATION}").status == 404
+
+
 def test_documents_survive_a_restart(daemon: Daemon) -> None:
     assert daemon.put(f"/log/{DERIVATION}", b"built").status == 201
     daemon.kill()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -228,6 +228,20 @@ def test_ranges_are_served_over_http2(shared_daemon: Daemon, served: Served) -> 
         assert done.stdout == whole[1000:50001]
         head = subprocess.run([*curl, "--head", shared_daemon.url + url], capture_output=True, text=True, check=True)
         assert f"content-length: {len(whole)}" in head.stdout.lower()
+
+
+def test_a_store_behind_grpc_serves_ranges_listings_and_files(
+    daemon: Daemon, start_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    front = start_daemon("--store", f"grpc+http://127.0.0.1:{daemon.port}", name="front")
+    write(TREE, tmp_path / "tree")
+    name = Path(daemon.program("import", "--store-dir", daemon.store_dir, tmp_path / "tree")).name
+    narinfo = front.get(f"/{name[:32]}.narinfo").body.decode()
+    url = "/" + dict(line.split(": ", 1) for line in narinfo.splitlines())["URL"]
+    assert front.get(url, Range="bytes=1000000-1100000").body == nar(TREE)[1_000_000:1_100_001]
+    assert front.get(f"/{name[:32]}.ls").body == daemon.get(f"/{name[:32]}.ls").body
+    assert front.get(f"/serve/{name}/small").body == b"end"
+    assert front.get(f"/serve/{name}/many/", Accept="text/html").body == daemon.get(f"/serve/{name}/many/").body
 
 
 def test_a_client_that_takes_zstd_gets_it_under_an_etag_of_its_own(shared_daemon: Daemon, served: Served) -> None:

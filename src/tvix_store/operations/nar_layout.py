@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
+from itertools import islice
 
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
@@ -150,10 +151,12 @@ class NarLayouts:
         known = self._extents.copy()
         known.pop(node.digest, None)
         await measure(Closure(self._directories, node), node.digest, known)
-        self._extents = dict(list(known.items())[-KEPT_EXTENTS:])
+        self._extents = dict(islice(known.items(), max(len(known) - KEPT_EXTENTS, 0), None))
         return known
 
     def _keep(self, digest: Digest, layout: _Layout) -> None:
+        if digest in self._layouts:  # another request was as fast
+            return
         self._layouts[digest] = layout
         self._laid_out += len(layout.starts)
         while self._laid_out > KEPT_ENTRIES:
