@@ -225,7 +225,7 @@ def test_a_content_address_that_its_path_follows_from_but_not_its_content_is_ref
     name = f"/{nixbase32.encode(path.output_hash)}.narinfo"
     answer = daemon.put(name, narinfo)
     assert 400 <= answer.status < 500
-    assert "content" in answer.line
+    assert "content" in answer.line or (references and "refers to" in answer.line)
     assert daemon.get(name).status == 404
 
 

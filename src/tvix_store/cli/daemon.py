@@ -55,12 +55,12 @@ from tvix_store.cli.invocation import Invocation, shared_options
     "--trusted-public-keys",
     multiple=True,
     metavar="KEYS",
-    help="Keys (name:base64, separated by spaces) whose signatures are checked when paths are pushed over HTTP; repeatable.",
+    help="Keys (name:base64, separated by spaces) whose signatures are checked when paths are put; repeatable.",
 )
 @click.option(
     "--require-signatures",
     is_flag=True,
-    help="Over HTTP, take only paths that a trusted key has signed, or whose content proves them.",
+    help="Take only paths that a trusted key has signed, or whose content proves them.",
 )
 @click.option(
     "--require-references/--no-require-references",
@@ -136,17 +136,22 @@ def daemon(
     urls = [url for text in substituters for url in text.split()]
     keys = read_public_keys(substituter_public_keys)
 
+    signing_keys = tuple(map(read_secret_key, signing_key_files))
+    # A signature in the name of our own keys must be right as well: it would be served beside ours.
+    checked_keys = (*read_public_keys(trusted_public_keys), *(key.public for key in signing_keys))
+    if require_signatures and not checked_keys:
+        raise click.UsageError("--require-signatures needs --trusted-public-keys to check them with")
+
     async def open_store() -> Store:
-        store = verified(await invocation.open_store(substituters=urls, substituter_public_keys=keys))
+        opened = await invocation.open_store(substituters=urls, substituter_public_keys=keys)
+        store = verified(opened, checked_keys, require_signatures=require_signatures)
         return made_read_only(store) if read_only else store
 
     cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression, "body_timeout": body_timeout}
     cache_options |= {"max_nar_size": max_nar_size, "max_nar_entries": max_nar_entries}
     cache = CacheSettings(
         want_mass_query=not no_mass_query,
-        signing_keys=tuple(map(read_secret_key, signing_key_files)),
-        trusted_public_keys=read_public_keys(trusted_public_keys),
-        require_signatures=require_signatures,
+        signing_keys=signing_keys,
         require_references=require_references,
         read_only=read_only,
         **{name: value for name, value in cache_options.items() if value is not None},

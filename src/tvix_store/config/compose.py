@@ -59,11 +59,16 @@ async def open_store(
     return store
 
 
-def verified(store: Store) -> Store:
-    """The store, taking only path infos that are true of its content."""
-    from tvix_store.layers.verifying import VerifyingPathInfos
+def verified(store: Store, keys: Sequence[PublicKey] = (), *, require_signatures: bool = False) -> Store:
+    """The store, taking only path infos that are true of its content, and whose content addresses and signatures by `keys` hold.
 
-    return replace(store, path_infos=VerifyingPathInfos(store.path_infos, store.nar))
+    With `require_signatures`, a path that does not follow from its content needs one of these.
+    """
+    from tvix_store.layers.verifying import VerifyingPathInfos
+    from tvix_store.layers.vouching import VouchingPathInfos
+
+    vouched = VouchingPathInfos(store, keys, required=require_signatures)
+    return replace(store, path_infos=VerifyingPathInfos(vouched, store.nar))
 
 
 def read_only(store: Store) -> Store:

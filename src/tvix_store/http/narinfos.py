@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from tvix_store.errors import CorruptError, DeniedError, IncompleteError, InvalidError, NotFoundError
+from tvix_store.errors import CorruptError, IncompleteError, InvalidError, NotFoundError
 from tvix_store.http.ranges import not_modified
 from tvix_store.http.request import Request
 from tvix_store.http.response import Headers, Response, length, text
@@ -19,7 +19,7 @@ from tvix_store.model.narinfo import MAX_NARINFO, NarInfo
 from tvix_store.model.nodes import encode_node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
-from tvix_store.operations.check_path_info import check_signatures, missing_references, proves_content_address
+from tvix_store.operations.check_path_info import missing_references
 from tvix_store.operations.nar_links import NarLink, NarLinks
 from tvix_store.operations.zstd_nar import can_be_planned
 from tvix_store.services.store import Store
@@ -51,8 +51,6 @@ class Narinfos:
         self._store = store
         self._links = links
         self._settings = settings
-        # A signature in the name of our own keys must be right as well: it would be served beside ours.
-        self._checked_keys = (*settings.trusted_public_keys, *(key.public for key in settings.signing_keys))
         self._kept: dict[bytes, _Rendered] = {}
         self._kept_bytes = 0
 
@@ -86,27 +84,13 @@ class Narinfos:
         if link.nar != narinfo.nar:
             raise InvalidError(f"the NAR of {narinfo.store_path} has {link.nar.size} bytes, not {narinfo.nar.size} as NarSize says")
         path_info = narinfo.path_info(link.node)
-        await self._check_claims(path_info)
-        await self._store.path_infos.put(path_info)
-        return text(201, f"{path_info.store_path} is stored")
-
-    async def _check_claims(self, path_info: PathInfo) -> None:
-        """What a narinfo says beside what its NAR is.
-
-        Raises:
-            InvalidError: a signature, or the content address, is wrong.
-            IncompleteError: a reference is not in the store.
-            DeniedError: nobody who is trusted vouches for the path.
-        """
-        good = check_signatures(path_info, self._checked_keys, self._store.store_dir)
-        proven = await proves_content_address(self._store, path_info)
-        if self._settings.require_signatures and not (good or proven):
-            raise DeniedError(f"{path_info.store_path} has no signature by a trusted key, and its content does not prove it")
         if self._settings.require_references:
             missing = await missing_references(self._store.path_infos, path_info)
             if missing:
                 more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                 raise IncompleteError(f"{path_info.store_path} refers to {missing[0]}{more}, not in the store; put that first")
+        await self._store.path_infos.put(path_info)
+        return text(201, f"{path_info.store_path} is stored")
 
     async def _rendered(self, path_info: PathInfo, compression: str) -> _Rendered:
         if compression not in COMPRESSIONS:

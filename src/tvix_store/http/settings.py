@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvix_store.errors import InvalidError
-from tvix_store.model.signature import PublicKey, SecretKey
+from tvix_store.model.signature import SecretKey
 
 COMPRESSIONS = ("zstd", "none")
 
@@ -18,8 +18,6 @@ class CacheSettings:
     want_mass_query: whether clients should ask for many paths at once
     nar_compression: what narinfos offer, `zstd` or `none`
     signing_keys: sign every narinfo that is served
-    trusted_public_keys: signatures by these keys must be right
-    require_signatures: a path that does not prove itself by its content needs a signature by a trusted key
     require_references: a path's references must be in the store before it
     read_only: nothing is taken
     max_nar_size: bytes of the largest NAR that is taken
@@ -31,8 +29,6 @@ class CacheSettings:
     want_mass_query: bool = True
     nar_compression: str = "zstd"
     signing_keys: tuple[SecretKey, ...] = ()
-    trusted_public_keys: tuple[PublicKey, ...] = ()
-    require_signatures: bool = False
     require_references: bool = True
     read_only: bool = False
     max_nar_size: int = 1 << 40
@@ -42,5 +38,3 @@ class CacheSettings:
     def __post_init__(self) -> None:
         if self.nar_compression not in COMPRESSIONS:
             raise InvalidError(f"unknown NAR compression {self.nar_compression!r} (known: {', '.join(COMPRESSIONS)})")
-        if self.require_signatures and not self.trusted_public_keys:
-            raise InvalidError("required signatures need trusted public keys to be checked with")

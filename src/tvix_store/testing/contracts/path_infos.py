@@ -51,12 +51,15 @@ class PathInfoServiceContract:
 
     async def test_everything_that_a_path_info_says_comes_back(self, store: Store) -> None:
         plain = await stored_file(store, "full")
+        ca = ContentAddress(Method.NAR, NixHash("sha256", plain.nar.sha256))
+        store_path = ca.store_path("full", (path("a"), path("b")), self_reference=True)
         info = replace(
             plain,
-            references=(path("b"), path("a"), plain.store_path),
+            store_path=store_path,
+            references=(path("b"), path("a"), store_path),
             signatures=(signature("key-2"), signature("key-1")),
             deriver=path("full"),
-            ca=ContentAddress(Method.NAR, NixHash("sha256", plain.nar.sha256)),
+            ca=ca,
         )
         assert await store.path_infos.put(info) == info
         got = await store.path_infos.get(info.store_path.output_hash)
