@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import subprocess
+from copy import copy
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from tests import programs
@@ -43,6 +45,12 @@ class Nix:
             "NIX_REMOTE": store if store_dir != self.real_dir else "local",
             "TMPDIR": str(directory / "home"),
         }
+
+    def with_own_cache(self) -> Nix:
+        """The same Nix, as a user who has heard nothing of any binary cache. Those who share a cache stand in each other's way."""
+        other = copy(self)
+        other.environment = {**self.environment, "XDG_CACHE_HOME": mkdtemp(dir=self.directory)}
+        return other
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         """Start a command in the background."""
