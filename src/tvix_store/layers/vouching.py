@@ -1,4 +1,4 @@
-"""VouchingPathInfos: takes a path info only if its signatures and content address are right and, where that is wanted, vouch for it."""
+"""VouchingPathInfos: takes a path info only if its signatures and content address are right and, where wanted, vouch for it."""
 
 from __future__ import annotations
 
