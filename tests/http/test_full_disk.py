@@ -1,0 +1,103 @@
+"""A full disk: who pushes is told, what is there is served, and pushing goes on when there is room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.http.daemon import Daemon, nar_name
+from tests.http.nix import Nix
+from tvix_store.model import nixbase32
+from tvix_store.model.narinfo import NarInfo
+from tvix_store.model.path_info import NarFacts
+from tvix_store.model.store_path import StorePath
+from tvix_store.testing import trees
+from tvix_store.testing.content import file_nar, noise
+from tvix_store.testing.trees import TreeFile
+
+SIZE_MIB = 24
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Where the store of the daemon will be."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    disk = tmp_path / "daemon/store"
+    disk.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def push(daemon: Daemon, name: str, size: int) -> tuple[int, str]:
+    """Push a file as a store path, NAR and narinfo; the first status that is not good, and its line."""
+    data = noise(size, name)
+    nar = trees.nar(TreeFile(data))
+    answer = daemon.put(nar_name(nar), nar)
+    if answer.status == 201:
+        path = _path(name)
+        facts: NarFacts = file_nar(data)
+        narinfo = NarInfo(path, "nar/x", "none", facts).format(daemon.store_dir)
+        answer = daemon.put(f"/{nixbase32.encode(path.output_hash)}.narinfo", narinfo)
+    return answer.status, answer.line
+
+
+def _path(name: str) -> StorePath:
+    return StorePath(noise(20, f"path {name}"), name)
+
+
+def content(daemon: Daemon, name: str) -> bytes:
+    """The NAR that the daemon serves of a path."""
+    told = daemon.get(f"/{nixbase32.encode(_path(name).output_hash)}.narinfo?compression=none")
+    assert told.status == 200
+    return daemon.get("/" + NarInfo.parse(told.body, daemon.store_dir).url).body
+
+
+def test_a_push_to_a_full_disk_is_refused_and_goes_on_when_there_is_room(
+    small_disk: Path, start_daemon: Callable[..., Daemon]
+) -> None:
+    daemon = start_daemon()
+    (small_disk / "ballast").write_bytes(bytes(4 << 20))
+    sizes: dict[str, int] = {}
+
+    def push_until_full(size: int) -> str:
+        for number in range(1000):
+            name = f"path-{size}-{number}"
+            status, line = push(daemon, name, size)
+            if status != 201:
+                assert status == 413
+                return line
+            sizes[name] = size
+        raise AssertionError("the disk is never full")
+
+    for size in (3_000_000, 100_000, 1000):
+        line = push_until_full(size)
+        assert "free some space" in line
+        assert daemon.is_well()
+    assert len(sizes) > 3
+    for name, size in sizes.items():
+        assert content(daemon, name) == trees.nar(TreeFile(noise(size, name)))
+    assert sorted(daemon.paths()) == sorted(_path(name).absolute(daemon.store_dir) for name in sizes)
+    (small_disk / "ballast").unlink()
+    assert push(daemon, "room-again", 1_000_000)[0] == 201
+    daemon.stop()
+    daemon.start()
+    sizes["room-again"] = 1_000_000
+    for name, size in sizes.items():
+        assert content(daemon, name) == trees.nar(TreeFile(noise(size, name)))
+
+
+def test_nix_shows_the_line_and_ends(small_disk: Path, start_daemon: Callable[..., Daemon], nix: Nix) -> None:
+    daemon = start_daemon()
+    [path] = nix.build('sh "large" "head -c 30000000 /dev/urandom > $out"')
+    done = nix.run("nix", "copy", "--to", f"{daemon.url}?compression=none", path, timeout=30)
+    assert done.returncode != 0
+    assert "413" in done.stderr
+    assert "free some space" in done.stderr
+    assert daemon.is_well()
+    assert daemon.paths() == []
