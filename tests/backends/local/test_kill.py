@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.local.writer_process import SHARED
+from tests.backends.local.writer_process import SHARED, records
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.engine import rebuild_index
 from tvix_store.model.digest import Digest
@@ -23,6 +23,8 @@ from tvix_store.testing.content import collect
 WRITER = Path(__file__).with_name("writer_process.py")
 KILLS = int(os.environ.get("TVIX_STORE_TEST_KILLS", "200"))
 AT_ONCE = 4
+MOST_ROUNDS = 50
+"""What a writer can do before it is killed, and more."""
 
 
 def _start(store: Path, seed: str) -> subprocess.Popen[str]:
@@ -44,6 +46,10 @@ async def _check(store: Store, lines: list[str]) -> None:
         if kind == "blob":
             digest = Digest.parse(name)
             assert Digest.of(await collect(store.blobs.read(digest))) == digest
+        elif kind == "records":
+            pair = records(" ".join((name, *rest[:-1])), int(rest[-1]))
+            assert store.records is not None
+            assert {key: await store.records.get(key) for key in pair} == pair
         elif kind == "signature":
             assert name in signatures
         elif kind == "directory":
@@ -58,7 +64,12 @@ async def _check(store: Store, lines: list[str]) -> None:
 
 
 async def _check_everything_visible(store: Store) -> int:
-    """Every path info that is there leads to content that is there."""
+    """Every path info that is there leads to content that is there, and records that were put together are there together."""
+    assert store.records is not None
+    for writer in range(KILLS):
+        for number in range(MOST_ROUNDS):
+            pair = records(f"writer {writer}", number)
+            assert [await store.records.get(key) for key in pair] in ([None, None], list(pair.values()))
     count = 0
     async for info in store.path_infos.list():
         if info.store_path == SHARED:
@@ -87,6 +98,7 @@ def test_killed_writers_lose_nothing_that_was_acknowledged(tmp_path: Path) -> No
             else:
                 pytest.fail(f"a writer ended by itself with {writer.returncode}")
     assert sum(line.startswith("path") for line in told) > KILLS / 4
+    assert sum(line.startswith("records") for line in told) > KILLS / 8
 
     async def check() -> int:
         async with await open_store(store_directory) as store:

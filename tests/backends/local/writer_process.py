@@ -1,7 +1,8 @@
 """A process that writes to a local store until it is killed, and tells on its standard output what was acknowledged.
 
 Run as: python writer_process.py STORE SEED. Each line of its output is `blob <hex digest>`,
-`directory <hex digest>`, `path <store path> <hex of blob>` or `signature <name>`, which was added to the path info SHARED.
+`directory <hex digest>`, `path <store path> <hex of blob>`, `signature <name>`, which was added to the path info SHARED, or
+`records <seed> <number>`, which are two that were put together.
 Contents follow from the seed, so whoever reads the lines can tell whether what the store holds is right.
 """
 
@@ -25,6 +26,12 @@ from tvix_store.model.store_path import StorePath
 PACK_SIZE = 4 << 20
 SHARED = StorePath(bytes(20), "signed-by-all")
 """A path info to which every writer adds its signatures."""
+
+
+def records(seed: str, number: int) -> dict[bytes, bytes]:
+    """The records that a writer puts in its round `number`; their values are the keys, and more."""
+    keys = (f"one {seed} {number}".encode(), f"two {seed} {number}".encode())
+    return {key: key * 20 for key in keys}
 
 
 async def write_for_ever(store_directory: Path, seed: str) -> None:
@@ -56,6 +63,9 @@ async def write_for_ever(store_directory: Path, seed: str) -> None:
             own = Signature(f"{seed}-{number}".replace(" ", "-"), bytes(64))
             await store.path_infos.put(PathInfo(SHARED, FileNode(EMPTY, 0), NarFacts(1, bytes(32)), signatures=(own,)))
             print("signature", own.name, flush=True)
+            assert store.records is not None
+            await store.records.put(records(seed, number))
+            print("records", seed, number, flush=True)
 
 
 if __name__ == "__main__":
