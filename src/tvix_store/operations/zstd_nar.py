@@ -154,19 +154,21 @@ def _made(frames: StoredFrames, piece: Piece) -> bytes:
     payloads = frames.read(piece.spans)
     data = piece.rendered(payloads)
     digest = blake3(data).digest()
-    if piece.digest:
-        if digest != piece.digest:
-            raise CorruptError(f"stored content is damaged, or has moved: a piece of a NAR has digest {digest.hex()}")
-        return data
-    _check(piece, payloads)
-    piece.digest, piece.frames = digest, []
+    # Several readers may work on a piece at once. It loses its chunks after it got its digest, so they are looked at before that.
+    chunks = piece.frames
+    if not piece.digest:
+        _check(chunks, payloads)
+        piece.digest = digest
+        piece.frames = []
+    elif digest != piece.digest:
+        raise CorruptError(f"stored content is damaged, or has moved: a piece of a NAR has digest {digest.hex()}")
     return data
 
 
-def _check(piece: Piece, payloads: Sequence[bytes]) -> None:
-    """Hold every chunk of a piece against its digest."""
+def _check(chunks: Sequence[tuple[Frame, int, int]], payloads: Sequence[bytes]) -> None:
+    """Hold every chunk against its digest."""
     decompressor = zstandard.ZstdDecompressor()
-    for frame, span, start in piece.frames:
+    for frame, span, start in chunks:
         data: Buffer = memoryview(payloads[span])[start : start + frame.span.size]
         if frame.span.size != frame.length:
             try:
