@@ -257,8 +257,7 @@ def test_content_addressed_derivations_are_not_built_twice(daemon: Daemon, nix: 
     assert same(nix, other, path)
 
 
-@pytest.mark.xfail(reason="GET of a file that was put, by the URL that the pusher remembers, is not served yet", strict=True)
-@pytest.mark.parametrize("compression", ["xz", "bzip2", "gzip", "br", "lz4"])
+@pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_who_has_pushed_can_fetch_it_again(daemon: Daemon, nix: Nix, compression: str) -> None:
     """Nix remembers the narinfo that it has pushed for a month, with the URL of the file that it has sent."""
     path = closure(nix)
