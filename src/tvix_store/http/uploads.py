@@ -21,8 +21,8 @@ _SMALL = 4096
 """Bytes of the largest piece that is worked on in the event loop: closures have thousands of paths of a few small files."""
 _GATHERED = 512 << 10
 """Bytes that are worked on at a time: the engine hands over 64 KiB, and a thread's answer takes as long as hashing them."""
-_AT_ONCE = 16
-"""NARs that a worker takes at a time; others wait. Each may need some 20 MB: the window of its compression, files on their way."""
+_AT_ONCE = 8
+"""NARs that a worker works on at a time."""
 
 
 class Uploads:
@@ -37,16 +37,15 @@ class Uploads:
     async def put(self, request: Request, name: bytes) -> Response:
         """Take a NAR, compressed as the suffix of `name` says."""
         file_hash, suffix = parse_file_name(name)
-        file = _CompressedFile(request, of_suffix(suffix))
-        async with self._room:
-            node, nar = await import_nar(
-                self._store.blobs,
-                self._store.directories,
-                file.nar(),
-                size_rule=self._store.size_rule,
-                max_size=self._settings.max_nar_size,
-                max_entries=self._settings.max_nar_entries,
-            )
+        file = _CompressedFile(request, of_suffix(suffix), self._room)
+        node, nar = await import_nar(
+            self._store.blobs,
+            self._store.directories,
+            file.nar(),
+            size_rule=self._store.size_rule,
+            max_size=self._settings.max_nar_size,
+            max_entries=self._settings.max_nar_entries,
+        )
         if file.sha256() != file_hash:
             got = nixbase32.encode(file.sha256())
             raise InvalidError(f"the file that came has SHA-256 {got}, not {nixbase32.encode(file_hash)} as its name says")
@@ -59,8 +58,9 @@ class Uploads:
 class _CompressedFile:
     """The body of a request on its way to being a NAR."""
 
-    def __init__(self, request: Request, compression: str) -> None:
+    def __init__(self, request: Request, compression: str, room: asyncio.Semaphore) -> None:
         self._request = request
+        self._room = room
         self._compression = compression
         self._hash = hashlib.sha256()
 
@@ -71,15 +71,17 @@ class _CompressedFile:
         """Work on what has come, hashing and decompressing, happens in a thread, unless it is shorter than changing to one."""
         decompress = decompressor(self._compression)
         async for data in gathered(self._request.body(), _GATHERED):
-            pieces = self._worked(decompress, data)
-            is_last = False
-            while not is_last:
-                if len(data) <= _SMALL:
-                    some, is_last = _next(pieces)
-                else:
-                    some, is_last = await asyncio.to_thread(_next, pieces)
-                for piece in some:
-                    yield piece
+            # Only while there is something to work on, which is over when more is asked for: a slow client keeps nobody waiting.
+            async with self._room:
+                pieces = self._worked(decompress, data)
+                is_last = False
+                while not is_last:
+                    if len(data) <= _SMALL:
+                        some, is_last = _next(pieces)
+                    else:
+                        some, is_last = await asyncio.to_thread(_next, pieces)
+                    for piece in some:
+                        yield piece
         decompress.finish()
 
     def _worked(self, decompress: Decompressor, data: bytes) -> Iterator[bytes]:
