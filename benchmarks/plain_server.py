@@ -1,18 +1,20 @@
-"""A server of one file, on our engine with our settings: what the way through the engine costs, and nothing else.
+"""A server of files on our engine with our settings, one process: what the way through the engine costs, and nothing else.
 
-`python -m benchmarks.plain_server FILE` prints where it listens, and serves until its standard input is closed. `/read` reads the
-file in a thread, a piece at a time, as the cache reads packs; `/pathsend` leaves it to the engine to send the file.
+`python -m benchmarks.plain_server DIRECTORY` prints its URL, and serves until its standard input is closed. GET reads a file in a
+thread, a piece at a time, as the cache reads packs; with `?pathsend` it leaves the file to the engine. PUT writes a file.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import uvloop
 
@@ -25,9 +27,10 @@ _PIECE = 1024 * 1024
 
 
 @contextmanager
-def running_plain_server(file: Path) -> Iterator[str]:
-    """Serve `file`; the server's URL."""
-    command = [sys.executable, "-m", "benchmarks.plain_server", str(file)]
+def running_plain_server(directory: Path) -> Iterator[str]:
+    """Serve the files in `directory`; the server's URL."""
+    directory.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "benchmarks.plain_server", str(directory)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stdin
         assert process.stdout
@@ -38,26 +41,52 @@ def running_plain_server(file: Path) -> Iterator[str]:
 
 
 class PlainServer:
-    """The ASGI application."""
+    """The ASGI application. It trusts its clients."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
-        length = b"%d" % self._file.stat().st_size
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
-        if scope["path"] == "/pathsend":
-            await send({"type": "http.response.pathsend", "path": str(self._file)})
-            return
-        with self._file.open("rb", buffering=0) as file:
-            while piece := await asyncio.to_thread(file.read, _PIECE):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        path = self._directory / scope["path"].lstrip("/")
+        if scope["method"] == "PUT":
+            await _write(path, receive)
+            await _start(send, 201, 0)
+        elif not path.is_file():
+            await _start(send, 404, 0)
+        else:
+            await _start(send, 200, path.stat().st_size)
+            if scope["method"] == "GET" and scope["query_string"] == b"pathsend":
+                await send({"type": "http.response.pathsend", "path": str(path)})
+                return
+            if scope["method"] == "GET":
+                await _read(path, send)
         await send({"type": "http.response.body"})
 
 
-async def _serve(file: Path) -> None:
+async def _start(send: Send, status: int, length: int) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % length)]})
+
+
+async def _read(path: Path, send: Send) -> None:
+    with path.open("rb", buffering=0) as file:
+        while piece := await asyncio.to_thread(file.read, _PIECE):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+async def _write(path: Path, receive: Receive) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        more = True
+        while more:
+            event = await receive()
+            file.write(event.get("body", b""))
+            more = event.get("more_body", False)
+    os.replace(file.name, path)
+
+
+async def _serve(directory: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        async with serving(PlainServer(file), [listener], ServerConfig()):
+        async with serving(PlainServer(directory), [listener], ServerConfig()):
             print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
             await asyncio.to_thread(sys.stdin.read)
 

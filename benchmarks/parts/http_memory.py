@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -24,8 +25,10 @@ def measure(bench: Bench) -> Sequence[Row]:
     nars = [write_nar(compression, bench.big_size, inputs) for compression in _PUSHED]
     with running_daemon(inputs / "store") as daemon, memory_peaks(daemon.workers) as peaks:
         urls = [nar_url(daemon.cache_url, path, compression) for compression in _PULLED]
+        start = time.perf_counter()
         fetched = _push_and_pull(urls, [(file, f"{daemon.cache_url}/nar/{name}") for file, name in nars])
-    say(f"{fetched} NARs were fetched meanwhile")
+        seconds = time.perf_counter() - start
+    say(f"pushing took {seconds:.1f} s; {fetched} NARs were fetched meanwhile")
     for file, _ in nars:
         file.unlink()
     work = f"peak {{}} of a worker, {len(_PULLED)} GET NARs and {len(_PUSHED)} push"

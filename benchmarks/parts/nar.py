@@ -37,8 +37,9 @@ def measure(bench: Bench) -> Sequence[Row]:
         }
 
     def plain(directory: Path) -> dict[str, float]:
-        with running_plain_server(frames) as url:
-            return {way: later(lambda way=way: seconds_to_get(f"{url}/{way}")) for way in ("read", "pathsend")}  # type: ignore[misc]
+        with running_plain_server(frames.parent) as url:
+            ways = {"read": f"{url}/{frames.name}", "pathsend": f"{url}/{frames.name}?pathsend"}
+            return {way: later(lambda url=url: seconds_to_get(url)) for way, url in ways.items()}  # type: ignore[misc]
 
     def ours(directory: Path) -> dict[str, float]:
         store = directory / "store"

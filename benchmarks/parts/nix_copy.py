@@ -1,4 +1,4 @@
-"""`nix copy` to and from the cache, against a plain file server."""
+"""`nix copy` to and from the cache, against plain file servers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from benchmarks.bench import Bench, say, timed
 from benchmarks.daemon import running_daemon
 from benchmarks.figures import SECONDS, Row, Series, Target
 from benchmarks.nginx import running_nginx
+from benchmarks.plain_server import running_plain_server
 from tests.http.nix import Nix
 
 _COMPRESSIONS = ("none", "zstd")
@@ -62,19 +63,30 @@ def _measure(bench: Bench, nix: Nix, load: _Load, compression: str) -> Sequence[
             there, back = copy(url, directory)
         return _and_tidy(directory, {f"nginx, to: {how}": there, f"nginx, from: {how}": back})
 
+    def plain(directory: Path) -> dict[str, float]:
+        with running_plain_server(directory / "plain") as url:
+            there, back = copy(url, directory)
+        return _and_tidy(directory, {f"files, to: {how}": there, f"files, from: {how}": back})
+
     def ours(directory: Path) -> dict[str, float]:
         options = ("--store-dir", nix.store_dir, "--nar-compression", compression)
         with running_daemon(directory / "store", *options) as daemon:
             there, back = copy(daemon.cache_url, directory)
         return _and_tidy(directory, {f"ours, to: {how}": there, f"ours, from: {how}": back})
 
-    measured = bench.interleaved(nginx, ours)
+    measured = bench.interleaved(nginx, plain, ours)
 
-    def row(direction: str, target: Target | None = None) -> Row:
-        ours, nginx = (measured[f"{who}, {direction}: {how}"] for who in ("ours", "nginx"))
-        return Row(f"nix copy --{direction} {how}", SECONDS, Series("tvix-store daemon", ours), Series("nginx", nginx), target)
+    def row(direction: str, peer: str, by: str, target: Target | None = None) -> Row:
+        ours, peers = (measured[f"{who}, {direction}: {how}"] for who in ("ours", peer))
+        return Row(f"nix copy --{direction} {how}", SECONDS, Series("tvix-store daemon", ours), Series(by, peers), target)
 
-    return [row("to", Target("at most", 1)), row("from")]
+    files = ("files", "files, same engine")
+    return [
+        row("to", "nginx", "nginx", Target("at most", 1)),
+        row("to", *files),
+        row("from", "nginx", "nginx"),
+        row("from", *files),
+    ]
 
 
 def _and_tidy(directory: Path, figures: dict[str, float]) -> dict[str, float]:
