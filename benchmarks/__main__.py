@@ -53,7 +53,7 @@ VERSIONS = {"nix-store": "--version", "restic": "version", "borg": "--version", 
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     default="/var/tmp",
     show_default=True,
-    help="Where to work, on the disk that is to be measured; it needs 30 GB.",
+    help="Where to work, on the disk that is to be measured; it needs 40 GB.",
 )
 def main(
     parts: tuple[str, ...], rounds: int | None, quick: bool, patience: float, json_file: Path | None, work_directory: Path
