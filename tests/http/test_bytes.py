@@ -426,7 +426,7 @@ class TestEarlyRefusal:
     @pytest.mark.parametrize("path", [b"/nowhere", NO_NAR, NO_NARINFO])
     def test_curl_shows_the_line(self, daemon: Daemon, tmp_path: Path, program: str, path: bytes) -> None:
         (tmp_path / "large").write_bytes(bytes(SIZE))
-        command = [programs.require("curl"), "-sS", program, "-T", tmp_path / "large", daemon.url + path.decode()]
+        command = [programs.require("curl"), "-sS", program, "-T", str(tmp_path / "large"), daemon.url + path.decode()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         assert done.stderr == ""
         assert done.stdout.count("\n") == 1
@@ -451,7 +451,7 @@ class TestHttp2:
         curl = [programs.require("curl"), "-sS", how, "-w", "%{http_code} %{http_version}"]
         told = [*curl, daemon.url + "/nix-cache-info"]
         assert subprocess.run(told, capture_output=True, check=True).stdout == WELL + b"200 2"
-        upload = [*curl, "-T", tmp_path / "nar", daemon.url + nar_name(nar)]
+        upload = [*curl, "-T", str(tmp_path / "nar"), daemon.url + nar_name(nar)]
         assert subprocess.run(upload, capture_output=True, check=True).stdout.startswith(b"the NAR is stored\n201 ")
         assert daemon.head(nar_name(nar)).status == 200
 
@@ -462,7 +462,7 @@ class TestHttp2:
     def test_uploads_at_once_are_all_answered(self, daemon: Daemon, tmp_path: Path) -> None:
         nar = trees.nar(TreeFile(noise(300_000, "streams")))
         (tmp_path / "nar").write_bytes(nar)
-        h2load = [programs.require("h2load"), "-n100", "-c2", "-m10", "-d", tmp_path / "nar", "-H", ":method: PUT"]
+        h2load = [programs.require("h2load"), "-n100", "-c2", "-m10", "-d", str(tmp_path / "nar"), "-H", ":method: PUT"]
         done = subprocess.run([*h2load, daemon.url + nar_name(nar)], capture_output=True, text=True, check=True)
         assert "100 2xx, 0 3xx, 0 4xx, 0 5xx" in done.stdout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import click
@@ -46,6 +47,7 @@ async def export(invocation: Invocation, path: str, destination: Path, form: str
             if form == "dir":
                 await export_tree(blobs, store.directories, found.node, destination)
                 return
+            pieces: AsyncIterator[bytes]
             if form == "nar":
                 pieces = render_nar(blobs, store.directories, found.node)
             else:
