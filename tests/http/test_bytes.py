@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -439,6 +440,20 @@ class TestEarlyRefusal:
         assert "403" in done.stderr
         assert "this cache is read-only" in done.stderr
         assert daemon.is_well()
+
+
+def test_clients_that_do_not_read_cost_little(start_daemon: Callable[..., Daemon]) -> None:
+    daemon = start_daemon()
+    nar = trees.nar({b"random": TreeFile(noise(1 << 20) * 64)})
+    assert daemon.put(nar_name(nar), nar).status == 201
+    for name in (nar_name(nar), nar_name(nar, ".zst")):
+        with ExitStack() as stuck:
+            for _ in range(20):
+                connection = stuck.enter_context(daemon.connect())
+                connection.sendall(b"GET " + name.encode() + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+            time.sleep(1)
+            assert daemon.is_well()
+    assert daemon.most_memory() < 300 << 20  # 500 MB with pieces of 1 MiB
 
 
 class TestHttp2:
