@@ -44,6 +44,7 @@ class Nix:
             "NIX_LOG_DIR": str(directory / "log"),
             "NIX_REMOTE": store if store_dir != self.real_dir else "local",
             "TMPDIR": str(directory / "home"),
+            **{name: os.environ[name] for name in ("NIX_SSL_CERT_FILE",) if name in os.environ},
         }
 
     def with_own_cache(self) -> Nix:

@@ -90,8 +90,8 @@ class Request:
         """Take what is left of a body that is refused, where it comes over HTTP/2.
 
         There, an answer that comes before the end of the body makes the engine reset the stream. That is what HTTP/2 says, but
-        curl 7.88 may take it for a broken connection, and Nix then hangs instead of showing the answer. Over HTTP/1.1 the engine
-        itself takes the rest, behind the answer.
+        curl 7.88 may take it for a broken connection, and the answer is lost; Nix hangs when a PUT ends so. Over HTTP/1.1 the
+        engine itself takes the rest, behind the answer.
 
         Raises:
             DisconnectedError: the client went away.
