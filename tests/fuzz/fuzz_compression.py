@@ -4,8 +4,8 @@
     python tests/fuzz/fuzz_compression.py --seconds 20
 
 A decompressor may raise InvalidError or ExhaustedError with a message of one short line, and nothing else; a format with checksums
-gives back what was compressed or refuses; cuts change nothing but the message, and what zstd makes of a header that lies. Exits with
-an error on the first finding, and names its seed.
+gives back what was compressed or refuses; cuts change nothing but the message, and what zstd makes of a header that lies. Exits
+with an error on the first finding, and names its seed.
 """
 
 from __future__ import annotations

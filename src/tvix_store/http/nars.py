@@ -89,7 +89,7 @@ class Nars:
 
     async def _passed_through(self, request: Request, zstd: ZstdNars, node: Node, more: Headers) -> Response:
         plan = await zstd.plan(node)
-        etag = b'"%b"' % plan.etag().hex().encode()
+        etag = b'"%b"' % plan.etag.hex().encode()
         status, start, stop, headers = select(request, plan.size, etag)
         return Response(status, (*more, *headers), zstd.read(node, plan, start, stop))
 

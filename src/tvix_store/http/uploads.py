@@ -6,20 +6,21 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 
-from tvix_store.compression import Decompressor, decompressor, of_suffix
+from tvix_store.compression import DETECT, Decompressor, decompressor, of_suffix
 from tvix_store.errors import InvalidError
 from tvix_store.http.nars import parse_file_name
 from tvix_store.http.request import Request
 from tvix_store.http.response import Response, text
 from tvix_store.http.settings import CacheSettings
 from tvix_store.model import nixbase32
+from tvix_store.nar import tokens
 from tvix_store.operations.import_nar import import_nar
 from tvix_store.operations.nar_links import NarLink, NarLinks
 from tvix_store.services.store import Store
 
 _SMALL = 4096
 """Bytes of the largest piece that is worked on in the event loop: closures have thousands of paths of a few small files."""
-_GATHERED = 512 << 10
+_GATHERED = 1 << 20
 """Bytes that are worked on at a time: the engine hands over 64 KiB, and a thread's answer takes as long as hashing them."""
 _AT_ONCE = 8
 """NARs that a worker works on at a time."""
@@ -46,9 +47,11 @@ class Uploads:
             max_size=self._settings.max_nar_size,
             max_entries=self._settings.max_nar_entries,
         )
-        if file.sha256() != file_hash:
-            got = nixbase32.encode(file.sha256())
-            raise InvalidError(f"the file that came has SHA-256 {got}, not {nixbase32.encode(file_hash)} as its name says")
+        got = nar.sha256 if file.is_plain else file.sha256()
+        if got != file_hash:
+            raise InvalidError(
+                f"the file that came has SHA-256 {nixbase32.encode(got)}, not {nixbase32.encode(file_hash)} as its name says"
+            )
         # Side by side, so that they wait for the same commit. Like all content, a NAR survives a power cut when its path does: then
         # a narinfo was put behind it.
         await asyncio.gather(self._store.nar.record(node, nar), self._links.put(NarLink(nar, node), file_hash, durable=False))
@@ -56,13 +59,14 @@ class Uploads:
 
 
 class _CompressedFile:
-    """The body of a request on its way to being a NAR."""
+    """The body of a request on its way to being a NAR. One that `is_plain`, a NAR as it is, is left to its reader to hash."""
 
     def __init__(self, request: Request, compression: str, room: asyncio.Semaphore) -> None:
         self._request = request
         self._room = room
         self._compression = compression
         self._hash = hashlib.sha256()
+        self.is_plain = False
 
     def sha256(self) -> bytes:
         return self._hash.digest()
@@ -70,9 +74,15 @@ class _CompressedFile:
     async def nar(self) -> AsyncIterator[bytes]:
         """Work on what has come, hashing and decompressing, happens in a thread, unless it is shorter than changing to one."""
         decompress = decompressor(self._compression)
+        begun = False
         async for data in gathered(self._request.body(), _GATHERED):
+            self.is_plain = self.is_plain or (not begun and self._compression == DETECT and data.startswith(tokens.MAGIC))
+            begun = True
             # Only while there is something to work on, which is over when more is asked for: a slow client keeps nobody waiting.
             async with self._room:
+                if self.is_plain:
+                    yield data
+                    continue
                 pieces = self._worked(decompress, data)
                 is_last = False
                 while not is_last:
@@ -82,7 +92,8 @@ class _CompressedFile:
                         some, is_last = await asyncio.to_thread(_next, pieces)
                     for piece in some:
                         yield piece
-        decompress.finish()
+        if not self.is_plain:
+            decompress.finish()
 
     def _worked(self, decompress: Decompressor, data: bytes) -> Iterator[bytes]:
         self._hash.update(data)

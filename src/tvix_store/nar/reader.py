@@ -51,6 +51,11 @@ class NarReader:
         # The name of the last entry of each open directory; b"" sorts before every name.
         self._last_names: list[bytes] = []
 
+    @property
+    def contents_left(self) -> int:
+        """Bytes that are still to come of the file that is being read."""
+        return self._missing
+
     def feed(self, data: bytes) -> list[Event]:
         """The events that are complete with `data`, the next bytes of the archive.
 

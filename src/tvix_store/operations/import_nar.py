@@ -83,16 +83,6 @@ class _File:
 
 
 @dataclass(slots=True)
-class _Contents:
-    """Contents on their way into the store: a batch of small files, which is gathered until `task` stores it, or a large file."""
-
-    files: list[_File] = field(default_factory=list)
-    blobs: list[bytes] = field(default_factory=list)
-    size: int = 0
-    task: asyncio.Task[None] | None = None
-
-
-@dataclass(slots=True)
 class _Directory:
     """A directory that is read, whose entries count as `size` bytes; `node` is known when it was sent to the directory service."""
 
@@ -109,14 +99,16 @@ class _Import:
         self._root: _File | _Directory | SymlinkNode | None = None
         self._open: list[_Directory] = []
         self._name = b""
-        # The file that is being read: of a small one the pieces are kept, a large one goes on in a feed.
+        # The file that is being read: of a small one the pieces are kept, a large one is stored while it comes.
         self._file = _File(0, executable=False)
         self._pieces: list[bytes] = []
         self._large: Feed[bytes, None] | None = None
-        # In the order of the NAR: contents, and directories, which wait until all contents before them are stored.
-        self._work: deque[_Contents | _Directory] = deque()
-        self._batch: _Contents | None = None
-        self._storing = 0
+        # Small files, which are gathered, and how many bytes they have.
+        self._batch: list[bytes] = []
+        self._batch_size = 0
+        self._storing: deque[asyncio.Task[object]] = deque()
+        # In the order of the NAR: directories, and large files, whose digests are not known before they are stored.
+        self._work: deque[asyncio.Task[None] | _Directory] = deque()
         self._unfinished = 0
         self._sent: Feed[Directory, Digest] | None = None
         self._nar_hash = hashlib.sha256()
@@ -130,16 +122,22 @@ class _Import:
             if max_size is not None and size > max_size:
                 raise ExhaustedError(f"the NAR has more than {max_size} bytes, which are taken at most")
             await self._hash(large)
-            for at in range(0, len(large), _AT_ONCE):
-                for event in reader.feed(large if len(large) <= _AT_ONCE else large[at : at + _AT_ONCE]):
+            at = 0
+            while at < len(large):
+                # Contents go through as they are; what else there is takes time on the event loop.
+                most = max(_AT_ONCE, reader.contents_left)
+                for event in reader.feed(large[at : at + most]):
                     await self._take(event)
+                at += most
                 await self._bound_unfinished()
         reader.finish()
+        self._store_batch()
         while self._work:
             await self._do_next()
         if self._sent is not None:
             await self._sent.end()
-            await self._sent.task
+            self._storing.append(self._sent.task)
+        await asyncio.gather(*self._storing)
         if self._hashing is not None:
             await self._hashing
         assert self._root is not None
@@ -147,8 +145,7 @@ class _Import:
 
     async def stop(self) -> None:
         """Leave nothing running, whatever happened."""
-        tasks = [each.task for each in self._work if isinstance(each, _Contents) and each.task is not None]
-        running = [*tasks, *([self._sent.task] if self._sent is not None else ())]
+        running = [*self._storing, *([self._sent.task] if self._sent is not None else ())]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -202,7 +199,7 @@ class _Import:
             self._root = child
 
     async def _bound_unfinished(self) -> None:
-        while self._work and (isinstance(self._work[0], _Directory) or self._unfinished > MAX_UNFINISHED):
+        while self._work and (self._is_ready(self._work[0]) or self._unfinished > MAX_UNFINISHED):
             await self._do_next()
         if self._unfinished > MAX_UNFINISHED:
             raise ExhaustedError(f"the names in a directory of the NAR, and those around it, take more than {MAX_UNFINISHED} bytes")
@@ -215,53 +212,46 @@ class _Import:
             file.digest = await self._blobs.put(pieces)
 
         self._large = Feed(put, room=2)
-        self._work.append(_Contents(task=self._large.task))
-        self._storing += 1
+        self._work.append(self._large.task)
+        self._storing.append(self._large.task)
 
     async def _end_file(self) -> None:
         if self._large is not None:
             await self._large.end()
             self._large = None
             return
-        if self._batch is None:
-            self._batch = _Contents()
-            self._work.append(self._batch)
-        batch = self._batch
-        batch.files.append(self._file)
-        batch.blobs.append(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
-        batch.size += self._file.size
+        blob = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces = []
-        if batch.size >= _BATCH_BYTES or len(batch.files) >= _BATCH_FILES:
+        # Hashed here as well, so that directories need not wait for it to be stored.
+        self._file.digest = Digest.of(blob)
+        self._batch.append(blob)
+        self._batch_size += len(blob)
+        if self._batch_size >= _BATCH_BYTES or len(self._batch) >= _BATCH_FILES:
             await self._make_room()
-            self._store(batch)
+            self._store_batch()
 
-    def _store(self, batch: _Contents) -> None:
-        """Begin to store the batch that was gathered."""
-        if batch.task is None:
-            batch.task = asyncio.create_task(self._put_batch(batch))
-            self._batch = None
-            self._storing += 1
-
-    async def _put_batch(self, batch: _Contents) -> None:
-        for file, digest in zip(batch.files, await self._blobs.put_many(batch.blobs), strict=True):
-            file.digest = digest
-        batch.blobs = []
+    def _store_batch(self) -> None:
+        """Begin to store the small files that were gathered."""
+        if self._batch:
+            self._storing.append(asyncio.ensure_future(self._blobs.put_many(self._batch)))
+            self._batch, self._batch_size = [], 0
 
     async def _make_room(self) -> None:
-        while self._storing >= _IN_FLIGHT:
-            await self._do_next()
+        while len(self._storing) >= _IN_FLIGHT:
+            await self._storing[0]
+            self._storing.popleft()
+
+    @staticmethod
+    def _is_ready(work: asyncio.Task[None] | _Directory) -> bool:
+        return isinstance(work, _Directory) or work.done()
 
     async def _do_next(self) -> None:
-        """Wait for the next contents, or hand on the next directory: all contents that it needs are stored then."""
-        work = self._work[0]
-        if isinstance(work, _Contents):
-            self._store(work)
-            assert work.task is not None
-            await work.task
-            self._storing -= 1
-        else:
+        """Hand on the next directory, or wait for the large file before it."""
+        work = self._work.popleft()
+        if isinstance(work, _Directory):
             await self._send(work)
-        self._work.popleft()
+        else:
+            await work
 
     async def _send(self, unfinished: _Directory) -> None:
         directory = Directory({name: _node(child) for name, child in unfinished.entries.items()})

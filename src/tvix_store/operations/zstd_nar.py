@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Sequence
 from itertools import islice
@@ -92,7 +93,7 @@ class ZstdNars:
                     return
                 made, first, last = making.popleft()
                 data = await made
-                if not was_checked and plan.is_checked:
+                if not (was_checked or making) and plan.is_checked:
                     was_checked = True
                     self._begin(self._frames.put_plan(_key(node), plan.encode()))
                 yield data if len(data) == last - first else data[first:last]
@@ -140,13 +141,14 @@ def _key(node: Node) -> bytes:
 
 def _overlapping(plan: Plan, start: int, stop: int) -> Iterator[tuple[Piece, int, int]]:
     """The pieces that `start` to `stop` touches, each with the part of it that is meant."""
-    at = 0
-    for piece in plan.pieces:
+    number = bisect_right(plan.ends, start)
+    while number < len(plan.pieces):
+        piece = plan.pieces[number]
+        at = plan.ends[number] - piece.size
         if at >= stop:
             return
-        if at + piece.size > start:
-            yield piece, max(start - at, 0), min(stop - at, piece.size)
-        at += piece.size
+        yield piece, max(start - at, 0), min(stop - at, piece.size)
+        number += 1
 
 
 def _made(frames: StoredFrames, piece: Piece) -> bytes:

@@ -17,6 +17,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 
 from blake3 import blake3
 
@@ -60,18 +62,23 @@ class Piece:
         return b"".join(parts)
 
 
-@dataclass(slots=True)
+@dataclass
 class Plan:
     """All pieces of a file."""
 
     pieces: list[Piece]
 
+    @cached_property
+    def ends(self) -> list[int]:
+        """Where in the file each piece ends."""
+        return list(accumulate(piece.size for piece in self.pieces))
+
     @property
     def size(self) -> int:
         """Bytes of the file."""
-        return sum(piece.size for piece in self.pieces)
+        return self.ends[-1]
 
-    @property
+    @cached_property
     def cost(self) -> int:
         """Bytes of memory that it takes, about."""
         return sum(len(piece.items) + len(piece.literals) + 150 * len(piece.spans) + 500 for piece in self.pieces)
@@ -80,6 +87,7 @@ class Plan:
     def is_checked(self) -> bool:
         return all(piece.digest for piece in self.pieces)
 
+    @cached_property
     def etag(self) -> bytes:
         """Names the bytes of the file: 16 bytes."""
         hasher = blake3()
