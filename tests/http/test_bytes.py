@@ -20,7 +20,7 @@ from tvix_store.testing import trees
 from tvix_store.testing.content import noise
 from tvix_store.testing.trees import TreeFile
 
-BODY_TIMEOUT = 0.5
+BODY_TIMEOUT = 1.0
 NO_NARINFO = b"/" + b"0" * 32 + b".narinfo"
 NO_NAR = b"/nar/" + b"0" * 52 + b".nar"
 HOST = b"Host: cache\r\n"
@@ -190,14 +190,14 @@ class TestBodies:
         assert BODY_TIMEOUT <= time.monotonic() - begun < BODY_TIMEOUT + 3
         assert statuses(heard) == [408]
         assert b"connection: close\r\n" in heard
-        assert heard.endswith(b"nothing of the body came for 0.5 s\n (closed)")
+        assert heard.endswith(b"nothing of the body came for 1 s\n (closed)")
 
     def test_a_body_that_comes_slowly_is_taken(self, daemon: Daemon) -> None:
         nar = trees.nar(TreeFile(noise(900, "slow")))
 
         def slowly() -> Iterator[bytes]:
             for at in range(0, len(nar), 300):
-                time.sleep(BODY_TIMEOUT / 2)
+                time.sleep(BODY_TIMEOUT / 4)
                 yield nar[at : at + 300]
 
         # With a length: of chunks, the engine gathers 64 KiB before it hands them on.
