@@ -6,6 +6,7 @@ Small files come in batches, one of which is fetched while the one before it is 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,10 +17,12 @@ from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.operations.closure import Closure
 from tvix_store.services.blobs import SMALL_BLOB, BlobService
 
-_BATCH_BYTES = 4 << 20
+_BATCH_BYTES = 2 << 20
 _BATCH_FILES = 256
 """Bounds memory where nodes lie about sizes: no blob of a batch is larger than SMALL_BLOB."""
 _BATCH_STEPS = 4096
+_AHEAD = 2
+"""Batches that are fetched while the one before them is used."""
 
 
 class Step(NamedTuple):
@@ -62,20 +65,22 @@ async def fetch_steps(blobs: BlobService, steps: AsyncIterator[Step]) -> AsyncIt
     Raises:
         NotFoundError, InvalidError, CorruptError: as `fetch_tree`, of blobs; and what `steps` raises.
     """
-    plans = _plan(steps)
-
-    async def next_batch() -> Batch | None:
-        plan = await anext(plans, None)
-        return None if plan is None else Batch(plan.steps, await _fetch(blobs, plan.files), plan.large)
-
-    ahead = asyncio.create_task(next_batch())
+    ahead: deque[tuple[_Plan, asyncio.Task[list[bytes]]]] = deque()
     try:
-        while (batch := await ahead) is not None:
-            ahead = asyncio.create_task(next_batch())
-            yield batch
+        async for plan in _plan(steps):
+            ahead.append((plan, asyncio.create_task(_fetch(blobs, plan.files))))
+            if len(ahead) > _AHEAD:
+                yield await _fetched(*ahead.popleft())
+        while ahead:
+            yield await _fetched(*ahead.popleft())
     finally:
-        ahead.cancel()
-        await asyncio.gather(ahead, return_exceptions=True)
+        for _, task in ahead:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
+
+
+async def _fetched(plan: _Plan, contents: asyncio.Task[list[bytes]]) -> Batch:
+    return Batch(plan.steps, await contents, plan.large)
 
 
 async def read_contents(blobs: BlobService, node: FileNode, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:

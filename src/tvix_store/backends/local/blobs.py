@@ -27,7 +27,9 @@ from tvix_store.services.blobs import SMALL_BLOB, BlobStat, Chunk
 T = TypeVar("T")
 
 PIECE = 1 << 20
-"""Bytes that `read` reads ahead, and that `put` works on at a time."""
+"""Bytes that `put` works on at a time."""
+_READ_AHEAD = 2 << 20
+"""Bytes that `read` reads ahead. Each time is a hop to a thread: 1 GiB takes 0.78 s with half a MiB, 0.62 s with 1, 0.52 s with 2."""
 _INLINE = 64 << 10
 """Bytes up to which a chunk in memory is decompressed and checked on the event loop: it takes as long as a hop to a thread."""
 _PIECES_IN_FLIGHT = 1
@@ -183,7 +185,7 @@ class LocalBlobs:
         return asyncio.wrap_future(self._engine.start_in_thread(next, groups, None))
 
     def _groups(self, digest: Digest, start: int, stop: int | None) -> Iterator[list[bytes]]:
-        """The bytes of a cut blob, in lists of pieces that have up to PIECE bytes together. Blocks: runs in a thread."""
+        """The bytes of a cut blob, in lists of pieces that have up to _READ_AHEAD bytes together. Blocks: runs in a thread."""
         engine = self._engine
         group: list[bytes] = []
         size = 0
@@ -191,7 +193,7 @@ class LocalBlobs:
             place = engine.index.chunk(key)
             if place is None:
                 raise CorruptError(f"blob {digest} is damaged: its chunk b3:{key.hex()} is missing")
-            if group and size + end - begin > PIECE:
+            if group and size + end - begin > _READ_AHEAD:
                 yield group
                 group, size = [], 0
             data = engine.payload(key, place)
