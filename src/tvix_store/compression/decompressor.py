@@ -14,6 +14,9 @@ SMALL_PIECE = 64 << 10
 MAX_WINDOW = 128 << 20
 """Most bytes of history that a stream may make us keep. It is what zstd's own tools, and with them Nix, decompress unasked
 (window log 27, up to which `zstd --ultra -22` and `--long` go); `xz -9` takes 64 MiB, `lzip -9` 32 MiB, brotli at most 16 MiB."""
+NARROW_WINDOW = 16 << 20
+"""Most bytes of history that what is compressed as usual needs: `xz -6` takes 8 MiB, `zstd -19` too, brotli 16 MiB. Whoever serves
+many at once may begin with this, and give more to a few (see WindowError)."""
 MAX_RATIO = 40_000
 """Most bytes given out for a byte taken in. zstd makes 1 byte of up to 32,768 zeros, xz of 7,000, gzip of 1,032, lz4 of 255:
 in these, a sparse file of any size passes. In bzip2 and brotli, zeros go beyond 1,000,000."""
@@ -21,6 +24,10 @@ RATIO_FROM = 4 << 30
 """Bytes given out from which `MAX_RATIO` counts: up to here it costs seconds of one thread, and a file of zeros is no crime."""
 MAX_OUTPUT = 1 << 40
 """Most bytes given out in all, unless the caller says less."""
+
+
+class WindowError(ExhaustedError):
+    """The stream wants more history kept than is allowed. Where that shows at once, one that may keep more can begin again."""
 
 
 class Decompressor(Protocol):

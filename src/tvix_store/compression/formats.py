@@ -1,4 +1,7 @@
-"""The formats, each over its library. A library is imported when a stream of its format is opened."""
+"""The formats, each over its library, for streams that want at most `max_window` bytes of history kept.
+
+A library is imported when a stream of its format is opened.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import cast
 
-from tvix_store.compression.decompressor import MAX_PIECE, MAX_WINDOW, Decompressor
+from tvix_store.compression.decompressor import MAX_PIECE, Decompressor
 from tvix_store.compression.frames import Frames
 from tvix_store.errors import InvalidError
 
@@ -16,6 +19,9 @@ _SMALL_FRAME = 256 << 10
 class Uncompressed:
     """The bytes as they are, in pieces."""
 
+    def __init__(self, _max_window: int) -> None:
+        pass
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         for at in range(0, len(data), MAX_PIECE):
             yield data[at : at + MAX_PIECE]
@@ -24,7 +30,7 @@ class Uncompressed:
         pass
 
 
-def gzip() -> Decompressor:
+def gzip(_max_window: int) -> Decompressor:
     """Members of RFC 1952; CRC and size are checked. Twice as fast as zlib."""
     from isal import igzip_lib
 
@@ -34,37 +40,44 @@ def gzip() -> Decompressor:
     return Frames("gzip", member, cast("type[Exception]", igzip_lib.IsalError))  # its stub takes it for an instance
 
 
-def bzip2() -> Decompressor:
+def bzip2(_max_window: int) -> Decompressor:
     """Streams of bzip2; CRCs are checked."""
     import bz2
 
     return Frames("bzip2", bz2.BZ2Decompressor, (OSError, ValueError))
 
 
-def xz() -> Decompressor:
+def xz(max_window: int) -> Decompressor:
     """Streams of the .xz format, version 1.2.1, with the padding that it allows; checks and index are checked."""
     import lzma
 
-    return Frames("xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW), lzma.LZMAError, padding=4)
+    return Frames("xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_memory(max_window)), lzma.LZMAError, padding=4)
 
 
-def lzma_alone() -> Decompressor:
+def _memory(window: int) -> int:
+    """What liblzma takes for a stream with that much history."""
+    return window + window // 8
+
+
+def lzma_alone(max_window: int) -> Decompressor:
     """The .lzma format of old: one stream, without a check."""
     import lzma
 
-    return Frames("lzma", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MAX_WINDOW), lzma.LZMAError, several=False)
+    return Frames(
+        "lzma", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_memory(max_window)), lzma.LZMAError, several=False
+    )
 
 
-def lzip() -> Decompressor:
+def lzip(max_window: int) -> Decompressor:
     """Members of lzip, version 1; CRC and both sizes are checked."""
     import lzma
 
     from tvix_store.compression.lzip import Member
 
-    return Frames("lzip", Member, lzma.LZMAError)
+    return Frames("lzip", lambda: Member(max_window), lzma.LZMAError)
 
 
-def zstd() -> Decompressor:
+def zstd(max_window: int) -> Decompressor:
     """Frames of RFC 8878, skippable ones too; checksums, where there are any, are checked.
 
     Not by `zstandard` alone, which bounds no output of a stream: 64 KiB of input may make 512 MiB in one call of its.
@@ -75,7 +88,7 @@ def zstd() -> Decompressor:
         from backports import zstd
     import zstandard
 
-    window: dict[int, int] = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW.bit_length() - 1}
+    window: dict[int, int] = {zstd.DecompressionParameter.window_log_max: max_window.bit_length() - 1}
     reused = zstandard.ZstdDecompressor()
 
     def whole(data: memoryview) -> tuple[bytes, int] | None:
@@ -95,7 +108,7 @@ def zstd() -> Decompressor:
     return Frames("zstd", lambda: zstd.ZstdDecompressor(options=window), zstd.ZstdError, whole=whole)
 
 
-def lz4() -> Decompressor:
+def lz4(_max_window: int) -> Decompressor:
     """Frames of LZ4's frame format 1.6, skippable ones too; checksums, where there are any, are checked."""
     import lz4.frame
 
@@ -109,7 +122,7 @@ class Brotli:
     _LIMIT = 256 << 10
     _SLICE = 64 << 10
 
-    def __init__(self) -> None:
+    def __init__(self, _max_window: int) -> None:
         import brotli
 
         self._stream = brotli.Decompressor()

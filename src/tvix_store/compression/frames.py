@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NoReturn, Protocol
 
-from tvix_store.compression.decompressor import MAX_PIECE
-from tvix_store.errors import ExhaustedError, InvalidError
+from tvix_store.compression.decompressor import MAX_PIECE, WindowError
+from tvix_store.errors import InvalidError
 
 _FIRST_SLICE = 4096
 """Bytes of input that a new frame is given. What is behind a frame is copied once for each frame, so that of a megabyte of empty
@@ -121,7 +121,7 @@ class Frames:
         reason = str(error)
         # liblzma: "Memory usage limit exceeded"; libzstd: "Frame requires too much memory for decoding".
         if "memory" in reason.lower():
-            raise ExhaustedError(f"{self._name}: decompressing takes too much memory: {reason}") from None
+            raise WindowError(f"{self._name}: decompressing takes too much memory: {reason}") from None
         if self._ended and self._silent:
             raise InvalidError(f"{self._name}: what follows the end of the compressed data is not more of it: {reason}") from None
         raise InvalidError(f"{self._name}: the compressed data is damaged: {reason}") from None

@@ -9,8 +9,8 @@ import lzma
 import struct
 import zlib
 
-from tvix_store.compression.decompressor import MAX_WINDOW
-from tvix_store.errors import ExhaustedError, InvalidError
+from tvix_store.compression.decompressor import WindowError
+from tvix_store.errors import InvalidError
 
 _MAGIC = b"LZIP\x01"
 _HEADER_SIZE = 6
@@ -21,7 +21,8 @@ _TRAILER = struct.Struct("<IQQ")
 class Member:
     """Decompresses one member; a `Frame`."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_window: int) -> None:
+        self._max_window = max_window
         self.eof = False
         self.unused_data = b""
         self._header = b""
@@ -65,8 +66,8 @@ class Member:
         dictionary = (1 << (coded & 31)) * (16 - (coded >> 5)) // 16
         if not 4096 <= dictionary <= 512 << 20:
             raise InvalidError(f"lzip: a dictionary of {dictionary} bytes, where 4 KiB to 512 MiB may be")
-        if dictionary > MAX_WINDOW:
-            raise ExhaustedError(f"lzip: decompressing takes {dictionary} bytes of memory, more than {MAX_WINDOW}")
+        if dictionary > self._max_window:
+            raise WindowError(f"lzip: decompressing takes {dictionary} bytes of memory, more than {self._max_window}")
         parameters = {"id": lzma.FILTER_LZMA1, "dict_size": dictionary, "lc": 3, "lp": 0, "pb": 2}
         return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[parameters])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from tvix_store.compression import formats
-from tvix_store.compression.decompressor import MAX_OUTPUT, MAX_RATIO, RATIO_FROM, Decompressor, Limited
+from tvix_store.compression.decompressor import MAX_OUTPUT, MAX_RATIO, MAX_WINDOW, RATIO_FROM, Decompressor, Limited
 from tvix_store.compression.detect import Detecting
 from tvix_store.errors import UnsupportedError
 
@@ -16,7 +16,7 @@ from tvix_store.errors import UnsupportedError
 class Compression:
     """How to decompress, and the suffix that Nix gives to files: most have none, and are told by their first bytes."""
 
-    open: Callable[[], Decompressor]
+    open: Callable[[int], Decompressor]
     suffix: str = ""
 
 
@@ -66,22 +66,28 @@ def of_suffix(suffix: str) -> str:
 
 
 def decompressor(
-    name: str, *, max_ratio: int = MAX_RATIO, max_output: int = MAX_OUTPUT, ratio_from: int = RATIO_FROM
+    name: str,
+    *,
+    max_ratio: int = MAX_RATIO,
+    max_output: int = MAX_OUTPUT,
+    ratio_from: int = RATIO_FROM,
+    max_window: int = MAX_WINDOW,
 ) -> Decompressor:
     """A decompressor of what Nix calls `name`, or of whatever comes (DETECT).
 
     It gives out at most `max_output` bytes, and beyond `ratio_from` bytes at most `max_ratio` for each byte of its input.
+    A stream that wants more than `max_window` bytes of history kept ends in WindowError.
 
     Raises:
         UnsupportedError: the compression is unknown or left out; the error names those that are known.
     """
-    opened = Detecting(_open) if name == DETECT else _open(name)
+    opened = Detecting(lambda found: _open(found, max_window)) if name == DETECT else _open(name, max_window)
     return Limited(opened, name, max_ratio=max_ratio, max_output=max_output, ratio_from=ratio_from)
 
 
-def _open(name: str) -> Decompressor:
+def _open(name: str, max_window: int) -> Decompressor:
     try:
         compression = COMPRESSIONS[name]
     except KeyError:
         raise UnsupportedError(f"compression {name[:20]!r} is not supported (known: {', '.join(COMPRESSIONS)})") from None
-    return compression.open()
+    return compression.open(max_window)
