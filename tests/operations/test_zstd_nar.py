@@ -75,6 +75,17 @@ def test_decompressed_it_is_the_nar(tree: Tree) -> None:
     asyncio.run(check())
 
 
+async def test_a_plan_costs_what_it_holds_until_it_was_checked(store: Store) -> None:
+    node = await put_tree(store, MIXED)
+    zstd = nars(store)
+    plan = await zstd.plan(node)
+    chunks = sum(len(piece.frames) for piece in plan.pieces)
+    before = plan.cost
+    await whole(zstd, node)
+    assert before == plan.cost + 400 * chunks
+    assert plan.cost < before / 2
+
+
 async def test_all_readers_get_the_same_bytes(store: Store) -> None:
     node = await put_tree(store, MIXED)
     zstd = nars(store)
