@@ -14,6 +14,7 @@ from tvix_store.model.narinfo import MAX_NARINFO, NarInfo
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.signature import MAX_SIGNATURES
 from tvix_store.testing import strategies
 
 OTHER = "b" * 31 + "0-other"
@@ -149,6 +150,20 @@ def test_a_value_may_be_empty_without_a_space() -> None:
 def test_a_narinfo_that_breaks_a_rule_is_refused_by_the_name_of_the_rule(text: str, rule: str) -> None:
     with pytest.raises(InvalidError, match=rule):
         parse(text)
+
+
+def test_a_signature_that_stands_there_often_counts_once() -> None:
+    signature = f"k:{'A' * 86}=="
+    read = parse(TEXT + f"Sig: {signature}\n" * 35_000)
+    assert list(map(str, read.signatures)) == [signature, signature.replace("k", "l")]
+
+
+def test_signatures_are_bounded_before_they_are_read() -> None:
+    without = changed("Sig", None)
+    many = [f"Sig: key-{number}:{'A' * 86}==\n" for number in range(MAX_SIGNATURES)]
+    assert len(parse(without + "".join(many)).signatures) == MAX_SIGNATURES
+    with pytest.raises(InvalidError, match="a path may have 64 signatures, not 65"):
+        parse(without + "".join(many) + "Sig: nonsense\n")
 
 
 def test_a_text_that_is_not_utf_8_is_refused() -> None:

@@ -16,7 +16,7 @@ from tvix_store.model.digest import EMPTY
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import FileNode, Node, decode_node, encode_node
 from tvix_store.model.path_info import NarFacts, PathInfo
-from tvix_store.model.signature import Signature
+from tvix_store.model.signature import MAX_SIGNATURES, Signature
 from tvix_store.model.store_path import StorePath
 from tvix_store.testing import strategies
 
@@ -197,7 +197,7 @@ def test_a_nar_size_that_does_not_fit_is_refused(size: int) -> None:
         NarFacts(size, bytes(32))
 
 
-@given(strategies.path_infos(), st.lists(strategies.signatures()), st.lists(strategies.signatures()))
+@given(strategies.path_infos(), st.lists(strategies.signatures(), max_size=32), st.lists(strategies.signatures(), max_size=32))
 def test_merging_unites_signatures_each_once(path_info: PathInfo, ours: list[Signature], theirs: list[Signature]) -> None:
     left = replace(path_info, signatures=()).with_signatures(ours)
     right = replace(path_info, signatures=()).with_signatures(theirs)
@@ -206,6 +206,19 @@ def test_merging_unites_signatures_each_once(path_info: PathInfo, ours: list[Sig
     assert len(set(merged.signatures)) == len(merged.signatures)
     assert merged.signatures[: len(left.signatures)] == left.signatures
     assert merged.merged(right) is merged
+
+
+def test_signatures_are_bounded_when_they_are_read_and_when_they_are_united() -> None:
+    many = [Signature(f"key-{number}", bytes(64)) for number in range(MAX_SIGNATURES)]
+    full = replace(HELLO, signatures=()).with_signatures(many)
+    assert PathInfo.decode(full.encoded) == full
+    assert PathInfo.decode(replace(full, signatures=(*many, *many)).encoded) == full
+    one_more = Signature("one-more", bytes(64))
+    with pytest.raises(InvalidError, match="a path may have 64 signatures, not 65"):
+        PathInfo.decode(full.with_signatures([one_more]).encoded)
+    with pytest.raises(InvalidError, match="a path may have 64 signatures, not 65"):
+        full.merged(replace(full, signatures=(one_more,)))
+    assert full.merged(full) is full
 
 
 def test_records_with_different_nar_hashes_are_not_merged() -> None:

@@ -5,6 +5,7 @@ Lines of `Key: value`. Source: nix, src/libstore/nar-info.cc; `tests/vectors/nix
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tvix_store.errors import InvalidError
@@ -12,7 +13,7 @@ from tvix_store.model.content_address import ContentAddress
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts, PathInfo
-from tvix_store.model.signature import Signature, fingerprint
+from tvix_store.model.signature import Signature, check_count, fingerprint
 from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.model.wire import MAX_UINT64, check_size
 
@@ -89,7 +90,7 @@ class NarInfo:
 
         Raises:
             InvalidError: it is longer than MAX_NARINFO, a line is not `Key: value`, a key is there twice, StorePath, URL, NarHash
-                or NarSize is missing, or a value is malformed.
+                or NarSize is missing, a value is malformed, or there are more than MAX_SIGNATURES distinct signatures.
         """
         values, signatures = _lines(data)
         for key in ("StorePath", "URL", "NarHash", "NarSize"):
@@ -110,7 +111,7 @@ class NarInfo:
             references=tuple(map(StorePath.from_base_name, values.get("References", "").split())),
             deriver=_deriver(values.get("Deriver")),
             system=values.get("System") or None,
-            signatures=tuple(map(Signature.parse, signatures)),
+            signatures=tuple(dict.fromkeys(map(Signature.parse, signatures))),
             ca=ContentAddress.parse(values["CA"]) if values.get("CA") else None,
         )
 
@@ -134,8 +135,8 @@ class NarInfo:
         return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _lines(data: bytes) -> tuple[dict[str, str], list[str]]:
-    """The values of the single keys, and those of `Sig`."""
+def _lines(data: bytes) -> tuple[dict[str, str], Iterable[str]]:
+    """The values of the single keys, and the distinct ones of `Sig`."""
     if len(data) > MAX_NARINFO:
         raise InvalidError(f"narinfo: {len(data)} bytes are more than {MAX_NARINFO}")
     try:
@@ -145,17 +146,18 @@ def _lines(data: bytes) -> tuple[dict[str, str], list[str]]:
     if not text.endswith("\n"):
         raise InvalidError("narinfo: its last line is cut short")
     values: dict[str, str] = {}
-    signatures: list[str] = []
+    signatures: dict[str, None] = {}  # in order
     for number, line in enumerate(text[:-1].split("\n"), 1):
         key, separator, value = line.partition(":")
         if not key or not separator or value[:1] not in ("", " "):
             raise InvalidError(f"narinfo: line {number} is not `Key: value`")
         if key == "Sig":
-            signatures.append(value[1:])
+            signatures[value[1:]] = None
         elif key in values:
             raise InvalidError(f"narinfo: {key} is there twice (line {number})")
         elif key in _KEYS:
             values[key] = value[1:]
+    check_count(signatures)
     return values, signatures
 
 

@@ -11,7 +11,7 @@ from tvix_store.errors import ConflictError, InvalidError
 from tvix_store.model import wire
 from tvix_store.model.content_address import ContentAddress
 from tvix_store.model.nodes import Node, decode_node, encode_node
-from tvix_store.model.signature import Signature, fingerprint
+from tvix_store.model.signature import Signature, check_count, fingerprint
 from tvix_store.model.store_path import STORE_DIR, StorePath
 
 
@@ -85,7 +85,8 @@ class PathInfo:
 
         Raises:
             InvalidError: it is malformed, has no root node or no NAR info, the root's name is not a store path's,
-                or `references` and `reference_names` do not match one to one, in order.
+                `references` and `reference_names` do not match one to one, in order, or there are more than MAX_SIGNATURES
+                distinct signatures.
         """
         root: bytes | None = None
         nar_info: bytes | None = None
@@ -132,13 +133,17 @@ class PathInfo:
 
         Raises:
             ConflictError: `newer` has another NAR hash.
+            InvalidError: together they have too many signatures.
         """
         if newer.nar != self.nar:
             raise ConflictError(
                 f"{self.store_path} is in the store with NAR hash {self.nar.sha256.hex()}, "
                 f"not {newer.nar.sha256.hex()}; it is not overwritten"
             )
-        return self.with_signatures(newer.signatures)
+        united = self.with_signatures(newer.signatures)
+        if united is not self:
+            check_count(united.signatures)
+        return united
 
 
 _FIELDS = frozenset(each.name for each in fields(PathInfo))
@@ -146,7 +151,7 @@ _FIELDS = frozenset(each.name for each in fields(PathInfo))
 
 def _decode_nar_info(store_path: StorePath, node: Node, data: bytes) -> PathInfo:
     nar_size, nar_sha256 = 0, b""
-    signatures: list[Signature] = []
+    signatures: dict[bytes, None] = {}  # in order
     references: list[StorePath] = []
     deriver: bytes | None = None
     ca: bytes | None = None
@@ -157,7 +162,7 @@ def _decode_nar_info(store_path: StorePath, node: Node, data: bytes) -> PathInfo
             case 2:
                 nar_sha256 = wire.as_bytes(number, value)
             case 3:
-                signatures.append(Signature.decode(wire.as_bytes(number, value)))
+                signatures[wire.as_bytes(number, value)] = None
             case 4:
                 references.append(StorePath.from_base_name(wire.as_text(number, value)))
             case 5:
@@ -166,12 +171,13 @@ def _decode_nar_info(store_path: StorePath, node: Node, data: bytes) -> PathInfo
                 ca = wire.merged(ca, wire.as_bytes(number, value))
             case _:
                 raise InvalidError(f"narinfo: unknown field {number}")
+    check_count(signatures)
     return PathInfo(
         store_path,
         node,
         NarFacts(nar_size, nar_sha256),
         tuple(references),
-        tuple(signatures),
+        tuple(dict.fromkeys(map(Signature.decode, signatures))),
         None if deriver is None else _decode_store_path(deriver),
         None if ca is None else ContentAddress.decode(ca),
     )

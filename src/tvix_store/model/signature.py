@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 
 from tvix_store.errors import InvalidError
 from tvix_store.model import wire
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.store_path import STORE_DIR, StorePath
+
+MAX_SIGNATURES = 64
+"""Of one path: each that bears the name of a trusted key is checked, which takes some 50 µs."""
 
 
 def fingerprint(
@@ -22,6 +25,12 @@ def fingerprint(
     """The bytes that a signature signs."""
     listed = ",".join(sorted(reference.absolute(store_dir) for reference in references))
     return f"1;{path.absolute(store_dir)};{NixHash('sha256', nar_sha256)};{nar_size};{listed}".encode()
+
+
+def check_count(signatures: Sized) -> None:
+    """Raise InvalidError where these are too many distinct signatures for one path."""
+    if len(signatures) > MAX_SIGNATURES:
+        raise InvalidError(f"a path may have {MAX_SIGNATURES} signatures, not {len(signatures)}")
 
 
 def _split(text: str, what: str) -> tuple[str, bytes]:
