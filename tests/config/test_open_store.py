@@ -63,6 +63,25 @@ async def test_a_wrong_address_is_refused(address: str, reason: str) -> None:
         await open_store(address)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "nix+https://me:secret@host?priority=1&priority=2",
+        "nix+https://me:secret@host#x",
+        "nix+https://me:secret@[host",
+        "nix+https://me:secret\u2100@host",
+        "nix+https://me@host?secret",
+        "nix+https://me@host?blob_service=secret&colour=1",
+        "nxi+https://me:secret@host",
+        "memory://me:secret@host?size_rule=odd&size_rule=odd",
+    ],
+)
+async def test_no_password_is_shown(address: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        await open_store(address)
+    assert "secret" not in str(caught.value)
+
+
 async def test_services_may_come_from_three_stores(tmp_path: Path) -> None:
     blobs, directories, path_infos = (f"local://{tmp_path}/{name}" for name in ("blobs", "directories", "path-infos"))
     async with await open_store(blobs=blobs, directories=directories, path_infos=path_infos) as store:

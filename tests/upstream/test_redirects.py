@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.upstream.conftest import Before
-from tests.upstream.server import KEY, CacheServer, cached, own_address, raw, redirect, serving
+from tests.upstream.server import KEY, Behaviour, CacheServer, cached, own_address, raw, redirect, serving, status
 from tvix_store.backends.nix_http.forbidden import is_forbidden, is_forbidden_host
 
 PATH = cached(b"behind a redirect")
@@ -186,6 +186,18 @@ async def test_credentials_are_in_no_message(cache: CacheServer, before: Before,
     assert caplog.records
     assert "secret" not in caplog.text
     assert "me" not in caplog.text.split("substituter ")[-1].split(" ")[0]
+
+
+@pytest.mark.parametrize("answer", [status(500), raw(b"nonsense"), raw(b""), redirect("ftp://me:secret@host/?secret")])
+async def test_signatures_of_urls_are_in_no_message(
+    cache: CacheServer, before: Before, caplog: pytest.LogCaptureFixture, answer: Behaviour
+) -> None:
+    path = PATH.but(url="nar/file.nar?X-Amz-Signature=secret")
+    cache.publish(path)
+    cache.answers[path.nar_path] = answer
+    assert await (await before(cache)).get(PATH.output_hash) is None
+    assert caplog.records
+    assert "secret" not in caplog.text
 
 
 async def test_a_proxy_of_the_environment_is_used(

@@ -34,13 +34,15 @@ class Address:
         try:
             url = urlsplit(text)
             pairs = parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query))
-        except ValueError as error:
-            raise InvalidError(f"not the address of a store: {text!r} ({error})") from None
+        except ValueError:
+            # Without the error's own text, which may hold what stands before the host.
+            shown = without_secrets(text)
+            raise InvalidError(f"not the address of a store: {shown!r} (expected scheme://host/path?name=value&…)") from None
         parameters = dict(pairs)
         if len(parameters) != len(pairs):
-            raise InvalidError(f"{text}: a parameter stands there twice")
+            raise InvalidError(f"{without_secrets(text)}: a parameter stands there twice")
         if url.fragment:
-            raise InvalidError(f"{text}: an address ends before the #; write it as %23 in a path")
+            raise InvalidError(f"{without_secrets(text)}: an address ends before the #; write it as %23 in a path")
         return cls(text, url.scheme, url.netloc, unquote(url.path), parameters)
 
     def read_parameters(self, known: Mapping[str, Callable[[str], object]]) -> dict[str, Any]:
@@ -50,12 +52,22 @@ class Address:
             InvalidError: a parameter is not among the `known`, or its value is refused.
         """
         values: dict[str, Any] = {}
+        shown = without_secrets(self.text)
         for name, value in self.parameters.items():
             read = known.get(name)
             if read is None:
-                raise InvalidError(f"{self.text}: unknown parameter {name!r} (known: {', '.join(known) or 'none'})")
+                raise InvalidError(f"{shown}: unknown parameter {name!r} (known: {', '.join(known) or 'none'})")
             try:
                 values[name] = read(value)
             except (ValueError, KeyError):
-                raise InvalidError(f"{self.text}: {value!r} is not a value for {name}") from None
+                raise InvalidError(f"{shown}: {value!r} is not a value for {name}") from None
         return values
+
+
+def without_secrets(address: str) -> str:
+    """An address for messages, however broken it is: without what stands before an `@` of its host, and without parameters."""
+    scheme, separator, rest = address.partition("?")[0].partition("#")[0].partition("://")
+    if not separator:
+        return address
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"

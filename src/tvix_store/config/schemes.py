@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 
-from tvix_store.config.address import Address
+from tvix_store.config.address import Address, without_secrets
 from tvix_store.errors import InvalidError
 from tvix_store.services.store import Store
 
@@ -34,7 +34,7 @@ async def open_address(text: str) -> Store:
     if target is None:
         near = difflib.get_close_matches(address.scheme, SCHEMES, n=1)
         hint = f"; did you mean {near[0]}://?" if near else ""
-        raise InvalidError(f"{text}: unknown scheme {address.scheme!r} (known: {', '.join(SCHEMES)}){hint}")
+        raise InvalidError(f"{without_secrets(text)}: unknown scheme {address.scheme!r} (known: {', '.join(SCHEMES)}){hint}")
     module, _, function = target.partition(":")
     opener: Callable[[Address], Awaitable[Store]] = getattr(import_module(module), function)
     return await opener(address)

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import aiohttp
 
-from tvix_store.backends.nix_http.client import HttpClient
+from tvix_store.backends.nix_http.client import HttpClient, shown
 from tvix_store.backends.nix_http.encodings import decoded
 from tvix_store.errors import InvalidError
 from tvix_store.model import nixbase32
@@ -69,7 +69,7 @@ class HttpCache:
             except UpstreamDownError:
                 if not resumable or done == before:
                     raise
-        raise UpstreamDownError(f"the NAR at {narinfo.url[:200]} breaks off again and again")
+        raise UpstreamDownError(f"the NAR at {shown(narinfo.url)} breaks off again and again")
 
     async def close(self) -> None:
         await self._client.close()
@@ -110,9 +110,9 @@ def _check_begins_at(start: int, response: aiohttp.ClientResponse, url: str) -> 
     """Raise UpstreamDownError where the body is not that of a file, from `start` on."""
     headers = response.headers
     if response.status != (206 if start else 200):
-        raise UpstreamDownError(f"the NAR at {url[:200]} is answered with status {response.status}")
+        raise UpstreamDownError(f"the NAR at {shown(url)} is answered with status {response.status}")
     if start and ("Content-Encoding" in headers or not headers.get("Content-Range", "").startswith(f"bytes {start}-")):
-        raise UpstreamDownError(f"the NAR at {url[:200]} does not go on where it broke off, at byte {start}")
+        raise UpstreamDownError(f"the NAR at {shown(url)} does not go on where it broke off, at byte {start}")
 
 
 def _resumable(response: aiohttp.ClientResponse) -> bool:

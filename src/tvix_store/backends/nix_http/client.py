@@ -73,13 +73,15 @@ class HttpClient:
                     # Not `release`: what is left of a body is not wanted. After its end the connection is free already.
                     response.close()
             except TimeoutError:
-                raise UpstreamDownError(f"{_shown(url)} does not answer in time") from None
+                raise UpstreamDownError(f"{shown(str(url))} does not answer in time") from None
             except aiohttp.ClientConnectorError as error:
                 if _is_forbidden(error.os_error):
-                    raise UpstreamLiesError(f"{_shown(url)}: {error.os_error}") from None
-                raise UpstreamDownError(f"{_shown(url)} cannot be reached: {error.os_error}") from None
+                    raise UpstreamLiesError(f"{shown(str(url))}: {error.os_error}") from None
+                raise UpstreamDownError(f"{shown(str(url))} cannot be reached: {error.os_error}") from None
+            except aiohttp.ClientResponseError as error:  # its text holds the whole URL
+                raise UpstreamDownError(f"{shown(str(url))}: {error.message or type(error).__name__}") from None
             except (aiohttp.ClientError, OSError) as error:
-                raise UpstreamDownError(f"{_shown(url)}: {str(error) or type(error).__name__}") from None
+                raise UpstreamDownError(f"{shown(str(url))}: {str(error) or type(error).__name__}") from None
 
     async def body(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """The pieces of a body as they come over the wire. To be used within `get`.
@@ -125,9 +127,9 @@ class HttpClient:
             await self.drain(response)
             response.close()
             if location is None:
-                raise UpstreamLiesError(f"{_shown(url)} redirects to nowhere")
+                raise UpstreamLiesError(f"{shown(str(url))} redirects to nowhere")
             url = self._resolved(url, location)
-        raise UpstreamLiesError(f"{_shown(url)} is behind more than {_MAX_REDIRECTS} redirects")
+        raise UpstreamLiesError(f"{shown(str(url))} is behind more than {_MAX_REDIRECTS} redirects")
 
     async def _ask(self, url: URL, headers: dict[str, str], *, trusting: bool) -> aiohttp.ClientResponse:
         if not trusting and is_forbidden_host(url.raw_host or ""):
@@ -161,7 +163,7 @@ class HttpClient:
             UpstreamLiesError: it is not a URL of HTTP.
         """
         if not (reference.isascii() and reference.isprintable()) or " " in reference:
-            raise UpstreamLiesError(f"it leads to {reference[:100]!r}, which is not a URL")
+            raise UpstreamLiesError(f"it leads to {shown(reference)[:100]!r}, which is not a URL")
         try:
             # As it stands, byte by byte: signed URLs are not to be normalised.
             url = URL(urljoin(str(base), reference), encoded=True)
@@ -169,7 +171,7 @@ class HttpClient:
         except ValueError:
             usable = False
         if not usable:
-            raise UpstreamLiesError(f"it leads to {reference[:100]!r}, which is not a URL of HTTP without credentials")
+            raise UpstreamLiesError(f"it leads to {shown(reference)[:100]!r}, which is not a URL of HTTP without credentials")
         return url.with_fragment(None)
 
     def _session(self, socket_factory: Callable[..., object] | None = None) -> aiohttp.ClientSession:
@@ -193,6 +195,8 @@ def _is_forbidden(error: OSError) -> bool:
     return REFUSAL in str(error)
 
 
-def _shown(url: URL) -> str:
-    """For messages: without the query, which may be a signature."""
-    return str(url.with_query(None))[:300]
+def shown(reference: str) -> str:
+    """A URL, or one relative to another, for messages: without the query, which may be a signature, and without credentials."""
+    scheme, separator, rest = reference.partition("?")[0].partition("#")[0].rpartition("//")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"[:300]
