@@ -15,7 +15,7 @@ from urllib.parse import quote_from_bytes
 
 from tvix_store.errors import InvalidError
 from tvix_store.http.files import file_response
-from tvix_store.http.ranges import not_modified
+from tvix_store.http.ranges import made_response
 from tvix_store.http.request import Request
 from tvix_store.http.response import Response, text
 from tvix_store.http.status import HttpError
@@ -125,16 +125,13 @@ class Browse:
 
     async def _index(self, request: Request, names: list[bytes], node: DirectoryNode) -> Response:
         etag = b'"index1-%b"' % node.digest.hex.encode()
-        if not_modified(request.headers, etag):
-            return Response(304, ((b"etag", etag),))
         headers = (
             (b"content-type", b"text/html; charset=utf-8"),
             (b"x-content-type-options", b"nosniff"),
             (b"content-security-policy", _INDEX_POLICY),
-            (b"etag", etag),
         )
         directory = await read_directory(self._store.directories, node)
-        return Response(200, headers, format_index(names, directory))
+        return await made_response(request, etag, headers, format_index(names, directory))
 
 
 async def format_index(names: list[bytes], directory: Directory) -> AsyncGenerator[bytes, None]:

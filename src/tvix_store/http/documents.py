@@ -134,7 +134,7 @@ class Documents:
             body = json.dumps({**told, "archive": f"../nar/{nixbase32.encode(link.nar.sha256)}.nar"}).encode()
         etag = b'"%b"' % blake3(body).hexdigest().encode()
         if not_modified(request.headers, etag):
-            return Response(304, ((b"etag", etag),))
+            return Response(304, (length(len(body)), (b"etag", etag)))
         return Response(200, (*_JSON, *INERT, length(len(body)), (b"etag", etag)), body)
 
 

@@ -13,7 +13,7 @@ from blake3 import blake3
 from tvix_store.errors import NotFoundError
 from tvix_store.http.json_body import check_json
 from tvix_store.http.narinfos import parse_output_hash
-from tvix_store.http.ranges import not_modified
+from tvix_store.http.ranges import made_response
 from tvix_store.http.request import Request
 from tvix_store.http.response import Response, text
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, encode_node
@@ -40,10 +40,8 @@ class Listings:
         if path_info is None:
             raise NotFoundError("path", name.decode())
         etag = b'"ls1-%b"' % blake3(encode_node(b"", path_info.node)).hexdigest().encode()
-        if not_modified(request.headers, etag):
-            return Response(304, ((b"etag", etag),))
         listing = format_listing(Closure(self._store.directories, path_info.node))
-        return Response(200, ((b"content-type", b"application/json"), (b"etag", etag)), listing)
+        return await made_response(request, etag, ((b"content-type", b"application/json"),), listing)
 
     async def put(self, request: Request, name: bytes) -> Response:
         """Take a listing for what it is; whether it is true does not matter."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import NamedTuple
 
 from tvix_store.http.request import Request
-from tvix_store.http.response import Headers, length
+from tvix_store.http.response import Headers, Response, length
 from tvix_store.http.status import HttpError
 
 _RANGE = re.compile(rb"bytes=[ \t]*(\d{0,20})-(\d{0,20})[ \t]*", re.IGNORECASE)
@@ -38,7 +38,7 @@ def select(request: Request, size: int, etag: bytes) -> Selected:
     """
     fields = request.headers
     if not_modified(fields, etag):
-        return Selected(304, 0, 0, ((b"etag", etag),))
+        return Selected(304, 0, 0, (length(size), (b"etag", etag)))
     common = ((b"etag", etag), (b"accept-ranges", b"bytes"))
     everything = Selected(200, 0, size, (length(size), *common))
     wanted = _RANGE.fullmatch(fields.get(b"range", b"")) if request.method == "GET" else None
@@ -59,3 +59,15 @@ def select(request: Request, size: int, etag: bytes) -> Selected:
         )
     headers = (length(stop - start), (b"content-range", b"bytes %d-%d/%d" % (start, stop - 1, size)), *common)
     return Selected(206, start, stop, headers)
+
+
+async def made_response(request: Request, etag: bytes, more: Headers, body: AsyncGenerator[bytes, None]) -> Response:
+    """200 with a body that is made while it is sent, or 304; `more` are header fields that describe it.
+
+    Where the body is not sent, it is made to be counted: the engine would say that it has 0 bytes (see `response`).
+    """
+    unchanged = not_modified(request.headers, etag)
+    if request.method == "GET" and not unchanged:
+        return Response(200, (*more, (b"etag", etag)), body)
+    size = sum([len(piece) async for piece in body])
+    return Response(304 if unchanged else 200, (*more, length(size), (b"etag", etag)))

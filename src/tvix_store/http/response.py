@@ -1,4 +1,9 @@
-"""What is answered: a status, header fields, and a body at once or in pieces."""
+"""What is answered: a status, header fields, and a body at once or in pieces.
+
+To an answer without a body, to HEAD or with status 304, the engine (h2corn 2.0) adds `content-length: 0`, and cannot be told not
+to. So its length must be among the header fields, unless it takes too long to know: that of a NAR which would have to be
+compressed.
+"""
 
 from __future__ import annotations
 
