@@ -186,6 +186,20 @@ class TestSignatures:
         last("nix-store", "-r", path, "--option", "substituters", daemon.url)
         assert same(nix, last, path)
 
+    @pytest.mark.parametrize("compression", ["zstd", "none"])
+    def test_a_nix_that_never_saw_the_path_can_sign_it(
+        self, start_daemon: Callable[..., Daemon], nix: Nix, other_nix: OtherNix, compression: str
+    ) -> None:
+        daemon = start_daemon("--nar-compression", compression)
+        path = closure(nix)
+        nix.copy_to(daemon.url, path)
+        file, public = self.key(nix, "stranger-1")
+        signer = other_nix("").with_own_cache()
+        signer("nix", "store", "sign", "--store", daemon.url, "--recursive", "--key-file", file, path)
+        reader = other_nix(f"trusted-public-keys = {public}").with_own_cache()
+        reader("nix-store", "-r", path, "--option", "substituters", daemon.url)
+        assert same(nix, reader, path)
+
     def test_where_signatures_are_required_a_path_needs_one_or_proves_itself(
         self, start_daemon: Callable[..., Daemon], nix: Nix
     ) -> None:

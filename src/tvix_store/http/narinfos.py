@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
+from time import monotonic
+from typing import NamedTuple
 
 from blake3 import blake3
 
-from tvix_store.errors import CorruptError, IncompleteError, InvalidError, NotFoundError
+from tvix_store.errors import (
+    CorruptError,
+    ExhaustedError,
+    IncompleteError,
+    InvalidError,
+    NotFoundError,
+    StoreError,
+    UnavailableError,
+)
 from tvix_store.http.ranges import not_modified
 from tvix_store.http.request import Request
 from tvix_store.http.response import Headers, Response, length, text
@@ -16,27 +27,39 @@ from tvix_store.http.settings import COMPRESSIONS, CacheSettings
 from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
 from tvix_store.model.narinfo import MAX_NARINFO, NarInfo
+from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import encode_node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
+from tvix_store.operations.check_nar import check_nar
 from tvix_store.operations.check_path_info import missing_references
-from tvix_store.operations.nar_links import NarLink, NarLinks
-from tvix_store.operations.zstd_nar import can_be_planned
+from tvix_store.operations.nar_links import FileFacts, NarLink, NarLinks
+from tvix_store.operations.zstd_nar import ZstdNars, can_be_planned
 from tvix_store.services.store import Store
 
 _log = logging.getLogger(__name__)
 _KEPT_BYTES = 32 << 20
 """Bytes of rendered narinfos, and what they were rendered from, that a worker keeps."""
+_FRESH = 60.0
+"""Seconds after which a narinfo is made anew, since its content may turn out to be damaged, and
+_FRESH_WITHOUT_FILE: one that lacks the hash of its file."""
+_FRESH_WITHOUT_FILE = 2.0
+_HASHED_AT_ONCE = 64 << 20
+"""Bytes of a NAR whose zstd file is hashed before its first narinfo is answered, which takes a quarter of a second then.
+`nix store sign` of Nix 2.8 ends in an assertion where a narinfo has no FileHash."""
+_MOST_HASHING = 1000
+"""Larger NARs that wait to be hashed."""
 _TYPE = (b"content-type", b"text/x-nix-narinfo")
 
 
 @dataclass(frozen=True, slots=True)
 class _Rendered:
-    """A narinfo, which holds as long as the stored record is `encoded`."""
+    """A narinfo, which holds as long as the stored record is `encoded`, up to the time `until` (seconds of the monotonic clock)."""
 
     output_hash: bytes
     encoded: bytes
     etag: bytes
+    until: float
     response: Response
 
     @property
@@ -44,12 +67,23 @@ class _Rendered:
         return len(self.encoded) + len(self.response.body) + 1000  # type: ignore[arg-type]  # narinfos are whole
 
 
+class _Offer(NamedTuple):
+    """The URL of a NAR, its compression, and what is known of the file."""
+
+    url: str
+    compression: str
+    file: FileFacts | None
+
+
 class Narinfos:
     """The narinfos of a store."""
 
-    def __init__(self, store: Store, links: NarLinks | None, settings: CacheSettings) -> None:
+    def __init__(self, store: Store, links: NarLinks | None, zstd: ZstdNars | None, settings: CacheSettings) -> None:
         self._store = store
         self._links = links
+        self._zstd = zstd
+        self._hashing: dict[bytes, asyncio.Task[None]] = {}
+        self._one_hashing = asyncio.Semaphore(1)
         self._settings = settings
         self._kept: dict[bytes, _Rendered] = {}
         self._kept_bytes = 0
@@ -62,7 +96,7 @@ class Narinfos:
         if path_info is None:
             raise NotFoundError("path", name.decode())
         compression = request.query.get("compression") if request.has_query else None
-        if kept is None or kept.encoded != path_info.encoded or compression is not None:
+        if kept is None or kept.encoded != path_info.encoded or compression is not None or monotonic() > kept.until:
             kept = await self._rendered(path_info, compression or self._settings.nar_compression)
             if compression is None:
                 self._keep(name, kept)
@@ -95,36 +129,66 @@ class Narinfos:
     async def _rendered(self, path_info: PathInfo, compression: str) -> _Rendered:
         if compression not in COMPRESSIONS:
             raise InvalidError(f"unknown NAR compression {compression!r} (known: {', '.join(COMPRESSIONS)})")
-        await self._check_complete(path_info)
-        url, compression = await self._offer(path_info, compression)
+        offer = await self._offer(path_info, compression)
         signed = path_info.with_signatures(
             key.sign(path_info.fingerprint(self._store.store_dir)) for key in self._settings.signing_keys
         )
-        body = NarInfo.of(signed, url, compression).format(self._store.store_dir)
+        file_hash = NixHash("sha256", offer.file.sha256) if offer.file else None
+        narinfo = NarInfo.of(signed, offer.url, offer.compression, file_hash, offer.file.size if offer.file else None)
+        body = narinfo.format(self._store.store_dir)
         etag = b'"%b"' % blake3(body).hexdigest(16).encode()
         headers: Headers = (_TYPE, length(len(body)), (b"etag", etag))
-        return _Rendered(path_info.store_path.output_hash, path_info.encoded, etag, Response(200, headers, body))
+        until = monotonic() + (_FRESH if offer.file else _FRESH_WITHOUT_FILE)
+        return _Rendered(path_info.store_path.output_hash, path_info.encoded, etag, until, Response(200, headers, body))
 
-    async def _check_complete(self, path_info: PathInfo) -> None:
-        """Raise NotFoundError where the NAR could not be served: what a client is told it remembers for a month."""
-        try:
-            # Remembered as long as nothing of the content can have gone; else the NAR is rendered once.
-            facts = await self._store.nar.calculate(path_info.node)
-        except (NotFoundError, CorruptError, InvalidError) as error:
-            _log.error("%s is not served: %s", path_info.store_path, error)
-            raise NotFoundError("path", path_info.store_path) from error
-        if facts != path_info.nar:
-            _log.error("%s is not served: its content has NAR hash %s", path_info.store_path, facts.sha256.hex())
-            raise NotFoundError("path", path_info.store_path)
+    async def _offer(self, path_info: PathInfo, compression: str) -> _Offer:
+        """Where the NAR is, and how it is compressed.
 
-    async def _offer(self, path_info: PathInfo, compression: str) -> tuple[str, str]:
-        """Where the NAR is, and how it is compressed."""
-        if compression == "zstd" and self._links and self._store.frames and can_be_planned(path_info.node, path_info.nar.size):
-            if await self._links.get(path_info.nar.sha256) is None:
-                await self._links.put(NarLink(path_info.nar, path_info.node))
-            return f"nar/{nixbase32.encode(path_info.nar.sha256)}.nar.zst", "zstd"
+        Raises:
+            NotFoundError: nowhere: what a client is told it remembers for a month.
+        """
+        await check_nar(self._store.nar, path_info.node, path_info.nar, path_info.store_path)
+        if compression == "zstd" and self._zstd and self._links and can_be_planned(path_info.node, path_info.nar.size):
+            try:
+                return await self._offer_zstd(self._zstd, self._links, path_info)
+            except (CorruptError, InvalidError) as error:
+                _log.error("%s is not served: %s", path_info.store_path, error)
+                raise NotFoundError("the content of", path_info.store_path) from error
+            except (ExhaustedError, UnavailableError) as error:
+                # The disk is full, for example. What follows needs nothing to be written.
+                _log.warning("%s is not offered as zstd: %s", path_info.store_path, error)
         root = urlsafe_b64encode(encode_node(b"", path_info.node)).rstrip(b"=").decode()
-        return f"nar/snix-castore/{root}?narsize={path_info.nar.size}", "none"
+        file = FileFacts(path_info.nar.size, path_info.nar.sha256)
+        return _Offer(f"nar/snix-castore/{root}?narsize={path_info.nar.size}", "none", file)
+
+    async def _offer_zstd(self, zstd: ZstdNars, links: NarLinks, path_info: PathInfo) -> _Offer:
+        nar = path_info.nar
+        link = await links.get(nar.sha256)
+        file = await links.zstd_file(nar.sha256)
+        if file is None and nar.size <= _HASHED_AT_ONCE:
+            file = await zstd.file_facts(path_info.node)
+            link = None
+        elif file is None:
+            self._hash_beside(zstd, links, path_info)
+        if link is None:
+            await links.put(NarLink(nar, path_info.node), zstd_file=file)
+        return _Offer(f"nar/{nixbase32.encode(nar.sha256)}.nar.zst", "zstd", file)
+
+    def _hash_beside(self, zstd: ZstdNars, links: NarLinks, path_info: PathInfo) -> None:
+        """Make the file of a large NAR to hash it, one after the other, and without keeping anybody waiting."""
+
+        async def hash_file() -> None:
+            try:
+                async with self._one_hashing:
+                    file = await zstd.file_facts(path_info.node)
+                await links.put(NarLink(path_info.nar, path_info.node), zstd_file=file)
+            except StoreError as error:
+                _log.warning("the zstd file of %s was not hashed: %s", path_info.store_path, error)
+            finally:
+                del self._hashing[path_info.nar.sha256]
+
+        if path_info.nar.sha256 not in self._hashing and len(self._hashing) < _MOST_HASHING:
+            self._hashing[path_info.nar.sha256] = asyncio.create_task(hash_file())
 
     def _keep(self, name: bytes, rendered: _Rendered) -> None:
         before = self._kept.pop(name, None)

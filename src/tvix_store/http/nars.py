@@ -18,6 +18,7 @@ from tvix_store.http.response import Headers, Response
 from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
 from tvix_store.model.nodes import Node, decode_node
+from tvix_store.operations.check_nar import check_nar
 from tvix_store.operations.nar_layout import NarLayouts
 from tvix_store.operations.nar_links import NarLink, NarLinks
 from tvix_store.operations.render_nar import render_nar
@@ -49,11 +50,11 @@ def parse_file_name(name: bytes) -> tuple[bytes, str]:
 class Nars:
     """The NARs of a store."""
 
-    def __init__(self, store: Store, links: NarLinks | None) -> None:
+    def __init__(self, store: Store, links: NarLinks | None, zstd: ZstdNars | None) -> None:
         self._store = store
         self._links = links
         self._layouts = NarLayouts(store.blobs, store.directories)
-        self._zstd = ZstdNars(store.directories, store.frames) if store.frames is not None else None
+        self._zstd = zstd
 
     async def get_rendered(self, request: Request, name: bytes) -> Response:
         """The NAR of the root node that is encoded in `name`."""
@@ -80,6 +81,8 @@ class Nars:
         link = await self._links.get(file_hash) if self._links is not None else None
         if link is None:
             raise HttpError(404, "this NAR is not here")
+        # A power cut may keep a link and lose content. Nix sends only what it hears is not here.
+        await check_nar(self._store.nar, link.node, link.nar, f"NAR {link.nar.sha256.hex()}")
         if suffix == ".zst" and self._zstd is not None and can_be_planned(link.node, link.nar.size):
             return await self._passed_through(request, self._zstd, link.node, (_ZSTD, _FOR_EVER))
         if suffix == "" and file_hash == link.nar.sha256:

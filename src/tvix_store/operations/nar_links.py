@@ -1,7 +1,8 @@
 """NarLinks: from the hash of a NAR to what it holds.
 
 A binary cache gets and gives NARs by their hashes, long before and after the narinfos that tell whose they are. A link is a record,
-`nar:` and 32 bytes, whose value is u64 NAR size, NAR SHA-256, and the nameless root node.
+`nar:` and 32 bytes, whose value is u64 NAR size, NAR SHA-256, and the nameless root node. Beside it may stand what is true of the
+zstd file that the NAR is served as, under `zstd:` and the NAR's SHA-256: u64 size, SHA-256.
 """
 
 from __future__ import annotations
@@ -24,6 +25,13 @@ class NarLink(NamedTuple):
     node: Node
 
 
+class FileFacts(NamedTuple):
+    """What is true of a file that a NAR is served as: its size (bytes) and SHA-256 (32 bytes)."""
+
+    size: int
+    sha256: bytes
+
+
 class NarLinks:
     """The links of a store. Whoever puts one has computed the hash from the content itself."""
 
@@ -42,11 +50,26 @@ class NarLinks:
             raise CorruptError(f"the link of NAR {sha256.hex()} is damaged") from None
         return NarLink(NarFacts(size, nar_sha256), node)
 
-    async def put(self, link: NarLink, *file_sha256s: bytes, durable: bool = True) -> None:
-        """Link the NAR, and the compressed files of it with these hashes. `durable` is that of `RecordService.put`."""
+    async def zstd_file(self, nar_sha256: bytes) -> FileFacts | None:
+        """The zstd file as which a NAR is served, where it was put."""
+        value = await self._records.get(_zstd_key(nar_sha256))
+        return None if value is None else FileFacts(*_HEAD.unpack(value))
+
+    async def put(self, link: NarLink, *file_sha256s: bytes, zstd_file: FileFacts | None = None, durable: bool = True) -> None:
+        """Link the NAR, and the compressed files of it with these hashes; `zstd_file` is the one as which it is served.
+
+        `durable` is that of `RecordService.put`.
+        """
         value = _HEAD.pack(link.nar.size, link.nar.sha256) + encode_node(b"", link.node)
-        await self._records.put({_key(sha256): value for sha256 in (link.nar.sha256, *file_sha256s)}, durable=durable)
+        records = {_key(sha256): value for sha256 in (link.nar.sha256, *file_sha256s)}
+        if zstd_file is not None:
+            records[_zstd_key(link.nar.sha256)] = _HEAD.pack(*zstd_file)
+        await self._records.put(records, durable=durable)
 
 
 def _key(sha256: bytes) -> bytes:
     return b"nar:" + sha256
+
+
+def _zstd_key(nar_sha256: bytes) -> bytes:
+    return b"zstd:" + nar_sha256

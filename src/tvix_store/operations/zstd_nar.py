@@ -7,6 +7,7 @@ for each chunk, so it is kept, in memory and by the backend. See docs/design/htt
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from bisect import bisect_right
 from collections import deque
@@ -21,6 +22,7 @@ from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode, e
 from tvix_store.nar import tokens
 from tvix_store.operations.closure import Closure
 from tvix_store.operations.fetch_tree import walk_tree
+from tvix_store.operations.nar_links import FileFacts
 from tvix_store.operations.zstd_plan import ITEM, Piece, Plan
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import Frame, Span, StoredFrames
@@ -38,6 +40,8 @@ _BLOCK = 128 << 10
 _FILES_AT_ONCE = 1024
 _KEPT = 48 << 20
 """Bytes of plans that are kept in memory."""
+_HASHED_HERE = 32 << 10
+"""Bytes that are hashed on the event loop: it takes 25 µs, less than a thread's answer."""
 _PLANNING = 2
 _AHEAD = 3
 """Pieces that are made at a time."""
@@ -93,7 +97,7 @@ class ZstdNars:
                     return
                 made, first, last = making.popleft()
                 data = await made
-                if not (was_checked or making) and plan.is_checked:
+                if not (was_checked or making) and len(plan.pieces) > 1 and plan.is_checked:
                     was_checked = True
                     self._begin(self._frames.put_plan(_key(node), plan.encode()))
                 yield data if len(data) == last - first else data[first:last]
@@ -106,6 +110,21 @@ class ZstdNars:
         finally:
             for made, _, _ in making:
                 made.cancel()
+
+    async def file_facts(self, node: Node) -> FileFacts:
+        """What is true of the file; it is made, and checked, to its end.
+
+        Raises:
+            NotFoundError, InvalidError, CorruptError, ExhaustedError: as `plan` and `read`.
+        """
+        plan = await self.plan(node)
+        sha256 = hashlib.sha256()
+        async for piece in self.read(node, plan, 0, plan.size):
+            if len(piece) <= _HASHED_HERE:
+                sha256.update(piece)
+            else:
+                await asyncio.to_thread(sha256.update, piece)
+        return FileFacts(plan.size, sha256.digest())
 
     async def _remembered(self, node: Node) -> Plan | None:
         encoded = await self._frames.get_plan(_key(node))
@@ -159,7 +178,7 @@ def _made(frames: StoredFrames, piece: Piece) -> bytes:
     # Several readers may work on a piece at once. It loses its chunks after it got its digest, so they are looked at before that.
     chunks = piece.frames
     if not piece.digest:
-        _check(chunks, payloads)
+        _check(frames, chunks, payloads)
         piece.digest = digest
         piece.frames = []
     elif digest != piece.digest:
@@ -167,7 +186,7 @@ def _made(frames: StoredFrames, piece: Piece) -> bytes:
     return data
 
 
-def _check(chunks: Sequence[tuple[Frame, int, int]], payloads: Sequence[bytes]) -> None:
+def _check(frames: StoredFrames, chunks: Sequence[tuple[Frame, int, int]], payloads: Sequence[bytes]) -> None:
     """Hold every chunk against its digest."""
     decompressor = zstandard.ZstdDecompressor()
     for frame, span, start in chunks:
@@ -179,6 +198,7 @@ def _check(chunks: Sequence[tuple[Frame, int, int]], payloads: Sequence[bytes]) 
             except zstandard.ZstdError:
                 data = b""
         if len(data) != frame.length or blake3(data).digest() != frame.digest:
+            frames.damaged(frame)
             raise CorruptError(f"stored content of b3:{frame.digest.hex()} is damaged")
 
 
