@@ -105,6 +105,29 @@ def test_what_must_be_json_is_refused_if_it_is_none(shared_daemon: Daemon, body:
     assert shared_daemon.get(path).status == 404
 
 
+def test_names_may_be_as_long_as_nix_has_them(shared_daemon: Daemon) -> None:
+    for output in ("o" * 211, "o" * 210 + "p"):
+        path = f"/build-trace-v2/{'0' * 32}-{'a' * 207}.drv/{output}.doi"
+        body = json.dumps({"output": output}).encode()
+        assert shared_daemon.get(path).status == 404
+        assert shared_daemon.put(path, body).status == 201
+        assert shared_daemon.get(path).body == body
+
+
+@pytest.mark.parametrize("nested", [b'{"a":%b}', b"[%b]"])
+@pytest.mark.parametrize("path", ["/debuginfo/abcf", f"/realisations/{DRV_HASH}!nested.doi"])
+def test_json_that_is_taken_is_not_too_deep_to_be_given_back(shared_daemon: Daemon, nested: bytes, path: str) -> None:
+    def document(depth: int) -> bytes:
+        before, _, behind = nested.partition(b"%b")
+        return before * depth + b"1" + behind * depth
+
+    for depth in (101, 900, 950, 985, 995, 100_000):
+        assert shared_daemon.put(path, document(depth)).status == 400
+    assert shared_daemon.put(path, document(100)).status == 201
+    assert shared_daemon.get(path).body == document(100)
+    assert shared_daemon.is_well()
+
+
 def test_json_may_be_of_one_mebibyte(shared_daemon: Daemon) -> None:
     path = f"/build-trace-v2/{DERIVATION}/large.doi"
     largest = b'"' + b"x" * ((1 << 20) - 2) + b'"'

@@ -1,6 +1,7 @@
 """`log/`, `realisations/`, `build-trace-v2/`, `debuginfo/`: what Nix puts beside narinfos, kept and given back.
 
 Contents are blobs. The record `document:` + path names them; its value is u8 version (1), the blob's digest (32 bytes), u64 size.
+A path too long for a key is named by its digest instead: `document:` + first part + `/b3:` + BLAKE3 in hexadecimal; none looks so.
 A Content-Encoding is undone before anything is kept: so every client reads every document, and equal ones are stored once. The type
 is that of the kind, not what a client says: a log that claims to be HTML must not become a page of this server.
 
@@ -31,12 +32,16 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import FileNode
 from tvix_store.operations.fetch_tree import read_contents
 from tvix_store.operations.nar_links import NarLinks
+from tvix_store.services.records import MAX_KEY
 from tvix_store.services.store import Store
 
 MAX_LOG = 1 << 30
 """Bytes of the largest build log, and
 MAX_JSON: of the largest of all others, which are a few hundred bytes."""
 MAX_JSON = 1 << 20
+_MOST_NESTED = 100
+"""Arrays and objects in each other in JSON that is parsed again. Python's parser takes as many as its stack has room for, which
+differs from call to call; what Nix puts has 4."""
 _RECORD = struct.Struct("<B32sQ")
 _VERSION = 1
 _DERIVATION = r"[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+\-_?=][0-9A-Za-z+\-._?=]{0,206}\.drv"
@@ -118,7 +123,7 @@ class Documents:
         data = counted()
         if kind.type is _JSON:
             body = b"".join([piece async for piece in data])
-            await check_json(body)
+            await check_json(body, most_nested=_MOST_NESTED)
             data = _stream(body)
         digest = await self._store.blobs.put(data)
         await self._store.records.put({key: _RECORD.pack(_VERSION, digest.raw, size)})
@@ -145,7 +150,12 @@ def _parse(segments: list[bytes]) -> tuple[_Kind, bytes]:
     name = kind.rest.fullmatch(b"/".join(segments[1:]).decode("latin-1"))
     if name is None:
         raise HttpError(404, kind.what)
-    return kind, f"document:{first}/{name[1]}".encode()
+    return kind, _key(first, name[1])
+
+
+def _key(first: str, name: str) -> bytes:
+    key = f"document:{first}/{name}".encode()
+    return key if len(key) <= MAX_KEY else f"document:{first}/b3:{blake3(key).hexdigest()}".encode()
 
 
 def _decode(key: bytes, record: bytes) -> FileNode:

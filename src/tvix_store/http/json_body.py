@@ -8,9 +8,24 @@ import json
 from tvix_store.errors import InvalidError
 
 
-async def check_json(body: bytes | bytearray, errors: str = "strict") -> None:
-    """Raise InvalidError where `body` is no JSON; `errors` says what of bytes that are not UTF-8, as in `bytes.decode`."""
+async def check_json(body: bytes | bytearray, errors: str = "strict", *, most_nested: int | None = None) -> None:
+    """Raise InvalidError where `body` is no JSON, or has more than `most_nested` arrays and objects in each other.
+
+    `errors` says what of bytes that are not UTF-8, as in `bytes.decode`.
+    """
     try:
-        await asyncio.to_thread(lambda: json.loads(body.decode("utf-8", errors)))
+        depth = await asyncio.to_thread(lambda: _depth(json.loads(body.decode("utf-8", errors))))
     except (ValueError, RecursionError) as error:
         raise InvalidError(f"the body is no JSON: {str(error)[:200]}") from None
+    if most_nested is not None and depth > most_nested:
+        raise InvalidError(f"the body has arrays and objects {depth} deep in each other; at most {most_nested} are taken")
+
+
+def _depth(value: object) -> int:
+    """How many arrays and objects are in each other."""
+    depth = 0
+    level = [value]
+    while level := [each for each in level if isinstance(each, list | dict)]:
+        depth += 1
+        level = [child for each in level for child in (each.values() if isinstance(each, dict) else each)]
+    return depth
