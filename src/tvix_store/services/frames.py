@@ -47,6 +47,10 @@ class StoredFrames(Protocol):
         """
         ...
 
+    def damaged(self, frame: Frame) -> None:
+        """Told that a chunk was read, and does not match its digest: the backend may look into it. Does not wait."""
+        ...
+
     async def get_plan(self, key: bytes) -> bytes | None:
         """The plan that was kept under `key` (32 bytes), or None. It may hold places where something else lies now."""
         ...

@@ -14,6 +14,8 @@ Order of a commit, and what a crash leaves behind:
    All of the group, or nothing. After a power cut the index is made anew from the packs, which hold all that was synced.
 4. The callers are told.
 
+What was found damaged is forgotten before anything else of its group: a put behind it stores it anew.
+
 While it has nothing to do, the committer syncs the index and takes the mark of `unsynced.py` away.
 """
 
@@ -29,6 +31,7 @@ from time import monotonic
 
 from tvix_store.backends.local.compression import packed
 from tvix_store.backends.local.contents import Content
+from tvix_store.backends.local.damage import forget
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
 from tvix_store.backends.local.records import DURABLE, KEY_SIZE, Kind, NewRecord, keyed_records, path_info_record
@@ -62,6 +65,7 @@ class _Request:
     path_info: PathInfo | None = None
     nar_facts: tuple[bytes, NarFacts] | None = None
     records: Mapping[bytes, bytes] = field(default_factory=dict)
+    damaged: tuple[bytes, Place] | None = None
     done: Future[PathInfo | None] = field(default_factory=Future)
 
     @property
@@ -132,6 +136,10 @@ class Committer:
         """Remember the facts of a node's NAR. A power cut may lose them: they can be calculated again."""
         return self._submit(_Request(nar_facts=(node_key, facts)))
 
+    def forget_damaged(self, digest: bytes, place: Place) -> Future[PathInfo | None]:
+        """Forget a chunk or directory that was found not to match its digest; see `damage.forget`."""
+        return self._submit(_Request(damaged=(digest, place)))
+
     def close(self) -> None:
         """Finish what was asked for, bring everything to the disk itself, and stop."""
         with self._closing:
@@ -178,6 +186,7 @@ class Committer:
             if group:
                 self._settled = False
                 self._writing = group
+                self._forget_damaged(group)
                 self._write(group)
                 self._writing = []
             if self._waiting and (stop or self._is_urgent() or monotonic() >= self._rest_until):
@@ -212,6 +221,15 @@ class Committer:
             except queue.Empty:
                 return group, False
         return group, True
+
+    def _forget_damaged(self, group: list[_Request]) -> None:
+        damaged = [request.damaged for request in group if request.damaged is not None]
+        if damaged:
+            try:
+                forget(self._index, self._reader, damaged)
+            except StoreError as error:
+                # A full disk, for example: who reads it next finds it again.
+                _log.warning("what was found damaged is not forgotten: %s", error)
 
     def _write(self, group: list[_Request]) -> None:
         """Compress and append what is new; those who are not content with that wait for the next commit."""

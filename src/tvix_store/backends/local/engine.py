@@ -19,7 +19,8 @@ from blake3 import blake3
 
 from tvix_store.backends.local import settings
 from tvix_store.backends.local.committer import Committer
-from tvix_store.backends.local.compression import unpack, unpacked
+from tvix_store.backends.local.compression import unpacked
+from tvix_store.backends.local.damage import opened
 from tvix_store.backends.local.disk import disk_errors, sync_file
 from tvix_store.backends.local.index import FILE as INDEX_FILE
 from tvix_store.backends.local.index import Index
@@ -80,12 +81,11 @@ class Engine:
         """The chunk or directory at `place`, decompressed and checked. `stored` saves reading it.
 
         Raises:
-            CorruptError: it does not match `digest`.
+            CorruptError: it does not match `digest`; then it is forgotten, so that it can be put again.
         """
-        read = self.reader.read(place) if stored is None else stored
-        data = read if place.stored == place.length else unpack(read, place.length)
-        if data is None or blake3(data).digest() != digest:
-            raise _damaged(digest, place)
+        data = opened(digest, place, self.reader.read(place) if stored is None else stored)
+        if data is None:
+            raise self._damaged(digest, place)
         return data
 
     def payloads(self, wanted: Sequence[tuple[bytes, Place]]) -> dict[bytes, bytes]:
@@ -103,9 +103,14 @@ class Engine:
             return found | {digest: self.payload(digest, place, bytes(data)) for digest, place, data in frames}
         for (digest, place, _), content in zip(frames, contents, strict=True):
             if blake3(content).digest() != digest:
-                raise _damaged(digest, place)
+                raise self._damaged(digest, place)
             found[digest] = bytes(content)
         return found
+
+    def forget_damaged(self, digest: bytes, place: Place) -> None:
+        """Let a chunk or directory that does not match its digest be forgotten, if that is so; nobody waits for it."""
+        with suppress(UnavailableError):  # a store that is just closed
+            self.committer.forget_damaged(digest, place)
 
     def check(self) -> None:
         """Raise UnavailableError where the store cannot serve."""
@@ -114,6 +119,10 @@ class Engine:
         if not (self.directory / settings.FILE).exists():
             raise UnavailableError(f"the store in {self.directory} is gone")
         self.index.path_info(b"\0" * 20)
+
+    def _damaged(self, digest: bytes, place: Place) -> CorruptError:
+        self.forget_damaged(digest, place)
+        return CorruptError(f"stored content of b3:{digest.hex()} is damaged (pack {place.pack:08x}, offset {place.offset})")
 
     def _committed_size(self, pack: int) -> int:
         with self.index.reading() as txn:
@@ -175,10 +184,6 @@ class Engine:
             if self._users == 0:
                 del _open_engines[self.directory]
                 self._close()
-
-
-def _damaged(digest: bytes, place: Place) -> CorruptError:
-    return CorruptError(f"stored content of b3:{digest.hex()} is damaged (pack {place.pack:08x}, offset {place.offset})")
 
 
 def _open_index(directory: Path, mark: UnsyncedMark) -> tuple[int, Index]:

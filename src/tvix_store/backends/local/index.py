@@ -194,6 +194,21 @@ class Index:
         row = _U64.pack(blob_size) + place.to_bytes() if kind is Kind.CHUNK_LIST else place.to_bytes()
         return txn.put(key, row, db=self.tables[kind], overwrite=False)
 
+    def place_in(self, txn: Txn, kind: Kind, key: bytes) -> Place | None:
+        """Where a chunk or a directory lies."""
+        row = txn.get(key, db=self.tables[kind])
+        return None if row is None else Place.from_bytes(bytes(row))
+
+    def drop_content(self, txn: Txn, kind: Kind, key: bytes, place: Place) -> bool:
+        """Forget a chunk or a directory, if it is named and lies at `place`; whether it did."""
+        if txn.get(key, db=self.tables[kind]) != place.to_bytes():
+            return False
+        txn.delete(key, db=self.tables[kind])
+        if kind is Kind.CHUNK:
+            self.count(txn, UNIQUE_BYTES, -place.length)
+            self.count(txn, STORED_BYTES, -place.stored)
+        return True
+
     def chunk_list_segments(self, txn: Txn) -> Iterator[tuple[bytes, Place]]:
         """All segments of all chunk lists: the digest of the blob, and the place."""
         for key, row in txn.cursor(self.chunk_lists):
@@ -212,6 +227,10 @@ class Index:
 
     def put_nar_facts(self, txn: Txn, node_key: bytes, facts: NarFacts) -> None:
         txn.put(node_key, _U64.pack(facts.size) + facts.sha256, db=self.nar)
+
+    def drop_nar_facts(self, txn: Txn) -> None:
+        """Forget what is known of NARs, all of it: they are rendered once more when they are asked for."""
+        txn.drop(self.nar, delete=False)
 
     def pack_sizes(self, txn: Txn, number: int) -> tuple[int, int]:
         """How many bytes of a pack are committed, and how many are known to be on the disk itself."""

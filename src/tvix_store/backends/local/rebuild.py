@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from blake3 import blake3
-
 from tvix_store.backends.local.chunk_lists import parse_segment, segment_key
-from tvix_store.backends.local.compression import unpack
+from tvix_store.backends.local.damage import opened
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
 from tvix_store.backends.local.packs import PREFIX_SIZE, PackReader, Place, pack_numbers, pack_path, read_key
 from tvix_store.backends.local.records import (
@@ -135,20 +133,13 @@ class _Pack:
         """Whether the payload of a record that names itself is really there; the others were checked with their header."""
         if record.kind not in SELF_NAMING:
             return True
-        place = record.place
-        read = self._payload(place)
-        data = read if place.stored == place.length else unpack(read, place.length)
-        return data is not None and blake3(data).digest() == record.key
+        return opened(record.key, record.place, self._payload(record.place)) is not None
 
     def _enter(self, index: Index, txn: Txn, record: _Record) -> None:
         place = record.place
         match record.kind:
-            case Kind.CHUNK:
-                if index.put_content(txn, record.kind, record.key, place):
-                    index.count(txn, UNIQUE_BYTES, place.length)
-                    index.count(txn, STORED_BYTES, place.stored)
-            case Kind.DIRECTORY:
-                index.put_content(txn, record.kind, record.key, place)
+            case Kind.CHUNK | Kind.DIRECTORY:
+                self._enter_named(index, txn, record)
             case Kind.CHUNK_LIST:
                 key, blob_size = segment_key(record.key, self._payload(place))
                 index.put_content(txn, record.kind, key, place, blob_size)
@@ -169,6 +160,18 @@ class _Pack:
                     if sequence >= index.record_sequence(txn, key):
                         index.put_record(txn, key, sequence, value)
                 index.count(txn, SEQUENCE, max(sequence - index.counter(txn, SEQUENCE), 0))
+
+    def _enter_named(self, index: Index, txn: Txn, record: _Record) -> None:
+        """A chunk or a directory. Of two, one may have been found damaged, for which the other was put."""
+        first = index.place_in(txn, record.kind, record.key)
+        if first is not None:
+            if not self._is_whole(record):
+                return
+            index.drop_content(txn, record.kind, record.key, first)
+        index.put_content(txn, record.kind, record.key, record.place)
+        if record.kind is Kind.CHUNK:
+            index.count(txn, UNIQUE_BYTES, record.place.length)
+            index.count(txn, STORED_BYTES, record.place.stored)
 
     def _payload(self, place: Place) -> bytes:
         return os.pread(self._fd, place.stored, place.offset)

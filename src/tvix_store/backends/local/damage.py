@@ -1,0 +1,77 @@
+"""Forgetting what was found damaged, so that it counts as missing, and is stored anew when it is put again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from blake3 import blake3
+
+from tvix_store.backends.local.compression import unpack
+from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.packs import PackReader, Place
+from tvix_store.backends.local.records import Kind
+from tvix_store.errors import CorruptError
+
+_log = logging.getLogger(__name__)
+
+
+def opened(digest: bytes, place: Place, stored: bytes) -> bytes | None:
+    """The chunk or directory that is `stored` at `place`, decompressed; None where it does not match `digest`."""
+    data = stored if place.stored == place.length else unpack(stored, place.length)
+    return data if data is not None and blake3(data).digest() == digest else None
+
+
+def forget(index: Index, reader: PackReader, suspects: Iterable[tuple[bytes, Place]]) -> None:
+    """Take those chunks and directories out of the index that still lie at these places, and do not match their digests.
+
+    With a chunk go the chunk lists that name it, or their blobs would count as whole, and with all of them what is known of NARs:
+    a narinfo is given out on the strength of that, and which NARs hold the content nobody knows. A pack that is missing, cut short
+    or cannot be read tells nothing about its contents: they stay.
+    """
+    damaged = {suspect for suspect in set(suspects) if _is_named(index, *suspect) and _is_damaged(reader, *suspect)}
+    if not damaged:
+        return
+    blobs = _blobs_with(index, reader, [digest for digest, _ in damaged])
+    with index.writing() as txn:
+        for digest, place in damaged:
+            # In the same transaction as the row: nobody can have stored the chunk anew, and rely on these lists.
+            if index.drop_content(txn, Kind.CHUNK, digest, place):
+                for blob in blobs.get(digest, ()):
+                    index.drop_chunk_list(txn, blob)
+            elif not index.drop_content(txn, Kind.DIRECTORY, digest, place):
+                continue  # another process was faster
+            _log.error(
+                "b3:%s is damaged (pack %08x, offset %d); it counts as missing until it is put again",
+                digest.hex(),
+                place.pack,
+                place.offset,
+            )
+        index.drop_nar_facts(txn)
+
+
+def _is_named(index: Index, digest: bytes, place: Place) -> bool:
+    return place in (index.chunk(digest), index.directory(digest))
+
+
+def _is_damaged(reader: PackReader, digest: bytes, place: Place) -> bool:
+    """Read once more: what is forgotten should be lost for certain."""
+    try:
+        return opened(digest, place, reader.read(place)) is None
+    except (CorruptError, OSError):
+        return False
+
+
+def _blobs_with(index: Index, reader: PackReader, chunks: Sequence[bytes]) -> dict[bytes, set[bytes]]:
+    """The blobs whose chunk lists name these chunks. Reads all lists: 36 bytes a chunk."""
+    found: dict[bytes, set[bytes]] = {}
+    with index.reading() as txn:
+        for blob, place in index.chunk_list_segments(txn):
+            try:
+                payload = reader.read_checked(place)
+            except (CorruptError, OSError):
+                continue
+            for chunk in chunks:
+                if chunk in payload:
+                    found.setdefault(chunk, set()).add(blob)
+    return found
