@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -157,6 +158,15 @@ def test_what_is_not_in_the_store_is_not_found(served: Served, path: str) -> Non
     assert answer.status == 404
     assert answer.line
     assert served.daemon.is_well()
+
+
+def test_a_symlink_that_leads_to_and_fro_costs_little(shared_daemon: Daemon, tmp_path: Path) -> None:
+    many: Mapping[bytes, Tree] = {b"%05d" % n: SymlinkNode(b"%d" % n) for n in range(20_000)}
+    write({**many, b"d": {b"a": TreeFile(b"found")}, b"hop": SymlinkNode(b"d/../" * 800 + b"d/a")}, tmp_path / "tree")
+    name = Path(shared_daemon.program("import", tmp_path / "tree")).name
+    began = time.monotonic()
+    assert shared_daemon.get(f"/serve/{name}/hop").body == b"found"
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("path", ["../x", "bin/../text.txt", "%2e%2e/x", "bin/%2e", "bin%2frun", "a%00b"])

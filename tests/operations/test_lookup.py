@@ -3,9 +3,12 @@
 import pytest
 
 from tvix_store.backends.memory import open_store
-from tvix_store.errors import InvalidError, NotFoundError
+from tvix_store.errors import ExhaustedError, InvalidError, NotFoundError
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.operations.lookup import lookup, read_directory
+from tvix_store.services.directories import DirectoryService
 from tvix_store.testing.content import missing, put_tree
 from tvix_store.testing.trees import Tree, TreeFile
 
@@ -83,3 +86,46 @@ async def test_a_directory_that_is_not_in_the_store_is_named() -> None:
         await lookup(store.directories, node, b"file")
     with pytest.raises(NotFoundError, match=missing().hex):
         await read_directory(store.directories, node)
+
+
+class CountedDirectories:
+    """The directories of a store; counts how often one is read."""
+
+    def __init__(self, directories: DirectoryService) -> None:
+        self.put = directories.put
+        self.get_recursive = directories.get_recursive
+        self._directories = directories
+        self.reads = 0
+
+    async def get(self, digest: Digest) -> Directory | None:
+        self.reads += 1
+        return await self._directories.get(digest)
+
+
+async def test_a_directory_is_read_once_however_often_the_way_leads_through_it() -> None:
+    store = await open_store()
+    root = await put_tree(store, TREE)
+    directories = CountedDirectories(store.directories)
+    assert await lookup(directories, root, b"bin/../lib/../" * 400 + b"bin/hello") == await found(b"bin/hello")
+    assert directories.reads == 2
+
+
+async def test_a_way_has_an_end() -> None:
+    assert await found(b"./" * 1999 + b"bin") == await found(b"bin")
+    with pytest.raises(ExhaustedError, match="more than 2000 names"):
+        await found(b"./" * 2000)
+    store = await open_store()
+    root = await put_tree(store, {b"to-and-fro": SymlinkNode(b"d/../" * 800), b"d": {}})
+    with pytest.raises(ExhaustedError, match="more than 2000 names"):
+        await lookup(store.directories, root, b"to-and-fro/" * 3, follow=True)
+
+
+async def test_a_way_through_ever_more_large_directories_has_an_end() -> None:
+    store = await open_store()
+    tree: Tree = {}
+    for depth in range(30):
+        tree = {b"down": tree, **{b"%d-%d" % (depth, n): SymlinkNode(b"x") for n in range(10_000)}}
+    root = await put_tree(store, tree)
+    assert isinstance(await lookup(store.directories, root, b"down/" * 20), DirectoryNode)
+    with pytest.raises(ExhaustedError, match="entries"):
+        await lookup(store.directories, root, b"down/" * 30)

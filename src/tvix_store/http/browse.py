@@ -23,12 +23,11 @@ from tvix_store.model.directory import Directory
 from tvix_store.model.names import show
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.model.store_path import StorePath
-from tvix_store.operations.lookup import MAX_SYMLINKS, read_directory
+from tvix_store.operations.lookup import MAX_NAMES, MAX_SYMLINKS, DirectoriesOnTheWay, read_directory
+from tvix_store.operations.turns import in_turns
 from tvix_store.services.store import Store
 
 _PIECE = 64 * 1024
-_MAX_NAMES = 2000
-"""Names that may be walked through for a file, symlinks resolved: so many are in the longest path that Linux takes."""
 _LOOKED_AT = 1024
 """Bytes at the start of a file without a known extension that must be text for it to be shown as such."""
 _TYPES = mimetypes.MimeTypes()
@@ -64,13 +63,14 @@ class Browse:
         Raises:
             HttpError: there is none, or it is not in the store (404).
         """
+        on_the_way = DirectoriesOnTheWay(self._store.directories)
         trail: list[Node] = []
         left = deque(names)
         symlinks = walked = 0
         while left:
             name = left.popleft()
             walked += 1
-            if walked > _MAX_NAMES or symlinks > MAX_SYMLINKS:
+            if walked > MAX_NAMES or symlinks > MAX_SYMLINKS:
                 raise HttpError(404, "symlinks lead in a circle here, or through too many others")
             if name in (b"", b"."):
                 continue
@@ -79,7 +79,7 @@ class Browse:
                     raise HttpError(404, "a symlink leads out of the store here")
                 trail.pop()
                 continue
-            child = await self._child(trail, name)
+            child = await self._child(on_the_way, trail, name)
             if isinstance(child, SymlinkNode):
                 symlinks += 1
                 target = child.target
@@ -95,12 +95,12 @@ class Browse:
             raise HttpError(404, "a symlink leads out of the store path here")
         return trail[-1]
 
-    async def _child(self, trail: list[Node], name: bytes) -> Node:
+    async def _child(self, on_the_way: DirectoriesOnTheWay, trail: list[Node], name: bytes) -> Node:
         child: Node | None = None
         if not trail:
             child = await self._root(name)
         elif isinstance(trail[-1], DirectoryNode):
-            child = (await read_directory(self._store.directories, trail[-1])).entries.get(name)
+            child = (await on_the_way.read(trail[-1])).entries.get(name)
         if child is None:
             raise HttpError(404, f"there is no {show(name)} here")
         return child
@@ -141,7 +141,7 @@ async def format_index(names: list[bytes], directory: Directory) -> AsyncGenerat
     if len(names) > 1:
         parts.append('<tr><td class="size"></td><td><a href="../">../</a></td></tr>\n')
     size = 0
-    for name, node in directory.entries.items():
+    async for name, node in in_turns(directory.entries.items()):
         row = _row(name, node)
         parts.append(row)
         size += len(row)

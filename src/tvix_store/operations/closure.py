@@ -8,7 +8,7 @@ from tvix_store.errors import NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, Node
-from tvix_store.services.directories import DirectoryService
+from tvix_store.services.directories import DirectoryService, parse
 
 _KEPT = 1 << 16
 """How many entries of directories are kept: 20 MB of objects. A Go toolchain has 17,000."""
@@ -43,6 +43,7 @@ class Closure:
         directory = self._kept.get(digest) or await self._directories.get(digest)
         if directory is None:
             raise NotFoundError("directory", digest)
+        await parse(directory)
         return directory
 
 

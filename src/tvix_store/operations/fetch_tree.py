@@ -15,6 +15,7 @@ from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.operations.closure import Closure
+from tvix_store.operations.turns import TURN
 from tvix_store.services.blobs import SMALL_BLOB, BlobService
 
 _BATCH_BYTES = 2 << 20
@@ -143,9 +144,13 @@ async def walk_tree(closure: Closure) -> AsyncIterator[Step]:
     check_root(root, directory)
     # A stack of our own: trees may be nested deeper than Python recurses.
     entered = [iter(directory.entries.items())]
+    taken = 0
     while entered:
         for name, node in entered[-1]:
             yield Step(name, node)
+            taken += 1
+            if taken % TURN == 0:
+                await asyncio.sleep(0)
             if type(node) is DirectoryNode:
                 entered.append(iter((await closure.get(node.digest)).entries.items()))
                 break

@@ -20,6 +20,7 @@ from tvix_store.operations.fetch_tree import LEAVE, Step, check_root, read_conte
 from tvix_store.operations.lookup import read_directory
 from tvix_store.operations.nar_size import Extent, leaf_size, measure
 from tvix_store.operations.render_nar import render_steps
+from tvix_store.operations.turns import in_turns
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 
@@ -137,7 +138,7 @@ class NarLayouts:
             extents = await self._measured(node)
         at = len(tokens.DIRECTORY_START)
         starts = array("Q", [at])
-        for name, child in directory.entries.items():
+        async for name, child in in_turns(directory.entries.items()):
             at += tokens.entry_size(name)
             at += extents[child.digest].size if type(child) is DirectoryNode else leaf_size(child)  # type: ignore[arg-type]
             starts.append(at)

@@ -11,6 +11,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import DirectoryNode, FileNode, SymlinkNode
 from tvix_store.nar import tokens
 from tvix_store.operations.closure import Closure
+from tvix_store.operations.turns import in_turns
 
 # What a NAR takes to calculate is bounded: 41 tiny directories, each with two references to the next, have a NAR of 2**41 entries.
 MAX_SIZE = 1 << 40
@@ -87,7 +88,7 @@ async def _begun(closure: Closure, digest: Digest) -> _Count:
     entries = (await closure.get(digest)).entries
     size = tokens.DIRECTORY_SIZE
     uncounted: list[Digest] = []
-    for name, node in entries.items():
+    async for name, node in in_turns(entries.items()):
         size += tokens.entry_size(name)
         if isinstance(node, DirectoryNode):
             uncounted.append(node.digest)

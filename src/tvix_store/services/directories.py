@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Protocol
 
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
+
+_PARSED_HERE = 256 << 10
+"""Bytes of an encoded directory that are parsed on the event loop: some 20 ms."""
 
 
 class DirectoryService(Protocol):
@@ -39,3 +43,9 @@ class DirectoryService(Protocol):
             ExhaustedError: the disk, or a limit, is full.
         """
         ...
+
+
+async def parse(directory: Directory) -> None:
+    """Look into a directory before its entries are asked for: in a thread, where it is so large that others would wait."""
+    if not directory.is_parsed and len(directory.encoded) > _PARSED_HERE:
+        await asyncio.to_thread(directory.parse)

@@ -1,0 +1,80 @@
+"""However large a directory is, others are served while something is made of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tvix_store.backends import local, memory
+from tvix_store.http.browse import format_index
+from tvix_store.http.listings import format_listing
+from tvix_store.model.directory import Directory
+from tvix_store.model.nodes import DirectoryNode, SymlinkNode
+from tvix_store.operations.closure import Closure
+from tvix_store.operations.fetch_tree import walk_tree
+from tvix_store.operations.lookup import read_directory
+from tvix_store.operations.nar_layout import NarLayouts
+from tvix_store.operations.nar_size import nar_size
+from tvix_store.operations.render_nar import render_nar
+from tvix_store.operations.turns import TURN
+from tvix_store.services.directories import parse
+from tvix_store.services.store import Store
+from tvix_store.testing.content import stream
+
+LARGE = Directory({b"%06d" % n: SymlinkNode(b"%d" % n) for n in range(8 * TURN)})
+
+
+async def end(pieces: AsyncIterator[object]) -> None:
+    async for _ in pieces:
+        pass
+
+
+WORKS: dict[str, Callable[[Store, DirectoryNode], Awaitable[object]]] = {
+    "walking through it": lambda store, node: end(walk_tree(Closure(store.directories, node))),
+    "listing it": lambda store, node: end(format_listing(Closure(store.directories, node))),
+    "showing it": lambda _, __: end(format_index([b"x"], LARGE)),
+    "measuring it": lambda store, node: nar_size(Closure(store.directories, node)),
+    "rendering it": lambda store, node: end(render_nar(store.blobs, store.directories, node)),
+    "rendering a part of it": lambda store, node: end(NarLayouts(store.blobs, store.directories).render_range(node, 1000, 1001)),
+}
+
+
+@pytest.mark.parametrize("work", WORKS)
+async def test_others_have_their_turn(work: str) -> None:
+    async with await memory.open_store() as store:
+        await store.directories.put(stream([LARGE]))
+        assert await turns_during(WORKS[work](store, LARGE.node())) >= 7
+
+
+async def test_a_large_directory_is_not_parsed_on_the_event_loop(tmp_path: Path) -> None:
+    async with await local.open_store(tmp_path) as store:
+        await store.directories.put(stream([LARGE]))
+        directory = await store.directories.get(LARGE.digest)
+        assert directory is not None
+        assert not directory.is_parsed
+        assert await turns_during(parse(directory)) > 1
+        assert directory.is_parsed
+        assert directory.entries == LARGE.entries
+        assert (await read_directory(store.directories, LARGE.node())).is_parsed
+        assert (await Closure(store.directories, LARGE.node()).get(LARGE.digest)).is_parsed
+
+
+async def turns_during(work: Awaitable[object]) -> int:
+    """How often another task runs while `work` does."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    try:
+        await work
+    finally:
+        task.cancel()
+    return turns
