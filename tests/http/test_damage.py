@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.http.daemon import Daemon, nar_name
 from tvix_store.model import nixbase32
+from tvix_store.model.signature import SecretKey
 from tvix_store.nar import tokens
 from tvix_store.testing.content import noise
 
@@ -51,3 +53,19 @@ def test_damaged_content_is_healed_by_pushing_it_again(daemon: Daemon, suffix: s
     assert daemon.put(nar_name(NAR), NAR).status == 201
     assert daemon.get(f"/{HASH}.narinfo").status == 200
     assert daemon.get(nar_name(NAR, suffix)).body[-100:] == whole.body[-100:]
+
+
+def test_a_server_before_another_signs_only_what_it_has_seen_itself(start_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    key = SecretKey.generate("front-1")
+    (tmp_path / "key").write_text(str(key))
+    behind = start_daemon(name="behind")
+    assert behind.put(nar_name(NAR), NAR).status == 201
+    assert behind.put(f"/{HASH}.narinfo", narinfo(behind.store_dir)).status == 201
+    address = f"grpc+http://127.0.0.1:{behind.port}"
+    front = start_daemon("--store", address, "--signing-key-file", tmp_path / "key", name="front")
+    assert b"Sig: front-1:" in front.narinfo(HASH)
+    front.stop()
+    [packs] = behind.program.directory.rglob("packs")
+    damage(packs.parent)
+    front.start()
+    assert front.get(f"/{HASH}.narinfo").status == 404

@@ -144,7 +144,8 @@ def daemon(
 
     async def open_store() -> Store:
         opened = await invocation.open_store(substituters=urls, substituter_public_keys=keys)
-        store = verified(opened, checked_keys, require_signatures=require_signatures)
+        # What is signed here is seen here.
+        store = verified(opened, checked_keys, require_signatures=require_signatures, trust_nar=not signing_keys)
         return made_read_only(store) if read_only else store
 
     cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression, "body_timeout": body_timeout}

@@ -59,14 +59,17 @@ async def open_store(
     return store
 
 
-def verified(store: Store, keys: Sequence[PublicKey] = (), *, require_signatures: bool = False) -> Store:
+def verified(store: Store, keys: Sequence[PublicKey] = (), *, require_signatures: bool = False, trust_nar: bool = True) -> Store:
     """The store, taking only path infos that are true of its content, and whose content addresses and signatures by `keys` hold.
 
-    With `require_signatures`, a path that does not follow from its content needs one of these.
+    With `require_signatures`, a path that does not follow from its content needs one of these. Without `trust_nar`, what is true of
+    NARs is not taken from a server's word: it is computed here, from content that is held against its digests.
     """
     from tvix_store.layers.verifying import VerifyingPathInfos
     from tvix_store.layers.vouching import VouchingPathInfos
 
+    if not (trust_nar or store.nar.learns):
+        store = replace(store, nar=_remembering_nar(store, store))
     vouched = VouchingPathInfos(store, keys, required=require_signatures)
     return replace(store, path_infos=VerifyingPathInfos(vouched, store.nar))
 
@@ -108,6 +111,10 @@ def _nar(blobs: Store, directories: Store) -> NarService:
     """A store that has all content knows its NARs; else they are rendered here, and remembered while we run."""
     if blobs is directories:
         return blobs.nar
+    return _remembering_nar(blobs, directories)
+
+
+def _remembering_nar(blobs: Store, directories: Store) -> NarService:
     from tvix_store.backends.memory import MemoryNarCache
     from tvix_store.layers.remembering_nar import RememberingNarService
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
 
+_MOST = 100_000
+"""Nodes; some 50 MB."""
+
 
 class MemoryNarCache:
-    """A NarCache in memory."""
+    """A NarCache in memory. It keeps the newest."""
 
     def __init__(self) -> None:
         self._facts: dict[Node, NarFacts] = {}
@@ -17,3 +20,5 @@ class MemoryNarCache:
 
     async def put(self, node: Node, facts: NarFacts) -> None:
         self._facts[node] = facts
+        if len(self._facts) > _MOST:
+            del self._facts[next(iter(self._facts))]
