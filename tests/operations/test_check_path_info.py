@@ -239,8 +239,8 @@ async def test_references_that_are_not_there_are_told_in_order() -> None:
     node = await put_file(store.blobs, b"content")
     await store.path_infos.put(PathInfo(there, node, file_nar(b"content")))
     info = PathInfo(own, node, file_nar(b"content"), (absent[0], there, own, *absent[1:]))
-    assert await missing_references(store.path_infos, info) == absent
-    assert await missing_references(store.path_infos, replace(info, references=(own, there))) == []
+    assert await missing_references(store, info) == absent
+    assert await missing_references(store, replace(info, references=(own, there))) == []
 
 
 async def test_a_path_of_another_name_is_not_the_one_referred_to() -> None:
@@ -248,4 +248,4 @@ async def test_a_path_of_another_name_is_not_the_one_referred_to() -> None:
     node = await put_file(store.blobs, b"content")
     await store.path_infos.put(PathInfo(store_path("there", 1), node, file_nar(b"content")))
     info = PathInfo(store_path("own", 2), node, file_nar(b"content"), (store_path("other", 1),))
-    assert await missing_references(store.path_infos, info) == [store_path("other", 1)]
+    assert await missing_references(store, info) == [store_path("other", 1)]

@@ -24,6 +24,7 @@ from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.model.nodes import SymlinkNode
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
+from tvix_store.operations.check_path_info import missing_references
 from tvix_store.operations.render_nar import render_nar
 from tvix_store.testing.content import collect, file_nar, noise, put_file
 from tvix_store.testing.faults import FaultyBlobs, failing
@@ -50,6 +51,25 @@ async def test_it_is_fetched_once_and_kept(cache: CacheServer, before: Before) -
     assert await front.get(path.output_hash) == first
     assert len(cache.requests) == asked
     assert [each async for each in front.path_infos.list()] == [first]
+
+
+async def test_a_reference_that_a_cache_has_is_there_and_not_fetched(cache: CacheServer) -> None:
+    there, unsigned = cache.publish(cached()), cached(b"unsigned", "unsigned")
+    cache.answers[unsigned.narinfo_path] = replace(unsigned.narinfo, signatures=()).format()
+    absent = StorePath(noise(20, "absent"), "absent")
+    renamed = StorePath(there.output_hash, "renamed")
+    async with await open_store("memory://", substituters=[cache.url]) as store:
+        node = await put_file(store.blobs, b"x")
+        for reference, missing in (
+            (there.narinfo.store_path, False),
+            (unsigned.narinfo.store_path, True),
+            (absent, True),
+            (renamed, True),
+        ):
+            info = PathInfo(StorePath(noise(20, "own"), "own"), node, file_nar(b"x"), (reference,))
+            assert await missing_references(store, info) == [reference] * missing
+        assert [each async for each in store.path_infos.list()] == []
+    assert not [request for request in cache.requests if request.path.startswith("/nar/")]
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def _composed(blobs: Store, directories: Store, path_infos: Store) -> Store:
         path_infos=SyncingPathInfos(path_infos.path_infos, sync),
         nar=_nar(blobs, directories),
         records=path_infos.records,
+        find_path=path_infos.find_path,
         frames=blobs.frames,
         store_dir=path_infos.store_dir,
         size_rule=directories.size_rule,

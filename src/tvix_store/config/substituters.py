@@ -43,7 +43,7 @@ async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequ
         finally:
             await store.close()
 
-    return replace(store, path_infos=layer, close=close)
+    return replace(store, path_infos=layer, find_path=layer.find_path, close=close)
 
 
 async def _opened(address: nix_http.CacheAddress, store: Store, public_keys: Sequence[PublicKey]) -> Substituter:

@@ -119,7 +119,7 @@ class Narinfos:
             raise InvalidError(f"the NAR of {narinfo.store_path} has {link.nar.size} bytes, not {narinfo.nar.size} as NarSize says")
         path_info = narinfo.path_info(link.node)
         if self._settings.require_references:
-            missing = await missing_references(self._store.path_infos, path_info)
+            missing = await missing_references(self._store, path_info)
             if missing:
                 more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                 raise IncompleteError(f"{path_info.store_path} refers to {missing[0]}{more}, not in the store; put that first")

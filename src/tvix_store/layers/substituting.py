@@ -12,6 +12,7 @@ from tvix_store.errors import ConflictError, ExhaustedError
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.layers.substituter import Substituter
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import StorePath
 from tvix_store.services.store import Store
 
 T = TypeVar("T")
@@ -51,6 +52,18 @@ class SubstitutingPathInfos:
         found = await self._store.path_infos.get(output_hash)
         return found if found is not None else await self._searched(output_hash)
 
+    async def find_path(self, output_hash: bytes) -> StorePath | None:
+        """The path that the store has, or that an upstream says, credibly, that it has. Nothing is fetched."""
+        found = await self._store.path_infos.get(output_hash)
+        if found is not None:
+            return found.store_path
+        await self._introduced()
+        for substituter in self._in_order():
+            narinfo = await substituter.narinfo(output_hash, self._store.store_dir)
+            if narinfo is not None:
+                return narinfo.store_path
+        return None
+
     async def put(self, path_info: PathInfo) -> PathInfo:
         for substituter in self._substituters:
             substituter.forget(path_info.store_path.output_hash)
@@ -84,7 +97,7 @@ class SubstitutingPathInfos:
     async def _search(self, output_hash: bytes) -> PathInfo | None:
         await self._introduced()
         exhausted: ExhaustedError | None = None
-        for substituter in sorted(self._substituters, key=lambda each: each.priority):  # stable: where equal, as they were given
+        for substituter in self._in_order():
             narinfo = await substituter.narinfo(output_hash, self._store.store_dir)
             if narinfo is None:
                 continue
@@ -104,6 +117,9 @@ class SubstitutingPathInfos:
         if exhausted is not None:
             raise exhausted
         return None
+
+    def _in_order(self) -> list[Substituter]:
+        return sorted(self._substituters, key=lambda each: each.priority)  # stable: where equal, as they were given
 
     async def _kept(self, path_info: PathInfo) -> PathInfo | None:
         try:

@@ -17,7 +17,6 @@ from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.operations.fetch_tree import read_contents
 from tvix_store.operations.render_nar import render_nar
-from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.store import Store
 
 _AT_ONCE = 64
@@ -74,12 +73,17 @@ def check_signatures(path_info: PathInfo | NarInfo, trusted: Sequence[PublicKey]
     return len(signatures)
 
 
-async def missing_references(path_infos: PathInfoService, path_info: PathInfo) -> list[StorePath]:
-    """The references that are not in the store, in order; a path may refer to itself."""
+async def missing_references(store: Store, path_info: PathInfo) -> list[StorePath]:
+    """The references that the store neither has nor could fetch, in order; a path may refer to itself. Nothing is fetched."""
+
+    async def stored(output_hash: bytes) -> StorePath | None:
+        found = await store.path_infos.get(output_hash)
+        return None if found is None else found.store_path
+
+    find = store.find_path or stored
 
     async def missing(reference: StorePath) -> bool:
-        found = await path_infos.get(reference.output_hash)
-        return found is None or found.store_path != reference
+        return await find(reference.output_hash) != reference
 
     others = [reference for reference in path_info.references if reference != path_info.store_path]
     absent: list[StorePath] = []

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from tvix_store.model.directory import SizeRule
-from tvix_store.model.store_path import STORE_DIR
+from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import StoredFrames
@@ -63,7 +63,8 @@ class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
 
     `records`, `frames` and `statistics` are None where the backend has no place for records, keeps no frames, or cannot count.
-    `check` raises UnavailableError while the store cannot serve;
+    `find_path` tells which path there is of an output hash, also where `path_infos.get` would first fetch it from elsewhere; None
+    where the latter never does. `check` raises UnavailableError while the store cannot serve;
     `service_checks` tell of single services where they stand in several stores. `sync` brings all content that was acknowledged
     to the disk itself, as the store's own path infos do when they are put; where a path info stands elsewhere, it is called first.
     Use as `async with store:` or call `close` when done.
@@ -76,6 +77,7 @@ class Store:
     records: RecordService | None = None
     frames: StoredFrames | None = None
     statistics: Statistics | None = None
+    find_path: Callable[[bytes], Awaitable[StorePath | None]] | None = None
     store_dir: str = STORE_DIR
     size_rule: SizeRule = SizeRule.DOCUMENTED
     check: Check = field(default=_nothing)
