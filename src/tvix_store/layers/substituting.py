@@ -118,7 +118,7 @@ class SubstitutingPathInfos:
             raise exhausted
         return None
 
-    def _in_order(self) -> list[Substituter]:
+    def _in_order(self) -> Sequence[Substituter]:
         return sorted(self._substituters, key=lambda each: each.priority)  # stable: where equal, as they were given
 
     async def _kept(self, path_info: PathInfo) -> PathInfo | None:
