@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from tvix_store.backends import local, memory
 from tvix_store.http.browse import format_index
 from tvix_store.http.listings import format_listing
 from tvix_store.model.directory import Directory
-from tvix_store.model.nodes import DirectoryNode, SymlinkNode
+from tvix_store.model.nodes import DirectoryNode, Node, SymlinkNode
+from tvix_store.operations import import_nar
 from tvix_store.operations.closure import Closure
 from tvix_store.operations.fetch_tree import walk_tree
 from tvix_store.operations.lookup import read_directory
@@ -23,8 +25,10 @@ from tvix_store.operations.turns import TURN
 from tvix_store.services.directories import parse
 from tvix_store.services.store import Store
 from tvix_store.testing.content import stream
+from tvix_store.testing.trees import nar
 
-LARGE = Directory({b"%06d" % n: SymlinkNode(b"%d" % n) for n in range(8 * TURN)})
+ENTRIES = {b"%06d" % n: SymlinkNode(b"%d" % n) for n in range(8 * TURN)}
+LARGE = Directory(ENTRIES)
 
 
 async def end(pieces: AsyncIterator[object]) -> None:
@@ -60,6 +64,22 @@ async def test_a_large_directory_is_not_parsed_on_the_event_loop(tmp_path: Path)
         assert directory.entries == LARGE.entries
         assert (await read_directory(store.directories, LARGE.node())).is_parsed
         assert (await Closure(store.directories, LARGE.node()).get(LARGE.digest)).is_parsed
+
+
+async def test_a_large_directory_is_not_put_together_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    class Observed(Directory):
+        def __init__(self, entries: Mapping[bytes, Node]) -> None:
+            threads.append(threading.current_thread())
+            super().__init__(entries)
+
+    monkeypatch.setattr(import_nar, "Directory", Observed)
+    async with await memory.open_store() as store:
+        imported, _ = await import_nar.import_nar(store.blobs, store.directories, stream([nar(ENTRIES)]))
+    assert imported == LARGE.node()
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def turns_during(work: Awaitable[object]) -> int:
