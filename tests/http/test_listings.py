@@ -14,10 +14,13 @@ from hypothesis import given, settings
 
 from tests.http.daemon import Daemon
 from tests.http.nix import Nix
+from tests.http.test_ranges import request
 from tvix_store.backends.memory import open_store
-from tvix_store.http.listings import format_listing
+from tvix_store.http.listings import Listings, format_listing
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import SymlinkNode
+from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.store_path import StorePath
 from tvix_store.operations.closure import Closure
 from tvix_store.testing.content import collect, noise, put_file, put_tree, stream
 from tvix_store.testing.strategies import trees
@@ -164,3 +167,18 @@ async def test_a_tree_of_a_hundred_thousand_entries_is_listed_in_small_pieces() 
     listing = json.loads(await collect(seen(format_listing(Closure(store.directories, root.node())))))
     assert sum(len(low["entries"]) for low in listing["root"]["entries"].values()) == 100_000
     assert max(sizes) < 100_000
+
+
+async def test_what_has_too_many_entries_is_not_listed_only_to_be_counted() -> None:
+    async with await open_store() as store:
+        graph = [Directory({})]
+        for _ in range(40):
+            graph.append(Directory({b"a": graph[-1].node(), b"b": graph[-1].node()}))
+        await store.directories.put(stream(graph))
+        path_info = PathInfo(StorePath(bytes(20), "x"), graph[-1].node(), NarFacts(1, bytes(32)))
+        await store.path_infos.put(path_info)
+        async with asyncio.timeout(5):
+            head = await Listings(store).get(request("HEAD", {}), b"0" * 32)
+            again = await Listings(store).get(request("GET", {"if-none-match": dict(head.headers)[b"etag"]}), b"0" * 32)
+    assert (head.status, again.status) == (200, 304)
+    assert b"content-length" not in dict(head.headers + again.headers)

@@ -24,8 +24,12 @@ from tvix_store.services.store import Store
 
 _PIECE = 64 * 1024
 _MAX_TAKEN = 1 << 30
-_MAX_CHECKED = 4 << 20
-"""Bytes of the largest listing that is parsed when it is put, which takes ten times the memory. It is not kept in any case."""
+_MAX_CHECKED = 1 << 20
+"""Bytes of the largest listing that is parsed when it is put, which takes ten times the memory, and holds others up for 0.1 s. It
+is not kept in any case."""
+
+_MAX_COUNTED = 200_000
+"""Entries of a tree whose listing is made only to be counted, which takes 5 µs each. A few directories may have 50 million."""
 
 
 class Listings:
@@ -41,7 +45,8 @@ class Listings:
             raise NotFoundError("path", name.decode())
         etag = b'"ls1-%b"' % blake3(encode_node(b"", path_info.node)).hexdigest().encode()
         listing = format_listing(Closure(self._store.directories, path_info.node))
-        return await made_response(request, etag, ((b"content-type", b"application/json"),), listing)
+        small = not isinstance(path_info.node, DirectoryNode) or path_info.node.size <= _MAX_COUNTED
+        return await made_response(request, etag, ((b"content-type", b"application/json"),), listing, countable=small)
 
     async def put(self, request: Request, name: bytes) -> Response:
         """Take a listing for what it is; whether it is true does not matter."""
@@ -77,6 +82,7 @@ async def format_listing(closure: Closure) -> AsyncGenerator[bytes, None]:
             if depth:
                 at += len(tokens.entry_start(name))
                 parts.append(f"{separator}{_string(name)}:")
+                size += len(parts[-1])
             line, node_size = _described(node, at)
             at += node_size
             parts.append(line)

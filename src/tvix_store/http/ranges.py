@@ -61,13 +61,16 @@ def select(request: Request, size: int, etag: bytes) -> Selected:
     return Selected(206, start, stop, headers)
 
 
-async def made_response(request: Request, etag: bytes, more: Headers, body: AsyncGenerator[bytes, None]) -> Response:
+async def made_response(
+    request: Request, etag: bytes, more: Headers, body: AsyncGenerator[bytes, None], *, countable: bool = True
+) -> Response:
     """200 with a body that is made while it is sent, or 304; `more` are header fields that describe it.
 
-    Where the body is not sent, it is made to be counted: the engine would say that it has 0 bytes (see `response`).
+    Where the body is not sent, it is made to be counted: the engine would say that it has 0 bytes (see `response`). It does where
+    the body is not `countable`.
     """
     unchanged = not_modified(request.headers, etag)
     if request.method == "GET" and not unchanged:
         return Response(200, (*more, (b"etag", etag)), body)
-    size = sum([len(piece) async for piece in body])
-    return Response(304 if unchanged else 200, (*more, length(size), (b"etag", etag)))
+    counted = (length(sum([len(piece) async for piece in body])),) if countable else ()
+    return Response(304 if unchanged else 200, (*more, *counted, (b"etag", etag)))
