@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.local.writer_process import SHARED, records
+from tests.backends.local.writer_process import records, shared
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.engine import rebuild_index
 from tvix_store.model.digest import Digest
@@ -39,8 +39,6 @@ def _kill(writer: subprocess.Popen[str]) -> list[str]:
 
 
 async def _check(store: Store, lines: list[str]) -> None:
-    shared = await store.path_infos.get(SHARED.output_hash)
-    signatures = {signature.name for signature in shared.signatures} if shared else set()
     for line in lines:
         kind, name, *rest = line.split()
         if kind == "blob":
@@ -51,7 +49,9 @@ async def _check(store: Store, lines: list[str]) -> None:
             assert store.records is not None
             assert {key: await store.records.get(key) for key in pair} == pair
         elif kind == "signature":
-            assert name in signatures
+            signed = await store.path_infos.get(shared(name).output_hash)
+            assert signed is not None
+            assert name in {signature.name for signature in signed.signatures}
         elif kind == "directory":
             directory = await store.directories.get(Digest.parse(name))
             assert directory is not None
@@ -72,7 +72,7 @@ async def _check_everything_visible(store: Store) -> int:
             assert [await store.records.get(key) for key in pair] in ([None, None], list(pair.values()))
     count = 0
     async for info in store.path_infos.list():
-        if info.store_path == SHARED:
+        if info.store_path.name == shared("").name:
             continue
         async for directory in store.directories.get_recursive(info.node.digest):  # type: ignore[union-attr]
             for node in directory.entries.values():

@@ -1,7 +1,7 @@
 """A process that writes to a local store until it is killed, and tells on its standard output what was acknowledged.
 
 Run as: python writer_process.py STORE SEED. Each line of its output is `blob <hex digest>`,
-`directory <hex digest>`, `path <store path> <hex of blob>`, `signature <name>`, which was added to the path info SHARED, or
+`directory <hex digest>`, `path <store path> <hex of blob>`, `signature <name>`, which was added to the path info `shared(name)`, or
 `records <seed> <number>`, which are two that were put together.
 Contents follow from the seed, so whoever reads the lines can tell whether what the store holds is right.
 """
@@ -24,8 +24,12 @@ from tvix_store.model.signature import Signature
 from tvix_store.model.store_path import StorePath
 
 PACK_SIZE = 4 << 20
-SHARED = StorePath(bytes(20), "signed-by-all")
-"""A path info to which every writer adds its signatures."""
+SHARED_PATHS = 64
+
+
+def shared(signature: str) -> StorePath:
+    """The path, one of SHARED_PATHS to which all writers add signatures, that is signed by the key of this name."""
+    return StorePath(bytes(19) + bytes([hashlib.sha256(signature.encode()).digest()[0] % SHARED_PATHS]), "signed-by-many")
 
 
 def records(seed: str, number: int) -> dict[bytes, bytes]:
@@ -61,7 +65,7 @@ async def write_for_ever(store_directory: Path, seed: str) -> None:
             info = await store.path_infos.put(PathInfo(StorePath(output_hash, "written"), node, await store.nar.calculate(node)))
             print("path", info.store_path, blob.hex, flush=True)
             own = Signature(f"{seed}-{number}".replace(" ", "-"), bytes(64))
-            await store.path_infos.put(PathInfo(SHARED, FileNode(EMPTY, 0), NarFacts(1, bytes(32)), signatures=(own,)))
+            await store.path_infos.put(PathInfo(shared(own.name), FileNode(EMPTY, 0), NarFacts(1, bytes(32)), signatures=(own,)))
             print("signature", own.name, flush=True)
             assert store.records is not None
             await store.records.put(records(seed, number))

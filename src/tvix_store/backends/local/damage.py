@@ -41,7 +41,8 @@ def forget(index: Index, reader: PackReader, suspects: Iterable[tuple[bytes, Pla
                     index.drop_chunk_list(txn, blob)
             elif not index.drop_content(txn, Kind.DIRECTORY, digest, place):
                 continue  # another process was faster
-            _log.error(
+            # The error is the reader's to see; this tells that it has an end.
+            _log.info(
                 "b3:%s is damaged (pack %08x, offset %d); it counts as missing until it is put again",
                 digest.hex(),
                 place.pack,
