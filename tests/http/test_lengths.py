@@ -45,7 +45,7 @@ def urls(shared_daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 NAMES = ["narinfo", "listing", "index", "file", "NAR", "zstd", "debug information", "log", "cache info"]
-CONDITIONAL = ["listing", "index", "file", "NAR", "zstd", "debug information", "log"]
+CONDITIONAL = ["narinfo", "listing", "index", "file", "NAR", "zstd", "debug information", "log"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -64,7 +64,12 @@ class _Rendered:
 
     @property
     def size(self) -> int:
-        return len(self.encoded) + len(self.response.body) + 1000  # type: ignore[arg-type]  # narinfos are whole
+        return len(self.encoded) + self.length + 1000
+
+    @property
+    def length(self) -> int:
+        """Bytes of the narinfo."""
+        return len(self.response.body)  # type: ignore[arg-type]  # narinfos are whole
 
 
 class _Offer(NamedTuple):
@@ -101,7 +106,7 @@ class Narinfos:
             if compression is None:
                 self._keep(name, kept)
         if not_modified(request.headers, kept.etag):
-            return Response(304, ((b"etag", kept.etag),))
+            return Response(304, ((b"etag", kept.etag), length(kept.length)))
         return kept.response
 
     async def put(self, request: Request, name: bytes) -> Response:
