@@ -151,7 +151,7 @@ async def test_a_flipped_bit_is_an_error(store: Store, tmp_path: Path, times_rea
     with pytest.raises(CorruptError):
         await read()
     assert 0 < len(given_out) < plan.size
-    with pytest.raises(CorruptError):
+    with pytest.raises((CorruptError, NotFoundError)):  # what was found damaged is forgotten soon
         await whole(zstd, node)
 
 

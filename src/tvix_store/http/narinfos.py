@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ from tvix_store.model.narinfo import MAX_NARINFO, NarInfo
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import encode_node
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.signature import MAX_SIGNATURES
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 from tvix_store.operations.check_nar import check_nar
 from tvix_store.operations.check_path_info import missing_references
@@ -135,9 +136,9 @@ class Narinfos:
         if compression not in COMPRESSIONS:
             raise InvalidError(f"unknown NAR compression {compression!r} (known: {', '.join(COMPRESSIONS)})")
         offer = await self._offer(path_info, compression)
-        signed = path_info.with_signatures(
-            key.sign(path_info.fingerprint(self._store.store_dir)) for key in self._settings.signing_keys
-        )
+        own = [key.sign(path_info.fingerprint(self._store.store_dir)) for key in self._settings.signing_keys]
+        # A reader takes no more than MAX_SIGNATURES; ours are among them.
+        signed = replace(path_info, signatures=path_info.signatures[: MAX_SIGNATURES - len(own)]).with_signatures(own)
         file_hash = NixHash("sha256", offer.file.sha256) if offer.file else None
         narinfo = NarInfo.of(signed, offer.url, offer.compression, file_hash, offer.file.size if offer.file else None)
         body = narinfo.format(self._store.store_dir)
