@@ -59,9 +59,8 @@ class Uploads:
             raise InvalidError(
                 f"the file that came has SHA-256 {nixbase32.encode(got)}, not {nixbase32.encode(file_hash)} as its name says"
             )
-        # Side by side, so that they wait for the same commit. Like all content, a NAR survives a power cut when its path does: then
-        # a narinfo was put behind it.
-        await asyncio.gather(self._store.nar.record(node, nar), self._links.put(NarLink(nar, node), file_hash, durable=False))
+        # Side by side, so that they wait for the same commit. Durable: a narinfo may follow hours later.
+        await asyncio.gather(self._store.nar.record(node, nar), self._links.put(NarLink(nar, node), file_hash))
         return text(201, "the NAR is stored")
 
 

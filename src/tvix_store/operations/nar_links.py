@@ -55,16 +55,16 @@ class NarLinks:
         value = await self._records.get(_zstd_key(nar_sha256))
         return None if value is None else FileFacts(*_HEAD.unpack(value))
 
-    async def put(self, link: NarLink, *file_sha256s: bytes, zstd_file: FileFacts | None = None, durable: bool = True) -> None:
+    async def put(self, link: NarLink, *file_sha256s: bytes, zstd_file: FileFacts | None = None) -> None:
         """Link the NAR, and the compressed files of it with these hashes; `zstd_file` is the one as which it is served.
 
-        `durable` is that of `RecordService.put`.
+        All that it needs is durable then.
         """
         value = _HEAD.pack(link.nar.size, link.nar.sha256) + encode_node(b"", link.node)
         records = {_key(sha256): value for sha256 in (link.nar.sha256, *file_sha256s)}
         if zstd_file is not None:
             records[_zstd_key(link.nar.sha256)] = _HEAD.pack(*zstd_file)
-        await self._records.put(records, durable=durable)
+        await self._records.put(records)
 
 
 def _key(sha256: bytes) -> bytes:

@@ -46,7 +46,7 @@ class LocalFrames:
             yield plan
 
         digest = await self._blobs.put(pieces())
-        await self._records.put({_key(key): digest.raw})
+        await self._records.put({_key(key): digest.raw}, durable=False)
 
     def _find(self, digests: Sequence[Digest]) -> list[list[Frame]]:
         places = self._engine.index.chunks_at(digests)
