@@ -36,6 +36,8 @@ MAP_SIZE = 1 << 38
 FILE = "data.mdb"
 _TABLES = (b"chunks", b"directories", b"chunk_lists", b"path_infos", b"records", b"nar", b"packs", b"counters")
 _MAX_READERS = 1024
+_NEARLY_FULL = 4 << 20
+"""Bytes left on a disk, fewer than which may be the cause of a write that failed half-way."""
 _LOCK_FILE_SIZE = 17 * 4096
 """Bytes; LMDB needs 64 for each reader, and 128."""
 _U64 = struct.Struct("<Q")
@@ -282,8 +284,14 @@ class Index:
         except lmdb.Error as error:
             raise self._translated(error) from error
 
+    def _is_disk_nearly_full(self) -> bool:
+        status = os.statvfs(self._directory)
+        return status.f_bavail * status.f_frsize < _NEARLY_FULL
+
     def _translated(self, error: lmdb.Error) -> StoreError:
-        full = "No space left" in str(error) or "quota" in str(error)
+        text = str(error)
+        # Where a write fits only in part, LMDB says EIO ("short write, filesystem full?" in mdb_page_flush).
+        full = "No space left" in text or "quota" in text or ("Input/output" in text and self._is_disk_nearly_full())
         match error:
             case lmdb.DiskError() | lmdb.MapFullError():
                 full = True
