@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from tvix_store.backends.local import open_store
 from tvix_store.errors import CorruptError, InvalidError, NotFoundError
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
+from tvix_store.operations.plan_zstd_nar import MAX_ENTRIES, MAX_NAR, can_be_planned
 from tvix_store.operations.render_nar import render_nar
-from tvix_store.operations.zstd_nar import MAX_ENTRIES, MAX_NAR, ZstdNars, can_be_planned
+from tvix_store.operations.zstd_nar import ZstdNars
 from tvix_store.operations.zstd_plan import Plan
 from tvix_store.services.store import Store
 from tvix_store.testing import strategies

@@ -35,7 +35,8 @@ from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 from tvix_store.operations.check_nar import check_nar
 from tvix_store.operations.check_path_info import missing_references
 from tvix_store.operations.nar_links import FileFacts, NarLink, NarLinks
-from tvix_store.operations.zstd_nar import ZstdNars, can_be_planned
+from tvix_store.operations.plan_zstd_nar import can_be_planned
+from tvix_store.operations.zstd_nar import ZstdNars
 from tvix_store.services.store import Store
 
 _log = logging.getLogger(__name__)

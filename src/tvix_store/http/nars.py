@@ -21,8 +21,9 @@ from tvix_store.model.nodes import Node, decode_node
 from tvix_store.operations.check_nar import check_nar
 from tvix_store.operations.nar_layout import NarLayouts
 from tvix_store.operations.nar_links import NarLink, NarLinks
+from tvix_store.operations.plan_zstd_nar import can_be_planned
 from tvix_store.operations.render_nar import render_nar
-from tvix_store.operations.zstd_nar import ZstdNars, can_be_planned
+from tvix_store.operations.zstd_nar import ZstdNars
 from tvix_store.services.store import Store
 
 _TYPE = (b"content-type", b"application/x-nix-nar")

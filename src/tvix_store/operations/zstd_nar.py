@@ -11,33 +11,19 @@ import hashlib
 import logging
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from itertools import islice
 
-import zstandard
 from blake3 import blake3
 
-from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, StoreError
-from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode, encode_node
-from tvix_store.nar import tokens
-from tvix_store.operations.closure import Closure
-from tvix_store.operations.fetch_tree import walk_tree
+from tvix_store.errors import CorruptError, StoreError
+from tvix_store.model.nodes import Node, encode_node
 from tvix_store.operations.nar_links import FileFacts
-from tvix_store.operations.zstd_plan import ITEM, Piece, Plan
+from tvix_store.operations.plan_zstd_nar import plan_zstd_nar
+from tvix_store.operations.zstd_plan import Piece, Plan
 from tvix_store.services.directories import DirectoryService
-from tvix_store.services.frames import Frame, Span, StoredFrames
+from tvix_store.services.frames import StoredFrames
 
-MAX_ENTRIES = 200_000
-"""Entries of the largest tree that is planned, and
-MAX_NAR: bytes of its NAR. Bound the memory of planning to some 100 MB; what is larger is offered uncompressed."""
-MAX_NAR = 64 << 30
-_PIECE = 1 << 20
-_GAP = 8 << 10
-"""Bytes between two frames in a file that are read with them: less than a second read costs."""
-_MAX_SPAN = 4 << 20
-_BLOCK = 128 << 10
-"""Bytes of the largest block of a zstd frame (RFC 8878, section 3.1.1.2.4)."""
-_FILES_AT_ONCE = 1024
 _KEPT = 48 << 20
 """Bytes of plans that are kept in memory."""
 _HASHED_HERE = 32 << 10
@@ -46,14 +32,6 @@ _PLANNING = 2
 _AHEAD = 3
 """Pieces that are made at a time."""
 _log = logging.getLogger(__name__)
-
-Buffer = bytes | memoryview
-
-
-def can_be_planned(node: Node, nar_size: int) -> bool:
-    """Whether a node is small enough."""
-    # A directory's size counts its descendants, by one of the rules twice.
-    return nar_size <= MAX_NAR and (not isinstance(node, DirectoryNode) or node.size <= MAX_ENTRIES)
 
 
 class ZstdNars:
@@ -70,13 +48,16 @@ class ZstdNars:
         """How the file is made.
 
         Raises:
-            NotFoundError, InvalidError, CorruptError: as `fetch_tree`.
-            ExhaustedError: the tree is too large (see `can_be_planned`).
+            NotFoundError, InvalidError, CorruptError, ExhaustedError: as `plan_zstd_nar`.
         """
         plan = self._kept.get(node)
         if plan is None:
             async with self._planning:
-                plan = self._kept.get(node) or await self._remembered(node) or await _planned(self._frames, self._directories, node)
+                plan = (
+                    self._kept.get(node)
+                    or await self._remembered(node)
+                    or await plan_zstd_nar(self._frames, self._directories, node)
+                )
                 self._keep(node, plan)
         return plan
 
@@ -178,158 +159,10 @@ def _made(frames: StoredFrames, piece: Piece) -> bytes:
     # Several readers may work on a piece at once. It loses its chunks after it got its digest, so they are looked at before that.
     chunks = piece.frames
     if not piece.digest:
-        _check(frames, chunks, payloads)
+        for frame, span, start in chunks:
+            frames.check(frame, payloads[span][start : start + frame.span.size])
         piece.digest = digest
         piece.frames = []
     elif digest != piece.digest:
         raise CorruptError(f"stored content is damaged, or has moved: a piece of a NAR has digest {digest.hex()}")
     return data
-
-
-def _check(frames: StoredFrames, chunks: Sequence[tuple[Frame, int, int]], payloads: Sequence[bytes]) -> None:
-    """Hold every chunk against its digest."""
-    decompressor = zstandard.ZstdDecompressor()
-    for frame, span, start in chunks:
-        data: Buffer = memoryview(payloads[span])[start : start + frame.span.size]
-        if frame.span.size != frame.length:
-            try:
-                # The frame's own word for its size is checked first: the library allocates by it.
-                data = decompressor.decompress(data) if zstandard.frame_content_size(data) == frame.length else b""
-            except zstandard.ZstdError:
-                data = b""
-        if len(data) != frame.length or blake3(data).digest() != frame.digest:
-            frames.damaged(frame)
-            raise CorruptError(f"stored content of b3:{frame.digest.hex()} is damaged")
-
-
-async def _planned(frames: StoredFrames, directories: DirectoryService, node: Node) -> Plan:
-    planner = _Planner()
-    parts = _parts(Closure(directories, node))
-    batch: list[tuple[bytes, FileNode | None]] = []
-    entries = 0
-    async for part in parts:
-        batch.append(part)
-        if len(batch) == _FILES_AT_ONCE:
-            entries += len(batch)
-            if entries > 2 * MAX_ENTRIES:
-                raise ExhaustedError(f"a tree of more than {MAX_ENTRIES} entries is not offered as zstd")
-            await _add(planner, frames, batch)
-            batch = []
-    await _add(planner, frames, batch)
-    return planner.finish()
-
-
-async def _add(planner: _Planner, frames: StoredFrames, parts: list[tuple[bytes, FileNode | None]]) -> None:
-    found = iter(await frames.find([file.digest for _, file in parts if file is not None and file.size]))
-    for literal, file in parts:
-        planner.add_tokens(literal)
-        if file is None or not file.size:
-            continue
-        chunks = next(found)
-        if sum(chunk.length for chunk in chunks) != file.size:
-            raise InvalidError(f"blob {file.digest} is not {file.size} bytes long, as the node of a file states")
-        for chunk in chunks:
-            planner.add_frame(chunk)
-
-
-async def _parts(closure: Closure) -> AsyncIterator[tuple[bytes, FileNode | None]]:
-    """What the NAR consists of, in order: tokens, and the file whose contents follow them."""
-    pending = bytearray(tokens.MAGIC)
-    depth = 0
-    async for name, child in walk_tree(closure):
-        if depth and child is not None:
-            pending += tokens.entry_start(name)
-        if type(child) is DirectoryNode:
-            pending += tokens.DIRECTORY_START
-            depth += 1
-            continue
-        if type(child) is FileNode:
-            pending += tokens.file_start(child.size, child.executable)
-            yield bytes(pending), child
-            pending = bytearray(tokens.file_end(child.size))
-        elif type(child) is SymlinkNode:
-            pending += tokens.symlink(child.target)
-        else:
-            pending += tokens.DIRECTORY_END
-            depth -= 1
-        if depth:
-            pending += tokens.ENTRY_END
-        if len(pending) >= _BLOCK:
-            yield bytes(pending), None
-            pending.clear()
-    yield bytes(pending), None
-
-
-class _Planner:
-    """Puts pieces together."""
-
-    def __init__(self) -> None:
-        self._pieces: list[Piece] = []
-        self._compressor = zstandard.ZstdCompressor()
-        self._begin()
-
-    def _begin(self) -> None:
-        self._size = 0
-        self._items: list[bytes] = []
-        self._spans: list[Span] = []
-        self._literals: list[bytes] = []
-        self._literal = 0
-        self._frames: list[tuple[Frame, int, int]] = []
-
-    def add_tokens(self, data: bytes) -> None:
-        if data:
-            self._add_literal(self._compressor.compress(data))
-
-    def add_frame(self, frame: Frame) -> None:
-        span, start = self._span(frame.span)
-        self._frames.append((frame, span, start))
-        if frame.span.size < frame.length:
-            self._add_item(span, start, frame.span.size)
-        else:
-            self._add_raw(span, start, frame.length)
-        if self._size >= _PIECE:
-            self._end_piece()
-
-    def finish(self) -> Plan:
-        self._end_piece()
-        return Plan(self._pieces)
-
-    def _add_raw(self, span: int, start: int, size: int) -> None:
-        """A chunk that is not compressed: a frame of raw blocks (RFC 8878, section 3.1.1)."""
-        self._add_literal(b"\x28\xb5\x2f\xfd\xa0" + size.to_bytes(4, "little"))  # magic; single segment, size in 4 bytes
-        for at in range(0, size, _BLOCK):
-            block = min(_BLOCK, size - at)
-            is_last = at + block == size
-            self._add_literal((block << 3 | is_last).to_bytes(3, "little"))
-            self._add_item(span, start + at, block)
-
-    def _add_literal(self, data: bytes) -> None:
-        self._literals.append(data)
-        self._literal += len(data)
-        self._size += len(data)
-
-    def _add_item(self, span: int, start: int, size: int) -> None:
-        self._items.append(ITEM.pack(self._literal, span, start, size))
-        self._literal = 0
-        self._size += size
-
-    def _span(self, wanted: Span) -> tuple[int, int]:
-        """The number of the span that holds `wanted`, and where in it that begins."""
-        if self._spans:
-            last = self._spans[-1]
-            start = wanted.offset - last.offset
-            gap = start - last.size
-            if wanted.file == last.file and 0 <= gap <= _GAP and start + wanted.size <= _MAX_SPAN:
-                self._spans[-1] = Span(last.file, last.offset, start + wanted.size)
-                return len(self._spans) - 1, start
-        self._spans.append(wanted)
-        return len(self._spans) - 1, 0
-
-    def _end_piece(self) -> None:
-        if self._literal:
-            self._add_item(0, 0, 0)
-        if self._size:
-            self._pieces.append(
-                Piece(self._size, b"".join(self._items), self._spans, b"".join(self._literals), frames=self._frames)
-            )
-        self._begin()

@@ -47,8 +47,12 @@ class StoredFrames(Protocol):
         """
         ...
 
-    def damaged(self, frame: Frame) -> None:
-        """Told that a chunk was read, and does not match its digest: the backend may look into it. Does not wait."""
+    def check(self, frame: Frame, stored: bytes) -> None:
+        """Hold a chunk, whose stored bytes were read, against its digest. Blocks: call it in a thread.
+
+        Raises:
+            CorruptError: they do not match; the backend looks into it.
+        """
         ...
 
     async def get_plan(self, key: bytes) -> bytes | None:

@@ -28,9 +28,9 @@ class LocalFrames:
         reader = self._engine.reader
         return [reader.read(Place(span.file, span.offset, span.size, 0)) for span in spans]
 
-    def damaged(self, frame: Frame) -> None:
+    def check(self, frame: Frame, stored: bytes) -> None:
         span = frame.span
-        self._engine.forget_damaged(frame.digest, Place(span.file, span.offset, span.size, frame.length))
+        self._engine.payload(frame.digest, Place(span.file, span.offset, span.size, frame.length), stored)
 
     async def get_plan(self, key: bytes) -> bytes | None:
         digest = await self._records.get(_key(key))
