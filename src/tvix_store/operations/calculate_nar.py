@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
 from tvix_store.operations.closure import Closure
+from tvix_store.operations.hash_beside import HashBeside
 from tvix_store.operations.nar_size import nar_size
 from tvix_store.operations.render_nar import render_closure
 from tvix_store.services.blobs import BlobService
@@ -23,16 +23,12 @@ async def calculate_nar(blobs: BlobService, directories: DirectoryService, node:
     """
     closure = Closure(directories, node)
     expected = await nar_size(closure)
-    loop = asyncio.get_running_loop()
     sha256 = hashlib.sha256()
+    hashing = HashBeside(sha256)
     size = 0
-    hashed: asyncio.Future[None] | None = None
     async for piece in render_closure(blobs, closure):
-        if hashed:
-            await hashed
-        hashed = loop.run_in_executor(None, sha256.update, piece)
+        await hashing.update(piece)
         size += len(piece)
-    if hashed:
-        await hashed
+    await hashing.finish()
     assert size == expected, f"the NAR of {node} was to have {expected} bytes, and has {size}"
     return NarFacts(size, sha256.digest())

@@ -16,6 +16,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.operations.fetch_tree import read_contents
+from tvix_store.operations.hash_beside import HashBeside
 from tvix_store.operations.render_nar import render_nar
 from tvix_store.services.store import Store
 
@@ -95,10 +96,7 @@ async def missing_references(store: Store, path_info: PathInfo) -> list[StorePat
 
 
 async def _content_hash(store: Store, path_info: PathInfo, ca: ContentAddress) -> NixHash:
-    """The hash of what the method says, but for the path's own name in it.
-
-    A piece is hashed in a thread while the next one comes.
-    """
+    """The hash of what the method says, but for the path's own name in it."""
     pieces: AsyncIterator[bytes]
     if ca.method is Method.NAR:
         pieces = render_nar(store.blobs, store.directories, path_info.node)
@@ -107,12 +105,8 @@ async def _content_hash(store: Store, path_info: PathInfo, ca: ContentAddress) -
         pieces = read_contents(store.blobs, path_info.node)
     own = nixbase32.encode(path_info.store_path.output_hash).encode()
     content_hash = HashModulo(ca.hash.algorithm, own)
-    loop = asyncio.get_running_loop()
-    hashed: asyncio.Future[None] | None = None
+    hashing = HashBeside(content_hash)
     async for piece in pieces:
-        if hashed:
-            await hashed
-        hashed = loop.run_in_executor(None, content_hash.update, piece)
-    if hashed:
-        await hashed
+        await hashing.update(piece)
+    await hashing.finish()
     return content_hash.finish()

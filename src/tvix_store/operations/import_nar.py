@@ -31,6 +31,7 @@ from tvix_store.nar import (
     Symlink,
 )
 from tvix_store.operations.feed import Feed
+from tvix_store.operations.hash_beside import HashBeside
 from tvix_store.services.blobs import SMALL_BLOB, BlobService
 from tvix_store.services.directories import DirectoryService
 
@@ -47,8 +48,6 @@ _IN_FLIGHT = 3
 """Batches, or large files, that are being stored while the next bytes are read."""
 _MADE_HERE = 4096
 """Entries of a directory that is put together on the event loop, which takes 3 µs each."""
-_HASHED_HERE = 32 << 10
-"""Bytes that are hashed on the event loop: it takes 25 µs, less than a thread's answer."""
 _AT_ONCE = 256 << 10
 """Bytes that the reader is given at a time: it works on the event loop, some milliseconds for the tokens of small files."""
 
@@ -114,7 +113,7 @@ class _Import:
         self._unfinished = 0
         self._sent: Feed[Directory, Digest] | None = None
         self._nar_hash = hashlib.sha256()
-        self._hashing: asyncio.Future[None] | None = None
+        self._hashing = HashBeside(self._nar_hash)
 
     async def run(self, nar: AsyncIterable[bytes], max_size: int | None, max_entries: int) -> tuple[Node, NarFacts]:
         reader = NarReader(max_entries=max_entries)
@@ -123,7 +122,7 @@ class _Import:
             size += len(large)
             if max_size is not None and size > max_size:
                 raise ExhaustedError(f"the NAR has more than {max_size} bytes, which are taken at most")
-            await self._hash(large)
+            await self._hashing.update(large)
             at = 0
             while at < len(large):
                 # Contents go through as they are; what else there is takes time on the event loop.
@@ -140,8 +139,7 @@ class _Import:
             await self._sent.end()
             self._storing.append(self._sent.task)
         await asyncio.gather(*self._storing)
-        if self._hashing is not None:
-            await self._hashing
+        await self._hashing.finish()
         assert self._root is not None
         return _node(self._root), NarFacts(size, self._nar_hash.digest())
 
@@ -151,17 +149,7 @@ class _Import:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        if self._hashing is not None:
-            await asyncio.wait((self._hashing,))
-
-    async def _hash(self, data: bytes) -> None:
-        if self._hashing is not None:
-            await self._hashing
-            self._hashing = None
-        if len(data) <= _HASHED_HERE:
-            self._nar_hash.update(data)
-            return
-        self._hashing = asyncio.get_running_loop().run_in_executor(None, self._nar_hash.update, data)
+        await self._hashing.finish()
 
     async def _take(self, event: Event) -> None:
         match event:

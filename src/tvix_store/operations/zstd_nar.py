@@ -18,6 +18,7 @@ from blake3 import blake3
 
 from tvix_store.errors import CorruptError, StoreError
 from tvix_store.model.nodes import Node, encode_node
+from tvix_store.operations.hash_beside import HashBeside
 from tvix_store.operations.nar_links import FileFacts
 from tvix_store.operations.plan_zstd_nar import plan_zstd_nar
 from tvix_store.operations.zstd_plan import Piece, Plan
@@ -26,8 +27,6 @@ from tvix_store.services.frames import StoredFrames
 
 _KEPT = 48 << 20
 """Bytes of plans that are kept in memory."""
-_HASHED_HERE = 32 << 10
-"""Bytes that are hashed on the event loop: it takes 25 µs, less than a thread's answer."""
 _PLANNING = 2
 _AHEAD = 3
 """Pieces that are made at a time."""
@@ -100,11 +99,10 @@ class ZstdNars:
         """
         plan = await self.plan(node)
         sha256 = hashlib.sha256()
+        hashing = HashBeside(sha256)
         async for piece in self.read(node, plan, 0, plan.size):
-            if len(piece) <= _HASHED_HERE:
-                sha256.update(piece)
-            else:
-                await asyncio.to_thread(sha256.update, piece)
+            await hashing.update(piece)
+        await hashing.finish()
         return FileFacts(plan.size, sha256.digest())
 
     async def _remembered(self, node: Node) -> Plan | None:
