@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Coroutine
@@ -10,11 +11,16 @@ from typing import Any
 
 from tvix_store.cli.exit_codes import after_signal
 
+_COLLECT_AFTER = 20_000
+"""New objects after which Python looks for garbage. With its own 700, a command that makes many (the entries of a tree) spends
+a twentieth of its time looking in vain."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run `main` to its end. A first signal cancels it and ends the program, a second one ends the program at once."""
+    gc.freeze()  # what was imported stays
+    gc.set_threshold(_COLLECT_AFTER)
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     asyncio.run(_interruptible(main))
     for number, handler in handlers.items():

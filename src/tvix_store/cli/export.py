@@ -38,15 +38,15 @@ async def export(invocation: Invocation, path: str, destination: Path, form: str
     from tvix_store.operations.render_tar import render_tar
     from tvix_store.operations.resolve import resolve
 
-    async with await invocation.open_store() as store:
+    async with invocation.crew(wanted=form == "dir") as crew, await invocation.open_store() as store:
         found = await resolve(store, path)
         # What a NAR adds to the contents of a tree is little, and nothing else tells their size beforehand.
         size = found.path_info.nar.size if found.path_info and not found.inner else None
         with progress_bar(invocation, destination.name, size) as bar:
-            blobs = CountedBlobs(store.blobs, bar)
             if form == "dir":
-                await export_tree(blobs, store.directories, found.node, destination)
+                await export_tree(store.blobs, store.directories, found.node, destination, crew=crew, progress=bar.add)
                 return
+            blobs = CountedBlobs(store.blobs, bar)
             pieces: AsyncIterator[bytes]
             if form == "nar":
                 pieces = render_nar(blobs, store.directories, found.node)

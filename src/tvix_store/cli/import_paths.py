@@ -52,8 +52,6 @@ async def import_paths(
     """
     if name is not None and len(paths) > 1:
         raise click.UsageError("--name needs a single PATH")
-    from tvix_store.cli.json_forms import node_to_json, path_info_to_json
-    from tvix_store.cli.output import print_json_array
     from tvix_store.model.directory import SizeRule
     from tvix_store.operations.import_tree import import_tree
 
@@ -71,6 +69,9 @@ async def import_paths(
 
     async with await invocation.open_store() as store:
         if as_json:
+            from tvix_store.cli.json_forms import node_to_json, path_info_to_json
+            from tvix_store.cli.output import print_json_array
+
             await print_json_array(
                 path_info_to_json(each.path_info, store.store_dir) if each.path_info else node_to_json(each.node)
                 async for each in imported(store)

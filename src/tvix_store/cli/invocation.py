@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from tvix_store.model.signature import PublicKey
+    from tvix_store.operations.crew import Crew
     from tvix_store.services.store import Store
 
 P = ParamSpec("P")
@@ -22,6 +23,8 @@ _ADDRESSES = {
     "directories": ("--directory-service-addr", "DIRECTORY_SERVICE_ADDR", "The same for directories."),
     "path_infos": ("--path-info-service-addr", "PATH_INFO_SERVICE_ADDR", "The same for path infos."),
 }
+_CREW = 4
+"""Processes that share the work at most: the disk is what more would wait for."""
 _STORE_DIR = ("--store-dir", "NIX_STORE_DIR", "Where Nix has its store. Default: /nix/store.")
 
 
@@ -49,6 +52,14 @@ class Invocation:
         return await open_store(
             **self.addresses(), store_dir=store_dir, substituters=substituters, substituter_public_keys=substituter_public_keys
         )
+
+    def crew(self, *, wanted: bool = True) -> Crew:
+        """Processes that share the work of a command, to be made before anything else is opened; none where they would not help."""
+        from tvix_store.config import prepare_for_crew
+        from tvix_store.operations.crew import Crew
+
+        helps = wanted and prepare_for_crew(self.addresses().values())
+        return Crew(self.open_store, min(os.cpu_count() or 1, _CREW) if helps else 0)
 
 
 def shared_options() -> list[click.Parameter]:

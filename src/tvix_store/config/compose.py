@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from tvix_store.config.schemes import has_no_place, open_address
+from tvix_store.config.address import Address
+from tvix_store.config.schemes import has_no_place, open_address, prepare
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import check_store_dir
 from tvix_store.services.nar import NarService
@@ -57,6 +58,19 @@ async def open_store(
             store = await with_substituters(store, substituters, substituter_public_keys, fetch_lock(chosen[2]))
         opened.pop_all()  # what is open stays open, unless a later one has failed
     return store
+
+
+def prepare_for_crew(addresses: Iterable[str | None]) -> bool:
+    """Whether more processes would help with stores at these addresses (None: the default one); then what opens them is imported.
+
+    They would where a store is a directory on this machine, and who opens it does its work.
+    """
+    texts = {address or DEFAULT_ADDRESS for address in addresses}
+    shares = all(Address.parse(text).scheme == "local" for text in texts)
+    if shares:
+        for text in texts:
+            prepare(text)
+    return shares
 
 
 def verified(store: Store, keys: Sequence[PublicKey] = (), *, require_signatures: bool = False, trust_nar: bool = True) -> Store:

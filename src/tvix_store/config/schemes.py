@@ -30,14 +30,29 @@ async def open_address(text: str) -> Store:
         StoreError: as the backend's `open_store`.
     """
     address = Address.parse(text)
+    return await _opener(address)(address)
+
+
+def prepare(text: str) -> None:
+    """Import what opens the store at an address, for processes that are forked to open it each.
+
+    Raises:
+        InvalidError: as `open_address`.
+    """
+    _opener(Address.parse(text))
+
+
+def _opener(address: Address) -> Callable[[Address], Awaitable[Store]]:
     target = SCHEMES.get(address.scheme)
     if target is None:
         near = difflib.get_close_matches(address.scheme, SCHEMES, n=1)
         hint = f"; did you mean {near[0]}://?" if near else ""
-        raise InvalidError(f"{without_secrets(text)}: unknown scheme {address.scheme!r} (known: {', '.join(SCHEMES)}){hint}")
+        raise InvalidError(
+            f"{without_secrets(address.text)}: unknown scheme {address.scheme!r} (known: {', '.join(SCHEMES)}){hint}"
+        )
     module, _, function = target.partition(":")
     opener: Callable[[Address], Awaitable[Store]] = getattr(import_module(module), function)
-    return await opener(address)
+    return opener
 
 
 def has_no_place(text: str) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
-from tvix_store.operations.calculate_nar import calculate_nar
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.nar import NarCache
@@ -59,6 +58,8 @@ class RememberingNarService:
                 del self._calculations[node]
 
     async def _calculated(self, node: Node) -> NarFacts:
+        from tvix_store.operations.calculate_nar import calculate_nar  # not before it is needed: 8 ms of a command's start
+
         async with self._room:
             facts = await calculate_nar(self._blobs, self._directories, node)
         await self._cache.put(node, facts)

@@ -6,8 +6,9 @@ import asyncio
 import errno
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
@@ -41,12 +42,18 @@ class Draft:
         """Do a step of the work in the draft's thread."""
 
         def named() -> T:
-            try:
+            with self.errors():
                 return step(*args, **kwargs)
-            except OSError as error:
-                raise _translated(error, self._target) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, named)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Errors of the operating system become ours, which name the target."""
+        try:
+            yield
+        except OSError as error:
+            raise _translated(error, self._target) from error
 
     async def __aenter__(self) -> Self:
         if await self.run(os.path.lexists, self._target):

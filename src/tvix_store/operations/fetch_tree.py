@@ -99,7 +99,7 @@ async def read_contents(blobs: BlobService, node: FileNode, start: int = 0, stop
             break
         yield piece
     if left:
-        raise _wrong_size(node)
+        raise wrong_size(node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +173,13 @@ async def _fetch(blobs: BlobService, files: list[FileNode]) -> list[bytes]:
     except ExhaustedError:
         for file in files:
             async for _ in blobs.read(file.digest, file.size, file.size + 1):
-                raise _wrong_size(file) from None
+                raise wrong_size(file) from None
         raise
     for file, content in zip(files, contents, strict=True):
         if len(content) != file.size:
-            raise _wrong_size(file)
+            raise wrong_size(file)
     return contents
 
 
-def _wrong_size(file: FileNode) -> InvalidError:
+def wrong_size(file: FileNode) -> InvalidError:
     return InvalidError(f"blob {file.digest} is not {file.size} bytes long, as the node of a file states")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tvix_store.backends.local.records import Buffer, Kind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take four times as long to make one
 class Content:
     """Something to store under a key: a chunk or directory (its digest), or a segment of a chunk list."""
 

@@ -1,0 +1,124 @@
+"""A crew does what it is asked, and tells what went wrong; nobody waits for a member that is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.operations.forked import forked
+from tvix_store.backends.local import open_store
+from tvix_store.errors import InvalidError, NotFoundError, UnavailableError
+from tvix_store.operations.crew import Crew
+from tvix_store.services.store import Store
+
+
+def opening(directory: Path) -> Callable[[], Awaitable[Store]]:
+    return lambda: open_store(directory / "store")
+
+
+async def put(store: Store, blob: bytes) -> str:
+    return (await store.blobs.put_many([blob]))[0].hex
+
+
+async def pid(store: Store) -> int:
+    return os.getpid()
+
+
+async def refuse(store: Store) -> None:
+    raise NotFoundError("blob", "x")
+
+
+async def slowly(store: Store, seconds: float) -> int:
+    time.sleep(seconds)  # noqa: ASYNC251 - a member does one thing at a time
+    return os.getpid()
+
+
+async def die(store: Store) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+@forked
+async def test_what_members_put_is_there_for_all(tmp_path: Path) -> None:
+    async with Crew(opening(tmp_path), 2) as crew, await open_store(tmp_path / "store") as store:
+        digests = await asyncio.gather(*(crew.run(put, b"%d" % n) for n in range(20)))
+        found = await store.blobs.get_many([(await store.blobs.put_many([b"%d" % n]))[0] for n in range(20)])
+    assert len(set(digests)) == 20
+    assert found == [b"%d" % n for n in range(20)]
+
+
+@forked
+async def test_the_work_is_shared(tmp_path: Path) -> None:
+    async with Crew(opening(tmp_path), 2) as crew:
+        pids = await asyncio.gather(*(crew.run(slowly, 0.02) for _ in range(6)))
+    assert len(set(pids)) == 2
+    assert os.getpid() not in pids
+
+
+@forked
+async def test_errors_come_back_with_their_facts(tmp_path: Path) -> None:
+    async with Crew(opening(tmp_path), 1) as crew:
+        with pytest.raises(NotFoundError, match="blob x is not in the store") as caught:
+            await crew.run(refuse)
+        assert (caught.value.kind, caught.value.key) == ("blob", "x")
+        assert await crew.run(pid) != os.getpid()
+
+
+@forked
+async def test_a_store_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    async with Crew(opening(tmp_path), 1) as crew:
+        with pytest.raises((InvalidError, UnavailableError), match="store"):
+            await crew.run(pid)
+
+
+@forked
+async def test_nobody_waits_for_a_member_that_was_killed(tmp_path: Path) -> None:
+    async with Crew(opening(tmp_path), 1) as crew:
+        calls = [crew.run(slowly, 0.05), crew.run(slowly, 0.05), crew.run(die), crew.run(pid), crew.run(pid)]
+        ended = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
+        assert [type(each) for each in ended] == [int, int] + [UnavailableError] * 3
+        with pytest.raises(UnavailableError):
+            await crew.run(pid)
+
+
+@forked
+async def test_a_caller_that_is_cancelled_leaves_the_others_their_answers(tmp_path: Path) -> None:
+    async with Crew(opening(tmp_path), 1) as crew:
+        cancelled = asyncio.create_task(crew.run(slowly, 0.05))
+        other = asyncio.create_task(crew.run(put, b"blob"))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        assert len(await other) == 64
+
+
+@forked
+async def test_members_end_with_the_crew(tmp_path: Path) -> None:
+    async with Crew(opening(tmp_path), 2) as crew:
+        pids = await asyncio.gather(*(crew.run(slowly, 0.01) for _ in range(4)))
+    for number in set(pids):
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
+
+
+def test_members_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+
+    @forked
+    async def parent() -> None:
+        async with Crew(opening(tmp_path), 2) as crew:
+            for number in set(await asyncio.gather(*(crew.run(slowly, 0.01) for _ in range(4)))):
+                os.write(writing, b"%d\n" % number)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(AssertionError):
+        parent()
+    os.close(writing)
+    with os.fdopen(reading) as pipe:  # ends when both members, which hold its other end, have ended
+        assert len(pipe.read().split()) == 2
