@@ -54,7 +54,9 @@ def run(arguments: list[str]) -> None:
 
 def test(arguments: list[str]) -> None:
     set_up("dev")
-    programs.install("nix-store", "curl", "h2load", "wrk", "nginx", "grpcurl", "connectconformance", *programs.COMPRESSORS)
+    programs.install(
+        "nix-store", "curl", "strace", "h2load", "wrk", "nginx", "grpcurl", "connectconformance", *programs.COMPRESSORS
+    )
     become(PYTHON, "-m", "pytest", "-n", "auto", *arguments)
 
 

@@ -22,6 +22,7 @@ DEBIAN = {
     "curl": "curl",
     "h2load": "nghttp2-client",
     "nginx": "nginx",
+    "strace": "strace",
     "wrk": "wrk",
     "restic": "restic",
     "borg": "borgbackup",

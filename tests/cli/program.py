@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TVIX_STORE = Path(sysconfig.get_path("scripts"), "tvix-store")
-_VARIABLES = ("TVIX_STORE", "BLOB_SERVICE_ADDR", "DIRECTORY_SERVICE_ADDR", "PATH_INFO_SERVICE_ADDR", "XDG_DATA_HOME")
+_VARIABLES = (
+    "TVIX_STORE",
+    "BLOB_SERVICE_ADDR",
+    "DIRECTORY_SERVICE_ADDR",
+    "PATH_INFO_SERVICE_ADDR",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+)
 
 
 @dataclass(frozen=True)

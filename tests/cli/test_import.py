@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,24 @@ def test_importing_twice_changes_nothing(tvix_store: Program, tree: Path) -> Non
     first = tvix_store("import", tree)
     assert tvix_store("import", tree) == first
     assert tvix_store("list") == first
+
+
+def test_what_looks_unchanged_is_read_again_only_where_that_is_asked_for(tvix_store: Program, tree: Path) -> None:
+    for n in range(100):
+        (tree / f"file {n}").write_text(str(n))
+    time.sleep(2.1)  # what was changed within two seconds is not remembered
+    first = tvix_store("import", tree)
+    assert not any("file 99" in line for line in opened_files(tvix_store, "import", tree)[first])
+    assert any("file 99" in line for line in opened_files(tvix_store, "import", "--reread", tree)[first])
+
+
+def opened_files(tvix_store: Program, *arguments: str | Path) -> dict[str, list[str]]:
+    """The system calls that open files, by what a command prints."""
+    log = tvix_store.directory / "strace"
+    strace = (programs.require("strace"), "--follow-forks", "--trace=openat", f"--output={log}")
+    ended = tvix_store.run(*arguments, under=strace)
+    assert ended.code == 0, ended.error
+    return {ended.output.decode().strip(): log.read_text(errors="replace").splitlines()}
 
 
 def test_without_path_info_the_digest_of_the_content_is_printed(tvix_store: Program, tree: Path) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     type=click.Choice(("documented", "snix")),
     help="How sizes of directories are counted. Default: the store's rule.",
 )
+@click.option("--reread", is_flag=True, help="Read all files, also those that look unchanged since they were imported last.")
 @json_option
 async def import_paths(
     invocation: Invocation,
@@ -39,11 +40,13 @@ async def import_paths(
     flat: bool,
     no_path_info: bool,
     directory_size_rule: str | None,
+    reread: bool,
     as_json: bool,
 ) -> None:
     """Put the directories, files and symlinks at PATH into the store, and print their store paths.
 
-    The store path is the one that nix-store --add gives the same tree.
+    The store path is the one that nix-store --add gives the same tree. Of a tree that was imported before, only those files
+    are read whose inode, size or times have changed since.
 
     \b
         tvix-store import ./result-of-my-build
@@ -53,8 +56,10 @@ async def import_paths(
     if name is not None and len(paths) > 1:
         raise click.UsageError("--name needs a single PATH")
     from tvix_store.model.directory import SizeRule
+    from tvix_store.operations.files_cache import FilesCache, default_directory
     from tvix_store.operations.import_tree import import_tree
 
+    remembered = None if reread else default_directory()
     rule = SizeRule[directory_size_rule.upper()] if directory_size_rule else None
 
     async def imported(store: Store) -> AsyncIterator[Imported]:
@@ -63,7 +68,14 @@ async def import_paths(
                 if bar.visible:
                     asyncio.get_running_loop().run_in_executor(None, _expect_tree, bar, path)
                 done = await import_tree(
-                    store, path, name=name, flat=flat, path_info=not no_path_info, size_rule=rule, progress=bar.add
+                    store,
+                    path,
+                    name=name,
+                    flat=flat,
+                    path_info=not no_path_info,
+                    size_rule=rule,
+                    cache=FilesCache(remembered, path) if remembered else None,
+                    progress=bar.add,
                 )
             yield done
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
-from tvix_store.operations.read_tree import Event, LargeFile, TreeReader, WholeFiles
+from tvix_store.operations.files_cache import FilesCache
+from tvix_store.operations.read_tree import Event, KnownFiles, LargeFile, TreeReader, WholeFiles
 from tvix_store.services.blobs import SMALL_BLOB
 from tvix_store.services.store import Store
 
@@ -67,25 +68,31 @@ async def import_content(
     size_rule: SizeRule | None = None,
     hash_nar: bool = False,
     threads: ImportThreads | None = None,
+    cache: FilesCache | None = None,
     progress: Progress | None = None,
 ) -> Content:
     """Store the directory, regular file or symlink at `path`, and make sure of its NAR.
 
     `flat` takes a regular file alone, and none as executable. `size_rule` overrides the store's. With `hash_nar` the NAR is always
     hashed here; otherwise the store is asked where it probably knows. `threads` are the import's own unless they are given.
+    Files that `cache` knows, and the store has, are not read; it learns what there is now.
 
     Raises:
         InvalidError: something in the tree cannot be stored, or changed while it was read.
         DeniedError: something in the tree may not be read.
         ExhaustedError, UnavailableError: the store cannot take it.
     """
-    reader = TreeReader(path, flat=flat)
     used = threads or ImportThreads()
-    contents = _Contents(store, reader, used, hash_nar, progress or (lambda files, size: None))
     try:
-        await contents.store_all()
+        reader = TreeReader(path, flat=flat, cache=None if hash_nar or flat else cache)
+        contents = _Contents(store, reader, used, hash_nar, progress or (lambda files, size: None))
+        try:
+            await contents.store_all()
+        except _LackingError:
+            reader = TreeReader(path)
+            contents = _Contents(store, reader, used, hash_nar, progress or (lambda files, size: None))
+            await contents.store_all()
     finally:
-        await contents.stop()
         if threads is None:
             used.stop()
     node = await _directories(store, reader, contents.digests, size_rule or store.size_rule)
@@ -94,7 +101,13 @@ async def import_content(
         nar = await store.nar.calculate(node)
     else:
         await store.nar.record(node, nar)
+    if cache is not None and reader.keys:
+        cache.save(reader.keys, contents.digests)
     return Content(node, nar, contents.file_sha256)
+
+
+class _LackingError(Exception):
+    """The store lacks what the cache knows: it is another store, or something was found damaged in it."""
 
 
 async def _directories(store: Store, reader: TreeReader, digests: list[Digest], rule: SizeRule) -> Node:
@@ -138,16 +151,24 @@ class _Contents:
         return self._file_hash.digest()
 
     async def store_all(self) -> None:
-        async for event in self._events():
-            match event:
-                case WholeFiles():
-                    await self._whole_files(event)
-                case LargeFile():
-                    await self._large_file(event)
-        self._decided = True  # a tree without files
-        await self._hash([])
-        for unfinished in (*self._unhashed, *self._storing):
-            await unfinished
+        """Store the contents of all files. When this ends, in whatever way, nothing goes on but what the threads have begun."""
+        try:
+            async for event in self._events():
+                match event:
+                    case WholeFiles():
+                        await self._whole_files(event)
+                    case LargeFile():
+                        await self._large_file(event)
+                    case KnownFiles():
+                        await self._known_files(event)
+            self._decided = True  # a tree without files
+            await self._hash([])
+            for unfinished in (*self._unhashed, *self._storing):
+                await unfinished
+        finally:
+            for task in self._storing:
+                task.cancel()
+            await asyncio.gather(*self._storing, return_exceptions=True)
 
     async def _events(self) -> AsyncIterator[Event]:
         """The events of the reader, which reads ahead, but not past a large file, which is open only until then."""
@@ -158,17 +179,18 @@ class _Contents:
                 if isinstance(event, LargeFile):
                     yield event
                 ahead = asyncio.ensure_future(self._read(next, events, None))
-                if isinstance(event, WholeFiles):
+                if not isinstance(event, LargeFile):
                     yield event
         finally:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
 
-    async def stop(self) -> None:
-        """Leave nothing running, whatever happened, but what the threads have begun."""
-        for task in self._storing:
-            task.cancel()
-        await asyncio.gather(*self._storing, return_exceptions=True)
+    async def _known_files(self, files: KnownFiles) -> None:
+        self._decide(found=True)
+        if await self._store.blobs.missing(files.digests):
+            raise _LackingError
+        self._set(files.numbers, files.digests)
+        self._progress(len(files.numbers), files.size)
 
     async def _whole_files(self, files: WholeFiles) -> None:
         if files.blobs and not self._decided:
@@ -184,7 +206,7 @@ class _Contents:
         digest = await self._known_digest(file)
         self._decide(found=digest is not None)
         if digest:
-            self._set(file.number, [digest])
+            self._set([file.number], [digest])
             if self._nar is None and not self._reader.flat:
                 self._progress(1, file.size)
                 return
@@ -249,7 +271,7 @@ class _Contents:
             digests[n] = digest
         for n, put in zip(others, single, strict=True):
             digests[n] = put.result()
-        self._set(files.first, digests)
+        self._set(files.numbers, digests)
 
     async def _put_medium(self, blob: bytes) -> Digest:
         async def data() -> AsyncIterator[bytes]:
@@ -266,13 +288,14 @@ class _Contents:
             while (piece := await pieces.get()) is not None:
                 yield piece
 
-        self._set(file.number, [await self._store.blobs.put(data())])
+        self._set([file.number], [await self._store.blobs.put(data())])
 
-    def _set(self, first: int, digests: list[Digest]) -> None:
-        missing = first + len(digests) - len(self.digests)
+    def _set(self, numbers: Sequence[int], digests: Sequence[Digest]) -> None:
+        missing = numbers[-1] + 1 - len(self.digests) if numbers else 0
         if missing > 0:
             self.digests += [EMPTY] * missing
-        self.digests[first : first + len(digests)] = digests
+        for number, digest in zip(numbers, digests, strict=True):
+            self.digests[number] = digest
 
     async def _hash(self, nar: list[bytes]) -> None:
         """Let a thread hash the next bytes of the NAR, when it is known that they must be."""

@@ -19,6 +19,7 @@ from tvix_store.errors import DeniedError, InvalidError, StoreError
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import SymlinkNode
 from tvix_store.nar import tokens
+from tvix_store.operations.files_cache import FilesCache
 from tvix_store.operations.open_directory import OpenDirectory
 from tvix_store.operations.unfinished_tree import UnfinishedDirectory, UnfinishedFile, UnfinishedTree
 
@@ -41,11 +42,20 @@ _CHANGED = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ESTALE
 
 @dataclass(frozen=True, slots=True)
 class WholeFiles:
-    """Whole files: `blobs[n]` is the content of file number `first + n`. `nar` are the bytes of the NAR up to their end."""
+    """Whole files: `blobs[n]` is the content of file number `numbers[n]`. `nar` are the bytes of the NAR up to their end."""
 
     nar: list[bytes]
-    first: int
+    numbers: list[int]
     blobs: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFiles:
+    """Files that were not read, since their contents are known: file number `numbers[n]` has `digests[n]`; `size` bytes in all."""
+
+    numbers: list[int]
+    digests: list[Digest]
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +98,14 @@ class LargeFile:
         return changed(self._path)
 
 
-Event = WholeFiles | LargeFile
+Event = WholeFiles | LargeFile | KnownFiles
 
 
 class TreeReader:
     """One reading of the tree at `path`. First iterate over `events`, then ask for `tree`.
+
+    With `cache`, files that it knows are not read. Then there is a KnownFiles before any other event, and the bytes of the NAR are
+    not complete; where the first files are not known, none is looked up.
 
     Raises:
         InvalidError: the path does not exist, holds something else than directories, regular files and symlinks, or changes
@@ -100,17 +113,24 @@ class TreeReader:
         DeniedError: something in it may not be read.
     """
 
-    def __init__(self, path: Path, *, flat: bool = False) -> None:
+    def __init__(self, path: Path, *, flat: bool = False, cache: FilesCache | None = None) -> None:
         self._path = path
         self.flat = flat
+        self._cache = cache
+        self._looks_up = bool(cache)
+        self.keys: list[bytes | None] = []
+        """By the files' numbers: what the cache knows them by, where there is one."""
         self._above: list[bytes] = []
         self._name = os.fsencode(path)
         """What is being read, in the directories `_above`. They are joined for errors only: they may be many."""
         self._files = 0
         self._nar: list[bytes] = [tokens.MAGIC]
+        self._numbers: list[int] = []
         self._blobs: list[bytes] = []
-        self._first = 0
         self._held = 0
+        self._known_numbers: list[int] = []
+        self._known_digests: list[Digest] = []
+        self._known_size = 0
         self.tree = UnfinishedTree()
         """What was read, complete behind the last event."""
 
@@ -179,12 +199,20 @@ class TreeReader:
         return node
 
     def _file(self, directory: int | None = None) -> Generator[Event, None, UnfinishedFile]:
+        if self._looks_up:
+            known = self._known_file(os.stat(self._name, dir_fd=directory, follow_symlinks=False))
+            if known is not None:
+                if len(self._known_numbers) >= BATCH_FILES:
+                    yield from self._flush()
+                return known
         fd = os.open(self._name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):  # it was one when its directory was read
                 raise changed(self._where())
-            file = UnfinishedFile(self._files, status.st_size, bool(status.st_mode & stat.S_IXUSR) and not self.flat)
+            file = self._numbered(status)
+            if self._cache is not None:
+                self.keys.append(self._cache.key(status))
             self._nar.append(tokens.file_start(file.size, file.executable))
             if file.size <= WHOLE_FILE:
                 # One byte more than there should be, to see a file that grows. Local file systems give all at once.
@@ -193,7 +221,7 @@ class TreeReader:
                     data += more
                 if len(data) != file.size:
                     raise changed(self._where())
-                self._files += 1
+                self._numbers.append(file.number)
                 self._blobs.append(data)
                 self._held += file.size
                 self._nar += (data, tokens.file_end(file.size))
@@ -202,16 +230,38 @@ class TreeReader:
             else:
                 yield from self._flush()
                 yield LargeFile(file.number, file.size, fd, self._where())
-                self._files = self._first = file.number + 1
                 self._nar.append(tokens.file_end(file.size))
         finally:
             os.close(fd)
         return file
 
-    def _flush(self) -> Iterator[WholeFiles]:
+    def _known_file(self, status: os.stat_result) -> UnfinishedFile | None:
+        """The file, if the cache knows it."""
+        assert self._cache is not None
+        key = self._cache.key(status)
+        digest = self._cache.digest(key)
+        if digest is None or not stat.S_ISREG(status.st_mode):
+            return None
+        file = self._numbered(status)
+        self.keys.append(key)
+        self._known_numbers.append(file.number)
+        self._known_digests.append(digest)
+        self._known_size += file.size
+        return file
+
+    def _numbered(self, status: os.stat_result) -> UnfinishedFile:
+        self._files += 1
+        return UnfinishedFile(self._files - 1, status.st_size, bool(status.st_mode & stat.S_IXUSR) and not self.flat)
+
+    def _flush(self) -> Iterator[Event]:
+        if self._known_numbers:
+            yield KnownFiles(self._known_numbers, self._known_digests, self._known_size)
+            self._known_numbers, self._known_digests, self._known_size = [], [], 0
+        elif self._files <= len(self._numbers):
+            self._looks_up = False  # the first files are not known: a new copy of the tree, most likely
         if self._nar or self._blobs:
-            yield WholeFiles(self._taken_nar(), self._first, self._blobs)
-        self._blobs, self._first, self._held = [], self._files, 0
+            yield WholeFiles(self._taken_nar(), self._numbers, self._blobs)
+        self._numbers, self._blobs, self._held = [], [], 0
 
     def _taken_nar(self) -> list[bytes]:
         nar, self._nar = self._nar, []

@@ -1,0 +1,276 @@
+"""Files that look unchanged are not read again, and every change is seen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tvix_store.backends.local import open_store as open_local
+from tvix_store.backends.memory import open_store
+from tvix_store.errors import CorruptError
+from tvix_store.model.digest import Digest
+from tvix_store.operations import files_cache
+from tvix_store.operations.calculate_nar import calculate_nar
+from tvix_store.operations.files_cache import FilesCache, default_directory
+from tvix_store.operations.import_tree import Imported, import_tree
+from tvix_store.services.store import Store
+from tvix_store.testing import trees
+from tvix_store.testing.content import noise
+from tvix_store.testing.trees import TreeFile
+
+FILES = 100
+
+
+@pytest.fixture(autouse=True)
+def any_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files may be remembered as soon as they were changed; a test that changes one again waits for the next tick."""
+    monkeypatch.setattr(files_cache, "_FRESH", 0)
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    async with await open_store() as store:
+        yield store
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    contents = {b"%d" % n: TreeFile(noise(n * 300), executable=n % 7 == 0) for n in range(FILES)}
+    trees.write({b"dir": contents, b"large": TreeFile(noise(9_000_000)), b"medium": TreeFile(noise(700_000))}, tmp_path / "tree")
+    tick()
+    return tmp_path / "tree"
+
+
+class Reads:
+    """Counts the files that are opened to be read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        really_open = os.open
+
+        def counted(path: bytes, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+            self.count += not flags & os.O_DIRECTORY and bool(flags & os.O_NONBLOCK)
+            return really_open(path, flags, mode, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "open", counted)
+
+    def taken(self) -> int:
+        count, self.count = self.count, 0
+        return count
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    return Reads(monkeypatch)
+
+
+def tick() -> None:
+    """Wait until the file system's clock shows another time."""
+    time.sleep(0.02)
+
+
+async def remembered(store: Store, tree: Path) -> Imported:
+    """The tree imported with what is remembered of it; the same as without."""
+    imported = await import_tree(store, tree, cache=FilesCache(tree.parent / "cache", tree))
+    async with await open_store() as fresh:
+        assert await import_tree(fresh, tree) == imported
+    return imported
+
+
+async def test_an_unchanged_tree_is_not_read_again(store: Store, tree: Path, reads: Reads) -> None:
+    cache = tree.parent / "cache"
+    first = await import_tree(store, tree, cache=FilesCache(cache, tree))
+    assert reads.taken() == FILES + 2
+    counted = [0, 0]
+
+    def count(files: int, size: int) -> None:
+        counted[0] += files
+        counted[1] += size
+
+    assert await import_tree(store, tree, cache=FilesCache(cache, tree), progress=count) == first
+    assert reads.taken() == 0
+    assert counted == [FILES + 2, sum(n * 300 for n in range(FILES)) + 9_000_000 + 700_000]
+    assert await import_tree(store, tree) == first
+    assert reads.taken() == FILES + 2
+
+
+@pytest.mark.parametrize("name", ["dir/50", "large", "medium"])
+async def test_contents_that_change_under_the_same_size_and_time_are_read(
+    store: Store, tree: Path, name: str, reads: Reads
+) -> None:
+    first = await remembered(store, tree)
+    path = tree / name
+    status = path.stat()
+    tick()
+    with path.open("r+b") as file:
+        file.write(b"changed")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    tick()
+    assert path.stat().st_mtime_ns == status.st_mtime_ns
+    reads.taken()
+    second = await import_tree(store, tree, cache=FilesCache(tree.parent / "cache", tree))
+    assert reads.taken() == 1
+    assert second.nar != first.nar
+    assert await remembered(store, tree) == second
+
+
+async def test_files_that_took_anothers_place_are_read(store: Store, tree: Path) -> None:
+    await remembered(store, tree)
+    tick()
+    (tree / "dir/1").rename(tree / "dir/kept")
+    (tree / "dir/2").rename(tree / "dir/1")
+    (tree / "dir/kept").rename(tree / "dir/2")
+    shutil.copy2(tree / "dir/4", tree / "dir/copy")
+    (tree / "dir/3").unlink()
+    (tree / "dir/7").chmod(0o644)
+    (tree / "dir/8").unlink()
+    (tree / "dir/8").symlink_to("9")
+    tick()
+    await remembered(store, tree)
+    await remembered(store, tree)
+
+
+async def test_what_was_just_changed_is_not_remembered(
+    store: Store, tree: Path, monkeypatch: pytest.MonkeyPatch, reads: Reads
+) -> None:
+    monkeypatch.setattr(files_cache, "_FRESH", 10_000_000_000)
+    await import_tree(store, tree, cache=FilesCache(tree.parent / "cache", tree))
+    reads.taken()
+    await import_tree(store, tree, cache=FilesCache(tree.parent / "cache", tree))
+    assert reads.taken() == FILES + 2
+
+
+async def test_a_store_that_lacks_what_is_remembered_gets_it(store: Store, tree: Path) -> None:
+    first = await remembered(store, tree)
+    async with await open_store() as other:
+        assert await remembered(other, tree) == first
+        assert await calculate_nar(other.blobs, other.directories, first.node) == first.nar
+
+
+async def test_content_that_was_found_damaged_is_stored_again(tmp_path: Path, tree: Path) -> None:
+    async with await open_local(tmp_path / "store") as store:
+        first = await remembered(store, tree)
+        [pack] = (tmp_path / "store/packs").iterdir()
+        contents = bytearray(pack.read_bytes())
+        contents[contents.index(noise(50 * 300)[:1000]) + 10] ^= 1
+        pack.write_bytes(contents)
+        with pytest.raises(CorruptError):
+            await calculate_nar(store.blobs, store.directories, first.node)
+        await store.sync()
+        assert await remembered(store, tree) == first
+        assert await calculate_nar(store.blobs, store.directories, first.node) == first.nar
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "other", "empty", "directory"])
+async def test_a_cache_that_is_damaged_is_empty(store: Store, tree: Path, harm: str, reads: Reads) -> None:
+    first = await remembered(store, tree)
+    [path] = (tree.parent / "cache").iterdir()
+    data = bytearray(path.read_bytes())
+    if harm == "directory":
+        path.unlink()
+        path.mkdir()
+    else:
+        data[len(data) // 2] ^= 1
+        harmed: dict[str, bytes] = {
+            "cut": bytes(data[:-10]),
+            "flipped": bytes(data),
+            "other": b"tvix-store files 2\n",
+            "empty": b"",
+        }
+        path.write_bytes(harmed[harm])
+    assert not FilesCache(tree.parent / "cache", tree)
+    assert await remembered(store, tree) == first
+
+
+async def test_a_cache_that_cannot_be_written_is_no_error(store: Store, tree: Path) -> None:
+    (tree.parent / "cache").write_text("a file")
+    await remembered(store, tree)
+    assert (tree.parent / "cache").read_text() == "a file"
+
+
+def test_the_caches_that_were_not_used_for_longest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files_cache, "_KEPT", 3)
+    monkeypatch.setattr(files_cache, "_FEWEST", 1)
+    for name in "abcde":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"x")
+        tick()
+        cache = FilesCache(tmp_path / "cache", tmp_path / name)
+        cache.save([cache.key((tmp_path / name / "file").stat())], [Digest.of(b"x")])
+        os.utime(cache._path, (ord(name), ord(name)))
+    assert [bool(FilesCache(tmp_path / "cache", tmp_path / name)) for name in "abcde"] == [False, False, True, True, True]
+
+
+def test_the_cache_is_in_the_users_cache_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert default_directory() == Path("/cache/tvix-store/files")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert default_directory() == Path("/home/me/.cache/tvix-store/files")
+
+
+Change = tuple[str, int, int]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rounds=st.lists(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["write", "replace", "remove", "swap", "chmod", "touch"]), st.integers(0, 9), st.integers(0, 9)
+            ),
+            max_size=4,
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_after_any_changes_an_import_is_as_if_nothing_was_remembered(
+    tmp_path_factory: pytest.TempPathFactory, rounds: list[list[Change]]
+) -> None:
+    root = tmp_path_factory.mktemp("changed") / "tree"
+    trees.write({b"%d" % n: TreeFile(b"%d" % n) for n in range(10)}, root)
+
+    async def check() -> None:
+        async with await open_store() as store:
+            await remembered(store, root)
+            for changes in rounds:
+                tick()
+                for change in changes:
+                    _change(root, *change)
+                tick()
+                await remembered(store, root)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(files_cache, "_FEWEST", 1)
+        asyncio.run(check())
+
+
+def _change(root: Path, kind: str, one: int, other: int) -> None:
+    path, second = root / str(one), root / str(other)
+    if kind == "write":
+        path.write_bytes(b"%d" % other)
+    elif kind == "replace":
+        (root / "new").write_bytes(b"%d" % other)
+        (root / "new").rename(path)
+    elif not path.exists():
+        return
+    elif kind == "remove":
+        path.unlink()
+    elif kind == "swap" and second.exists():
+        path.rename(root / "kept")
+        if second.exists():
+            second.rename(path)
+        (root / "kept").rename(second)
+    elif kind == "chmod":
+        path.chmod(0o755 if other % 2 else 0o644)
+    else:
+        os.utime(path, (other, other))
