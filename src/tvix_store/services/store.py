@@ -12,7 +12,7 @@ from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import StoredFrames
-from tvix_store.services.nar import NarService
+from tvix_store.services.nar import NarIntake, NarService
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
 
@@ -62,7 +62,8 @@ async def _nothing() -> None:
 class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
 
-    `records`, `frames` and `statistics` are None where the backend has no place for records, keeps no frames, or cannot count.
+    `nar_intake`, `records`, `frames` and `statistics` are None where the backend takes no NARs (only one that is elsewhere does),
+    has no place for records, keeps no frames, or cannot count.
     `find_path` tells which path there is of an output hash, also where `path_infos.get` would first fetch it from elsewhere; None
     where the latter never does. `check` raises UnavailableError while the store cannot serve;
     `service_checks` tell of single services where they stand in several stores. `sync` brings all content that was acknowledged
@@ -74,6 +75,7 @@ class Store:
     directories: DirectoryService
     path_infos: PathInfoService
     nar: NarService
+    nar_intake: NarIntake | None = None
     records: RecordService | None = None
     frames: StoredFrames | None = None
     statistics: Statistics | None = None
