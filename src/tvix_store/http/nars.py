@@ -21,7 +21,7 @@ from tvix_store.model.nodes import Node, decode_node
 from tvix_store.operations.check_nar import check_nar
 from tvix_store.operations.nar_layout import NarLayouts
 from tvix_store.operations.nar_links import NarLink, NarLinks
-from tvix_store.operations.plan_nar import can_be_planned
+from tvix_store.operations.plan_nar import can_be_planned, is_worth_a_plan
 from tvix_store.operations.planned_nars import PlannedNars
 from tvix_store.operations.render_nar import render_nar
 from tvix_store.services.store import Store
@@ -105,7 +105,7 @@ class Nars:
         """The bytes of a NAR from `start` up to `stop`."""
         node, is_whole = nar.node, (start, stop) == (0, nar.nar.size)
         plan = None
-        if self._planned is not None and can_be_planned(node, nar.nar.size):
+        if self._planned is not None and is_worth_a_plan(node, nar.nar.size):
             # To plan takes 10 µs a chunk: nobody waits for that who wants a part.
             plan = await (self._planned.plan(node) if is_whole else self._planned.known(node))
         if plan is not None and self._planned is not None:

@@ -1,13 +1,13 @@
 """How to make a NAR, and a zstd file of it, out of stored frames: a plan, in pieces of about 1 MiB.
 
     plan     = b"tvxN" u8 version (1), u32 pieces, piece*
-    piece    = u32 bytes of the NAR, BLAKE3 of the spans' bytes (32 bytes), u32 spans, span*, recipe (zstd), recipe (plain)
-    span     = u32 file, u64 offset, u32 size
-    recipe   = u32 bytes of output, u32 items, u32 bytes of literals, item*, literals
+    piece    = u32 bytes of the NAR, u32 bytes of the zstd file, BLAKE3 of the bytes of its spans (32 bytes),
+               u32 items, u32 spans, u32 bytes of literals, item*, span*, literals
     item     = u32 bytes of the next literal, u32 span, u32 offset in it, u32 bytes of it
+    span     = u32 file, u64 offset, u32 size
 
-All numbers are little-endian. A recipe makes bytes of literals and parts of spans, in turn; a plain recipe with no output is none.
-The digest is what makes stored bytes safe to pass on: it was computed when every chunk of the piece had been held against its own.
+All numbers are little-endian. Literals and parts of spans, in turn, make the piece's zstd frames; these hold its part of the NAR.
+The digest is what makes stored bytes safe to pass on: it was computed when every chunk had been held against its own digest.
 """
 
 from __future__ import annotations
@@ -25,83 +25,12 @@ from tvix_store.errors import CorruptError
 from tvix_store.services.frames import Frame, Span
 
 _HEAD = struct.Struct("<4sBI")
-_PIECE = struct.Struct("<I32sI")
-_RECIPE = struct.Struct("<III")
-_ITEM = struct.Struct("<IIII")
+_PIECE = struct.Struct("<II32sIII")
+ITEM = struct.Struct("<IIII")
 _SPAN = struct.Struct("<IQI")
 _MAGIC, _VERSION = b"tvxN", 1
-_PIECE_COST, _SPAN_COST, _CHUNK_COST = 900, 150, 420
+_PIECE_COST, _SPAN_COST, _CHUNK_COST = 500, 150, 420
 """Bytes of memory beside the bytes themselves; measured with 1 GiB of noise."""
-
-
-@dataclass(slots=True)
-class Recipe:
-    """How to make `size` bytes out of literals and spans."""
-
-    size: int
-    items: bytes
-    literals: bytes
-
-    def parts(self, payloads: Sequence[bytes]) -> list[bytes | memoryview]:
-        """The output, in parts, from the bytes of the spans; a span that is taken whole is itself a part."""
-        literals = memoryview(self.literals)
-        parts: list[bytes | memoryview] = []
-        at = 0
-        for literal, span, start, size in _ITEM.iter_unpack(self.items):
-            if literal:
-                parts.append(literals[at : at + literal])
-                at += literal
-            if size:
-                payload = payloads[span]
-                parts.append(payload if size == len(payload) else memoryview(payload)[start : start + size])
-        return parts
-
-    def rendered(self, payloads: Sequence[bytes]) -> bytes:
-        """The output, from the bytes of the spans."""
-        return b"".join(self.parts(payloads))
-
-    @property
-    def cost(self) -> int:
-        return len(self.items) + len(self.literals)
-
-    def encode(self) -> bytes:
-        head = _RECIPE.pack(self.size, len(self.items) // _ITEM.size, len(self.literals))
-        return b"".join((head, self.items, self.literals))
-
-    @classmethod
-    def decode(cls, data: bytes, at: int) -> tuple[Recipe, int]:
-        """The recipe at `at`, and the position behind it."""
-        size, items, literals = _RECIPE.unpack_from(data, at)
-        at += _RECIPE.size
-        behind_items = at + items * _ITEM.size
-        end = behind_items + literals
-        return cls(size, data[at:behind_items], data[behind_items:end]), end
-
-
-class RecipeWriter:
-    """Puts a recipe together."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._items: list[bytes] = []
-        self._literals: list[bytes] = []
-        self._literal = 0
-
-    def add_literal(self, data: bytes) -> None:
-        self._literals.append(data)
-        self._literal += len(data)
-        self.size += len(data)
-
-    def add_part(self, span: int, start: int, size: int) -> None:
-        """`size` bytes of a span, from `start` on."""
-        self._items.append(_ITEM.pack(self._literal, span, start, size))
-        self._literal = 0
-        self.size += size
-
-    def finish(self) -> Recipe:
-        if self._literal:
-            self.add_part(0, 0, 0)
-        return Recipe(self.size, b"".join(self._items), b"".join(self._literals))
 
 
 class Chunk(NamedTuple):
@@ -115,25 +44,33 @@ class Chunk(NamedTuple):
 
 @dataclass(slots=True)
 class Piece:
-    """A part of a NAR, of `size` bytes.
+    """A part of a NAR, of `size` bytes, and of its zstd file, of `zstd_size`.
 
-    zstd: makes the frames that it decompresses from
-    plain: makes it itself, where all its chunks are stored as they are; else None
     digest: of the bytes of its spans, once they were checked
     chunks: what it holds, until then
     """
 
     size: int
+    zstd_size: int
+    items: bytes
     spans: list[Span]
-    zstd: Recipe
-    plain: Recipe | None
+    literals: bytes
     digest: bytes = b""
     chunks: list[Chunk] = field(default_factory=list)
 
-    @property
-    def cost(self) -> int:
-        plain = self.plain.cost if self.plain else 0
-        return self.zstd.cost + plain + _SPAN_COST * len(self.spans) + _PIECE_COST
+    def rendered(self, payloads: Sequence[bytes]) -> bytes:
+        """The zstd frames, from the bytes of the spans."""
+        views = [memoryview(payload) for payload in payloads]
+        literals = memoryview(self.literals)
+        parts: list[memoryview] = []
+        at = 0
+        for literal, span, start, size in ITEM.iter_unpack(self.items):
+            if literal:
+                parts.append(literals[at : at + literal])
+                at += literal
+            if size:
+                parts.append(views[span][start : start + size])
+        return b"".join(parts)
 
 
 @dataclass
@@ -151,7 +88,7 @@ class Plan:
     @cached_property
     def zstd_ends(self) -> list[int]:
         """Where in the zstd file each piece ends."""
-        return list(accumulate(piece.zstd.size for piece in self.pieces))
+        return list(accumulate(piece.zstd_size for piece in self.pieces))
 
     @property
     def size(self) -> int:
@@ -172,7 +109,7 @@ class Plan:
 
     @cached_property
     def _lasting_cost(self) -> int:
-        return sum(piece.cost for piece in self.pieces)
+        return sum(len(piece.items) + len(piece.literals) + _SPAN_COST * len(piece.spans) + _PIECE_COST for piece in self.pieces)
 
     @property
     def is_checked(self) -> bool:
@@ -185,17 +122,18 @@ class Plan:
         """Names the bytes of the zstd file: 16 bytes."""
         hasher = blake3()
         for piece in self.pieces:
-            hasher.update(piece.zstd.items).update(piece.zstd.literals).update(_encoded(piece.spans))
+            hasher.update(piece.items).update(piece.literals).update(b"".join(_SPAN.pack(*span) for span in piece.spans))
         return hasher.digest(length=16)
 
     def encode(self) -> bytes:
         parts = [_HEAD.pack(_MAGIC, _VERSION, len(self.pieces))]
         for piece in self.pieces:
+            items = len(piece.items) // ITEM.size
             parts += (
-                _PIECE.pack(piece.size, piece.digest, len(piece.spans)),
-                _encoded(piece.spans),
-                piece.zstd.encode(),
-                (piece.plain or _NO_RECIPE).encode(),
+                _PIECE.pack(piece.size, piece.zstd_size, piece.digest, items, len(piece.spans), len(piece.literals)),
+                piece.items,
+                *(_SPAN.pack(*span) for span in piece.spans),
+                piece.literals,
             )
         return b"".join(parts)
 
@@ -213,20 +151,14 @@ class Plan:
             pieces: list[Piece] = []
             at = _HEAD.size
             for _ in range(count):
-                size, digest, spans = _PIECE.unpack_from(data, at)
+                size, zstd_size, digest, items, spans, literals = _PIECE.unpack_from(data, at)
                 at += _PIECE.size
-                behind_spans = at + spans * _SPAN.size
-                places = [Span(*span) for span in _SPAN.iter_unpack(data[at:behind_spans])]
-                zstd, at = Recipe.decode(data, behind_spans)
-                plain, at = Recipe.decode(data, at)
-                pieces.append(Piece(size, places, zstd, plain if plain.size else None, digest))
+                behind_items = at + items * ITEM.size
+                behind_spans = behind_items + spans * _SPAN.size
+                end = behind_spans + literals
+                places = [Span(*span) for span in _SPAN.iter_unpack(data[behind_items:behind_spans])]
+                pieces.append(Piece(size, zstd_size, data[at:behind_items], places, data[behind_spans:end], digest))
+                at = end
         except struct.error:
             raise CorruptError("a plan that is cut short") from None
         return cls(pieces)
-
-
-_NO_RECIPE = Recipe(0, b"", b"")
-
-
-def _encoded(spans: Sequence[Span]) -> bytes:
-    return b"".join(_SPAN.pack(*span) for span in spans)

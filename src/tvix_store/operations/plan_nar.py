@@ -11,7 +11,7 @@ from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.nar import tokens
 from tvix_store.operations.closure import Closure
 from tvix_store.operations.fetch_tree import walk_tree
-from tvix_store.operations.nar_plan import Chunk, Piece, Plan, RecipeWriter
+from tvix_store.operations.nar_plan import ITEM, Chunk, Piece, Plan
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import Frame, Span, StoredFrames
 
@@ -19,22 +19,31 @@ MAX_ENTRIES = 200_000
 """Entries of the largest tree that is planned, and
 MAX_NAR: bytes of its NAR. Bound the memory of planning to some 100 MB; what is larger is offered uncompressed."""
 MAX_NAR = 64 << 30
-_PIECE = 2 << 20
+_PIECE = 1 << 20
 """Bytes of the NAR."""
 _GAP = 8 << 10
 """Bytes between two frames in a file that are read with them: less than a second read costs."""
-_LARGE = 32 << 10
-"""Bytes of a chunk that is read by itself: what is stored as it is can be given out then as it was read."""
 _MAX_SPAN = 4 << 20
 _BLOCK = 128 << 10
 """Bytes of the largest block of a zstd frame (RFC 8878, section 3.1.1.2.4)."""
 _FILES_AT_ONCE = 1024
+_SMALL_FILES = 256 << 10
+"""Bytes for an entry, up to which a tree is one of small files."""
 
 
 def can_be_planned(node: Node, nar_size: int) -> bool:
     """Whether a node is small enough."""
     # A directory's size counts its descendants, by one of the rules twice.
     return nar_size <= MAX_NAR and (not isinstance(node, DirectoryNode) or node.size <= MAX_ENTRIES)
+
+
+def is_worth_a_plan(node: Node, nar_size: int) -> bool:
+    """Whether a NAR is made faster by a plan than from its directories and blobs.
+
+    A plan saves parsing directories, and looking up and decompressing small files one by one. Large files are read in large pieces
+    either way, and a plan copies them more often: 1 GiB of noise took 0.69 CPU seconds with it, and 0.60 without.
+    """
+    return isinstance(node, DirectoryNode) and can_be_planned(node, nar_size) and nar_size < _SMALL_FILES * node.size
 
 
 async def plan_nar(frames: StoredFrames, directories: DirectoryService, node: Node) -> Plan:
@@ -110,29 +119,25 @@ class _Planner:
         self._begin()
 
     def _begin(self) -> None:
+        self._size = self._zstd_size = 0
+        self._items: list[bytes] = []
         self._spans: list[Span] = []
+        self._literals: list[bytes] = []
+        self._literal = 0
         self._chunks: list[Chunk] = []
-        self._zstd = RecipeWriter()
-        self._plain: RecipeWriter | None = RecipeWriter()
-        self._size = 0
 
     def add_tokens(self, data: bytes) -> None:
         if data:
-            self._zstd.add_literal(self._compressor.compress(data))
-            if self._plain is not None:
-                self._plain.add_literal(data)
+            self._add_literal(self._compressor.compress(data))
             self._added(len(data))
 
     def add_frame(self, frame: Frame) -> None:
         span, start = self._span(frame.span)
         self._chunks.append(Chunk(frame, span, start, self._size))
         if frame.span.size < frame.length:
-            self._zstd.add_part(span, start, frame.span.size)
-            self._plain = None
+            self._add_item(span, start, frame.span.size)
         else:
             self._add_raw(span, start, frame.length)
-            if self._plain is not None:
-                self._plain.add_part(span, start, frame.length)
         self._added(frame.length)
 
     def finish(self) -> Plan:
@@ -141,13 +146,22 @@ class _Planner:
 
     def _add_raw(self, span: int, start: int, size: int) -> None:
         """A chunk that is not compressed: a frame of raw blocks (RFC 8878, section 3.1.1)."""
-        zstd = self._zstd
-        zstd.add_literal(b"\x28\xb5\x2f\xfd\xa0" + size.to_bytes(4, "little"))  # magic; single segment, size in 4 bytes
+        self._add_literal(b"\x28\xb5\x2f\xfd\xa0" + size.to_bytes(4, "little"))  # magic; single segment, size in 4 bytes
         for at in range(0, size, _BLOCK):
             block = min(_BLOCK, size - at)
             is_last = at + block == size
-            zstd.add_literal((block << 3 | is_last).to_bytes(3, "little"))
-            zstd.add_part(span, start + at, block)
+            self._add_literal((block << 3 | is_last).to_bytes(3, "little"))
+            self._add_item(span, start + at, block)
+
+    def _add_literal(self, data: bytes) -> None:
+        self._literals.append(data)
+        self._literal += len(data)
+        self._zstd_size += len(data)
+
+    def _add_item(self, span: int, start: int, size: int) -> None:
+        self._items.append(ITEM.pack(self._literal, span, start, size))
+        self._literal = 0
+        self._zstd_size += size
 
     def _added(self, size: int) -> None:
         self._size += size
@@ -156,7 +170,7 @@ class _Planner:
 
     def _span(self, wanted: Span) -> tuple[int, int]:
         """The number of the span that holds `wanted`, and where in it that begins."""
-        if self._spans and wanted.size < _LARGE:
+        if self._spans:
             last = self._spans[-1]
             start = wanted.offset - last.offset
             gap = start - last.size
@@ -167,7 +181,9 @@ class _Planner:
         return len(self._spans) - 1, 0
 
     def _end_piece(self) -> None:
+        if self._literal:
+            self._add_item(0, 0, 0)
         if self._size:
-            plain = self._plain.finish() if self._plain is not None else None
-            self._pieces.append(Piece(self._size, self._spans, self._zstd.finish(), plain, chunks=self._chunks))
+            items, literals = b"".join(self._items), b"".join(self._literals)
+            self._pieces.append(Piece(self._size, self._zstd_size, items, self._spans, literals, chunks=self._chunks))
         self._begin()

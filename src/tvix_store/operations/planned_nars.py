@@ -22,7 +22,7 @@ from tvix_store.errors import CorruptError, StoreError
 from tvix_store.model.nodes import Node, encode_node
 from tvix_store.operations.hash_beside import HashBeside
 from tvix_store.operations.nar_links import FileFacts
-from tvix_store.operations.nar_plan import Chunk, Piece, Plan
+from tvix_store.operations.nar_plan import Piece, Plan
 from tvix_store.operations.plan_nar import plan_nar
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import StoredFrames
@@ -34,7 +34,7 @@ _AHEAD = 2
 """Pieces that are made at a time."""
 _log = logging.getLogger(__name__)
 
-_Make: TypeAlias = Callable[[StoredFrames, Piece], Sequence[bytes]]
+_Make: TypeAlias = Callable[[StoredFrames, Piece], bytes]
 
 
 class PlannedNars:
@@ -83,7 +83,7 @@ class PlannedNars:
         self, node: Node, plan: Plan, wanted: Iterator[tuple[Piece, int, int]], make: _Make
     ) -> AsyncGenerator[bytes, None]:
         was_checked = plan.is_checked
-        making: deque[tuple[asyncio.Future[Sequence[bytes]], int, int]] = deque()
+        making: deque[tuple[asyncio.Future[bytes], int, int]] = deque()
         try:
             while True:
                 for piece, first, last in islice(wanted, _AHEAD - len(making)):
@@ -91,17 +91,11 @@ class PlannedNars:
                 if not making:
                     return
                 made, first, last = making.popleft()
-                parts = await made
+                data = await made
                 if not (was_checked or making) and len(plan.pieces) > 1 and plan.is_checked:
                     was_checked = True
                     self._begin(self._frames.put_plan(_key(node), plan.encode()))
-                for part in parts:
-                    if first <= 0 and len(part) <= last:
-                        yield part
-                    elif first < len(part) and last > 0:
-                        yield part[max(first, 0) : last]
-                    first -= len(part)
-                    last -= len(part)
+                yield data if len(data) == last - first else data[first:last]
         except CorruptError:
             self._kept.pop(node, None)
             if was_checked:
@@ -167,19 +161,16 @@ def _overlapping(pieces: list[Piece], ends: list[int], start: int, stop: int) ->
         yield pieces[number], max(start - at, 0), min(stop, ends[number]) - at
 
 
-def _zstd_of(frames: StoredFrames, piece: Piece) -> Sequence[bytes]:
+def _zstd_of(frames: StoredFrames, piece: Piece) -> bytes:
     """The zstd frames of a piece, checked. Blocks."""
     payloads, _ = _read(frames, piece)
-    return (piece.zstd.rendered(payloads),)
+    return piece.rendered(payloads)
 
 
-def _nar_of(frames: StoredFrames, piece: Piece) -> Sequence[bytes]:
+def _nar_of(frames: StoredFrames, piece: Piece) -> bytes:
     """The bytes of a piece, checked. Blocks."""
     payloads, nar = _read(frames, piece)
-    if piece.plain is not None:
-        # Not joined: it would be all that is done with these bytes, but for hashing them.
-        return [bytes(part) for part in piece.plain.parts(payloads)]
-    return (nar or _decompressed(piece.zstd.rendered(payloads), piece.size),)
+    return nar or _decompressed(piece.rendered(payloads), piece.size)
 
 
 def _read(frames: StoredFrames, piece: Piece) -> tuple[Sequence[bytes], bytes | None]:
@@ -198,11 +189,10 @@ def _read(frames: StoredFrames, piece: Piece) -> tuple[Sequence[bytes], bytes | 
         if piece.digest != hasher.digest():
             raise CorruptError(f"stored content is damaged, or has moved: a piece of a NAR has digest {hasher.hexdigest()}")
         return payloads, None
-    nar = None
     try:
-        if piece.plain is None:
-            nar = _decompressed(piece.zstd.rendered(payloads), piece.size)
-        is_sound = all(blake3(_contents(chunk, nar, payloads)).digest() == chunk.frame.digest for chunk in chunks)
+        nar = _decompressed(piece.rendered(payloads), piece.size)
+        view = memoryview(nar)
+        is_sound = all(blake3(view[at : at + frame.length]).digest() == frame.digest for frame, _, _, at in chunks)
     except zstandard.ZstdError:
         is_sound = False
     if not is_sound:
@@ -213,14 +203,6 @@ def _read(frames: StoredFrames, piece: Piece) -> tuple[Sequence[bytes], bytes | 
     piece.digest = hasher.digest()
     piece.chunks = []
     return payloads, nar
-
-
-def _contents(chunk: Chunk, nar: bytes | None, payloads: Sequence[bytes]) -> memoryview:
-    """Of a chunk: in the bytes of its piece, or as it is stored."""
-    size = chunk.frame.length
-    if nar is None:
-        return memoryview(payloads[chunk.span])[chunk.start : chunk.start + size]
-    return memoryview(nar)[chunk.at : chunk.at + size]
 
 
 def _decompressed(frames: bytes, size: int) -> bytes:
