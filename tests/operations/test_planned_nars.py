@@ -16,7 +16,7 @@ from tvix_store.backends.local import open_store
 from tvix_store.errors import CorruptError, InvalidError, NotFoundError
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.operations.nar_plan import Plan
-from tvix_store.operations.plan_nar import MAX_ENTRIES, MAX_NAR, can_be_planned
+from tvix_store.operations.plan_nar import MAX_ENTRIES, MAX_NAR, can_be_planned, is_worth_a_plan
 from tvix_store.operations.planned_nars import PlannedNars
 from tvix_store.operations.render_nar import render_nar
 from tvix_store.services.store import Store
@@ -229,3 +229,11 @@ def test_what_is_too_large_is_known_before() -> None:
     assert not can_be_planned(file, MAX_NAR + 1)
     assert can_be_planned(DirectoryNode(missing(), MAX_ENTRIES), 1)
     assert not can_be_planned(DirectoryNode(missing(), MAX_ENTRIES + 1), 1)
+
+
+def test_a_plan_is_worth_it_for_trees_of_small_files() -> None:
+    tree = DirectoryNode(missing(), 1000)
+    assert is_worth_a_plan(tree, 20_000_000)
+    assert not is_worth_a_plan(tree, 1 << 30), "large files"
+    assert not is_worth_a_plan(DirectoryNode(missing(), MAX_ENTRIES + 1), 20_000_000)
+    assert not is_worth_a_plan(FileNode(missing(), 5), 120)
