@@ -14,7 +14,7 @@ from tvix_store.http.settings import CacheSettings
 from tvix_store.http.status import HttpError, error_response
 from tvix_store.http.uploads import Uploads
 from tvix_store.operations.nar_links import NarLinks
-from tvix_store.operations.zstd_nar import ZstdNars
+from tvix_store.operations.planned_nars import PlannedNars
 from tvix_store.services.store import Store
 
 _NARINFO = b".narinfo"
@@ -28,9 +28,9 @@ class BinaryCache:
         links = NarLinks(store.records) if store.records is not None else None
         self._settings = settings
         self._cache_info = _cache_info(store, settings)
-        zstd = ZstdNars(store.directories, store.frames) if store.frames is not None else None
-        self._narinfos = Narinfos(store, links, zstd, settings)
-        self._nars = Nars(store, links, zstd)
+        planned = PlannedNars(store.directories, store.frames) if store.frames is not None else None
+        self._narinfos = Narinfos(store, links, planned, settings)
+        self._nars = Nars(store, links, planned)
         self._listings = Listings(store)
         self._documents = Documents(store, links)
         self._browse = Browse(store)

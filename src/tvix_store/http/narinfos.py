@@ -35,8 +35,8 @@ from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 from tvix_store.operations.check_nar import check_nar
 from tvix_store.operations.check_path_info import missing_references
 from tvix_store.operations.nar_links import FileFacts, NarLink, NarLinks
-from tvix_store.operations.plan_zstd_nar import can_be_planned
-from tvix_store.operations.zstd_nar import ZstdNars
+from tvix_store.operations.plan_nar import can_be_planned
+from tvix_store.operations.planned_nars import PlannedNars
 from tvix_store.services.store import Store
 
 _log = logging.getLogger(__name__)
@@ -85,10 +85,10 @@ class _Offer(NamedTuple):
 class Narinfos:
     """The narinfos of a store."""
 
-    def __init__(self, store: Store, links: NarLinks | None, zstd: ZstdNars | None, settings: CacheSettings) -> None:
+    def __init__(self, store: Store, links: NarLinks | None, planned: PlannedNars | None, settings: CacheSettings) -> None:
         self._store = store
         self._links = links
-        self._zstd = zstd
+        self._planned = planned
         self._hashing: dict[bytes, asyncio.Task[None]] = {}
         self._one_hashing = asyncio.Semaphore(1)
         self._settings = settings
@@ -155,9 +155,9 @@ class Narinfos:
             NotFoundError: nowhere: what a client is told it remembers for a month.
         """
         await check_nar(self._store.nar, path_info.node, path_info.nar, path_info.store_path)
-        if compression == "zstd" and self._zstd and self._links and can_be_planned(path_info.node, path_info.nar.size):
+        if compression == "zstd" and self._planned and self._links and can_be_planned(path_info.node, path_info.nar.size):
             try:
-                return await self._offer_zstd(self._zstd, self._links, path_info)
+                return await self._offer_zstd(self._planned, self._links, path_info)
             except (CorruptError, InvalidError) as error:
                 _log.error("%s is not served: %s", path_info.store_path, error)
                 raise NotFoundError("the content of", path_info.store_path) from error
@@ -168,26 +168,26 @@ class Narinfos:
         file = FileFacts(path_info.nar.size, path_info.nar.sha256)
         return _Offer(f"nar/snix-castore/{root}?narsize={path_info.nar.size}", "none", file)
 
-    async def _offer_zstd(self, zstd: ZstdNars, links: NarLinks, path_info: PathInfo) -> _Offer:
+    async def _offer_zstd(self, planned: PlannedNars, links: NarLinks, path_info: PathInfo) -> _Offer:
         nar = path_info.nar
         link = await links.get(nar.sha256)
         file = await links.zstd_file(nar.sha256)
         if file is None and nar.size <= _HASHED_AT_ONCE:
-            file = await zstd.file_facts(path_info.node)
+            file = await planned.file_facts(path_info.node)
             link = None
         elif file is None:
-            self._hash_beside(zstd, links, path_info)
+            self._hash_beside(planned, links, path_info)
         if link is None:
             await links.put(NarLink(nar, path_info.node), zstd_file=file)
         return _Offer(f"nar/{nixbase32.encode(nar.sha256)}.nar.zst", "zstd", file)
 
-    def _hash_beside(self, zstd: ZstdNars, links: NarLinks, path_info: PathInfo) -> None:
+    def _hash_beside(self, planned: PlannedNars, links: NarLinks, path_info: PathInfo) -> None:
         """Make the file of a large NAR to hash it, one after the other, and without keeping anybody waiting."""
 
         async def hash_file() -> None:
             try:
                 async with self._one_hashing:
-                    file = await zstd.file_facts(path_info.node)
+                    file = await planned.file_facts(path_info.node)
                 await links.put(NarLink(path_info.nar, path_info.node), zstd_file=file)
             except StoreError as error:
                 _log.warning("the zstd file of %s was not hashed: %s", path_info.store_path, error)

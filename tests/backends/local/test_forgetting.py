@@ -14,8 +14,8 @@ from tvix_store.errors import CorruptError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode
+from tvix_store.operations.planned_nars import PlannedNars
 from tvix_store.operations.render_nar import render_nar
-from tvix_store.operations.zstd_nar import ZstdNars
 from tvix_store.services.store import Stats, Store
 from tvix_store.testing.content import collect, noise, put_tree, stream
 from tvix_store.testing.trees import Tree, TreeFile
@@ -96,7 +96,7 @@ async def test_a_damaged_chunk_that_is_found_by_passing_it_on_is_forgotten(store
     node = await put_tree(store, TREE)
     damage(tmp_path, SMALL)
     assert store.frames is not None
-    zstd = ZstdNars(store.directories, store.frames)
+    zstd = PlannedNars(store.directories, store.frames)
     plan = await zstd.plan(node)
     with pytest.raises(CorruptError):
         await collect(zstd.read(node, plan, 0, plan.size))

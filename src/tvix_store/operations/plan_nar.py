@@ -1,4 +1,4 @@
-"""Making the plan of a NAR's zstd file: a walk through the directories, and a lookup for each chunk."""
+"""Making the plan of a NAR: a walk through the directories, and a lookup for each chunk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.nar import tokens
 from tvix_store.operations.closure import Closure
 from tvix_store.operations.fetch_tree import walk_tree
-from tvix_store.operations.zstd_plan import ITEM, Piece, Plan
+from tvix_store.operations.nar_plan import ITEM, Chunk, Piece, Plan
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import Frame, Span, StoredFrames
 
@@ -20,12 +20,15 @@ MAX_ENTRIES = 200_000
 MAX_NAR: bytes of its NAR. Bound the memory of planning to some 100 MB; what is larger is offered uncompressed."""
 MAX_NAR = 64 << 30
 _PIECE = 1 << 20
+"""Bytes of the NAR."""
 _GAP = 8 << 10
 """Bytes between two frames in a file that are read with them: less than a second read costs."""
 _MAX_SPAN = 4 << 20
 _BLOCK = 128 << 10
 """Bytes of the largest block of a zstd frame (RFC 8878, section 3.1.1.2.4)."""
 _FILES_AT_ONCE = 1024
+_SMALL_FILES = 256 << 10
+"""Bytes for an entry, up to which a tree is one of small files."""
 
 
 def can_be_planned(node: Node, nar_size: int) -> bool:
@@ -34,8 +37,17 @@ def can_be_planned(node: Node, nar_size: int) -> bool:
     return nar_size <= MAX_NAR and (not isinstance(node, DirectoryNode) or node.size <= MAX_ENTRIES)
 
 
-async def plan_zstd_nar(frames: StoredFrames, directories: DirectoryService, node: Node) -> Plan:
-    """How to make the zstd file of the node's NAR, none of which is checked yet.
+def is_worth_a_plan(node: Node, nar_size: int) -> bool:
+    """Whether a NAR is made faster by a plan than from its directories and blobs.
+
+    A plan saves parsing directories, and looking up and decompressing small files one by one. Large files are read in large pieces
+    either way, and a plan copies them more often: 1 GiB of noise took 0.69 CPU seconds with it, and 0.60 without.
+    """
+    return isinstance(node, DirectoryNode) and can_be_planned(node, nar_size) and nar_size < _SMALL_FILES * node.size
+
+
+async def plan_nar(frames: StoredFrames, directories: DirectoryService, node: Node) -> Plan:
+    """How to make the node's NAR, none of which is checked yet.
 
     Raises:
         NotFoundError, InvalidError, CorruptError: as `fetch_tree`.
@@ -107,26 +119,26 @@ class _Planner:
         self._begin()
 
     def _begin(self) -> None:
-        self._size = 0
+        self._size = self._zstd_size = 0
         self._items: list[bytes] = []
         self._spans: list[Span] = []
         self._literals: list[bytes] = []
         self._literal = 0
-        self._frames: list[tuple[Frame, int, int]] = []
+        self._chunks: list[Chunk] = []
 
     def add_tokens(self, data: bytes) -> None:
         if data:
             self._add_literal(self._compressor.compress(data))
+            self._added(len(data))
 
     def add_frame(self, frame: Frame) -> None:
         span, start = self._span(frame.span)
-        self._frames.append((frame, span, start))
+        self._chunks.append(Chunk(frame, span, start, self._size))
         if frame.span.size < frame.length:
             self._add_item(span, start, frame.span.size)
         else:
             self._add_raw(span, start, frame.length)
-        if self._size >= _PIECE:
-            self._end_piece()
+        self._added(frame.length)
 
     def finish(self) -> Plan:
         self._end_piece()
@@ -144,12 +156,17 @@ class _Planner:
     def _add_literal(self, data: bytes) -> None:
         self._literals.append(data)
         self._literal += len(data)
-        self._size += len(data)
+        self._zstd_size += len(data)
 
     def _add_item(self, span: int, start: int, size: int) -> None:
         self._items.append(ITEM.pack(self._literal, span, start, size))
         self._literal = 0
+        self._zstd_size += size
+
+    def _added(self, size: int) -> None:
         self._size += size
+        if self._size >= _PIECE:
+            self._end_piece()
 
     def _span(self, wanted: Span) -> tuple[int, int]:
         """The number of the span that holds `wanted`, and where in it that begins."""
@@ -167,7 +184,6 @@ class _Planner:
         if self._literal:
             self._add_item(0, 0, 0)
         if self._size:
-            self._pieces.append(
-                Piece(self._size, b"".join(self._items), self._spans, b"".join(self._literals), frames=self._frames)
-            )
+            items, literals = b"".join(self._items), b"".join(self._literals)
+            self._pieces.append(Piece(self._size, self._zstd_size, items, self._spans, literals, chunks=self._chunks))
         self._begin()

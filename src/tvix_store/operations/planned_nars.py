@@ -1,0 +1,210 @@
+"""NARs from stored frames; also as zstd without compressing: the chunks' frames, and small frames for the tokens between them.
+
+A zstd file is a sequence of frames (RFC 8878, section 3). What a NAR is made of takes a walk through the directories and a lookup
+for each chunk to find out, so its plan is kept, in memory and by the backend. See docs/design/http.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from bisect import bisect_right
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from itertools import islice
+from typing import TypeAlias
+
+import zstandard
+from blake3 import blake3
+
+from tvix_store.errors import CorruptError, StoreError
+from tvix_store.model.nodes import Node, encode_node
+from tvix_store.operations.hash_beside import HashBeside
+from tvix_store.operations.nar_links import FileFacts
+from tvix_store.operations.nar_plan import Piece, Plan
+from tvix_store.operations.plan_nar import plan_nar
+from tvix_store.services.directories import DirectoryService
+from tvix_store.services.frames import StoredFrames
+
+_KEPT = 48 << 20
+"""Bytes of plans that are kept in memory."""
+_PLANNING = 2
+_AHEAD = 2
+"""Pieces that are made at a time."""
+_log = logging.getLogger(__name__)
+
+_Make: TypeAlias = Callable[[StoredFrames, Piece], bytes]
+
+
+class PlannedNars:
+    """The NARs of a store, made from its frames."""
+
+    def __init__(self, directories: DirectoryService, frames: StoredFrames) -> None:
+        self._directories = directories
+        self._frames = frames
+        self._kept: dict[Node, Plan] = {}
+        self._planning = asyncio.Semaphore(_PLANNING)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def plan(self, node: Node) -> Plan:
+        """How the NAR is made.
+
+        Raises:
+            NotFoundError, InvalidError, CorruptError, ExhaustedError: as `plan_nar`.
+        """
+        plan = self._kept.get(node)
+        if plan is None:
+            async with self._planning:
+                plan = self._kept.get(node) or await self._remembered(node) or await plan_nar(self._frames, self._directories, node)
+                self._keep(node, plan)
+        return plan
+
+    async def known(self, node: Node) -> Plan | None:
+        """As `plan`, but None where it has yet to be made."""
+        plan = self._kept.get(node)
+        if plan is None and (plan := await self._remembered(node)) is not None:
+            self._keep(node, plan)
+        return plan
+
+    def read(self, node: Node, plan: Plan, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """The bytes of the NAR from `start` up to `stop`; the next pieces are made while one is sent.
+
+        Raises:
+            CorruptError: stored content is damaged; nothing of the damaged piece is given out.
+        """
+        return self._read(node, plan, _overlapping(plan.pieces, plan.ends, start, stop), _nar_of)
+
+    def read_zstd(self, node: Node, plan: Plan, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """As `read`, of the zstd file."""
+        return self._read(node, plan, _overlapping(plan.pieces, plan.zstd_ends, start, stop), _zstd_of)
+
+    async def _read(
+        self, node: Node, plan: Plan, wanted: Iterator[tuple[Piece, int, int]], make: _Make
+    ) -> AsyncGenerator[bytes, None]:
+        was_checked = plan.is_checked
+        making: deque[tuple[asyncio.Future[bytes], int, int]] = deque()
+        try:
+            while True:
+                for piece, first, last in islice(wanted, _AHEAD - len(making)):
+                    making.append((asyncio.ensure_future(asyncio.to_thread(make, self._frames, piece)), first, last))
+                if not making:
+                    return
+                made, first, last = making.popleft()
+                data = await made
+                if not (was_checked or making) and len(plan.pieces) > 1 and plan.is_checked:
+                    was_checked = True
+                    self._begin(self._frames.put_plan(_key(node), plan.encode()))
+                yield data if len(data) == last - first else data[first:last]
+        except CorruptError:
+            self._kept.pop(node, None)
+            if was_checked:
+                # The plan itself may be outdated: the next reader makes it anew, and finds out.
+                self._begin(self._frames.put_plan(_key(node), b""))
+            raise
+        finally:
+            for made, _, _ in making:
+                made.cancel()
+
+    async def file_facts(self, node: Node) -> FileFacts:
+        """What is true of the zstd file; it is made, and checked, to its end.
+
+        Raises:
+            NotFoundError, InvalidError, CorruptError, ExhaustedError: as `plan` and `read`.
+        """
+        plan = await self.plan(node)
+        sha256 = hashlib.sha256()
+        hashing = HashBeside(sha256)
+        async for piece in self.read_zstd(node, plan, 0, plan.zstd_size):
+            await hashing.update(piece)
+        await hashing.finish()
+        return FileFacts(plan.zstd_size, sha256.digest())
+
+    async def _remembered(self, node: Node) -> Plan | None:
+        encoded = await self._frames.get_plan(_key(node))
+        if not encoded:
+            return None
+        try:
+            return Plan.decode(encoded)
+        except CorruptError:
+            return None
+
+    def _keep(self, node: Node, plan: Plan) -> None:
+        self._kept[node] = plan
+        while len(self._kept) > 1 and sum(kept.cost for kept in self._kept.values()) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        """Do `work` beside; that it fails harms nobody."""
+
+        async def quietly() -> None:
+            try:
+                await work
+            except StoreError as error:
+                _log.warning("a plan was not kept: %s", error)
+
+        task = asyncio.create_task(quietly())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _key(node: Node) -> bytes:
+    return blake3(encode_node(b"", node)).digest()
+
+
+def _overlapping(pieces: list[Piece], ends: list[int], start: int, stop: int) -> Iterator[tuple[Piece, int, int]]:
+    """The pieces, which end at `ends`, that `start` to `stop` touches, each with the part of it that is meant."""
+    for number in range(bisect_right(ends, start), len(pieces)):
+        at = ends[number - 1] if number else 0
+        if at >= stop:
+            return
+        yield pieces[number], max(start - at, 0), min(stop, ends[number]) - at
+
+
+def _zstd_of(frames: StoredFrames, piece: Piece) -> bytes:
+    """The zstd frames of a piece, checked. Blocks."""
+    payloads, _ = _read(frames, piece)
+    return piece.rendered(payloads)
+
+
+def _nar_of(frames: StoredFrames, piece: Piece) -> bytes:
+    """The bytes of a piece, checked. Blocks."""
+    payloads, nar = _read(frames, piece)
+    return nar or _decompressed(piece.rendered(payloads), piece.size)
+
+
+def _read(frames: StoredFrames, piece: Piece) -> tuple[Sequence[bytes], bytes | None]:
+    """What a piece is made from, checked; and its bytes, where they had to be made for that.
+
+    Raises:
+        CorruptError: it is damaged, or something else lies there now.
+    """
+    payloads = frames.read(piece.spans)
+    hasher = blake3()
+    for payload in payloads:
+        hasher.update(payload)
+    # Several readers may work on a piece at once. It loses its chunks after it got its digest, so they are looked at before that.
+    chunks = piece.chunks
+    if piece.digest:
+        if piece.digest != hasher.digest():
+            raise CorruptError(f"stored content is damaged, or has moved: a piece of a NAR has digest {hasher.hexdigest()}")
+        return payloads, None
+    try:
+        nar = _decompressed(piece.rendered(payloads), piece.size)
+        view = memoryview(nar)
+        is_sound = all(blake3(view[at : at + frame.length]).digest() == frame.digest for frame, _, _, at in chunks)
+    except zstandard.ZstdError:
+        is_sound = False
+    if not is_sound:
+        # One by one, so that the backend gets to know which it is.
+        for frame, span, start, _ in chunks:
+            frames.check(frame, payloads[span][start : start + frame.span.size])
+        raise CorruptError("stored content is damaged: the chunks of a piece of a NAR do not fit together")
+    piece.digest = hasher.digest()
+    piece.chunks = []
+    return payloads, nar
+
+
+def _decompressed(frames: bytes, size: int) -> bytes:
+    """What a sequence of zstd frames holds: `size` bytes."""
+    return zstandard.ZstdDecompressor().stream_reader(frames, read_across_frames=True).read(size)
