@@ -30,10 +30,15 @@ from tvix_store.services.frames import StoredFrames
 _KEPT = 48 << 20
 """Bytes of plans that are kept in memory."""
 _PLANNING = 2
+_AT_ONCE = 1 << 20
+"""Bytes that are made at a time, or a piece that is longer. As zstd, a piece is a third of that: a hop to a thread for each took
+a tenth longer."""
 _AHEAD = 2
-"""Pieces that are made at a time."""
+"""How many times that much is made ahead of the reader, with what it gets next."""
 _log = logging.getLogger(__name__)
 
+_Part: TypeAlias = tuple[Piece, int, int]
+"""A piece, and the part of its output that is meant."""
 _Make: TypeAlias = Callable[[StoredFrames, Piece], bytes]
 
 
@@ -79,23 +84,22 @@ class PlannedNars:
         """As `read`, of the zstd file."""
         return self._read(node, plan, _overlapping(plan.pieces, plan.zstd_ends, start, stop), _zstd_of)
 
-    async def _read(
-        self, node: Node, plan: Plan, wanted: Iterator[tuple[Piece, int, int]], make: _Make
-    ) -> AsyncGenerator[bytes, None]:
+    async def _read(self, node: Node, plan: Plan, wanted: Iterator[_Part], make: _Make) -> AsyncGenerator[bytes, None]:
         was_checked = plan.is_checked
-        making: deque[tuple[asyncio.Future[bytes], int, int]] = deque()
+        groups = _grouped(wanted)
+        making: deque[asyncio.Future[list[bytes]]] = deque()
         try:
             while True:
-                for piece, first, last in islice(wanted, _AHEAD - len(making)):
-                    making.append((asyncio.ensure_future(asyncio.to_thread(make, self._frames, piece)), first, last))
+                for group in islice(groups, _AHEAD - len(making)):
+                    making.append(asyncio.ensure_future(asyncio.to_thread(_made, make, self._frames, group)))
                 if not making:
                     return
-                made, first, last = making.popleft()
-                data = await made
+                pieces = await making.popleft()
                 if not (was_checked or making) and len(plan.pieces) > 1 and plan.is_checked:
                     was_checked = True
                     self._begin(self._frames.put_plan(_key(node), plan.encode()))
-                yield data if len(data) == last - first else data[first:last]
+                for piece in pieces:
+                    yield piece
         except CorruptError:
             self._kept.pop(node, None)
             if was_checked:
@@ -103,7 +107,7 @@ class PlannedNars:
                 self._begin(self._frames.put_plan(_key(node), b""))
             raise
         finally:
-            for made, _, _ in making:
+            for made in making:
                 made.cancel()
 
     async def file_facts(self, node: Node) -> FileFacts:
@@ -152,13 +156,36 @@ def _key(node: Node) -> bytes:
     return blake3(encode_node(b"", node)).digest()
 
 
-def _overlapping(pieces: list[Piece], ends: list[int], start: int, stop: int) -> Iterator[tuple[Piece, int, int]]:
-    """The pieces, which end at `ends`, that `start` to `stop` touches, each with the part of it that is meant."""
+def _overlapping(pieces: list[Piece], ends: list[int], start: int, stop: int) -> Iterator[_Part]:
+    """The pieces, which end at `ends`, that `start` to `stop` touches."""
     for number in range(bisect_right(ends, start), len(pieces)):
         at = ends[number - 1] if number else 0
         if at >= stop:
             return
         yield pieces[number], max(start - at, 0), min(stop, ends[number]) - at
+
+
+def _grouped(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
+    group: list[_Part] = []
+    size = 0
+    for part in parts:
+        _, first, last = part
+        if group and size + last - first > _AT_ONCE:
+            yield group
+            group, size = [], 0
+        group.append(part)
+        size += last - first
+    if group:
+        yield group
+
+
+def _made(make: _Make, frames: StoredFrames, parts: list[_Part]) -> list[bytes]:
+    """What is meant of the pieces. Blocks."""
+    made: list[bytes] = []
+    for piece, first, last in parts:
+        data = make(frames, piece)
+        made.append(data if len(data) == last - first else data[first:last])
+    return made
 
 
 def _zstd_of(frames: StoredFrames, piece: Piece) -> bytes:
