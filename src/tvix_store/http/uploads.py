@@ -17,8 +17,8 @@ from tvix_store.http.settings import CacheSettings
 from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
 from tvix_store.nar import tokens
-from tvix_store.operations.import_nar import import_nar
-from tvix_store.operations.nar_links import NarLink, NarLinks
+from tvix_store.operations.import_nar import NarImport
+from tvix_store.operations.nar_links import NarLink, NarLinks, link_records
 from tvix_store.services.store import Store
 
 _SMALL = 4096
@@ -45,22 +45,25 @@ class Uploads:
         file_hash, suffix = parse_file_name(name)
         file = _CompressedFile(request, of_suffix(suffix), self._room)
         # Closed here, whatever happens, and not when nobody refers to it any more: it holds room that others wait for.
-        async with aclosing(file.nar()) as pieces:
-            node, nar = await import_nar(
-                self._store.blobs,
-                self._store.directories,
-                pieces,
-                size_rule=self._store.size_rule,
-                max_size=self._settings.max_nar_size,
-                max_entries=self._settings.max_nar_entries,
-            )
-        got = nar.sha256 if file.is_plain else file.sha256()
-        if got != file_hash:
-            raise InvalidError(
-                f"the file that came has SHA-256 {nixbase32.encode(got)}, not {nixbase32.encode(file_hash)} as its name says"
-            )
-        # Side by side, so that they wait for the same commit. Durable: a narinfo may follow hours later.
-        await asyncio.gather(self._store.nar.record(node, nar), self._links.put(NarLink(nar, node), file_hash))
+        store = self._store
+        async with (
+            aclosing(file.nar()) as pieces,
+            NarImport(store.blobs, store.directories, store.size_rule) as importing,
+        ):
+            node, nar = await importing.read(pieces, self._settings.max_nar_size, self._settings.max_nar_entries)
+            got = nar.sha256 if file.is_plain else file.sha256()
+            if got != file_hash:
+                raise InvalidError(
+                    f"the file that came has SHA-256 {nixbase32.encode(got)}, not {nixbase32.encode(file_hash)} as its name says"
+                )
+            link = NarLink(nar, node)
+            small = importing.held()
+            if small is not None and store.small_trees is not None:
+                await store.small_trees.put(small, nar, link_records(link, file_hash))
+            else:
+                await importing.store()
+                # Side by side, so that they wait for the same commit.
+                await asyncio.gather(store.nar.record(node, nar), self._links.put(link, file_hash))
         return text(201, "the NAR is stored")
 
 

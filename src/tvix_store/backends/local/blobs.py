@@ -123,7 +123,7 @@ class LocalBlobs:
 
         Several batches are prepared at a time, each by one thread: the committer, which there is one of, has the less to do.
         """
-        contents, digests = self._cut_all(blobs)
+        contents, digests = self.cut_all(blobs)
         unknown = self._engine.index.unknown(contents)
         chunks = [content for content in unknown if content.kind is Kind.CHUNK]
         frames = packed([chunk.payload for chunk in chunks], self._engine.settings.compression_level, threads=1)
@@ -132,7 +132,8 @@ class LocalBlobs:
             Content(Kind.CHUNK, chunk.key, chunk.payload, packed=frame) for chunk, frame in zip(chunks, frames, strict=True)
         ] + lists, digests
 
-    def _cut_all(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
+    def cut_all(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
+        """What is to be stored of small blobs, not compressed, and their digests."""
         contents: list[Content] = []
         digests: list[Digest] = []
         minimum = self._sizes.minimum

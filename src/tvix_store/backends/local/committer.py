@@ -16,7 +16,8 @@ Order of a commit, and what a crash leaves behind:
 
 What was found damaged is forgotten before anything else of its group: a put behind it stores it anew.
 
-While it has nothing to do, the committer syncs the index and takes the mark of `unsynced.py` away.
+Records that nobody waits for to be durable are synced within half a second, also while there is always something to do. While there
+is nothing, the committer syncs the index and takes the mark of `unsynced.py` away.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from math import inf
 from time import monotonic
 
 from tvix_store.backends.local.compression import packed
@@ -49,6 +51,8 @@ _REST = 2.0
 index, since digests are random keys: without a rest, 200 commits in the import of a tree cost as much as compressing it."""
 _SETTLE_AFTER = 1.0
 """Seconds without work after which the index is synced."""
+_SYNC_WITHIN = 0.5
+"""Seconds after which records that are not durable are synced."""
 _PARALLEL_FROM = 256 << 10
 """Payload bytes from which compression uses more than one thread: starting them costs about 100 µs."""
 
@@ -95,6 +99,8 @@ class Committer:
         self._waiting: list[_Request] = []
         """Written, but their callers not yet told: the next commit does that."""
         self._rest_until = 0.0
+        self._sync_at = inf
+        """When records that were put without being durable are synced."""
         self._settled = not mark.is_set()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
@@ -108,6 +114,12 @@ class Committer:
     def put_contents(self, contents: Sequence[Content]) -> Future[PathInfo | None]:
         """Store contents. They survive a killed process from then on, and a power cut from the next durable put on."""
         return self._submit(_Request(contents=contents))
+
+    def put_tree(
+        self, contents: Sequence[Content], nar_facts: tuple[bytes, NarFacts], records: Mapping[bytes, bytes]
+    ) -> Future[PathInfo | None]:
+        """Store contents, and in the same commit what is true of their NAR, and records that are not durable."""
+        return self._submit(_Request(contents=contents, nar_facts=nar_facts, records=records))
 
     def write_contents(self, contents: Sequence[Content]) -> Future[PathInfo | None]:
         """Write contents that nobody needs to see yet: the future is set when they are written, the next put makes them visible.
@@ -125,7 +137,7 @@ class Committer:
         return self._submit(_Request(path_info=path_info, durable=True))
 
     def put_records(self, records: Mapping[bytes, bytes], *, durable: bool) -> Future[PathInfo | None]:
-        """Store records of the record service; where they are `durable`, with everything put before."""
+        """Store records of the record service; where they are `durable`, with everything put before, and else soon."""
         return self._submit(_Request(records=records, durable=durable))
 
     def sync(self) -> Future[PathInfo | None]:
@@ -183,6 +195,9 @@ class Committer:
                 group, stop = self._collect(self._patience())
             except queue.Empty:
                 group = []
+            if monotonic() >= self._sync_at:
+                self._sync_at = monotonic() + _SYNC_WITHIN  # tried again then, where it does not work now
+                group.append(_Request(durable=True))
             if group:
                 self._settled = False
                 self._writing = group
@@ -198,9 +213,10 @@ class Committer:
 
     def _patience(self) -> float | None:
         """Seconds to wait for the next request; None is for ever."""
-        if self._waiting:
-            return max(self._rest_until - monotonic(), 0)
-        return None if self._settled else _SETTLE_AFTER
+        now = monotonic()
+        until = self._rest_until if self._waiting else inf if self._settled else now + _SETTLE_AFTER
+        until = min(until, self._sync_at)
+        return None if until == inf else max(until - now, 0)
 
     def _is_urgent(self) -> bool:
         return self._unnamed_bytes >= _UNNAMED_BYTES or any(request.durable for request in self._waiting)
@@ -294,6 +310,10 @@ class Committer:
             self._name_packs(txn, synced)
         self._writer.keep()
         self._unnamed, self._unnamed_bytes = {}, 0
+        if synced.get(self._writer.number) == self._writer.size:
+            self._sync_at = inf
+        elif records:
+            self._sync_at = min(self._sync_at, monotonic() + _SYNC_WITHIN)
         return results
 
     def _unknown(self, group: list[_Request]) -> list[Content]:
