@@ -157,7 +157,7 @@ class NarImport:
                 if size > _HELD:
                     await self._bound_unfinished()
         reader.finish()
-        if size <= _HELD:
+        if size <= _HELD and not self._storing:
             self._held = [self._made(each) for each in self._work if isinstance(each, _Directory)]
         else:
             self._store_batch()
@@ -169,7 +169,7 @@ class NarImport:
         return self._node, NarFacts(size, self._nar_hash.digest())
 
     def held(self) -> SmallTree | None:
-        """All that was read, if that is so little that nothing of it is stored yet. Who stores it need not call `store`."""
+        """All that was read, if it is so little that nothing of it is stored yet. Who stores it need not call `store`."""
         return None if self._held is None or self._node is None else SmallTree(self._batch, self._held, self._node)
 
     async def store(self) -> None:
