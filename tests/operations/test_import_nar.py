@@ -17,7 +17,7 @@ from tvix_store.model.nodes import SymlinkNode
 from tvix_store.model.path_info import NarFacts
 from tvix_store.nar import tokens
 from tvix_store.operations import import_nar as module
-from tvix_store.operations.import_nar import import_nar
+from tvix_store.operations.import_nar import NarImport, import_nar
 from tvix_store.operations.render_nar import render_nar
 from tvix_store.services.blobs import SMALL_BLOB
 from tvix_store.services.store import Store
@@ -150,3 +150,21 @@ async def test_the_empty_archive_is_no_nar() -> None:
         await imported(await open_store(), b"")
     with pytest.raises(InvalidError):
         await imported(await open_store(), tokens.MAGIC)
+
+
+@pytest.mark.parametrize(("files", "is_held"), [(900, True), (1100, False)])
+async def test_what_is_held_of_a_small_nar_is_all_of_it(files: int, is_held: bool) -> None:
+    """Many empty files fill a batch, which is stored, in less than 256 KiB of NAR."""
+    tree: Tree = {b"%d" % n: TreeFile(b"") for n in range(files)}
+    source, target = await open_store(), await open_store()
+    nar = await nar_of(source, tree)
+    assert len(nar) < 256 << 10
+    async with NarImport(target.blobs, target.directories, target.size_rule) as importing:
+        node, facts = await importing.read(cut(nar, 1 << 16))
+        assert facts.size == len(nar)
+        held = importing.held()
+        assert (held is not None) is is_held
+        if held is not None:
+            assert (len(held.blobs), len(held.directories), held.node) == (files, 1, node)
+        await importing.store()
+    assert b"".join([piece async for piece in render_nar(target.blobs, target.directories, node)]) == nar

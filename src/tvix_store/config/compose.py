@@ -97,6 +97,7 @@ def read_only(store: Store) -> Store:
         blobs=ReadOnlyBlobs(store.blobs),
         directories=ReadOnlyDirectories(store.directories),
         path_infos=ReadOnlyPathInfos(store.path_infos),
+        small_trees=None,
     )
 
 

@@ -2,7 +2,7 @@
 
 Small files are gathered into batches, large ones streamed; both are stored while the next bytes are read. Directories follow their
 contents, leaves to root, as a stream that the directory service accepts only when it is whole: what stops on the way
-leaves content that nothing refers to.
+leaves content that nothing refers to. Of a small NAR, nothing is stored before its end.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import hashlib
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 from tvix_store.errors import ExhaustedError
 from tvix_store.model.digest import Digest
@@ -34,6 +36,7 @@ from tvix_store.operations.feed import Feed
 from tvix_store.operations.hash_beside import HashBeside
 from tvix_store.services.blobs import SMALL_BLOB, BlobService
 from tvix_store.services.directories import DirectoryService
+from tvix_store.services.small_trees import SmallTree
 
 MAX_ENTRIES = 1_000_000
 """Most entries of a NAR that is taken: the largest paths of nixpkgs have a third of that. Bounds memory."""
@@ -48,6 +51,8 @@ _IN_FLIGHT = 3
 """Batches, or large files, that are being stored while the next bytes are read."""
 _MADE_HERE = 4096
 """Entries of a directory that is put together on the event loop, which takes 3 µs each."""
+_HELD = 256 << 10
+"""Bytes of the largest NAR of which nothing is stored before its end."""
 _AT_ONCE = 256 << 10
 """Bytes that the reader is given at a time: it works on the event loop, some milliseconds for the tokens of small files."""
 
@@ -67,11 +72,10 @@ async def import_nar(
         InvalidError: it is no NAR, or has more than `max_entries` entries; the error names the byte.
         ExhaustedError: it is larger than `max_size` bytes, has too many entries in its directories at once, or the store is full.
     """
-    work = _Import(blobs, directories, size_rule)
-    try:
-        return await work.run(nar, max_size, max_entries)
-    finally:
-        await work.stop()
+    async with NarImport(blobs, directories, size_rule) as work:
+        read = await work.read(nar, max_size, max_entries)
+        await work.store()
+        return read
 
 
 @dataclass(slots=True)
@@ -92,7 +96,9 @@ class _Directory:
     node: DirectoryNode | None = None
 
 
-class _Import:
+class NarImport:
+    """An import in steps, for who has something to do between them. Use as `async with`: at its end, nothing is left running."""
+
     def __init__(self, blobs: BlobService, directories: DirectoryService, size_rule: SizeRule) -> None:
         self._blobs = blobs
         self._directories = directories
@@ -112,10 +118,28 @@ class _Import:
         self._work: deque[asyncio.Task[None] | _Directory] = deque()
         self._unfinished = 0
         self._sent: Feed[Directory, Digest] | None = None
+        self._held: list[Directory] | None = None
+        self._node: Node | None = None
         self._nar_hash = hashlib.sha256()
         self._hashing = HashBeside(self._nar_hash)
 
-    async def run(self, nar: AsyncIterable[bytes], max_size: int | None, max_entries: int) -> tuple[Node, NarFacts]:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        running = [*self._storing, *([self._sent.task] if self._sent is not None else ())]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await self._hashing.finish()
+
+    async def read(
+        self, nar: AsyncIterable[bytes], max_size: int | None = None, max_entries: int = MAX_ENTRIES
+    ) -> tuple[Node, NarFacts]:
+        """Read the NAR to its end, and store meanwhile what is more than a little; the root node, and what is true of the NAR.
+
+        Raises: as `import_nar`.
+        """
         reader = NarReader(max_entries=max_entries)
         size = 0
         async for large in nar:
@@ -130,26 +154,33 @@ class _Import:
                 for event in reader.feed(large[at : at + most]):
                     await self._take(event)
                 at += most
-                await self._bound_unfinished()
+                if size > _HELD:
+                    await self._bound_unfinished()
         reader.finish()
+        if size <= _HELD and not self._storing:
+            self._held = [self._made(each) for each in self._work if isinstance(each, _Directory)]
+        else:
+            self._store_batch()
+            while self._work:
+                await self._do_next()
+        await self._hashing.finish()
+        assert self._root is not None
+        self._node = _node(self._root)
+        return self._node, NarFacts(size, self._nar_hash.digest())
+
+    def held(self) -> SmallTree | None:
+        """All that was read, if it is so little that nothing of it is stored yet. Who stores it need not call `store`."""
+        return None if self._held is None or self._node is None else SmallTree(self._batch, self._held, self._node)
+
+    async def store(self) -> None:
+        """Store what was read, and is not stored yet."""
         self._store_batch()
-        while self._work:
-            await self._do_next()
+        for directory in self._held or ():
+            await self._hand_on(directory)
         if self._sent is not None:
             await self._sent.end()
             self._storing.append(self._sent.task)
         await asyncio.gather(*self._storing)
-        await self._hashing.finish()
-        assert self._root is not None
-        return _node(self._root), NarFacts(size, self._nar_hash.digest())
-
-    async def stop(self) -> None:
-        """Leave nothing running, whatever happened."""
-        running = [*self._storing, *([self._sent.task] if self._sent is not None else ())]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        await self._hashing.finish()
 
     async def _take(self, event: Event) -> None:
         match event:
@@ -250,6 +281,9 @@ class _Import:
             directory = await asyncio.to_thread(self._made, unfinished)
         unfinished.entries = {}
         self._unfinished -= unfinished.size
+        await self._hand_on(directory)
+
+    async def _hand_on(self, directory: Directory) -> None:
         if self._sent is None:
             self._sent = Feed(self._directories.put, room=64)
         await self._sent.send(directory)

@@ -58,13 +58,19 @@ class NarLinks:
     async def put(self, link: NarLink, *file_sha256s: bytes, zstd_file: FileFacts | None = None) -> None:
         """Link the NAR, and the compressed files of it with these hashes; `zstd_file` is the one as which it is served.
 
-        All that it needs is durable then.
+        Not durable at once: a power cut that takes a link, which is younger than a second, ends the push that it belongs to, too,
+        and who pushes again hears that the NAR is not here.
         """
-        value = _HEAD.pack(link.nar.size, link.nar.sha256) + encode_node(b"", link.node)
-        records = {_key(sha256): value for sha256 in (link.nar.sha256, *file_sha256s)}
+        records = link_records(link, *file_sha256s)
         if zstd_file is not None:
             records[_zstd_key(link.nar.sha256)] = _HEAD.pack(*zstd_file)
-        await self._records.put(records)
+        await self._records.put(records, durable=False)
+
+
+def link_records(link: NarLink, *file_sha256s: bytes) -> dict[bytes, bytes]:
+    """The records that link a NAR, and the compressed files of it with these hashes."""
+    value = _HEAD.pack(link.nar.size, link.nar.sha256) + encode_node(b"", link.node)
+    return {_key(sha256): value for sha256 in (link.nar.sha256, *file_sha256s)}
 
 
 def _key(sha256: bytes) -> bytes:

@@ -23,8 +23,8 @@ class RecordService(Protocol):
     async def put(self, records: Mapping[bytes, bytes], *, durable: bool = True) -> None:
         """Store values in place of those that were there: all, or none.
 
-        They survive a power cut, with all content put before; those that are not put as `durable` survive it only when something
-        durable was put behind them.
+        They survive a killed process, and a power cut too, with all content put before. Those that are not put as `durable` survive
+        a power cut within a second from then, or as soon as something durable is put behind them.
 
         Raises:
             InvalidError: a key or a value is too long, or a key empty.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -26,6 +28,28 @@ async def test_cancelled_puts_do_not_disturb_the_others(tmp_path: Path) -> None:
             for each, result in list(zip(data, results, strict=True))[1::2]:
                 assert result == Digest.of(each)
         assert await collect(store.blobs.read(Digest.of(data[1]))) == data[1]
+
+
+async def test_records_that_are_not_durable_are_synced_soon_also_under_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    fdatasync = os.fdatasync
+
+    def watch(fd: int) -> None:
+        synced.append(os.fstat(fd).st_size)
+        fdatasync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", watch)
+    async with await open_store(tmp_path / "store") as store:
+        assert store.records is not None
+        for number in range(3):
+            await store.records.put({b"link": b"%d" % number}, durable=False)
+            size = sum(path.stat().st_size for path in (tmp_path / "store" / "packs").iterdir())
+            begun = monotonic()
+            while not any(reached >= size for reached in synced):
+                await store.blobs.put_many([noise(10_000, f"{monotonic()}")])
+                assert monotonic() < begun + 1
 
 
 async def test_a_store_that_is_closed_says_so(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.local.writer_process import records, shared
+from tests.backends.local.writer_process import link, records, shared
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.engine import rebuild_index
 from tvix_store.model.digest import Digest
@@ -52,6 +52,8 @@ async def _check(store: Store, lines: list[str]) -> None:
             signed = await store.path_infos.get(shared(name).output_hash)
             assert signed is not None
             assert name in {signature.name for signature in signed.signatures}
+        elif kind == "tree":
+            assert await _is_linked(store, " ".join((name, *rest[:-1])), int(rest[-1]))
         elif kind == "directory":
             directory = await store.directories.get(Digest.parse(name))
             assert directory is not None
@@ -63,6 +65,19 @@ async def _check(store: Store, lines: list[str]) -> None:
             assert root.entries[b"file"].digest.hex == rest[0]  # type: ignore[union-attr]
 
 
+async def _is_linked(store: Store, seed: str, number: int) -> bool:
+    """Whether the record is there that was put with a small tree; then the tree is."""
+    assert store.records is not None
+    [key] = link(seed, number, b"")
+    root = await store.records.get(key)
+    if root is None:
+        return False
+    [directory] = [each async for each in store.directories.get_recursive(Digest(root))]
+    for node in directory.entries.values():
+        assert len(await collect(store.blobs.read(node.digest))) == node.size  # type: ignore[union-attr]
+    return True
+
+
 async def _check_everything_visible(store: Store) -> int:
     """Every path info that is there leads to content that is there, and records that were put together are there together."""
     assert store.records is not None
@@ -70,6 +85,7 @@ async def _check_everything_visible(store: Store) -> int:
         for number in range(MOST_ROUNDS):
             pair = records(f"writer {writer}", number)
             assert [await store.records.get(key) for key in pair] in ([None, None], list(pair.values()))
+            await _is_linked(store, f"writer {writer}", number)
     count = 0
     async for info in store.path_infos.list():
         if info.store_path.name == shared("").name:

@@ -1,8 +1,8 @@
 """A process that writes to a local store until it is killed, and tells on its standard output what was acknowledged.
 
 Run as: python writer_process.py STORE SEED. Each line of its output is `blob <hex digest>`,
-`directory <hex digest>`, `path <store path> <hex of blob>`, `signature <name>`, which was added to the path info `shared(name)`, or
-`records <seed> <number>`, which are two that were put together.
+`directory <hex digest>`, `path <store path> <hex of blob>`, `signature <name>`, which was added to the path info `shared(name)`,
+`records <seed> <number>`, which are two that were put together, or `tree <seed> <number>`, a small tree that was put with `link`.
 Contents follow from the seed, so whoever reads the lines can tell whether what the store holds is right.
 """
 
@@ -16,12 +16,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tvix_store.backends.local import open_store
-from tvix_store.model.digest import EMPTY
+from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import Signature
 from tvix_store.model.store_path import StorePath
+from tvix_store.services.small_trees import SmallTree
 
 PACK_SIZE = 4 << 20
 SHARED_PATHS = 64
@@ -36,6 +37,11 @@ def records(seed: str, number: int) -> dict[bytes, bytes]:
     """The records that a writer puts in its round `number`; their values are the keys, and more."""
     keys = (f"one {seed} {number}".encode(), f"two {seed} {number}".encode())
     return {key: key * 20 for key in keys}
+
+
+def link(seed: str, number: int, root: bytes) -> dict[bytes, bytes]:
+    """The record that a writer puts, in its round `number`, with a small tree."""
+    return {f"tree {seed} {number}".encode(): root}
 
 
 async def write_for_ever(store_directory: Path, seed: str) -> None:
@@ -70,6 +76,12 @@ async def write_for_ever(store_directory: Path, seed: str) -> None:
             assert store.records is not None
             await store.records.put(records(seed, number))
             print("records", seed, number, flush=True)
+            assert store.small_trees is not None
+            contents = [data[:300] + b"?", data[:50_000]]
+            both = Directory({b"%d" % n: FileNode(Digest.of(content), len(content)) for n, content in enumerate(contents)})
+            tree = SmallTree(contents, [both], both.node())
+            await store.small_trees.put(tree, NarFacts(1, bytes(32)), link(seed, number, both.digest.raw))
+            print("tree", seed, number, flush=True)
 
 
 if __name__ == "__main__":

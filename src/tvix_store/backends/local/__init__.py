@@ -11,6 +11,7 @@ from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.frames import LocalFrames
 from tvix_store.backends.local.keyed_records import LocalRecords
 from tvix_store.backends.local.path_infos import LocalNarFacts, LocalPathInfos
+from tvix_store.backends.local.small_trees import LocalSmallTrees
 from tvix_store.backends.local.statistics import LocalStatistics
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
@@ -62,6 +63,7 @@ async def open_store(
         nar=RememberingNarService(blobs, directories, LocalNarFacts(engine)),
         records=records,
         frames=LocalFrames(engine, blobs, records),
+        small_trees=LocalSmallTrees(engine, blobs),
         statistics=LocalStatistics(engine),
         size_rule=SizeRule[engine.settings.size_rule.upper()],
         check=check,

@@ -123,10 +123,11 @@ class LocalBlobs:
 
         Several batches are prepared at a time, each by one thread: the committer, which there is one of, has the less to do.
         """
-        contents, digests = self._cut_all(blobs)
+        contents, digests = self.cut_all(blobs)
         return _compressed(self._engine, contents), digests
 
-    def _cut_all(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
+    def cut_all(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
+        """What is to be stored of small blobs, not compressed, and their digests."""
         contents: list[Content] = []
         digests: list[Digest] = []
         minimum = self._sizes.minimum

@@ -7,16 +7,18 @@ Order of a commit, and what a crash leaves behind:
 1. Known contents are dropped, new chunks compressed.
    Nothing.
 2. Records are appended to the pack. Pieces of a large blob may stay there until the whole blob is put. For a path
-   info, or records, all packs with unsynced bytes are then synced.
+   info, or durable records, all other packs with unsynced bytes are then synced.
    Bytes that no index names; cut off by the pack's next owner.
-3. One index transaction names the records. Those of path infos, and of the record service, are appended, and synced once,
-   inside it, so that merges happen one by one.
-   All of the group, or nothing. After a power cut the index is made anew from the packs, which hold all that was synced.
+3. One index transaction names the records. Those of path infos, and of the record service, are appended inside it, so that merges
+   happen one by one, and where they are durable, the pack is synced: once, for them and all before them.
+   All of the group, or nothing. After a power cut the index is made anew from the packs, which hold all that was synced. What
+   was not may be there in part, a path info without its content: `rebuild.py` tells.
 4. The callers are told.
 
 What was found damaged is forgotten before anything else of its group: a put behind it stores it anew.
 
-While it has nothing to do, the committer syncs the index and takes the mark of `unsynced.py` away.
+Records that nobody waits for to be durable are synced within half a second, also while there is always something to do. While there
+is nothing, the committer syncs the index and takes the mark of `unsynced.py` away.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from time import monotonic
 
 from tvix_store.backends.local.compression import packed
@@ -34,7 +38,7 @@ from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.damage import forget
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
-from tvix_store.backends.local.records import DURABLE, KEY_SIZE, Kind, NewRecord, keyed_records, path_info_record
+from tvix_store.backends.local.records import KEY_SIZE, Kind, NewRecord, keyed_records, path_info_record
 from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import NarFacts, PathInfo
@@ -49,6 +53,10 @@ _REST = 2.0
 index, since digests are random keys: without a rest, 200 commits in the import of a tree cost as much as compressing it."""
 _SETTLE_AFTER = 1.0
 """Seconds without work after which the index is synced."""
+_SYNC_WITHIN = 0.5
+"""Seconds after which records that are not durable are synced."""
+_SYNCED_AHEAD = 1 << 20
+"""Unsynced bytes of the own pack that are synced before the index transaction: other processes wait for its end."""
 _PARALLEL_FROM = 256 << 10
 """Payload bytes from which compression uses more than one thread: starting them costs about 100 µs."""
 
@@ -95,6 +103,8 @@ class Committer:
         self._waiting: list[_Request] = []
         """Written, but their callers not yet told: the next commit does that."""
         self._rest_until = 0.0
+        self._sync_at = inf
+        """When records that were put without being durable are synced."""
         self._settled = not mark.is_set()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
@@ -108,6 +118,12 @@ class Committer:
     def put_contents(self, contents: Sequence[Content]) -> Future[PathInfo | None]:
         """Store contents. They survive a killed process from then on, and a power cut from the next durable put on."""
         return self._submit(_Request(contents=contents))
+
+    def put_tree(
+        self, contents: Sequence[Content], nar_facts: tuple[bytes, NarFacts], records: Mapping[bytes, bytes]
+    ) -> Future[PathInfo | None]:
+        """Store contents, and in the same commit what is true of their NAR, and records that are not durable."""
+        return self._submit(_Request(contents=contents, nar_facts=nar_facts, records=records))
 
     def write_contents(self, contents: Sequence[Content]) -> Future[PathInfo | None]:
         """Write contents that nobody needs to see yet: the future is set when they are written, the next put makes them visible.
@@ -125,7 +141,7 @@ class Committer:
         return self._submit(_Request(path_info=path_info, durable=True))
 
     def put_records(self, records: Mapping[bytes, bytes], *, durable: bool) -> Future[PathInfo | None]:
-        """Store records of the record service; where they are `durable`, with everything put before."""
+        """Store records of the record service; where they are `durable`, with everything put before, and else soon."""
         return self._submit(_Request(records=records, durable=durable))
 
     def sync(self) -> Future[PathInfo | None]:
@@ -183,6 +199,9 @@ class Committer:
                 group, stop = self._collect(self._patience())
             except queue.Empty:
                 group = []
+            if monotonic() >= self._sync_at:
+                self._sync_at = monotonic() + _SYNC_WITHIN  # tried again then, where it does not work now
+                group.append(_Request(durable=True))
             if group:
                 self._settled = False
                 self._writing = group
@@ -198,9 +217,10 @@ class Committer:
 
     def _patience(self) -> float | None:
         """Seconds to wait for the next request; None is for ever."""
-        if self._waiting:
-            return max(self._rest_until - monotonic(), 0)
-        return None if self._settled else _SETTLE_AFTER
+        now = monotonic()
+        until = self._rest_until if self._waiting else inf if self._settled else now + _SETTLE_AFTER
+        until = min(until, self._sync_at)
+        return None if until == inf else max(until - now, 0)
 
     def _is_urgent(self) -> bool:
         return self._unnamed_bytes >= _UNNAMED_BYTES or any(request.durable for request in self._waiting)
@@ -278,22 +298,28 @@ class Committer:
 
     def _name(self, requests: list[_Request]) -> list[PathInfo | Exception | None]:
         synced: dict[int, int] = {}
-        if any(request.durable or request.records for request in requests):
+        is_durable = any(request.durable for request in requests)
+        if is_durable or any(request.records for request in requests):
             self._make_room()
-        if any(request.durable for request in requests):
-            synced = self._sync_packs()
+        if is_durable:
+            synced = self._sync_others()
+            if self._writer.unsynced >= _SYNCED_AHEAD:
+                self._sync_own()
         with self._index.writing() as txn:
             self._name_contents(txn)
             records: list[NewRecord] = []
             results = [self._apply(txn, request, records) for request in requests]
             if records:
                 self._writer.append(records)
-                if any(record.kind in DURABLE for record in records):
-                    self._writer.sync()
-                    synced[self._writer.number] = self._writer.size
+            if is_durable:
+                synced |= self._sync_own()
             self._name_packs(txn, synced)
         self._writer.keep()
         self._unnamed, self._unnamed_bytes = {}, 0
+        if synced.get(self._writer.number) == self._writer.size:
+            self._sync_at = inf
+        elif records:
+            self._sync_at = min(self._sync_at, monotonic() + _SYNC_WITHIN)
         return results
 
     def _unknown(self, group: list[_Request]) -> list[Content]:
@@ -334,21 +360,29 @@ class Committer:
             for content in contents
         ]
 
-    def _sync_packs(self) -> dict[int, int]:
-        """Bring all committed and appended bytes to the disk itself; the sizes of the packs that are there now."""
+    def _sync_others(self) -> dict[int, int]:
+        """Bring all that is committed of other packs to the disk itself; the sizes of those that are there now."""
         with self._index.reading() as txn:
             synced = self._index.unsynced_packs(txn)
-        try:
+        synced.pop(self._writer.number, None)
+        with self._poisoning():
             for number in synced:
-                if number != self._writer.number:
-                    self._reader.sync(number)
+                self._reader.sync(number)
+        return synced
+
+    def _sync_own(self) -> dict[int, int]:
+        """Bring all that is appended to the own pack to the disk itself; its size, if there is one."""
+        with self._poisoning():
             self._writer.sync()
+        return {self._writer.number: self._writer.size} if self._writer.number else {}
+
+    @contextmanager
+    def _poisoning(self) -> Iterator[None]:
+        try:
+            yield
         except StoreError as error:
             self._mark.poison()
             raise _SyncFailedError(str(error)) from error
-        if self._writer.number:
-            synced[self._writer.number] = self._writer.size
-        return synced
 
     def _name_contents(self, txn: Txn) -> None:
         unique = stored = 0
@@ -397,7 +431,7 @@ class Committer:
         try:
             if self._unnamed:
                 self._name([])
-            synced = self._sync_packs()
+            synced = self._sync_others() | self._sync_own()
             with self._index.writing() as txn:
                 self._name_packs(txn, synced)
             with self._index.writing() as txn:

@@ -44,11 +44,12 @@ class LocalNarFacts:
         self._engine = engine
 
     async def get(self, node: Node) -> NarFacts | None:
-        return self._engine.index.nar_facts(_key(node))
+        return self._engine.index.nar_facts(node_key(node))
 
     async def put(self, node: Node, facts: NarFacts) -> None:
-        await asyncio.wrap_future(self._engine.committer.put_nar_facts(_key(node), facts))
+        await asyncio.wrap_future(self._engine.committer.put_nar_facts(node_key(node), facts))
 
 
-def _key(node: Node) -> bytes:
+def node_key(node: Node) -> bytes:
+    """The key in the index of what is known of a node's NAR."""
     return Digest.of(encode_node(b"", node)).raw
