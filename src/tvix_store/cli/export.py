@@ -34,8 +34,6 @@ async def export(invocation: Invocation, path: str, destination: Path, form: str
     from tvix_store.cli.counted_blobs import CountedBlobs
     from tvix_store.cli.output import print_bytes
     from tvix_store.operations.export_tree import export_tree, save_stream
-    from tvix_store.operations.render_nar import render_nar
-    from tvix_store.operations.render_tar import render_tar
     from tvix_store.operations.resolve import resolve
 
     async with invocation.crew(wanted=form == "dir") as crew, await invocation.open_store() as store:
@@ -49,8 +47,12 @@ async def export(invocation: Invocation, path: str, destination: Path, form: str
             blobs = CountedBlobs(store.blobs, bar)
             pieces: AsyncIterator[bytes]
             if form == "nar":
+                from tvix_store.operations.render_nar import render_nar
+
                 pieces = render_nar(blobs, store.directories, found.node)
             else:
+                from tvix_store.operations.render_tar import render_tar
+
                 pieces = render_tar(blobs, store.directories, found.node, found.name)
             if to_standard_output:
                 await print_bytes(pieces)
