@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager, suppress
 
 from tvix_store.backends.memory import open_store as open_memory_store
 from tvix_store.config import verified
-from tvix_store.protocol.dialects import BULK_SERVICE, DIALECTS, NAR_SERVICE, Dialect
+from tvix_store.protocol.dialects import BULK_SERVICE, DIALECTS, Dialect
 from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
 from tvix_store.rpc.handlers.blobs import blob_methods
 from tvix_store.rpc.handlers.bulk import bulk_methods
 from tvix_store.rpc.handlers.directories import directory_methods
-from tvix_store.rpc.handlers.nars import nar_methods
 from tvix_store.rpc.handlers.path_infos import path_info_methods
 from tvix_store.rpc.method import Method
 from tvix_store.rpc.reflection import reflection_methods
@@ -28,8 +27,8 @@ async def store_methods(
 ) -> dict[str, Method]:
     """The methods of a server of `store`, by default a new one in memory that takes only true path infos."""
     store = store or verified(await open_memory_store())
-    methods: dict[str, Method] = bulk_methods(store.blobs, MAX_MESSAGE) | nar_methods(store) if bulk else {}
-    services = [BULK_SERVICE, NAR_SERVICE] if bulk else []
+    methods: dict[str, Method] = bulk_methods(store.blobs, MAX_MESSAGE) if bulk else {}
+    services = [BULK_SERVICE] if bulk else []
     for dialect in dialects:
         methods |= blob_methods(store.blobs, dialect, MAX_MESSAGE)
         methods |= directory_methods(store.directories, dialect)

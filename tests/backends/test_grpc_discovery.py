@@ -52,21 +52,21 @@ def with_status(methods: dict[str, Method], status: Status) -> dict[str, Method]
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 async def test_the_only_dialect_of_a_server_is_found(dialect: Dialect, reflection: bool) -> None:
     methods = await store_methods(dialects=[dialect], bulk=False, reflection=reflection)
-    assert await offer_of(methods) == Offer(dialect, bulk=False, takes_nars=False, only_snix=dialect is SNIX)
+    assert await offer_of(methods) == Offer(dialect, bulk=False, only_snix=dialect is SNIX)
 
 
 @by_reflection_or_trying
 async def test_of_all_dialects_tvix_is_preferred_then_snix(reflection: bool) -> None:
-    assert await offer_of(await store_methods(reflection=reflection)) == Offer(TVIX, bulk=True, takes_nars=True, only_snix=False)
+    assert await offer_of(await store_methods(reflection=reflection)) == Offer(TVIX, bulk=True, only_snix=False)
     two = await store_methods(dialects=[SEED, SNIX], reflection=reflection)
-    assert await offer_of(two) == Offer(SNIX, bulk=True, takes_nars=True, only_snix=False)
+    assert await offer_of(two) == Offer(SNIX, bulk=True, only_snix=False)
 
 
 @by_reflection_or_trying
 async def test_a_pinned_dialect_is_spoken(reflection: bool) -> None:
     methods = await store_methods(reflection=reflection)
     for dialect in DIALECTS:
-        assert await offer_of(methods, dialect) == Offer(dialect, bulk=True, takes_nars=True, only_snix=False)
+        assert await offer_of(methods, dialect) == Offer(dialect, bulk=True, only_snix=False)
 
 
 @by_reflection_or_trying

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,13 +14,11 @@ from tvix_store.errors import CorruptError, ExhaustedError, StoreError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import FileNode, SymlinkNode
-from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
-from tvix_store.operations.import_content import import_content
 from tvix_store.protocol.blobs import encode_chunk, encode_digest, encode_stat
 from tvix_store.protocol.bulk import encode_blobs, encode_digests
-from tvix_store.protocol.dialects import BULK_SERVICE, NAR_SERVICE, TVIX
-from tvix_store.protocol.nars import encode_stored_nar
+from tvix_store.protocol.dialects import BULK_SERVICE, TVIX
 from tvix_store.rpc.method import Call, Method, Streaming, Unary, client_streaming
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, diamond, file_nar, missing, noise, pieces, stream
@@ -38,7 +35,6 @@ async def lying(*, bulk: bool = True, **lies: Method) -> AsyncIterator[Store]:
         "directory": TVIX.directory,
         "path_info": TVIX.path_info,
         "bulk": lambda call: f"/{BULK_SERVICE}/{call}",
-        "nar": lambda call: f"/{NAR_SERVICE}/{call}",
     }
     methods = await store_methods(dialects=[TVIX], bulk=bulk)
     for name, lie in lies.items():
@@ -269,20 +265,3 @@ async def test_unary_answers_may_be_checked_too() -> None:
     async with serve(methods) as url, await open_store(url) as store:
         with pytest.raises(StoreError, match="cannot serve"):
             await store.check()
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"",
-        b"garbage",
-        encode_stored_nar(FileNode(Digest.of(SMALL), 9_000_000), NarFacts(9_000_112, bytes(32))),
-        encode_stored_nar(FileNode(Digest.of(noise(9_000_000)), 9_000_000, executable=True), NarFacts(9_000_112, bytes(32))),
-        encode_stored_nar(FileNode(Digest.of(noise(9_000_000)), 9_000_000), NarFacts(9_000_112, bytes(32)))[:-1],
-    ],
-)
-async def test_a_nar_that_is_said_to_hold_something_else_is_refused(tmp_path: Path, answer: bytes) -> None:
-    (tmp_path / "file").write_bytes(noise(9_000_000))
-    async with lying(nar_Put=answering(answer)) as store:
-        with pytest.raises(CorruptError):
-            await import_content(store, tmp_path / "file")

@@ -26,12 +26,11 @@ from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.protocol.blobs import encode_chunk
-from tvix_store.protocol.dialects import BULK_SERVICE, NAR_SERVICE, TVIX
+from tvix_store.protocol.dialects import BULK_SERVICE, TVIX
 from tvix_store.rpc.method import Answer, Call, Method, Streaming, Unary
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, diamond, file_nar, missing, noise, pieces, stream
-from tvix_store.testing.trees import TreeFile, nar
 
 MIB = 1 << 20
 TRIES = 6
@@ -69,11 +68,6 @@ class Failing:
         return Streaming(handle)
 
 
-async def _put_nar(store: Store, data: bytes) -> object:
-    assert store.nar_intake is not None
-    return await store.nar_intake.put(pieces(data, 100_000))
-
-
 CALLS: dict[str, tuple[str, Callable[[Store], Awaitable[object]]]] = {
     "stat": (TVIX.blob("Stat"), lambda store: store.blobs.stat(missing())),
     "read": (TVIX.blob("Read"), lambda store: collect(store.blobs.read(Digest.of(b"there")))),
@@ -86,7 +80,6 @@ CALLS: dict[str, tuple[str, Callable[[Store], Awaitable[object]]]] = {
     "put a directory": (TVIX.directory("Put"), lambda store: store.directories.put(stream(diamond()[:1]))),
     "get a path info": (TVIX.path_info("Get"), lambda store: store.path_infos.get(bytes(20))),
     "put a path info": (TVIX.path_info("Put"), lambda store: store.path_infos.put(PATH_INFO)),
-    "put a NAR": (f"/{NAR_SERVICE}/Put", lambda store: _put_nar(store, nar(TreeFile(noise(MIB))))),
     "calculate": (TVIX.path_info("CalculateNAR"), lambda store: store.nar.calculate(PATH_INFO.node)),
 }
 every_call = pytest.mark.parametrize("name", CALLS)

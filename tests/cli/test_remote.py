@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,21 +37,6 @@ def test_a_tree_goes_to_a_daemon_and_comes_back(tvix_store: Program, remote: Pro
     tvix_store("export", "--format", "nar", path, "local.nar")
     assert (remote.directory / "remote.nar").read_bytes() == (remote.directory / "local.nar").read_bytes()
     assert (remote.directory / "out/text").read_text() == "some text\n"
-
-
-@pytest.mark.parametrize("options", [(), ("--flat",), ("--no-path-info",)])
-def test_a_large_file_goes_to_a_daemon_that_does_not_read_it_again(
-    tvix_store: Program, remote: Program, tmp_path: Path, options: tuple[str, ...]
-) -> None:
-    file = tmp_path / "file"
-    file.write_bytes(os.urandom(9_000_000))
-    file.chmod(0o755)
-    path = remote("import", *options, file)
-    other = Program(tmp_path)
-    other.environment["TVIX_STORE"] = f"local://{tmp_path}/other"
-    assert path == other("import", *options, file)
-    assert remote.run("cat", path).output == file.read_bytes()
-    assert remote("import", *options, file) == path
 
 
 def test_a_daemon_tells_the_chunks_of_a_blob(tvix_store: Program, remote: Program, tree: Path) -> None:

@@ -21,12 +21,7 @@ from tvix_store.rpc.services import serve_store
 from tvix_store.rpc.status import Status
 from tvix_store.services.store import ServiceChecks
 
-SERVICES = [
-    "",
-    *(service for dialect in DIALECTS for service in dialect.services),
-    "tvix_store.v1.BulkService",
-    "tvix_store.v1.NarService",
-]
+SERVICES = ["", *(service for dialect in DIALECTS for service in dialect.services), "tvix_store.v1.BulkService"]
 Answer = message("grpc.health.v1.HealthCheckResponse")
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 

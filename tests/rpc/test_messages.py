@@ -11,9 +11,8 @@ from tools.compile_protos import DESCRIPTORS, compile_protos
 from tvix_store.errors import InvalidError
 from tvix_store.model import wire
 from tvix_store.model.digest import Digest
-from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import NarFacts
-from tvix_store.protocol import blobs, bulk, directories, nars, path_infos
+from tvix_store.protocol import blobs, bulk, directories, path_infos
 from tvix_store.protocol.dialects import DIALECTS, SEED, TVIX, Dialect
 
 digests = st.binary(min_size=32, max_size=32).map(Digest)
@@ -138,19 +137,3 @@ def test_garbage_is_refused_in_one_way_only(garbage: bytes) -> None:
             decode(garbage)
         except InvalidError:
             continue
-
-
-@given(digests, sizes, st.booleans(), sizes, unknown_fields)
-def test_a_stored_nar_is_what_protobuf_makes_of_it(
-    digest: Digest, size: int, executable: bool, nar_size: int, unknown: bytes
-) -> None:
-    answer = message("tvix_store.v1.StoredNar")(nar_size=nar_size, nar_sha256=bytes(range(32)))
-    answer.node.file.digest, answer.node.file.size, answer.node.file.executable = digest.raw, size, executable
-    stored = FileNode(digest, size, executable), NarFacts(nar_size, bytes(range(32)))
-    assert nars.encode_stored_nar(*stored) == answer.SerializeToString()
-    assert nars.decode_stored_nar(answer.SerializeToString() + unknown) == stored
-
-
-def test_a_stored_nar_without_a_node_is_refused() -> None:
-    with pytest.raises(InvalidError):
-        nars.decode_stored_nar(message("tvix_store.v1.StoredNar")(nar_size=5, nar_sha256=bytes(32)).SerializeToString())

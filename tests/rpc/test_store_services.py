@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -13,15 +11,13 @@ from tests.rpc.client import Client
 from tests.rpc.schema import message
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
-from tvix_store.model.nodes import FileNode, SymlinkNode, decode_node, encode_node
+from tvix_store.model.nodes import FileNode, SymlinkNode, encode_node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import Signature
 from tvix_store.model.store_path import StorePath
-from tvix_store.operations.render_nar import render_nar
 from tvix_store.protocol.dialects import SEED, Dialect
 from tvix_store.services import Store
 from tvix_store.testing.content import diamond, file_nar, missing, noise, put_file, stream
-from tvix_store.testing.trees import Tree, TreeFile, castore, nar
 
 STATUS = grpc.StatusCode
 
@@ -315,22 +311,3 @@ async def test_many_blobs_of_which_one_is_absent_are_not_found(client: Client, s
         await client.answers("/tvix_store.v1.BulkService/GetMany", request, "tvix_store.v1.Blobs")
     absent = await client.unary("/tvix_store.v1.BulkService/Missing", request, "tvix_store.v1.Digests")
     assert list(absent.digest) == [missing().raw]
-
-
-async def test_a_nar_is_taken_apart_and_what_is_true_of_it_is_known(client: Client, store: Store) -> None:
-    tree: Tree = {b"dir": {b"file": TreeFile(noise(300_000)), b"program": TreeFile(b"#!", executable=True)}, b"empty": {}}
-    archive = nar(tree)
-    kind = message("tvix_store.v1.NarPart")
-    parts = [kind(data=archive[:100]), kind(), kind(data=archive[100:])]
-    stored = await client.requests("/tvix_store.v1.NarService/Put", parts, "tvix_store.v1.StoredNar")
-    root = castore(tree).root
-    assert (stored.nar_size, stored.nar_sha256) == (len(archive), hashlib.sha256(archive).digest())
-    assert decode_node(stored.node.SerializeToString()) == (b"", root)
-    assert b"".join([piece async for piece in render_nar(store.blobs, store.directories, root)]) == archive
-
-
-@pytest.mark.parametrize("harm", [lambda archive: archive[:-8], lambda archive: archive + bytes(8), lambda archive: b""])
-async def test_what_is_no_nar_is_refused(client: Client, harm: Callable[[bytes], bytes]) -> None:
-    part = message("tvix_store.v1.NarPart")(data=harm(nar(TreeFile(b"contents"))))
-    with Refusal(STATUS.INVALID_ARGUMENT, "NAR"):
-        await client.requests("/tvix_store.v1.NarService/Put", [part], "tvix_store.v1.StoredNar")

@@ -111,7 +111,6 @@ def _composed(blobs: Store, directories: Store, path_infos: Store) -> Store:
         directories=directories.directories,
         path_infos=SyncingPathInfos(path_infos.path_infos, sync),
         nar=_nar(blobs, directories),
-        nar_intake=blobs.nar_intake if blobs is directories else None,
         records=path_infos.records,
         find_path=path_infos.find_path,
         frames=blobs.frames,

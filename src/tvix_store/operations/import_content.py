@@ -18,16 +18,13 @@ from typing import TypeVar
 
 from blake3 import blake3
 
-from tvix_store.errors import CorruptError
 from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.model.directory import Directory, SizeRule
-from tvix_store.model.nodes import FileNode, Node
+from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
-from tvix_store.nar import tokens
 from tvix_store.operations.files_cache import FilesCache
 from tvix_store.operations.read_tree import Event, KnownFiles, LargeFile, TreeReader, WholeFiles
 from tvix_store.services.blobs import SMALL_BLOB
-from tvix_store.services.nar import NarIntake
 from tvix_store.services.store import Store
 
 _BATCHES_IN_FLIGHT = 4
@@ -135,9 +132,7 @@ class _Contents:
         self._nar_size = 0
         self._nar: list[bytes] | None = []
         """Bytes of the NAR that are not given to the hash yet; None when the hash is not wanted."""
-        self._sent: NarFacts | None = None
-        """What a store that was sent the NAR says of it."""
-        self._hashes = self._decided = hash_nar
+        self._decided = hash_nar
         self._ask = not store.nar.learns
         """Whether to ask for a blob before it is put: the tree is known, or the store is far away."""
         self._file_hash = hashlib.sha256()
@@ -148,7 +143,7 @@ class _Contents:
     @property
     def nar(self) -> NarFacts | None:
         """What is true of the tree's NAR, unless the store probably knows it."""
-        return self._sent if self._nar is None else NarFacts(self._nar_size, self._nar_hash.digest())
+        return None if self._nar is None else NarFacts(self._nar_size, self._nar_hash.digest())
 
     @property
     def file_sha256(self) -> bytes:
@@ -215,9 +210,6 @@ class _Contents:
             if self._nar is None and not self._reader.flat:
                 self._progress(1, file.size)
                 return
-        if digest is None and self._store.nar_intake and not (self._reader.tree.is_directory or self._hashes):
-            await self._send_nar(file, self._store.nar_intake)
-            return
         pieces: asyncio.Queue[bytes | None] = asyncio.Queue(_BATCHES_IN_FLIGHT)
         put = None if digest else await self._start(self._put_large(file, pieces))
         hasher = blake3()
@@ -234,27 +226,6 @@ class _Contents:
             await _put_unless_done(pieces, None, put)
         if digest and hasher.digest() != digest.raw:
             raise file.changed()
-        self._progress(1, 0)
-
-    async def _send_nar(self, file: LargeFile, intake: NarIntake) -> None:
-        """Send a file that is all there is as a NAR: so the store need not read it again to tell what is true of that."""
-        hasher = blake3()
-
-        async def nar() -> AsyncIterator[bytes]:
-            yield tokens.MAGIC + tokens.file_start(file.size, file.executable)
-            async for data in self._in_reading_thread(file.pieces()):
-                hasher.update(data)
-                if self._reader.flat:
-                    self._file_hash.update(data)
-                self._progress(0, len(data))
-                yield data
-            yield tokens.file_end(file.size)
-
-        node, self._sent = await intake.put(nar())
-        sent = FileNode(Digest(hasher.digest()), file.size, file.executable)
-        if node != sent:
-            raise CorruptError(f"the store was sent the NAR of file {sent.digest}, but says that it stored something else")
-        self._set([file.number], [sent.digest])
         self._progress(1, 0)
 
     async def _known_digest(self, file: LargeFile) -> Digest | None:

@@ -44,5 +44,3 @@ DIALECTS = (SEED, TVIX, SNIX)
 
 BULK_SERVICE = "tvix_store.v1.BulkService"
 """Our own service for many small blobs in one call; offered beside all dialects."""
-NAR_SERVICE = "tvix_store.v1.NarService"
-"""Our own service for a file or tree as a NAR in one call."""

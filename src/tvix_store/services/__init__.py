@@ -2,7 +2,7 @@
 
 from tvix_store.services.blobs import SMALL_BLOB, BlobService, BlobStat, Chunk
 from tvix_store.services.directories import DirectoryService
-from tvix_store.services.nar import NarCache, NarIntake, NarService
+from tvix_store.services.nar import NarCache, NarService
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
 from tvix_store.services.store import Statistics, Stats, Store
@@ -14,7 +14,6 @@ __all__ = [
     "Chunk",
     "DirectoryService",
     "NarCache",
-    "NarIntake",
     "NarService",
     "PathInfoService",
     "RecordService",

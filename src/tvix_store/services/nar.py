@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
 from typing import Protocol
 
 from tvix_store.model.nodes import Node
@@ -32,19 +31,6 @@ class NarService(Protocol):
         """Remember facts that the caller computed itself from the bytes that it stored as `node`.
 
         Never pass on what somebody else said: `calculate` will repeat it, and signatures rest on that.
-        """
-        ...
-
-
-class NarIntake(Protocol):
-    """An optional power of a store that is elsewhere: to take a NAR apart, so that it sees all of its bytes in order."""
-
-    async def put(self, nar: AsyncIterable[bytes]) -> tuple[Node, NarFacts]:
-        """Store what the NAR holds; its root node, and what is true of it, which `NarService.calculate` knows from then on.
-
-        Raises:
-            InvalidError: it is no NAR.
-            ExhaustedError: a limit, or the disk, is full.
         """
         ...
 

@@ -12,7 +12,7 @@ from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import StoredFrames
-from tvix_store.services.nar import NarIntake, NarService
+from tvix_store.services.nar import NarService
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
 from tvix_store.services.small_trees import SmallTrees
@@ -63,9 +63,8 @@ async def _nothing() -> None:
 class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
 
-    `nar_intake`, `records`, `frames`, `small_trees` and `statistics` are None where the backend takes no NARs (only one that is
-    elsewhere does), has no place for records, keeps no frames, has no quicker way for small trees, or cannot count. `small_trees`
-    writes past the other services: who replaces these removes it.
+    `records`, `frames`, `small_trees` and `statistics` are None where the backend has no place for records, keeps no frames, has no
+    quicker way for small trees, or cannot count. `small_trees` writes past the other services: who replaces these removes it.
     `find_path` tells which path there is of an output hash, also where `path_infos.get` would first fetch it from elsewhere; None
     where the latter never does. `check` raises UnavailableError while the store cannot serve;
     `service_checks` tell of single services where they stand in several stores. `sync` brings all content that was acknowledged
@@ -77,7 +76,6 @@ class Store:
     directories: DirectoryService
     path_infos: PathInfoService
     nar: NarService
-    nar_intake: NarIntake | None = None
     records: RecordService | None = None
     frames: StoredFrames | None = None
     small_trees: SmallTrees | None = None

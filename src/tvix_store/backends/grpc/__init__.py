@@ -10,7 +10,6 @@ from tvix_store.backends.grpc.blobs import GrpcBlobs
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.directories import GrpcDirectories
 from tvix_store.backends.grpc.discovery import discover
-from tvix_store.backends.grpc.nars import GrpcNarIntake
 from tvix_store.backends.grpc.path_infos import GrpcNar, GrpcPathInfos
 from tvix_store.model.directory import SizeRule
 from tvix_store.services.store import Store
@@ -44,7 +43,6 @@ async def open_store(url: str) -> Store:
         directories=GrpcDirectories(connection, offer.dialect),
         path_infos=GrpcPathInfos(connection, offer.dialect),
         nar=GrpcNar(connection, offer.dialect),
-        nar_intake=GrpcNarIntake(connection) if offer.takes_nars else None,
         size_rule=SizeRule.SNIX if offer.only_snix else SizeRule.DOCUMENTED,
         check=connection.check,
         close=connection.close,

@@ -12,14 +12,14 @@ from tvix_store.model import wire
 from tvix_store.model.digest import EMPTY
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 from tvix_store.protocol.blobs import encode_stat_request
-from tvix_store.protocol.dialects import BULK_SERVICE, NAR_SERVICE, SEED, SNIX, TVIX, Dialect
+from tvix_store.protocol.dialects import BULK_SERVICE, SEED, SNIX, TVIX, Dialect
 from tvix_store.protocol.directories import encode_get_directory
 from tvix_store.protocol.path_infos import encode_get_path_info
 
 _PREFERENCE = (TVIX, SNIX, SEED)
 _REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 _LIST_SERVICES = wire.message_field(7, b"")
-_KNOWN = frozenset((BULK_SERVICE, NAR_SERVICE, *(service for dialect in _PREFERENCE for service in dialect.services)))
+_KNOWN = frozenset((BULK_SERVICE, *(service for dialect in _PREFERENCE for service in dialect.services)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,12 @@ class Offer:
     """What a server offers that we can use.
 
     dialect: the one to speak
-    bulk, takes_nars: whether it has our BulkService, our NarService
+    bulk: whether it has our BulkService
     only_snix: whether it speaks no other dialect than snix, and therefore only knows that size rule
     """
 
     dialect: Dialect
     bulk: bool
-    takes_nars: bool
     only_snix: bool
 
 
@@ -53,7 +52,7 @@ async def discover(connection: Connection, pinned: Dialect | None) -> Offer:
     if pinned is not None and pinned not in spoken:
         names = ", ".join(dialect.name for dialect in spoken)
         raise UnsupportedError(f"{connection.server}: the server does not speak the dialect {pinned.name} (it speaks {names})")
-    return Offer(pinned or spoken[0], BULK_SERVICE in offered, NAR_SERVICE in offered, only_snix=spoken == [SNIX])
+    return Offer(pinned or spoken[0], BULK_SERVICE in offered, only_snix=spoken == [SNIX])
 
 
 async def _reflected(connection: Connection) -> frozenset[str]:
@@ -79,7 +78,7 @@ def _listed(answer: bytes) -> list[str]:
 
 async def _tried(connection: Connection) -> frozenset[str]:
     """The services that answer a harmless question."""
-    questions = {BULK_SERVICE: (f"/{BULK_SERVICE}/Missing", b""), NAR_SERVICE: (f"/{NAR_SERVICE}/Put", b"")}
+    questions = {BULK_SERVICE: (f"/{BULK_SERVICE}/Missing", b"")}
     for dialect in _PREFERENCE:
         blobs, directories, path_infos = dialect.services
         questions[blobs] = dialect.blob("Stat"), encode_stat_request(EMPTY, chunks=False)
