@@ -7,12 +7,11 @@ Order of a commit, and what a crash leaves behind:
 1. Known contents are dropped, new chunks compressed.
    Nothing.
 2. Records are appended to the pack. Pieces of a large blob may stay there until the whole blob is put. For a path
-   info, or durable records, all other packs with unsynced bytes are then synced.
+   info, or records, all packs with unsynced bytes are then synced.
    Bytes that no index names; cut off by the pack's next owner.
-3. One index transaction names the records. Those of path infos, and of the record service, are appended inside it, so that merges
-   happen one by one, and where they are durable, the pack is synced: once, for them and all before them.
-   All of the group, or nothing. After a power cut the index is made anew from the packs, which hold all that was synced. What
-   was not may be there in part, a path info without its content: `rebuild.py` tells.
+3. One index transaction names the records. Those of path infos, and of the record service, are appended, and synced once,
+   inside it, so that merges happen one by one.
+   All of the group, or nothing. After a power cut the index is made anew from the packs, which hold all that was synced.
 4. The callers are told.
 
 What was found damaged is forgotten before anything else of its group: a put behind it stores it anew.
@@ -26,9 +25,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
@@ -38,7 +36,7 @@ from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.damage import forget
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
-from tvix_store.backends.local.records import KEY_SIZE, Kind, NewRecord, keyed_records, path_info_record
+from tvix_store.backends.local.records import DURABLE, KEY_SIZE, Kind, NewRecord, keyed_records, path_info_record
 from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import NarFacts, PathInfo
@@ -55,8 +53,6 @@ _SETTLE_AFTER = 1.0
 """Seconds without work after which the index is synced."""
 _SYNC_WITHIN = 0.5
 """Seconds after which records that are not durable are synced."""
-_SYNCED_AHEAD = 1 << 20
-"""Unsynced bytes of the own pack that are synced before the index transaction: other processes wait for its end."""
 _PARALLEL_FROM = 256 << 10
 """Payload bytes from which compression uses more than one thread: starting them costs about 100 µs."""
 
@@ -298,21 +294,19 @@ class Committer:
 
     def _name(self, requests: list[_Request]) -> list[PathInfo | Exception | None]:
         synced: dict[int, int] = {}
-        is_durable = any(request.durable for request in requests)
-        if is_durable or any(request.records for request in requests):
+        if any(request.durable or request.records for request in requests):
             self._make_room()
-        if is_durable:
-            synced = self._sync_others()
-            if self._writer.unsynced >= _SYNCED_AHEAD:
-                self._sync_own()
+        if any(request.durable for request in requests):
+            synced = self._sync_packs()
         with self._index.writing() as txn:
             self._name_contents(txn)
             records: list[NewRecord] = []
             results = [self._apply(txn, request, records) for request in requests]
             if records:
                 self._writer.append(records)
-            if is_durable:
-                synced |= self._sync_own()
+                if any(record.kind in DURABLE for record in records):
+                    self._writer.sync()
+                    synced[self._writer.number] = self._writer.size
             self._name_packs(txn, synced)
         self._writer.keep()
         self._unnamed, self._unnamed_bytes = {}, 0
@@ -360,29 +354,21 @@ class Committer:
             for content in contents
         ]
 
-    def _sync_others(self) -> dict[int, int]:
-        """Bring all that is committed of other packs to the disk itself; the sizes of those that are there now."""
+    def _sync_packs(self) -> dict[int, int]:
+        """Bring all committed and appended bytes to the disk itself; the sizes of the packs that are there now."""
         with self._index.reading() as txn:
             synced = self._index.unsynced_packs(txn)
-        synced.pop(self._writer.number, None)
-        with self._poisoning():
-            for number in synced:
-                self._reader.sync(number)
-        return synced
-
-    def _sync_own(self) -> dict[int, int]:
-        """Bring all that is appended to the own pack to the disk itself; its size, if there is one."""
-        with self._poisoning():
-            self._writer.sync()
-        return {self._writer.number: self._writer.size} if self._writer.number else {}
-
-    @contextmanager
-    def _poisoning(self) -> Iterator[None]:
         try:
-            yield
+            for number in synced:
+                if number != self._writer.number:
+                    self._reader.sync(number)
+            self._writer.sync()
         except StoreError as error:
             self._mark.poison()
             raise _SyncFailedError(str(error)) from error
+        if self._writer.number:
+            synced[self._writer.number] = self._writer.size
+        return synced
 
     def _name_contents(self, txn: Txn) -> None:
         unique = stored = 0
@@ -431,7 +417,7 @@ class Committer:
         try:
             if self._unnamed:
                 self._name([])
-            synced = self._sync_others() | self._sync_own()
+            synced = self._sync_packs()
             with self._index.writing() as txn:
                 self._name_packs(txn, synced)
             with self._index.writing() as txn:

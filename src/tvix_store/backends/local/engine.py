@@ -242,7 +242,7 @@ def rebuild_index(directory: Path) -> None:
     # The mark of the old index stays until the new one stands in its place; the new one needs none.
     index = Index(unfinished, NoMark())
     try:
-        rebuild(index, directory / "packs", after_power_cut=UnsyncedMark(directory).index_may_be_torn())
+        rebuild(index, directory / "packs")
         index.sync()
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -45,10 +45,7 @@ SELF_NAMING = frozenset({Kind.CHUNK, Kind.DIRECTORY})
 """Kinds whose key is the digest of their payload, which therefore needs no other check."""
 
 DURABLE = frozenset({Kind.PATH_INFO, Kind.RECORDS})
-"""Kinds that are synced, with all that lies before them, before any content is written behind them."""
-
-CONTENT = SELF_NAMING | {Kind.CHUNK_LIST}
-"""Kinds that are never written together with durable ones: those are synced first."""
+"""Kinds that are written, and synced, when all that was put before them is on the disk itself."""
 
 Buffer = bytes | bytearray | memoryview
 

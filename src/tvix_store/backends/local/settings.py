@@ -12,9 +12,8 @@ from tvix_store.backends.local.disk import disk_errors, sync_file, unfinished_na
 from tvix_store.errors import CorruptError, InvalidError
 from tvix_store.model.directory import SizeRule
 
-FORMAT = 3
-"""The format version that this module writes. Format 1 had no records; in 1 and 2 all content was on the disk before what is
-durable was written, on which their readers rely. A store of them becomes one of this format when it is opened."""
+FORMAT = 2
+"""The format version that this module writes. Format 1 had no records; a store of it becomes one of format 2 when it is opened."""
 FILE = "settings.json"
 MIN_AVERAGE, MAX_AVERAGE = 4096, 256 * 1024
 """Bytes. A chunk, at most four times the average, is read, checked and given out as a whole."""
@@ -77,7 +76,7 @@ def _parse(path: Path, text: bytes) -> tuple[Settings, int]:
         version = values.pop("format")
     except (ValueError, KeyError, AttributeError, TypeError):
         raise CorruptError(f"{path} is not the settings of a store") from None
-    if version not in (1, 2, FORMAT):
+    if version not in (1, FORMAT):
         raise InvalidError(f"{path.parent} has store format {version!r}; this version of tvix-store reads format {FORMAT}")
     try:
         return Settings(**values), version
