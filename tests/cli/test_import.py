@@ -13,6 +13,7 @@ import pytest
 
 from tests import programs
 from tests.cli.program import Program
+from tvix_store.operations import files_cache
 
 WITHOUT_ROOTS_POWERS = (
     ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
@@ -53,6 +54,8 @@ def test_importing_twice_changes_nothing(tvix_store: Program, tree: Path) -> Non
 
 
 def test_what_looks_unchanged_is_read_again_only_where_that_is_asked_for(tvix_store: Program, tree: Path) -> None:
+    if files_cache._mount(tree.stat().st_dev) is None:
+        pytest.skip("the temporary directory is on a file system that nothing is remembered of")
     for n in range(100):
         (tree / f"file {n}").write_text(str(n))
     time.sleep(2.1)  # what was changed within two seconds is not remembered

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -32,6 +33,10 @@ async def pid(store: Store) -> int:
 
 async def refuse(store: Store) -> None:
     raise NotFoundError("blob", "x")
+
+
+async def refuse_oddly(store: Store) -> None:
+    raise ValueError("odd", lambda: None)
 
 
 async def slowly(store: Store, seconds: float) -> int:
@@ -105,6 +110,33 @@ async def test_members_end_with_the_crew(tmp_path: Path) -> None:
     for number in set(pids):
         with pytest.raises(ProcessLookupError):
             os.kill(number, 0)
+
+
+@forked
+async def test_an_error_that_cannot_be_sent_is_told_in_words(tmp_path: Path) -> None:
+    async with Crew(opening(tmp_path), 1) as crew:
+        with pytest.raises(RuntimeError, match=r"ValueError: \('odd'"):
+            await crew.run(refuse_oddly)
+        assert await crew.run(pid) != os.getpid()
+
+
+@forked
+async def test_where_processes_are_scarce_there_are_fewer_members(tmp_path: Path) -> None:
+    really_fork = os.fork
+    forks = iter([really_fork, None])
+
+    def scarce() -> int:
+        fork = next(forks)
+        if fork is None:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return fork()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fork", scarce)
+        crew = Crew(opening(tmp_path), 2)
+    async with crew:
+        assert crew.size == 1
+        assert await crew.run(pid) != os.getpid()
 
 
 def test_members_end_when_their_parent_is_killed(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,6 +34,14 @@ SHARED: dict[bytes, Tree] = {
 }
 
 
+async def _sleep(store: Store, seconds: float) -> None:
+    time.sleep(seconds)  # noqa: ASYNC251 - a member does one thing at a time
+
+
+SMALL: dict[bytes, Tree] = {b"dir": {b"%d" % n: TreeFile(noise(n)) for n in range(300)}}
+"""A tree of a single share or two."""
+
+
 @asynccontextmanager
 async def opened(directory: Path) -> AsyncIterator[tuple[Store, Crew]]:
     """A local store, and a crew that has it open too."""
@@ -41,7 +51,8 @@ async def opened(directory: Path) -> AsyncIterator[tuple[Store, Crew]]:
 
 
 async def refused(store: Store, crew: Crew, root: Directory, out: Path) -> StoreError:
-    """Why an export fails that leaves nothing."""
+    """Why an export fails that leaves nothing. It is made large enough for a crew."""
+    root = Directory(dict(root.entries) | {b"link %d" % n: SymlinkNode(b"x") for n in range(300)})
     await store.directories.put(stream([root]))
     with pytest.raises(StoreError) as caught:
         await export_tree(store.blobs, store.directories, root.node(), out, crew=crew)
@@ -124,7 +135,7 @@ async def _pid(store: Store) -> int:
 async def test_what_the_disk_refuses_is_said(tmp_path: Path) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     async with opened(tmp_path) as (store, crew):
-        node = await put_tree(store, {b"dir": {b"file": TreeFile(noise(100_000))}})
+        node = await put_tree(store, {**SMALL, b"large": {b"file": TreeFile(noise(100_000))}})
         await asyncio.gather(crew.run(_limit_files, 50_000), crew.run(_limit_files, 50_000))
         with pytest.raises(ExhaustedError, match=f"cannot write {tmp_path}/out: File too large"):
             await export_tree(store.blobs, store.directories, node, tmp_path / "out", crew=crew)
@@ -133,3 +144,29 @@ async def test_what_the_disk_refuses_is_said(tmp_path: Path) -> None:
 
 async def _limit_files(store: Store, size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@forked
+async def test_an_export_that_is_cancelled_while_it_waits_for_the_last_shares_leaves_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (store, crew):
+        node = await put_tree(store, SMALL)
+        busy = [asyncio.create_task(crew.run(_sleep, 0.3)) for _ in range(2)]
+        exporting = asyncio.create_task(export_tree(store.blobs, store.directories, node, tmp_path / "out", crew=crew))
+        await asyncio.sleep(0.1)
+        exporting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await exporting
+        assert os.listdir(tmp_path) == ["store"]
+        await asyncio.gather(*busy)
+    assert os.listdir(tmp_path) == ["store"]
+
+
+@forked
+async def test_of_several_failures_at_once_one_is_raised_and_none_is_left_over(tmp_path: Path) -> None:
+    left_over: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: left_over.append(context))
+    async with opened(tmp_path) as (store, crew):
+        absent = {b"%d" % n: FileNode(missing(), 3) for n in range(2000)}
+        assert type(await refused(store, crew, Directory(absent), tmp_path / "out")) is NotFoundError
+    gc.collect()
+    assert left_over == []

@@ -17,7 +17,7 @@ from tvix_store.backends.local import open_store as open_local
 from tvix_store.backends.memory import open_store
 from tvix_store.errors import CorruptError
 from tvix_store.model.digest import Digest
-from tvix_store.operations import files_cache
+from tvix_store.operations import files_cache, read_tree
 from tvix_store.operations.calculate_nar import calculate_nar
 from tvix_store.operations.files_cache import FilesCache, default_directory
 from tvix_store.operations.import_tree import Imported, import_tree
@@ -31,8 +31,10 @@ FILES = 100
 
 @pytest.fixture(autouse=True)
 def any_age(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files may be remembered as soon as they were changed; a test that changes one again waits for the next tick."""
+    """Files may be remembered as soon as they were changed, and wherever they are; a test that changes one again waits for the next
+    tick."""
     monkeypatch.setattr(files_cache, "_FRESH", 0)
+    monkeypatch.setattr(files_cache, "_mount", lambda device: b"27")
 
 
 @pytest.fixture
@@ -122,6 +124,75 @@ async def test_contents_that_change_under_the_same_size_and_time_are_read(
     assert await remembered(store, tree) == second
 
 
+async def test_a_large_file_that_comes_first_and_has_changed_does_not_hide_what_is_known(store: Store, tree: Path) -> None:
+    (tree / "a large one").write_bytes(noise(9_000_000, "first"))
+    tick()
+    await remembered(store, tree)
+    (tree / "a large one").write_bytes(noise(9_000_000, "second"))
+    tick()
+    await remembered(store, tree)
+
+
+async def test_what_is_wrong_in_the_cache_is_mended_by_reading_all(store: Store, tree: Path, reads: Reads) -> None:
+    first = await remembered(store, tree)
+    cache = FilesCache(tree.parent / "cache", tree)
+    [wrong] = await store.blobs.put_many([noise(50 * 300, "another")])
+    cache.save([cache.key((tree / "dir/50").stat()), *[None] * FILES], [wrong] * (FILES + 1))
+    reads.taken()
+    assert await import_tree(store, tree, cache=FilesCache(tree.parent / "cache", tree)) != first
+    assert await import_tree(store, tree, cache=FilesCache(tree.parent / "cache", tree, lookup=False)) == first
+    reads.taken()
+    assert await import_tree(store, tree, cache=FilesCache(tree.parent / "cache", tree)) == first
+    assert reads.taken() == 0
+
+
+async def test_a_store_that_lacked_something_is_remembered_to_have_it(store: Store, tree: Path, reads: Reads) -> None:
+    await remembered(store, tree)
+    async with await open_store() as other:
+        await import_tree(other, tree, cache=FilesCache(tree.parent / "cache", tree))
+        reads.taken()
+        await import_tree(other, tree, cache=FilesCache(tree.parent / "cache", tree))
+        assert reads.taken() == 0
+
+
+MOUNTS = """\
+22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
+28 27 7:0 / /image ro,relatime - ext4 /dev/loop0 ro
+29 27 7:1 / /bound ro,relatime - ext4 /dev/loop1 rw
+30 27 0:50 / /net rw,relatime - nfs4 server:/ rw
+31 27 0:51 / /merged rw,relatime master:1 propagate_from:2 - overlay overlay rw,lowerdir=/a
+32 27 0:25 / /shm rw - tmpfs tmpfs rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("device", "mount"),
+    [((254, 0), b"27"), ((0, 25), b"32"), ((7, 0), None), ((7, 1), None), ((0, 50), None), ((0, 51), None), ((8, 1), None)],
+)
+def test_only_where_the_kernel_watches_changes_something_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: tuple[int, int], mount: bytes | None
+) -> None:
+    monkeypatch.undo()
+    (tmp_path / "mounts").write_text(MOUNTS)
+    monkeypatch.setattr(files_cache, "_MOUNTS", tmp_path / "mounts")
+    assert files_cache._mount(os.makedev(*device)) == mount
+
+
+def test_the_cache_of_somebody_else_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    assert files_cache._read_own(tmp_path / "file") == b"x"
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert files_cache._read_own(tmp_path / "file") == b""
+
+
+def test_a_tree_that_is_not_there_is_not_remembered(tmp_path: Path) -> None:
+    cache = FilesCache(tmp_path / "cache", tmp_path / "absent")
+    assert not cache
+    cache.save([b"x" * 32] * 100, [Digest.of(b"")] * 100)
+    assert not (tmp_path / "cache").exists()
+
+
 async def test_files_that_took_anothers_place_are_read(store: Store, tree: Path) -> None:
     await remembered(store, tree)
     tick()
@@ -205,6 +276,7 @@ def test_the_caches_that_were_not_used_for_longest_go(tmp_path: Path, monkeypatc
         tick()
         cache = FilesCache(tmp_path / "cache", tmp_path / name)
         cache.save([cache.key((tmp_path / name / "file").stat())], [Digest.of(b"x")])
+        assert cache._path is not None
         os.utime(cache._path, (ord(name), ord(name)))
     assert [bool(FilesCache(tmp_path / "cache", tmp_path / name)) for name in "abcde"] == [False, False, True, True, True]
 
@@ -237,7 +309,7 @@ def test_after_any_changes_an_import_is_as_if_nothing_was_remembered(
     tmp_path_factory: pytest.TempPathFactory, rounds: list[list[Change]]
 ) -> None:
     root = tmp_path_factory.mktemp("changed") / "tree"
-    trees.write({b"%d" % n: TreeFile(b"%d" % n) for n in range(10)}, root)
+    trees.write({b"%d" % n: TreeFile(b"%d" % (n * n + 10)) for n in range(10)}, root)
 
     async def check() -> None:
         async with await open_store() as store:
@@ -251,15 +323,16 @@ def test_after_any_changes_an_import_is_as_if_nothing_was_remembered(
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(files_cache, "_FEWEST", 1)
+        patched.setattr(read_tree, "WHOLE_FILE", 1)  # some are large, also the first
         asyncio.run(check())
 
 
 def _change(root: Path, kind: str, one: int, other: int) -> None:
     path, second = root / str(one), root / str(other)
     if kind == "write":
-        path.write_bytes(b"%d" % other)
+        path.write_bytes(b"%d" % (other * other))
     elif kind == "replace":
-        (root / "new").write_bytes(b"%d" % other)
+        (root / "new").write_bytes(b"%d" % (other * other))
         (root / "new").rename(path)
     elif not path.exists():
         return

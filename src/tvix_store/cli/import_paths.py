@@ -59,7 +59,7 @@ async def import_paths(
     from tvix_store.operations.files_cache import FilesCache, default_directory
     from tvix_store.operations.import_tree import import_tree
 
-    remembered = None if reread else default_directory()
+    remembered = default_directory()
     rule = SizeRule[directory_size_rule.upper()] if directory_size_rule else None
 
     async def imported(store: Store) -> AsyncIterator[Imported]:
@@ -74,7 +74,7 @@ async def import_paths(
                     flat=flat,
                     path_info=not no_path_info,
                     size_rule=rule,
-                    cache=FilesCache(remembered, path) if remembered else None,
+                    cache=FilesCache(remembered, path, lookup=not reread) if remembered else None,
                     progress=bar.add,
                 )
             yield done

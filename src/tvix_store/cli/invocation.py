@@ -58,8 +58,9 @@ class Invocation:
         from tvix_store.config import prepare_for_crew
         from tvix_store.operations.crew import Crew
 
-        helps = wanted and prepare_for_crew(self.addresses().values())
-        return Crew(self.open_store, min(os.cpu_count() or 1, _CREW) if helps else 0)
+        cores = len(os.sched_getaffinity(0))
+        helps = wanted and cores > 1 and prepare_for_crew(self.addresses().values())
+        return Crew(self.open_store, min(cores, _CREW) if helps else 0)
 
 
 def shared_options() -> list[click.Parameter]:

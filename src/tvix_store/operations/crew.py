@@ -37,16 +37,19 @@ _Failure = tuple[type[Exception], tuple[object, ...], dict[str, object]]
 class Crew:
     """`size` processes, forked when this is made: before the process has other threads, and before it opens the store.
 
-    `async with` ends them. Each calls `open_store` when it is first asked for something.
+    `async with` ends them. Each calls `open_store` when it is first asked for something. Where the system does not let us have that
+    many processes, there are fewer, or none.
     """
 
     def __init__(self, open_store: OpenStore, size: int) -> None:
         self._members: list[_Member] = []
-        for _ in range(size):
-            self._members.append(_fork(open_store, [member.connection for member in self._members]))
+        with suppress(OSError):
+            for _ in range(size):
+                self._members.append(_fork(open_store, [member.connection for member in self._members]))
 
     @property
     def size(self) -> int:
+        """How many members there are."""
         return len(self._members)
 
     async def __aenter__(self) -> Self:
@@ -109,6 +112,8 @@ class _Member:
     async def ended(self) -> None:
         await self._receiving
         self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
         await asyncio.to_thread(os.waitpid, self._pid, 0)
 
     async def _receive(self) -> None:
@@ -135,7 +140,12 @@ def _gone() -> UnavailableError:
 
 def _fork(open_store: OpenStore, others: list[socket.socket]) -> _Member:
     ours, theirs = socket.socketpair()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
     if pid == 0:
         # With a copy of the parent's end of a connection, its own or another member's, nobody would see that the parent is gone.
         for connection in (ours, *others):
@@ -149,6 +159,7 @@ def _be_member(open_store: OpenStore, connection: socket.socket) -> NoReturn:
     """Serve the parent, and leave without doing what the parent does at its end."""
     code = 1
     try:
+        signal.set_wakeup_fd(-1)  # the parent's, which would hear of our signals
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a terminal sends them to all of us; the parent ends, and we with it
         asyncio.run(_serve(open_store, connection))
@@ -168,11 +179,20 @@ async def _serve(open_store: OpenStore, connection: socket.socket) -> None:
                 store = store or await open_store()
                 result = await work(store, *args, **kwargs)
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it
-                failure = type(error), error.args, vars(error)
+                failure = _sendable(error)
             _send(writer, (result, failure))
     finally:
         if store is not None:
             await store.close()
+
+
+def _sendable(error: Exception) -> _Failure:
+    failure = type(error), error.args, vars(error)
+    try:
+        pickle.dumps(failure)
+    except Exception:  # noqa: BLE001 - whatever it is made of
+        return RuntimeError, (f"{type(error).__name__}: {error}",), {}
+    return failure
 
 
 def _send(writer: asyncio.StreamWriter, message: object) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -77,11 +78,14 @@ async def export_shares(crew: Crew, closure: Closure, draft: Draft, writer: Tree
 
     async def ask(work: Coroutine[None, None, None], files: int, size: int) -> None:
         asked.add(asyncio.create_task(done(work, files, size)))
-        if len(asked) > _ASKED * crew.size:
+        await until_left(_ASKED * crew.size)
+
+    async def until_left(most: int) -> None:
+        # Not by awaiting the tasks, which would be cancelled with us, while the members go on writing.
+        while len(asked) > most:
             ended, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
             asked.difference_update(ended)
-            for task in ended:
-                task.result()
+            _raise_first(ended)
 
     try:
         async for share in _shares(closure):
@@ -94,11 +98,20 @@ async def export_shares(crew: Crew, closure: Closure, draft: Draft, writer: Tree
                 for start in range(0, file.size, _LARGE):
                     stop = min(start + _LARGE, file.size)
                     await ask(crew.run(write_range, draft.path, path, file, start, stop), int(stop == file.size), stop - start)
-        while asked:
-            await asked.pop()
+        await until_left(0)
     finally:
         # The draft may only be removed when nobody writes to it.
-        await asyncio.gather(*asked, return_exceptions=True)
+        if asked:
+            ended, _ = await asyncio.wait(asked)
+            with suppress(Exception):  # one was raised already
+                _raise_first(ended)
+
+
+def _raise_first(ended: set[asyncio.Task[None]]) -> None:
+    """Raise what one of the tasks has raised, if any has; all are asked, or Python tells of those that were not."""
+    errors = [error for task in ended if not task.cancelled() and (error := task.exception()) is not None]
+    if errors:
+        raise errors[0]
 
 
 async def _shares(closure: Closure) -> AsyncIterator[_Share]:

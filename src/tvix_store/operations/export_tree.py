@@ -16,6 +16,8 @@ from tvix_store.operations.tree_writer import NEW_FILE, TreeWriter, write_all
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 
+_WORTH_A_CREW = 200
+"""Size of a directory from which others help: they have to open the store first, which takes longer than writing some files."""
 Progress = Callable[[int, int], None]
 """Called with how many more files, and bytes of them, were written."""
 
@@ -44,7 +46,7 @@ async def export_tree(
     async with Draft(target) as draft:
         writer = await draft.run(TreeWriter, draft.path)
         try:
-            if crew is not None and crew.size and isinstance(node, DirectoryNode):
+            if crew is not None and crew.size and isinstance(node, DirectoryNode) and node.size >= _WORTH_A_CREW:
                 await export_shares(crew, closure, draft, writer, count)
             else:
                 await _export(blobs, closure, draft, writer, count)

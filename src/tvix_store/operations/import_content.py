@@ -89,7 +89,9 @@ async def import_content(
         try:
             await contents.store_all()
         except _LackingError:
-            reader = TreeReader(path)
+            assert cache is not None
+            cache.forget()
+            reader = TreeReader(path, cache=cache)
             contents = _Contents(store, reader, used, hash_nar, progress or (lambda files, size: None))
             await contents.store_all()
     finally:
@@ -130,10 +132,10 @@ class _Contents:
         self._progress = progress
         self._nar_hash = hashlib.sha256()
         self._nar_size = 0
-        self._nar: list[bytes] | None = []
-        """Bytes of the NAR that are not given to the hash yet; None when the hash is not wanted."""
-        self._decided = hash_nar
-        self._ask = not store.nar.learns
+        self._nar: list[bytes] | None = None if reader.looks_up else []
+        """Bytes of the NAR that are not given to the hash yet; None when the hash is not wanted, or not all is read."""
+        self._decided = hash_nar or reader.looks_up
+        self._ask = reader.looks_up or not store.nar.learns
         """Whether to ask for a blob before it is put: the tree is known, or the store is far away."""
         self._file_hash = hashlib.sha256()
         self._threads = threads
@@ -186,7 +188,7 @@ class _Contents:
             await asyncio.gather(ahead, return_exceptions=True)
 
     async def _known_files(self, files: KnownFiles) -> None:
-        self._decide(found=True)
+        assert self._nar is None, "a NAR was to be hashed of which some files are not read"
         if await self._store.blobs.missing(files.digests):
             raise _LackingError
         self._set(files.numbers, files.digests)

@@ -104,8 +104,7 @@ Event = WholeFiles | LargeFile | KnownFiles
 class TreeReader:
     """One reading of the tree at `path`. First iterate over `events`, then ask for `tree`.
 
-    With `cache`, files that it knows are not read. Then there is a KnownFiles before any other event, and the bytes of the NAR are
-    not complete; where the first files are not known, none is looked up.
+    With `cache`, files that it knows are not read: where it knows any, the reader `looks_up`, and the NAR's bytes are not complete.
 
     Raises:
         InvalidError: the path does not exist, holds something else than directories, regular files and symlinks, or changes
@@ -117,7 +116,7 @@ class TreeReader:
         self._path = path
         self.flat = flat
         self._cache = cache
-        self._looks_up = bool(cache)
+        self.looks_up = bool(cache)
         self.keys: list[bytes | None] = []
         """By the files' numbers: what the cache knows them by, where there is one."""
         self._above: list[bytes] = []
@@ -199,7 +198,7 @@ class TreeReader:
         return node
 
     def _file(self, directory: int | None = None) -> Generator[Event, None, UnfinishedFile]:
-        if self._looks_up:
+        if self.looks_up:
             known = self._known_file(os.stat(self._name, dir_fd=directory, follow_symlinks=False))
             if known is not None:
                 if len(self._known_numbers) >= BATCH_FILES:
@@ -257,8 +256,6 @@ class TreeReader:
         if self._known_numbers:
             yield KnownFiles(self._known_numbers, self._known_digests, self._known_size)
             self._known_numbers, self._known_digests, self._known_size = [], [], 0
-        elif self._files <= len(self._numbers):
-            self._looks_up = False  # the first files are not known: a new copy of the tree, most likely
         if self._nar or self._blobs:
             yield WholeFiles(self._taken_nar(), self._numbers, self._blobs)
         self._numbers, self._blobs, self._held = [], [], 0

@@ -24,7 +24,7 @@ class RecordService(Protocol):
         """Store values in place of those that were there: all, or none.
 
         They survive a killed process, and a power cut too, with all content put before. Those that are not put as `durable` survive
-        a power cut within a second from then, or as soon as something durable is put behind them.
+        a power cut from half a second later on, or as soon as something durable is put behind them.
 
         Raises:
             InvalidError: a key or a value is too long, or a key empty.

@@ -8,15 +8,17 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tvix_store.backends.local import engine, open_store
-from tvix_store.backends.local.packs import PREFIX_SIZE
+from tvix_store.backends.local import chunk_lists, engine, open_store
+from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.packs import PREFIX_SIZE, Place
 from tvix_store.backends.local.records import HEADER_SIZE, MAGIC, path_info_record
 from tvix_store.backends.local.unsynced import FILE as MARK
+from tvix_store.backends.local.unsynced import NoMark
 from tvix_store.chunking import cut
 from tvix_store.errors import CorruptError, InvalidError, NotFoundError, UnavailableError
 from tvix_store.model.digest import Digest
@@ -25,6 +27,7 @@ from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import Signature
 from tvix_store.model.store_path import StorePath
+from tvix_store.services.blobs import Chunk
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, stream
 
@@ -265,6 +268,52 @@ async def test_a_blob_that_lost_a_chunk_in_a_power_cut_is_not_there(tmp_path: Pa
         assert await store.blobs.missing([Digest.of(LARGE)]) == {Digest.of(LARGE)}
         await store.blobs.put(stream([LARGE]))
         assert await collect(store.blobs.read(Digest.of(LARGE))) == LARGE
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+@pytest.mark.parametrize("in_index", [True, False])
+async def test_a_lost_part_of_a_chunk_list_is_no_blob_and_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int, in_index: bool
+) -> None:
+    monkeypatch.setattr(chunk_lists, "SEGMENT_CHUNKS", 10)
+    async with await open_store(tmp_path / "store") as store:
+        digest = await store.blobs.put(stream([LARGE]))
+        size = sum(chunk.size for chunk in (await all_chunks(store, digest)))
+        assert size == len(LARGE)
+    offsets = lose_segment(tmp_path / "store", digest, lost, in_index=in_index)
+    assert len(offsets) == 3
+    async with await open_store(tmp_path / "store") as store:
+        if not in_index or lost == 0:
+            assert await store.blobs.missing([digest]) == {digest}
+            return
+        for start in (0, offsets[lost]):
+            with pytest.raises(CorruptError, match="chunk list"):
+                await collect(store.blobs.read(digest, start))
+        with pytest.raises(CorruptError, match="chunk list"):
+            await all_chunks(store, digest)
+
+
+async def all_chunks(store: Store, digest: Digest) -> Sequence[Chunk]:
+    stat = await store.blobs.stat(digest, chunks=True)
+    assert stat is not None
+    return stat.chunks
+
+
+def lose_segment(store: Path, digest: Digest, lost: int, *, in_index: bool) -> list[int]:
+    """Lose a segment of a chunk list, in the index or in the pack; the offsets of all of them."""
+    index = Index(store / "index", NoMark())
+    with index.writing() as txn:
+        rows = [(bytes(key), bytes(row)) for key, row in txn.cursor(index.chunk_lists)]
+        if in_index:
+            txn.delete(rows[lost][0], db=index.chunk_lists)
+    index.close()
+    if not in_index:
+        place = Place.from_bytes(rows[lost][1][8:])
+        with (store / f"packs/{place.pack:08x}.pack").open("r+b") as pack:
+            pack.seek(place.offset - HEADER_SIZE)
+            pack.write(bytes(HEADER_SIZE + place.stored))
+        shutil.rmtree(store / "index")
+    return [int.from_bytes(key[32:], "big") for key, _ in rows]
 
 
 async def test_a_damaged_chunk_list_is_an_error(filled: Path) -> None:

@@ -216,6 +216,8 @@ class LocalBlobs:
                         return
                     yield key, max(at - offset, 0), min(end - offset, size)
                 offset += size
+            if offset <= at:
+                raise _lacks_segment(digest, at)
             at = offset
 
     def _segment(self, place: Place) -> Segment:
@@ -228,6 +230,8 @@ class LocalBlobs:
         while at < blob_size and (found := self._engine.index.chunk_list_segment(digest.raw, at)) is not None:
             segment = self._segment(found[1])
             chunks.extend(Chunk(Digest(key), size) for key, size in segment.entries)
+            if segment.end <= at:
+                raise _lacks_segment(digest, at)
             at = segment.end
         return chunks
 
@@ -298,6 +302,10 @@ class _BlobWriter:
     def _write(self, contents: list[Content]) -> Future[PathInfo | None]:
         """Compress what is not known yet, beside the cutting of the next piece, and let it be written."""
         return self._engine.committer.write_contents(_compressed(self._engine, contents))
+
+
+def _lacks_segment(digest: Digest, at: int) -> CorruptError:
+    return CorruptError(f"blob {digest} is damaged: the part of its chunk list from byte {at} on is missing")
 
 
 def _compressed(engine: Engine, contents: Sequence[Content]) -> list[Content]:

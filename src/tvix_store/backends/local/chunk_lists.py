@@ -24,8 +24,9 @@ _SPOOL_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a chunk list: the offset in the blob of its first chunk, and (digest, size) of its chunks."""
+    """A part of a chunk list: the size of the blob, the offset in it of the first chunk, and (digest, size) of the chunks."""
 
+    blob_size: int
     offset: int
     entries: list[tuple[bytes, int]]
 
@@ -35,7 +36,8 @@ class Segment:
 
 
 def parse_segment(payload: bytes) -> Segment:
-    return Segment(_HEAD.unpack_from(payload)[1], list(_ENTRY.iter_unpack(payload[_HEAD.size :])))
+    blob_size, offset = _HEAD.unpack_from(payload)
+    return Segment(blob_size, offset, list(_ENTRY.iter_unpack(payload[_HEAD.size :])))
 
 
 def segment_key(blob: bytes, payload: bytes) -> tuple[bytes, int]:

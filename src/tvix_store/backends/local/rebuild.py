@@ -61,13 +61,17 @@ def rebuild(index: Index, packs: Path) -> None:
 
 
 def _drop_torn_blobs(index: Index, reader: PackReader) -> None:
-    """Forget the blobs that lack a chunk: a power cut may keep a blob's list, in one pack, and lose a chunk in another."""
+    """Forget the blobs that lack a chunk, or a part of their list: a power cut may keep one pack, and lose what is in another."""
+    torn: set[bytes] = set()
     with index.reading() as txn:
-        torn = {
-            blob
-            for blob, place in index.chunk_list_segments(txn)
-            if any(txn.get(chunk, db=index.chunks) is None for chunk, _ in parse_segment(reader.read_checked(place)).entries)
-        }
+        ends: dict[bytes, tuple[int, int]] = {}
+        for blob, place in index.chunk_list_segments(txn):  # those of a blob in their order
+            segment = parse_segment(reader.read_checked(place))
+            end, _ = ends.get(blob, (0, 0))
+            if segment.offset != end or any(txn.get(chunk, db=index.chunks) is None for chunk, _ in segment.entries):
+                torn.add(blob)
+            ends[blob] = segment.end, segment.blob_size
+        torn |= {blob for blob, (end, size) in ends.items() if end != size}
     for blob in torn:
         _log.warning("blob b3:%s has lost a chunk; it must be put again", blob.hex())
         with index.writing() as txn:
