@@ -14,6 +14,7 @@ from hypothesis import given, settings
 
 from tvix_store.backends.local import open_store
 from tvix_store.errors import CorruptError, InvalidError, NotFoundError
+from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.operations.nar_plan import Plan
 from tvix_store.operations.plan_nar import MAX_ENTRIES, MAX_NAR, can_be_planned, is_worth_a_plan
@@ -189,6 +190,20 @@ async def test_a_flipped_bit_is_an_error(store: Store, tmp_path: Path, damaged: 
     assert 0 < len(given_out) < plan.size
     with pytest.raises((CorruptError, NotFoundError)):  # what was found damaged is forgotten soon
         await whole(planned, node)
+
+
+async def test_a_nar_whose_content_was_stored_again_elsewhere_is_read_on(store: Store, tmp_path: Path) -> None:
+    node = await put_tree(store, MIXED)
+    planned = nars(store)
+    expected = await whole(planned, node)
+    await settled(planned)
+    flip_a_bit(tmp_path / "store", noise(5_000_000, "zstd")[3_000_000:3_000_050])
+    with pytest.raises(CorruptError):  # a reader of the blob finds it
+        await collect(store.blobs.read(Digest.of(noise(5_000_000, "zstd"))))
+    await store.sync()
+    await put_tree(store, MIXED)
+    assert await whole(planned, node) == expected
+    assert await whole(nars(store), node) == expected
 
 
 async def test_what_is_behind_the_damage_can_still_be_read(store: Store, tmp_path: Path) -> None:

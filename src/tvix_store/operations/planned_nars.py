@@ -12,6 +12,7 @@ import logging
 from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from contextlib import aclosing
 from itertools import islice
 from typing import TypeAlias
 
@@ -72,16 +73,38 @@ class PlannedNars:
             self._keep(node, plan)
         return plan
 
-    def read(self, node: Node, plan: Plan, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+    async def read(self, node: Node, plan: Plan, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """The bytes of the NAR from `start` up to `stop`; the next pieces are made while one is sent.
+
+        Where something does not lie any more where the plan says, reading goes on by a new one: the bytes are the same by any.
 
         Raises:
             CorruptError: stored content is damaged; nothing of the damaged piece is given out.
+            NotFoundError: content was found damaged, and forgotten.
         """
-        return self._read(node, plan, _overlapping(plan.pieces, plan.ends, start, stop), _nar_of)
+        at = start
+        was_checked = plan.is_checked
+        try:
+            async with aclosing(self._read(node, plan, _overlapping(plan.pieces, plan.ends, at, stop), _nar_of)) as pieces:
+                async for piece in pieces:
+                    yield piece
+                    at += len(piece)
+                return
+        except CorruptError:
+            if not was_checked:
+                raise
+        plan = await plan_nar(self._frames, self._directories, node)
+        self._keep(node, plan)
+        async with aclosing(self._read(node, plan, _overlapping(plan.pieces, plan.ends, at, stop), _nar_of)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     def read_zstd(self, node: Node, plan: Plan, start: int, stop: int) -> AsyncGenerator[bytes, None]:
-        """As `read`, of the zstd file."""
+        """As `read`, of the zstd file, whose bytes depend on the plan: it breaks off where that is outdated.
+
+        Raises:
+            CorruptError: as `read`, and where the plan is outdated. The next reader gets a new one.
+        """
         return self._read(node, plan, _overlapping(plan.pieces, plan.zstd_ends, start, stop), _zstd_of)
 
     async def _read(self, node: Node, plan: Plan, wanted: Iterator[_Part], make: _Make) -> AsyncGenerator[bytes, None]:
