@@ -16,9 +16,7 @@ def main() -> None:
             signal.signal(number, _end)
     from tvix_store.cli.program import run_program
 
-    code = run_program(sys.argv[1:])
-    # All is closed. Python would take itself apart, which is a tenth of the time of a short command.
-    os._exit(code)
+    sys.exit(run_program(sys.argv[1:]))
 
 
 def _end(number: int, frame: FrameType | None) -> None:
