@@ -165,8 +165,10 @@ async def write_folders(store: Store, root: Path, folders: Sequence[Folder]) -> 
                     if len(content) != file.size:
                         raise wrong_size(file.node)
                     fd = new_file(file.name, place, file.executable)
-                    write_all(fd, content)
-                    os.close(fd)
+                    try:
+                        write_all(fd, content)
+                    finally:
+                        os.close(fd)
                 else:
                     os.close(new_file(file.name, place, file.executable))
                     await _fill(store.blobs, place, file, 0, file.size)

@@ -83,17 +83,21 @@ async def import_content(
         ExhaustedError, UnavailableError: the store cannot take it.
     """
     used = threads or ImportThreads()
-    try:
-        reader = TreeReader(path, flat=flat, cache=None if hash_nar or flat else cache)
+    known = None if hash_nar or flat else cache
+
+    async def stored() -> tuple[TreeReader, _Contents]:
+        reader = TreeReader(path, flat=flat, cache=known)
         contents = _Contents(store, reader, used, hash_nar, progress or (lambda files, size: None))
+        await contents.store_all()
+        return reader, contents
+
+    try:
         try:
-            await contents.store_all()
+            reader, contents = await stored()
         except _LackingError:
-            assert cache is not None
-            cache.forget()
-            reader = TreeReader(path, cache=cache)
-            contents = _Contents(store, reader, used, hash_nar, progress or (lambda files, size: None))
-            await contents.store_all()
+            assert known is not None
+            known.forget()
+            reader, contents = await stored()
     finally:
         if threads is None:
             used.stop()
@@ -103,8 +107,8 @@ async def import_content(
         nar = await store.nar.calculate(node)
     else:
         await store.nar.record(node, nar)
-    if cache is not None and reader.keys:
-        cache.save(reader.keys, contents.digests)
+    if known is not None and reader.keys:
+        known.save(reader.keys, contents.digests)
     return Content(node, nar, contents.file_sha256)
 
 
