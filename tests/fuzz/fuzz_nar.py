@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from random import Random
 
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, given, note, seed, settings
 from hypothesis import strategies as st
 
 from tvix_store.errors import InvalidError
@@ -90,11 +90,12 @@ TARGETS = (
 )
 
 
-def fuzz(target: Callable[[bytes, Random], None], valid: st.SearchStrategy[bytes]) -> None:
+def fuzz(target: Callable[[bytes, Random], None], valid: st.SearchStrategy[bytes], number: int) -> None:
+    @seed(number)
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
     @given(valid | st.binary(), st.integers(0, 1 << 64))
-    def batch(data: bytes, seed: int) -> None:
-        random = Random(seed)
+    def batch(data: bytes, damage_seed: int) -> None:
+        random = Random(damage_seed)
         for _ in range(DAMAGES):
             damaged = strategies.damage(data, random)
             try:
@@ -109,12 +110,19 @@ def fuzz(target: Callable[[bytes, Random], None], valid: st.SearchStrategy[bytes
 def main() -> None:
     arguments = argparse.ArgumentParser(description="Feed hostile input to the parsers.")
     arguments.add_argument("--seconds", type=float, default=60, help="how long (default: %(default)s)")
-    end = time.monotonic() + arguments.parse_args().seconds
-    rounds = 0
+    arguments.add_argument("--seed", type=lambda text: int(text, 0), default=time.time_ns(), help="where to begin")
+    parsed = arguments.parse_args()
+    end = time.monotonic() + parsed.seconds
+    number = parsed.seed
     while time.monotonic() < end:
         for target, valid in TARGETS:
-            fuzz(target, valid)
-        rounds += 1
+            try:
+                fuzz(target, valid, number)
+            except BaseException:
+                print(f"{target.__name__} failed with --seed {number}")
+                raise
+        number += 1
+    rounds = number - parsed.seed
     print(f"{rounds * EXAMPLES * DAMAGES} inputs for each of {len(TARGETS)} parsers, nothing found")
 
 
