@@ -30,7 +30,7 @@ async def store_methods(
     methods: dict[str, Method] = bulk_methods(store.blobs, MAX_MESSAGE) if bulk else {}
     services = [BULK_SERVICE] if bulk else []
     for dialect in dialects:
-        methods |= blob_methods(store.blobs, dialect, MAX_MESSAGE)
+        methods |= blob_methods(store.blobs, store.nar, dialect, MAX_MESSAGE)
         methods |= directory_methods(store.directories, dialect)
         methods |= path_info_methods(store.path_infos, store.nar, dialect)
         services += dialect.services

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import click
@@ -44,13 +44,18 @@ class Invocation:
             for service in ("blobs", "directories", "path_infos")
         }
 
-    async def open_store(self, *, substituters: Sequence[str] = (), substituter_public_keys: Sequence[PublicKey] = ()) -> Store:
-        """The store that the command works on, filled from `substituters`."""
+    async def open_store(
+        self, *, substituters: Sequence[str] = (), substituter_public_keys: Sequence[PublicKey] = (), as_member: bool = False
+    ) -> Store:
+        """The store that the command works on, filled from `substituters`; `as_member` of its crew."""
         from tvix_store.config import open_store
 
-        store_dir = self.given.get("store_dir") or os.environ.get(_STORE_DIR[1])
         return await open_store(
-            **self.addresses(), store_dir=store_dir, substituters=substituters, substituter_public_keys=substituter_public_keys
+            **self.addresses(),
+            store_dir=self.given.get("store_dir") or os.environ.get(_STORE_DIR[1]),
+            substituters=substituters,
+            substituter_public_keys=substituter_public_keys,
+            as_member=as_member,
         )
 
     def crew(self, *, wanted: bool = True) -> Crew:
@@ -60,7 +65,7 @@ class Invocation:
 
         cores = len(os.sched_getaffinity(0))
         helps = wanted and cores > 1 and prepare_for_crew(self.addresses().values())
-        return Crew(self.open_store, min(cores, _CREW) if helps else 0)
+        return Crew(partial(self.open_store, as_member=True), min(cores, _CREW) if helps else 0)
 
 
 def shared_options() -> list[click.Parameter]:

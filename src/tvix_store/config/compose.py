@@ -26,6 +26,7 @@ async def open_store(
     store_dir: str | None = None,
     substituters: Sequence[str] = (),
     substituter_public_keys: Sequence[PublicKey] = (),
+    as_member: bool = False,
 ) -> Store:
     """Open the store at `address`, a URL or a path; by default the embedded store in the user's data directory.
 
@@ -33,6 +34,7 @@ async def open_store(
     Nix's store where that is not `/nix/store`; it is part of what a store path stands for, so it must always be the same.
     `substituters` are the URLs of binary caches in which paths are looked for that the store lacks; what they give must be signed
     by one of `substituter_public_keys`, or of those in their URL. The address of a cache as `path_infos` means the same.
+    A process that does one thing after the other opens it `as_member` (of a crew): then local stores use no threads.
 
     Raises:
         InvalidError: an address is malformed, or of an unknown scheme.
@@ -48,7 +50,7 @@ async def open_store(
     stores: dict[str, Store] = {}
     async with AsyncExitStack() as opened:
         for each in dict.fromkeys(chosen):
-            stores[each] = await opened.enter_async_context(await open_address(each))
+            stores[each] = await opened.enter_async_context(await open_address(each, as_member=as_member))
         store = stores[chosen[0]] if len(stores) == 1 else _composed(*(stores[each] for each in chosen))
         if store_dir is not None:
             store = replace(store, store_dir=store_dir)
@@ -98,6 +100,7 @@ def read_only(store: Store) -> Store:
         directories=ReadOnlyDirectories(store.directories),
         path_infos=ReadOnlyPathInfos(store.path_infos),
         small_trees=None,
+        lone_files=None,
     )
 
 

@@ -12,16 +12,26 @@ from tvix_store.config.size_rule import read_size_rule
 from tvix_store.errors import InvalidError
 from tvix_store.services.store import Store
 
+
+def _read_threads(text: str) -> int:
+    threads = int(text)
+    if not 0 <= threads <= _MOST_THREADS:
+        raise ValueError(text)
+    return threads
+
+
+_MOST_THREADS = 256
 PARAMETERS: dict[str, Callable[[str], object]] = {
     "chunk_average": int,
     "compression_level": int,
     "pack_size": int,
     "size_rule": read_size_rule,
+    "threads": _read_threads,
 }
 
 
 async def open_address(address: Address) -> Store:
-    """Open `local:///path?chunk_average=BYTES&compression_level=LEVEL&pack_size=BYTES&size_rule=documented|snix`.
+    """Open `local:///path?chunk_average=BYTES&compression_level=LEVEL&pack_size=BYTES&size_rule=documented|snix&threads=NUMBER`.
 
     Without a path it is the default one."""
     if address.host:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from importlib import import_module
 
 from tvix_store.config.address import Address, without_secrets
@@ -22,14 +23,16 @@ SCHEMES = {
 _PLACES = {"blob_service", "directory_service"}
 
 
-async def open_address(text: str) -> Store:
-    """The store at an address.
+async def open_address(text: str, *, as_member: bool = False) -> Store:
+    """The store at an address; a member of a crew, which does one thing after the other, opens a local one without threads.
 
     Raises:
         InvalidError: the address is malformed, or of an unknown scheme.
         StoreError: as the backend's `open_store`.
     """
     address = Address.parse(text)
+    if as_member and address.scheme == "local":
+        address = replace(address, parameters={**address.parameters, "threads": "0"})
     return await _opener(address)(address)
 
 

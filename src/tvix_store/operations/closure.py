@@ -10,8 +10,8 @@ from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, Node
 from tvix_store.services.directories import DirectoryService, parse
 
-_KEPT = 1 << 16
-"""How many entries of directories are kept: 20 MB of objects. A Go toolchain has 17,000."""
+_KEPT = 4 << 20
+"""Bytes of encoded directories that are kept: parsed, they are 20 MB of objects. A Go toolchain has 1.2 MB."""
 
 
 class Closure:
@@ -26,24 +26,33 @@ class Closure:
         self._directories = directories
         self._stream = directories.get_recursive(root.digest) if isinstance(root, DirectoryNode) else _none()
         self._kept: dict[Digest, Directory] = {}
-        self._entries = 0
+        self._size = 0
 
     async def get(self, digest: Digest) -> Directory:
-        """The directory.
+        """The directory; large ones are parsed.
 
         Raises:
             NotFoundError: it, or another one below the root, is not in the store.
         """
-        while digest not in self._kept and self._entries < _KEPT:
+        directory = await self.get_unparsed(digest)
+        await parse(directory)
+        return directory
+
+    async def get_unparsed(self, digest: Digest) -> Directory:
+        """As `get`, for whoever does not look at all entries.
+
+        Raises:
+            NotFoundError: as `get`.
+        """
+        while digest not in self._kept and self._size < _KEPT:
             received = await anext(self._stream, None)
             if received is None:
                 break
             self._kept[received.digest] = received
-            self._entries += len(received.entries)
+            self._size += len(received.encoded)
         directory = self._kept.get(digest) or await self._directories.get(digest)
         if directory is None:
             raise NotFoundError("directory", digest)
-        await parse(directory)
         return directory
 
 

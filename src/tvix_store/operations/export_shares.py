@@ -1,34 +1,37 @@
 """Exporting a tree with a crew: directories and symlinks are made here, in the order of the walk, files by the members.
 
-A share is some directories' files, or a part of a large file. It is asked for when the directories that it needs are there.
+A share is some directories' files, or a part of a large file. It is asked for when the directories that it needs are there. What
+nodes say of files is read by the member that writes them: reading it takes as long as making their directories.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tvix_store.model.digest import Digest
-from tvix_store.model.nodes import DirectoryNode, FileNode
+from tvix_store.model.nodes import DirectoryNode, FileNode, decode_file
 from tvix_store.operations.closure import Closure
 from tvix_store.operations.crew import Crew
 from tvix_store.operations.draft import Draft
-from tvix_store.operations.fetch_tree import Step, read_contents, walk_tree, wrong_size
+from tvix_store.operations.fetch_tree import LEAVE, Step, check_root, read_contents, wrong_size
 from tvix_store.operations.open_directory import OpenDirectory
 from tvix_store.operations.tree_writer import TreeWriter, new_file, write_all
 from tvix_store.services.blobs import SMALL_BLOB, BlobService
 from tvix_store.services.store import Store
 
-_SHARE_BYTES = 2 << 20
-_SHARE_FILES = 256
+_SHARE_FILES = 128
 _SHARE_STEPS = 4096
+_SHARE_BYTES = 8 << 20
+"""Bytes after which a member gives back what is left of a share: what it is at cannot be interrupted, and others may be idle."""
 _LARGE = 8 << 20
-"""Bytes of a file that a member writes at a time: what it is at cannot be interrupted, and a large file is for all of them."""
+"""Bytes of a file that a member writes at a time: a large file is for all of them."""
+_BATCH_BYTES = 2 << 20
 _ASKED = 3
 """Shares that a member may be asked for at a time."""
 
@@ -36,31 +39,34 @@ Place = tuple[bytes, ...]
 """The names of the directories from the root to a directory."""
 
 
-class _File(NamedTuple):
-    """What is sent of a file: sending nodes takes ten times as long."""
+class Folder(NamedTuple):
+    """Files of a directory, by their encoded nodes: sending the nodes themselves takes ten times as long."""
 
-    name: bytes
-    digest: bytes
-    size: int
-    executable: bool
-
-    @property
-    def node(self) -> FileNode:
-        return FileNode(Digest(self.digest), self.size, self.executable)
-
-
-Folder = tuple[Place, list[_File]]
+    place: Place
+    files: list[bytes]
 
 
 @dataclass(slots=True)
 class _Share:
-    """Some steps of a walk, and the files among them by their directories; a `large` file, in a directory, may follow."""
+    """Some steps of a walk without its files, and these by their directories."""
 
     steps: list[Step] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
     files: int = 0
-    size: int = 0
-    large: tuple[Place, _File] | None = None
+
+
+class Written(NamedTuple):
+    """What came of a share: the number of files and of their bytes, and what is still to be written."""
+
+    files: int
+    size: int
+    left: list[Folder]
+
+
+class _File(NamedTuple):
+    place: Place
+    name: bytes
+    node: FileNode
 
 
 async def export_shares(crew: Crew, closure: Closure, draft: Draft, writer: TreeWriter, count: Callable[[int, int], None]) -> None:
@@ -70,35 +76,53 @@ async def export_shares(crew: Crew, closure: Closure, draft: Draft, writer: Tree
         Exception: as `export_tree`. Nothing is written any more then.
     """
     asked: set[asyncio.Task[None]] = set()
+    left: deque[Folder] = deque()
 
-    async def done(work: Coroutine[None, None, None], files: int, size: int) -> None:
+    async def write(folders: Sequence[Folder]) -> None:
         with draft.errors():
-            await work
-        count(files, size)
+            written = await crew.run(write_folders, draft.path, folders)
+        left.extend(written.left)
+        count(written.files, written.size)
 
-    async def ask(work: Coroutine[None, None, None], files: int, size: int) -> None:
-        asked.add(asyncio.create_task(done(work, files, size)))
-        await until_left(_ASKED * crew.size)
+    async def fill(place: Place, file: bytes, start: int, stop: int, *, is_last: bool) -> None:
+        with draft.errors():
+            await crew.run(write_range, draft.path, place, file, start, stop)
+        count(int(is_last), stop - start)
 
-    async def until_left(most: int) -> None:
+    async def ask(work: Coroutine[None, None, None]) -> None:
+        asked.add(asyncio.create_task(work))
+        await until_asked(_ASKED * crew.size - 1)
+
+    async def until_asked(most: int) -> None:
         # Not by awaiting the tasks, which would be cancelled with us, while the members go on writing.
         while len(asked) > most:
             ended, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
             asked.difference_update(ended)
             _raise_first(ended)
 
+    async def ask_for_what_is_left() -> None:
+        while left:
+            place, files = left.popleft()
+            nodes = [decode_file(file)[1] for file in files]
+            small = [file for file, node in zip(files, nodes, strict=True) if node.size <= _LARGE]
+            if small:
+                await ask(write([Folder(place, small)]))
+            for file, node in zip(files, nodes, strict=True):
+                if node.size > _LARGE:
+                    await draft.run(make_empty, draft.path, place, file)
+                    for start in range(0, node.size, _LARGE):
+                        stop = min(start + _LARGE, node.size)
+                        await ask(fill(place, file, start, stop, is_last=stop == node.size))
+
     try:
         async for share in _shares(closure):
-            await draft.run(writer.write_frame, share.steps)
-            if share.files:
-                await ask(crew.run(write_folders, draft.path, share.folders), share.files, share.size)
-            if share.large:
-                path, file = share.large
-                await draft.run(writer.make_empty, file.name, file.executable)
-                for start in range(0, file.size, _LARGE):
-                    stop = min(start + _LARGE, file.size)
-                    await ask(crew.run(write_range, draft.path, path, file, start, stop), int(stop == file.size), stop - start)
-        await until_left(0)
+            await draft.run(writer.write, share.steps, ())
+            if share.folders:
+                await ask(write(share.folders))
+            await ask_for_what_is_left()
+        while asked or left:
+            await until_asked(max(len(asked) - 1, 0))
+            await ask_for_what_is_left()
     finally:
         # The draft may only be removed when nobody writes to it.
         if asked:
@@ -116,89 +140,142 @@ def _raise_first(ended: set[asyncio.Task[None]]) -> None:
 
 async def _shares(closure: Closure) -> AsyncIterator[_Share]:
     share = _Share()
-    path: list[bytes] = []
-    folder: list[_File] | None = None
-    """The files of the current directory in this share."""
-    async for step in walk_tree(closure):
-        name, node = step
-        if type(node) is FileNode:
-            file = _File(name, node.digest.raw, node.size, node.executable)
-            if node.size > _LARGE:
-                share.large = tuple(path[1:]), file
-            else:
-                if folder is None:
-                    folder = []
-                    share.folders.append((tuple(path[1:]), folder))
-                folder.append(file)
-                share.files += 1
-                share.size += node.size
-        else:
-            share.steps.append(step)
-            folder = None
-            if type(node) is DirectoryNode:
-                path.append(name)
-            elif node is None:
-                path.pop()
-        if share.size >= _SHARE_BYTES or share.files >= _SHARE_FILES or len(share.steps) >= _SHARE_STEPS or share.large:
+    async for steps, folder in _walk(closure):
+        share.steps += steps
+        for start in range(0, len(folder.files), _SHARE_FILES):
+            some = folder.files[start : start + _SHARE_FILES]
+            share.folders.append(Folder(folder.place, some))
+            share.files += len(some)
+            if share.files >= _SHARE_FILES:
+                yield share
+                share = _Share()
+        if len(share.steps) >= _SHARE_STEPS:
             yield share
-            share, folder = _Share(), None
+            share = _Share()
     yield share
 
 
-async def write_folders(store: Store, root: Path, folders: Sequence[Folder]) -> None:
+async def _walk(closure: Closure) -> AsyncIterator[tuple[list[Step], Folder]]:
+    """The steps from one directory to the next, and through the latter's symlinks; and its files."""
+    root = closure.root
+    assert isinstance(root, DirectoryNode)
+    entered = [iter([(b"", root)])]
+    path: list[bytes] = []
+    steps: list[Step] = []
+    while entered:
+        child = next(entered[-1], None)
+        if child is None:
+            entered.pop()
+            if entered:
+                path.pop()
+                steps.append(LEAVE)
+            continue
+        name, node = child
+        directory = await closure.get_unparsed(node.digest)
+        if node is root:
+            check_root(node, directory)
+        path.append(name)
+        steps.append(Step(name, node))
+        steps += [Step(*link) for link in directory.symlinks()]
+        yield steps, Folder(tuple(path[1:]), directory.encoded_files())
+        steps = []
+        entered.append(directory.directories())
+    yield steps, Folder((), [])
+
+
+async def write_folders(store: Store, root: Path, folders: Sequence[Folder]) -> Written:
     """Write the files of some directories below `root`; a member's share.
 
     Raises:
         OSError: the disk does not let us.
         Exception: as `fetch_tree`.
     """
-    small = [file for _, files in folders for file in files if file.size <= SMALL_BLOB]
-    contents = iter(await store.blobs.get_many([Digest(file.digest) for file in small]))
-    with OpenDirectory(root) as place:
-        at: Place = ()
-        for path, files in folders:
-            _move(place, at, path)
-            at = path
-            for file in files:
-                if file.size <= SMALL_BLOB:
-                    content = next(contents)
-                    if len(content) != file.size:
-                        raise wrong_size(file.node)
-                    fd = new_file(file.name, place, file.executable)
-                    try:
+    files, left = _divided(folders)
+    at: Place = ()
+    with OpenDirectory(root) as directory:
+        for batch in _batches(files):
+            small = [node.digest for _, _, node in batch if node.size <= SMALL_BLOB]
+            contents = iter(await store.blobs.get_many(small))
+            for place, name, node in batch:
+                if place is not at:
+                    _move(directory, at, place)
+                    at = place
+                fd = new_file(name, directory, node.executable)
+                try:
+                    if node.size > SMALL_BLOB:
+                        await _fill(fd, store.blobs, node, 0, node.size)
+                    elif len(content := next(contents)) == node.size:
                         write_all(fd, content)
-                    finally:
-                        os.close(fd)
-                else:
-                    os.close(new_file(file.name, place, file.executable))
-                    await _fill(store.blobs, place, file, 0, file.size)
+                    else:
+                        raise wrong_size(node)
+                finally:
+                    os.close(fd)
+    return Written(len(files), sum(node.size for _, _, node in files), left)
 
 
-async def write_range(store: Store, root: Path, path: Place, file: _File, start: int, stop: int) -> None:
+def _divided(folders: Sequence[Folder]) -> tuple[list[_File], list[Folder]]:
+    """The files to write now, and what is left."""
+    files: list[_File] = []
+    left: list[Folder] = []
+    size = 0
+    for place, encoded in folders:
+        rest: list[bytes] = []
+        for each in encoded:
+            name, node = decode_file(each)
+            if node.size > _LARGE or size >= _SHARE_BYTES:
+                rest.append(each)
+            else:
+                files.append(_File(place, name, node))
+                size += node.size
+        if rest:
+            left.append(Folder(place, rest))
+    return files, left
+
+
+def _batches(files: Sequence[_File]) -> Iterator[Sequence[_File]]:
+    """The files, cut so that small ones of one batch can be in memory."""
+    start = size = 0
+    for stop, (_, _, node) in enumerate(files, 1):
+        size += min(node.size, SMALL_BLOB)
+        if size >= _BATCH_BYTES or stop == len(files):
+            yield files[start:stop]
+            start, size = stop, 0
+
+
+def make_empty(root: Path, place: Place, file: bytes) -> None:
+    """Make a file that `write_range` fills."""
+    name, node = decode_file(file)
+    with OpenDirectory(root) as directory:
+        _move(directory, (), place)
+        os.close(new_file(name, directory, node.executable))
+
+
+async def write_range(store: Store, root: Path, place: Place, file: bytes, start: int, stop: int) -> None:
     """Write the bytes from `start` to `stop` of a file that is there; a member's share.
 
     Raises:
         Exception: as `write_folders`.
     """
-    with OpenDirectory(root) as place:
-        _move(place, (), path)
-        await _fill(store.blobs, place, file, start, stop)
+    name, node = decode_file(file)
+    with OpenDirectory(root) as directory:
+        _move(directory, (), place)
+        fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory.fd)
+        try:
+            os.lseek(fd, start, os.SEEK_SET)
+            await _fill(fd, store.blobs, node, start, stop)
+        finally:
+            os.close(fd)
 
 
-async def _fill(blobs: BlobService, place: OpenDirectory, file: _File, start: int, stop: int) -> None:
-    fd = os.open(file.name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
-    try:
-        os.lseek(fd, start, os.SEEK_SET)
-        async for piece in read_contents(blobs, file.node, start, stop):
-            write_all(fd, piece)
-    finally:
-        os.close(fd)
+async def _fill(fd: int, blobs: BlobService, node: FileNode, start: int, stop: int) -> None:
+    async for piece in read_contents(blobs, node, start, stop):
+        write_all(fd, piece)
 
 
-def _move(place: OpenDirectory, at: Place, to: Place) -> None:
+def _move(directory: OpenDirectory, at: Place, to: Place) -> None:
     """From one directory below the root to another."""
     common = next((n for n, (one, other) in enumerate(zip(at, to, strict=False)) if one != other), min(len(at), len(to)))
     for _ in at[common:]:
-        place.leave()
+        directory.leave()
     for name in to[common:]:
-        place.enter(name)
+        directory.enter(name)

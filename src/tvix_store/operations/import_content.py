@@ -294,7 +294,11 @@ class _Contents:
             while (piece := await pieces.get()) is not None:
                 yield piece
 
-        self._set([file.number], [await self._store.blobs.put(data())])
+        if self._store.lone_files is None or self._reader.tree.is_directory:
+            digest = await self._store.blobs.put(data())
+        else:
+            digest = await self._store.lone_files.put(data(), file.size, executable=file.executable)
+        self._set([file.number], [digest])
 
     def _set(self, numbers: Sequence[int], digests: Sequence[Digest]) -> None:
         missing = numbers[-1] + 1 - len(self.digests) if numbers else 0

@@ -64,6 +64,7 @@ class LargeFile:
 
     number: int
     size: int
+    executable: bool
     _fd: int
     _path: bytes
 
@@ -228,7 +229,7 @@ class TreeReader:
                     yield from self._flush()
             else:
                 yield from self._flush()
-                yield LargeFile(file.number, file.size, fd, self._where())
+                yield LargeFile(file.number, file.size, file.executable, fd, self._where())
                 self._nar.append(tokens.file_end(file.size))
         finally:
             os.close(fd)

@@ -32,16 +32,6 @@ class TreeWriter:
             else:
                 self._make(name, node)
 
-    def write_frame(self, steps: Iterable[Step]) -> None:
-        """Make what the steps come to, but no files: somebody else writes these."""
-        for name, node in steps:
-            if not isinstance(node, FileNode):
-                self._make(name, node)
-
-    def make_empty(self, name: bytes, executable: bool) -> None:
-        """Make a file that somebody else fills."""
-        os.close(new_file(name, self._place, executable))
-
     def begin(self, name: bytes, executable: bool) -> None:
         """Open a file, to which `append` adds until `end`."""
         self._file = new_file(name or self._root, self._place, executable)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tvix_store.model import wire
 from tvix_store.model.digest import Digest
@@ -10,6 +10,11 @@ from tvix_store.protocol.dialects import Dialect
 
 _DIGEST = b"\x0a\x20"
 """Key and length of a digest in field 1."""
+_LONE_FILE = "tvix-store-lone-file"
+"""Metadata of our own that may come with a Put: the size of the file that comes, which is to be all of a store path, and what else
+its NAR begins with. Who does not know it stores a blob all the same."""
+_EXECUTABLE = " executable"
+_DIGITS = len(str(wire.MAX_UINT64))
 
 
 def encode_digest(digest: Digest) -> bytes:
@@ -57,6 +62,20 @@ def decode_chunk(message: bytes) -> bytes:
         if field == 1:
             data = wire.as_bytes(field, value)
     return data
+
+
+def encode_lone_file(size: int, *, executable: bool) -> Sequence[tuple[str, str]]:
+    """The metadata of a Put of a file of `size` bytes that is all of a store path."""
+    return ((_LONE_FILE, f"{size}{_EXECUTABLE if executable else ''}"),)
+
+
+def decode_lone_file(headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, bool] | None:
+    """Size and executable bit of the file that comes with a Put, if the metadata tells them, and well."""
+    value = next((value for name, value in headers if name == _LONE_FILE.encode()), b"").decode(errors="replace")
+    size = value.removesuffix(_EXECUTABLE)
+    if not (size.isascii() and size.isdigit() and len(size) < _DIGITS):
+        return None
+    return int(size), size != value
 
 
 def encode_stat_request(digest: Digest, *, chunks: bool) -> bytes:

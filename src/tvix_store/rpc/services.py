@@ -25,7 +25,7 @@ def serve_store(store: Store, *, max_message: int = MAX_MESSAGE, fallback: App =
     """
     methods: dict[str, Method] = bulk_methods(store.blobs, max_message)
     for dialect in DIALECTS:
-        methods |= blob_methods(store.blobs, dialect, max_message)
+        methods |= blob_methods(store.blobs, store.nar, dialect, max_message)
         methods |= directory_methods(store.directories, dialect)
         methods |= path_info_methods(store.path_infos, store.nar, dialect)
     checks = store.service_checks or ServiceChecks(store.check, store.check, store.check)

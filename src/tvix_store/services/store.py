@@ -12,6 +12,7 @@ from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import StoredFrames
+from tvix_store.services.lone_files import LoneFiles
 from tvix_store.services.nar import NarService
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
@@ -63,8 +64,9 @@ async def _nothing() -> None:
 class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
 
-    `records`, `frames`, `small_trees` and `statistics` are None where the backend has no place for records, keeps no frames, has no
-    quicker way for small trees, or cannot count. `small_trees` writes past the other services: who replaces these removes it.
+    `records`, `frames`, `small_trees`, `lone_files` and `statistics` are None where the backend has no place for records, keeps no
+    frames, has no quicker way for small trees or lone files, or cannot count. `small_trees` and `lone_files` write past the other
+    services: who replaces these removes them.
     `find_path` tells which path there is of an output hash, also where `path_infos.get` would first fetch it from elsewhere; None
     where the latter never does. `check` raises UnavailableError while the store cannot serve;
     `service_checks` tell of single services where they stand in several stores. `sync` brings all content that was acknowledged
@@ -79,6 +81,7 @@ class Store:
     records: RecordService | None = None
     frames: StoredFrames | None = None
     small_trees: SmallTrees | None = None
+    lone_files: LoneFiles | None = None
     statistics: Statistics | None = None
     find_path: Callable[[bytes], Awaitable[StorePath | None]] | None = None
     store_dir: str = STORE_DIR

@@ -17,6 +17,13 @@ class TestLocalStore(StoreWithRecordsContract):
             yield store
 
 
+class TestLocalStoreWithoutThreads(StoreWithRecordsContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
+        async with await open_store(tmp_path / "store", threads=0) as store:
+            yield store
+
+
 class TestLocalStoreOfSmallPacksAndChunks(StoreWithRecordsContract):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[Store]:

@@ -6,7 +6,7 @@ Nothing that a server sends is trusted; see docs/design/grpc-client.md.
 from __future__ import annotations
 
 from tvix_store.backends.grpc.address import ServerAddress
-from tvix_store.backends.grpc.blobs import GrpcBlobs
+from tvix_store.backends.grpc.blobs import GrpcBlobs, GrpcLoneFiles
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.directories import GrpcDirectories
 from tvix_store.backends.grpc.discovery import discover
@@ -38,11 +38,13 @@ async def open_store(url: str) -> Store:
     except BaseException:
         await connection.close()
         raise
+    blobs = GrpcBlobs(connection, offer.dialect, bulk=offer.bulk)
     return Store(
-        blobs=GrpcBlobs(connection, offer.dialect, bulk=offer.bulk),
+        blobs=blobs,
         directories=GrpcDirectories(connection, offer.dialect),
         path_infos=GrpcPathInfos(connection, offer.dialect),
         nar=GrpcNar(connection, offer.dialect),
+        lone_files=GrpcLoneFiles(blobs),
         size_rule=SizeRule.SNIX if offer.only_snix else SizeRule.DOCUMENTED,
         check=connection.check,
         close=connection.close,

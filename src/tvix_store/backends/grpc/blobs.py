@@ -11,9 +11,10 @@ from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.contents import MESSAGE, between, in_messages
 from tvix_store.backends.grpc.received import decoding
 from tvix_store.backends.grpc.small_blobs import BulkBlobs, SingleBlobs, SmallBlobs, check_stored, read_whole
+from tvix_store.backends.grpc.upload import Metadata
 from tvix_store.errors import CorruptError, ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
-from tvix_store.protocol.blobs import decode_stat, encode_chunk, encode_stat_request
+from tvix_store.protocol.blobs import decode_stat, encode_chunk, encode_lone_file, encode_stat_request
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.services.blobs import SMALL_BLOB, BlobStat, Chunk
 
@@ -60,16 +61,17 @@ class GrpcBlobs:
             async for piece in pieces:
                 yield piece
 
-    async def put(self, data: AsyncIterable[bytes]) -> Digest:
+    async def put(self, data: AsyncIterable[bytes], metadata: Metadata = ()) -> Digest:
+        """As `BlobService.put`, with metadata for the call that streams a large blob."""
         async with aclosing(in_messages(data)) as pieces:
             first = await anext(pieces, b"")
             if len(first) == MESSAGE:
-                return await self._put_large(first, pieces)
+                return await self._put_large(first, pieces, metadata)
             digest = Digest.of(first)
             await self._single.put((digest, first))
             return digest
 
-    async def _put_large(self, first: bytes, rest: AsyncIterable[bytes]) -> Digest:
+    async def _put_large(self, first: bytes, rest: AsyncIterable[bytes], metadata: Metadata) -> Digest:
         hasher = blake3(first)
 
         async def messages() -> AsyncGenerator[bytes, None]:
@@ -78,7 +80,8 @@ class GrpcBlobs:
                 hasher.update(piece)
                 yield encode_chunk(piece)
 
-        answer = await self._connection.send_once(self._dialect.blob("Put"), messages(), ("blob", "that is being put"))
+        subject = "blob", "that is being put"
+        answer = await self._connection.send_once(self._dialect.blob("Put"), messages(), subject, metadata)
         digest = Digest(hasher.digest())
         check_stored(answer, digest, self._connection.server)
         return digest
@@ -136,6 +139,16 @@ class GrpcBlobs:
             raise CorruptError(
                 f"{self._connection.server}: the size of chunk {chunk.digest} is not {chunk.size}, as the server says"
             )
+
+
+class GrpcLoneFiles:
+    """The LoneFiles of a server: the metadata of the call tells it beforehand what file it gets. Others than ours do not look."""
+
+    def __init__(self, blobs: GrpcBlobs) -> None:
+        self._blobs = blobs
+
+    async def put(self, data: AsyncIterable[bytes], size: int, *, executable: bool) -> Digest:
+        return await self._blobs.put(data, encode_lone_file(size, executable=executable))
 
 
 def _first_chunk(chunks: Sequence[Chunk], start: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from grpc import aio
 
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.statuses import Subject, store_error
-from tvix_store.backends.grpc.upload import upload
+from tvix_store.backends.grpc.upload import Metadata, upload
 from tvix_store.errors import CorruptError, InvalidError, UnavailableError
 
 MAX_MESSAGE = 16 * 1024 * 1024
@@ -131,16 +131,17 @@ class Connection:
         subject: Subject,
         *,
         repeatable: Callable[[], bool] = _always,
+        metadata: Metadata = (),
     ) -> bytes:
         """One message for the many that `messages` gives; it is called again to send them again, while `repeatable` says yes."""
 
         async def attempt(channel: aio.Channel) -> bytes | None:
             async with aclosing(messages()) as outgoing:
-                return await upload(channel, path, outgoing)
+                return await upload(channel, path, outgoing, metadata)
 
         return self._answered(await self._repeat(attempt, repeatable, subject))
 
-    async def send_once(self, path: str, messages: AsyncGenerator[bytes, None], subject: Subject) -> bytes:
+    async def send_once(self, path: str, messages: AsyncGenerator[bytes, None], subject: Subject, metadata: Metadata = ()) -> bytes:
         """As `send`, of messages that can be had only once: repeatable until more was sent than is kept, REPLAYED bytes."""
         kept: list[bytes] = []
         left = REPLAYED
@@ -158,7 +159,7 @@ class Connection:
                 yield message
 
         async with aclosing(messages):
-            return await self.send(path, all_messages, subject, repeatable=lambda: left >= 0)
+            return await self.send(path, all_messages, subject, repeatable=lambda: left >= 0, metadata=metadata)
 
     async def close(self) -> None:
         for channel in self._channels:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterable, Coroutine, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 from grpc import aio
 
 T = TypeVar("T")
+Metadata: TypeAlias = Sequence[tuple[str, str]]
+"""Names, in lower case, and values that go before the first message of a call."""
 
 _NOT_THE_SERVERS = "Internal error from Core"
 """What grpcio says of a call where a write has failed, whatever the server says of it."""
 
 
-async def upload(channel: aio.Channel, path: str, messages: AsyncIterable[bytes]) -> bytes | None:
+async def upload(channel: aio.Channel, path: str, messages: AsyncIterable[bytes], metadata: Metadata) -> bytes | None:
     """Send the messages, as far as the server wants them; its answer, if it sends one.
 
     Raises:
         AioRpcError: the call ended with another status than OK.
     """
     callee: aio.StreamUnaryMultiCallable[bytes, bytes | None] = channel.stream_unary(path)
-    call = callee()
+    call = callee(metadata=tuple(metadata))
     statuses: list[aio.AioRpcError] = []
     call.add_done_callback(lambda ended: statuses.append(_status(ended)))
     try:

@@ -67,14 +67,14 @@ def unpack(frame: bytes, size: int) -> bytes | None:
         return None
 
 
-def unpacked(frames: Sequence[tuple[memoryview, int]]) -> Sequence[Buffer] | None:
+def unpacked(frames: Sequence[tuple[memoryview, int]], *, shared: bool) -> Sequence[Buffer] | None:
     """As `unpack`, the content of each frame; None where one of them is not such a frame.
 
-    Works on many in one native call, which several threads share where it is worth it.
+    Works on many in one native call, which several threads share where it is worth it, and may be `shared`.
     """
     if not frames:
         return ()
-    threads = -1 if sum(size for _, size in frames) >= _PARALLEL_FROM else 1
+    threads = -1 if shared and sum(size for _, size in frames) >= _PARALLEL_FROM else 1
     try:
         if all(zstandard.frame_content_size(frame) == size for frame, size in frames):
             contents = zstandard.ZstdDecompressor().multi_decompress_to_buffer([frame for frame, _ in frames], threads=threads)

@@ -32,7 +32,7 @@ from tvix_store.errors import CorruptError, StoreError, UnavailableError
 T = TypeVar("T")
 
 READ_THREADS = 4
-"""Threads a process that read, check and decompress; more than cores, since some wait for the disk."""
+"""Threads that read, check and decompress, where nothing else is asked for; more than cores, since some wait for the disk."""
 _COMPACTED_FROM, _COMPACTED_TO = 256, 16_384
 """Pages (4 KiB) of an index that is compacted when the store is closed: 1 to 64 MiB, which takes 2 to 100 ms."""
 _LOCK_TRIES, _LOCK_PAUSE = 50, 0.1
@@ -46,7 +46,7 @@ _open_lock = threading.Lock()
 class Engine:
     """The parts of an open store. Get one by `acquire`, give it back by `release`."""
 
-    def __init__(self, directory: Path, wanted: dict[str, int | str]) -> None:
+    def __init__(self, directory: Path, wanted: dict[str, int | str], threads: int) -> None:
         self.directory = directory
         self.settings = settings.load_or_create(directory, wanted)
         self._users = 0
@@ -64,16 +64,20 @@ class Engine:
             level=self.settings.compression_level,
             threads=os.cpu_count() or 1,
         )
-        self.threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="tvix-store-read")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tvix-store-read") if threads else None
 
     async def in_thread(self, call: Callable[..., T], *arguments: object) -> T:
-        """Run what blocks, or takes more than some 50 µs, off the event loop."""
+        """Run what blocks, or takes more than some 50 µs, off the event loop; unless the store was opened without threads."""
+        if self._threads is None:
+            return call(*arguments)
         return await asyncio.wrap_future(self.start_in_thread(call, *arguments))
 
     def start_in_thread(self, call: Callable[..., T], *arguments: object) -> Future[T]:
         """As `in_thread`, at once."""
+        if self._threads is None:
+            return _done(call, *arguments)
         try:
-            return self.threads.submit(call, *arguments)
+            return self._threads.submit(call, *arguments)
         except RuntimeError:
             raise UnavailableError("the store is closed") from None
 
@@ -98,7 +102,7 @@ class Engine:
                 found[digest] = self.payload(digest, place, bytes(data))
             else:
                 frames.append((digest, place, data))
-        contents = unpacked([(data, place.length) for _, place, data in frames])
+        contents = unpacked([(data, place.length) for _, place, data in frames], shared=self._threads is not None)
         if contents is None:
             return found | {digest: self.payload(digest, place, bytes(data)) for digest, place, data in frames}
         for (digest, place, _), content in zip(frames, contents, strict=True):
@@ -130,7 +134,8 @@ class Engine:
 
     def _close(self) -> None:
         self.committer.close()
-        self.threads.shutdown()
+        if self._threads is not None:
+            self._threads.shutdown()
         self.reader.close()
         with suppress(StoreError, OSError):  # on a full disk the index just stays large
             self._compact_index()
@@ -163,15 +168,15 @@ class Engine:
         sync_file(self.directory / "index")
 
     @staticmethod
-    def acquire(directory: Path, wanted: dict[str, int | str]) -> Engine:
-        """The engine of a store directory, which is made where it does not exist."""
+    def acquire(directory: Path, wanted: dict[str, int | str], threads: int = READ_THREADS) -> Engine:
+        """The engine of a store directory, which is made where it does not exist. Who opens it first says how many threads read."""
         with disk_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
             key = directory.resolve()
         with _open_lock:
             engine = _open_engines.get(key)
             if engine is None:
-                engine = _open_engines[key] = Engine(key, wanted)
+                engine = _open_engines[key] = Engine(key, wanted, threads)
             elif wanted:
                 settings.load_or_create(key, wanted)
             engine._users += 1
@@ -184,6 +189,16 @@ class Engine:
             if self._users == 0:
                 del _open_engines[self.directory]
                 self._close()
+
+
+def _done(call: Callable[..., T], *arguments: object) -> Future[T]:
+    """The outcome of a call."""
+    outcome: Future[T] = Future()
+    try:
+        outcome.set_result(call(*arguments))
+    except BaseException as error:  # noqa: BLE001 - as a thread does; whoever asks gets it
+        outcome.set_exception(error)
+    return outcome
 
 
 def _open_index(directory: Path, mark: UnsyncedMark) -> tuple[int, Index]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from tvix_store.errors import ExhaustedError, NotFoundError
+from tvix_store.operations.lone_file import put_lone_file
 from tvix_store.protocol.blobs import (
     chunk_header,
     decode_chunk,
     decode_digest,
+    decode_lone_file,
     decode_stat_request,
     encode_chunk,
     encode_digest,
@@ -16,11 +18,14 @@ from tvix_store.protocol.blobs import (
 )
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.rpc.method import Answer, Call, Method, Unary, client_streaming, server_streaming
-from tvix_store.services import BlobService
+from tvix_store.services import BlobService, NarService
 
 
-def blob_methods(blobs: BlobService, dialect: Dialect, max_message: int) -> dict[str, Method]:
-    """The calls of a dialect's BlobService by path. `max_message` bounds in bytes what the unary Get answers."""
+def blob_methods(blobs: BlobService, nar: NarService, dialect: Dialect, max_message: int) -> dict[str, Method]:
+    """The calls of a dialect's BlobService by path. `max_message` bounds in bytes what the unary Get answers.
+
+    `nar`, if it learns, learns of lone files.
+    """
 
     async def stat(message: bytes, _call: Call) -> bytes:
         digest, chunks = decode_stat_request(message)
@@ -33,8 +38,12 @@ def blob_methods(blobs: BlobService, dialect: Dialect, max_message: int) -> dict
         async for piece in blobs.read(decode_digest(message)):
             yield chunk_header(len(piece)), piece
 
-    async def put(messages: AsyncIterator[bytes], _call: Call) -> bytes:
-        return encode_digest(await blobs.put(_data(messages)))
+    async def put(messages: AsyncIterator[bytes], call: Call) -> bytes:
+        file = decode_lone_file(call.headers) if nar.learns else None
+        if file is None:
+            return encode_digest(await blobs.put(_data(messages)))
+        size, executable = file
+        return encode_digest(await put_lone_file(blobs, nar, _data(messages), size, executable=executable))
 
     async def get(message: bytes, _call: Call) -> bytes:
         digest = decode_digest(message)
