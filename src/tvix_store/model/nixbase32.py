@@ -8,7 +8,9 @@ from __future__ import annotations
 from tvix_store.errors import InvalidError
 
 ALPHABET = "0123456789abcdfghijklmnpqrsvwxyz"
-_VALUES = {character: value for value, character in enumerate(ALPHABET)}
+_PAIRS = [one + other for one in ALPHABET for other in ALPHABET]
+_TO_DIGITS = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
+"""To the digits of base 32 that `int` reads."""
 
 
 def encoded_length(size: int) -> int:
@@ -18,7 +20,9 @@ def encoded_length(size: int) -> int:
 
 def encode(data: bytes) -> str:
     number = int.from_bytes(data, "little")
-    return "".join(ALPHABET[number >> 5 * n & 31] for n in reversed(range(encoded_length(len(data)))))
+    length = encoded_length(len(data))
+    text = "".join([_PAIRS[number >> shift & 1023] for shift in range(10 * ((length - 1) // 2), -1, -10)])
+    return text if length % 2 == 0 else text[1:]
 
 
 def decode(text: str) -> bytes:
@@ -30,12 +34,10 @@ def decode(text: str) -> bytes:
     size = len(text) * 5 // 8
     if encoded_length(size) != len(text):
         raise InvalidError(f"not nixbase32: {text!r} has an impossible length ({len(text)})")
-    number = 0
-    for character in text:
-        value = _VALUES.get(character)
-        if value is None:
-            raise InvalidError(f"not nixbase32: {text!r} holds {character!r}")
-        number = number << 5 | value
+    others = text.strip(ALPHABET)
+    if others:
+        raise InvalidError(f"not nixbase32: {text!r} holds {others[0]!r}")
+    number = int(text.translate(_TO_DIGITS), 32) if text else 0
     if number >> size * 8:
         raise InvalidError(f"not nixbase32: {text!r} has bits set behind its last byte")
     return number.to_bytes(size, "little")

@@ -16,8 +16,8 @@ Order of a commit, and what a crash leaves behind:
 
 What was found damaged is forgotten before anything else of its group: a put behind it stores it anew.
 
-Records that nobody waits for to be durable are synced within half a second, also while there is always something to do. While there
-is nothing, the committer syncs the index and takes the mark of `unsynced.py` away.
+Records that nobody waits for to be durable are synced as soon as there is nothing else to do, and within half a second in any case.
+While there is nothing to do for longer, the committer syncs the index and takes the mark of `unsynced.py` away.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ index, since digests are random keys: without a rest, 200 commits in the import 
 _SETTLE_AFTER = 1.0
 """Seconds without work after which the index is synced."""
 _SYNC_WITHIN = 0.5
-"""Seconds after which records that are not durable are synced."""
+"""Seconds within which records that are not durable are synced."""
 _PARALLEL_FROM = 256 << 10
 """Payload bytes from which compression uses more than one thread: starting them costs about 100 µs."""
 
@@ -195,9 +195,6 @@ class Committer:
                 group, stop = self._collect(self._patience())
             except queue.Empty:
                 group = []
-            if monotonic() >= self._sync_at:
-                self._sync_at = monotonic() + _SYNC_WITHIN  # tried again then, where it does not work now
-                group.append(_Request(durable=True))
             if group:
                 self._settled = False
                 self._writing = group
@@ -208,6 +205,8 @@ class Committer:
                 self._commit()
             elif not group and not self._waiting:
                 self._settled = self._settle()
+            if self._requests.empty() or monotonic() >= self._sync_at:
+                self._sync_records()
         if not self._settled:
             self._settle()
 
@@ -215,7 +214,6 @@ class Committer:
         """Seconds to wait for the next request; None is for ever."""
         now = monotonic()
         until = self._rest_until if self._waiting else inf if self._settled else now + _SETTLE_AFTER
-        until = min(until, self._sync_at)
         return None if until == inf else max(until - now, 0)
 
     def _is_urgent(self) -> bool:
@@ -254,6 +252,8 @@ class Committer:
             if self._unnamed_bytes >= _UNNAMED_BYTES:
                 self._name([])
             places = self._append(contents) if contents else []
+        except _SyncFailedError:
+            raise
         except Exception as error:  # noqa: BLE001  # whatever it is, the callers get it
             self._writer.rewind()
             for request in group:
@@ -335,6 +335,7 @@ class Committer:
         if self._writer.is_full:
             if self._unnamed:
                 self._name([])
+            self._sync_records()
             self._writer.next_pack()
             with self._index.writing() as txn:  # so that it counts as a pack of this store, even if we die before the next commit
                 self._name_packs(txn, {})
@@ -353,6 +354,19 @@ class Committer:
             )
             for content in contents
         ]
+
+    def _sync_records(self) -> None:
+        """Bring records that are not durable to the disk itself: they are in the pack that is written now.
+
+        While a client of small pushes thinks of its path info, this does half of what that would wait for.
+        """
+        if self._sync_at != inf:
+            try:
+                self._writer.sync()
+            except StoreError as error:
+                self._mark.poison()
+                raise _SyncFailedError(str(error)) from error
+            self._sync_at = inf
 
     def _sync_packs(self) -> dict[int, int]:
         """Bring all committed and appended bytes to the disk itself; the sizes of the packs that are there now."""

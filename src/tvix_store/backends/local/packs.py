@@ -87,7 +87,7 @@ class PackWriter:
         """Of the pack that is written now; 0 before the first."""
         self.size = 0
         """Bytes of it, with what is not committed yet."""
-        self._kept = self._flushed = 0
+        self._kept = self._flushed = self._synced = 0
 
     @property
     def is_full(self) -> bool:
@@ -134,21 +134,23 @@ class PackWriter:
         """Take back what was appended since the last `keep`."""
         self.size = self._kept
         self._flushed = min(self._flushed, self.size)
+        self._synced = min(self._synced, self.size)
         if self._fd is not None:
             with suppress(OSError):  # what is left behind is overwritten, or cut off by the next owner
                 os.ftruncate(self._fd, self.size)
 
     def sync(self) -> None:
         """Bring everything appended to the disk itself."""
-        if self._fd is not None:
+        if self._fd is not None and self._synced < self.size:
             with disk_errors(self._directory):
                 os.fdatasync(self._fd)
+            self._synced = self.size
 
     def close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-        self.number = self.size = self._kept = self._flushed = 0
+        self.number = self.size = self._kept = self._flushed = self._synced = 0
 
     def _write(self, parts: list[Buffer]) -> None:
         assert self._fd is not None
@@ -223,6 +225,7 @@ class PackWriter:
     def _use(self, fd: int, key: bytes, number: int, size: int) -> None:
         self._fd, self._key, self.number, self.size = fd, key, number, size
         self._kept = self._flushed = size
+        self._synced = 0  # what another owner has written may not be on the disk
 
 
 class PackReader:
