@@ -14,7 +14,7 @@ from tvix_store.errors import InvalidError
 _FIRST_SLICE = 4096
 """Bytes of input that a new frame is given. What is behind a frame is copied once for each frame, so that of a megabyte of empty
 frames each would copy a megabyte; a frame that goes on gets twice as much each time."""
-_LARGEST_SLICE = 256 << 10
+_LARGEST_SLICE = 1 << 20
 
 
 class Frame(Protocol):
