@@ -32,7 +32,7 @@ _BATCHES_IN_FLIGHT = 4
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
-"""Called with how many more files, and bytes of them, were read."""
+"""Called with how many more files, and bytes of them, were read; with negative numbers where they must be read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,17 @@ async def import_content(
     """
     used = threads or ImportThreads()
     known = None if hash_nar or flat else cache
+    counted_files = counted_bytes = 0
+
+    def count(files: int, size: int) -> None:
+        nonlocal counted_files, counted_bytes
+        counted_files, counted_bytes = counted_files + files, counted_bytes + size
+        if progress is not None:
+            progress(files, size)
 
     async def stored() -> tuple[TreeReader, _Contents]:
         reader = TreeReader(path, flat=flat, cache=known)
-        contents = _Contents(store, reader, used, hash_nar, progress or (lambda files, size: None))
+        contents = _Contents(store, reader, used, hash_nar, count)
         await contents.store_all()
         return reader, contents
 
@@ -97,6 +104,7 @@ async def import_content(
         except _LackingError:
             assert known is not None
             known.forget()
+            count(-counted_files, -counted_bytes)
             reader, contents = await stored()
     finally:
         if threads is None:

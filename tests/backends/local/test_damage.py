@@ -437,3 +437,19 @@ async def test_a_damaged_blob_of_a_batch_is_named(tmp_path: Path, where: int) ->
         with pytest.raises(CorruptError, match=digests[30].hex):
             await store.blobs.get_many(digests)
         assert await store.blobs.get_many(digests[:30]) == contents[:30]
+
+
+async def test_a_disk_that_does_not_give_what_it_has_is_told_by_the_name_of_the_pack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await open_store(tmp_path / "store") as store:
+        await fill(store)
+
+        def fails(fd: int, size: int, offset: int) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "pread", fails)
+        with pytest.raises(UnavailableError, match=r"packs/0*1\S*: Input/output error"):
+            await store.blobs.get_many([Digest.of(TEXT)])
+        monkeypatch.undo()
+        assert await store.blobs.get_many([Digest.of(TEXT)]) == [TEXT]

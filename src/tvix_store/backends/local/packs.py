@@ -242,9 +242,10 @@ class PackReader:
 
         Raises:
             CorruptError: the pack is missing, or too short.
+            UnavailableError: the disk does not give it.
         """
         with self._opened(place.pack) as fd:
-            data = os.pread(fd, place.stored, place.offset)
+            data = self._pread(fd, place.pack, place.stored, place.offset)
         if len(data) != place.stored:
             raise CorruptError(f"{pack_path(self._directory, place.pack)} is cut short: no {place.stored} bytes at {place.offset}")
         return data
@@ -279,7 +280,7 @@ class PackReader:
         with self._opened(place.pack) as fd:
             if place.pack not in self._keys:
                 self._keys[place.pack] = read_key(fd, pack_path(self._directory, place.pack))
-            data = os.pread(fd, HEADER_SIZE + place.stored, place.offset - HEADER_SIZE)
+            data = self._pread(fd, place.pack, HEADER_SIZE + place.stored, place.offset - HEADER_SIZE)
         head, payload = data[:HEADER_SIZE], data[HEADER_SIZE:]
         header = parse_header(head)
         if header is None or len(payload) != place.stored or not checks_out(self._keys[place.pack], header, head, payload):
@@ -307,6 +308,12 @@ class PackReader:
         with self._lock:
             while self._fds:
                 os.close(self._fds.popitem()[1])
+
+    def _pread(self, fd: int, number: int, size: int, offset: int) -> bytes:
+        try:
+            return os.pread(fd, size, offset)
+        except OSError as error:  # a disk that fails
+            raise translated(error, pack_path(self._directory, number)) from error
 
     @contextmanager
     def _opened(self, number: int) -> Iterator[int]:
