@@ -23,6 +23,7 @@ from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import Signature
 from tvix_store.model.store_path import StorePath
 from tvix_store.services.small_trees import SmallTree
+from tvix_store.services.store import Store
 
 PACK_SIZE = 4 << 20
 SHARED_PATHS = 64
@@ -44,45 +45,51 @@ def link(seed: str, number: int, root: bytes) -> dict[bytes, bytes]:
     return {f"tree {seed} {number}".encode(): root}
 
 
-async def write_for_ever(store_directory: Path, seed: str) -> None:
+async def write_for_ever(store: Store, seed: str) -> AsyncIterator[str]:
+    """The lines, each when what it tells of was acknowledged."""
     generator = random.Random(seed)
-    async with await open_store(store_directory, pack_size=PACK_SIZE) as store:
-        for number in range(1_000_000):
-            data = generator.randbytes(generator.choice((10, 3000, 40_000, 700_000))) + b"text " * generator.randrange(2000)
+    for number in range(1_000_000):
+        data = generator.randbytes(generator.choice((10, 3000, 40_000, 700_000))) + b"text " * generator.randrange(2000)
 
-            async def pieces(data: bytes = data) -> AsyncIterator[bytes]:
-                for at in range(0, len(data), 100_000):
-                    yield data[at : at + 100_000]
+        async def pieces(data: bytes = data) -> AsyncIterator[bytes]:
+            for at in range(0, len(data), 100_000):
+                yield data[at : at + 100_000]
 
-            blob = await store.blobs.put(pieces())
-            print("blob", blob.hex, flush=True)
-            many = await store.blobs.put_many([data[:100], data[:200] + b"!"])
-            for digest in many:
-                print("blob", digest.hex, flush=True)
-            directory = Directory({b"file": FileNode(blob, len(data)), b"small": FileNode(many[0], len(data[:100]))})
+        blob = await store.blobs.put(pieces())
+        yield f"blob {blob.hex}"
+        many = await store.blobs.put_many([data[:100], data[:200] + b"!"])
+        for digest in many:
+            yield f"blob {digest.hex}"
+        directory = Directory({b"file": FileNode(blob, len(data)), b"small": FileNode(many[0], len(data[:100]))})
 
-            async def graph(directory: Directory = directory) -> AsyncIterator[Directory]:
-                yield directory
+        async def graph(directory: Directory = directory) -> AsyncIterator[Directory]:
+            yield directory
 
-            root = await store.directories.put(graph())
-            print("directory", root.hex, flush=True)
-            node = directory.node()
-            output_hash = hashlib.sha256(f"{seed} {number}".encode()).digest()[:20]
-            info = await store.path_infos.put(PathInfo(StorePath(output_hash, "written"), node, await store.nar.calculate(node)))
-            print("path", info.store_path, blob.hex, flush=True)
-            own = Signature(f"{seed}-{number}".replace(" ", "-"), bytes(64))
-            await store.path_infos.put(PathInfo(shared(own.name), FileNode(EMPTY, 0), NarFacts(1, bytes(32)), signatures=(own,)))
-            print("signature", own.name, flush=True)
-            assert store.records is not None
-            await store.records.put(records(seed, number))
-            print("records", seed, number, flush=True)
-            assert store.small_trees is not None
-            contents = [data[:300] + b"?", data[:50_000]]
-            both = Directory({b"%d" % n: FileNode(Digest.of(content), len(content)) for n, content in enumerate(contents)})
-            tree = SmallTree(contents, [both], both.node())
-            await store.small_trees.put(tree, NarFacts(1, bytes(32)), link(seed, number, both.digest.raw))
-            print("tree", seed, number, flush=True)
+        root = await store.directories.put(graph())
+        yield f"directory {root.hex}"
+        node = directory.node()
+        output_hash = hashlib.sha256(f"{seed} {number}".encode()).digest()[:20]
+        info = await store.path_infos.put(PathInfo(StorePath(output_hash, "written"), node, await store.nar.calculate(node)))
+        yield f"path {info.store_path} {blob.hex}"
+        own = Signature(f"{seed}-{number}".replace(" ", "-"), bytes(64))
+        await store.path_infos.put(PathInfo(shared(own.name), FileNode(EMPTY, 0), NarFacts(1, bytes(32)), signatures=(own,)))
+        yield f"signature {own.name}"
+        assert store.records is not None
+        await store.records.put(records(seed, number))
+        yield f"records {seed} {number}"
+        assert store.small_trees is not None
+        contents = [data[:300] + b"?", data[:50_000]]
+        both = Directory({b"%d" % n: FileNode(Digest.of(content), len(content)) for n, content in enumerate(contents)})
+        tree = SmallTree(contents, [both], both.node())
+        await store.small_trees.put(tree, NarFacts(1, bytes(32)), link(seed, number, both.digest.raw))
+        yield f"tree {seed} {number}"
+
+
+async def main(directory: Path, seed: str) -> None:
+    async with await open_store(directory, pack_size=PACK_SIZE) as store:
+        async for line in write_for_ever(store, seed):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(write_for_ever(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
