@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.cli.program import Program
+from tests.cli.program import TVIX_STORE, Program
 from tvix_store import errors
 from tvix_store.cli.exit_codes import exit_code
 
@@ -52,6 +54,9 @@ def test_no_kind_of_error_is_a_bug() -> None:
         (["ls", "0" * 32], 4, f"store path {'0' * 32} is not in the store"),
         (["stat", "b3:" + "0" * 64], 4, f"blob b3:{'0' * 64} is not in the store"),
         (["info", "b3:" + "0" * 64], 4, f"directory or blob b3:{'0' * 64} is not in the store"),
+        (["stat", "b3:00"], 3, "not a digest: 'b3:00' (expected b3: and 64 hex digits)"),
+        (["ls", "b3:00/inside"], 3, None),
+        (["completion"], 2, None),
         (["list", "--store", "memroy://"], 3, None),
         (["list", "--store", "/dev/null/store"], 3, None),
     ],
@@ -78,5 +83,27 @@ def test_a_full_disk_under_the_output_is_said_to_be_full(tvix_store: Program) ->
     assert (ended.code, ended.error) == (9, "tvix-store: error: No space left on device\n")
 
 
-def test_a_closed_output_is_no_bug(tvix_store: Program) -> None:
-    assert tvix_store.run("list", "--json", under=("sh", "-c", 'exec "$@" >&-', "sh")).code == 0
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_file_is_no_bug(tvix_store: Program, tree: Path, closed: str) -> None:
+    for arguments in (("import", tree), ("list", "--json")):
+        ended = tvix_store.run(*arguments, under=("sh", "-c", f'exec "$@" {closed}', "sh"))
+        assert (ended.code, ended.error) == (0, "")
+    assert tvix_store("path-info", "verify", "--all").endswith(": good")
+    ended = tvix_store.run("ls", "hello", under=("sh", "-c", f'exec "$@" {closed}', "sh"))
+    assert (ended.code, ended.output, "not a store path" in ended.error) == (3, b"", "2>&-" not in closed)
+
+
+def test_a_daemon_without_standard_files_serves(tvix_store: Program) -> None:
+    """Whatever it opens first must not get the number of its standard error."""
+    socket = tvix_store.directory / "socket"
+    command: list[str | Path] = ["sh", "-c", 'exec "$0" daemon --listen-address "$1" <&- >&- 2>&-', TVIX_STORE, socket]
+    with subprocess.Popen(command, cwd=tvix_store.directory, env=tvix_store.environment) as daemon:
+        assert tvix_store("list", "--store", f"grpc+unix://{socket}?wait-connect=1") == ""
+        daemon.terminate()
+        assert daemon.wait(30) == 0
+
+
+def test_settings_that_are_refused_leave_no_directory(tvix_store: Program) -> None:
+    for setting in ("chunk_average=1", "compression_level=99", "threads=-1"):
+        assert tvix_store.run("list", "--store", f"local://{tvix_store.directory}/new?{setting}").code == 3
+    assert not (tvix_store.directory / "new").exists()

@@ -67,5 +67,12 @@ def test_a_person_sees_how_an_export_goes(tvix_store: Program, tree: Path) -> No
     assert b"5 files" in seen
 
 
+def test_a_person_sees_how_verifying_goes(tvix_store: Program, tree: Path) -> None:
+    path = tvix_store("import", tree)
+    output, seen = on_a_terminal(tvix_store, "path-info", "verify", "--all")
+    assert output.decode().splitlines() == [f"{path}: good"]
+    assert b"5 files" in seen
+
+
 def test_a_person_may_want_quiet(tvix_store: Program, tree: Path) -> None:
     assert on_a_terminal(tvix_store, "--quiet", "import", tree)[1] == b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,22 @@ def test_a_signal_ends_a_command_that_waits_for_its_reader(
         running.stdout.read(1)
         running.send_signal(number)
         assert running.wait(10) == code
+        assert running.stderr.read() == b""
+
+
+@pytest.mark.parametrize("command", [("path-info", "put"), ("key", "public"), ("copy", "--from-json", "-")])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_command_that_waits_for_its_input(
+    tvix_store: Program, command: tuple[str, ...], number: signal.Signals, code: int
+) -> None:
+    with subprocess.Popen(
+        [TVIX_STORE, *command], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=tvix_store.environment
+    ) as running:
+        time.sleep(0.7)  # until it reads, and a little longer
+        assert running.poll() is None
+        running.send_signal(number)
+        assert running.wait(10) == code
+        assert running.stderr is not None
         assert running.stderr.read() == b""
 
 

@@ -20,6 +20,9 @@ from tvix_store.server.listeners import Address, SystemdSockets, TcpAddress, Uni
         ("/run/store.sock", UnixAddress(Path("/run/store.sock"))),
         ("unix:/run/store.sock", UnixAddress(Path("/run/store.sock"))),
         ("unix:///run/store.sock", UnixAddress(Path("/run/store.sock"))),
+        ("./store.sock", UnixAddress(Path("store.sock"))),
+        ("../store.sock", UnixAddress(Path("../store.sock"))),
+        ("unix:store.sock", UnixAddress(Path("store.sock"))),
         ("sd-listen", SystemdSockets()),
     ],
 )
@@ -28,7 +31,8 @@ def test_an_address_is_read(text: str, address: Address) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "localhost", ":8000", "localhost:", "localhost:http", "localhost:65536", "::1:8000", "[]:1", "a/b", "-1:-1"]
+    "text",
+    ["", "localhost", ":8000", "localhost:", "localhost:http", "localhost:65536", "::1:8000", "[]:1", "a/b", "-1:-1", "unix:"],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(InvalidError, match="expected host:port"):

@@ -144,6 +144,53 @@ async def test_a_call_that_is_running_is_finished_first(start: Start, number: si
     assert server.ends() == 0
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_while_running_calls_are_finished_connections_are_refused(start: Start, tmp_path: Path, workers: str) -> None:
+    server = start("127.0.0.1:0", f"{tmp_path}/socket", "--workers", workers)
+    host, _, port = server.addresses[0].rpartition(":")
+    async with grpc.aio.insecure_channel(server.addresses[0]) as channel:
+        call: Any = channel.stream_unary(TVIX.blob("Put"))()
+        await call.write(encode_chunk(b"first, "))
+        watch = watching(channel)
+        assert (await watch.read())[1] == Serving.SERVING
+        server.process.send_signal(signal.SIGTERM)
+        assert (await watch.read())[1] == Serving.NOT_SERVING
+        await asyncio.sleep(0.5)
+        for family, address in ((socket.AF_INET, (host, int(port))), (socket.AF_UNIX, f"{tmp_path}/socket")):
+            with socket.socket(family) as late, pytest.raises(ConnectionRefusedError):
+                late.connect(address)
+        with listening([server.addresses[0]]) as [successor]:  # can begin meanwhile
+            assert successor.getsockname() == (host, int(port))
+        began = cpu_seconds(server)
+        await asyncio.sleep(0.5)
+        assert cpu_seconds(server) - began < 0.2  # nobody tries to accept over and over
+        await call.write(encode_chunk(b"second"))
+        await call.done_writing()
+        assert decode_digest(await call) == Digest.of(b"first, second")
+    assert server.ends() == 0
+
+
+def cpu_seconds(server: Server) -> float:
+    """What its workers have used."""
+    ticks = [Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[11:13] for worker in server.workers]
+    return sum(int(each) for pair in ticks for each in pair) / os.sysconf("SC_CLK_TCK")
+
+
+async def test_a_call_that_is_running_is_finished_where_the_supervisor_is_killed(start: Start) -> None:
+    server = start("127.0.0.1:0")
+    async with grpc.aio.insecure_channel(server.addresses[0]) as channel:
+        call: Any = channel.stream_unary(TVIX.blob("Put"))()
+        await call.write(encode_chunk(b"first, "))
+        watch = watching(channel)
+        assert (await watch.read())[1] == Serving.SERVING
+        server.process.kill()
+        assert (await watch.read())[1] == Serving.NOT_SERVING
+        await asyncio.sleep(0.5)
+        await call.write(encode_chunk(b"second"))
+        await call.done_writing()
+        assert decode_digest(await call) == Digest.of(b"first, second")
+
+
 async def test_a_call_that_takes_too_long_is_cancelled(start: Start) -> None:
     server = start("127.0.0.1:0", "--grace", "0.2")
     async with grpc.aio.insecure_channel(server.addresses[0]) as channel:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import json
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -49,7 +47,7 @@ async def copy(
     invocation: Invocation,
     paths: tuple[str, ...],
     from_nix: bool,
-    document: io.BufferedReader | None,
+    document: IO[bytes] | None,
     nix_store: str | None,
     jobs: int | None,
     directory_size_rule: str | None,
@@ -81,7 +79,7 @@ async def copy(
     async def copied(store: Store) -> AsyncGenerator[Copied, None]:
         nix = NixStore.at(nix_store, store.store_dir)
         wanted = [named_path(path, store.store_dir) for path in paths]
-        stated = _stated(await nix.closure(wanted) if document is None else _read(document), nix, failures)
+        stated = _stated(await nix.closure(wanted) if document is None else await _read(document), nix, failures)
         size = sum(each.nar.size for each in stated)
         held: list[Copied] = []
         with progress_bar(invocation, "copy", size, counted=f"of {len(stated)} paths") as bar:
@@ -136,16 +134,16 @@ class _Failures:
             raise click.exceptions.Exit(self._code)
 
 
-def _read(document: io.BufferedReader) -> dict[str, Json | None]:
+async def _read(document: IO[bytes]) -> dict[str, Json | None]:
+    from tvix_store.cli.input import read_json
     from tvix_store.errors import InvalidError
     from tvix_store.operations.nix_json import objects_by_path
 
+    value = await read_json(document)
     try:
-        return objects_by_path(json.load(document))
+        return objects_by_path(value)
     except InvalidError as error:
         raise InvalidError(f"{document.name}: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise InvalidError(f"{document.name}: not JSON: {error}") from None
 
 
 def _stated(objects: dict[str, Json | None], nix: NixStore, failures: _Failures) -> list[StatedPath]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import sys
+from typing import IO
 
 import click
 
@@ -12,13 +12,14 @@ from tvix_store.cli.invocation import Invocation, command
 
 @command
 @click.argument("file", type=click.File(errors="replace"), default="-")
-async def public(invocation: Invocation, file: io.TextIOBase) -> None:
+async def public(invocation: Invocation, file: IO[str]) -> None:
     """Print the public key of the secret key in FILE (by default the standard input), as nix key convert-secret-to-public does.
 
     \b
         tvix-store key public ./secret-key
         tvix-store key generate test-1 | tvix-store key public
     """
+    from tvix_store.cli.input import read_input
     from tvix_store.model.signature import SecretKey
 
-    print(SecretKey.parse(file.read()).public, end="\n" if sys.stdout.isatty() else "")
+    print(SecretKey.parse(await read_input(file)).public, end="\n" if sys.stdout.isatty() else "")

@@ -11,7 +11,7 @@ from tvix_store.cli.invocation import Invocation, command, json_option
 @click.option("-l", "long", is_flag=True, help="Show the sizes of their NARs.")
 @json_option
 async def list_paths(invocation: Invocation, long: bool, as_json: bool) -> None:
-    """List all store paths, in the order of their hashes.
+    """List all store paths, in the order of the bytes of their hashes.
 
     \b
         tvix-store list -l

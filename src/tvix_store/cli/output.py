@@ -7,6 +7,10 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterable, AsyncIterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tvix_store.model.path_info import PathInfo
 
 
 def shown(name: bytes) -> str:
@@ -31,6 +35,17 @@ async def print_json_array(values: AsyncIterator[object]) -> None:
             opening = ",\n"
     finally:
         print("[]" if opening == "[\n" else "\n]")
+
+
+async def print_path_infos(path_infos: AsyncIterator[PathInfo], store_dir: str, *, as_json: bool) -> None:
+    """Print the store paths of path infos as these come, or the path infos themselves as a JSON array."""
+    from tvix_store.cli.json_forms import path_info_to_json
+
+    if as_json:
+        await print_json_array(path_info_to_json(each, store_dir) async for each in path_infos)
+        return
+    async for each in path_infos:
+        print(each.store_path.absolute(store_dir), flush=True)
 
 
 async def print_bytes(pieces: AsyncIterable[bytes]) -> None:

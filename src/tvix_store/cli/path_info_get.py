@@ -9,6 +9,7 @@ from tvix_store.cli.invocation import Invocation, command
 
 @command
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("--json", is_flag=True, expose_value=False, help="Print JSON, as always.")
 async def get(invocation: Invocation, paths: tuple[str, ...]) -> None:
     """Print the path infos of the store paths PATH as JSON: an object, or an array where several are asked for.
 

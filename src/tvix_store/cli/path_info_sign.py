@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import AsyncIterator
+from typing import IO, TYPE_CHECKING
 
 import click
 
-from tvix_store.cli.invocation import Invocation, command
+from tvix_store.cli.invocation import Invocation, command, json_option
+
+if TYPE_CHECKING:
+    from tvix_store.model.path_info import PathInfo
+    from tvix_store.services.store import Store
 
 
 @command
@@ -17,24 +22,30 @@ from tvix_store.cli.invocation import Invocation, command
     type=click.File(),
     help="Secret key, as made by nix-store --generate-binary-cache-key.",
 )
-async def sign(invocation: Invocation, paths: tuple[str, ...], key_file: io.TextIOBase) -> None:
-    """Sign the store paths PATH, after checking their content.
+@json_option
+async def sign(invocation: Invocation, paths: tuple[str, ...], key_file: IO[str], as_json: bool) -> None:
+    """Sign the store paths PATH, after checking their content; print them.
 
     \b
         tvix-store path-info sign --key-file ./secret-key /nix/store/...-hello
     """
+    from tvix_store.cli.input import read_input
+    from tvix_store.cli.output import print_path_infos
     from tvix_store.errors import CorruptError
     from tvix_store.model.signature import SecretKey
     from tvix_store.operations.calculate_nar import calculate_nar
     from tvix_store.operations.resolve import store_path_info
 
-    key = SecretKey.parse(key_file.read())
-    async with await invocation.open_store() as store:
+    key = SecretKey.parse(await read_input(key_file))
+
+    async def signed(store: Store) -> AsyncIterator[PathInfo]:
         for path in paths:
             path_info = await store_path_info(store, path)
             # Read again, and not asked of the store: nothing is signed that was not verified here.
             if await calculate_nar(store.blobs, store.directories, path_info.node) != path_info.nar:
                 raise CorruptError(f"{path_info.store_path} is not signed: its NAR is not what its path info says")
             signature = key.sign(path_info.fingerprint(store.store_dir))
-            await store.path_infos.put(path_info.with_signatures([signature]))
-            print(path_info.store_path.absolute(store.store_dir))
+            yield await store.path_infos.put(path_info.with_signatures([signature]))
+
+    async with await invocation.open_store() as store:
+        await print_path_infos(signed(store), store.store_dir, as_json=as_json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +12,7 @@ from tvix_store.cli.invocation import Invocation, command, json_option
 if TYPE_CHECKING:
     from tvix_store.model.path_info import PathInfo
     from tvix_store.model.signature import PublicKey
+    from tvix_store.services import BlobService, DirectoryService
     from tvix_store.services.store import Store
 
 
@@ -31,23 +32,40 @@ async def verify(invocation: Invocation, paths: tuple[str, ...], every: bool, ke
     """
     if bool(paths) == every:
         raise click.UsageError("name some PATHs, or say --all")
+    from tvix_store.cli.counted_blobs import CountedBlobs
     from tvix_store.cli.output import print_json_array
+    from tvix_store.cli.progress import progress_bar
     from tvix_store.errors import CorruptError, DeniedError
     from tvix_store.model.signature import PublicKey
 
     trusted = [PublicKey.parse(key) for key in keys]
     damaged, untrusted = 0, 0
 
-    async def verdicts(store: Store) -> AsyncIterator[dict[str, object]]:
+    async def verdicts(store: Store) -> AsyncIterator[Mapping[str, object]]:
         nonlocal damaged, untrusted
-        async for path_info in _chosen(store, paths):
-            problem = await _damage(store, path_info)
-            signers = _signers(path_info, trusted, store.store_dir)
-            damaged += problem is not None
-            if problem is None and trusted and not signers:
-                untrusted += 1
-                problem = "no trusted key has signed it"
-            yield {"path": path_info.store_path.absolute(store.store_dir), "problem": problem, "signedBy": signers}
+        held: list[Mapping[str, object]] = []
+        with progress_bar(invocation, "verify") as bar:
+            if bar.visible:
+                bar.expect(sum([path_info.nar.size async for path_info in _chosen(store, paths)]))
+            blobs = CountedBlobs(store.blobs, bar)
+            async for path_info in _chosen(store, paths):
+                problem = await _damage(blobs, store.directories, path_info)
+                signers = _signers(path_info, trusted, store.store_dir)
+                damaged += problem is not None
+                if problem is None and trusted and not signers:
+                    untrusted += 1
+                    problem = "no trusted key has signed it"
+                verdict: Mapping[str, object] = {
+                    "path": path_info.store_path.absolute(store.store_dir),
+                    "problem": problem,
+                    "signedBy": signers,
+                }
+                if bar.visible:
+                    held.append(verdict)  # what is printed now would go into the bar
+                else:
+                    yield verdict
+        for verdict in held:
+            yield verdict
 
     async with await invocation.open_store() as store:
         if as_json:
@@ -71,13 +89,13 @@ async def _chosen(store: Store, paths: Sequence[str]) -> AsyncIterator[PathInfo]
         yield await store_path_info(store, path)
 
 
-async def _damage(store: Store, path_info: PathInfo) -> str | None:
+async def _damage(blobs: BlobService, directories: DirectoryService, path_info: PathInfo) -> str | None:
     """What is wrong with the content of a store path, all of which is read."""
     from tvix_store.errors import CorruptError, InvalidError, NotFoundError
     from tvix_store.operations.calculate_nar import calculate_nar
 
     try:
-        facts = await calculate_nar(store.blobs, store.directories, path_info.node)
+        facts = await calculate_nar(blobs, directories, path_info.node)
     except (CorruptError, InvalidError, NotFoundError) as error:
         return str(error)
     return None if facts == path_info.nar else "its NAR is not what its path info says"

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO, cast
 
 import click
 
@@ -59,7 +60,7 @@ def run_program(arguments: Sequence[str]) -> int:
     """Run the program, and return its exit code; an error is a line on stderr."""
     if COMPLETION in os.environ:
         program().main(list(arguments), NAME, COMPLETION)  # exits
-    _prepare_standard_output()
+    _prepare_standard_files()
     invocation = Invocation()
     try:
         # Not by `main` of click, which takes care of errors in its own way.
@@ -74,7 +75,8 @@ def run_program(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         context_of_error = error.ctx if isinstance(error, click.UsageError) else None
         hint = f" (see {context_of_error.command_path} --help)" if context_of_error else ""
-        print(f"{NAME}: error: {error.format_message().rstrip('.')}{hint}", file=sys.stderr)
+        message = " ".join(error.format_message().split()).rstrip(".")
+        print(f"{NAME}: error: {message}{hint}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError as error:
         _let_go_of_output()
@@ -105,11 +107,22 @@ def _let_go_of_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _prepare_standard_output() -> None:
-    if sys.stdout is None:  # the caller has closed it
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open as long as we run
-    elif isinstance(sys.stdout, io.TextIOWrapper):
+def _prepare_standard_files() -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files are printed as they are
+    # Those that the caller has closed. Their numbers must be taken, or the next file that is opened gets one, and what is meant for
+    # the terminal goes there.
+    sys.stdin = sys.stdin or _nothing(0, "r")
+    sys.stdout = sys.stdout or _nothing(1, "w")
+    sys.stderr = sys.stderr or _nothing(2, "w")
+
+
+def _nothing(number: int, mode: str) -> TextIO:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+    return cast("TextIO", open(number, mode, closefd=False))
 
 
 def _message(error: Exception, code: int) -> str:

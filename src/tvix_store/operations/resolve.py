@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from tvix_store.errors import NotFoundError
+from tvix_store.errors import InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.names import show
 from tvix_store.model.nodes import FileNode, Node
@@ -46,6 +46,8 @@ async def resolve(store: Store, text: str, *, follow: bool = False) -> Resolved:
         root = await _by_digest(store, Digest.parse(digest[0]))
         name = digest[0].replace("/", "_")
         inner = text[digest.end() :]
+    elif text.startswith("b3:"):
+        raise InvalidError(f"not a digest: {text[:100]!r} (expected b3: and 64 hex digits)")
     else:
         base, _, inner = text.removeprefix(store.store_dir + "/").partition("/")
         path_info = await store_path_info(store, base or text)

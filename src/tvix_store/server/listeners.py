@@ -7,13 +7,13 @@ import os
 import socket
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeAlias
 
-from tvix_store.errors import InvalidError, UnavailableError
+from tvix_store.errors import DeniedError, InvalidError, StoreError, UnavailableError
 
 _BACKLOG = 1024
 _LOCALHOST = ("127.0.0.1", "::1")
@@ -47,7 +47,7 @@ Address: TypeAlias = TcpAddress | UnixAddress | SystemdSockets
 
 
 def parse(text: str) -> Address:
-    """Read `host:port`, `[IPv6]:port`, `/path`, `unix:/path`, `unix:///path` or `sd-listen`.
+    """Read `host:port`, `[IPv6]:port`, `/path`, `./path`, `unix:path`, `unix:///path` or `sd-listen`.
 
     Raises:
         InvalidError: `text` is none of these.
@@ -55,7 +55,7 @@ def parse(text: str) -> Address:
     if text == "sd-listen":
         return SystemdSockets()
     path = text.removeprefix("unix:").removeprefix("//")
-    if path.startswith("/"):
+    if path.startswith(("/", "./", "../")) or (path and path != text):
         return UnixAddress(Path(path))
     host, separator, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
@@ -73,6 +73,7 @@ def listening(addresses: Sequence[str], *, allow_remote: bool = False) -> Iterat
     Raises:
         InvalidError: an address is malformed, or can be reached from other machines and `allow_remote` is not set.
         UnavailableError: an address is taken, or cannot be listened on.
+        DeniedError: the system does not let us listen there.
     """
     parsed = [parse(address) for address in addresses]
     sockets: list[socket.socket] = []
@@ -93,6 +94,18 @@ def listening(addresses: Sequence[str], *, allow_remote: bool = False) -> Iterat
             each.close()
         for path in created:
             path.unlink(missing_ok=True)
+
+
+def stop_listening(sockets: Sequence[socket.socket]) -> None:
+    """Refuse connections from now on, in all processes that share the listeners.
+
+    Closing our own end would not: they would be accepted, and nobody would answer. Those of systemd go on, for whom it starts next.
+    """
+    systemds = range(_FIRST_SYSTEMD_FD, _FIRST_SYSTEMD_FD + _passed_by_systemd())
+    for each in sockets:
+        if each.fileno() not in systemds:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
 
 def name(listener: socket.socket) -> str:
@@ -123,7 +136,7 @@ def _listen_tcp(address: TcpAddress, *, allow_remote: bool) -> list[socket.socke
                 continue
             for each in sockets:
                 each.close()
-            raise UnavailableError(f"cannot listen on {host}, port {port}: {error.strerror}") from None
+            raise _refused(f"{host}, port {port}", error) from None
         sockets.append(listener)
         port = listener.getsockname()[1]
     return sockets
@@ -159,8 +172,13 @@ def _listen_unix(path: Path) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise UnavailableError(f"cannot listen on {path}: {error.strerror}") from None
+        raise _refused(path, error) from None
     return listener
+
+
+def _refused(where: object, error: OSError) -> StoreError:
+    kind = DeniedError if isinstance(error, PermissionError) else UnavailableError
+    return kind(f"cannot listen on {where}: {error.strerror or error}")
 
 
 def _remove_stale(path: Path) -> None:
@@ -183,10 +201,16 @@ def _remove_stale(path: Path) -> None:
 
 
 def _take_over_from_systemd() -> list[socket.socket]:
-    count = os.environ.get("LISTEN_FDS", "")
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal() or int(count) < 1:
+    count = _passed_by_systemd()
+    if not count:
         raise InvalidError("sd-listen: systemd passed no sockets to this process (LISTEN_PID and LISTEN_FDS)")
     try:
-        return [socket.socket(fileno=fd) for fd in range(_FIRST_SYSTEMD_FD, _FIRST_SYSTEMD_FD + int(count))]
+        return [socket.socket(fileno=fd) for fd in range(_FIRST_SYSTEMD_FD, _FIRST_SYSTEMD_FD + count)]
     except OSError as error:
         raise InvalidError(f"sd-listen: LISTEN_FDS names what is not a socket: {error.strerror}") from None
+
+
+def _passed_by_systemd() -> int:
+    """How many sockets systemd passed to this process."""
+    count = os.environ.get("LISTEN_FDS", "")
+    return int(count) if os.environ.get("LISTEN_PID") == str(os.getpid()) and count.isdecimal() else 0

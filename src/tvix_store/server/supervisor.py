@@ -24,7 +24,7 @@ from tvix_store.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from tvix_store.server.listeners import listening, name
+from tvix_store.server.listeners import listening, name, stop_listening
 from tvix_store.server.settings import ServerConfig
 from tvix_store.server.worker import OpenStore, work
 
@@ -74,6 +74,7 @@ class _Supervisor:
         self._config = config
         self._open_store = open_store
         self._sockets = sockets
+        self._pid = os.getpid()
         self._lifeline, self._lifeline_end = os.pipe()  # readable when this process closes it, or dies
         self._news, self._news_end = os.pipe2(os.O_NONBLOCK)
         self._workers: set[int] = set()
@@ -111,17 +112,22 @@ class _Supervisor:
             os._exit(code)
 
     def _tell(self, news: str) -> None:
-        """In a worker: tell the supervisor."""
+        """In a worker: tell the supervisor, if it is still there."""
+        if os.getppid() != self._pid:
+            return
         os.write(self._news_end, f"{os.getpid()} {' '.join(news.split())}\n".encode()[:4096])
-        os.kill(os.getppid(), signal.SIGUSR1)
+        os.kill(self._pid, signal.SIGUSR1)
 
-    def _read_news(self) -> None:
+    def _received(self) -> list[tuple[str, str]]:
+        """What workers have told: process ids and news."""
         try:
             lines = os.read(self._news, 1 << 16).decode().splitlines()
         except BlockingIOError:
-            return
-        for line in lines:
-            pid, _, news = line.partition(" ")
+            return []
+        return [(pid, news) for pid, _, news in (line.partition(" ") for line in lines)]
+
+    def _read_news(self) -> None:
+        for pid, news in self._received():
             kind, _, message = news.partition(" ")
             if kind == "ready":
                 self._ready.add(int(pid))
@@ -159,6 +165,7 @@ class _Supervisor:
         _notify_systemd(b"STOPPING=1")
         os.close(self._lifeline_end)
         self._signal_all(signal.SIGTERM)
+        deaf: set[int] = set()
         deadline = time.monotonic() + self._config.grace + _RESERVE
         while self._workers:
             cause = signal.sigtimedwait(_SIGNALS, max(0.0, deadline - time.monotonic()))
@@ -167,6 +174,9 @@ class _Supervisor:
                 self._reap(0)
                 break
             self._reap()
+            deaf |= {int(pid) for pid, news in self._received() if news == "deaf"}
+            if self._workers <= deaf:
+                stop_listening(self._sockets)
         for end in (self._lifeline, self._news, self._news_end):
             os.close(end)
 

@@ -21,6 +21,8 @@ from tvix_store.server.allocator import keep_freed_memory
 from tvix_store.server.settings import ServerConfig
 from tvix_store.services import Store
 
+_DEAF_AFTER = 0.1
+"""Seconds after which the engine has heard that it is to stop. A listener that is shut down before makes it drop running calls."""
 OpenStore: TypeAlias = Callable[[], Coroutine[Any, Any, Store]]
 """Opens the store of one worker, in the worker."""
 
@@ -28,7 +30,9 @@ OpenStore: TypeAlias = Callable[[], Coroutine[Any, Any, Store]]
 def work(
     config: ServerConfig, open_store: OpenStore, sockets: Sequence[socket.socket], lifeline: int, tell: Callable[[str], None]
 ) -> int:
-    """Serve until SIGTERM comes or the other end of `lifeline` is closed; `tell` hears `ready`, or the error's kind and message.
+    """Serve until SIGTERM comes or the other end of `lifeline` is closed.
+
+    `tell` hears `ready`, or the error's kind and message; and `deaf` when no more connections are taken.
 
     Returns the exit code of the process.
     """
@@ -40,7 +44,7 @@ def work(
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, ending.set)
             loop.add_reader(lifeline, ending.set)
-            async with serving(app, sockets, config):
+            async with serving(app, sockets, config, lambda: tell("deaf")):
                 tell("ready")
                 await ending.wait()
                 loop.remove_reader(lifeline)
@@ -57,8 +61,12 @@ def work(
 
 
 @asynccontextmanager
-async def serving(app: App, sockets: Sequence[socket.socket], config: ServerConfig) -> AsyncIterator[None]:
+async def serving(
+    app: App, sockets: Sequence[socket.socket], config: ServerConfig, is_deaf: Callable[[], None] = lambda: None
+) -> AsyncIterator[None]:
     """Serve `app` on `sockets` while the body runs; at its end finish the running calls, for at most `config.grace` seconds.
+
+    `is_deaf` is called in between, when no more connections are taken.
 
     Raises:
         InvalidError: the engine does not take the settings, such as the TLS files.
@@ -76,6 +84,8 @@ async def serving(app: App, sockets: Sequence[socket.socket], config: ServerConf
         yield
     finally:
         server.shutdown()
+        await asyncio.wait({running}, timeout=_DEAF_AFTER)
+        is_deaf()
         await running
 
 

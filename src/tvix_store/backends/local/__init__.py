@@ -11,6 +11,7 @@ from tvix_store.backends.local.engine import READ_THREADS, Engine
 from tvix_store.backends.local.frames import LocalFrames
 from tvix_store.backends.local.keyed_records import LocalRecords
 from tvix_store.backends.local.path_infos import LocalNarFacts, LocalPathInfos
+from tvix_store.backends.local.settings import Settings
 from tvix_store.backends.local.small_trees import LocalSmallTrees
 from tvix_store.backends.local.statistics import LocalStatistics
 from tvix_store.layers.remembering_nar import RememberingNarService
@@ -47,6 +48,7 @@ async def open_store(
         "size_rule": size_rule.name.lower() if size_rule else None,
     }
     wanted = {name: value for name, value in settings.items() if value is not None}
+    Settings(**wanted)  # type: ignore[arg-type]  # checks them, before a directory is made for them
     engine = await asyncio.to_thread(Engine.acquire, directory, wanted, threads)
     blobs, directories, records = LocalBlobs(engine), LocalDirectories(engine), LocalRecords(engine)
 
