@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -117,7 +118,7 @@ async def test_a_path_info_waits_until_the_other_stores_have_synced_its_content(
 ) -> None:
     calls: list[str] = []
 
-    async def open_address(address: str) -> Store:
+    async def open_address(address: str, *, as_member: bool) -> Store:
         async def sync() -> None:
             calls.append(address)
 
@@ -130,7 +131,7 @@ async def test_a_path_info_waits_until_the_other_stores_have_synced_its_content(
 
 
 async def test_each_service_has_the_check_of_its_own_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def open_address(address: str) -> Store:
+    async def open_address(address: str, *, as_member: bool) -> Store:
         async def check() -> None:
             raise UnavailableError(address)
 
@@ -174,3 +175,12 @@ def test_the_default_store_of_root_is_the_machines(monkeypatch: pytest.MonkeyPat
 
 async def _stream(directory: Directory) -> AsyncIterator[Directory]:
     yield directory
+
+
+@pytest.mark.parametrize("as_member", [False, True])
+async def test_a_member_of_a_crew_reads_without_threads(tmp_path: Path, as_member: bool) -> None:
+    async with await open_store(str(tmp_path / "store"), as_member=as_member) as store:
+        [digest] = await store.blobs.put_many([b"x" * 1000])
+        assert await store.blobs.get_many([digest]) == [b"x" * 1000]
+        reading = [thread for thread in threading.enumerate() if thread.name.startswith("tvix-store-read")]
+    assert bool(reading) is not as_member
