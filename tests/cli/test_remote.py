@@ -53,8 +53,21 @@ def test_a_daemon_refuses_false_path_infos(remote: Program, tree: Path) -> None:
     assert remote.run("path-info", "put", data=json.dumps(record).encode()).code == 3
 
 
-def test_a_daemon_does_not_count(remote: Program) -> None:
-    assert remote.run("stats").code == 10
+def test_a_daemon_counts(tvix_store: Program, remote: Program, tree: Path) -> None:
+    remote("import", tree)
+    counted, remotely = (json.loads(program("stats", "--json")) for program in (tvix_store, remote))
+    assert counted["pathInfos"] == 1
+    for each in (counted, remotely):
+        del each["diskBytes"]  # changes when the daemon rests
+    assert counted == remotely
+
+
+def test_a_daemon_whose_store_cannot_count_says_so(tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    with program.start("daemon", "--store", "memory://", "--workers", "1", "--listen-address", tmp_path / "socket") as daemon:
+        ended = program.run("stats", "--store", f"grpc+unix://{tmp_path}/socket?wait-connect=1")
+        assert (ended.code, "cannot count" in ended.error) == (10, True)
+        daemon.terminate()
 
 
 def test_a_daemon_that_is_not_there_is_unavailable(tvix_store: Program) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +14,9 @@ from tvix_store.errors import InvalidError
 from tvix_store.model import wire
 from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import NarFacts
-from tvix_store.protocol import blobs, bulk, directories, path_infos
+from tvix_store.protocol import blobs, bulk, directories, path_infos, statistics
 from tvix_store.protocol.dialects import DIALECTS, SEED, TVIX, Dialect
+from tvix_store.services.store import Stats
 
 digests = st.binary(min_size=32, max_size=32).map(Digest)
 sizes = st.integers(0, wire.MAX_UINT64)
@@ -121,6 +124,14 @@ def test_many_digests_are_what_protobuf_makes_of_them(many: list[Digest], unknow
     assert bulk.decode_digests(expected + unknown) == many
 
 
+@given(st.lists(sizes, min_size=statistics.COUNTS, max_size=statistics.COUNTS), unknown_fields)
+def test_statistics_are_what_protobuf_makes_of_them(counts: list[int], unknown: bytes) -> None:
+    names = [field.name for field in fields(Stats)]
+    expected = message("tvix_store.v1.Statistics")(**dict(zip(names, counts, strict=True))).SerializeToString()
+    assert statistics.encode_statistics(counts) == expected
+    assert statistics.decode_statistics(expected + unknown) == counts
+
+
 @given(st.binary(max_size=40))
 def test_garbage_is_refused_in_one_way_only(garbage: bytes) -> None:
     for decode in (
@@ -132,6 +143,7 @@ def test_garbage_is_refused_in_one_way_only(garbage: bytes) -> None:
         path_infos.decode_nar_facts,
         bulk.decode_blobs,
         bulk.decode_digests,
+        statistics.decode_statistics,
     ):
         try:
             decode(garbage)

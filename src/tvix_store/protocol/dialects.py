@@ -44,3 +44,5 @@ DIALECTS = (SEED, TVIX, SNIX)
 
 BULK_SERVICE = "tvix_store.v1.BulkService"
 """Our own service for many small blobs in one call; offered beside all dialects."""
+STATISTICS_SERVICE = "tvix_store.v1.StatisticsService"
+"""Our own service that tells how much a store holds."""

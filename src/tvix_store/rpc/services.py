@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tvix_store.asgi import App
-from tvix_store.protocol.dialects import BULK_SERVICE, DIALECTS
+from tvix_store.protocol.dialects import BULK_SERVICE, DIALECTS, STATISTICS_SERVICE
 from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
 from tvix_store.rpc.handlers.blobs import blob_methods
 from tvix_store.rpc.handlers.bulk import bulk_methods
 from tvix_store.rpc.handlers.directories import directory_methods
 from tvix_store.rpc.handlers.path_infos import path_info_methods
+from tvix_store.rpc.handlers.statistics import statistics_methods
 from tvix_store.rpc.health import HEALTH_SERVICE, Health
 from tvix_store.rpc.method import Method
 from tvix_store.rpc.reflection import reflection_methods
@@ -24,13 +25,17 @@ def serve_store(store: Store, *, max_message: int = MAX_MESSAGE, fallback: App =
     `max_message` bounds one message in bytes. What is not gRPC goes to `fallback`.
     """
     methods: dict[str, Method] = bulk_methods(store.blobs, max_message)
+    own = [BULK_SERVICE]
+    if store.statistics is not None:
+        methods |= statistics_methods(store.statistics)
+        own.append(STATISTICS_SERVICE)
     for dialect in DIALECTS:
         methods |= blob_methods(store.blobs, store.nar, dialect, max_message)
         methods |= directory_methods(store.directories, dialect)
         methods |= path_info_methods(store.path_infos, store.nar, dialect)
     checks = store.service_checks or ServiceChecks(store.check, store.check, store.check)
     check_by_name = {name: check for dialect in DIALECTS for name, check in zip(dialect.services, checks, strict=True)}
-    health = Health(check_by_name | {BULK_SERVICE: checks.blobs})
+    health = Health(check_by_name | dict.fromkeys(own, checks.blobs))
     methods |= health.methods()
-    methods |= reflection_methods([*check_by_name, BULK_SERVICE, HEALTH_SERVICE])
+    methods |= reflection_methods([*check_by_name, *own, HEALTH_SERVICE])
     return GrpcApp(methods, fallback, max_message=max_message), health.stop

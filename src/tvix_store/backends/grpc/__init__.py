@@ -11,6 +11,7 @@ from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.directories import GrpcDirectories
 from tvix_store.backends.grpc.discovery import discover
 from tvix_store.backends.grpc.path_infos import GrpcNar, GrpcPathInfos
+from tvix_store.backends.grpc.statistics import GrpcStatistics
 from tvix_store.model.directory import SizeRule
 from tvix_store.services.store import Store
 
@@ -45,6 +46,7 @@ async def open_store(url: str) -> Store:
         path_infos=GrpcPathInfos(connection, offer.dialect),
         nar=GrpcNar(connection, offer.dialect),
         lone_files=GrpcLoneFiles(blobs),
+        statistics=GrpcStatistics(connection) if offer.counts else None,
         size_rule=SizeRule.SNIX if offer.only_snix else SizeRule.DOCUMENTED,
         check=connection.check,
         close=connection.close,

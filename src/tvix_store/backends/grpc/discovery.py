@@ -12,14 +12,14 @@ from tvix_store.model import wire
 from tvix_store.model.digest import EMPTY
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 from tvix_store.protocol.blobs import encode_stat_request
-from tvix_store.protocol.dialects import BULK_SERVICE, SEED, SNIX, TVIX, Dialect
+from tvix_store.protocol.dialects import BULK_SERVICE, SEED, SNIX, STATISTICS_SERVICE, TVIX, Dialect
 from tvix_store.protocol.directories import encode_get_directory
 from tvix_store.protocol.path_infos import encode_get_path_info
 
 _PREFERENCE = (TVIX, SNIX, SEED)
 _REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 _LIST_SERVICES = wire.message_field(7, b"")
-_KNOWN = frozenset((BULK_SERVICE, *(service for dialect in _PREFERENCE for service in dialect.services)))
+_KNOWN = frozenset((BULK_SERVICE, STATISTICS_SERVICE, *(service for dialect in _PREFERENCE for service in dialect.services)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,13 @@ class Offer:
     dialect: the one to speak
     bulk: whether it has our BulkService
     only_snix: whether it speaks no other dialect than snix, and therefore only knows that size rule
+    counts: whether it has our StatisticsService; only where it is listed, since to count is no harmless question
     """
 
     dialect: Dialect
     bulk: bool
     only_snix: bool
+    counts: bool = False
 
 
 async def discover(connection: Connection, pinned: Dialect | None) -> Offer:
@@ -52,7 +54,12 @@ async def discover(connection: Connection, pinned: Dialect | None) -> Offer:
     if pinned is not None and pinned not in spoken:
         names = ", ".join(dialect.name for dialect in spoken)
         raise UnsupportedError(f"{connection.server}: the server does not speak the dialect {pinned.name} (it speaks {names})")
-    return Offer(pinned or spoken[0], BULK_SERVICE in offered, only_snix=spoken == [SNIX])
+    return Offer(
+        pinned or spoken[0],
+        bulk=BULK_SERVICE in offered,
+        only_snix=spoken == [SNIX],
+        counts=STATISTICS_SERVICE in offered,
+    )
 
 
 async def _reflected(connection: Connection) -> frozenset[str]:
