@@ -224,3 +224,15 @@ def test_signatures_are_bounded_when_they_are_read_and_when_they_are_united() ->
 def test_records_with_different_nar_hashes_are_not_merged() -> None:
     with pytest.raises(ConflictError, match=f"{NAME} is in the store with NAR hash 00.*, not 01"):
         HELLO.merged(replace(HELLO, nar=NarFacts(112, b"\x01" * 32)))
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (replace(HELLO, store_path=StorePath(HELLO.store_path.output_hash, "other")), "by this name, not as .*-other"),
+        (replace(HELLO, references=(*HELLO.references, StorePath(b"\x07" * 20, "one-more"))), "other references .*-one-more"),
+    ],
+)
+def test_records_of_which_a_signature_would_be_true_and_false_are_not_merged(other: PathInfo, reason: str) -> None:
+    with pytest.raises(ConflictError, match=f"{NAME} is in the store (with )?{reason}"):
+        HELLO.merged(other)

@@ -129,21 +129,33 @@ class PathInfo:
         return self if merged == self.signatures else replace(self, signatures=merged)
 
     def merged(self, newer: PathInfo) -> PathInfo:
-        """This record after `newer` was put for the same path: signatures are united.
+        """This record after `newer` was put for the same path: signatures are united; a deriver or content address may be added.
 
         Raises:
-            ConflictError: `newer` has another NAR hash.
+            ConflictError: `newer` says something else of what is signed: the name, the NAR or the references.
             InvalidError: together they have too many signatures.
         """
-        if newer.nar != self.nar:
-            raise ConflictError(
-                f"{self.store_path} is in the store with NAR hash {self.nar.sha256.hex()}, "
-                f"not {newer.nar.sha256.hex()}; it is not overwritten"
-            )
+        difference = self.difference(newer)
+        if difference is not None:
+            raise ConflictError(f"{self.store_path} is in the store {difference}; it is not overwritten")
         united = self.with_signatures(newer.signatures)
+        deriver, ca = self.deriver or newer.deriver, self.ca or newer.ca
+        if (deriver, ca) != (self.deriver, self.ca):
+            united = replace(united, deriver=deriver, ca=ca)
         if united is not self:
             check_count(united.signatures)
         return united
+
+    def difference(self, other: PathInfo) -> str | None:
+        """In which way `other`, of the same output hash, says something else of what signatures sign; None if it does not."""
+        if other.store_path != self.store_path:
+            return f"by this name, not as {other.store_path}"
+        if other.nar != self.nar:
+            return f"with NAR hash {self.nar.sha256.hex()}, not {other.nar.sha256.hex()}"
+        own, others = set(self.references), set(other.references)
+        if own != others:
+            return f"with other references ({min(map(str, own ^ others))} is in one of them only)"
+        return None
 
 
 _FIELDS = frozenset(each.name for each in fields(PathInfo))

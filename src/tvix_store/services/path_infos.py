@@ -16,12 +16,12 @@ class PathInfoService(Protocol):
         ...
 
     async def put(self, path_info: PathInfo) -> PathInfo:
-        """Store a path info, and return what is stored now: signatures are merged with those that were there.
+        """Store a path info, and return what is stored now: as `PathInfo.merged` with what was there.
 
         A backend stores what it is given; `layers.verifying` checks that it is true.
 
         Raises:
-            ConflictError: the path is there with another NAR hash.
+            ConflictError: the path is there with another name, NAR hash or references.
             ExhaustedError: the disk is full.
         """
         ...

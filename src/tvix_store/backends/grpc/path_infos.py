@@ -47,9 +47,9 @@ class GrpcPathInfos:
                 self._dialect.path_info("Put"), path_info.encoded, ("path info", path), seconds=THOROUGH
             )
         except IncompleteError as error:
-            # One status stands for both: content is missing, and the path is there with another NAR.
+            # One status stands for both: content is missing, and the path is there, otherwise.
             known = await self.get(path.output_hash)
-            if known is not None and known.nar != path_info.nar:
+            if known is not None and known.difference(path_info):
                 raise ConflictError(str(error)) from error
             raise
         stored = self._decode(answer)

@@ -95,6 +95,32 @@ class PathInfoServiceContract:
         assert str(info.store_path) in str(caught.value)
         assert await store.path_infos.get(info.store_path.output_hash) == info
 
+    async def test_what_signatures_would_be_false_of_is_refused(self, store: Store) -> None:
+        info = replace(await stored_file(store, "signed-so"), references=(path("one"), path("two")))
+        await store.path_infos.put(info)
+        turned = replace(info, references=info.references[::-1], signatures=(signature("key"),))
+        stored = await store.path_infos.put(turned)
+        assert stored == replace(info, signatures=(signature("key"),))
+        by_another_key = replace(info, signatures=(signature("other"),))
+        for other in (
+            replace(by_another_key, references=(path("one"),)),
+            replace(by_another_key, references=(*info.references, path("three"))),
+            replace(by_another_key, store_path=StorePath(info.store_path.output_hash, "another-name")),
+        ):
+            with pytest.raises(ConflictError):
+                await store.path_infos.put(other)
+        assert await store.path_infos.get(info.store_path.output_hash) == stored
+
+    async def test_a_deriver_and_a_content_address_may_come_later(self, store: Store) -> None:
+        plain = await stored_file(store, "known-later")
+        ca = ContentAddress(Method.NAR, NixHash("sha256", plain.nar.sha256))
+        full = replace(plain, store_path=ca.store_path("known-later", ()), deriver=path("deriver"), ca=ca)
+        plain = replace(plain, store_path=full.store_path)
+        await store.path_infos.put(plain)
+        assert await store.path_infos.put(full) == full
+        assert await store.path_infos.put(plain) == full
+        assert await store.path_infos.get(full.store_path.output_hash) == full
+
     async def test_an_empty_store_lists_nothing(self, store: Store) -> None:
         assert [each async for each in store.path_infos.list()] == []
 
