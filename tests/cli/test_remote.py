@@ -53,6 +53,19 @@ def test_a_daemon_refuses_false_path_infos(remote: Program, tree: Path) -> None:
     assert remote.run("path-info", "put", data=json.dumps(record).encode()).code == 3
 
 
+def test_what_a_daemon_refuses_is_said(tvix_store: Program, tmp_path: Path, tree: Path) -> None:
+    """All is refused in one batch of small files."""
+    tvix_store("list")
+    options = ("--read-only", "--workers", "1", "--listen-address", tmp_path / "socket")
+    with tvix_store.start("daemon", *options) as daemon:
+        remote = ("--store", f"grpc+unix://{tmp_path}/socket?wait-connect=1")
+        for path in (tree / "text", tree):
+            ended = tvix_store.run("import", path, *remote)
+            assert (ended.code, ended.error.count("\n")) == (8, 1)
+            assert "this store is read-only" in ended.error
+        daemon.terminate()
+
+
 def test_a_daemon_counts(tvix_store: Program, remote: Program, tree: Path) -> None:
     remote("import", tree)
     counted, remotely = (json.loads(program("stats", "--json")) for program in (tvix_store, remote))

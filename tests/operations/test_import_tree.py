@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -28,7 +29,7 @@ from tvix_store.services.blobs import SMALL_BLOB
 from tvix_store.services.store import Store
 from tvix_store.testing import trees
 from tvix_store.testing.content import noise
-from tvix_store.testing.faults import FaultyBlobs, failing
+from tvix_store.testing.faults import FaultyBlobs, delaying, failing
 from tvix_store.testing.strategies import trees as any_tree
 from tvix_store.testing.trees import Tree, TreeFile
 
@@ -303,6 +304,22 @@ async def test_an_error_of_the_store_ends_the_import(store: Store, tree: Path, a
     with pytest.raises(type(error), match=str(error)):
         await asyncio.wait_for(import_tree(faulty, tree), 20)
     assert [info async for info in store.path_infos.list()] == []
+
+
+@pytest.mark.parametrize("sizes", [[10], [SMALL_BLOB + 1], [10, SMALL_BLOB + 1, SMALL_BLOB + 2]])
+async def test_an_error_of_the_store_while_it_takes_files_is_raised_as_it_is(
+    store: Store, tmp_path: Path, sizes: list[int]
+) -> None:
+    trees.write({b"%d" % n: TreeFile(noise(size)) for n, size in enumerate(sizes)}, tmp_path / "files")
+
+    async def full(*_: object) -> NoReturn:
+        await asyncio.sleep(0)
+        raise ExhaustedError("disk full")
+
+    blobs = FaultyBlobs(store.blobs, delaying(0))
+    blobs.put = blobs.put_many = full  # type: ignore[method-assign,assignment]
+    with pytest.raises(ExhaustedError, match="disk full"):
+        await import_tree(replace(store, blobs=blobs), tmp_path / "files")
 
 
 async def test_a_cancelled_import_leaves_no_path_and_nothing_running(store: Store, tree: Path) -> None:

@@ -277,9 +277,12 @@ class _Contents:
         """Beside each other, so that they wait for the same commits."""
         small = [n for n, blob in enumerate(files.blobs) if len(blob) <= SMALL_BLOB]
         others = [n for n, blob in enumerate(files.blobs) if len(blob) > SMALL_BLOB]
-        async with asyncio.TaskGroup() as group:
-            many = group.create_task(self._store.blobs.put_many([files.blobs[n] for n in small]))
-            single = [group.create_task(self._put_medium(files.blobs[n])) for n in others]
+        try:
+            async with asyncio.TaskGroup() as group:
+                many = group.create_task(self._store.blobs.put_many([files.blobs[n] for n in small]))
+                single = [group.create_task(self._put_medium(files.blobs[n])) for n in others]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # one tells enough, and is what callers know
         digests = [EMPTY] * len(files.blobs)
         for n, digest in zip(small, many.result(), strict=True):
             digests[n] = digest
