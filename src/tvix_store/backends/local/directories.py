@@ -13,6 +13,7 @@ from tvix_store.errors import ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.directory_graph import LeavesToRoot
+from tvix_store.services.directories import parse
 
 MAX_GRAPH = 128 << 20
 """Bytes that the directories of one put may take while they wait in memory until the graph is known to be right."""
@@ -46,6 +47,7 @@ class LocalDirectories:
             directory = await self.get(wanted)
             if directory is None:
                 raise NotFoundError("directory", wanted)
+            await parse(directory)  # of a large one, its child directories alone would take long
             yield directory
             for _, child in directory.directories():
                 if child.digest.raw not in seen:
