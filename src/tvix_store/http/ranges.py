@@ -10,7 +10,7 @@ from tvix_store.http.request import Request
 from tvix_store.http.response import Headers, Response, length
 from tvix_store.http.status import HttpError
 
-_RANGE = re.compile(rb"bytes=[ \t]*(\d{0,20})-(\d{0,20})[ \t]*", re.IGNORECASE)
+_RANGE = re.compile(rb"bytes=[ \t]*(\d{0,100})-(\d{0,100})[ \t]*", re.IGNORECASE)
 
 
 class Selected(NamedTuple):
@@ -34,9 +34,12 @@ def select(request: Request, size: int, etag: bytes) -> Selected:
     HEAD tells what a GET without a range would, as ranges are for GET alone.
 
     Raises:
-        HttpError: the range lies behind the end (416).
+        HttpError: the range lies behind the end (416), or the client wants another representation alone (412).
     """
     fields = request.headers
+    only = fields.get(b"if-match")
+    if only is not None and not any(each.strip() in (b"*", etag) for each in only.split(b",")):
+        raise HttpError(412, "this is not what If-Match names", ((b"etag", etag),))
     if not_modified(fields, etag):
         return Selected(304, 0, 0, (length(size), (b"etag", etag)))
     common = ((b"etag", etag), (b"accept-ranges", b"bytes"))
