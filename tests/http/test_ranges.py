@@ -43,7 +43,6 @@ def answered(
     try:
         status, start, stop, headers = select(request(method, fields), len(content), ETAG)
     except HttpError as error:
-        assert error.status == 416 or dict(error.headers) == {b"etag": ETAG}
         return error.status, dict(error.headers).get(b"content-range", b"").removeprefix(b"bytes */" + size)
     body = content[start:stop]
     told = dict(headers)
