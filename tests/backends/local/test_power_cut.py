@@ -108,7 +108,7 @@ async def test_a_power_cut_takes_nothing_that_was_acknowledged_as_durable(
         async with written(tmp_path / f"store {number}", told, f"store {number}"):
             for cut in range(CUTS_OF_A_STORE):
                 await asyncio.sleep(generator.random() * 0.2)
-                while sum(line.startswith("tree") for line in told) <= 2 * cut:  # on a busy machine
+                while sum(line.startswith("tree") for line in told) <= 2 * cut:  # noqa: ASYNC110 - only on a busy machine
                     await asyncio.sleep(0.01)
                 before = [line for line in told if line.startswith(DURABLE)]
                 copy = tmp_path / f"copy {number} {cut}"
