@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tvix_store.errors import ConflictError, ExhaustedError
@@ -13,6 +12,7 @@ from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.layers.substituter import Substituter
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
+from tvix_store.operations.shared_work import SharedWork
 from tvix_store.services.store import Store
 
 T = TypeVar("T")
@@ -21,12 +21,6 @@ _AT_ONCE = 4
 """NARs that are fetched at the same time; each takes some 20 MB."""
 _INTRODUCTION = 5.0
 """Seconds for which the first who look for something wait until all upstreams have said who they are."""
-
-
-@dataclass(slots=True)
-class _Search:
-    task: asyncio.Task[PathInfo | None]
-    waiters: int = 0
 
 
 class SubstitutingPathInfos:
@@ -40,7 +34,7 @@ class SubstitutingPathInfos:
         self._store = store
         self._substituters = list(substituters)
         self._lock = lock
-        self._searches: dict[bytes, _Search] = {}
+        self._searches = SharedWork(self._begin)
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[Any]] = set()
         """All that runs, also what nobody waits for any more and is about to end."""
@@ -50,7 +44,7 @@ class SubstitutingPathInfos:
     async def get(self, output_hash: bytes) -> PathInfo | None:
         """As `PathInfoService.get`. What an upstream does wrong is not raised; what the store raises while it is filled, is."""
         found = await self._store.path_infos.get(output_hash)
-        return found if found is not None else await self._searched(output_hash)
+        return found if found is not None else await self._searches.result(output_hash)
 
     async def find_path(self, output_hash: bytes) -> StorePath | None:
         """The path that the store has, or that an upstream says, credibly, that it has. Nothing is fetched."""
@@ -80,19 +74,8 @@ class SubstitutingPathInfos:
         for substituter in self._substituters:
             await substituter.close()
 
-    async def _searched(self, output_hash: bytes) -> PathInfo | None:
-        """The result of the search that is under way, or of a new one; it is called off when nobody waits for it any more."""
-        search = self._searches.get(output_hash)
-        if search is None:
-            search = self._searches[output_hash] = _Search(self._start(self._search(output_hash)))
-        search.waiters += 1
-        try:
-            return await asyncio.shield(search.task)
-        finally:
-            search.waiters -= 1
-            if not search.waiters:
-                search.task.cancel()
-                del self._searches[output_hash]
+    def _begin(self, output_hash: bytes) -> asyncio.Task[PathInfo | None]:
+        return self._start(self._search(output_hash))
 
     async def _search(self, output_hash: bytes) -> PathInfo | None:
         await self._introduced()
