@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from tvix_store.cli.invocation import Invocation, command, json_option
-from tvix_store.cli.progress import progress_bar
+from tvix_store.cli.progress import Bar, behind_bar
 
 if TYPE_CHECKING:
     from tvix_store.errors import StoreError
@@ -81,17 +81,13 @@ async def copy(
         wanted = [named_path(path, store.store_dir) for path in paths]
         stated = _stated(await nix.closure(wanted) if document is None else await _read(document), nix, failures)
         size = sum(each.nar.size for each in stated)
-        held: list[Copied] = []
-        with progress_bar(invocation, "copy", size, counted=f"of {len(stated)} paths") as bar:
-            copying = copy_paths(store, stated, nix.file, jobs=jobs or JOBS, size_rule=rule, progress=bar.add)
-            async with aclosing(copying) as copies:
-                async for each in copies:
-                    if bar.visible:
-                        held.append(each)  # what is printed now would go into the bar
-                    else:
-                        yield each
-        for each in held:
-            yield each
+
+        def copying(bar: Bar) -> AsyncGenerator[Copied, None]:
+            return copy_paths(store, stated, nix.file, jobs=jobs or JOBS, size_rule=rule, progress=bar.add)
+
+        async with aclosing(behind_bar(invocation, "copy", copying, size, counted=f"of {len(stated)} paths")) as copies:
+            async for each in copies:
+                yield each
 
     async with await invocation.open_store() as store, aclosing(copied(store)) as copies:
         if as_json:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from tvix_store.cli.invocation import Invocation, command, json_option
+from tvix_store.cli.progress import Bar, behind_bar
 
 if TYPE_CHECKING:
     from tvix_store.model.path_info import PathInfo
@@ -34,44 +37,34 @@ async def verify(invocation: Invocation, paths: tuple[str, ...], every: bool, ke
         raise click.UsageError("name some PATHs, or say --all")
     from tvix_store.cli.counted_blobs import CountedBlobs
     from tvix_store.cli.output import print_json_array
-    from tvix_store.cli.progress import progress_bar
     from tvix_store.errors import CorruptError, DeniedError
     from tvix_store.model.signature import PublicKey
 
     trusted = [PublicKey.parse(key) for key in keys]
     damaged, untrusted = 0, 0
 
-    async def verdicts(store: Store) -> AsyncIterator[Mapping[str, object]]:
+    async def verdicts(store: Store, bar: Bar) -> AsyncGenerator[dict[str, object], None]:
         nonlocal damaged, untrusted
-        held: list[Mapping[str, object]] = []
-        with progress_bar(invocation, "verify") as bar:
-            if bar.visible:
-                bar.expect(sum([path_info.nar.size async for path_info in _chosen(store, paths)]))
-            blobs = CountedBlobs(store.blobs, bar)
-            async for path_info in _chosen(store, paths):
-                problem = await _damage(blobs, store.directories, path_info)
-                signers = _signers(path_info, trusted, store.store_dir)
-                damaged += problem is not None
-                if problem is None and trusted and not signers:
-                    untrusted += 1
-                    problem = "no trusted key has signed it"
-                verdict: Mapping[str, object] = {
-                    "path": path_info.store_path.absolute(store.store_dir),
-                    "problem": problem,
-                    "signedBy": signers,
-                }
-                if bar.visible:
-                    held.append(verdict)  # what is printed now would go into the bar
-                else:
-                    yield verdict
-        for verdict in held:
-            yield verdict
+        if bar.visible:
+            bar.expect(sum([path_info.nar.size async for path_info in _chosen(store, paths)]))
+        blobs = CountedBlobs(store.blobs, bar)
+        async for path_info in _chosen(store, paths):
+            problem = await _damage(blobs, store.directories, path_info)
+            signers = _signers(path_info, trusted, store.store_dir)
+            damaged += problem is not None
+            if problem is None and trusted and not signers:
+                untrusted += 1
+                problem = "no trusted key has signed it"
+            yield {"path": path_info.store_path.absolute(store.store_dir), "problem": problem, "signedBy": signers}
 
-    async with await invocation.open_store() as store:
+    async with (
+        await invocation.open_store() as store,
+        aclosing(behind_bar(invocation, "verify", partial(verdicts, store))) as each_verdict,
+    ):
         if as_json:
-            await print_json_array(verdicts(store))
+            await print_json_array(each_verdict)
         else:
-            async for verdict in verdicts(store):
+            async for verdict in each_verdict:
                 print(f"{verdict['path']}: {verdict['problem'] or 'good'}", flush=True)
     if damaged:
         raise CorruptError(f"{damaged} store paths are damaged")

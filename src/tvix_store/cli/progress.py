@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 from tvix_store.cli.invocation import Invocation
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+T = TypeVar("T")
 
 
 class Bar:
@@ -65,3 +67,24 @@ def progress_bar(invocation: Invocation, label: str, size: int | None = None, *,
     # Standard output is left alone: it may be something else than the terminal.
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
         yield _VisibleBar(progress, progress.add_task(escape(label), total=size, files=0))
+
+
+async def behind_bar(
+    invocation: Invocation,
+    label: str,
+    values: Callable[[Bar], AsyncGenerator[T, None]],
+    size: int | None = None,
+    *,
+    counted: str = "files",
+) -> AsyncGenerator[T, None]:
+    """What `values`, which moves a bar, gives. Where the bar is seen, all comes when it is gone: what is printed would go into it."""
+    held: list[T] = []
+    with progress_bar(invocation, label, size, counted=counted) as bar:
+        async with aclosing(values(bar)) as given:
+            async for each in given:
+                if bar.visible:
+                    held.append(each)
+                else:
+                    yield each
+    for each in held:
+        yield each
