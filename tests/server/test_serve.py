@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,20 @@ def watching(channel: Any) -> Any:
     return channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
 
 
+@asynccontextmanager
+async def half_a_put(server: Server) -> AsyncIterator[Any]:
+    """A call that has begun, and succeeds when the body has ended, which gets a watch of the health of who serves it."""
+    async with grpc.aio.insecure_channel(server.addresses[0]) as channel:
+        call: Any = channel.stream_unary(TVIX.blob("Put"))()
+        await call.write(encode_chunk(b"first, "))
+        watch = watching(channel)
+        assert (await watch.read())[1] == Serving.SERVING
+        yield watch
+        await call.write(encode_chunk(b"second"))
+        await call.done_writing()
+        assert decode_digest(await call) == Digest.of(b"first, second")
+
+
 def test_it_says_where_it_listens_once_it_serves(start: Start) -> None:
     server = start("127.0.0.1:0", "--workers", "2")
     (address,) = server.addresses
@@ -129,18 +143,11 @@ def test_it_ends_when_asked_to_and_leaves_nothing_behind(start: Start, tmp_path:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_call_that_is_running_is_finished_first(start: Start, number: signal.Signals) -> None:
     server = start("127.0.0.1:0")
-    async with grpc.aio.insecure_channel(server.addresses[0]) as channel:
-        call: Any = channel.stream_unary(TVIX.blob("Put"))()
-        await call.write(encode_chunk(b"first, "))
-        watch = watching(channel)
-        assert (await watch.read())[1] == Serving.SERVING
+    async with half_a_put(server) as watch:
         server.process.send_signal(number)
         assert (await watch.read())[1] == Serving.NOT_SERVING
         assert await watch.read() is grpc.aio.EOF
         assert server.process.poll() is None
-        await call.write(encode_chunk(b"second"))
-        await call.done_writing()
-        assert decode_digest(await call) == Digest.of(b"first, second")
     assert server.ends() == 0
 
 
@@ -148,11 +155,7 @@ async def test_a_call_that_is_running_is_finished_first(start: Start, number: si
 async def test_while_running_calls_are_finished_connections_are_refused(start: Start, tmp_path: Path, workers: str) -> None:
     server = start("127.0.0.1:0", f"{tmp_path}/socket", "--workers", workers)
     host, _, port = server.addresses[0].rpartition(":")
-    async with grpc.aio.insecure_channel(server.addresses[0]) as channel:
-        call: Any = channel.stream_unary(TVIX.blob("Put"))()
-        await call.write(encode_chunk(b"first, "))
-        watch = watching(channel)
-        assert (await watch.read())[1] == Serving.SERVING
+    async with half_a_put(server) as watch:
         server.process.send_signal(signal.SIGTERM)
         assert (await watch.read())[1] == Serving.NOT_SERVING
         await asyncio.sleep(0.5)
@@ -164,9 +167,6 @@ async def test_while_running_calls_are_finished_connections_are_refused(start: S
         began = cpu_seconds(server)
         await asyncio.sleep(0.5)
         assert cpu_seconds(server) - began < 0.2  # nobody tries to accept over and over
-        await call.write(encode_chunk(b"second"))
-        await call.done_writing()
-        assert decode_digest(await call) == Digest.of(b"first, second")
     assert server.ends() == 0
 
 
@@ -178,17 +178,10 @@ def cpu_seconds(server: Server) -> float:
 
 async def test_a_call_that_is_running_is_finished_where_the_supervisor_is_killed(start: Start) -> None:
     server = start("127.0.0.1:0")
-    async with grpc.aio.insecure_channel(server.addresses[0]) as channel:
-        call: Any = channel.stream_unary(TVIX.blob("Put"))()
-        await call.write(encode_chunk(b"first, "))
-        watch = watching(channel)
-        assert (await watch.read())[1] == Serving.SERVING
+    async with half_a_put(server) as watch:
         server.process.kill()
         assert (await watch.read())[1] == Serving.NOT_SERVING
         await asyncio.sleep(0.5)
-        await call.write(encode_chunk(b"second"))
-        await call.done_writing()
-        assert decode_digest(await call) == Digest.of(b"first, second")
 
 
 async def test_a_call_that_takes_too_long_is_cancelled(start: Start) -> None:
