@@ -12,6 +12,8 @@ from tvix_store.config.size_rule import read_size_rule
 from tvix_store.errors import InvalidError
 from tvix_store.services.store import Store
 
+_MOST_THREADS = 256
+
 
 def _read_threads(text: str) -> int:
     threads = int(text)
@@ -20,7 +22,6 @@ def _read_threads(text: str) -> int:
     return threads
 
 
-_MOST_THREADS = 256
 PARAMETERS: dict[str, Callable[[str], object]] = {
     "chunk_average": int,
     "compression_level": int,

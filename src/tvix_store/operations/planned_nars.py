@@ -83,21 +83,20 @@ class PlannedNars:
             NotFoundError: content was found damaged, and forgotten.
         """
         at = start
-        was_checked = plan.is_checked
-        try:
-            async with aclosing(self._read(node, plan, _overlapping(plan.pieces, plan.ends, at, stop), _nar_of)) as pieces:
-                async for piece in pieces:
-                    yield piece
-                    at += len(piece)
+        may_be_outdated = plan.is_checked
+        while True:
+            try:
+                async with aclosing(self._read(node, plan, _overlapping(plan.pieces, plan.ends, at, stop), _nar_of)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                        at += len(piece)
                 return
-        except CorruptError:
-            if not was_checked:
-                raise
-        plan = await plan_nar(self._frames, self._directories, node)
-        self._keep(node, plan)
-        async with aclosing(self._read(node, plan, _overlapping(plan.pieces, plan.ends, at, stop), _nar_of)) as pieces:
-            async for piece in pieces:
-                yield piece
+            except CorruptError:
+                if not may_be_outdated:
+                    raise
+            plan = await plan_nar(self._frames, self._directories, node)
+            self._keep(node, plan)
+            may_be_outdated = False
 
     def read_zstd(self, node: Node, plan: Plan, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """As `read`, of the zstd file, whose bytes depend on the plan: it breaks off where that is outdated.

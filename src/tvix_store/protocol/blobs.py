@@ -10,7 +10,7 @@ from tvix_store.protocol.dialects import Dialect
 
 _DIGEST = b"\x0a\x20"
 """Key and length of a digest in field 1."""
-_LONE_FILE = "tvix-store-lone-file"
+_LONE_FILE = b"tvix-store-lone-file"
 """Metadata of our own that may come with a Put: the size of the file that comes, which is to be all of a store path, and what else
 its NAR begins with. Who does not know it stores a blob all the same."""
 _EXECUTABLE = " executable"
@@ -66,12 +66,12 @@ def decode_chunk(message: bytes) -> bytes:
 
 def encode_lone_file(size: int, *, executable: bool) -> Sequence[tuple[str, str]]:
     """The metadata of a Put of a file of `size` bytes that is all of a store path."""
-    return ((_LONE_FILE, f"{size}{_EXECUTABLE if executable else ''}"),)
+    return ((_LONE_FILE.decode(), f"{size}{_EXECUTABLE if executable else ''}"),)
 
 
 def decode_lone_file(headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, bool] | None:
     """Size and executable bit of the file that comes with a Put, if the metadata tells them, and well."""
-    value = next((value for name, value in headers if name == _LONE_FILE.encode()), b"").decode(errors="replace")
+    value = next((value for name, value in headers if name == _LONE_FILE), b"").decode(errors="replace")
     size = value.removesuffix(_EXECUTABLE)
     if not (size.isascii() and size.isdigit() and len(size) < _DIGITS):
         return None

@@ -25,8 +25,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
@@ -361,28 +362,31 @@ class Committer:
         While a client of small pushes thinks of its path info, this does half of what that would wait for.
         """
         if self._sync_at != inf:
-            try:
+            with self._poisoning():
                 self._writer.sync()
-            except StoreError as error:
-                self._mark.poison()
-                raise _SyncFailedError(str(error)) from error
             self._sync_at = inf
 
     def _sync_packs(self) -> dict[int, int]:
         """Bring all committed and appended bytes to the disk itself; the sizes of the packs that are there now."""
         with self._index.reading() as txn:
             synced = self._index.unsynced_packs(txn)
-        try:
+        with self._poisoning():
             for number in synced:
                 if number != self._writer.number:
                     self._reader.sync(number)
             self._writer.sync()
-        except StoreError as error:
-            self._mark.poison()
-            raise _SyncFailedError(str(error)) from error
         if self._writer.number:
             synced[self._writer.number] = self._writer.size
         return synced
+
+    @contextmanager
+    def _poisoning(self) -> Iterator[None]:
+        """Around a sync of what was acknowledged: where it fails, nobody may build on what was written."""
+        try:
+            yield
+        except StoreError as error:
+            self._mark.poison()
+            raise _SyncFailedError(str(error)) from error
 
     def _name_contents(self, txn: Txn) -> None:
         unique = stored = 0

@@ -109,14 +109,12 @@ class HttpCache:
 def _check_begins_at(start: int, response: aiohttp.ClientResponse, url: str) -> None:
     """Raise UpstreamDownError where the body is not that of a file, from `start` on."""
     headers = response.headers
-    if response.status not in ((200, 206) if start else (200,)):
+    if start and response.status in (200, 206):
+        ranges = headers.get("Content-Range", "") if response.status == 206 else ""
+        if "Content-Encoding" in headers or not ranges.startswith(f"bytes {start}-"):
+            raise UpstreamDownError(f"the NAR at {shown(url)} does not go on where it broke off, at byte {start}")
+    elif response.status != 200:
         raise UpstreamDownError(f"the NAR at {shown(url)} is answered with status {response.status}")
-    if start and (
-        response.status != 206
-        or "Content-Encoding" in headers
-        or not headers.get("Content-Range", "").startswith(f"bytes {start}-")
-    ):
-        raise UpstreamDownError(f"the NAR at {shown(url)} does not go on where it broke off, at byte {start}")
 
 
 def _resumable(response: aiohttp.ClientResponse) -> bool:
