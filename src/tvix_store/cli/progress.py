@@ -77,7 +77,7 @@ async def behind_bar(
     *,
     counted: str = "files",
 ) -> AsyncGenerator[T, None]:
-    """What `values`, which moves a bar, gives. Where the bar is seen, all comes when it is gone: what is printed would go into it."""
+    """What `values`, which moves a bar, gives. Where the bar is seen, all comes when it is gone: printing would go into it."""
     held: list[T] = []
     with progress_bar(invocation, label, size, counted=counted) as bar:
         async with aclosing(values(bar)) as given:
