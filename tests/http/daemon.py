@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import json
 import os
 import signal
 import socket
@@ -150,6 +151,12 @@ class Daemon:
     def paths(self) -> list[str]:
         """What `tvix-store list` says."""
         return self.program("list", "--store-dir", self.store_dir).splitlines()
+
+    def content_bytes(self) -> int:
+        """Bytes of content that `tvix-store stats` counts, whether anything refers to it or not, and of its packs."""
+        stats = json.loads(self.program("stats", "--json"))
+        packs = self.program.directory.rglob("*.pack")
+        return int(stats["uniqueBytes"]) + sum(path.stat().st_size for path in packs)
 
     def is_well(self) -> bool:
         """Whether it answers, and has not met an error that nobody foresaw."""

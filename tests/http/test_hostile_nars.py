@@ -39,7 +39,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     daemon = Daemon(tmp_path_factory.mktemp("hostile"), *options)
     daemon.start()
     yield daemon
-    # None of it has kept the daemon from taking what is good, nor was anything of it taken for that.
+    # None of it has left anything, nor kept the daemon from taking what is good, nor was anything of it taken for that.
+    assert daemon.content_bytes() < 4096
     assert daemon.head(nar_name(GOOD)).status == 404
     assert daemon.put(nar_name(GOOD), GOOD).status == 201
     assert daemon.head(nar_name(GOOD)).status == 200
@@ -254,6 +255,12 @@ def test_bombs_at_once_stay_in_bounded_memory(daemon: Daemon) -> None:
     bombs = [head + compress("zstd", bytes(8 << 20) + b"%d" % n) * 512 for n in range(12)]
     with ThreadPoolExecutor(12) as pool:
         assert {status for status, _ in pool.map(lambda bomb: refused(daemon, bomb, ".zst"), bombs)} == {413}
+
+
+def test_a_large_archive_that_is_refused_at_its_end_leaves_nothing(daemon: Daemon) -> None:
+    nar = trees.nar({b"%d" % n: TreeFile(noise(4_000_000, f"refused {n}")) for n in range(8)})
+    refused(daemon, nar, name=nar_name(b"something else"))
+    assert daemon.content_bytes() < 4096
 
 
 def test_an_archive_in_an_archive_is_refused(daemon: Daemon) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -37,7 +38,7 @@ async def nar_of(store: Store, tree: Tree) -> bytes:
 
 
 async def imported(store: Store, nar: bytes, size: int = 1 << 16, **options: int) -> tuple[object, NarFacts]:
-    return await import_nar(store.blobs, store.directories, cut(nar, size), size_rule=store.size_rule, **options)
+    return await import_nar(store, cut(nar, size), **options)
 
 
 @given(tree=trees(), size=st.sampled_from([1, 7, 64, 1 << 20]), rule=st.sampled_from(SizeRule))
@@ -112,7 +113,7 @@ async def test_an_error_of_the_store_ends_the_import(monkeypatch: pytest.MonkeyP
         raise UnavailableError("the store is away")
 
     nar = await nar_of(await open_store(), MIXED)
-    target = await open_store()
+    target = replace(await open_store(), staging=None)
     monkeypatch.setattr(target.blobs, call, fails)
     with pytest.raises(UnavailableError):
         await asyncio.wait_for(imported(target, nar), 10)
@@ -124,7 +125,7 @@ async def test_an_error_of_the_directory_service_ends_the_import(monkeypatch: py
 
     many: Tree = {b"%04d" % n: {b"x": {}} for n in range(500)}
     nar = await nar_of(await open_store(), many)
-    target = await open_store()
+    target = replace(await open_store(), staging=None)
     monkeypatch.setattr(target.directories, "put", fails)
     with pytest.raises(UnavailableError):
         await asyncio.wait_for(imported(target, nar), 10)
@@ -138,7 +139,7 @@ async def test_a_cancelled_import_leaves_nothing_running() -> None:
         await asyncio.sleep(3600)
 
     target = await open_store()
-    task = asyncio.create_task(import_nar(target.blobs, target.directories, stalls()))
+    task = asyncio.create_task(import_nar(target, stalls()))
     await asyncio.sleep(0.2)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -159,7 +160,7 @@ async def test_what_is_held_of_a_small_nar_is_all_of_it(files: int, is_held: boo
     source, target = await open_store(), await open_store()
     nar = await nar_of(source, tree)
     assert len(nar) < 256 << 10
-    async with NarImport(target.blobs, target.directories, target.size_rule) as importing:
+    async with NarImport(target) as importing:
         node, facts = await importing.read(cut(nar, 1 << 16))
         assert facts.size == len(nar)
         held = importing.held()

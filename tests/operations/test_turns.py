@@ -76,7 +76,7 @@ async def test_a_large_directory_is_not_put_together_on_the_event_loop(monkeypat
 
     monkeypatch.setattr(import_nar, "Directory", Observed)
     async with await memory.open_store() as store:
-        imported, _ = await import_nar.import_nar(store.blobs, store.directories, stream([nar(ENTRIES)]))
+        imported, _ = await import_nar.import_nar(store, stream([nar(ENTRIES)]))
     assert imported == LARGE.node()
     assert threads
     assert threading.main_thread() not in threads

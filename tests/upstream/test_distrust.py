@@ -9,6 +9,7 @@ import socket
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from tests.upstream.server import (
     stalling,
     status,
 )
+from tvix_store.backends import local
 from tvix_store.model.content_address import ContentAddress, Method
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.path_info import NarFacts
@@ -118,6 +120,17 @@ async def test_a_lie_is_refused_and_the_next_cache_is_asked(
     got = await (await before(cache, other_cache)).get(GOOD.output_hash)
     assert got is not None
     assert got.nar == GOOD.narinfo.nar
+
+
+async def test_a_large_lie_leaves_nothing(cache: CacheServer, before: Before, tmp_path: Path) -> None:
+    cache.publish(
+        other_nar(trees.nar({b"a": TreeFile(noise(3_000_000)), b"b": TreeFile(b"b")}), nar=NarFacts(3_000_672, bytes(32)))
+    )
+    async with await local.open_store(tmp_path / "store") as store:
+        front = await before(cache, store=store)
+        assert await front.get(GOOD.output_hash) is None
+        stats = await store.statistics.stats()  # type: ignore[union-attr]
+        assert (stats.chunks, stats.directories) == (0, 0)
 
 
 async def test_a_lie_is_not_fetched_again_and_again(cache: CacheServer, before: Before) -> None:

@@ -327,7 +327,7 @@ async def test_a_full_disk_is_told_to_who_asks(cache: CacheServer, other_cache: 
     path = other_cache.publish(cache.publish(cached()))
     store = await memory.open_store()
     full = FaultyBlobs(store.blobs, failing(ExhaustedError("the disk is full")))
-    front = await before(cache, other_cache, store=replace(store, blobs=full))
+    front = await before(cache, other_cache, store=replace(store, blobs=full, staging=None))
     for _ in range(2):
         with pytest.raises(ExhaustedError, match="the disk is full"):
             await front.get(path.output_hash)

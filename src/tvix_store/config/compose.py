@@ -101,6 +101,7 @@ def read_only(store: Store) -> Store:
         path_infos=ReadOnlyPathInfos(store.path_infos),
         small_trees=None,
         lone_files=None,
+        staging=None,
     )
 
 
@@ -117,6 +118,7 @@ def _composed(blobs: Store, directories: Store, path_infos: Store) -> Store:
         records=path_infos.records,
         find_path=path_infos.find_path,
         frames=blobs.frames,
+        staging=blobs.staging if blobs is directories else None,
         store_dir=path_infos.store_dir,
         size_rule=directories.size_rule,
         check=_each([store.check for store in distinct]),

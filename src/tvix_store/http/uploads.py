@@ -50,7 +50,7 @@ class Uploads:
         store = self._store
         async with (
             aclosing(file.nar()) as pieces,
-            NarImport(store.blobs, store.directories, store.size_rule) as importing,
+            NarImport(store) as importing,
         ):
             node, nar = await importing.read(pieces, self._settings.max_nar_size, self._settings.max_nar_entries)
             got = nar.sha256 if file.is_plain else file.sha256()

@@ -67,7 +67,7 @@ class SubstitutingPathInfos:
         return self._store.path_infos.list()
 
     async def close(self) -> None:
-        """End what is running, and the connections. Content that came so far stays."""
+        """End what is running, and the connections."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

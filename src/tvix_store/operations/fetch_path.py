@@ -16,7 +16,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.operations.check_path_info import check_signatures, proves_content_address
-from tvix_store.operations.import_nar import import_nar
+from tvix_store.operations.import_nar import NarImport
 from tvix_store.operations.nar_links import NarLink, NarLinks
 from tvix_store.services.store import Store
 from tvix_store.services.upstream import Upstream, UpstreamLiesError
@@ -57,16 +57,17 @@ async def fetch_path(store: Store, upstream: Upstream, narinfo: NarInfo) -> Path
     if known is not None and known.nar == narinfo.nar and await _is_complete(store, known):
         return await _checked(store, narinfo.path_info(known.node))
     file = _File(upstream, narinfo)
-    async with aclosing(file.nar()) as nar:
+    async with aclosing(file.nar()) as nar, NarImport(store) as importing:
         try:
-            node, facts = await import_nar(store.blobs, store.directories, nar, size_rule=store.size_rule)
+            node, facts = await importing.read(nar)
         except InvalidError as error:
             raise UpstreamLiesError(f"the NAR of {narinfo.store_path}: {error}") from None
-    if facts != narinfo.nar:
-        raise UpstreamLiesError(
-            f"the NAR of {narinfo.store_path} has {facts.size} bytes and hash {NixHash('sha256', facts.sha256)}, "
-            f"not {narinfo.nar.size} and {NixHash('sha256', narinfo.nar.sha256)}"
-        )
+        if facts != narinfo.nar:
+            raise UpstreamLiesError(
+                f"the NAR of {narinfo.store_path} has {facts.size} bytes and hash {NixHash('sha256', facts.sha256)}, "
+                f"not {narinfo.nar.size} and {NixHash('sha256', narinfo.nar.sha256)}"
+            )
+        await importing.store()
     await store.nar.record(node, facts)
     if links is not None:
         await links.put(NarLink(facts, node))

@@ -1,8 +1,9 @@
 """import_nar: take a NAR apart, while it arrives, into the blobs and directories of a store.
 
 Small files are gathered into batches, large ones streamed; both are stored while the next bytes are read. Directories follow their
-contents, leaves to root, as a stream that the directory service accepts only when it is whole: what stops on the way
-leaves content that nothing refers to. Of a small NAR, nothing is stored before its end.
+contents, leaves to root, as a stream that the directory service accepts only when it is whole. All of it goes to a stage, where the
+store has such: what stops on the way, or turns out to be another NAR than it should be, leaves nothing. Of a small NAR, nothing
+is stored before its end.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Self
 
 from tvix_store.errors import ExhaustedError
 from tvix_store.model.digest import Digest
-from tvix_store.model.directory import Directory, SizeRule
+from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.model.path_info import NarFacts
 from tvix_store.nar import (
@@ -34,9 +35,9 @@ from tvix_store.nar import (
 )
 from tvix_store.operations.feed import Feed
 from tvix_store.operations.hash_beside import HashBeside
-from tvix_store.services.blobs import SMALL_BLOB, BlobService
-from tvix_store.services.directories import DirectoryService
+from tvix_store.services.blobs import SMALL_BLOB
 from tvix_store.services.small_trees import SmallTree
+from tvix_store.services.store import Store
 
 MAX_ENTRIES = 1_000_000
 """Most entries of a NAR that is taken: the largest paths of nixpkgs have a third of that. Bounds memory."""
@@ -58,13 +59,7 @@ _AT_ONCE = 256 << 10
 
 
 async def import_nar(
-    blobs: BlobService,
-    directories: DirectoryService,
-    nar: AsyncIterable[bytes],
-    *,
-    size_rule: SizeRule = SizeRule.DOCUMENTED,
-    max_size: int | None = None,
-    max_entries: int = MAX_ENTRIES,
+    store: Store, nar: AsyncIterable[bytes], *, max_size: int | None = None, max_entries: int = MAX_ENTRIES
 ) -> tuple[Node, NarFacts]:
     """Store what the NAR holds; its root node, and what is true of the NAR. Memory is bounded.
 
@@ -72,7 +67,7 @@ async def import_nar(
         InvalidError: it is no NAR, or has more than `max_entries` entries; the error names the byte.
         ExhaustedError: it is larger than `max_size` bytes, has too many entries in its directories at once, or the store is full.
     """
-    async with NarImport(blobs, directories, size_rule) as work:
+    async with NarImport(store) as work:
         read = await work.read(nar, max_size, max_entries)
         await work.store()
         return read
@@ -97,12 +92,17 @@ class _Directory:
 
 
 class NarImport:
-    """An import in steps, for who has something to do between them. Use as `async with`: at its end, nothing is left running."""
+    """An import in steps, for who has something to do between them. Use as `async with`: at its end, nothing is left running.
 
-    def __init__(self, blobs: BlobService, directories: DirectoryService, size_rule: SizeRule) -> None:
-        self._blobs = blobs
-        self._directories = directories
-        self._size_rule = size_rule
+    What was not stored by then is not in the store, unless that has no stages.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._stage = store.staging.begin() if store.staging is not None else None
+        target = self._stage or store
+        self._blobs = target.blobs
+        self._directories = target.directories
+        self._size_rule = store.size_rule
         self._root: _File | _Directory | SymlinkNode | None = None
         self._open: list[_Directory] = []
         self._name = b""
@@ -130,13 +130,17 @@ class NarImport:
         running = [*self._storing, *([self._sent.task] if self._sent is not None else ())]
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        await self._hashing.finish()
+        try:
+            await asyncio.gather(*running, return_exceptions=True)
+            await self._hashing.finish()
+        finally:
+            if self._stage is not None:
+                await self._stage.close()
 
     async def read(
         self, nar: AsyncIterable[bytes], max_size: int | None = None, max_entries: int = MAX_ENTRIES
     ) -> tuple[Node, NarFacts]:
-        """Read the NAR to its end, and store meanwhile what is more than a little; the root node, and what is true of the NAR.
+        """Read the NAR to its end, and write meanwhile what is more than a little; the root node, and what is true of the NAR.
 
         Raises: as `import_nar`.
         """
@@ -173,7 +177,7 @@ class NarImport:
         return None if self._held is None or self._node is None else SmallTree(self._batch, self._held, self._node)
 
     async def store(self) -> None:
-        """Store what was read, and is not stored yet."""
+        """Store what was read. Only from then on is it in the store."""
         self._store_batch()
         for directory in self._held or ():
             await self._hand_on(directory)
@@ -181,6 +185,8 @@ class NarImport:
             await self._sent.end()
             self._storing.append(self._sent.task)
         await asyncio.gather(*self._storing)
+        if self._stage is not None:
+            await self._stage.accept()
 
     async def _take(self, event: Event) -> None:
         match event:

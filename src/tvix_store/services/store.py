@@ -17,6 +17,7 @@ from tvix_store.services.nar import NarService
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
 from tvix_store.services.small_trees import SmallTrees
+from tvix_store.services.staging import Staging
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,9 @@ async def _nothing() -> None:
 class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
 
-    `records`, `frames`, `small_trees`, `lone_files` and `statistics` are None where the backend has no place for records, keeps no
-    frames, has no quicker way for small trees or lone files, or cannot count. `small_trees` and `lone_files` write past the other
-    services: who replaces these removes them.
+    `records`, `frames`, `small_trees`, `lone_files`, `staging` and `statistics` are None where the backend has no place for
+    records, keeps no frames, has no quicker way for small trees or lone files, cannot take content back, or cannot count.
+    `small_trees`, `lone_files` and `staging` write past the other services: who replaces these removes them.
     `find_path` tells which path there is of an output hash, also where `path_infos.get` would first fetch it from elsewhere; None
     where the latter never does. `check` raises UnavailableError while the store cannot serve;
     `service_checks` tell of single services where they stand in several stores. `sync` brings all content that was acknowledged
@@ -82,6 +83,7 @@ class Store:
     frames: StoredFrames | None = None
     small_trees: SmallTrees | None = None
     lone_files: LoneFiles | None = None
+    staging: Staging | None = None
     statistics: Statistics | None = None
     find_path: Callable[[bytes], Awaitable[StorePath | None]] | None = None
     store_dir: str = STORE_DIR

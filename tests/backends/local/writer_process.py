@@ -83,6 +83,13 @@ async def write_for_ever(store: Store, seed: str) -> AsyncIterator[str]:
         tree = SmallTree(contents, [both], both.node())
         await store.small_trees.put(tree, NarFacts(1, bytes(32)), link(seed, number, both.digest.raw))
         yield f"tree {seed} {number}"
+        assert store.staging is not None
+        stage = store.staging.begin()
+        staged = await stage.blobs.put(pieces(data + data[::-1]))
+        if number % 3:
+            await stage.accept()
+            yield f"blob {staged.hex}"
+        await stage.close()
 
 
 async def main(directory: Path, seed: str) -> None:

@@ -13,6 +13,7 @@ from tvix_store.backends.local.keyed_records import LocalRecords
 from tvix_store.backends.local.path_infos import LocalNarFacts, LocalPathInfos
 from tvix_store.backends.local.settings import Settings
 from tvix_store.backends.local.small_trees import LocalSmallTrees
+from tvix_store.backends.local.staging import LocalStaging
 from tvix_store.backends.local.statistics import LocalStatistics
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
@@ -69,6 +70,7 @@ async def open_store(
         records=records,
         frames=LocalFrames(engine, blobs, records),
         small_trees=LocalSmallTrees(engine, blobs),
+        staging=LocalStaging(engine),
         statistics=LocalStatistics(engine),
         size_rule=SizeRule[engine.settings.size_rule.upper()],
         check=check,

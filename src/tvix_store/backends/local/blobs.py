@@ -8,20 +8,19 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from blake3 import blake3
 
 from tvix_store.backends.local.chunk_lists import ChunkListWriter, Segment, parse_segment
 from tvix_store.backends.local.compression import looks_compressible, packed
-from tvix_store.backends.local.contents import Content
+from tvix_store.backends.local.contents import Content, Sink
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind
 from tvix_store.chunking import ChunkSizes, Cutter, cut
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
-from tvix_store.model.path_info import PathInfo
 from tvix_store.services.blobs import SMALL_BLOB, BlobStat, Chunk
 
 T = TypeVar("T")
@@ -37,10 +36,11 @@ _PIECES_IN_FLIGHT = 1
 
 
 class LocalBlobs:
-    """The BlobService of a local store."""
+    """The BlobService of a local store; what is put goes into `sink`, by default the committer."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, sink: Sink | None = None) -> None:
         self._engine = engine
+        self._sink = sink or engine.committer
         self._sizes = ChunkSizes.of_average(engine.settings.chunk_average)
 
     async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
@@ -79,7 +79,7 @@ class LocalBlobs:
             ahead.cancel()
 
     async def put(self, data: AsyncIterable[bytes]) -> Digest:
-        writer = _BlobWriter(self._engine, self._sizes)
+        writer = _BlobWriter(self._engine, self._sink, self._sizes)
         held: list[bytes | memoryview] = []
         size = 0
         try:
@@ -105,7 +105,7 @@ class LocalBlobs:
             return [await self._put_chunk(blobs[0])]
         contents, digests = await self._engine.in_thread(self._prepared, blobs)
         if contents:
-            await _done(self._engine.committer.put_contents(contents))
+            await _done(self._sink.put_contents(contents))
         return digests
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
@@ -115,7 +115,7 @@ class LocalBlobs:
         """Put a blob that is too small to be cut."""
         digest = Digest.of(blob)
         if self._engine.index.chunk(digest.raw) is None:
-            await _done(self._engine.committer.put_contents([Content(Kind.CHUNK, digest.raw, blob)]))
+            await _done(self._sink.put_contents([Content(Kind.CHUNK, digest.raw, blob)]))
         return digest
 
     def _prepared(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
@@ -124,7 +124,7 @@ class LocalBlobs:
         Several batches are prepared at a time, each by one thread: the committer, which there is one of, has the less to do.
         """
         contents, digests = self.cut_all(blobs)
-        return _compressed(self._engine, contents), digests
+        return _compressed(self._engine, self._sink, contents), digests
 
     def cut_all(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
         """What is to be stored of small blobs, not compressed, and their digests."""
@@ -239,13 +239,14 @@ class LocalBlobs:
 class _BlobWriter:
     """A put in progress: hashes, cuts and hands over chunks, in a thread, while the next pieces come."""
 
-    def __init__(self, engine: Engine, sizes: ChunkSizes) -> None:
+    def __init__(self, engine: Engine, sink: Sink, sizes: ChunkSizes) -> None:
         self._engine = engine
+        self._sink = sink
         self._hasher = blake3()
         self._cutter = Cutter(sizes)
         self._chunk_list = ChunkListWriter(engine.directory)
         self._working: Future[None] | None = None
-        self._writes: deque[Future[Future[PathInfo | None]]] = deque()
+        self._writes: deque[Future[Future[Any]]] = deque()
         """Chunks that are being compressed, and then written."""
         self.fed = False
 
@@ -266,7 +267,7 @@ class _BlobWriter:
             await _done(await asyncio.wrap_future(self._writes.popleft()))
         digest = Digest(self._hasher.digest())
         segments = list(self._chunk_list.segments(digest.raw)) if self._chunk_list.chunks > 1 else []
-        await _done(self._engine.committer.put_contents(segments))
+        await _done(self._sink.put_contents(segments))
         return digest
 
     async def close(self) -> None:
@@ -299,18 +300,18 @@ class _BlobWriter:
         if contents:
             self._writes.append(self._engine.start_in_thread(self._write, contents))
 
-    def _write(self, contents: list[Content]) -> Future[PathInfo | None]:
+    def _write(self, contents: list[Content]) -> Future[Any]:
         """Compress what is not known yet, beside the cutting of the next piece, and let it be written."""
-        return self._engine.committer.write_contents(_compressed(self._engine, contents))
+        return self._sink.write_contents(_compressed(self._engine, self._sink, contents))
 
 
 def _lacks_segment(digest: Digest, at: int) -> CorruptError:
     return CorruptError(f"blob {digest} is damaged: the part of its chunk list from byte {at} on is missing")
 
 
-def _compressed(engine: Engine, contents: Sequence[Content]) -> list[Content]:
+def _compressed(engine: Engine, sink: Sink, contents: Sequence[Content]) -> list[Content]:
     """Those of the contents that are not stored yet, with their chunks compressed."""
-    unknown = engine.index.unknown(contents)
+    unknown = sink.unknown(contents)
     chunks = [content for content in unknown if content.kind is Kind.CHUNK and content.packed is None]
     for chunk, frame in zip(
         chunks, packed([chunk.payload for chunk in chunks], engine.settings.compression_level, threads=1), strict=True
@@ -319,7 +320,7 @@ def _compressed(engine: Engine, contents: Sequence[Content]) -> list[Content]:
     return unknown
 
 
-async def _done(future: Future[PathInfo | None]) -> None:
+async def _done(future: Future[Any]) -> None:
     await asyncio.wrap_future(future)
 
 

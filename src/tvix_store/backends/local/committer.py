@@ -25,19 +25,18 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 
-from tvix_store.backends.local.compression import packed
-from tvix_store.backends.local.contents import Content
+from tvix_store.backends.local.contents import Content, Written, new_records
 from tvix_store.backends.local.damage import forget
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
-from tvix_store.backends.local.records import DURABLE, KEY_SIZE, Kind, NewRecord, keyed_records, path_info_record
+from tvix_store.backends.local.records import DURABLE, Kind, NewRecord, keyed_records, path_info_record
 from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import NarFacts, PathInfo
@@ -62,6 +61,10 @@ _Named = tuple[Kind, bytes]
 """What a content is known by: its kind and key."""
 
 
+def _named(content: Content | Written) -> _Named:
+    return content.kind, content.key
+
+
 @dataclass(slots=True)
 class _Request:
     contents: Sequence[Content] = ()
@@ -71,6 +74,8 @@ class _Request:
     nar_facts: tuple[bytes, NarFacts] | None = None
     records: Mapping[bytes, bytes] = field(default_factory=dict)
     damaged: tuple[bytes, Place] | None = None
+    written: Sequence[Written] = ()
+    pack: tuple[int, int] | None = None
     done: Future[PathInfo | None] = field(default_factory=Future)
 
     @property
@@ -94,8 +99,8 @@ class Committer:
         self._mark = mark
         self._level = level
         self._threads = threads
-        self._unnamed: dict[_Named, tuple[int, Place]] = {}
-        """Written, but not yet named in the index: places, and blob sizes of chunk lists."""
+        self._unnamed: dict[_Named, Written] = {}
+        """Written, but not yet named in the index."""
         self._unnamed_bytes = 0
         self._waiting: list[_Request] = []
         """Written, but their callers not yet told: the next commit does that."""
@@ -112,6 +117,10 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name="tvix-store-committer", daemon=True)
         self._thread.start()
 
+    def unknown(self, contents: Sequence[Content]) -> list[Content]:
+        """As `Sink.unknown`."""
+        return self._index.unknown(contents)
+
     def put_contents(self, contents: Sequence[Content]) -> Future[PathInfo | None]:
         """Store contents. They survive a killed process from then on, and a power cut from the next durable put on."""
         return self._submit(_Request(contents=contents))
@@ -123,11 +132,19 @@ class Committer:
         return self._submit(_Request(contents=contents, nar_facts=nar_facts, records=records))
 
     def write_contents(self, contents: Sequence[Content]) -> Future[PathInfo | None]:
-        """Write contents that nobody needs to see yet: the future is set when they are written, the next put makes them visible.
-
-        A failure is told by this future alone: wait for it before you put what refers to these contents.
-        """
+        """As `Sink.write_contents`."""
         return self._submit(_Request(contents=contents, lazy=True))
+
+    def name_pack(self, number: int, size: int) -> Future[PathInfo | None]:
+        """Count a pack that another writer has begun, of `size` bytes, as one of this store."""
+        return self._submit(_Request(pack=(number, size)))
+
+    def name_contents(self, written: Sequence[Written]) -> Future[PathInfo | None]:
+        """Make contents visible that another writer has written to its packs; of those there already, the place stays as it is.
+
+        What is named of these packs afterwards ends with the last content that was new.
+        """
+        return self._submit(_Request(written=written))
 
     def put_path_info(self, path_info: PathInfo) -> Future[PathInfo | None]:
         """Store a path info durably, with everything put before; the result is what is stored now.
@@ -262,7 +279,7 @@ class Committer:
             return
         self._writer.keep()
         for content, place in zip(contents, places, strict=True):
-            self._unnamed[content.kind, content.key] = (content.blob_size, place)
+            self._unnamed[_named(content)] = Written(content.kind, content.key, content.blob_size, place)
             self._unnamed_bytes += place.length
         for request in group:
             if request.lazy:
@@ -300,7 +317,7 @@ class Committer:
         if any(request.durable for request in requests):
             synced = self._sync_packs()
         with self._index.writing() as txn:
-            self._name_contents(txn)
+            self._name_contents(txn, self._unnamed.values())
             records: list[NewRecord] = []
             results = [self._apply(txn, request, records) for request in requests]
             if records:
@@ -321,9 +338,8 @@ class Committer:
         found: dict[_Named, Content] = {}
         for request in group:
             for content in self._index.unknown(request.contents):
-                named = (content.kind, content.key)
-                if named not in self._unnamed:
-                    found.setdefault(named, content)
+                if _named(content) not in self._unnamed:
+                    found.setdefault(_named(content), content)
         return list(found.values())
 
     def _append(self, contents: list[Content]) -> list[Place]:
@@ -342,19 +358,8 @@ class Committer:
                 self._name_packs(txn, {})
 
     def _records(self, contents: list[Content]) -> list[NewRecord]:
-        unpacked = [content for content in contents if content.kind is Kind.CHUNK and content.packed is None]
-        payloads = [content.payload for content in unpacked]
-        threads = self._threads if sum(map(len, payloads)) >= _PARALLEL_FROM else 1
-        now_packed = dict(zip((content.key for content in unpacked), packed(payloads, self._level, threads), strict=True))
-        return [
-            NewRecord(
-                content.kind,
-                content.key[:KEY_SIZE],
-                content.packed or now_packed.get(content.key, content.payload),
-                len(content.payload),
-            )
-            for content in contents
-        ]
+        unpacked = sum(len(each.payload) for each in contents if each.kind is Kind.CHUNK and each.packed is None)
+        return new_records(contents, self._level, self._threads if unpacked >= _PARALLEL_FROM else 1)
 
     def _sync_records(self) -> None:
         """Bring records that are not durable to the disk itself: they are in the pack that is written now.
@@ -388,22 +393,36 @@ class Committer:
             self._mark.poison()
             raise _SyncFailedError(str(error)) from error
 
-    def _name_contents(self, txn: Txn) -> None:
+    def _name_contents(self, txn: Txn, contents: Iterable[Written]) -> list[Written]:
+        """Name contents; those that were new."""
         unique = stored = 0
+        named: list[Written] = []
         # In the order of the keys: neighbours on a page of the index are written while it is at hand.
-        for (kind, key), (blob_size, place) in sorted(self._unnamed.items()):
+        for each in sorted(contents, key=_named):
+            kind, key, blob_size, place = each
             # Another process may have been first since `_unknown`; its record stays, ours is garbage.
-            if self._index.put_content(txn, kind, key, place, blob_size) and kind is Kind.CHUNK:
-                unique += place.length
-                stored += place.stored
+            if self._index.put_content(txn, kind, key, place, blob_size):
+                named.append(each)
+                if kind is Kind.CHUNK:
+                    unique += place.length
+                    stored += place.stored
         if unique:
             self._index.count(txn, UNIQUE_BYTES, unique)
             self._index.count(txn, STORED_BYTES, stored)
+        return named
 
     def _apply(self, txn: Txn, request: _Request, records: list[NewRecord]) -> PathInfo | Exception | None:
         """Do what a request asks beside storing contents; what must be durable is added to `records`."""
         if request.nar_facts:
             self._index.put_nar_facts(txn, *request.nar_facts)
+        if request.pack:
+            self._name_pack(txn, *request.pack)
+        ends: dict[int, int] = {}
+        for each in self._name_contents(txn, request.written):
+            place = each.place
+            ends[place.pack] = max(ends.get(place.pack, 0), place.offset + place.stored)
+        for number, end in ends.items():
+            self._name_pack(txn, number, end)
         if request.records:
             sequence = self._index.count(txn, SEQUENCE, 1)
             records.append(keyed_records(sequence, request.records, durable=request.durable))
@@ -422,6 +441,12 @@ class Committer:
             records.append(path_info_record(output_hash, sequence, merged.encoded))
             self._index.put_path_info(txn, output_hash, sequence, merged.encoded)
         return merged
+
+    def _name_pack(self, txn: Txn, number: int, size: int) -> None:
+        """Commit at least `size` bytes of a pack."""
+        committed, synced = self._index.pack_sizes(txn, number)
+        if size > committed:
+            self._index.put_pack_sizes(txn, number, size, synced)
 
     def _name_packs(self, txn: Txn, synced: dict[int, int]) -> None:
         own = self._writer.number

@@ -1,10 +1,15 @@
-"""Content: something to store under a key."""
+"""Content: something to store under a key, and what takes it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
-from tvix_store.backends.local.records import Buffer, Kind
+from tvix_store.backends.local.compression import packed
+from tvix_store.backends.local.packs import Place
+from tvix_store.backends.local.records import KEY_SIZE, Buffer, Kind, NewRecord
 
 
 @dataclass(slots=True)  # frozen, it would take four times as long to make one
@@ -17,4 +22,48 @@ class Content:
     blob_size: int = 0
     """Of the blob that a chunk list belongs to."""
     packed: Buffer | None = None
-    """The payload of a chunk as it is to be stored; None leaves it to the committer to compress it."""
+    """The payload of a chunk as it is to be stored; None leaves it to the sink to compress it."""
+
+
+class Written(NamedTuple):
+    """A content that lies in a pack, and that the index is to name."""
+
+    kind: Kind
+    key: bytes
+    blob_size: int
+    place: Place
+
+
+class Sink(Protocol):
+    """Takes contents. Its methods may be called from any thread."""
+
+    def unknown(self, contents: Sequence[Content]) -> list[Content]:
+        """Those of the contents that are not known to be there: what else there is need not be compressed."""
+        ...
+
+    def put_contents(self, contents: Sequence[Content]) -> Future[Any]:
+        """Store contents, so that whoever sees what this sink stores sees them. The future is set when it has happened."""
+        ...
+
+    def write_contents(self, contents: Sequence[Content]) -> Future[Any]:
+        """Write contents that nobody needs to see yet: the future is set when they are written, the next put makes them visible.
+
+        A failure is told by this future alone: wait for it before you put what refers to these contents.
+        """
+        ...
+
+
+def new_records(contents: Sequence[Content], level: int, threads: int) -> list[NewRecord]:
+    """The records of contents, whose chunks are compressed where they are not yet."""
+    unpacked = [content for content in contents if content.kind is Kind.CHUNK and content.packed is None]
+    payloads = [content.payload for content in unpacked]
+    now_packed = dict(zip((content.key for content in unpacked), packed(payloads, level, threads), strict=True))
+    return [
+        NewRecord(
+            content.kind,
+            content.key[:KEY_SIZE],
+            content.packed or now_packed.get(content.key, content.payload),
+            len(content.payload),
+        )
+        for content in contents
+    ]

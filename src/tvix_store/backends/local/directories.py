@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
 
-from tvix_store.backends.local.contents import Content
+from tvix_store.backends.local.contents import Content, Sink
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.records import Kind
 from tvix_store.errors import ExhaustedError, NotFoundError
@@ -24,11 +24,11 @@ _OVERHEAD = 500
 
 
 class LocalDirectories:
-    """The DirectoryService of a local store."""
+    """The DirectoryService of a local store; what is put goes into `sink`, by default the committer."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, sink: Sink | None = None) -> None:
         self._engine = engine
-        self._held = 0
+        self._sink = sink or engine.committer
 
     async def get(self, digest: Digest) -> Directory | None:
         place = self._engine.index.directory(digest.raw)
@@ -64,15 +64,15 @@ class LocalDirectories:
                 if directory.digest.raw not in contents:
                     contents[directory.digest.raw] = Content(Kind.DIRECTORY, directory.digest.raw, directory.encoded)
                     size += len(directory.encoded) + _OVERHEAD
-                    self._held += len(directory.encoded) + _OVERHEAD
+                    self._engine.held_graphs += len(directory.encoded) + _OVERHEAD
                 if size > MAX_GRAPH:
                     raise ExhaustedError(f"a graph of directories may take {MAX_GRAPH} bytes; put fewer at a time")
-                if self._held > MAX_GRAPHS:
+                if self._engine.held_graphs > MAX_GRAPHS:
                     raise ExhaustedError(f"the graphs that are being put take more than {MAX_GRAPHS} bytes; try again later")
             root = graph.finish()
-            unknown = self._engine.index.unknown(list(contents.values()))
+            unknown = self._sink.unknown(list(contents.values()))
             if unknown:
-                await asyncio.wrap_future(self._engine.committer.put_contents(unknown))
+                await asyncio.wrap_future(self._sink.put_contents(unknown))
             return root
         finally:
-            self._held -= size
+            self._engine.held_graphs -= size

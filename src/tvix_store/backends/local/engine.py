@@ -24,6 +24,7 @@ from tvix_store.backends.local.damage import opened
 from tvix_store.backends.local.disk import disk_errors, sync_file
 from tvix_store.backends.local.index import FILE as INDEX_FILE
 from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.pack_pool import PackPool
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
 from tvix_store.backends.local.rebuild import rebuild
 from tvix_store.backends.local.unsynced import NoMark, UnsyncedMark
@@ -58,12 +59,15 @@ class Engine:
         self.reader = PackReader(packs)
         self.committer = Committer(
             self.index,
-            PackWriter(packs, self._committed_size, self.settings.pack_size),
+            self._new_writer(),
             self.reader,
             mark,
             level=self.settings.compression_level,
             threads=os.cpu_count() or 1,
         )
+        self.spare_packs = PackPool(self._new_writer)
+        self.held_graphs = 0
+        """Bytes that the directories which are being put take in memory."""
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tvix-store-read") if threads else None
 
     async def in_thread(self, call: Callable[..., T], *arguments: object) -> T:
@@ -128,6 +132,9 @@ class Engine:
         self.forget_damaged(digest, place)
         return CorruptError(f"stored content of b3:{digest.hex()} is damaged (pack {place.pack:08x}, offset {place.offset})")
 
+    def _new_writer(self) -> PackWriter:
+        return PackWriter(self.directory / "packs", self._committed_size, self.settings.pack_size)
+
     def _committed_size(self, pack: int) -> int:
         with self.index.reading() as txn:
             return self.index.pack_sizes(txn, pack)[0]
@@ -136,6 +143,7 @@ class Engine:
         self.committer.close()
         if self._threads is not None:
             self._threads.shutdown()
+        self.spare_packs.close()
         self.reader.close()
         with suppress(StoreError, OSError):  # on a full disk the index just stays large
             self._compact_index()

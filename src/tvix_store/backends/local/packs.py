@@ -28,6 +28,8 @@ _IOV_MAX = 1024
 """Buffers that Linux takes in one call."""
 _GAP, _SPAN = 16 << 10, 4 << 20
 """Bytes between two payloads that are read together, and of all that are: reading 16 KiB in vain costs less than another call."""
+_LOOKED_AT = 64
+"""Packs among which one is looked for that may be gone on with: more than writers are at work at a time."""
 _OPEN_PACKS = 256
 """Packs that a reader keeps open; the soft limit of open files is 1024 on many systems. Others are opened for each read."""
 
@@ -100,8 +102,8 @@ class PackWriter:
         self.close()
         with disk_errors(self._directory):
             numbers = pack_numbers(self._directory)
-            # Only the newest few can be unfinished in practice; looking at all would cost a system call for each pack there is.
-            for number in reversed(numbers[-8:]):
+            # Only the newest can be unfinished in practice; looking at all would cost a system call for each pack there is.
+            for number in reversed(numbers[-_LOOKED_AT:]):
                 if self._take_over(number):
                     return
             self._create(numbers[-1] + 1 if numbers else 1)
@@ -139,6 +141,12 @@ class PackWriter:
             with suppress(OSError):  # what is left behind is overwritten, or cut off by the next owner
                 os.ftruncate(self._fd, self.size)
 
+    def cut(self) -> None:
+        """Take back everything that the index does not name."""
+        if self._fd is not None:
+            self._kept = self._committed_size(self.number)
+            self.rewind()
+
     def sync(self) -> None:
         """Bring everything appended to the disk itself."""
         if self._fd is not None and self._synced < self.size:
@@ -175,6 +183,8 @@ class PackWriter:
 
     def _take_over(self, number: int) -> bool:
         path = pack_path(self._directory, number)
+        if path.stat().st_size >= self._seal_size:
+            return False
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

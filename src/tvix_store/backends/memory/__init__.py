@@ -10,6 +10,7 @@ from tvix_store.backends.memory.directories import MemoryDirectories
 from tvix_store.backends.memory.nar_cache import MemoryNarCache
 from tvix_store.backends.memory.path_infos import MemoryPathInfos
 from tvix_store.backends.memory.records import MemoryRecords
+from tvix_store.backends.memory.staging import MemoryStaging
 from tvix_store.chunking import DEFAULT_SIZES, ChunkSizes
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
@@ -30,6 +31,7 @@ async def open_store(
         path_infos=MemoryPathInfos(),
         nar=RememberingNarService(blobs, directories, MemoryNarCache()),
         records=MemoryRecords(),
+        staging=MemoryStaging(blobs, directories, sizes),
         store_dir=store_dir,
         size_rule=size_rule,
     )

@@ -42,3 +42,7 @@ class MemoryDirectories:
         root = order.finish()
         self._directories.update(received)
         return root
+
+    def take_over(self, other: MemoryDirectories) -> None:
+        """Store all that `other` has."""
+        self._directories |= other._directories

@@ -10,7 +10,10 @@ class TestMyStore(StoreContract):
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("blobs", "small_blobs", "directories", "path_infos", "nar", "records", "store"))
+    *(
+        f"{__name__}.{module}"
+        for module in ("blobs", "small_blobs", "directories", "path_infos", "nar", "records", "staging", "store")
+    )
 )
 
 from tvix_store.testing.contracts.blobs import BlobServiceContract  # noqa: E402
@@ -18,6 +21,7 @@ from tvix_store.testing.contracts.directories import DirectoryServiceContract  #
 from tvix_store.testing.contracts.nar import NarServiceContract  # noqa: E402
 from tvix_store.testing.contracts.path_infos import PathInfoServiceContract  # noqa: E402
 from tvix_store.testing.contracts.records import RecordServiceContract  # noqa: E402
+from tvix_store.testing.contracts.staging import StagingContract  # noqa: E402
 from tvix_store.testing.contracts.store import StoreContract, StoreWithRecordsContract  # noqa: E402
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "NarServiceContract",
     "PathInfoServiceContract",
     "RecordServiceContract",
+    "StagingContract",
     "StoreContract",
     "StoreWithRecordsContract",
 ]

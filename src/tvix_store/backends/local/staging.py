@@ -1,0 +1,130 @@
+"""LocalStaging: content in packs of its own, which nobody sees until it is accepted.
+
+Whoever owns a pack may cut off what the index does not name, and who takes over the pack of an owner that was killed does. So it is
+all the same whether content is taken back, its process is killed, or others have stored the same meanwhile: it is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
+from struct import Struct
+from tempfile import SpooledTemporaryFile
+from typing import Any
+
+from tvix_store.backends.local.blobs import LocalBlobs
+from tvix_store.backends.local.contents import Content, Written, new_records
+from tvix_store.backends.local.directories import LocalDirectories
+from tvix_store.backends.local.disk import disk_errors
+from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.packs import PackWriter, Place
+from tvix_store.backends.local.records import KEY_SIZE, Kind
+from tvix_store.errors import UnavailableError
+
+_ROW = Struct(f"<B40sQ{Place.SIZE}s")
+"""Of the journal: kind, key, blob size, place."""
+_CHUNK_LIST_KEY_SIZE = KEY_SIZE + 8
+_JOURNAL_BYTES = 1 << 20
+_NAMED_AT_ONCE = 10_000
+_SEEN = 32_768
+"""Contents of which it is remembered that they are staged: 4 GiB in chunks of 128 KiB, 6 MB of memory. Others are written twice."""
+
+
+class LocalStaging:
+    """The Staging of a local store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def begin(self) -> LocalStage:
+        return LocalStage(self._engine)
+
+
+class LocalStage:
+    """A Stage, and the sink of its services. Nothing is taken from the disk before the first content comes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.blobs = LocalBlobs(engine, self)
+        self.directories = LocalDirectories(engine, self)
+        self._lock = threading.Lock()
+        self._writers: list[PackWriter] = []
+        """The last is written to, the others are full."""
+        self._seen: set[tuple[Kind, bytes]] = set()
+        self._journal = SpooledTemporaryFile(max_size=_JOURNAL_BYTES, dir=str(engine.directory))  # noqa: SIM115  # closed by `close`
+        self._naming: Future[Any] | None = None
+        self._closed = False
+
+    async def accept(self) -> None:
+        for written in self._written():
+            self._naming = self._engine.committer.name_contents(written)
+            await asyncio.wrap_future(self._naming)
+
+    async def close(self) -> None:
+        # It happens also where the caller does not wait for it.
+        await asyncio.shield(asyncio.wrap_future(self._engine.start_in_thread(self._release)))
+
+    def unknown(self, contents: Sequence[Content]) -> list[Content]:
+        return [each for each in self._engine.index.unknown(contents) if (each.kind, each.key) not in self._seen]
+
+    def put_contents(self, contents: Sequence[Content]) -> Future[None]:
+        return self._engine.start_in_thread(self._write, contents)
+
+    write_contents = put_contents
+
+    def _write(self, contents: Sequence[Content]) -> None:
+        contents = self.unknown(contents)
+        records = new_records(contents, self._engine.settings.compression_level, threads=1)
+        with self._lock:
+            if self._closed:
+                raise UnavailableError("content came for a stage that is closed")
+            fresh = {
+                (content.kind, content.key): (content, record)
+                for content, record in zip(contents, records, strict=True)
+                if (content.kind, content.key) not in self._seen
+            }
+            if fresh:
+                writer = self._writer()
+                places = writer.append([record for _, record in fresh.values()])
+                writer.keep()
+                self._remember([content for content, _ in fresh.values()], places)
+
+    def _writer(self) -> PackWriter:
+        """The one to append with."""
+        if not self._writers or self._writers[-1].is_full:
+            writer = self._engine.spare_packs.take()
+            self._writers.append(writer)
+            if writer.is_full:
+                writer.next_pack()
+                # It may be a new one, which is to count as one of the store before anything is cut off it.
+                self._engine.committer.name_pack(writer.number, writer.size).result()
+        return self._writers[-1]
+
+    def _remember(self, contents: Sequence[Content], places: Sequence[Place]) -> None:
+        with disk_errors(self._engine.directory):
+            for content, place in zip(contents, places, strict=True):
+                self._journal.write(_ROW.pack(content.kind, content.key, content.blob_size, place.to_bytes()))
+        if len(self._seen) > _SEEN:
+            self._seen.clear()
+        self._seen.update((content.kind, content.key) for content in contents)
+
+    def _written(self) -> Iterator[list[Written]]:
+        """What was staged, in the order in which it came."""
+        self._journal.seek(0)
+        while rows := self._journal.read(_NAMED_AT_ONCE * _ROW.size):
+            yield [
+                Written(Kind(kind), key if kind == Kind.CHUNK_LIST else key[:KEY_SIZE], blob_size, Place.from_bytes(place))
+                for kind, key, blob_size, place in _ROW.iter_unpack(rows)
+            ]
+
+    def _release(self) -> None:
+        # What the committer has begun to name must be named before what is not is cut off.
+        if self._naming is not None and not self._naming.cancel():
+            wait((self._naming,))
+        with self._lock:
+            self._closed = True
+            while self._writers:
+                self._engine.spare_packs.give_back(self._writers.pop())
+            self._journal.close()

@@ -1,0 +1,125 @@
+"""The contract of Staging."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from tvix_store.model.digest import Digest
+from tvix_store.model.nodes import DirectoryNode, Node
+from tvix_store.operations.render_nar import render_nar
+from tvix_store.services.staging import Stage
+from tvix_store.services.store import Stats, Store
+from tvix_store.testing.content import collect, noise, put_file, put_tree, stream
+from tvix_store.testing.trees import Tree, TreeFile, nar
+
+LARGE = noise(3_000_000, "staged")
+STAGED: Mapping[bytes, Tree] = {
+    b"large": TreeFile(LARGE),
+    b"again": {b"large": TreeFile(LARGE), b"other": TreeFile(LARGE[:1_500_000])},
+    b"small": TreeFile(b"small"),
+    b"empty": {},
+}
+
+
+@asynccontextmanager
+async def begun(store: Store) -> AsyncIterator[Stage]:
+    """A stage that is closed at the end."""
+    assert store.staging is not None
+    stage = store.staging.begin()
+    try:
+        yield stage
+    finally:
+        await stage.close()
+
+
+async def stage_tree(store: Store, stage: Stage, tree: Tree) -> Node:
+    """Put a whole tree by a stage."""
+    return await put_tree(replace(store, blobs=stage.blobs, directories=stage.directories), tree)
+
+
+async def is_whole(store: Store, node: Node, tree: Tree) -> bool:
+    return await collect(render_nar(store.blobs, store.directories, node)) == nar(tree)
+
+
+async def is_absent(store: Store, node: Node) -> bool:
+    """Whether nothing of STAGED is there, but what is there of any."""
+    assert isinstance(node, DirectoryNode)
+    blobs = [Digest.of(LARGE), Digest.of(LARGE[:1_500_000]), Digest.of(b"small")]
+    return await store.directories.get(node.digest) is None and await store.blobs.missing(blobs) == set(blobs)
+
+
+async def counted(store: Store) -> Stats | None:
+    """What a store holds, if it can count."""
+    return None if store.statistics is None else await store.statistics.stats()
+
+
+def is_same(one: Stats | None, other: Stats | None) -> bool:
+    """Whether they tell of the same content; a store's own files may take a little more or less."""
+    if one is None or other is None:
+        return one is other
+    return replace(one, disk_bytes=0) == replace(other, disk_bytes=0) and abs(one.disk_bytes - other.disk_bytes) < 64 << 10
+
+
+@pytest.mark.asyncio
+class StagingContract:
+    """Subclasses give a fixture `store`: a new, empty store, whose `staging` is not None."""
+
+    async def test_what_is_staged_is_seen_when_it_is_accepted(self, store: Store) -> None:
+        async with begun(store) as stage:
+            node = await stage_tree(store, stage, STAGED)
+            assert await is_absent(store, node)
+            await stage.accept()
+            assert await is_whole(store, node, STAGED)
+        assert await is_whole(store, node, STAGED)
+
+    async def test_what_is_not_accepted_leaves_nothing(self, store: Store) -> None:
+        await put_file(store.blobs, b"another file")
+        before = await counted(store)
+        async with begun(store) as stage:
+            node = await stage_tree(store, stage, STAGED)
+        assert await is_absent(store, node)
+        assert is_same(await counted(store), before)
+
+    async def test_a_stage_may_stay_empty(self, store: Store) -> None:
+        async with begun(store) as stage:
+            await stage.accept()
+
+    async def test_what_is_known_need_not_be_kept_again(self, store: Store) -> None:
+        node = await put_tree(store, {b"large": TreeFile(LARGE), b"a": TreeFile(b"a")})
+        before = await counted(store)
+        async with begun(store) as stage:
+            assert await stage_tree(store, stage, {b"large": TreeFile(LARGE), b"a": TreeFile(b"a")}) == node
+            await stage.accept()
+        assert is_same(await counted(store), before)
+        async with begun(store) as stage:
+            node = await stage_tree(store, stage, STAGED)
+            await stage.accept()
+        assert await is_whole(store, node, STAGED)
+
+    async def test_of_stages_with_the_same_content_some_may_be_refused(self, store: Store) -> None:
+        async def staged(number: int) -> Node:
+            async with begun(store) as stage:
+                node = await stage_tree(store, stage, {**STAGED, b"own": TreeFile(noise(100_000, f"own {number}"))})
+                if number % 3:
+                    await stage.accept()
+            return node
+
+        nodes = await asyncio.gather(*map(staged, range(8)))
+        for number, node in enumerate(nodes):
+            if number % 3:
+                assert await is_whole(store, node, {**STAGED, b"own": TreeFile(noise(100_000, f"own {number}"))})
+            else:
+                assert await store.blobs.missing([Digest.of(noise(100_000, f"own {number}"))])
+
+    async def test_what_is_put_meanwhile_stays(self, store: Store) -> None:
+        async with begun(store) as stage:
+            await stage_tree(store, stage, STAGED)
+            put = await put_tree(store, STAGED)
+            more = await store.blobs.put(stream([noise(500_000, "meanwhile")]))
+        assert await is_whole(store, put, STAGED)
+        assert await collect(store.blobs.read(more)) == noise(500_000, "meanwhile")
