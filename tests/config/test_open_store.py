@@ -118,7 +118,7 @@ async def test_a_path_info_waits_until_the_other_stores_have_synced_its_content(
 ) -> None:
     calls: list[str] = []
 
-    async def open_address(address: str, *, as_member: bool) -> Store:
+    async def open_address(address: str, **_: object) -> Store:
         async def sync() -> None:
             calls.append(address)
 
@@ -131,7 +131,7 @@ async def test_a_path_info_waits_until_the_other_stores_have_synced_its_content(
 
 
 async def test_each_service_has_the_check_of_its_own_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def open_address(address: str, *, as_member: bool) -> Store:
+    async def open_address(address: str, **_: object) -> Store:
         async def check() -> None:
             raise UnavailableError(address)
 

@@ -98,10 +98,24 @@ def test_what_was_not_put_is_not_found(shared_daemon: Daemon) -> None:
     assert shared_daemon.head(f"/realisations/{DRV_HASH}!never.doi").status == 404
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b"1 2"])
-def test_what_must_be_json_is_refused_if_it_is_none(shared_daemon: Daemon, body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        (b"", "no JSON: Expecting value"),
+        (b"{", "no JSON: Expecting property name"),
+        (b"\xff", "no JSON: "),
+        (b"[" * 100_000, "too many arrays and objects in each other"),
+        (b"1 2", "no JSON: Extra data"),
+        (b'{"a": NaN}', "no JSON: NaN is not a number"),
+        (b"[-Infinity]", "no JSON: -Infinity is not a number"),
+        (b"[%b]" % (b"7" * 50_000), "no JSON: a number of 50000 digits"),
+    ],
+)
+def test_what_must_be_json_is_refused_if_it_is_none(shared_daemon: Daemon, body: bytes, line: str) -> None:
     path = f"/realisations/{DRV_HASH}!broken.doi"
-    assert shared_daemon.put(path, body).status == 400
+    answer = shared_daemon.put(path, body)
+    assert answer.status == 400
+    assert line in answer.line
     assert shared_daemon.get(path).status == 404
 
 

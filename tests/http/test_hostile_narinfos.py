@@ -133,6 +133,7 @@ LIES: dict[str, tuple[bytes, str]] = {
     "a URL with a control character": (edited(URL="nar/\x1b[31mx.nar"), "URL"),
     "a compression of two words": (edited(Compression="xz zstd"), "Compression"),
     "a malformed file hash": (more("FileHash: sha256:xyz"), "not a hash"),
+    "the file hash of another NAR": (more(f"FileHash: {NixHash('sha256', hashlib.sha256(OTHER_NAR).digest())}"), "another NAR"),
     "a file hash of nothing": (more("FileHash: "), "not a hash"),
     "a malformed file size": (more("FileSize: many"), "FileSize"),
     # References

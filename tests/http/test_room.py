@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import lzma
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -63,7 +64,7 @@ async def fails(*_: object) -> None:
 
 @pytest.mark.parametrize("file", [NAR, lzma.compress(NAR, preset=0), WIDE])
 async def test_what_failed_gives_its_place_back_at_once(store: Store, monkeypatch: pytest.MonkeyPatch, file: bytes) -> None:
-    uploads = made(store)
+    uploads = made(replace(store, staging=None))
     monkeypatch.setattr(store.blobs, "put", fails)
     suffix = "" if file is NAR else ".xz"
     for _ in range(12):

@@ -234,6 +234,33 @@ async def test_a_nar_that_breaks_off_does_not_make_a_cache_count_as_down(cache: 
     assert await front.get(fine.output_hash)
 
 
+@pytest.mark.parametrize("badness", ["silence", "silence in the body", "drops"])
+async def test_who_stalls_is_not_tried_twice(cache: CacheServer, before: Before, badness: str) -> None:
+    cache.publish(GOOD)
+    cache.answers[GOOD.nar_path] = BAD_NARS[badness]
+    front = await before(cache, timeouts=QUICK)
+    assert await front.get(GOOD.output_hash) is None
+    assert cache.asked(GOOD.nar_path) == 1
+
+
+async def test_who_is_too_slow_is_left(cache: CacheServer, other_cache: CacheServer, before: Before) -> None:
+    """3,000 bytes at a time are more than silence, and still nothing to wait for."""
+
+    async def slow(writer: asyncio.StreamWriter) -> None:
+        writer.write(head(len(GOOD.file)))
+        for at in range(0, len(GOOD.file), 3000):
+            writer.write(GOOD.file[at : at + 3000])
+            await writer.drain()
+            await asyncio.sleep(0.1)
+
+    cache.publish(GOOD)
+    other_cache.publish(GOOD)
+    cache.answers[GOOD.nar_path] = slow
+    began = time.monotonic()
+    assert await (await before(cache, other_cache, timeouts=QUICK)).get(GOOD.output_hash)
+    assert time.monotonic() - began < 4
+
+
 async def test_a_nar_that_came_in_the_second_try_is_kept(cache: CacheServer, before: Before) -> None:
     cache.publish(GOOD)
 

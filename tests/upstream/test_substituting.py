@@ -378,6 +378,18 @@ async def test_the_address_of_a_cache_may_say_where_content_goes(cache: CacheSer
         assert await store.path_infos.get(path.output_hash) is None
 
 
+async def test_such_an_address_goes_by_the_keys_and_the_store_directory_that_are_given(cache: CacheServer, tmp_path: Path) -> None:
+    path = cache.publish(cached(TREE))
+    signed = replace(path.narinfo, signatures=(KEY.sign(path.narinfo.fingerprint("/gnu/store")),))
+    cache.answers[path.narinfo_path] = signed.format("/gnu/store")
+    cache.answers["/nix-cache-info"] = b"StoreDir: /gnu/store\n"
+    address = f"nix+{cache.origin}?blob_service={tmp_path}/store"
+    with pytest.raises(InvalidError, match="no key to check its signatures"):
+        await open_store(address, store_dir="/gnu/store")
+    async with await open_store(address, store_dir="/gnu/store", substituter_public_keys=[KEY.public]) as store:
+        assert await store.path_infos.get(path.output_hash)
+
+
 async def test_a_cache_alone_is_no_store() -> None:
     with pytest.raises(InvalidError, match="path infos only: give a store beside it"):
         await open_store("nix+http://127.0.0.1:1?require-signatures=false")

@@ -50,7 +50,8 @@ async def open_store(
     stores: dict[str, Store] = {}
     async with AsyncExitStack() as opened:
         for each in dict.fromkeys(chosen):
-            stores[each] = await opened.enter_async_context(await open_address(each, as_member=as_member))
+            opening = open_address(each, store_dir=store_dir, substituter_public_keys=substituter_public_keys, as_member=as_member)
+            stores[each] = await opened.enter_async_context(await opening)
         store = stores[chosen[0]] if len(stores) == 1 else _composed(*(stores[each] for each in chosen))
         if store_dir is not None:
             store = replace(store, store_dir=store_dir)

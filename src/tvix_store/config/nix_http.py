@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tvix_store.backends.nix_http import CacheAddress
 from tvix_store.config.address import Address
 from tvix_store.errors import InvalidError
+from tvix_store.model.signature import PublicKey
 from tvix_store.services.store import Store
 
 
-async def open_address(address: Address) -> Store:
+async def open_address(
+    address: Address, *, store_dir: str | None = None, substituter_public_keys: Sequence[PublicKey] = ()
+) -> Store:
     """Open `nix+https://host?blob_service=ADDRESS&directory_service=ADDRESS`: stores that are filled from an upstream cache.
 
     Path infos are kept with the directories; one of the two addresses may be left out, if it is the same.
@@ -23,5 +28,10 @@ async def open_address(address: Address) -> Store:
         )
     directories = directories or blobs
     return await open_store(
-        blobs=blobs or directories, directories=directories, path_infos=directories, substituters=[address.text]
+        blobs=blobs or directories,
+        directories=directories,
+        path_infos=directories,
+        store_dir=store_dir,
+        substituters=[address.text],
+        substituter_public_keys=substituter_public_keys,
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 
 from tvix_store.config.address import Address, without_secrets
 from tvix_store.errors import InvalidError
+from tvix_store.model.signature import PublicKey
 from tvix_store.services.store import Store
 
 SCHEMES = {
@@ -20,11 +21,16 @@ SCHEMES = {
     "nix+http": "tvix_store.config.nix_http:open_address",
     "nix+https": "tvix_store.config.nix_http:open_address",
 }
+_CACHE = "nix+"
 _PLACES = {"blob_service", "directory_service"}
 
 
-async def open_address(text: str, *, as_member: bool = False) -> Store:
+async def open_address(
+    text: str, *, store_dir: str | None = None, substituter_public_keys: Sequence[PublicKey] = (), as_member: bool = False
+) -> Store:
     """The store at an address; a member of a crew, which does one thing after the other, opens a local one without threads.
+
+    `store_dir` and `substituter_public_keys` are for a cache elsewhere, whose paths depend on them.
 
     Raises:
         InvalidError: the address is malformed, or of an unknown scheme.
@@ -33,6 +39,8 @@ async def open_address(text: str, *, as_member: bool = False) -> Store:
     address = Address.parse(text)
     if as_member and address.scheme == "local":
         address = replace(address, parameters={**address.parameters, "threads": "0"})
+    if address.scheme.startswith(_CACHE):
+        return await _opener(address)(address, store_dir=store_dir, substituter_public_keys=substituter_public_keys)
     return await _opener(address)(address)
 
 
@@ -45,7 +53,7 @@ def prepare(text: str) -> None:
     _opener(Address.parse(text))
 
 
-def _opener(address: Address) -> Callable[[Address], Awaitable[Store]]:
+def _opener(address: Address) -> Callable[..., Awaitable[Store]]:
     target = SCHEMES.get(address.scheme)
     if target is None:
         near = difflib.get_close_matches(address.scheme, SCHEMES, n=1)
@@ -54,10 +62,10 @@ def _opener(address: Address) -> Callable[[Address], Awaitable[Store]]:
             f"{without_secrets(address.text)}: unknown scheme {address.scheme!r} (known: {', '.join(SCHEMES)}){hint}"
         )
     module, _, function = target.partition(":")
-    opener: Callable[[Address], Awaitable[Store]] = getattr(import_module(module), function)
+    opener: Callable[..., Awaitable[Store]] = getattr(import_module(module), function)
     return opener
 
 
 def has_no_place(text: str) -> bool:
     """Whether this is the address of a binary cache elsewhere that does not say where content goes that comes from it."""
-    return text.startswith("nix+") and not _PLACES & Address.parse(text).parameters.keys()
+    return text.startswith(_CACHE) and not _PLACES & Address.parse(text).parameters.keys()

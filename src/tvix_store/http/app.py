@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
 from tvix_store.asgi import DisconnectedError, Event, Receive, Send
+from tvix_store.errors import StoreError
 from tvix_store.http.browse import Browse
 from tvix_store.http.documents import FIRST_PARTS, Documents
 from tvix_store.http.listings import Listings
@@ -19,6 +22,7 @@ from tvix_store.services.store import Store
 
 _NARINFO = b".narinfo"
 _LISTING = b".ls"
+_log = logging.getLogger(__name__)
 
 
 class BinaryCache:
@@ -43,13 +47,19 @@ class BinaryCache:
             try:
                 request = Request(scope, receive, self._settings.body_timeout)
                 response = await self._answer(request)
+                if method != "HEAD":
+                    await response.begin()
             except DisconnectedError:
                 raise
             except Exception as error:  # noqa: BLE001 - every error becomes a status; the unforeseen are logged
                 response = error_response(error, writing=method == "PUT")
                 if request is not None and method == "PUT":
                     await request.forget_body()
-            await send_response(response, send, head=method == "HEAD")
+            try:
+                await send_response(response, send, head=method == "HEAD")
+            except StoreError as error:
+                # The engine ends the connection, or the stream, of an answer that is not finished.
+                _log.error("the answer to %s %r breaks off: %s", method, scope["path"], error)
         except DisconnectedError:
             return
 

@@ -44,11 +44,15 @@ _KEPT_BYTES = 32 << 20
 """Bytes of rendered narinfos, and what they were rendered from, that a worker keeps."""
 _FRESH = 60.0
 """Seconds after which a narinfo is made anew, since its content may turn out to be damaged, and
-_FRESH_WITHOUT_FILE: one that lacks the hash of its file."""
-_FRESH_WITHOUT_FILE = 2.0
+_FRESH_FOR_NOW: one that offers another compression than it is to."""
+_FRESH_FOR_NOW = 2.0
+_LOOK = 0.5
+"""Seconds within which a narinfo is made anew after something was found damaged."""
 _HASHED_AT_ONCE = 64 << 20
 """Bytes of a NAR whose zstd file is hashed before its first narinfo is answered, which takes a quarter of a second then.
-`nix store sign` of Nix 2.8 ends in an assertion where a narinfo has no FileHash."""
+`nix store sign` of Nix 2.8 ends in an assertion where a narinfo has no FileHash, and Nix remembers a narinfo for a month."""
+_PATIENCE = 5.0
+"""Seconds for which the first narinfo of a larger NAR waits for that. Then it offers the NAR uncompressed."""
 _MOST_HASHING = 1000
 """Larger NARs that wait to be hashed."""
 _TYPE = (b"content-type", b"text/x-nix-narinfo")
@@ -75,11 +79,11 @@ class _Rendered:
 
 
 class _Offer(NamedTuple):
-    """The URL of a NAR, its compression, and what is known of the file."""
+    """The URL of a NAR, its compression, and what is true of the file."""
 
     url: str
     compression: str
-    file: FileFacts | None
+    file: FileFacts
 
 
 class Narinfos:
@@ -94,6 +98,10 @@ class Narinfos:
         self._settings = settings
         self._kept: dict[bytes, _Rendered] = {}
         self._kept_bytes = 0
+        self._generation = planned.generation if planned is not None else 0
+        """That of the store from which the kept ones were rendered, and
+        _look_at: when to see whether it has changed."""
+        self._look_at = 0.0
 
     async def get(self, request: Request, name: bytes) -> Response:
         """The narinfo of the path whose hash (32 characters) is `name`."""
@@ -103,7 +111,15 @@ class Narinfos:
         if path_info is None:
             raise NotFoundError("path", name.decode())
         compression = request.query.get("compression") if request.has_query else None
-        if kept is None or kept.encoded != path_info.encoded or compression is not None or monotonic() > kept.until:
+        now = monotonic()
+        if now > self._look_at and self._planned is not None:
+            self._look_at = now + _LOOK
+            if self._planned.generation != self._generation:
+                self._generation = self._planned.generation
+                self._kept.clear()
+                self._kept_bytes = 0
+                kept = None
+        if kept is None or kept.encoded != path_info.encoded or compression is not None or now > kept.until:
             kept = await self._rendered(path_info, compression or self._settings.nar_compression)
             if compression is None:
                 self._keep(name, kept)
@@ -119,11 +135,15 @@ class Narinfos:
             raise InvalidError(f"the narinfo of {narinfo.store_path} does not belong at {name.decode()}.narinfo")
         if self._links is None:
             raise HttpError(403, "this store has no place for what is pushed over HTTP; push to one that has")
-        link = await self._links.get(narinfo.nar.sha256)
+        link = await self._links.get(narinfo.nar.sha256) or await self._known(narinfo)
         if link is None:
             raise IncompleteError(f"the NAR of {narinfo.store_path}, {narinfo.nar.sha256.hex()}, is not here; put it first")
         if link.nar != narinfo.nar:
             raise InvalidError(f"the NAR of {narinfo.store_path} has {link.nar.size} bytes, not {narinfo.nar.size} as NarSize says")
+        if narinfo.file_hash is not None:
+            of_file = await self._links.get(narinfo.file_hash.digest)
+            if of_file is not None and of_file.nar != narinfo.nar:
+                raise InvalidError(f"FileHash of {narinfo.store_path} is that of another NAR")
         path_info = narinfo.path_info(link.node)
         if self._settings.require_references:
             missing = await missing_references(self._store, path_info)
@@ -131,7 +151,14 @@ class Narinfos:
                 more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                 raise IncompleteError(f"{path_info.store_path} refers to {missing[0]}{more}, not in the store; put that first")
         await self._store.path_infos.put(path_info)
+        if self._settings.nar_compression == "zstd" and self._planned is not None and narinfo.nar.size > _HASHED_AT_ONCE:
+            self._hash_beside(self._planned, self._links, path_info)  # who asks for it will wait less
         return text(201, f"{path_info.store_path} is stored")
+
+    async def _known(self, narinfo: NarInfo) -> NarLink | None:
+        """What a path holds that is there, though its NAR was never pushed: `nix store sign` puts the narinfo alone."""
+        known = await self._store.path_infos.get(narinfo.store_path.output_hash)
+        return NarLink(known.nar, known.node) if known is not None and known.nar == narinfo.nar else None
 
     async def _rendered(self, path_info: PathInfo, compression: str) -> _Rendered:
         if compression not in COMPRESSIONS:
@@ -140,12 +167,11 @@ class Narinfos:
         own = [key.sign(path_info.fingerprint(self._store.store_dir)) for key in self._settings.signing_keys]
         # A reader takes no more than MAX_SIGNATURES; ours are among them.
         signed = replace(path_info, signatures=path_info.signatures[: MAX_SIGNATURES - len(own)]).with_signatures(own)
-        file_hash = NixHash("sha256", offer.file.sha256) if offer.file else None
-        narinfo = NarInfo.of(signed, offer.url, offer.compression, file_hash, offer.file.size if offer.file else None)
+        narinfo = NarInfo.of(signed, offer.url, offer.compression, NixHash("sha256", offer.file.sha256), offer.file.size)
         body = narinfo.format(self._store.store_dir)
         etag = b'"%b"' % blake3(body).hexdigest(16).encode()
         headers: Headers = (_TYPE, length(len(body)), (b"etag", etag))
-        until = monotonic() + (_FRESH if offer.file else _FRESH_WITHOUT_FILE)
+        until = monotonic() + (_FRESH if offer.compression == compression else _FRESH_FOR_NOW)
         return _Rendered(path_info.store_path.output_hash, path_info.encoded, etag, until, Response(200, headers, body))
 
     async def _offer(self, path_info: PathInfo, compression: str) -> _Offer:
@@ -157,7 +183,9 @@ class Narinfos:
         await check_nar(self._store.nar, path_info.node, path_info.nar, path_info.store_path)
         if compression == "zstd" and self._planned and self._links and can_be_planned(path_info.node, path_info.nar.size):
             try:
-                return await self._offer_zstd(self._planned, self._links, path_info)
+                file = await self._zstd_file(self._planned, self._links, path_info)
+                if file is not None:
+                    return _Offer(f"nar/{nixbase32.encode(path_info.nar.sha256)}.nar.zst", "zstd", file)
             except (CorruptError, InvalidError) as error:
                 _log.error("%s is not served: %s", path_info.store_path, error)
                 raise NotFoundError("the content of", path_info.store_path) from error
@@ -168,34 +196,40 @@ class Narinfos:
         file = FileFacts(path_info.nar.size, path_info.nar.sha256)
         return _Offer(f"nar/snix-castore/{root}?narsize={path_info.nar.size}", "none", file)
 
-    async def _offer_zstd(self, planned: PlannedNars, links: NarLinks, path_info: PathInfo) -> _Offer:
-        nar = path_info.nar
-        link = await links.get(nar.sha256)
-        file = await links.zstd_file(nar.sha256)
+    async def _zstd_file(self, planned: PlannedNars, links: NarLinks, path_info: PathInfo) -> FileFacts | None:
+        """What is true of the zstd file, to which the NAR is linked then; None where that takes longer than anybody should wait."""
+        nar, generation = path_info.nar, planned.generation
+        file = await links.zstd_file(nar.sha256, generation)
         if file is None and nar.size <= _HASHED_AT_ONCE:
             file = await planned.file_facts(path_info.node)
-            link = None
+            await links.put_zstd_file(NarLink(nar, path_info.node), file, generation)
         elif file is None:
-            self._hash_beside(planned, links, path_info)
-        if link is None:
-            await links.put(NarLink(nar, path_info.node), zstd_file=file)
-        return _Offer(f"nar/{nixbase32.encode(nar.sha256)}.nar.zst", "zstd", file)
+            hashing = self._hash_beside(planned, links, path_info)
+            if hashing is not None:
+                await asyncio.wait((hashing,), timeout=_PATIENCE)
+                file = await links.zstd_file(nar.sha256, generation)
+        elif await links.get(nar.sha256) is None:
+            await links.put(NarLink(nar, path_info.node))
+        return file
 
-    def _hash_beside(self, planned: PlannedNars, links: NarLinks, path_info: PathInfo) -> None:
-        """Make the file of a large NAR to hash it, one after the other, and without keeping anybody waiting."""
+    def _hash_beside(self, planned: PlannedNars, links: NarLinks, path_info: PathInfo) -> asyncio.Task[None] | None:
+        """Make the file of a large NAR to hash it, one after the other, unless it is known; None where too many wait for that."""
+        nar, node = path_info.nar, path_info.node
 
         async def hash_file() -> None:
             try:
                 async with self._one_hashing:
-                    file = await planned.file_facts(path_info.node)
-                await links.put(NarLink(path_info.nar, path_info.node), zstd_file=file)
+                    generation = planned.generation
+                    if await links.zstd_file(nar.sha256, generation) is None:
+                        await links.put_zstd_file(NarLink(nar, node), await planned.file_facts(node), generation)
             except StoreError as error:
                 _log.warning("the zstd file of %s was not hashed: %s", path_info.store_path, error)
             finally:
-                del self._hashing[path_info.nar.sha256]
+                del self._hashing[nar.sha256]
 
-        if path_info.nar.sha256 not in self._hashing and len(self._hashing) < _MOST_HASHING:
-            self._hashing[path_info.nar.sha256] = asyncio.create_task(hash_file())
+        if nar.sha256 not in self._hashing and len(self._hashing) < _MOST_HASHING and can_be_planned(node, nar.size):
+            self._hashing[nar.sha256] = asyncio.create_task(hash_file())
+        return self._hashing.get(nar.sha256)
 
     def _keep(self, name: bytes, rendered: _Rendered) -> None:
         before = self._kept.pop(name, None)

@@ -22,11 +22,20 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 @dataclass(slots=True)
 class Response:
-    """An answer. Of a body that is a generator, `headers` tell the length where it is known."""
+    """An answer. Of a body that is a generator, `headers` tell the length where it is known; `first` was taken from it already."""
 
     status: int
     headers: Headers
     body: bytes | AsyncGenerator[bytes, None] = b""
+    first: bytes = b""
+
+    async def begin(self) -> None:
+        """Make the beginning of the body, while it can still be told that it fails.
+
+        Raises: what the body raises.
+        """
+        if not isinstance(self.body, bytes):
+            self.first = await anext(self.body, b"")
 
 
 def text(status: int, line: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> Response:
@@ -53,10 +62,15 @@ async def send_response(response: Response, send: Send, *, head: bool) -> None:
             return
         async with aclosing(body):
             if not head:
+                await _send_piece(response.first, send)
                 async for piece in body:
-                    for at in range(0, len(piece), _PIECE):
-                        part = piece if len(piece) <= _PIECE else piece[at : at + _PIECE]
-                        await send({"type": "http.response.body", "body": part, "more_body": True})
+                    await _send_piece(piece, send)
         await send({"type": "http.response.body"})
     except OSError:
         raise DisconnectedError from None
+
+
+async def _send_piece(piece: bytes, send: Send) -> None:
+    for at in range(0, len(piece), _PIECE):
+        part = piece if len(piece) <= _PIECE else piece[at : at + _PIECE]
+        await send({"type": "http.response.body", "body": part, "more_body": True})

@@ -48,10 +48,9 @@ class Uploads:
         file = _CompressedFile(request, of_suffix(suffix), self._room)
         # Closed here, whatever happens, and not when nobody refers to it any more: it holds room that others wait for.
         store = self._store
-        async with (
-            aclosing(file.nar()) as pieces,
-            NarImport(store) as importing,
-        ):
+        # Who sends it again was told that it is not here: what is known of it may be damaged, in more places than were found.
+        is_again = await self._links.get(file_hash) is not None
+        async with aclosing(file.nar()) as pieces, NarImport(store, rechecks=is_again) as importing:
             node, nar = await importing.read(pieces, self._settings.max_nar_size, self._settings.max_nar_entries)
             got = nar.sha256 if file.is_plain else file.sha256()
             if got != file_hash:
@@ -60,7 +59,7 @@ class Uploads:
                 )
             link = NarLink(nar, node)
             small = importing.held()
-            if small is not None and store.small_trees is not None:
+            if small is not None and store.small_trees is not None and not is_again:
                 await store.small_trees.put(small, nar, link_records(link, file_hash))
             else:
                 await importing.store()

@@ -11,7 +11,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
 from tvix_store.operations.fetch_path import check_narinfo, fetch_path
 from tvix_store.services.store import Store
-from tvix_store.services.upstream import DEFAULT_PRIORITY, Upstream, UpstreamDownError, UpstreamLiesError
+from tvix_store.services.upstream import DEFAULT_PRIORITY, Upstream, UpstreamDownError, UpstreamLiesError, UpstreamStalledError
 
 _log = logging.getLogger(__name__)
 _LOG_PAUSE = 10.0
@@ -87,6 +87,8 @@ class Substituter:
         try:
             try:
                 path_info = await fetch_path(store, self._upstream, narinfo)
+            except UpstreamStalledError:
+                raise
             except UpstreamDownError:
                 path_info = await fetch_path(store, self._upstream, narinfo)
         except UpstreamDownError as error:

@@ -57,7 +57,8 @@ async def fetch_path(store: Store, upstream: Upstream, narinfo: NarInfo) -> Path
     if known is not None and known.nar == narinfo.nar and await _is_complete(store, known):
         return await _checked(store, narinfo.path_info(known.node))
     file = _File(upstream, narinfo)
-    async with aclosing(file.nar()) as nar, NarImport(store) as importing:
+    # What was known of the path, and is not complete, may be damaged in more places than one.
+    async with aclosing(file.nar()) as nar, NarImport(store, rechecks=known is not None) as importing:
         try:
             node, facts = await importing.read(nar)
         except InvalidError as error:

@@ -94,11 +94,12 @@ class _Directory:
 class NarImport:
     """An import in steps, for who has something to do between them. Use as `async with`: at its end, nothing is left running.
 
-    What was not stored by then is not in the store, unless that has no stages.
+    What was not stored by then is not in the store, unless that has no stages. With `rechecks`, what the store has already of the
+    NAR is looked at, and mended where it is damaged.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._stage = store.staging.begin() if store.staging is not None else None
+    def __init__(self, store: Store, *, rechecks: bool = False) -> None:
+        self._stage = store.staging.begin(rechecks=rechecks) if store.staging is not None else None
         target = self._stage or store
         self._blobs = target.blobs
         self._directories = target.directories

@@ -2,7 +2,8 @@
 
 A binary cache gets and gives NARs by their hashes, long before and after the narinfos that tell whose they are. A link is a record,
 `nar:` and 32 bytes, whose value is u64 NAR size, NAR SHA-256, and the nameless root node. Beside it may stand what is true of the
-zstd file that the NAR is served as, under `zstd:` and the NAR's SHA-256: u64 size, SHA-256.
+zstd file that the NAR is served as, under `zstd:`, the generation of the frames that it is made of (if not 0), `:`, and the NAR's
+SHA-256: u64 size, SHA-256.
 """
 
 from __future__ import annotations
@@ -50,20 +51,22 @@ class NarLinks:
             raise CorruptError(f"the link of NAR {sha256.hex()} is damaged") from None
         return NarLink(NarFacts(size, nar_sha256), node)
 
-    async def zstd_file(self, nar_sha256: bytes) -> FileFacts | None:
+    async def zstd_file(self, nar_sha256: bytes, generation: int) -> FileFacts | None:
         """The zstd file as which a NAR is served, where it was put."""
-        value = await self._records.get(_zstd_key(nar_sha256))
+        value = await self._records.get(_zstd_key(nar_sha256, generation))
         return None if value is None else FileFacts(*_HEAD.unpack(value))
 
-    async def put(self, link: NarLink, *file_sha256s: bytes, zstd_file: FileFacts | None = None) -> None:
-        """Link the NAR, and the compressed files of it with these hashes; `zstd_file` is the one as which it is served.
+    async def put(self, link: NarLink, *file_sha256s: bytes) -> None:
+        """Link the NAR, and the compressed files of it with these hashes.
 
         Not durable at once: a power cut that takes a link, which is younger than a second, ends the push that it belongs to, too,
         and who pushes again hears that the NAR is not here.
         """
-        records = link_records(link, *file_sha256s)
-        if zstd_file is not None:
-            records[_zstd_key(link.nar.sha256)] = _HEAD.pack(*zstd_file)
+        await self._records.put(link_records(link, *file_sha256s), durable=False)
+
+    async def put_zstd_file(self, link: NarLink, file: FileFacts, generation: int) -> None:
+        """As `put`, with the zstd file as which the NAR is served."""
+        records = link_records(link) | {_zstd_key(link.nar.sha256, generation): _HEAD.pack(*file)}
         await self._records.put(records, durable=False)
 
 
@@ -77,5 +80,5 @@ def _key(sha256: bytes) -> bytes:
     return b"nar:" + sha256
 
 
-def _zstd_key(nar_sha256: bytes) -> bytes:
-    return b"zstd:" + nar_sha256
+def _zstd_key(nar_sha256: bytes, generation: int) -> bytes:
+    return b"zstd:%d:%b" % (generation, nar_sha256) if generation else b"zstd:" + nar_sha256

@@ -12,7 +12,7 @@ import logging
 from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from itertools import islice
 from typing import TypeAlias
 
@@ -50,8 +50,17 @@ class PlannedNars:
         self._directories = directories
         self._frames = frames
         self._kept: dict[Node, Plan] = {}
+        """Plans of the present generation."""
+        self._generation = frames.generation
         self._planning = asyncio.Semaphore(_PLANNING)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._looked_through: set[Node] = set()
+        """NARs in which damage is looked for."""
+
+    @property
+    def generation(self) -> int:
+        """As `StoredFrames.generation`: zstd files of another one may have had other bytes."""
+        return self._frames.generation
 
     async def plan(self, node: Node) -> Plan:
         """How the NAR is made.
@@ -59,16 +68,18 @@ class PlannedNars:
         Raises:
             NotFoundError, InvalidError, CorruptError, ExhaustedError: as `plan_nar`.
         """
-        plan = self._kept.get(node)
+        plan = self._in_memory(node)
         if plan is None:
             async with self._planning:
-                plan = self._kept.get(node) or await self._remembered(node) or await plan_nar(self._frames, self._directories, node)
+                plan = (
+                    self._in_memory(node) or await self._remembered(node) or await plan_nar(self._frames, self._directories, node)
+                )
                 self._keep(node, plan)
         return plan
 
     async def known(self, node: Node) -> Plan | None:
         """As `plan`, but None where it has yet to be made."""
-        plan = self._kept.get(node)
+        plan = self._in_memory(node)
         if plan is None and (plan := await self._remembered(node)) is not None:
             self._keep(node, plan)
         return plan
@@ -125,8 +136,11 @@ class PlannedNars:
         except CorruptError:
             self._kept.pop(node, None)
             if was_checked:
-                # The plan itself may be outdated: the next reader makes it anew, and finds out.
+                # The plan itself may be outdated: the next reader makes it anew.
                 self._begin(self._frames.put_plan(_key(node), b""))
+            if node not in self._looked_through:
+                self._looked_through.add(node)
+                self._begin(self._look_through(node))
             raise
         finally:
             for made in making:
@@ -145,6 +159,20 @@ class PlannedNars:
             await hashing.update(piece)
         await hashing.finish()
         return FileFacts(plan.zstd_size, sha256.digest())
+
+    async def _look_through(self, node: Node) -> None:
+        """Find what is damaged, so that the NAR is offered no more: a piece that was checked before does not tell which chunk."""
+        with suppress(StoreError):  # some of it is missing, which tells as much
+            for piece in (await plan_nar(self._frames, self._directories, node)).pieces:
+                await asyncio.to_thread(_check, self._frames, piece)
+        self._looked_through.discard(node)
+
+    def _in_memory(self, node: Node) -> Plan | None:
+        generation = self._frames.generation
+        if generation != self._generation:
+            self._kept.clear()
+            self._generation = generation
+        return self._kept.get(node)
 
     async def _remembered(self, node: Node) -> Plan | None:
         encoded = await self._frames.get_plan(_key(node))
@@ -245,13 +273,19 @@ def _read(frames: StoredFrames, piece: Piece) -> tuple[Sequence[bytes], bytes | 
     except zstandard.ZstdError:
         is_sound = False
     if not is_sound:
-        # One by one, so that the backend gets to know which it is.
-        for frame, span, start, _ in chunks:
-            frames.check(frame, payloads[span][start : start + frame.span.size])
+        _check(frames, piece)
         raise CorruptError("stored content is damaged: the chunks of a piece of a NAR do not fit together")
     piece.digest = hasher.digest()
     piece.chunks = []
     return payloads, nar
+
+
+def _check(frames: StoredFrames, piece: Piece) -> None:
+    """Let the backend look at the chunks of a piece, one by one, so that it gets to know which are damaged. Blocks."""
+    payloads = frames.read(piece.spans)
+    for frame, span, start, _ in piece.chunks:
+        with suppress(CorruptError):
+            frames.check(frame, payloads[span][start : start + frame.span.size])
 
 
 def _decompressed(frames: bytes, size: int) -> bytes:

@@ -30,6 +30,11 @@ class Frame(NamedTuple):
 class StoredFrames(Protocol):
     """Gives out content as it is stored, to be passed on without decompressing it, and keeps plans for doing so."""
 
+    @property
+    def generation(self) -> int:
+        """Changes when something may lie elsewhere than it did: what was damaged and is stored anew. Older plans are outdated."""
+        ...
+
     async def find(self, digests: Sequence[Digest]) -> list[list[Frame]]:
         """The chunks of each blob, in order.
 
@@ -56,7 +61,7 @@ class StoredFrames(Protocol):
         ...
 
     async def get_plan(self, key: bytes) -> bytes | None:
-        """The plan that was kept under `key` (32 bytes), or None. It may hold places where something else lies now."""
+        """The plan that was kept in this generation under `key` (32 bytes), or None."""
         ...
 
     async def put_plan(self, key: bytes, plan: bytes) -> None:

@@ -36,4 +36,6 @@ class Stage(Protocol):
 class Staging(Protocol):
     """Gives out stages."""
 
-    def begin(self) -> Stage: ...
+    def begin(self, *, rechecks: bool = False) -> Stage:
+        """A new stage. If it `rechecks`, what the store has already is read and checked, and kept again where it is damaged."""
+        ...

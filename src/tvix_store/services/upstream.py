@@ -16,6 +16,10 @@ class UpstreamDownError(UnavailableError):
     """An upstream does not answer, or not to the end."""
 
 
+class UpstreamStalledError(UpstreamDownError):
+    """An upstream takes too long. To try it once more would take as long."""
+
+
 class UpstreamLiesError(InvalidError):
     """What an upstream answered is malformed, refused, or not what it says."""
 
@@ -51,7 +55,8 @@ class Upstream(Protocol):
         Close it where it is left before its end.
 
         Raises:
-            UpstreamDownError: it does not come, or stops.
+            UpstreamDownError: it does not come, or breaks off.
+            UpstreamStalledError: it stops, or comes too slowly.
             UpstreamLiesError: its URL leads where it must not.
         """
         ...

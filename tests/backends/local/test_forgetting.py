@@ -18,6 +18,7 @@ from tvix_store.operations.planned_nars import PlannedNars
 from tvix_store.operations.render_nar import render_nar
 from tvix_store.services.store import Stats, Store
 from tvix_store.testing.content import collect, noise, put_tree, stream
+from tvix_store.testing.contracts.staging import begun, is_whole, stage_tree
 from tvix_store.testing.trees import Tree, TreeFile
 
 SMALL = noise(20_000, "small")
@@ -133,6 +134,38 @@ async def test_what_was_put_again_outlives_the_index(tmp_path: Path) -> None:
         assert await collect(render_nar(store.blobs, store.directories, node)) == nar
         after = await stats(store)
         assert (after.chunks, after.unique_bytes, after.stored_bytes) == (before.chunks, before.unique_bytes, before.stored_bytes)
+
+
+async def test_a_damaged_chunk_list_is_stored_anew_when_its_blob_is_put_again(store: Store, tmp_path: Path) -> None:
+    digest = await store.blobs.put(stream([LARGE]))
+    stat = await store.blobs.stat(digest, chunks=True)
+    assert stat is not None
+    damage(tmp_path, stat.chunks[2].digest.raw + stat.chunks[2].size.to_bytes(4, "little"))
+    with pytest.raises(CorruptError, match="is damaged"):
+        await collect(store.blobs.read(digest))
+    await store.sync()
+    assert await store.blobs.missing([digest]) == {digest}
+    assert await store.blobs.put(stream([LARGE])) == digest
+    assert await collect(store.blobs.read(digest)) == LARGE
+
+
+async def test_a_stage_that_rechecks_mends_all_at_once(store: Store, tmp_path: Path) -> None:
+    node = await put_tree(store, TREE)
+    assert isinstance(node, DirectoryNode)
+    directory = await store.directories.get(node.digest)
+    assert directory is not None
+    stat = await store.blobs.stat(Digest.of(LARGE), chunks=True)
+    assert stat is not None
+    before = await stats(store)
+    entry = stat.chunks[2].digest.raw + stat.chunks[2].size.to_bytes(4, "little")
+    for content in (SMALL, LARGE[:100], LARGE[-100:], directory.encoded, entry):
+        damage(tmp_path, content)
+    async with begun(store, rechecks=True) as stage:
+        assert await stage_tree(store, stage, TREE) == node
+        await stage.accept()
+    assert await is_whole(store, node, TREE)
+    after = await stats(store)
+    assert (after.chunks, after.unique_bytes, after.stored_bytes) == (before.chunks, before.unique_bytes, before.stored_bytes)
 
 
 async def test_what_lies_in_a_pack_that_is_gone_for_a_while_is_not_forgotten(tmp_path: Path) -> None:

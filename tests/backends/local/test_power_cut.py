@@ -35,10 +35,17 @@ class Disk:
         self._synced: dict[int, int] = {}
         monkeypatch.setattr(os, "fdatasync", self._sync)
         monkeypatch.setattr(os, "fsync", self._sync)
+        self._ftruncate = os.ftruncate
+        monkeypatch.setattr(os, "ftruncate", self._cut)
 
     def _sync(self, fd: int) -> None:
         status = os.fstat(fd)
         self._synced[status.st_ino] = status.st_size
+
+    def _cut(self, fd: int, size: int) -> None:
+        self._ftruncate(fd, size)
+        inode = os.fstat(fd).st_ino
+        self._synced[inode] = min(self._synced.get(inode, 0), size)
 
     def after_a_cut(self, store: Path, copy: Path, generator: random.Random) -> None:
         """Make `copy` what is left of a store: all that was synced, and any pages of the rest."""

@@ -85,11 +85,13 @@ async def write_for_ever(store: Store, seed: str) -> AsyncIterator[str]:
         yield f"tree {seed} {number}"
         assert store.staging is not None
         stage = store.staging.begin()
-        staged = await stage.blobs.put(pieces(data + data[::-1]))
-        if number % 3:
-            await stage.accept()
-            yield f"blob {staged.hex}"
-        await stage.close()
+        try:
+            staged = await stage.blobs.put(pieces(data + data[::-1]))
+            if number % 3:
+                await stage.accept()
+                yield f"blob {staged.hex}"
+        finally:
+            await stage.close()
 
 
 async def main(directory: Path, seed: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from blake3 import blake3
 
-from tvix_store.backends.local.chunk_lists import ChunkListWriter, Segment, parse_segment
+from tvix_store.backends.local.chunk_lists import ChunkListWriter
 from tvix_store.backends.local.compression import looks_compressible, packed
 from tvix_store.backends.local.contents import Content, Sink
 from tvix_store.backends.local.engine import Engine
@@ -114,8 +114,9 @@ class LocalBlobs:
     async def _put_chunk(self, blob: bytes) -> Digest:
         """Put a blob that is too small to be cut."""
         digest = Digest.of(blob)
-        if self._engine.index.chunk(digest.raw) is None:
-            await _done(self._sink.put_contents([Content(Kind.CHUNK, digest.raw, blob)]))
+        unknown = self._sink.unknown([Content(Kind.CHUNK, digest.raw, blob)])
+        if unknown:
+            await _done(self._sink.put_contents(unknown))
         return digest
 
     def _prepared(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
@@ -208,7 +209,7 @@ class LocalBlobs:
             end = blob_size if stop is None else min(stop, blob_size)
             if at >= end:
                 return
-            segment = self._segment(place)
+            segment = self._engine.segment(digest.raw, place)
             offset = segment.offset
             for key, size in segment.entries:
                 if offset + size > at:
@@ -220,15 +221,12 @@ class LocalBlobs:
                 raise _lacks_segment(digest, at)
             at = offset
 
-    def _segment(self, place: Place) -> Segment:
-        return parse_segment(self._engine.reader.read_checked(place))
-
     def chunk_list(self, digest: Digest, blob_size: int) -> list[Chunk]:
         """The chunks of a cut blob. Blocks: runs in a thread."""
         chunks: list[Chunk] = []
         at = 0
         while at < blob_size and (found := self._engine.index.chunk_list_segment(digest.raw, at)) is not None:
-            segment = self._segment(found[1])
+            segment = self._engine.segment(digest.raw, found[1])
             chunks.extend(Chunk(Digest(key), size) for key, size in segment.entries)
             if segment.end <= at:
                 raise _lacks_segment(digest, at)

@@ -167,7 +167,7 @@ class Committer:
         return self._submit(_Request(nar_facts=(node_key, facts)))
 
     def forget_damaged(self, digest: bytes, place: Place) -> Future[PathInfo | None]:
-        """Forget a chunk or directory that was found not to match its digest; see `damage.forget`."""
+        """Forget what was found damaged; see `damage.forget`."""
         return self._submit(_Request(damaged=(digest, place)))
 
     def close(self) -> None:

@@ -38,7 +38,7 @@ class Sink(Protocol):
     """Takes contents. Its methods may be called from any thread."""
 
     def unknown(self, contents: Sequence[Content]) -> list[Content]:
-        """Those of the contents that are not known to be there: what else there is need not be compressed."""
+        """Those of the contents that are not known to be there; the others need not be compressed. May read from the disk."""
         ...
 
     def put_contents(self, contents: Sequence[Content]) -> Future[Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from blake3 import blake3
 
 from tvix_store.backends.local.compression import unpack
-from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.index import FORGOTTEN, Index
 from tvix_store.backends.local.packs import PackReader, Place
 from tvix_store.backends.local.records import Kind
 from tvix_store.errors import CorruptError
@@ -23,24 +23,30 @@ def opened(digest: bytes, place: Place, stored: bytes) -> bytes | None:
 
 
 def forget(index: Index, reader: PackReader, suspects: Iterable[tuple[bytes, Place]]) -> None:
-    """Take those chunks and directories out of the index that still lie at these places, and do not match their digests.
+    """Take those chunks, directories and chunk lists (by their blobs) out of the index that lie at these places, and are damaged.
 
     With a chunk go the chunk lists that name it, or their blobs would count as whole, and with all of them what is known of NARs:
     a narinfo is given out on the strength of that, and which NARs hold the content nobody knows. A pack that is missing, cut short
     or cannot be read tells nothing about its contents: they stay.
     """
-    damaged = {suspect for suspect in set(suspects) if _is_named(index, *suspect) and _is_damaged(reader, *suspect)}
+    damaged = [
+        (kind, digest, place)
+        for digest, place in set(suspects)
+        if (kind := _kind(index, digest, place)) is not None and _is_damaged(reader, kind, digest, place)
+    ]
     if not damaged:
         return
-    blobs = _blobs_with(index, reader, [digest for digest, _ in damaged])
+    blobs = _blobs_with(index, reader, [digest for kind, digest, _ in damaged if kind is Kind.CHUNK])
     with index.writing() as txn:
-        for digest, place in damaged:
-            # In the same transaction as the row: nobody can have stored the chunk anew, and rely on these lists.
-            if index.drop_content(txn, Kind.CHUNK, digest, place):
+        for kind, digest, place in damaged:
+            if kind is Kind.CHUNK_LIST:
+                index.drop_chunk_list(txn, digest)
+            elif not index.drop_content(txn, kind, digest, place):
+                continue  # another process was faster
+            elif kind is Kind.CHUNK:
+                # In the same transaction as the row: nobody can have stored the chunk anew, and rely on these lists.
                 for blob in blobs.get(digest, ()):
                     index.drop_chunk_list(txn, blob)
-            elif not index.drop_content(txn, Kind.DIRECTORY, digest, place):
-                continue  # another process was faster
             # The error is the reader's to see; this tells that it has an end.
             _log.info(
                 "b3:%s is damaged (pack %08x, offset %d); it counts as missing until it is put again",
@@ -49,18 +55,31 @@ def forget(index: Index, reader: PackReader, suspects: Iterable[tuple[bytes, Pla
                 place.offset,
             )
         index.drop_nar_facts(txn)
+        index.count(txn, FORGOTTEN, 1)
 
 
-def _is_named(index: Index, digest: bytes, place: Place) -> bool:
-    return place in (index.chunk(digest), index.directory(digest))
+def _kind(index: Index, digest: bytes, place: Place) -> Kind | None:
+    """What is named by this digest and lies there."""
+    if place == index.chunk(digest):
+        return Kind.CHUNK
+    if place == index.directory(digest):
+        return Kind.DIRECTORY
+    return Kind.CHUNK_LIST if place in index.chunk_list_places(digest) else None
 
 
-def _is_damaged(reader: PackReader, digest: bytes, place: Place) -> bool:
+def _is_damaged(reader: PackReader, kind: Kind, digest: bytes, place: Place) -> bool:
     """Read once more: what is forgotten should be lost for certain."""
     try:
-        return opened(digest, place, reader.read(place)) is None
+        stored = reader.read(place)
+        if kind is not Kind.CHUNK_LIST:
+            return opened(digest, place, stored) is None
     except (CorruptError, OSError):
         return False
+    try:
+        reader.read_checked(place)
+    except CorruptError:
+        return True
+    return False
 
 
 def _blobs_with(index: Index, reader: PackReader, chunks: Sequence[bytes]) -> dict[bytes, set[bytes]]:

@@ -18,6 +18,7 @@ from typing import TypeVar
 from blake3 import blake3
 
 from tvix_store.backends.local import settings
+from tvix_store.backends.local.chunk_lists import Segment, parse_segment
 from tvix_store.backends.local.committer import Committer
 from tvix_store.backends.local.compression import unpacked
 from tvix_store.backends.local.damage import opened
@@ -115,8 +116,20 @@ class Engine:
             found[digest] = bytes(content)
         return found
 
+    def segment(self, blob: bytes, place: Place) -> Segment:
+        """The part of a blob's chunk list at `place`.
+
+        Raises:
+            CorruptError: it is damaged; then the list is forgotten, so that the blob can be put again.
+        """
+        try:
+            return parse_segment(self.reader.read_checked(place))
+        except CorruptError:
+            self.forget_damaged(blob, place)
+            raise
+
     def forget_damaged(self, digest: bytes, place: Place) -> None:
-        """Let a chunk or directory that does not match its digest be forgotten, if that is so; nobody waits for it."""
+        """Let a chunk, directory or chunk list be forgotten, if it is damaged; nobody waits for it."""
         with suppress(UnavailableError):  # a store that is just closed
             self.committer.forget_damaged(digest, place)
 

@@ -21,6 +21,10 @@ class LocalFrames:
         self._blobs = blobs
         self._records = records
 
+    @property
+    def generation(self) -> int:
+        return self._engine.index.forgotten()
+
     async def find(self, digests: Sequence[Digest]) -> list[list[Frame]]:
         return await self._engine.in_thread(self._find, digests)
 
@@ -33,7 +37,7 @@ class LocalFrames:
         self._engine.payload(frame.digest, Place(span.file, span.offset, span.size, frame.length), stored)
 
     async def get_plan(self, key: bytes) -> bytes | None:
-        digest = await self._records.get(_key(key))
+        digest = await self._records.get(self._key(key))
         if digest is None:
             return None
         try:
@@ -46,7 +50,11 @@ class LocalFrames:
             yield plan
 
         digest = await self._blobs.put(pieces())
-        await self._records.put({_key(key): digest.raw}, durable=False)
+        await self._records.put({self._key(key): digest.raw}, durable=False)
+
+    def _key(self, key: bytes) -> bytes:
+        generation = self.generation
+        return b"plan:%d:%b" % (generation, key) if generation else b"plan:" + key
 
     def _find(self, digests: Sequence[Digest]) -> list[list[Frame]]:
         places = self._engine.index.chunks_at(digests)
@@ -71,7 +79,3 @@ class LocalFrames:
 
 def _frame(digest: bytes, place: Place) -> Frame:
     return Frame(digest, place.length, Span(place.pack, place.offset, place.stored))
-
-
-def _key(key: bytes) -> bytes:
-    return b"plan:" + key

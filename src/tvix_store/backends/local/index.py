@@ -44,6 +44,7 @@ _U64 = struct.Struct("<Q")
 _U64_PAIR = struct.Struct("<QQ")
 
 SEQUENCE = b"path info sequence"
+FORGOTTEN = b"times that damage was forgotten"
 UNIQUE_BYTES = b"unique chunk bytes"
 STORED_BYTES = b"stored chunk bytes"
 
@@ -216,6 +217,16 @@ class Index:
         for key, row in txn.cursor(self.chunk_lists):
             yield bytes(key)[:KEY_SIZE], Place.from_bytes(bytes(row)[_U64.size :])
 
+    def chunk_list_places(self, blob: bytes) -> list[Place]:
+        """The places of all segments of a blob's chunk list."""
+        places: list[Place] = []
+        with self.reading() as txn, txn.cursor(self.chunk_lists) as cursor:
+            found = cursor.set_range(blob)
+            while found and bytes(cursor.key()).startswith(blob):
+                places.append(Place.from_bytes(bytes(cursor.value())[_U64.size :]))
+                found = cursor.next()
+        return places
+
     def drop_chunk_list(self, txn: Txn, blob: bytes) -> None:
         """Forget all segments of a blob's chunk list."""
         with txn.cursor(self.chunk_lists) as cursor:
@@ -260,6 +271,11 @@ class Index:
     def chunked_blobs(self, txn: Txn) -> int:
         """How many blobs are cut into more than one chunk: the chunk list segments that begin one."""
         return sum(bytes(key).endswith(b"\0" * 8) for key in txn.cursor(self.chunk_lists).iternext(values=False))
+
+    def forgotten(self) -> int:
+        """How many times something was forgotten because it was damaged."""
+        row = self._get(self.counters, FORGOTTEN)
+        return 0 if row is None else int(_U64.unpack(row)[0])
 
     def rows(self, txn: Txn, table: Table) -> int:
         return int(txn.stat(table)["entries"])

@@ -21,7 +21,7 @@ from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.packs import PackWriter, Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
-from tvix_store.errors import UnavailableError
+from tvix_store.errors import CorruptError, UnavailableError
 
 _ROW = Struct(f"<B40sQ{Place.SIZE}s")
 """Of the journal: kind, key, blob size, place."""
@@ -38,15 +38,16 @@ class LocalStaging:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def begin(self) -> LocalStage:
-        return LocalStage(self._engine)
+    def begin(self, *, rechecks: bool = False) -> LocalStage:
+        return LocalStage(self._engine, rechecks=rechecks)
 
 
 class LocalStage:
     """A Stage, and the sink of its services. Nothing is taken from the disk before the first content comes."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, rechecks: bool) -> None:
         self._engine = engine
+        self._rechecks = rechecks
         self.blobs = LocalBlobs(engine, self)
         self.directories = LocalDirectories(engine, self)
         self._lock = threading.Lock()
@@ -67,7 +68,31 @@ class LocalStage:
         await asyncio.shield(asyncio.wrap_future(self._engine.start_in_thread(self._release)))
 
     def unknown(self, contents: Sequence[Content]) -> list[Content]:
-        return [each for each in self._engine.index.unknown(contents) if (each.kind, each.key) not in self._seen]
+        new = [each for each in contents if (each.kind, each.key) not in self._seen]
+        unknown = self._engine.index.unknown(new)
+        if self._rechecks:
+            known = {(each.kind, each.key) for each in new} - {(each.kind, each.key) for each in unknown}
+            unknown += [each for each in new if (each.kind, each.key) in known and self._is_damaged(each)]
+        return unknown
+
+    def _is_damaged(self, content: Content) -> bool:
+        """Whether what the store has of it is damaged. Then it is forgotten before what is staged gets named."""
+        engine, key = self._engine, content.key
+        try:
+            match content.kind:
+                case Kind.CHUNK_LIST:
+                    found = engine.index.chunk_list_segment(key[:KEY_SIZE], int.from_bytes(key[KEY_SIZE:], "big"))
+                    if found is not None:
+                        engine.segment(key[:KEY_SIZE], found[1])
+                    return True  # it is forgotten with any of its chunks, by whoever finds that damaged, at any moment
+                case kind:
+                    place = engine.index.chunk(key) if kind is Kind.CHUNK else engine.index.directory(key)
+                    if place is None:
+                        return True  # somebody has found that out just now
+                    engine.payload(key, place)
+        except CorruptError:
+            return True
+        return False
 
     def put_contents(self, contents: Sequence[Content]) -> Future[None]:
         return self._engine.start_in_thread(self._write, contents)

@@ -15,7 +15,7 @@ class MemoryStaging:
         self._directories = directories
         self._sizes = sizes
 
-    def begin(self) -> MemoryStage:
+    def begin(self, *, rechecks: bool = False) -> MemoryStage:
         return MemoryStage(self._blobs, self._directories, self._sizes)
 
 

@@ -14,7 +14,7 @@ from tvix_store.backends.nix_http.encodings import decoded
 from tvix_store.errors import InvalidError
 from tvix_store.model import nixbase32
 from tvix_store.model.narinfo import MAX_NARINFO, NarInfo
-from tvix_store.services.upstream import DEFAULT_PRIORITY, UpstreamDownError, UpstreamLiesError
+from tvix_store.services.upstream import DEFAULT_PRIORITY, UpstreamDownError, UpstreamLiesError, UpstreamStalledError
 
 _MAX_CACHE_INFO = 64 * 1024
 _PAUSE = 0.2
@@ -66,6 +66,8 @@ class HttpCache:
                             done += len(piece)
                             yield piece
                     return
+            except UpstreamStalledError:
+                raise
             except UpstreamDownError:
                 if not resumable or done == before:
                     raise

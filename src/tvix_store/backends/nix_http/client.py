@@ -15,7 +15,7 @@ from yarl import URL
 
 from tvix_store.backends.nix_http.credentials import Credentials
 from tvix_store.backends.nix_http.forbidden import REFUSAL, guarded_socket, is_forbidden_host
-from tvix_store.services.upstream import UpstreamDownError, UpstreamLiesError
+from tvix_store.services.upstream import UpstreamDownError, UpstreamLiesError, UpstreamStalledError
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
@@ -23,17 +23,19 @@ _AT_ONCE = 32
 """Requests under way at the same time; others wait. Nix has 25."""
 _BUFFER = 1 << 19
 """Bytes of a body at which aiohttp begins to hold the sender back; it does so for good at twice that."""
-_SOME_BYTES = 64 * 1024
+_LEAST = 256 << 10
+"""Bytes of a body that must come within `Timeouts.stalled`: 13 kB/s."""
+_DRAINED = 64 << 10
 _DRAIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. `stalled` is what 64 KiB of a body may take, and a whole small document."""
+    """Seconds. `stalled` is what 256 KiB of a body may take, or what there is of it, and a whole small document."""
 
     connect: float = 5.0
     first_byte: float = 15.0
-    stalled: float = 30.0
+    stalled: float = 20.0
 
 
 class HttpClient:
@@ -61,6 +63,7 @@ class HttpClient:
 
         Raises:
             UpstreamDownError: no answer comes, or no body.
+            UpstreamStalledError: not in time.
             UpstreamLiesError: it leads where it must not.
         """
         async with self._room:
@@ -73,7 +76,7 @@ class HttpClient:
                     # Not `release`: what is left of a body is not wanted. After its end the connection is free already.
                     response.close()
             except TimeoutError:
-                raise UpstreamDownError(f"{shown(str(url))} does not answer in time") from None
+                raise UpstreamStalledError(f"{shown(str(url))} does not answer in time") from None
             except aiohttp.ClientConnectorError as error:
                 if _is_forbidden(error.os_error):
                     raise UpstreamLiesError(f"{shown(str(url))}: {error.os_error}") from None
@@ -99,13 +102,13 @@ class HttpClient:
             if not piece:
                 return
             waited, since = waited + clock() - before, since + len(piece)
-            if since >= _SOME_BYTES:
+            if since >= _LEAST:
                 waited, since = 0.0, 0
             yield piece
 
     async def drain(self, response: aiohttp.ClientResponse) -> None:
         """Read a body that nobody wants, if it is small and comes soon, so that the connection can be used again."""
-        left = _SOME_BYTES
+        left = _DRAINED
         with suppress(aiohttp.ClientError, TimeoutError):
             async with asyncio.timeout(_DRAIN), aclosing(self.body(response)) as pieces:
                 async for piece in pieces:

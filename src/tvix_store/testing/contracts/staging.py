@@ -27,10 +27,10 @@ STAGED: Mapping[bytes, Tree] = {
 
 
 @asynccontextmanager
-async def begun(store: Store) -> AsyncIterator[Stage]:
+async def begun(store: Store, *, rechecks: bool = False) -> AsyncIterator[Stage]:
     """A stage that is closed at the end."""
     assert store.staging is not None
-    stage = store.staging.begin()
+    stage = store.staging.begin(rechecks=rechecks)
     try:
         yield stage
     finally:
@@ -89,10 +89,11 @@ class StagingContract:
         async with begun(store) as stage:
             await stage.accept()
 
-    async def test_what_is_known_need_not_be_kept_again(self, store: Store) -> None:
+    @pytest.mark.parametrize("rechecks", [False, True])
+    async def test_what_is_known_need_not_be_kept_again(self, store: Store, rechecks: bool) -> None:
         node = await put_tree(store, {b"large": TreeFile(LARGE), b"a": TreeFile(b"a")})
         before = await counted(store)
-        async with begun(store) as stage:
+        async with begun(store, rechecks=rechecks) as stage:
             assert await stage_tree(store, stage, {b"large": TreeFile(LARGE), b"a": TreeFile(b"a")}) == node
             await stage.accept()
         assert is_same(await counted(store), before)
