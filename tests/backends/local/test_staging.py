@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tvix_store.backends.local import open_store, staging
+from tvix_store.backends.local.committer import Committer
 from tvix_store.backends.local.packs import PackWriter
 from tvix_store.errors import ExhaustedError, UnavailableError
 from tvix_store.services.store import Store
@@ -124,6 +125,24 @@ async def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatc
         async with begun(store) as stage:
             node = await stage_tree(store, stage, STAGED)
             await stage.accept()
+        assert await is_whole(store, node, STAGED)
+
+
+async def test_a_pack_that_could_not_be_named_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Committer, number: int, size: int) -> object:
+        raise ExhaustedError("the disk is full")
+
+    async with await open_store(tmp_path / "store") as store:
+        monkeypatch.setattr(Committer, "name_pack", full)
+        with pytest.raises(ExhaustedError):
+            async with begun(store) as stage:
+                await stage_tree(store, stage, STAGED)
+        monkeypatch.undo()
+        async with begun(store) as stage:
+            node = await stage_tree(store, stage, STAGED)
+            await stage.accept()
+    shutil.rmtree(tmp_path / "store/index")
+    async with await open_store(tmp_path / "store") as store:
         assert await is_whole(store, node, STAGED)
 
 

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 
-from tvix_store.backends.local.contents import Content, Written, new_records
+from tvix_store.backends.local.contents import Content, Name, Written, name_of, new_records
 from tvix_store.backends.local.damage import forget
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
@@ -55,14 +55,6 @@ _SYNC_WITHIN = 0.5
 """Seconds within which records that are not durable are synced."""
 _PARALLEL_FROM = 256 << 10
 """Payload bytes from which compression uses more than one thread: starting them costs about 100 µs."""
-
-
-_Named = tuple[Kind, bytes]
-"""What a content is known by: its kind and key."""
-
-
-def _named(content: Content | Written) -> _Named:
-    return content.kind, content.key
 
 
 @dataclass(slots=True)
@@ -99,7 +91,7 @@ class Committer:
         self._mark = mark
         self._level = level
         self._threads = threads
-        self._unnamed: dict[_Named, Written] = {}
+        self._unnamed: dict[Name, Written] = {}
         """Written, but not yet named in the index."""
         self._unnamed_bytes = 0
         self._waiting: list[_Request] = []
@@ -279,7 +271,7 @@ class Committer:
             return
         self._writer.keep()
         for content, place in zip(contents, places, strict=True):
-            self._unnamed[_named(content)] = Written(content.kind, content.key, content.blob_size, place)
+            self._unnamed[name_of(content)] = Written(content.kind, content.key, content.blob_size, place)
             self._unnamed_bytes += place.length
         for request in group:
             if request.lazy:
@@ -335,11 +327,11 @@ class Committer:
         return results
 
     def _unknown(self, group: list[_Request]) -> list[Content]:
-        found: dict[_Named, Content] = {}
+        found: dict[Name, Content] = {}
         for request in group:
             for content in self._index.unknown(request.contents):
-                if _named(content) not in self._unnamed:
-                    found.setdefault(_named(content), content)
+                if name_of(content) not in self._unnamed:
+                    found.setdefault(name_of(content), content)
         return list(found.values())
 
     def _append(self, contents: list[Content]) -> list[Place]:
@@ -398,7 +390,7 @@ class Committer:
         unique = stored = 0
         named: list[Written] = []
         # In the order of the keys: neighbours on a page of the index are written while it is at hand.
-        for each in sorted(contents, key=_named):
+        for each in sorted(contents, key=name_of):
             kind, key, blob_size, place = each
             # Another process may have been first since `_unknown`; its record stays, ours is garbage.
             if self._index.put_content(txn, kind, key, place, blob_size):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from tvix_store.backends.local.compression import packed
 from tvix_store.backends.local.packs import Place
@@ -32,6 +32,14 @@ class Written(NamedTuple):
     key: bytes
     blob_size: int
     place: Place
+
+
+Name: TypeAlias = tuple[Kind, bytes]
+"""What a content is known by: its kind and key."""
+
+
+def name_of(content: Content | Written) -> Name:
+    return content.kind, content.key
 
 
 class Sink(Protocol):

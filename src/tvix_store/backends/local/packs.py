@@ -142,9 +142,13 @@ class PackWriter:
                 os.ftruncate(self._fd, self.size)
 
     def cut(self) -> None:
-        """Take back everything that the index does not name."""
+        """Take back everything that the index does not name. A pack that it does not name at all is left alone."""
         if self._fd is not None:
-            self._kept = self._committed_size(self.number)
+            committed = self._committed_size(self.number)
+            if committed < PREFIX_SIZE:
+                self.close()
+                return
+            self._kept = committed
             self.rewind()
 
     def sync(self) -> None:

@@ -15,7 +15,7 @@ from tempfile import SpooledTemporaryFile
 from typing import Any
 
 from tvix_store.backends.local.blobs import LocalBlobs
-from tvix_store.backends.local.contents import Content, Written, new_records
+from tvix_store.backends.local.contents import Content, Name, Written, name_of, new_records
 from tvix_store.backends.local.directories import LocalDirectories
 from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.engine import Engine
@@ -25,7 +25,6 @@ from tvix_store.errors import CorruptError, UnavailableError
 
 _ROW = Struct(f"<B40sQ{Place.SIZE}s")
 """Of the journal: kind, key, blob size, place."""
-_CHUNK_LIST_KEY_SIZE = KEY_SIZE + 8
 _JOURNAL_BYTES = 1 << 20
 _NAMED_AT_ONCE = 10_000
 _SEEN = 32_768
@@ -53,7 +52,7 @@ class LocalStage:
         self._lock = threading.Lock()
         self._writers: list[PackWriter] = []
         """The last is written to, the others are full."""
-        self._seen: set[tuple[Kind, bytes]] = set()
+        self._seen: set[Name] = set()
         self._journal = SpooledTemporaryFile(max_size=_JOURNAL_BYTES, dir=str(engine.directory))  # noqa: SIM115  # closed by `close`
         self._naming: Future[Any] | None = None
         self._closed = False
@@ -68,11 +67,11 @@ class LocalStage:
         await asyncio.shield(asyncio.wrap_future(self._engine.start_in_thread(self._release)))
 
     def unknown(self, contents: Sequence[Content]) -> list[Content]:
-        new = [each for each in contents if (each.kind, each.key) not in self._seen]
+        new = [each for each in contents if name_of(each) not in self._seen]
         unknown = self._engine.index.unknown(new)
         if self._rechecks:
-            known = {(each.kind, each.key) for each in new} - {(each.kind, each.key) for each in unknown}
-            unknown += [each for each in new if (each.kind, each.key) in known and self._is_damaged(each)]
+            known = set(map(name_of, new)).difference(map(name_of, unknown))
+            unknown += [each for each in new if name_of(each) in known and self._is_damaged(each)]
         return unknown
 
     def _is_damaged(self, content: Content) -> bool:
@@ -106,9 +105,9 @@ class LocalStage:
             if self._closed:
                 raise UnavailableError("content came for a stage that is closed")
             fresh = {
-                (content.kind, content.key): (content, record)
+                name_of(content): (content, record)
                 for content, record in zip(contents, records, strict=True)
-                if (content.kind, content.key) not in self._seen
+                if name_of(content) not in self._seen
             }
             if fresh:
                 writer = self._writer()
@@ -133,7 +132,7 @@ class LocalStage:
                 self._journal.write(_ROW.pack(content.kind, content.key, content.blob_size, place.to_bytes()))
         if len(self._seen) > _SEEN:
             self._seen.clear()
-        self._seen.update((content.kind, content.key) for content in contents)
+        self._seen.update(map(name_of, contents))
 
     def _written(self) -> Iterator[list[Written]]:
         """What was staged, in the order in which it came."""
