@@ -126,7 +126,7 @@ def test_what_nix_signed_we_trust(tvix_store: Program, nix: PrivateNix, copy: li
         tvix_store("key", "generate", name, "--out", name)
         nix.nix("store", "sign", "--recursive", "--key-file", tvix_store.directory / name, APPLICATION)
         assert tvix_store(*copy, APPLICATION) == ""
-        trusted = ("--trusted-public-key", tvix_store("key", "public", name))
+        trusted = ("--trusted-public-keys", tvix_store("key", "public", name))
         assert tvix_store("path-info", "verify", "--all", *trusted).splitlines() == [
             f"{path}: good" for path in (LIBRARY, ITSELF, APPLICATION)
         ]

@@ -90,7 +90,7 @@ def test_malformed_path_infos_are_refused(tvix_store: Program, text: str, reason
 
 
 def test_a_signed_path_is_trusted(tvix_store: Program, path: str, key_file: Path) -> None:
-    trusted = ("--trusted-public-key", str(KEY.public))
+    trusted = ("--trusted-public-keys", str(KEY.public))
     before = tvix_store.run("path-info", "verify", *trusted, path)
     assert (before.code, before.lines) == (8, [f"{path}: no trusted key has signed it"])
     assert tvix_store("path-info", "sign", "--key-file", key_file, path) == path
@@ -110,7 +110,7 @@ def test_what_is_stored_then_is_printed_as_json(tvix_store: Program, path: str, 
 def test_a_signature_by_another_key_is_not_trusted(tvix_store: Program, path: str, key_file: Path) -> None:
     tvix_store("path-info", "sign", "--key-file", key_file, path)
     other = SecretKey.generate("test-1").public
-    assert tvix_store.run("path-info", "verify", "--trusted-public-key", str(other), "--all").code == 8
+    assert tvix_store.run("path-info", "verify", "--trusted-public-keys", str(other), "--all").code == 8
 
 
 def test_damage_is_found_and_not_signed(tvix_store: Program, path: str, key_file: Path) -> None:

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 @command
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="Verify all store paths.")
-@click.option("--trusted-public-key", "keys", multiple=True, metavar="NAME:BASE64", help="Want a signature by one of these keys.")
+@click.option(
+    "--trusted-public-keys",
+    "keys",
+    multiple=True,
+    metavar="KEYS",
+    help="Want a signature by one of these keys (name:base64, separated by spaces); repeatable.",
+)
 @json_option
 async def verify(invocation: Invocation, paths: tuple[str, ...], every: bool, keys: tuple[str, ...], as_json: bool) -> None:
     """Check that the content of the store paths PATH is undamaged and has the NAR that their path infos state.
@@ -31,16 +37,16 @@ async def verify(invocation: Invocation, paths: tuple[str, ...], every: bool, ke
 
     \b
         tvix-store path-info verify --all
-        tvix-store path-info verify --trusted-public-key cache.example.org-1:<base64> <hash>
+        tvix-store path-info verify --trusted-public-keys cache.example.org-1:<base64> <hash>
     """
     if bool(paths) == every:
         raise click.UsageError("name some PATHs, or say --all")
     from tvix_store.cli.counted_blobs import CountedBlobs
+    from tvix_store.cli.key_files import read_public_keys
     from tvix_store.cli.output import print_json_array
     from tvix_store.errors import CorruptError, DeniedError
-    from tvix_store.model.signature import PublicKey
 
-    trusted = [PublicKey.parse(key) for key in keys]
+    trusted = read_public_keys(keys)
     damaged, untrusted = 0, 0
 
     async def verdicts(store: Store, bar: Bar) -> AsyncGenerator[dict[str, object], None]:

@@ -162,10 +162,13 @@ class PlannedNars:
 
     async def _look_through(self, node: Node) -> None:
         """Find what is damaged, so that the NAR is offered no more: a piece that was checked before does not tell which chunk."""
-        with suppress(StoreError):  # some of it is missing, which tells as much
+        try:
             for piece in (await plan_nar(self._frames, self._directories, node)).pieces:
                 await asyncio.to_thread(_check, self._frames, piece)
-        self._looked_through.discard(node)
+        except StoreError:
+            pass  # some of it is missing, which tells as much
+        finally:
+            self._looked_through.discard(node)
 
     def _in_memory(self, node: Node) -> Plan | None:
         generation = self._frames.generation

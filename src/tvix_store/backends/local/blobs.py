@@ -225,7 +225,10 @@ class LocalBlobs:
         """The chunks of a cut blob. Blocks: runs in a thread."""
         chunks: list[Chunk] = []
         at = 0
-        while at < blob_size and (found := self._engine.index.chunk_list_segment(digest.raw, at)) is not None:
+        while at < blob_size:
+            found = self._engine.index.chunk_list_segment(digest.raw, at)
+            if found is None:  # forgotten just now, since it was found damaged
+                raise _lacks_segment(digest, at)
             segment = self._engine.segment(digest.raw, found[1])
             chunks.extend(Chunk(Digest(key), size) for key, size in segment.entries)
             if segment.end <= at:
