@@ -22,12 +22,12 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 @dataclass(slots=True)
 class Response:
-    """An answer. Of a body that is a generator, `headers` tell the length where it is known; `first` was taken from it already."""
+    """An answer. Of a body that is a generator, `headers` tell the length where it is known."""
 
     status: int
     headers: Headers
     body: bytes | AsyncGenerator[bytes, None] = b""
-    first: bytes = b""
+    _first: bytes = b""
 
     async def begin(self) -> None:
         """Make the beginning of the body, while it can still be told that it fails.
@@ -35,7 +35,12 @@ class Response:
         Raises: what the body raises.
         """
         if not isinstance(self.body, bytes):
-            self.first = await anext(self.body, b"")
+            self._first = await anext(self.body, b"")
+
+    def beginning(self) -> bytes:
+        """What `begin` has made. It is not kept: a slow client would make us keep two pieces."""
+        first, self._first = self._first, b""
+        return first
 
 
 def text(status: int, line: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> Response:
@@ -55,14 +60,16 @@ async def send_response(response: Response, send: Send, *, head: bool) -> None:
         DisconnectedError: nobody is there to read it.
     """
     body = response.body
+    start = {"type": "http.response.start", "status": response.status, "headers": response.headers}
     try:
-        await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
         if isinstance(body, bytes):
+            await send(start)
             await send({"type": "http.response.body", "body": b"" if head else body})
             return
         async with aclosing(body):
+            await send(start)
             if not head:
-                await _send_piece(response.first, send)
+                await _send_piece(response.beginning(), send)
                 async for piece in body:
                     await _send_piece(piece, send)
         await send({"type": "http.response.body"})
