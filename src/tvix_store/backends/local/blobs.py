@@ -103,9 +103,9 @@ class LocalBlobs:
                 raise InvalidError(f"put_many takes blobs of up to {SMALL_BLOB} bytes, got one of {len(blob)}")
         if len(blobs) == 1 and len(blobs[0]) <= self._sizes.minimum:
             return [await self._put_chunk(blobs[0])]
-        contents, digests = await self._engine.in_thread(self._prepared, blobs)
-        if contents:
-            await _done(self._sink.put_contents(contents))
+        storing, digests = await self._engine.in_thread(self._begin_to_store, blobs)
+        if storing is not None:
+            await _done(storing)
         return digests
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
@@ -119,13 +119,14 @@ class LocalBlobs:
             await _done(self._sink.put_contents(unknown))
         return digest
 
-    def _prepared(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
-        """What is to be stored of the blobs, compressed, and their digests.
+    def _begin_to_store(self, blobs: Sequence[bytes]) -> tuple[Future[Any] | None, list[Digest]]:
+        """Cut blobs, compress what is new of them, and hand it over; None where nothing is. Their digests.
 
         Several batches are prepared at a time, each by one thread: the committer, which there is one of, has the less to do.
         """
         contents, digests = self.cut_all(blobs)
-        return _compressed(self._engine, self._sink, contents), digests
+        unknown = _compressed(self._engine, self._sink, contents)
+        return self._sink.put_contents(unknown) if unknown else None, digests
 
     def cut_all(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
         """What is to be stored of small blobs, not compressed, and their digests."""

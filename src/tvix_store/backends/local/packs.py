@@ -148,8 +148,9 @@ class PackWriter:
             if committed < PREFIX_SIZE:
                 self.close()
                 return
-            self._kept = committed
-            self.rewind()
+            if committed < self.size:
+                self._kept = committed
+                self.rewind()
 
     def sync(self) -> None:
         """Bring everything appended to the disk itself."""

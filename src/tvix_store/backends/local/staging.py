@@ -55,14 +55,18 @@ class LocalStage:
         self._seen: set[Name] = set()
         self._journal = SpooledTemporaryFile(max_size=_JOURNAL_BYTES, dir=str(engine.directory))  # noqa: SIM115  # closed by `close`
         self._naming: Future[Any] | None = None
-        self._closed = False
+        self._accepted = self._closed = False
 
     async def accept(self) -> None:
         for written in self._written():
             self._naming = self._engine.committer.name_contents(written)
             await asyncio.wrap_future(self._naming)
+        self._accepted = True
 
     async def close(self) -> None:
+        if self._accepted:
+            self._release()
+            return
         # It happens also where the caller does not wait for it.
         await asyncio.shield(asyncio.wrap_future(self._engine.start_in_thread(self._release)))
 
@@ -94,7 +98,7 @@ class LocalStage:
         return False
 
     def put_contents(self, contents: Sequence[Content]) -> Future[None]:
-        return self._engine.start_in_thread(self._write, contents)
+        return self._engine.off_the_loop(self._write, contents)
 
     write_contents = put_contents
 
