@@ -47,7 +47,7 @@ class BinaryCache:
             try:
                 request = Request(scope, receive, self._settings.body_timeout)
                 response = await self._answer(request)
-                if method != "HEAD":
+                if method != "HEAD" and type(response.body) is not bytes:
                     await response.begin()
             except DisconnectedError:
                 raise
