@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -138,6 +140,54 @@ def test_paths_before_a_bad_one_are_imported(tvix_store: Program, tree: Path) ->
     ended = tvix_store.run("import", tree / "text", "nothing")
     assert ended.code == 3
     assert ended.lines == [tvix_store("list")]
+
+
+def test_an_import_that_fails_leaves_nothing(tvix_store: Program, tree: Path) -> None:
+    tvix_store("import", tree / "text")
+    before = held(tvix_store)
+    (tree / "large").write_bytes(os.urandom(20_000_000))
+    os.mkfifo(tree / "zzz")
+    assert tvix_store.run("import", tree).code == 3
+    assert held(tvix_store) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_import_that_is_ended_leaves_nothing_that_the_next_does_not_reuse(
+    tvix_store: Program, tree: Path, number: signal.Signals
+) -> None:
+    tvix_store("import", tree / "text")
+    before = held(tvix_store)
+    packs = tvix_store.store / "packs"
+    (tree / "large").write_bytes(os.urandom(30_000_000))
+    os.mkfifo(tree / "zzz")  # so that it fails, should it come to its end before the signal
+    with tvix_store.start("import", tree) as running:
+        while running.poll() is None and sum(pack.stat().st_size for pack in packs.iterdir()) < 10_000_000:
+            time.sleep(0.001)
+        running.send_signal(number)
+    if number != signal.SIGKILL:
+        assert held(tvix_store) == before
+    tvix_store("import", tree / "big")
+    assert sum(pack.stat().st_size for pack in packs.iterdir()) < 10_000_000
+
+
+def held(tvix_store: Program) -> dict[str, int]:
+    """What the store holds; its own files may take a page more or less."""
+    counts: dict[str, int] = json.loads(tvix_store("stats", "--json"))
+    return {name: count // (1 << 20) if name == "diskBytes" else count for name, count in counts.items()}
+
+
+def test_a_file_that_is_overwritten_in_place_all_the_time_is_refused_by_name(tvix_store: Program, tree: Path) -> None:
+    changing = tree / "changing"
+    changing.write_bytes(bytes(20_000_000))
+    endless = f"while True:\n for n in range(256):\n  f = open({str(changing)!r}, 'r+b'); f.write(bytes([n]) * 20_000_000)"
+    with subprocess.Popen([sys.executable, "-c", endless]) as writer:
+        try:
+            ended = tvix_store.run("import", tree)
+        finally:
+            writer.kill()
+    assert ended.code == 3
+    assert ended.error == (f"tvix-store: error: {changing} changed while it was read; import it again when nothing writes to it\n")
+    assert tvix_store("list") == ""
 
 
 def test_json_is_whole_when_a_path_is_bad(tvix_store: Program, tree: Path) -> None:

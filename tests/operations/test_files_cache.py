@@ -238,8 +238,8 @@ async def test_a_store_that_lacks_what_is_remembered_gets_it(store: Store, tree:
 async def test_content_that_was_found_damaged_is_stored_again(tmp_path: Path, tree: Path) -> None:
     async with await open_local(tmp_path / "store") as store:
         first = await remembered(store, tree)
-        [pack] = (tmp_path / "store/packs").iterdir()
-        contents = bytearray(pack.read_bytes())
+        packs = {pack: bytearray(pack.read_bytes()) for pack in (tmp_path / "store/packs").iterdir()}
+        [(pack, contents)] = [(pack, contents) for pack, contents in packs.items() if noise(50 * 300)[:1000] in contents]
         contents[contents.index(noise(50 * 300)[:1000]) + 10] ^= 1
         pack.write_bytes(contents)
         with pytest.raises(CorruptError):

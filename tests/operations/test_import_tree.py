@@ -18,12 +18,14 @@ from hypothesis import given, settings
 from tvix_store.backends.local import open_store as open_local
 from tvix_store.backends.memory import open_store
 from tvix_store.errors import ExhaustedError, InvalidError, UnavailableError
+from tvix_store.model.digest import Digest
 from tvix_store.model.directory import SizeRule
-from tvix_store.model.nodes import Node, SymlinkNode
+from tvix_store.model.nodes import FileNode, Node, SymlinkNode
 from tvix_store.model.path_info import NarFacts
 from tvix_store.model.store_path import fixed_output_path
 from tvix_store.operations import read_tree
 from tvix_store.operations.import_tree import import_tree
+from tvix_store.operations.lookup import lookup
 from tvix_store.operations.open_directory import OpenDirectory, remove_tree
 from tvix_store.services.blobs import SMALL_BLOB
 from tvix_store.services.store import Store
@@ -153,19 +155,19 @@ async def test_what_is_wrong_in_a_deep_tree_is_named_by_its_whole_path(store: St
             await import_tree(store, tmp_path / "deep")
 
 
-async def test_a_deep_directory_that_is_moved_while_it_is_read_is_refused(
+async def test_a_deep_directory_that_is_moved_while_it_is_read_is_read_as_it_is_then(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    depth = 50
     moved = tmp_path / "deep" / Path(*("d" * 10))
 
     def move(names: list[str]) -> None:
         if names == []:
             moved.rename(tmp_path / "moved")
 
-    refused = pytest.raises(InvalidError, match=f"{moved} changed while it was read")
-    with deep_tree(tmp_path / "deep", depth), after_each_listing(monkeypatch, move), refused:
-        await import_tree(store, tmp_path / "deep")
+    with deep_tree(tmp_path / "deep", 50):
+        with after_each_listing(monkeypatch, move):
+            imported = await import_tree(store, tmp_path / "deep")
+        assert await import_tree(store, tmp_path / "deep") == imported
     remove_tree(tmp_path / "moved")
 
 
@@ -174,12 +176,51 @@ async def test_what_is_swapped_for_a_symlink_while_it_is_read_is_not_followed(
     store: Store, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     def swap(names: list[str]) -> None:
-        if name in names:
+        if name in names and not (tree / name).is_symlink():
             (tree / name).rename(tmp_path / "aside")
             (tree / name).symlink_to(tmp_path / "aside")
 
-    with after_each_listing(monkeypatch, swap), pytest.raises(InvalidError, match=f"{tree / name} changed while it was read"):
+    with after_each_listing(monkeypatch, swap):
+        imported = await import_tree(store, tree)
+    aside = SymlinkNode(os.fsencode(tmp_path / "aside"))
+    assert imported.node == trees.castore({**TREE, os.fsencode(name): aside}).root
+
+
+async def test_what_is_swapped_again_and_again_is_refused_by_name(
+    store: Store, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swap(names: list[str]) -> None:
+        if "small" in names:
+            was_symlink = (tree / "small").is_symlink()
+            (tree / "small").unlink()
+            if was_symlink:
+                (tree / "small").write_bytes(b"a file again")
+            else:
+                (tree / "small").symlink_to("nowhere")
+
+    with after_each_listing(monkeypatch, swap), pytest.raises(InvalidError, match=f"{tree}/small changed while it was read"):
         await import_tree(store, tree)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_directory_that_gets_an_entry_while_it_is_read_is_read_once_more(
+    store: Store, tree: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    added: list[Path] = []
+
+    def add(names: list[str]) -> None:
+        if {"run", "sh"} <= set(names) and len(added) < times:
+            added.append(tree / "bin" / f"added {len(added)}")
+            added[-1].write_bytes(b"added")
+
+    with after_each_listing(monkeypatch, add):
+        if times == 2:
+            with pytest.raises(InvalidError, match=f"{tree}/bin changed while it was read"):
+                await import_tree(store, tree)
+            return
+        imported = await import_tree(store, tree)
+    assert await import_tree(store, tree) == imported
+    assert await lookup(store.directories, imported.node, b"bin/added 0") == FileNode(Digest.of(b"added"), 5)
 
 
 @contextmanager
@@ -246,27 +287,50 @@ async def test_a_flat_import_takes_files_only(store: Store, tree: Path) -> None:
             await import_tree(store, path, flat=True)
 
 
-@pytest.mark.parametrize("size", [1000, 3_000_000, 9_000_000])
-@pytest.mark.parametrize("change", [-1, 1])
-async def test_a_file_that_changes_while_it_is_read_is_refused(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, change: int
-) -> None:
-    path = tmp_path / "changing"
-    path.write_bytes(bytes(size))
-    fstat = os.fstat
+def change_behind_each_stat(monkeypatch: pytest.MonkeyPatch, path: Path, change: Callable[[], None], times: int) -> None:
+    """Let a file change, a number of times, whenever its reading has just begun."""
+    settled_status = read_tree._settled_status
+    left = times
 
     def stat_then_change(fd: int) -> os.stat_result:
-        status = fstat(fd)
-        if status.st_size == size:
-            os.truncate(path, size + change)
+        nonlocal left
+        status = settled_status(fd)
+        if left and status.st_ino == path.stat().st_ino:
+            left -= 1
+            change()
         return status
 
-    monkeypatch.setattr(os, "fstat", stat_then_change)
-    with pytest.raises(InvalidError, match="changing changed while it was read"):
-        await import_tree(store, path)
+    monkeypatch.setattr(read_tree, "_settled_status", stat_then_change)
 
 
-async def test_a_known_file_whose_contents_change_while_it_is_read_is_refused(
+@pytest.mark.parametrize("size", [1000, 3_000_000, 9_000_000])
+@pytest.mark.parametrize("change", [-1, 0, 1])
+@pytest.mark.parametrize("in_tree", [False, True])
+async def test_a_file_that_changes_while_it_is_read_is_read_once_more_and_then_refused(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, change: int, in_tree: bool
+) -> None:
+    (tmp_path / "tree").mkdir()
+    path = tmp_path / "tree" / "changing"
+    path.write_bytes(bytes(size))
+    root = path.parent if in_tree else path
+
+    def write_in_place() -> None:
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size + change)
+            file.seek(size // 2)
+            file.write(os.urandom(8))
+
+    with monkeypatch.context() as patch:
+        change_behind_each_stat(patch, path, write_in_place, 2)
+        with pytest.raises(InvalidError, match=f"{path} changed while it was read"):
+            await import_tree(store, root)
+    change_behind_each_stat(monkeypatch, path, write_in_place, 1)
+    imported = await import_tree(store, root)
+    now = TreeFile(path.read_bytes())
+    assert imported.nar == facts({b"changing": now} if in_tree else now)
+
+
+async def test_a_known_file_whose_contents_change_while_it_is_read_is_read_once_more(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = tmp_path / "tree"
@@ -285,8 +349,8 @@ async def test_a_known_file_whose_contents_change_while_it_is_read_is_refused(
         return pieces(self, most)
 
     monkeypatch.setattr(read_tree.LargeFile, "pieces", change_at_the_second_pass)
-    with pytest.raises(InvalidError, match="changing changed while it was read"):
-        await import_tree(store, tree)
+    imported = await import_tree(store, tree)
+    assert imported.nar == facts({b"a": TreeFile((tree / "a").read_bytes()), b"changing": TreeFile(b"1" * 9_000_000)})
 
 
 async def test_a_store_that_does_not_learn_is_asked_for_the_nar(store: Store, tree: Path) -> None:
@@ -300,7 +364,7 @@ async def test_a_store_that_does_not_learn_is_asked_for_the_nar(store: Store, tr
 @pytest.mark.parametrize("after", [0, 1, 3, 7])
 @pytest.mark.parametrize("error", [ExhaustedError("disk full"), UnavailableError("gone")])
 async def test_an_error_of_the_store_ends_the_import(store: Store, tree: Path, after: int, error: Exception) -> None:
-    faulty = replace(store, blobs=FaultyBlobs(store.blobs, failing(error, after=after)))
+    faulty = replace(store, blobs=FaultyBlobs(store.blobs, failing(error, after=after)), staging=None)
     with pytest.raises(type(error), match=str(error)):
         await asyncio.wait_for(import_tree(faulty, tree), 20)
     assert [info async for info in store.path_infos.list()] == []
@@ -319,7 +383,7 @@ async def test_an_error_of_the_store_while_it_takes_files_is_raised_as_it_is(
     blobs = FaultyBlobs(store.blobs, delaying(0))
     blobs.put = blobs.put_many = full  # type: ignore[method-assign,assignment]
     with pytest.raises(ExhaustedError, match="disk full"):
-        await import_tree(replace(store, blobs=blobs), tmp_path / "files")
+        await import_tree(replace(store, blobs=blobs, staging=None), tmp_path / "files")
 
 
 async def test_a_cancelled_import_leaves_no_path_and_nothing_running(store: Store, tree: Path) -> None:

@@ -166,15 +166,17 @@ class _Copying:
             counted += size
             self._progress(0, size)
 
+        def check(nar: NarFacts) -> None:
+            if nar != stated.nar:
+                raise CorruptError(
+                    f"{path} is not copied: its NAR hash is {_shown(nar)}, but Nix says {_shown(stated.nar)} "
+                    "(nix-store --verify-path tells more)"
+                )
+
         content = await import_content(
-            self._store, self._file(path), size_rule=self._size_rule, hash_nar=True, threads=threads, progress=count
+            self._store, self._file(path), size_rule=self._size_rule, check_nar=check, threads=threads, progress=count
         )
         self._progress(1, stated.nar.size - counted)
-        if content.nar != stated.nar:
-            raise CorruptError(
-                f"{path} is not copied: its NAR hash is {_shown(content.nar)}, but Nix says {_shown(stated.nar)} "
-                "(nix-store --verify-path tells more)"
-            )
         path_info = stated.path_info(content.node)
         await proves_content_address(self._store, path_info)
         return path_info

@@ -2,7 +2,7 @@
 
 One thread reads the files in the order of the NAR. What it reads goes two ways at once: into the NAR's SHA-256, which
 another thread computes, and into the blob service, in batches of small files and streams of large ones. The directories
-follow, leaves to root. A crash on the way leaves content that nothing refers to.
+follow, leaves to root. All of it goes to a stage, where the store has such: an import that does not come to its end leaves nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
 from tvix_store.operations.files_cache import FilesCache
-from tvix_store.operations.read_tree import Event, KnownFiles, LargeFile, TreeReader, WholeFiles
+from tvix_store.operations.read_tree import ChangedError, Event, KnownFiles, LargeFile, TreeReader, WholeFiles
 from tvix_store.services.blobs import SMALL_BLOB
 from tvix_store.services.store import Store
 
@@ -66,25 +67,27 @@ async def import_content(
     *,
     flat: bool = False,
     size_rule: SizeRule | None = None,
-    hash_nar: bool = False,
+    check_nar: Callable[[NarFacts], None] | None = None,
     threads: ImportThreads | None = None,
     cache: FilesCache | None = None,
     progress: Progress | None = None,
 ) -> Content:
     """Store the directory, regular file or symlink at `path`, and make sure of its NAR.
 
-    `flat` takes a regular file alone, and none as executable. `size_rule` overrides the store's. With `hash_nar` the NAR is always
-    hashed here; otherwise the store is asked where it probably knows. `threads` are the import's own unless they are given.
-    Files that `cache` knows, and the store has, are not read; it learns what there is now.
+    `flat` takes a regular file alone, and none as executable. `size_rule` overrides the store's. With `check_nar` the NAR is always
+    hashed here, and what that raises refuses the content; otherwise the store is asked where it probably knows. `threads` are the
+    import's own unless they are given. Files that `cache` knows, and the store has, are not read; it learns what there is now.
+    A tree that changes while it is read is read once more.
 
     Raises:
-        InvalidError: something in the tree cannot be stored, or changed while it was read.
+        InvalidError: something in the tree cannot be stored, or changed while it was read, both times.
         DeniedError: something in the tree may not be read.
         ExhaustedError, UnavailableError: the store cannot take it.
     """
     used = threads or ImportThreads()
-    known = None if hash_nar or flat else cache
+    known = None if check_nar or flat else cache
     counted_files = counted_bytes = 0
+    read_again = False
 
     def count(files: int, size: int) -> None:
         nonlocal counted_files, counted_bytes
@@ -92,24 +95,31 @@ async def import_content(
         if progress is not None:
             progress(files, size)
 
-    async def stored() -> tuple[TreeReader, _Contents]:
-        reader = TreeReader(path, flat=flat, cache=known)
-        contents = _Contents(store, reader, used, hash_nar, count)
-        await contents.store_all()
-        return reader, contents
+    async def stored() -> tuple[TreeReader, _Contents, Node]:
+        async with _staged(store) as stage:
+            reader = TreeReader(path, flat=flat, cache=known)
+            contents = _Contents(store, stage, reader, used, check_nar is not None, count)
+            await contents.store_all()
+            if check_nar is not None and contents.nar is not None:
+                check_nar(contents.nar)
+            return reader, contents, await _directories(stage, reader, contents.digests, size_rule or store.size_rule)
 
     try:
-        try:
-            reader, contents = await stored()
-        except _LackingError:
-            assert known is not None
-            known.forget()
+        while True:
+            try:
+                reader, contents, node = await stored()
+                break
+            except _LackingError:
+                assert known is not None
+                known.forget()
+            except ChangedError:
+                if read_again:
+                    raise
+                read_again = True
             count(-counted_files, -counted_bytes)
-            reader, contents = await stored()
     finally:
         if threads is None:
             used.stop()
-    node = await _directories(store, reader, contents.digests, size_rule or store.size_rule)
     nar = contents.nar
     if nar is None:
         nar = await store.nar.calculate(node)
@@ -118,6 +128,23 @@ async def import_content(
     if known is not None and reader.keys:
         known.save(reader.keys, contents.digests)
     return Content(node, nar, contents.file_sha256)
+
+
+@asynccontextmanager
+async def _staged(store: Store) -> AsyncIterator[Store]:
+    """A store for the content of one import: it becomes part of `store` where the body ends well, and else is taken back.
+
+    A store without stages is given as it is.
+    """
+    if store.staging is None:
+        yield store
+        return
+    stage = store.staging.begin()
+    try:
+        yield replace(store, blobs=stage.blobs, directories=stage.directories, small_trees=None, lone_files=None, staging=None)
+        await stage.accept()
+    finally:
+        await stage.close()
 
 
 class _LackingError(Exception):
@@ -135,11 +162,14 @@ async def _directories(store: Store, reader: TreeReader, digests: list[Digest], 
 
 
 class _Contents:
-    """The contents of a tree on their way into the store."""
+    """The contents of a tree on their way into `stage`, from which `store` gets them."""
 
-    def __init__(self, store: Store, reader: TreeReader, threads: ImportThreads, hash_nar: bool, progress: Progress) -> None:
+    def __init__(
+        self, store: Store, stage: Store, reader: TreeReader, threads: ImportThreads, hash_nar: bool, progress: Progress
+    ) -> None:
         self.digests: list[Digest] = []
         self._store = store
+        self._stage = stage
         self._reader = reader
         self._progress = progress
         self._nar_hash = hashlib.sha256()
@@ -279,7 +309,7 @@ class _Contents:
         others = [n for n, blob in enumerate(files.blobs) if len(blob) > SMALL_BLOB]
         try:
             async with asyncio.TaskGroup() as group:
-                many = group.create_task(self._store.blobs.put_many([files.blobs[n] for n in small]))
+                many = group.create_task(self._stage.blobs.put_many([files.blobs[n] for n in small]))
                 single = [group.create_task(self._put_medium(files.blobs[n])) for n in others]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None  # one tells enough, and is what callers know
@@ -298,17 +328,17 @@ class _Contents:
             digest = await asyncio.to_thread(Digest.of, blob)
             if not await self._store.blobs.missing([digest]):
                 return digest
-        return await self._store.blobs.put(data())
+        return await self._stage.blobs.put(data())
 
     async def _put_large(self, file: LargeFile, pieces: asyncio.Queue[bytes | None]) -> None:
         async def data() -> AsyncIterator[bytes]:
             while (piece := await pieces.get()) is not None:
                 yield piece
 
-        if self._store.lone_files is None or self._reader.tree.is_directory:
-            digest = await self._store.blobs.put(data())
+        if self._stage.lone_files is None or self._reader.tree.is_directory:
+            digest = await self._stage.blobs.put(data())
         else:
-            digest = await self._store.lone_files.put(data(), file.size, executable=file.executable)
+            digest = await self._stage.lone_files.put(data(), file.size, executable=file.executable)
         self._set([file.number], [digest])
 
     def _set(self, numbers: Sequence[int], digests: Sequence[Digest]) -> None:

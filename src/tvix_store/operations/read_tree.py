@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ BATCH_FILES = 1024
 PIECE = 1 << 20
 _HASHED_AT_ONCE = 8 << 20
 """Bytes that several threads hash together: fewer are not worth starting them."""
+_TICK = 20_000_000
+"""Nanoseconds: twice what the coarsest clock of Linux (100 Hz) ticks, from which a file system takes its times."""
 _KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFIFO: "a FIFO",
@@ -38,6 +41,13 @@ _KINDS = {
 }
 _CHANGED = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ESTALE}
 """What is said of an entry that is not there any more, or not of the kind that its directory told."""
+
+
+class ChangedError(InvalidError):
+    """Something in the tree is not what it was when its reading began."""
+
+    def __init__(self, path: bytes) -> None:
+        super().__init__(f"{os.fsdecode(path)} changed while it was read; import it again when nothing writes to it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +93,7 @@ class LargeFile:
         """Its contents, in pieces of up to `most` bytes.
 
         Raises:
-            InvalidError: its size is not what it was.
+            ChangedError: its size is not what it was.
         """
         # Read, not mapped: a mapped file that is cut short meanwhile kills the process.
         at = 0
@@ -91,12 +101,12 @@ class LargeFile:
             data = os.pread(self._fd, min(most, self.size - at), at)
             at += len(data)
             if not data or (at == self.size and os.pread(self._fd, 1, at)):
-                raise changed(self._path)
+                raise self.changed()
             yield data
 
-    def changed(self) -> InvalidError:
+    def changed(self) -> ChangedError:
         """What to raise where its contents are not what they were."""
-        return changed(self._path)
+        return ChangedError(self._path)
 
 
 Event = WholeFiles | LargeFile | KnownFiles
@@ -108,8 +118,8 @@ class TreeReader:
     With `cache`, files that it knows are not read: where it knows any, the reader `looks_up`, and the NAR's bytes are not complete.
 
     Raises:
-        InvalidError: the path does not exist, holds something else than directories, regular files and symlinks, or changes
-            while it is read.
+        InvalidError: the path does not exist, or holds something else than directories, regular files and symlinks.
+        ChangedError: a file or directory changed between the begin and the end of its reading.
         DeniedError: something in it may not be read.
     """
 
@@ -153,15 +163,15 @@ class TreeReader:
             else:
                 raise self._refused(kind)
         except OSError as error:
-            raise (changed(self._where()) if error.errno in _CHANGED else self._unreadable(error)) from error
+            raise (ChangedError(self._where()) if error.errno in _CHANGED else self._unreadable(error)) from error
         yield from self._flush()
 
     def _walk(self, root: UnfinishedDirectory) -> Iterator[Event]:
         # A stack of our own: trees may be deeper than Python's.
         with OpenDirectory(self._path) as place:
-            stack = [(root, self._enter(place))]
+            stack = [(root, *self._enter(place))]
             while stack:
-                directory, entries = stack[-1]
+                directory, entries, status = stack[-1]
                 for name, kind in entries:
                     self._name = name
                     self._nar.append(tokens.entry_start(name))
@@ -170,7 +180,7 @@ class TreeReader:
                     elif kind == stat.S_IFDIR:
                         place.enter(name)
                         directory.entries[name] = child = UnfinishedDirectory()
-                        stack.append((child, self._enter(place)))
+                        stack.append((child, *self._enter(place)))
                         break
                     elif kind == stat.S_IFLNK:
                         directory.entries[name] = self._symlink(place.fd)
@@ -182,16 +192,18 @@ class TreeReader:
                     self.tree.directories.append(directory)
                     self._nar.append(tokens.DIRECTORY_END)
                     self._name = self._above.pop()
+                    self._check_unchanged(place.fd, status)
                     if stack:
                         place.leave()
                         self._nar.append(tokens.ENTRY_END)
 
-    def _enter(self, place: OpenDirectory) -> Iterator[tuple[bytes, int]]:
-        """Begin the directory that `place` is in now: the names and kinds of its entries, in order."""
+    def _enter(self, place: OpenDirectory) -> tuple[Iterator[tuple[bytes, int]], os.stat_result]:
+        """Begin the directory that `place` is in now: the names and kinds of its entries, in order, and its status."""
+        status = _settled_status(place.fd)
         entries = iter(_sorted_entries(place.fd))
         self._above.append(self._name)
         self._nar.append(tokens.DIRECTORY_START)
-        return entries
+        return entries, status
 
     def _symlink(self, directory: int | None = None) -> SymlinkNode:
         node = SymlinkNode(os.readlink(self._name, dir_fd=directory))
@@ -207,9 +219,9 @@ class TreeReader:
                 return known
         fd = os.open(self._name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
         try:
-            status = os.fstat(fd)
+            status = _settled_status(fd)
             if not stat.S_ISREG(status.st_mode):  # it was one when its directory was read
-                raise changed(self._where())
+                raise ChangedError(self._where())
             file = self._numbered(status)
             if self._cache is not None:
                 self.keys.append(self._cache.key(status))
@@ -220,7 +232,8 @@ class TreeReader:
                 while file.size > len(data) and (more := os.read(fd, file.size - len(data) + 1)):
                     data += more
                 if len(data) != file.size:
-                    raise changed(self._where())
+                    raise ChangedError(self._where())
+                self._check_unchanged(fd, status)
                 self._numbers.append(file.number)
                 self._blobs.append(data)
                 self._held += file.size
@@ -230,10 +243,22 @@ class TreeReader:
             else:
                 yield from self._flush()
                 yield LargeFile(file.number, file.size, file.executable, fd, self._where())
+                self._check_unchanged(fd, status)
                 self._nar.append(tokens.file_end(file.size))
         finally:
             os.close(fd)
         return file
+
+    def _check_unchanged(self, fd: int, before: os.stat_result) -> None:
+        """Refuse what is being read, and is open, where its status is not what it was."""
+        now = os.fstat(fd)
+        if (
+            now.st_ctime_ns != before.st_ctime_ns
+            or now.st_mtime_ns != before.st_mtime_ns
+            or now.st_size != before.st_size
+            or now.st_ino != before.st_ino
+        ):
+            raise ChangedError(self._where())
 
     def _known_file(self, status: os.stat_result) -> UnfinishedFile | None:
         """The file, if the cache knows it."""
@@ -280,6 +305,19 @@ class TreeReader:
         return kind(f"cannot read {os.fsdecode(self._where())}: {error.strerror}")
 
 
+def _settled_status(fd: int) -> os.stat_result:
+    """The status of what is open, in which any later change will show.
+
+    Times have the grain of a clock's tick: what is written in the tick of the last change leaves them as they are. So what was
+    changed just now is looked at again when that tick is over.
+    """
+    status = os.fstat(fd)
+    if 0 <= time.time_ns() - status.st_ctime_ns < _TICK:
+        time.sleep(_TICK / 1e9)
+        status = os.fstat(fd)
+    return status
+
+
 def _sorted_entries(directory: int) -> list[tuple[bytes, int]]:
     with os.scandir(directory) as entries:
         return sorted((os.fsencode(entry.name), _kind(entry)) for entry in entries)
@@ -294,7 +332,3 @@ def _kind(entry: os.DirEntry[str]) -> int:
     if entry.is_symlink():
         return stat.S_IFLNK
     return stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
-
-
-def changed(path: bytes) -> InvalidError:
-    return InvalidError(f"{os.fsdecode(path)} changed while it was read; import it again when nothing writes to it")
