@@ -190,6 +190,33 @@ def test_a_file_that_is_overwritten_in_place_all_the_time_is_refused_by_name(tvi
     assert tvix_store("list") == ""
 
 
+def test_an_empty_path_is_refused(tvix_store: Program) -> None:
+    ended = tvix_store.run("import", "")
+    assert (ended.code, tvix_store("list")) == (2, "")
+    assert "the path is empty; write . for the current directory (see tvix-store import --help)" in ended.error
+
+
+@pytest.mark.parametrize("path", ["/proc/self/status", "/proc/version"])
+def test_a_file_whose_size_is_not_told_is_refused_with_the_way_out(tvix_store: Program, path: str) -> None:
+    ended = tvix_store.run("import", path)
+    assert ended.code == 3
+    assert ended.error == (
+        f"tvix-store: error: {path} does not hold the 0 bytes that its file system tells, as files of /proc and /sys; "
+        "copy it, and import the copy\n"
+    )
+
+
+@pytest.mark.parametrize("directories", [63, 64])
+def test_a_tree_that_is_too_deep_for_nix_is_imported_with_a_warning(tvix_store: Program, directories: int) -> None:
+    bottom = tvix_store.directory / "deep" / Path(*["d"] * (directories - 1))
+    bottom.mkdir(parents=True)
+    (bottom / "file").write_text("deep")
+    ended = tvix_store.run("import", "deep")
+    assert (ended.code, ended.lines) == (0, [tvix_store("list")])
+    too_deep = "deep has 65 nodes inside each other; Nix reads at most 64, and cannot fetch the path"
+    assert ended.error == ("" if directories < 64 else f"tvix-store: warning: {too_deep}\n")
+
+
 def test_json_is_whole_when_a_path_is_bad(tvix_store: Program, tree: Path) -> None:
     ended = tvix_store.run("import", "--json", tree / "text", "nothing")
     assert ended.code == 3

@@ -22,7 +22,7 @@ from tvix_store.model.store_path import StorePath
 from tvix_store.services.store import Store
 
 
-@pytest.mark.parametrize("form", ["local://{}", "{}"])
+@pytest.mark.parametrize("form", ["local://{}", "local:{}", "{}"])
 async def test_a_local_store_opens_by_url_and_by_path(tmp_path: Path, form: str) -> None:
     async with await open_store(form.format(tmp_path / "a store")) as store:
         await store.blobs.put_many([b"x"])
@@ -57,6 +57,18 @@ async def test_parameters_are_settings_of_the_store(tmp_path: Path, address: str
         ("memory://?size_rule", "not the address of a store"),
         ("memory://#x", "%23"),
         ("local://[/x", "not the address of a store"),
+        ("local:relative/path", r"a relative one stands alone, as in \./relative/path"),
+        ("a:b/store", r"unknown scheme 'a' .*; a path with a colon begins with \./"),
+        ("memory:/x", "nothing follows memory://"),
+        ("grpc+unix:x.sock", "three slashes before it"),
+        ("grpc+http:localhost:8000", r"a server is written as grpc\+http://host:port"),
+        ("redb:/var/lib/snix", "redb is a file of snix; a store in a directory is local:///path"),
+        ("sled:///x", "sled is a database of tvix"),
+        ("bigtable://instance", "Bigtable is a backend of snix"),
+        ("objectstore+s3://bucket/prefix", "object storage is not among our backends yet"),
+        ("objectstore+file:/x", "object storage is not among our backends yet"),
+        ("https://cache.example.org", r"a server is grpc\+https://host:port, a binary cache nix\+http"),
+        ("unix:/run/x.sock", r"a server on a socket is grpc\+unix:///path"),
     ],
 )
 async def test_a_wrong_address_is_refused(address: str, reason: str) -> None:
@@ -75,6 +87,8 @@ async def test_a_wrong_address_is_refused(address: str, reason: str) -> None:
         "nix+https://me@host?blob_service=secret&colour=1",
         "nxi+https://me:secret@host",
         "memory://me:secret@host?size_rule=odd&size_rule=odd",
+        "memroy:me:secret@host/path",
+        "memroy:/path?secret",
     ],
 )
 async def test_no_password_is_shown(address: str) -> None:

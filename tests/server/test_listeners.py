@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +106,21 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="not a socket"), listening([str(path)]):
         pass
     assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_sockets_of_systemd_that_others_can_reach_must_be_wanted(host: str) -> None:
+    """As systemd passes them: from file descriptor 3 on."""
+    program = (
+        "import os, socket, sys; from tvix_store.server.listeners import listening\n"
+        f"s = socket.create_server(({host!r}, 0), family=socket.{'AF_INET6' if ':' in host else 'AF_INET'})\n"
+        "os.dup2(s.fileno(), 3); os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n"
+        "with listening(['sd-listen'], allow_remote=len(sys.argv) > 1): print('listens')\n"
+    )
+    refused = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert re.search(r"InvalidError: sd-listen: \S+ can be reached from other machines", refused.stderr)
+    taken = subprocess.run([sys.executable, "-c", program, "--allow-remote"], capture_output=True, text=True, check=False)
+    assert taken.stdout == "listens\n"
 
 
 def test_sockets_of_systemd_are_refused_where_it_passed_none() -> None:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tvix_store.cli.input import FilePath
 from tvix_store.cli.invocation import Invocation, command, json_option
+from tvix_store.cli.output import warn
 from tvix_store.cli.progress import Bar, progress_bar
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @command
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=FilePath())
 @click.option("--name", help="Name of the store path. Default: the file's name.")
 @click.option("--flat", is_flag=True, help="Address a file by the hash of its contents alone, as nix-store --add-fixed does.")
 @click.option("--no-path-info", is_flag=True, help="Store the content only, and print its digest.")
@@ -56,6 +58,7 @@ async def import_paths(
     if name is not None and len(paths) > 1:
         raise click.UsageError("--name needs a single PATH")
     from tvix_store.model.directory import SizeRule
+    from tvix_store.nar import MAX_DEPTH
     from tvix_store.operations.files_cache import FilesCache, default_directory
     from tvix_store.operations.import_tree import import_tree
 
@@ -77,6 +80,8 @@ async def import_paths(
                     cache=FilesCache(remembered, path, lookup=not reread) if remembered else None,
                     progress=bar.add,
                 )
+            if done.depth > MAX_DEPTH:
+                warn(f"{path} has {done.depth} nodes inside each other; Nix reads at most {MAX_DEPTH}, and cannot fetch the path")
             yield done
 
     async with await invocation.open_store() as store:

@@ -4,9 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+from pathlib import Path
 from typing import IO, Any, AnyStr
 
+import click
+
 from tvix_store.errors import InvalidError
+
+
+class FilePath(click.Path):
+    """The path of a file or directory. An empty one is refused: Python takes it for the current directory, and it comes from a
+    variable that is not set."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty; write . for the current directory", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 async def read_input(file: IO[AnyStr]) -> AnyStr:

@@ -21,6 +21,11 @@ def shown(name: bytes) -> str:
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
+def warn(text: str) -> None:
+    """Print a line about something that is not as it should be, but no error."""
+    print(f"tvix-store: warning: {text}", file=sys.stderr, flush=True)
+
+
 def print_json(value: object) -> None:
     """Print a JSON document. Bytes that are not UTF-8 stand in strings as `\\udc80` to `\\udcff`, as Python reads file names."""
     print(json.dumps(value, indent=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tvix_store.errors import InvalidError
 
+_SCHEME = re.compile("[a-z][a-z0-9+.-]*:")
+"""What a URL begins with. A path that does is written with ./ before it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """`scheme://host/path?name=value`. `path` is decoded; `parameters` are those of the query."""
+    """`scheme://host/path?name=value`, or `scheme:/path`. `path` is decoded; `parameters` are those of the query."""
 
     text: str
     scheme: str
@@ -22,14 +26,14 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read a URL, or the path of a local store, which has a slash in it.
+        """Read a URL, or the path of a local store: a text that does not begin as a URL does, and has a slash in it.
 
         Raises:
             InvalidError: `text` is neither, or has a parameter twice.
         """
-        if "://" not in text:
+        if not _SCHEME.match(text):
             if "/" not in text:
-                raise InvalidError(f"not the address of a store: {text!r} (a path needs a slash, as in ./store; a URL a ://)")
+                raise InvalidError(f"not the address of a store: {text!r} (a path needs a slash, as in ./store; a URL a scheme:)")
             return cls(text, "local", "", text, {})
         try:
             url = urlsplit(text)
@@ -66,8 +70,9 @@ class Address:
 
 def without_secrets(address: str) -> str:
     """An address for messages, however broken it is: without what stands before an `@` of its host, and without parameters."""
-    scheme, separator, rest = address.partition("?")[0].partition("#")[0].partition("://")
-    if not separator:
+    if not _SCHEME.match(address):
         return address
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+    scheme, colon, rest = address.partition("?")[0].partition("#")[0].partition(":")
+    slashes = "//" if rest.startswith("//") else ""
+    host, slash, path = rest.removeprefix(slashes).partition("/")
+    return f"{scheme}{colon}{slashes}{host.rpartition('@')[2]}{slash}{path}"

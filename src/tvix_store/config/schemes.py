@@ -21,6 +21,18 @@ SCHEMES = {
     "nix+http": "tvix_store.config.nix_http:open_address",
     "nix+https": "tvix_store.config.nix_http:open_address",
 }
+_ELSEWHERE = {
+    "bigtable": "Bigtable is a backend of snix",
+    "file": "a store in a directory is local:///path",
+    "http": "a server is grpc+http://host:port, a binary cache nix+http://host/path",
+    "https": "a server is grpc+https://host:port, a binary cache nix+https://host/path",
+    "objectstore": "object storage is not among our backends yet; a store in a directory is local:///path",
+    "redb": "redb is a file of snix; a store in a directory is local:///path",
+    "s3": "object storage is not among our backends yet; a store in a directory is local:///path",
+    "sled": "sled is a database of tvix; a store in a directory is local:///path",
+    "unix": "a server on a socket is grpc+unix:///path",
+}
+"""What to say of schemes that people know from tvix, snix and Nix: by the scheme, or its part up to a `+`."""
 _CACHE = "nix+"
 _PLACES = {"blob_service", "directory_service"}
 
@@ -57,7 +69,15 @@ def _opener(address: Address) -> Callable[..., Awaitable[Store]]:
     target = SCHEMES.get(address.scheme)
     if target is None:
         near = difflib.get_close_matches(address.scheme, SCHEMES, n=1)
-        hint = f"; did you mean {near[0]}://?" if near else ""
+        elsewhere = _ELSEWHERE.get(address.scheme.partition("+")[0])
+        if elsewhere:
+            hint = f"; {elsewhere}"
+        elif near:
+            hint = f"; did you mean {near[0]}://?"
+        elif ":/" not in address.text:
+            hint = "; a path with a colon begins with ./"
+        else:
+            hint = ""
         raise InvalidError(
             f"{without_secrets(address.text)}: unknown scheme {address.scheme!r} (known: {', '.join(SCHEMES)}){hint}"
         )

@@ -38,10 +38,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What became of a tree: its root node, what is true of its NAR, and the SHA-256 of the contents of a file read as `flat`."""
+    """What became of a tree: its root node, what is true of its NAR, how many nodes are inside each other at most, and the SHA-256
+    of the contents of a file read as `flat`."""
 
     node: Node
     nar: NarFacts
+    depth: int
     file_sha256: bytes
 
 
@@ -127,7 +129,7 @@ async def import_content(
         await store.nar.record(node, nar)
     if known is not None and reader.keys:
         known.save(reader.keys, contents.digests)
-    return Content(node, nar, contents.file_sha256)
+    return Content(node, nar, reader.depth, contents.file_sha256)
 
 
 @asynccontextmanager

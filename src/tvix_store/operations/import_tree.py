@@ -22,10 +22,14 @@ from tvix_store.services.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of a tree: its root node, what is true of its NAR, its store path, and the path info if one was put."""
+    """What became of a tree: its root node, what is true of its NAR, its store path, and the path info if one was put.
+
+    `depth` is how many nodes are inside each other at most. Nix reads NARs of at most `nar.MAX_DEPTH`.
+    """
 
     node: Node
     nar: NarFacts
+    depth: int
     store_path: StorePath
     path_info: PathInfo | None
 
@@ -61,7 +65,7 @@ async def import_tree(
         ca = ContentAddress(Method.NAR, NixHash("sha256", nar.sha256))
         store_path = fixed_output_path(name, nar.sha256, store_dir=store.store_dir)
     stored = await store.path_infos.put(PathInfo(store_path, content.node, nar, ca=ca)) if path_info else None
-    return Imported(content.node, nar, store_path, stored)
+    return Imported(content.node, nar, content.depth, store_path, stored)
 
 
 def _file_name(path: Path) -> str:

@@ -43,6 +43,16 @@ _CHANGED = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ESTALE
 """What is said of an entry that is not there any more, or not of the kind that its directory told."""
 
 
+def _wrong_size(fd: int, path: bytes, size: int) -> InvalidError:
+    """What to raise where a file holds more or less than the `size` bytes that it was said to have."""
+    if os.fstat(fd).st_size != size:
+        return ChangedError(path)
+    return InvalidError(
+        f"{os.fsdecode(path)} does not hold the {size} bytes that its file system tells, as files of /proc and /sys; "
+        "copy it, and import the copy"
+    )
+
+
 class ChangedError(InvalidError):
     """Something in the tree is not what it was when its reading began."""
 
@@ -93,7 +103,7 @@ class LargeFile:
         """Its contents, in pieces of up to `most` bytes.
 
         Raises:
-            ChangedError: its size is not what it was.
+            InvalidError: its size is not what it was (ChangedError), or not what its file system told.
         """
         # Read, not mapped: a mapped file that is cut short meanwhile kills the process.
         at = 0
@@ -101,7 +111,7 @@ class LargeFile:
             data = os.pread(self._fd, min(most, self.size - at), at)
             at += len(data)
             if not data or (at == self.size and os.pread(self._fd, 1, at)):
-                raise self.changed()
+                raise _wrong_size(self._fd, self._path, self.size)
             yield data
 
     def changed(self) -> ChangedError:
@@ -141,6 +151,8 @@ class TreeReader:
         self._known_numbers: list[int] = []
         self._known_digests: list[Digest] = []
         self._known_size = 0
+        self.depth = 1
+        """Nodes inside each other, at most; complete behind the last event."""
         self.tree = UnfinishedTree()
         """What was read, complete behind the last event."""
 
@@ -200,10 +212,11 @@ class TreeReader:
     def _enter(self, place: OpenDirectory) -> tuple[Iterator[tuple[bytes, int]], os.stat_result]:
         """Begin the directory that `place` is in now: the names and kinds of its entries, in order, and its status."""
         status = _settled_status(place.fd)
-        entries = iter(_sorted_entries(place.fd))
+        entries = _sorted_entries(place.fd)
         self._above.append(self._name)
         self._nar.append(tokens.DIRECTORY_START)
-        return entries, status
+        self.depth = max(self.depth, len(self._above) + bool(entries))
+        return iter(entries), status
 
     def _symlink(self, directory: int | None = None) -> SymlinkNode:
         node = SymlinkNode(os.readlink(self._name, dir_fd=directory))
@@ -232,7 +245,7 @@ class TreeReader:
                 while file.size > len(data) and (more := os.read(fd, file.size - len(data) + 1)):
                     data += more
                 if len(data) != file.size:
-                    raise ChangedError(self._where())
+                    raise _wrong_size(fd, self._where(), file.size)
                 self._check_unchanged(fd, status)
                 self._numbers.append(file.number)
                 self._blobs.append(data)

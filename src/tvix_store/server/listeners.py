@@ -87,7 +87,7 @@ def listening(addresses: Sequence[str], *, allow_remote: bool = False) -> Iterat
                     sockets.append(_listen_unix(path))
                     created.append(path)
                 case SystemdSockets():
-                    sockets += _take_over_from_systemd()
+                    sockets += _take_over_from_systemd(allow_remote=allow_remote)
         yield sockets
     finally:
         for each in sockets:
@@ -120,12 +120,8 @@ def name(listener: socket.socket) -> str:
 def _listen_tcp(address: TcpAddress, *, allow_remote: bool) -> list[socket.socket]:
     """A listener for each IP address of the host; `localhost` has one of IPv4 and one of IPv6, as far as the machine has them."""
     hosts = _LOCALHOST if address.host == "localhost" else _resolve(address.host)
-    remote = [host for host in hosts if not ip_address(host).is_loopback]
-    if remote and not allow_remote:
-        raise InvalidError(
-            f"{address.host}:{address.port} can be reached from other machines ({', '.join(remote)}), and whoever reaches it may "
-            "read and write the store; say that this is wanted (--allow-remote), or listen on localhost"
-        )
+    if not allow_remote:
+        _check_local(f"{address.host}:{address.port}", hosts)
     sockets: list[socket.socket] = []
     port = address.port
     for host in hosts:
@@ -140,6 +136,16 @@ def _listen_tcp(address: TcpAddress, *, allow_remote: bool) -> list[socket.socke
         sockets.append(listener)
         port = listener.getsockname()[1]
     return sockets
+
+
+def _check_local(shown: str, hosts: Sequence[str]) -> None:
+    """Refuse IP addresses that other machines can reach."""
+    remote = [host for host in hosts if not ip_address(host).is_loopback]
+    if remote:
+        raise InvalidError(
+            f"{shown} can be reached from other machines ({', '.join(remote)}), and whoever reaches it may "
+            "read and write the store; say that this is wanted (--allow-remote), or listen on localhost"
+        )
 
 
 def _resolve(host: str) -> Sequence[str]:
@@ -200,14 +206,18 @@ def _remove_stale(path: Path) -> None:
             raise UnavailableError(f"cannot listen on {path}: another process listens there")
 
 
-def _take_over_from_systemd() -> list[socket.socket]:
+def _take_over_from_systemd(*, allow_remote: bool) -> list[socket.socket]:
     count = _passed_by_systemd()
     if not count:
         raise InvalidError("sd-listen: systemd passed no sockets to this process (LISTEN_PID and LISTEN_FDS)")
     try:
-        return [socket.socket(fileno=fd) for fd in range(_FIRST_SYSTEMD_FD, _FIRST_SYSTEMD_FD + count)]
+        sockets = [socket.socket(fileno=fd) for fd in range(_FIRST_SYSTEMD_FD, _FIRST_SYSTEMD_FD + count)]
     except OSError as error:
         raise InvalidError(f"sd-listen: LISTEN_FDS names what is not a socket: {error.strerror}") from None
+    for each in sockets:
+        if each.family != socket.AF_UNIX and not allow_remote:
+            _check_local(f"sd-listen: {name(each)}", each.getsockname()[:1])
+    return sockets
 
 
 def _passed_by_systemd() -> int:

@@ -35,7 +35,8 @@ class ServerAddress:
 
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
-        """Read `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path`, and `?dialect=…&wait-connect=1&ca=…`.
+        """Read `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path` (also with one slash), with parameters:
+        `?dialect=…&wait-connect=1&ca=…`.
 
         Raises:
             InvalidError: `text` is none of these, or has a parameter that is unknown, given twice, or has an unknown value.
@@ -47,7 +48,7 @@ class ServerAddress:
         except ValueError as error:
             raise InvalidError(f"not the address of a server: {text!r} ({error})") from None
         if url.scheme == "grpc+unix":
-            if url.netloc or not url.path:
+            if url.netloc or not url.path.startswith("/"):
                 raise InvalidError(
                     f"{text}: the path of a socket has three slashes before it, as in grpc+unix:///run/tvix-store.sock"
                 )
