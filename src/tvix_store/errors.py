@@ -48,5 +48,9 @@ class ExhaustedError(StoreError):
     """A limit was reached: a size, a count, or the disk."""
 
 
+class RemoteError(StoreError):
+    """Another server failed, in a way that only its own operators can tell more of; the message is the server's."""
+
+
 class UnsupportedError(StoreError):
     """The other end does not offer this call."""

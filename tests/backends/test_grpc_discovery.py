@@ -14,12 +14,17 @@ from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.discovery import Offer, discover
 from tvix_store.errors import DeniedError, InvalidError, UnavailableError, UnsupportedError
-from tvix_store.model.directory import SizeRule
+from tvix_store.model.directory import Directory, SizeRule
+from tvix_store.model.nodes import FileNode
+from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import StorePath
+from tvix_store.operations.calculate_nar import calculate_nar
 from tvix_store.protocol.dialects import DIALECTS, SEED, SNIX, TVIX, Dialect
 from tvix_store.rpc.method import Call, Method, Streaming, Unary
+from tvix_store.rpc.reflection import reflection_methods
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.server.settings import TlsFiles
-from tvix_store.testing.content import noise
+from tvix_store.testing.content import noise, stream
 
 TLS = Path(__file__).parent / "tls"
 """A certificate for localhost that signs itself, valid until 2126: openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256
@@ -81,6 +86,36 @@ async def test_a_server_that_has_only_path_infos_is_one_of_theirs(reflection: bo
     methods = await store_methods(dialects=[TVIX], bulk=False, reflection=reflection)
     path_infos = {path: method for path, method in methods.items() if "castore" not in path}
     assert (await offer_of(path_infos)).dialect is TVIX
+
+
+@by_reflection_or_trying
+async def test_nars_are_calculated_here_where_the_server_has_no_path_infos(reflection: bool) -> None:
+    methods = await store_methods(dialects=[SNIX], bulk=False, reflection=False)
+    castore = {path: method for path, method in methods.items() if "castore" in path}
+    if reflection:
+        castore |= reflection_methods(SNIX.services[:2])
+    async with serve(castore) as url, await open_store(url) as store:
+        [digest] = await store.blobs.put_many([b"there"])
+        root = Directory({b"file": FileNode(digest, 5)})
+        await store.directories.put(stream([root]))
+        facts = await store.nar.calculate(root.node())
+        assert facts == await calculate_nar(store.blobs, store.directories, root.node())
+        with pytest.raises(UnsupportedError, match=r"PathInfoService/Put"):
+            await store.path_infos.put(PathInfo(StorePath(bytes(20), "x"), root.node(), facts))
+
+
+async def test_a_server_at_a_socket_is_called_localhost(tmp_path: Path) -> None:
+    """And not by the escaped path, which snix refuses."""
+    authorities: set[bytes] = set()
+
+    async def health(_message: bytes, call: Call) -> bytes:
+        authorities.update(value for name, value in call.headers if name in {b"host", b":authority"})
+        return b""
+
+    methods = await store_methods() | {"/grpc.health.v1.Health/Check": Unary(health)}
+    async with serve(methods, listen=f"{tmp_path}/sock") as url, await open_store(url) as store:
+        await store.check()
+    assert authorities == {b"localhost"}
 
 
 async def test_a_server_of_something_else_is_refused() -> None:

@@ -46,8 +46,9 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 class Failing:
     """Methods that end as `status` the first times that they are called, after `messages` messages of their input."""
 
-    def __init__(self, status: Status, times: int, messages: int = 0) -> None:
+    def __init__(self, status: Status, times: int, messages: int = 0, *, words: bool = True) -> None:
         self.calls = 0
+        self._words = words
         self._status = status
         self._times = times
         self._messages = messages
@@ -58,7 +59,7 @@ class Failing:
             if self.calls <= self._times:
                 for _ in range(self._messages):
                     await anext(messages)
-                raise RpcError(self._status, f"for test number {self.calls}")
+                raise RpcError(self._status, f"for test number {self.calls}" if self._words else "")
             if isinstance(method, Unary):
                 yield await method.handle(b"".join([message async for message in messages]), call)
             else:
@@ -152,9 +153,9 @@ async def test_a_batch_is_sent_again_whole() -> None:
         (Status.PERMISSION_DENIED, errors.DeniedError),
         (Status.UNAUTHENTICATED, errors.DeniedError),
         (Status.UNIMPLEMENTED, UnsupportedError),
-        (Status.INTERNAL, StoreError),
-        (Status.UNKNOWN, StoreError),
-        (Status.CANCELLED, StoreError),
+        (Status.INTERNAL, errors.RemoteError),
+        (Status.UNKNOWN, errors.RemoteError),
+        (Status.CANCELLED, errors.RemoteError),
     ],
 )
 async def test_a_status_is_an_error_of_the_store(status: Status, error: type[StoreError]) -> None:
@@ -162,6 +163,29 @@ async def test_a_status_is_an_error_of_the_store(status: Status, error: type[Sto
         with pytest.raises(error, match="for test number") as caught:
             await attempt(name, Failing(status, times=100))
         assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status not in {Status.OK, Status.NOT_FOUND}])
+async def test_a_server_that_says_nothing_is_quoted_by_status_and_call(status: Status) -> None:
+    for name in ("stat", "read", "put large", "put a path info"):
+        with pytest.raises(StoreError, match=f"the server ended {CALLS[name][0]} with {status.name}, and no message"):
+            await attempt(name, Failing(status, times=100, words=False))
+
+
+async def test_a_servers_failure_is_told_on_as_that_servers() -> None:
+    """Also by a daemon in between."""
+    put = TVIX.blob("Put")
+    behind = await store_methods()
+    failing = Failing(Status.INTERNAL, times=100)
+    async with (
+        serve(behind | {put: failing.instead_of(behind[put])}) as url,
+        await open_store(url) as front,
+        serve(await store_methods(store=front)) as front_url,
+        await open_store(front_url) as store,
+    ):
+        with pytest.raises(errors.RemoteError) as caught:
+            await store.blobs.put(pieces(noise(MIB), 100_000))
+    assert str(caught.value) == f"{front_url}: INTERNAL: {url}: INTERNAL: for test number 1"
 
 
 async def test_what_is_not_found_is_named() -> None:

@@ -22,6 +22,7 @@ CODES = {
     errors.DeniedError(""): 8,
     errors.ExhaustedError(""): 9,
     errors.UnsupportedError(""): 10,
+    errors.RemoteError(""): 11,
     OSError(errno.ENOSPC, ""): 9,
     OSError(errno.ENOENT, ""): 4,
     OSError(errno.EACCES, ""): 8,

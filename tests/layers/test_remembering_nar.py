@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tvix_store.backends.memory import MemoryNarCache, open_store
+from tvix_store.backends.memory import open_store
 from tvix_store.errors import UnavailableError
+from tvix_store.layers.nar_cache import MemoryNarCache
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import FileNode, SymlinkNode

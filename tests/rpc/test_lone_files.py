@@ -11,10 +11,10 @@ import pytest
 
 from tests.backends.grpc_servers import serve, store_methods
 from tvix_store.backends.grpc import open_store
-from tvix_store.backends.memory import MemoryNarCache
 from tvix_store.backends.memory import open_store as open_memory_store
 from tvix_store.config import read_only, verified
 from tvix_store.errors import DeniedError
+from tvix_store.layers.nar_cache import MemoryNarCache
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import FileNode

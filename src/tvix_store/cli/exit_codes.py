@@ -13,6 +13,7 @@
 | 8 | not allowed, or not trusted |
 | 9 | a limit is reached, or the disk is full |
 | 10 | the store does not offer this |
+| 11 | a server failed; the message is its own |
 | 128 + n | ended by signal n: 130 by Ctrl-C, 143 by SIGTERM, 141 since nobody reads the output any more |
 """
 
@@ -29,6 +30,7 @@ from tvix_store.errors import (
     IncompleteError,
     InvalidError,
     NotFoundError,
+    RemoteError,
     UnavailableError,
     UnsupportedError,
 )
@@ -60,6 +62,8 @@ def exit_code(error: Exception) -> int:
             return 7
         case UnsupportedError():
             return 10
+        case RemoteError():
+            return 11
         case _:
             return BUG
 

@@ -137,7 +137,7 @@ def _nar(blobs: Store, directories: Store) -> NarService:
 
 
 def _remembering_nar(blobs: Store, directories: Store) -> NarService:
-    from tvix_store.backends.memory import MemoryNarCache
+    from tvix_store.layers.nar_cache import MemoryNarCache
     from tvix_store.layers.remembering_nar import RememberingNarService
 
     return RememberingNarService(blobs.blobs, directories.directories, MemoryNarCache())

@@ -53,6 +53,8 @@ def _status(error: Exception) -> int:
             return 413
         case errors.UnsupportedError():
             return 415
+        case errors.RemoteError():
+            return 502
         case errors.UnavailableError():
             return 503
         case _:

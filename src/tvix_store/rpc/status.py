@@ -74,6 +74,8 @@ def rpc_error(error: Exception) -> RpcError:
             return RpcError(Status.PERMISSION_DENIED, str(error))
         case errors.UnsupportedError():
             return RpcError(Status.UNIMPLEMENTED, str(error))
+        case errors.RemoteError():
+            return RpcError(Status.INTERNAL, str(error))
         case _:
             _log.error("a call failed by an error of the program", exc_info=error)
             return RpcError(Status.INTERNAL, "internal error; the server's log has the details")

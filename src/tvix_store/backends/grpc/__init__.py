@@ -12,7 +12,10 @@ from tvix_store.backends.grpc.directories import GrpcDirectories
 from tvix_store.backends.grpc.discovery import discover
 from tvix_store.backends.grpc.path_infos import GrpcNar, GrpcPathInfos
 from tvix_store.backends.grpc.statistics import GrpcStatistics
+from tvix_store.layers.nar_cache import MemoryNarCache
+from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
+from tvix_store.services.nar import NarService
 from tvix_store.services.store import Store
 
 __all__ = ["open_store"]
@@ -23,7 +26,8 @@ async def open_store(url: str) -> Store:
 
     Parameters of the URL: `dialect=seed|tvix|snix` (default: the first that the server speaks, of tvix, snix and seed);
     `wait-connect=1` waits up to a minute for a server that is not there yet; `ca=PATH`, with TLS, is a PEM file of the
-    authorities to trust. The store belongs to the running event loop.
+    authorities to trust. The store belongs to the running event loop. Where the server has no path infos, and therefore
+    calculates no NARs, they are calculated here.
 
     Raises:
         InvalidError: the URL is malformed.
@@ -40,14 +44,19 @@ async def open_store(url: str) -> Store:
         await connection.close()
         raise
     blobs = GrpcBlobs(connection, offer.dialect, bulk=offer.bulk)
+    directories = GrpcDirectories(connection, offer.dialect)
     return Store(
         blobs=blobs,
-        directories=GrpcDirectories(connection, offer.dialect),
+        directories=directories,
         path_infos=GrpcPathInfos(connection, offer.dialect),
-        nar=GrpcNar(connection, offer.dialect),
+        nar=GrpcNar(connection, offer.dialect) if offer.path_infos else _own_nar(blobs, directories),
         lone_files=GrpcLoneFiles(blobs),
         statistics=GrpcStatistics(connection) if offer.counts else None,
         size_rule=SizeRule.SNIX if offer.only_snix else SizeRule.DOCUMENTED,
         check=connection.check,
         close=connection.close,
     )
+
+
+def _own_nar(blobs: GrpcBlobs, directories: GrpcDirectories) -> NarService:
+    return RememberingNarService(blobs, directories, MemoryNarCache())

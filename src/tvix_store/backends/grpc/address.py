@@ -33,6 +33,11 @@ class ServerAddress:
     dialect: Dialect | None = None
     wait_connect: bool = False
 
+    @property
+    def is_socket(self) -> bool:
+        """Whether the server is at a Unix socket."""
+        return self.target.startswith("unix:")
+
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
         """Read `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path` (also with one slash), with parameters:

@@ -80,7 +80,7 @@ class Connection:
             await _unary(self._next(), _HEALTH)(b"", timeout=PATIENCE if wait else PROMPT, wait_for_ready=wait)
         except aio.AioRpcError as error:
             if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
-                raise store_error(error, self.server, _SERVER) from error
+                raise store_error(error, self.server, _HEALTH, _SERVER) from error
 
     async def check(self) -> None:
         """See that the server can serve.
@@ -92,7 +92,7 @@ class Connection:
             health = await _unary(self._next(), _HEALTH)(b"", timeout=PROMPT)
         except aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED:  # then it is there, and does not tell more
-                raise store_error(error, self.server, _SERVER) from error
+                raise store_error(error, self.server, _HEALTH, _SERVER) from error
         else:
             if health == _NOT_SERVING:
                 raise UnavailableError(f"{self.server}: the server says that it cannot serve now")
@@ -103,7 +103,7 @@ class Connection:
         async def attempt(channel: aio.Channel) -> bytes | None:
             return await _unary(channel, path)(message, timeout=seconds)
 
-        return self._answered(await self._repeat(attempt, _always, subject))
+        return self._answered(await self._repeat(attempt, _always, path, subject))
 
     async def receive(self, path: str, message: bytes, subject: Subject) -> AsyncGenerator[bytes, None]:
         """Many messages for one. To give up, close the generator."""
@@ -114,13 +114,13 @@ class Connection:
             answers = aiter(call)
             return call, answers, await anext(answers, None)
 
-        call, answers, answer = await self._repeat(attempt, _always, subject)
+        call, answers, answer = await self._repeat(attempt, _always, path, subject)
         try:
             while answer is not None:
                 yield answer
                 answer = await anext(answers, None)
         except aio.AioRpcError as error:
-            raise store_error(error, self.server, subject) from error
+            raise store_error(error, self.server, path, subject) from error
         finally:
             call.cancel()
 
@@ -139,7 +139,7 @@ class Connection:
             async with aclosing(messages()) as outgoing:
                 return await upload(channel, path, outgoing, metadata)
 
-        return self._answered(await self._repeat(attempt, repeatable, subject))
+        return self._answered(await self._repeat(attempt, repeatable, path, subject))
 
     async def send_once(self, path: str, messages: AsyncGenerator[bytes, None], subject: Subject, metadata: Metadata = ()) -> bytes:
         """As `send`, of messages that can be had only once: repeatable until more was sent than is kept, REPLAYED bytes."""
@@ -170,13 +170,15 @@ class Connection:
             raise CorruptError(f"{self.server}: the server sent no answer")
         return answer
 
-    async def _repeat(self, attempt: Callable[[aio.Channel], Awaitable[T]], repeatable: Callable[[], bool], subject: Subject) -> T:
+    async def _repeat(
+        self, attempt: Callable[[aio.Channel], Awaitable[T]], repeatable: Callable[[], bool], path: str, subject: Subject
+    ) -> T:
         for pause in (*_PAUSES, None):
             try:
                 return await attempt(self._next())
             except aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE or pause is None or not repeatable():
-                    raise store_error(error, self.server, subject) from error
+                    raise store_error(error, self.server, path, subject) from error
             # Many callers that failed together shall not come back together.
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
         raise AssertionError  # the last round returns or raises
@@ -187,6 +189,9 @@ def _unary(channel: aio.Channel, path: str) -> aio.UnaryUnaryMultiCallable[bytes
 
 
 def _channel(address: ServerAddress) -> aio.Channel:
+    if address.is_socket:
+        # gRPC would take the escaped path for the authority, which the HTTP/2 library of snix refuses with a PROTOCOL_ERROR.
+        return aio.insecure_channel(address.target, (*_OPTIONS, ("grpc.default_authority", "localhost")))
     if not address.tls:
         return aio.insecure_channel(address.target, _OPTIONS)
     return aio.secure_channel(address.target, grpc.ssl_channel_credentials(_authorities(address)), _OPTIONS)

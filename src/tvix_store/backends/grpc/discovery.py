@@ -29,12 +29,14 @@ class Offer:
     dialect: the one to speak
     bulk: whether it has our BulkService
     only_snix: whether it speaks no other dialect than snix, and therefore only knows that size rule
+    path_infos: whether it has the dialect's PathInfoService, which calculates NARs too
     counts: whether it has our StatisticsService; only where it is listed, since to count is no harmless question
     """
 
     dialect: Dialect
     bulk: bool
     only_snix: bool
+    path_infos: bool = True
     counts: bool = False
 
 
@@ -54,10 +56,12 @@ async def discover(connection: Connection, pinned: Dialect | None) -> Offer:
     if pinned is not None and pinned not in spoken:
         names = ", ".join(dialect.name for dialect in spoken)
         raise UnsupportedError(f"{connection.server}: the server does not speak the dialect {pinned.name} (it speaks {names})")
+    dialect = pinned or spoken[0]
     return Offer(
-        pinned or spoken[0],
+        dialect,
         bulk=BULK_SERVICE in offered,
         only_snix=spoken == [SNIX],
+        path_infos=dialect.services[2] in offered,
         counts=STATISTICS_SERVICE in offered,
     )
 

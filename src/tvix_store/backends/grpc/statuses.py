@@ -35,9 +35,13 @@ _NAMED = re.compile(r"\b(blob|directory) b3:([0-9a-f]{64})\b")
 """How our own servers name what they miss; a call may reach more than the digest that it asks for."""
 
 
-def store_error(error: AioRpcError, server: str, subject: Subject) -> StoreError:
-    """The error of the store that `error`, the end of a call to `server` about `subject`, stands for."""
-    code, details = error.code(), error.details() or ""
+def store_error(error: AioRpcError, server: str, path: str, subject: Subject) -> StoreError:
+    """The error of the store that `error`, the end of the call `path` to `server` about `subject`, stands for.
+
+    What fits no error of ours, such as INTERNAL, is a failure of that server.
+    """
+    code = error.code()
+    details = error.details() or f"the server ended {path} with {code.name}, and no message"
     if code is StatusCode.NOT_FOUND:
         named = _NAMED.search(details)
         return NotFoundError(named[1], Digest.parse(named[2])) if named else NotFoundError(*subject)
@@ -45,4 +49,4 @@ def store_error(error: AioRpcError, server: str, subject: Subject) -> StoreError
         return _OF_INPUT[code](details)
     if code in _OF_SERVER:
         return _OF_SERVER[code](f"{server}: {details}")
-    return StoreError(f"{server}: {code.name}: {details}")
+    return errors.RemoteError(f"{server}: {code.name}: {details}")

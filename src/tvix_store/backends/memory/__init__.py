@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from tvix_store.backends.memory.blobs import MemoryBlobs
 from tvix_store.backends.memory.directories import MemoryDirectories
-from tvix_store.backends.memory.nar_cache import MemoryNarCache
 from tvix_store.backends.memory.path_infos import MemoryPathInfos
 from tvix_store.backends.memory.records import MemoryRecords
 from tvix_store.backends.memory.staging import MemoryStaging
 from tvix_store.chunking import DEFAULT_SIZES, ChunkSizes
+from tvix_store.layers.nar_cache import MemoryNarCache
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.services.store import Store
 
-__all__ = ["MemoryBlobs", "MemoryDirectories", "MemoryNarCache", "MemoryPathInfos", "open_store"]
+__all__ = ["MemoryBlobs", "MemoryDirectories", "MemoryPathInfos", "open_store"]
 
 
 async def open_store(
