@@ -26,7 +26,7 @@ def completed(tvix_store: Program, *words: str) -> set[str]:
 
 def test_bash_completes_commands(tvix_store: Program) -> None:
     assert completed(tvix_store, "s") == {"stat", "stats"}
-    assert completed(tvix_store, "path-info", "") == {"get", "put", "sign", "verify"}
+    assert completed(tvix_store, "path-info", "") == {"get", "put", "rewrite", "sign", "verify"}
 
 
 def test_bash_completes_options_and_their_values(tvix_store: Program) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,24 @@ import pytest
 from tests.cli.program import Program
 
 
+@contextmanager
+def daemon(program: Program, socket: Path) -> Iterator[Program]:
+    """The program with the store of a daemon as its own, which serves the store of `program` on a socket."""
+    with program.start("daemon", "--workers", "1", "--listen-address", socket) as running:
+        assert running.stderr is not None
+        assert running.stderr.readline().startswith(b"READY unix:")
+        client = Program(program.directory)
+        client.environment["TVIX_STORE"] = f"grpc+unix://{socket}"
+        yield client
+        running.terminate()
+        assert running.wait(30) == 0
+
+
 @pytest.fixture
 def remote(tvix_store: Program, tmp_path: Path) -> Iterator[Program]:
     """The program with a daemon's store as its own. The daemon keeps it in `store`."""
-    socket = tmp_path / "socket"
-    with tvix_store.start("daemon", "--workers", "1", "--listen-address", socket) as daemon:
-        assert daemon.stderr is not None
-        assert daemon.stderr.readline().startswith(b"READY unix:")
-        client = Program(tmp_path)
-        client.environment["TVIX_STORE"] = f"grpc+unix://{socket}"
+    with daemon(tvix_store, tmp_path / "socket") as client:
         yield client
-        daemon.terminate()
-        assert daemon.wait(30) == 0
 
 
 def test_a_tree_goes_to_a_daemon_and_comes_back(tvix_store: Program, remote: Program, tree: Path) -> None:
@@ -57,13 +64,13 @@ def test_what_a_daemon_refuses_is_said(tvix_store: Program, tmp_path: Path, tree
     """All is refused in one batch of small files."""
     tvix_store("list")
     options = ("--read-only", "--workers", "1", "--listen-address", tmp_path / "socket")
-    with tvix_store.start("daemon", *options) as daemon:
+    with tvix_store.start("daemon", *options) as running:
         remote = ("--store", f"grpc+unix://{tmp_path}/socket?wait-connect=1")
         for path in (tree / "text", tree):
             ended = tvix_store.run("import", path, *remote)
             assert (ended.code, ended.error.count("\n")) == (8, 1)
             assert "this store is read-only" in ended.error
-        daemon.terminate()
+        running.terminate()
 
 
 def test_a_daemon_counts(tvix_store: Program, remote: Program, tree: Path) -> None:
@@ -77,13 +84,32 @@ def test_a_daemon_counts(tvix_store: Program, remote: Program, tree: Path) -> No
 
 def test_a_daemon_whose_store_cannot_count_says_so(tmp_path: Path) -> None:
     program = Program(tmp_path)
-    with program.start("daemon", "--store", "memory://", "--workers", "1", "--listen-address", tmp_path / "socket") as daemon:
+    with program.start("daemon", "--store", "memory://", "--workers", "1", "--listen-address", tmp_path / "socket") as running:
         ended = program.run("stats", "--store", f"grpc+unix://{tmp_path}/socket?wait-connect=1")
         assert (ended.code, "cannot count" in ended.error) == (10, True)
-        daemon.terminate()
+        running.terminate()
 
 
 def test_a_daemon_that_is_not_there_is_unavailable(tvix_store: Program) -> None:
     ended = tvix_store.run("list", "--store", "grpc+unix:///nowhere")
     assert ended.code == 7
     assert ended.error.count("\n") == 1
+
+
+@pytest.mark.parametrize("front", [False, True])
+def test_a_remote_import_counts_directories_as_the_store_behind_the_daemon(tvix_store: Program, tree: Path, front: bool) -> None:
+    snix = Program(tvix_store.directory)
+    snix.environment["TVIX_STORE"] = f"local://{tvix_store.directory}/snix?size_rule=snix"
+    path = snix("import", tree)
+    expected = json.loads(snix("path-info", "get", path))["root"]
+    assert expected != json.loads(tvix_store("import", "--json", tree))[0]["root"]
+    back = Program(tvix_store.directory)
+    back.environment["TVIX_STORE"] = f"local://{tvix_store.directory}/back?size_rule=snix"
+    with daemon(back, tvix_store.directory / "back.sock") as remote, daemon(remote, tvix_store.directory / "front.sock") as farther:
+        asked = farther if front else remote
+        assert asked("import", tree) == path
+        assert json.loads(asked("path-info", "get", path))["root"] == expected
+        assert asked("path-info", "rewrite", "--directory-size-rule", "documented", "--all") == f"{path}: rewritten"
+        assert asked("path-info", "rewrite", "--directory-size-rule", "documented", path) == f"{path}: unchanged"
+        assert json.loads(asked("path-info", "get", path)) == json.loads(tvix_store("path-info", "get", path))
+        assert asked("path-info", "verify", path) == f"{path}: good"

@@ -13,7 +13,7 @@ from tvix_store.errors import InvalidError
 from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.directory_graph import LeavesToRoot, RootToLeaves
-from tvix_store.model.nodes import DirectoryNode, FileNode
+from tvix_store.model.nodes import DirectoryNode, FileNode, SymlinkNode
 from tvix_store.testing import strategies, trees
 from tvix_store.testing.trees import Tree
 
@@ -158,7 +158,7 @@ def test_a_directory_naming_an_unsent_child_is_refused() -> None:
 
 
 def test_a_wrong_size_is_refused_from_leaves_to_root() -> None:
-    with pytest.raises(InvalidError, match=r"states size 7 for its child 'leaf', which is 1 \(or 2 by the snix rule\)"):
+    with pytest.raises(InvalidError, match=r"states size 7 for its child 'leaf', which is 1 \(or up to 2, by the snix rule\)"):
         put([LEAF, WRONG])
 
 
@@ -187,14 +187,30 @@ def test_a_directory_got_twice_is_refused() -> None:
 
 
 def test_a_wrong_size_is_refused_from_root_to_leaves() -> None:
-    with pytest.raises(InvalidError, match="has size 1, but its parent states 7"):
+    with pytest.raises(InvalidError, match=r"has size 1 \(or up to 2, by the snix rule\), but its parent states 7"):
         get(WRONG.digest, [WRONG, LEAF])
 
 
 def test_a_wrong_size_is_refused_where_the_child_came_before_the_parent() -> None:
     root = Directory({b"leaf": LEAF.node(), b"wrong": WRONG.node()})
-    with pytest.raises(InvalidError, match="has size 1, but its parent states 7"):
+    with pytest.raises(InvalidError, match=r"has size 1 \(or up to 2, by the snix rule\), but its parent states 7"):
         get(root.digest, [root, LEAF, WRONG])
+
+
+def test_every_size_between_the_two_rules_is_taken_and_none_beyond_them() -> None:
+    """As snix does since 2026; one version of it counted files once and directories twice."""
+    low = Directory({b"1": SymlinkNode(b"x"), b"2": SymlinkNode(b"x"), b"3": Directory({}).node()})
+    empty = Directory({})
+    for size in range(9):
+        root = Directory({b"low": DirectoryNode(low.digest, size)})
+        if 3 <= size <= 6:
+            assert put([empty, low, root]) == root.digest
+            get(root.digest, [root, low, empty])
+        else:
+            with pytest.raises(InvalidError, match=f"states size {size} for its child 'low', which is 3"):
+                put([empty, low, root])
+            with pytest.raises(InvalidError, match=f"but its parent states {size}"):
+                get(root.digest, [root, low, empty])
 
 
 def test_a_missing_directory_is_refused() -> None:

@@ -21,7 +21,12 @@ from tvix_store.rpc.services import serve_store
 from tvix_store.rpc.status import Status
 from tvix_store.services.store import ServiceChecks
 
-SERVICES = ["", *(service for dialect in DIALECTS for service in dialect.services), "tvix_store.v1.BulkService"]
+SERVICES = [
+    "",
+    *(service for dialect in DIALECTS for service in dialect.services),
+    "tvix_store.v1.BulkService",
+    "tvix_store.v1.SettingsService",
+]
 Answer = message("grpc.health.v1.HealthCheckResponse")
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 
@@ -73,7 +78,7 @@ async def statuses(app: App) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("ill", "kinds"),
-    [(0, ("BlobService", "BulkService")), (1, ("DirectoryService",)), (2, ("PathInfoService",))],
+    [(0, ("BlobService", "BulkService", "SettingsService")), (1, ("DirectoryService",)), (2, ("PathInfoService",))],
 )
 async def test_services_that_stand_in_several_stores_are_served_each_while_its_own_can_serve(
     ill: int, kinds: tuple[str, ...]

@@ -13,9 +13,12 @@ from tools.compile_protos import DESCRIPTORS, compile_protos
 from tvix_store.errors import InvalidError
 from tvix_store.model import wire
 from tvix_store.model.digest import Digest
+from tvix_store.model.directory import SizeRule
 from tvix_store.model.path_info import NarFacts
 from tvix_store.protocol import blobs, bulk, directories, path_infos, statistics
+from tvix_store.protocol import settings as protocol_settings
 from tvix_store.protocol.dialects import DIALECTS, SEED, TVIX, Dialect
+from tvix_store.protocol.settings import StoreSettings
 from tvix_store.services.store import Stats
 
 digests = st.binary(min_size=32, max_size=32).map(Digest)
@@ -132,6 +135,13 @@ def test_statistics_are_what_protobuf_makes_of_them(counts: list[int], unknown: 
     assert statistics.decode_statistics(expected + unknown) == counts
 
 
+@given(st.sampled_from(SizeRule), st.sampled_from(["/nix/store", "/gnu/store", "/"]), unknown_fields)
+def test_settings_are_what_protobuf_makes_of_them(rule: SizeRule, store_dir: str, unknown: bytes) -> None:
+    expected = message("tvix_store.v1.Settings")(size_rule=f"SIZE_RULE_{rule.name}", store_dir=store_dir).SerializeToString()
+    assert protocol_settings.encode_settings(StoreSettings(rule, store_dir)) == expected
+    assert protocol_settings.decode_settings(expected + unknown) == StoreSettings(rule, store_dir)
+
+
 @given(st.binary(max_size=40))
 def test_garbage_is_refused_in_one_way_only(garbage: bytes) -> None:
     for decode in (
@@ -144,6 +154,7 @@ def test_garbage_is_refused_in_one_way_only(garbage: bytes) -> None:
         bulk.decode_blobs,
         bulk.decode_digests,
         statistics.decode_statistics,
+        protocol_settings.decode_settings,
     ):
         try:
             decode(garbage)

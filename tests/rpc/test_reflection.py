@@ -19,6 +19,7 @@ VERSIONS = ["v1", "v1alpha"]
 EVERY_SERVICE = {
     *(service for dialect in DIALECTS for service in dialect.services),
     "tvix_store.v1.BulkService",
+    "tvix_store.v1.SettingsService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING
@@ -45,6 +45,7 @@ async def verify(invocation: Invocation, paths: tuple[str, ...], every: bool, ke
     from tvix_store.cli.key_files import read_public_keys
     from tvix_store.cli.output import print_json_array
     from tvix_store.errors import CorruptError, DeniedError
+    from tvix_store.operations.resolve import path_infos_of
 
     trusted = read_public_keys(keys)
     damaged, untrusted = 0, 0
@@ -52,9 +53,9 @@ async def verify(invocation: Invocation, paths: tuple[str, ...], every: bool, ke
     async def verdicts(store: Store, bar: Bar) -> AsyncGenerator[dict[str, object], None]:
         nonlocal damaged, untrusted
         if bar.visible:
-            bar.expect(sum([path_info.nar.size async for path_info in _chosen(store, paths)]))
+            bar.expect(sum([path_info.nar.size async for path_info in path_infos_of(store, paths)]))
         blobs = CountedBlobs(store.blobs, bar)
-        async for path_info in _chosen(store, paths):
+        async for path_info in path_infos_of(store, paths):
             problem = await _damage(blobs, store.directories, path_info)
             signers = _signers(path_info, trusted, store.store_dir)
             damaged += problem is not None
@@ -76,16 +77,6 @@ async def verify(invocation: Invocation, paths: tuple[str, ...], every: bool, ke
         raise CorruptError(f"{damaged} store paths are damaged")
     if untrusted:
         raise DeniedError(f"{untrusted} store paths are not signed by a trusted key")
-
-
-async def _chosen(store: Store, paths: Sequence[str]) -> AsyncIterator[PathInfo]:
-    from tvix_store.operations.resolve import store_path_info
-
-    if not paths:
-        async for path_info in store.path_infos.list():
-            yield path_info
-    for path in paths:
-        yield await store_path_info(store, path)
 
 
 async def _damage(blobs: BlobService, directories: DirectoryService, path_info: PathInfo) -> str | None:

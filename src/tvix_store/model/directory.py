@@ -27,12 +27,12 @@ _DIRECTORY, _FILE, _SYMLINK = 1, 2, 3
 
 
 class SizeRule(Enum):
-    """How a directory's size is counted. Both rules are in the world; see docs/design/sizes.md."""
+    """How we count the size of a directory that we make. What others made may lie between; see docs/design/sizes.md."""
 
     DOCUMENTED = 1
     """Each child counts 1, plus a child directory's size: the number of descendants."""
     SNIX = 2
-    """Each child counts 2, plus a child directory's size: what tvix and snix compute since 2024-07-29."""
+    """Each child counts 2, plus a child directory's size: what tvix computed from 2024-07-29 on, and snix until early 2026."""
 
 
 class Directory:
@@ -104,6 +104,10 @@ class Directory:
     def size(self, rule: SizeRule = SizeRule.DOCUMENTED) -> int:
         """The size that a parent states for this directory, by `rule`."""
         return rule.value * len(self.entries) + sum(child.size for _, child in self.directories())
+
+    def may_have_size(self, size: int) -> bool:
+        """Whether a parent may state `size` for this directory: no less than by the documented rule, no more than by snix's."""
+        return self.size(SizeRule.DOCUMENTED) <= size <= self.size(SizeRule.SNIX)
 
     def node(self, rule: SizeRule = SizeRule.DOCUMENTED) -> DirectoryNode:
         """The node that refers to this directory."""

@@ -19,6 +19,7 @@ class LeavesToRoot:
 
     def __init__(self) -> None:
         self._sizes: dict[bytes, tuple[int, int]] = {}
+        """The least and the largest size that a parent may state."""
         self._unclaimed: set[bytes] = set()
         self._root: Digest | None = None
 
@@ -34,16 +35,16 @@ class LeavesToRoot:
                 raise InvalidError(
                     f"directory {directory.digest} refers to {child.digest} as {show(name)}, which was not sent before it"
                 )
-            if child.size not in sizes:
+            if not sizes[0] <= child.size <= sizes[1]:
                 raise InvalidError(
                     f"directory {directory.digest} states size {child.size} for its child {show(name)}, "
-                    f"which is {sizes[0]} (or {sizes[1]} by the snix rule)"
+                    f"which is {sizes[0]} (or up to {sizes[1]}, by the snix rule)"
                 )
         for _, child in directory.directories():
             self._unclaimed.discard(child.digest.raw)
         key = directory.digest.raw
         if key not in self._sizes:
-            self._sizes[key] = (directory.size(SizeRule.DOCUMENTED), directory.size(SizeRule.SNIX))
+            self._sizes[key] = _allowed(directory)
             self._unclaimed.add(key)
         self._root = directory.digest
 
@@ -67,9 +68,9 @@ class RootToLeaves:
     """Checks a recursive `Get` stream: the root first, then only directories that an earlier one refers to."""
 
     def __init__(self, root: Digest) -> None:
-        # The sizes that parents state for directories to come, and the true ones (by both rules) of those that came.
-        self._expected: dict[bytes, set[int]] = {root.raw: set()}
-        self._seen: dict[bytes, set[int]] = {}
+        # The least and the largest size that parents state for directories to come, and that they may state for those that came.
+        self._expected: dict[bytes, tuple[int, int] | None] = {root.raw: None}
+        self._seen: dict[bytes, tuple[int, int]] = {}
 
     def add(self, directory: Directory) -> None:
         """Take the next directory.
@@ -82,14 +83,16 @@ class RootToLeaves:
             raise InvalidError(f"directory {directory.digest} was sent twice")
         if key not in self._expected:
             raise InvalidError(f"directory {directory.digest} was sent, but nothing before it refers to it")
-        sizes = {directory.size(SizeRule.DOCUMENTED), directory.size(SizeRule.SNIX)}
-        _check_sizes(directory.digest, sizes, self._expected.pop(key))
-        self._seen[key] = sizes
+        allowed = _allowed(directory)
+        _check_sizes(directory.digest, allowed, self._expected.pop(key))
+        self._seen[key] = allowed
         for _, child in directory.directories():
-            if child.digest.raw in self._seen:
-                _check_sizes(child.digest, self._seen[child.digest.raw], {child.size})
+            seen = self._seen.get(child.digest.raw)
+            if seen is not None:
+                _check_sizes(child.digest, seen, (child.size, child.size))
             else:
-                self._expected.setdefault(child.digest.raw, set()).add(child.size)
+                least, largest = self._expected.get(child.digest.raw) or (child.size, child.size)
+                self._expected[child.digest.raw] = min(least, child.size), max(largest, child.size)
 
     def finish(self) -> None:
         """End of the stream.
@@ -101,6 +104,15 @@ class RootToLeaves:
             raise InvalidError(f"directory {Digest(min(self._expected))} is referred to, but was not sent")
 
 
-def _check_sizes(digest: Digest, sizes: set[int], stated: set[int]) -> None:
-    if not stated <= sizes:
-        raise InvalidError(f"directory {digest} has size {min(sizes)}, but its parent states {min(stated - sizes)}")
+def _allowed(directory: Directory) -> tuple[int, int]:
+    """The least and the largest size that a parent may state for it."""
+    return directory.size(SizeRule.DOCUMENTED), directory.size(SizeRule.SNIX)
+
+
+def _check_sizes(digest: Digest, allowed: tuple[int, int], stated: tuple[int, int] | None) -> None:
+    """`stated` are the least and the largest size that parents state, if any do."""
+    for size in stated or ():
+        if not allowed[0] <= size <= allowed[1]:
+            raise InvalidError(
+                f"directory {digest} has size {allowed[0]} (or up to {allowed[1]}, by the snix rule), but its parent states {size}"
+            )

@@ -131,6 +131,8 @@ class PathInfo:
     def merged(self, newer: PathInfo) -> PathInfo:
         """This record after `newer` was put for the same path: signatures are united; a deriver or content address may be added.
 
+        Another root node of the same NAR is taken: its directories state sizes by another rule, as who rewrites them wants.
+
         Raises:
             ConflictError: `newer` says something else of what is signed: the name, the NAR or the references.
             InvalidError: together they have too many signatures.
@@ -140,8 +142,8 @@ class PathInfo:
             raise ConflictError(f"{self.store_path} is in the store {difference}; it is not overwritten")
         united = self.with_signatures(newer.signatures)
         deriver, ca = self.deriver or newer.deriver, self.ca or newer.ca
-        if (deriver, ca) != (self.deriver, self.ca):
-            united = replace(united, deriver=deriver, ca=ca)
+        if (newer.node, deriver, ca) != (self.node, self.deriver, self.ca):
+            united = replace(united, node=newer.node, deriver=deriver, ca=ca)
         if united is not self:
             check_count(united.signatures)
         return united

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tvix_store.errors import ExhaustedError, InvalidError
-from tvix_store.model.directory import Directory, SizeRule
+from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.operations.closure import Closure
 from tvix_store.operations.turns import TURN
@@ -161,7 +161,7 @@ async def walk_tree(closure: Closure) -> AsyncIterator[Step]:
 
 def check_root(root: DirectoryNode, directory: Directory) -> None:
     """Raise InvalidError where the root of a tree states a wrong size. Below it, they were checked when they were put."""
-    if root.size not in {directory.size(rule) for rule in SizeRule}:
+    if not directory.may_have_size(root.size):
         raise InvalidError(f"the node of directory {root.digest} states size {root.size}, but it is {directory.size()}")
 
 

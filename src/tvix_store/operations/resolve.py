@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from tvix_store.errors import InvalidError, NotFoundError
@@ -66,6 +67,15 @@ async def resolve(store: Store, text: str, *, follow: bool = False) -> Resolved:
 def parse_digest(text: str) -> Digest | None:
     """The digest that `text` is, or None if it is something else."""
     return Digest.parse(text) if _DIGEST.fullmatch(text) else None
+
+
+async def path_infos_of(store: Store, texts: Sequence[str]) -> AsyncIterator[PathInfo]:
+    """The path infos of the store paths that `texts` name, as `store_path_info`; without any, all of the store."""
+    if not texts:
+        async for path_info in store.path_infos.list():
+            yield path_info
+    for text in texts:
+        yield await store_path_info(store, text)
 
 
 async def store_path_info(store: Store, text: str) -> PathInfo:

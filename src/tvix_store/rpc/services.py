@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tvix_store.asgi import App
-from tvix_store.protocol.dialects import BULK_SERVICE, DIALECTS, STATISTICS_SERVICE
+from tvix_store.protocol.dialects import BULK_SERVICE, DIALECTS, SETTINGS_SERVICE, STATISTICS_SERVICE
+from tvix_store.protocol.settings import StoreSettings
 from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
 from tvix_store.rpc.handlers.blobs import blob_methods
 from tvix_store.rpc.handlers.bulk import bulk_methods
 from tvix_store.rpc.handlers.directories import directory_methods
 from tvix_store.rpc.handlers.path_infos import path_info_methods
+from tvix_store.rpc.handlers.settings import settings_methods
 from tvix_store.rpc.handlers.statistics import statistics_methods
 from tvix_store.rpc.health import HEALTH_SERVICE, Health
 from tvix_store.rpc.method import Method
@@ -25,7 +27,8 @@ def serve_store(store: Store, *, max_message: int = MAX_MESSAGE, fallback: App =
     `max_message` bounds one message in bytes. What is not gRPC goes to `fallback`.
     """
     methods: dict[str, Method] = bulk_methods(store.blobs, max_message)
-    own = [BULK_SERVICE]
+    methods |= settings_methods(StoreSettings(store.size_rule, store.store_dir))
+    own = [BULK_SERVICE, SETTINGS_SERVICE]
     if store.statistics is not None:
         methods |= statistics_methods(store.statistics)
         own.append(STATISTICS_SERVICE)

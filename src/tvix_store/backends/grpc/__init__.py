@@ -9,12 +9,16 @@ from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.blobs import GrpcBlobs, GrpcLoneFiles
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.directories import GrpcDirectories
-from tvix_store.backends.grpc.discovery import discover
+from tvix_store.backends.grpc.discovery import Offer, discover
 from tvix_store.backends.grpc.path_infos import GrpcNar, GrpcPathInfos
+from tvix_store.backends.grpc.received import decoding
 from tvix_store.backends.grpc.statistics import GrpcStatistics
 from tvix_store.layers.nar_cache import MemoryNarCache
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
+from tvix_store.model.store_path import STORE_DIR
+from tvix_store.protocol.dialects import SETTINGS_SERVICE
+from tvix_store.protocol.settings import StoreSettings, decode_settings
 from tvix_store.services.nar import NarService
 from tvix_store.services.store import Store
 
@@ -40,6 +44,7 @@ async def open_store(url: str) -> Store:
     try:
         await connection.connect(wait=address.wait_connect)
         offer = await discover(connection, address.dialect)
+        settings = await _settings(connection, offer)
     except BaseException:
         await connection.close()
         raise
@@ -52,10 +57,20 @@ async def open_store(url: str) -> Store:
         nar=GrpcNar(connection, offer.dialect) if offer.path_infos else _own_nar(blobs, directories),
         lone_files=GrpcLoneFiles(blobs),
         statistics=GrpcStatistics(connection) if offer.counts else None,
-        size_rule=SizeRule.SNIX if offer.only_snix else SizeRule.DOCUMENTED,
+        store_dir=settings.store_dir,
+        size_rule=settings.size_rule,
         check=connection.check,
         close=connection.close,
     )
+
+
+async def _settings(connection: Connection, offer: Offer) -> StoreSettings:
+    """What the server tells of its store; of one that tells nothing, what is usual, and what a snix of 2025 insists on."""
+    if not offer.settings:
+        return StoreSettings(SizeRule.SNIX if offer.only_snix else SizeRule.DOCUMENTED, STORE_DIR)
+    answer = await connection.call(f"/{SETTINGS_SERVICE}/Get", b"", ("service", SETTINGS_SERVICE))
+    with decoding(connection.server):
+        return decode_settings(answer)
 
 
 def _own_nar(blobs: GrpcBlobs, directories: GrpcDirectories) -> NarService:

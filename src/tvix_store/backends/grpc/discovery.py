@@ -12,14 +12,15 @@ from tvix_store.model import wire
 from tvix_store.model.digest import EMPTY
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 from tvix_store.protocol.blobs import encode_stat_request
-from tvix_store.protocol.dialects import BULK_SERVICE, SEED, SNIX, STATISTICS_SERVICE, TVIX, Dialect
+from tvix_store.protocol.dialects import BULK_SERVICE, SEED, SETTINGS_SERVICE, SNIX, STATISTICS_SERVICE, TVIX, Dialect
 from tvix_store.protocol.directories import encode_get_directory
 from tvix_store.protocol.path_infos import encode_get_path_info
 
 _PREFERENCE = (TVIX, SNIX, SEED)
 _REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 _LIST_SERVICES = wire.message_field(7, b"")
-_KNOWN = frozenset((BULK_SERVICE, STATISTICS_SERVICE, *(service for dialect in _PREFERENCE for service in dialect.services)))
+_OWN = (BULK_SERVICE, SETTINGS_SERVICE, STATISTICS_SERVICE)
+_KNOWN = frozenset((*_OWN, *(service for dialect in _PREFERENCE for service in dialect.services)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Offer:
     only_snix: whether it speaks no other dialect than snix, and therefore only knows that size rule
     path_infos: whether it has the dialect's PathInfoService, which calculates NARs too
     counts: whether it has our StatisticsService; only where it is listed, since to count is no harmless question
+    settings: whether it has our SettingsService
     """
 
     dialect: Dialect
@@ -38,6 +40,7 @@ class Offer:
     only_snix: bool
     path_infos: bool = True
     counts: bool = False
+    settings: bool = False
 
 
 async def discover(connection: Connection, pinned: Dialect | None) -> Offer:
@@ -63,6 +66,7 @@ async def discover(connection: Connection, pinned: Dialect | None) -> Offer:
         only_snix=spoken == [SNIX],
         path_infos=dialect.services[2] in offered,
         counts=STATISTICS_SERVICE in offered,
+        settings=SETTINGS_SERVICE in offered,
     )
 
 

@@ -139,6 +139,14 @@ class DirectoryServiceContract:
         root = await directories.put(stream(graph))
         assert {each.encoded for each in await all_below(directories, root)} == {each.encoded for each in graph}
 
+    async def test_sizes_between_the_two_rules_are_kept_as_they_are(self, directories: DirectoryService) -> None:
+        low = Directory({b"a": SymlinkNode(b"x"), b"b": SymlinkNode(b"x"), b"c": SymlinkNode(b"x")})
+        for size in range(low.size(), low.size(SizeRule.SNIX) + 1):
+            root = Directory({b"low": DirectoryNode(low.digest, size)})
+            await directories.put(stream([low, root]))
+            assert await directories.get(root.digest) == root
+            assert [each async for each in directories.get_recursive(root.digest)] == [root, low]
+
     async def test_the_two_size_rules_may_meet_in_one_graph(self, directories: DirectoryService) -> None:
         low = leaf("mixed")
         documented, snix = parent(low=low), parent(SizeRule.SNIX, low=low)

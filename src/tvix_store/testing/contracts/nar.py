@@ -124,5 +124,8 @@ class NarServiceContract:
     async def test_a_root_that_states_a_wrong_size_is_refused(self, store: Store) -> None:
         node = await put_tree(store, TREE)
         assert isinstance(node, DirectoryNode)
-        with pytest.raises(InvalidError):
-            await store.nar.calculate(DirectoryNode(node.digest, node.size + 1))
+        directory = await store.directories.get(node.digest)
+        assert directory is not None
+        for size in (0, directory.size() - 1, directory.size(SizeRule.SNIX) + 1):
+            with pytest.raises(InvalidError):
+                await store.nar.calculate(DirectoryNode(node.digest, size))

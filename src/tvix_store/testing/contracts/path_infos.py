@@ -6,18 +6,22 @@ Every path info here is true of content that was put before, so that services th
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import replace
 
 import pytest
 
 from tvix_store.errors import ConflictError
 from tvix_store.model.content_address import ContentAddress, Method
+from tvix_store.model.directory import SizeRule
 from tvix_store.model.nix_hash import NixHash
-from tvix_store.model.path_info import PathInfo
+from tvix_store.model.nodes import SymlinkNode
+from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import Signature
 from tvix_store.model.store_path import StorePath
 from tvix_store.services.store import Store
-from tvix_store.testing.content import file_nar, noise, put_file
+from tvix_store.testing.content import file_nar, noise, put_file, put_tree
+from tvix_store.testing.trees import Tree, TreeFile, nar
 
 
 def path(name: str) -> StorePath:
@@ -94,6 +98,20 @@ class PathInfoServiceContract:
             await store.path_infos.put(await stored_file(store, "conflict", b"other"))
         assert str(info.store_path) in str(caught.value)
         assert await store.path_infos.get(info.store_path.output_hash) == info
+
+    async def test_another_root_of_the_same_nar_takes_the_place_of_the_first(self, store: Store) -> None:
+        tree: Tree = {b"inner": {b"file": TreeFile(b"in it"), b"deep": {b"link": SymlinkNode(b"file")}}}
+        contents = nar(tree)
+        facts = NarFacts(len(contents), hashlib.sha256(contents).digest())
+        infos = [
+            PathInfo(path("rewritten"), await put_tree(replace(store, size_rule=rule), tree), facts, signatures=(signature("key"),))
+            for rule in SizeRule
+        ]
+        assert infos[0].node != infos[1].node
+        await store.path_infos.put(infos[0])
+        for info in reversed(infos):
+            assert await store.path_infos.put(replace(info, signatures=())) == info
+            assert await store.path_infos.get(info.store_path.output_hash) == info
 
     async def test_what_signatures_would_be_false_of_is_refused(self, store: Store) -> None:
         info = replace(await stored_file(store, "signed-so"), references=(path("one"), path("two")))

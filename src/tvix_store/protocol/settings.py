@@ -1,0 +1,46 @@
+"""The messages of SettingsService: what a client must do as the store behind a server does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvix_store.errors import InvalidError
+from tvix_store.model import wire
+from tvix_store.model.directory import SizeRule
+from tvix_store.model.store_path import check_store_dir
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """How directories are counted that are made for a store, and the directory that its store paths are in."""
+
+    size_rule: SizeRule
+    store_dir: str
+
+
+def encode_settings(settings: StoreSettings) -> bytes:
+    """The message Settings."""
+    return wire.uint_field(1, settings.size_rule.value) + wire.bytes_field(2, settings.store_dir.encode())
+
+
+def decode_settings(message: bytes) -> StoreSettings:
+    """The settings in a message Settings.
+
+    Raises:
+        InvalidError: the message is malformed, or tells of a size rule that is unknown, or of no store directory.
+    """
+    rule, store_dir = 0, ""
+    for field, value in wire.fields(message):
+        match field:
+            case 1:
+                rule = wire.as_uint(field, value)
+            case 2:
+                store_dir = wire.as_text(field, value)
+            case _:
+                pass
+    try:
+        size_rule = SizeRule(rule)
+    except ValueError:
+        raise InvalidError(f"settings: size rule {rule} is unknown") from None
+    check_store_dir(store_dir)
+    return StoreSettings(size_rule, store_dir)
