@@ -22,7 +22,7 @@ from tvix_store.backends.local.chunk_lists import Segment, parse_segment
 from tvix_store.backends.local.committer import Committer
 from tvix_store.backends.local.compression import unpacked
 from tvix_store.backends.local.damage import opened
-from tvix_store.backends.local.disk import disk_errors, sync_file
+from tvix_store.backends.local.disk import disk_errors, make_directory, open_or_create, sync_file
 from tvix_store.backends.local.index import FILE as INDEX_FILE
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.pack_pool import PackPool
@@ -55,7 +55,7 @@ class Engine:
         packs = directory / "packs"
         mark = UnsyncedMark(directory)
         with disk_errors(directory):
-            packs.mkdir(exist_ok=True)
+            make_directory(packs)
             self._lock, self.index = _open_index(directory, mark)
         self.reader = PackReader(packs)
         self.committer = Committer(
@@ -185,7 +185,7 @@ class Engine:
             return
         unfinished = self.directory / "index.new"
         shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
+        make_directory(unfinished)
         try:
             self.index.copy_to(unfinished)
         except BaseException:
@@ -236,7 +236,7 @@ def _open_index(directory: Path, mark: UnsyncedMark) -> tuple[int, Index]:
     Raises:
         UnavailableError: the index must be made anew, but other processes use the store.
     """
-    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    lock = open_or_create(directory / "lock")
     try:
         fcntl.flock(lock, fcntl.LOCK_SH)
         index = _whole_index(directory, mark)

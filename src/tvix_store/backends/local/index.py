@@ -23,7 +23,7 @@ from pathlib import Path
 import lmdb
 
 from tvix_store.backends.local.contents import Content
-from tvix_store.backends.local.disk import disk_errors, sync_file
+from tvix_store.backends.local.disk import disk_errors, make_directory, new_file, open_or_create
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.backends.local.unsynced import UnsyncedMark
@@ -52,15 +52,18 @@ Txn = lmdb.Transaction
 Table = lmdb._Database  # noqa: SLF001  # the only name that the type stubs have for it
 
 
-def _allocate_lock_file(directory: Path) -> None:
-    # LMDB maps this file, and would make it sparse: on a full disk, the first access kills the process (SIGBUS).
+def _create_files(directory: Path) -> None:
+    """Create the files of an environment, with the owner and mode that they should have."""
     with disk_errors(directory):
-        directory.mkdir(exist_ok=True)
-        fd = os.open(directory / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        make_directory(directory)
+        # LMDB maps this file, and would make it sparse: on a full disk, the first access kills the process (SIGBUS).
+        fd = open_or_create(directory / "lock.mdb")
         try:
             os.posix_fallocate(fd, 0, _LOCK_FILE_SIZE)
         finally:
             os.close(fd)
+        if not (directory / FILE).exists():
+            os.close(open_or_create(directory / FILE))  # LMDB takes an empty file for a new environment
 
 
 class Index:
@@ -69,9 +72,9 @@ class Index:
     def __init__(self, directory: Path, mark: UnsyncedMark) -> None:
         self._directory = directory
         self._mark = mark
-        _allocate_lock_file(directory)
         if not (directory / FILE).exists():
             mark.set()
+        _create_files(directory)
         with self._errors():
             self._env = lmdb.open(
                 str(directory),
@@ -118,9 +121,14 @@ class Index:
 
     def copy_to(self, directory: Path) -> None:
         """Write a copy without free pages into an empty directory, and bring it to the disk itself."""
-        with self._errors():
-            self._env.copy(str(directory), compact=True)
-        sync_file(directory / FILE)
+        with disk_errors(directory):
+            fd = new_file(directory / FILE)
+            try:
+                with self._errors():
+                    self._env.copyfd(fd, compact=True)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def chunk(self, digest: bytes) -> Place | None:
         return self._place(self.chunks, digest)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 
-from tvix_store.backends.local.disk import disk_errors, sync_file, translated, unfinished_name
+from tvix_store.backends.local.disk import disk_errors, new_file, sync_file, translated, unfinished_name
 from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Buffer, NewRecord, checks_out, parse_header
 from tvix_store.errors import CorruptError
 
@@ -188,9 +188,12 @@ class PackWriter:
 
     def _take_over(self, number: int) -> bool:
         path = pack_path(self._directory, number)
-        if path.stat().st_size >= self._seal_size:
+        try:
+            if path.stat().st_size >= self._seal_size:
+                return False
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except (PermissionError, FileNotFoundError):  # another user's, or one that was removed
             return False
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -217,7 +220,7 @@ class PackWriter:
         while True:
             # Made under another name and linked when its prefix is on disk: a pack always begins with its prefix.
             unfinished = unfinished_name(self._directory / "pack")
-            fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            fd = new_file(unfinished)
             try:
                 key = os.urandom(KEY_SIZE)
                 os.write(fd, MAGIC + key)

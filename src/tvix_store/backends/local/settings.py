@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tvix_store.backends.local.disk import disk_errors, sync_file, unfinished_name
+from tvix_store.backends.local.disk import disk_errors, new_file, sync_file, unfinished_name
 from tvix_store.errors import CorruptError, InvalidError
 from tvix_store.model.directory import SizeRule
 
@@ -86,7 +86,7 @@ def _parse(path: Path, text: bytes) -> tuple[Settings, int]:
 
 def _write(path: Path, settings: Settings, publish: Callable[[Path, Path], None]) -> None:
     unfinished = unfinished_name(path)
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    fd = new_file(unfinished)
     try:
         os.write(fd, json.dumps({"format": FORMAT, **asdict(settings)}, indent=2).encode() + b"\n")
         os.fsync(fd)
