@@ -59,9 +59,7 @@ def import_as(place: Path, name: str, user: int, *, group: int | None = None, um
 def made(store: Path) -> dict[str, tuple[int, int, int]]:
     """Owner, group and mode of everything in a store."""
     paths = [(path, path.lstat()) for path in store.rglob("*")]
-    return {
-        str(path.relative_to(store)): (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) for path, status in paths
-    }
+    return {str(path.relative_to(store)): (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) for path, status in paths}
 
 
 @only_root

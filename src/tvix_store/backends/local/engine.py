@@ -138,6 +138,14 @@ class Engine:
         with suppress(UnavailableError):  # a store that is just closed
             self.committer.forget_damaged(digest, place)
 
+    def record_store_dir(self, store_dir: str) -> None:
+        """Make sure that the store knows its store directory, before it takes a path.
+
+        Raises:
+            InvalidError: it is another one.
+        """
+        self.settings = settings.record_store_dir(self.directory, store_dir)
+
     def check(self) -> None:
         """Raise UnavailableError where the store cannot serve."""
         if self.committer.failure is not None:
