@@ -28,7 +28,7 @@ _CREW = 4
 _STORE_DIR = (
     "--store-dir",
     "NIX_STORE_DIR",
-    "Where Nix has its store. Default: where it was for the store's paths so far; /nix/store.",
+    "Where Nix has its store. Default: as the store was made; /nix/store.",
 )
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ MIN_AVERAGE, MAX_AVERAGE = 4096, 256 * 1024
 MIN_PACK_SIZE = 1 << 20
 MIN_LEVEL, MAX_LEVEL = 1, 19
 _SIZE_RULES = tuple(rule.name.lower() for rule in SizeRule)
+_TYPES = {"chunk_average": int, "compression_level": int, "pack_size": int, "size_rule": str, "store_dir": str}
 _MAX_BYTES = 64 << 10
 """Bytes of the largest file of settings that is read."""
 
@@ -41,9 +42,6 @@ class Settings:
     """The store directory, which is a part of what store paths stand for. None in a store of an earlier version."""
 
     def __post_init__(self) -> None:
-        for name in ("chunk_average", "compression_level", "pack_size"):
-            if type(getattr(self, name)) is not int:
-                raise InvalidError(f"{name} is not a whole number")
         if not MIN_AVERAGE <= self.chunk_average <= MAX_AVERAGE:
             raise InvalidError(f"chunk_average {self.chunk_average} is not within {MIN_AVERAGE} to {MAX_AVERAGE} (bytes)")
         if not MIN_LEVEL <= self.compression_level <= MAX_LEVEL:
@@ -51,9 +49,9 @@ class Settings:
         if self.pack_size < MIN_PACK_SIZE:
             raise InvalidError(f"pack_size {self.pack_size} is less than {MIN_PACK_SIZE} (bytes)")
         if self.size_rule not in _SIZE_RULES:
-            raise InvalidError(f"size_rule {str(self.size_rule)[:50]!r} is unknown (known: {', '.join(_SIZE_RULES)})")
+            raise InvalidError(f"size_rule {self.size_rule[:50]!r} is unknown (known: {', '.join(_SIZE_RULES)})")
         if self.store_dir is not None:
-            check_store_dir(self.store_dir if isinstance(self.store_dir, str) else "")
+            check_store_dir(self.store_dir)
 
 
 def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
@@ -128,9 +126,11 @@ def _parse(path: Path) -> tuple[Settings, int]:
         raise CorruptError(f"{path} is not the settings of a store: it names no format")
     if version not in (1, FORMAT):
         raise InvalidError(f"{path.parent} has store format {version!r}; this version of tvix-store reads format {FORMAT}")
-    unknown = values.keys() - {each.name for each in fields(Settings)}
-    if unknown:
-        raise CorruptError(f"{path} holds a setting that format {FORMAT} does not have: {min(unknown)[:50]!r}")
+    for name, value in values.items():
+        if type(value) is not _TYPES.get(name):
+            raise CorruptError(
+                f"{path} holds a setting that format {FORMAT} does not have: {name[:50]!r}, as {type(value).__name__}"
+            )
     try:
         return Settings(**values), version
     except InvalidError as error:
