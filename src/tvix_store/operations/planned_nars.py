@@ -178,12 +178,12 @@ class PlannedNars:
         return self._kept.get(node)
 
     async def _remembered(self, node: Node) -> Plan | None:
-        encoded = await self._frames.get_plan(_key(node))
-        if not encoded:
-            return None
+        """The plan that the backend has kept; None where it has none that can be read: a plan can always be made anew."""
         try:
-            return Plan.decode(encoded)
-        except CorruptError:
+            encoded = await self._frames.get_plan(_key(node))
+            return Plan.decode(encoded) if encoded else None
+        except StoreError as error:
+            _log.warning("a plan is made anew: %s", error)
             return None
 
     def _keep(self, node: Node, plan: Plan) -> None:
