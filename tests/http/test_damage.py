@@ -128,15 +128,15 @@ def test_a_damaged_plan_is_made_anew_for_whoever_asks_first(daemon: Daemon, suff
     assert daemon.put(nar_name(nar), nar).status == 201
     whole = daemon.get(nar_name(nar, suffix))
     for _ in range(2):
-        daemon.stop()  # the plan is kept by now
-        damage_plans(daemon, harm)
+        kept = wait_for_plans(daemon)
+        daemon.stop()
+        damage_plans(daemon, kept, harm)
         daemon.start()
         for _ in range(3):
             answer = daemon.get(nar_name(nar, suffix))
             assert (answer.status, answer.body) == (200, whole.body)
     assert "a plan is made anew" in daemon.log
-    daemon.stop()
-    assert plans(daemon)  # and kept again
+    wait_for_plans(daemon)  # and kept again
 
 
 def plans(daemon: Daemon) -> list[Place]:
@@ -147,15 +147,21 @@ def plans(daemon: Daemon) -> list[Place]:
         with engine.index.reading() as txn:
             rows = [(bytes(key), bytes(row)) for key, row in txn.cursor(engine.index.records)]
         digests = [row[-32:] for key, row in rows if key.startswith(b"plan:")]
-        print(rows, digests)
         return [place for digest in digests if (place := engine.index.chunk(digest)) is not None]
     finally:
         engine.release()
 
 
-def damage_plans(daemon: Daemon, at: int) -> None:
-    places = plans(daemon)
-    assert places
+def wait_for_plans(daemon: Daemon) -> list[Place]:
+    """Plans are kept behind the answer."""
+    deadline = time.monotonic() + 20
+    while not (places := plans(daemon)):
+        assert time.monotonic() < deadline, "no plan is kept"
+        time.sleep(0.05)
+    return places
+
+
+def damage_plans(daemon: Daemon, places: list[Place], at: int) -> None:
     [packs] = daemon.program.directory.rglob("packs")
     for place in places:
         with pack_path(packs, place.pack).open("r+b") as file:
