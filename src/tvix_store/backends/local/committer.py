@@ -67,6 +67,7 @@ class _Request:
     records: Mapping[bytes, bytes] = field(default_factory=dict)
     damaged: tuple[bytes, Place] | None = None
     written: Sequence[Written] = ()
+    sizes: Mapping[int, int] = field(default_factory=dict)
     pack: tuple[int, int] | None = None
     done: Future[PathInfo | None] = field(default_factory=Future)
 
@@ -131,12 +132,12 @@ class Committer:
         """Count a pack that another writer has begun, of `size` bytes, as one of this store."""
         return self._submit(_Request(pack=(number, size)))
 
-    def name_contents(self, written: Sequence[Written]) -> Future[PathInfo | None]:
+    def name_contents(self, written: Sequence[Written], sizes: Mapping[int, int]) -> Future[PathInfo | None]:
         """Make contents visible that another writer has written to its packs; of those there already, the place stays as it is.
 
-        What is named of these packs afterwards ends with the last content that was new.
+        `sizes` tells how many bytes of each of these packs count from then on, if any of its contents is new.
         """
-        return self._submit(_Request(written=written))
+        return self._submit(_Request(written=written, sizes=sizes))
 
     def put_path_info(self, path_info: PathInfo) -> Future[PathInfo | None]:
         """Store a path info durably, with everything put before; the result is what is stored now.
@@ -409,12 +410,8 @@ class Committer:
             self._index.put_nar_facts(txn, *request.nar_facts)
         if request.pack:
             self._name_pack(txn, *request.pack)
-        ends: dict[int, int] = {}
-        for each in self._name_contents(txn, request.written):
-            place = each.place
-            ends[place.pack] = max(ends.get(place.pack, 0), place.offset + place.stored)
-        for number, end in ends.items():
-            self._name_pack(txn, number, end)
+        for number in {each.place.pack for each in self._name_contents(txn, request.written)}:
+            self._name_pack(txn, number, request.sizes[number])
         if request.records:
             sequence = self._index.count(txn, SEQUENCE, 1)
             records.append(keyed_records(sequence, request.records, durable=request.durable))

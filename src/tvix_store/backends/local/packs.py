@@ -18,7 +18,7 @@ from pathlib import Path
 from struct import Struct
 
 from tvix_store.backends.local.disk import disk_errors, new_file, sync_file, translated, unfinished_name
-from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Buffer, NewRecord, checks_out, parse_header
+from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Buffer, Kind, NewRecord, checks_out, mark, parse_header
 from tvix_store.errors import CorruptError
 
 MAGIC = b"tvix-store pack\n"
@@ -90,6 +90,8 @@ class PackWriter:
         self.size = 0
         """Bytes of it, with what is not committed yet."""
         self._kept = self._flushed = self._synced = 0
+        self._marks: list[NewRecord] = []
+        """To be written before the next records."""
 
     @property
     def is_full(self) -> bool:
@@ -117,7 +119,7 @@ class PackWriter:
         places: list[Place] = []
         parts: list[Buffer] = []
         at = self.size
-        for record in records:
+        for record in (*self._marks, *records):
             parts.append(record.header(self._key))
             parts.append(record.payload)
             places.append(Place(self.number, at + HEADER_SIZE, len(record.payload), record.length))
@@ -126,7 +128,22 @@ class PackWriter:
         self.size = at
         if at - self._flushed >= _FLUSH_SIZE:
             self._begin_flush()
+        del places[: len(self._marks)]
+        self._marks = []
         return places
+
+    def begin_stage(self) -> None:
+        """What is appended from now on is not accepted yet."""
+        self._marks.append(mark(Kind.STAGED))
+
+    def accept_stage(self) -> None:
+        """All that was appended is accepted; it is still to be named.
+
+        Raises:
+            ExhaustedError: as `append`.
+        """
+        self.append([mark(Kind.COMMITTED)])
+        self.keep()
 
     def keep(self) -> None:
         """What was appended stays: the index names it, or will."""
@@ -151,6 +168,7 @@ class PackWriter:
             if committed < self.size:
                 self._kept = committed
                 self.rewind()
+            self._marks = []
 
     def sync(self) -> None:
         """Bring everything appended to the disk itself."""
@@ -164,6 +182,7 @@ class PackWriter:
             os.close(self._fd)
             self._fd = None
         self.number = self.size = self._kept = self._flushed = self._synced = 0
+        self._marks = []
 
     def _write(self, parts: list[Buffer]) -> None:
         assert self._fd is not None
@@ -214,6 +233,8 @@ class PackWriter:
             os.close(fd)
             raise
         self._use(fd, key, number, size)
+        # What was staged last is known to be accepted, or it would be cut off: so that this does not hang on one record.
+        self._marks = [mark(Kind.COMMITTED)]
         return True
 
     def _create(self, number: int) -> None:

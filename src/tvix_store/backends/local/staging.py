@@ -2,6 +2,7 @@
 
 Whoever owns a pack may cut off what the index does not name, and who takes over the pack of an owner that was killed does. So it is
 all the same whether content is taken back, its process is killed, or others have stored the same meanwhile: it is cut off.
+Where the index is lost as well, records in the pack tell where a stage begins, and whether it was accepted: see `records.py`.
 """
 
 from __future__ import annotations
@@ -58,8 +59,11 @@ class LocalStage:
         self._accepted = self._closed = False
 
     async def accept(self) -> None:
+        for writer in self._writers:
+            writer.accept_stage()
+        sizes = {writer.number: writer.size for writer in self._writers}
         for written in self._written():
-            self._naming = self._engine.committer.name_contents(written)
+            self._naming = self._engine.committer.name_contents(written, sizes)
             await asyncio.wrap_future(self._naming)
         self._accepted = True
 
@@ -124,10 +128,13 @@ class LocalStage:
         if not self._writers or self._writers[-1].is_full:
             writer = self._engine.spare_packs.take()
             self._writers.append(writer)
-            if writer.is_full:
-                writer.next_pack()
-                # It may be a new one, which is to count as one of the store before anything is cut off it.
-                self._engine.committer.name_pack(writer.number, writer.size).result()
+            if not writer.is_full:
+                writer.begin_stage()
+                return writer
+            writer.next_pack()
+            writer.begin_stage()
+            # It may be a new one, which is to count as one of the store before anything is cut off it.
+            self._engine.committer.name_pack(writer.number, writer.size).result()
         return self._writers[-1]
 
     def _remember(self, contents: Sequence[Content], places: Sequence[Place]) -> None:
