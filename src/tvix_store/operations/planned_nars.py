@@ -62,6 +62,10 @@ class PlannedNars:
         """As `StoredFrames.generation`: zstd files of another one may have had other bytes."""
         return self._frames.generation
 
+    async def look(self) -> None:
+        """As `StoredFrames.look`."""
+        await self._frames.look()
+
     async def plan(self, node: Node) -> Plan:
         """How the NAR is made.
 

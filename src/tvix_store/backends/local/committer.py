@@ -35,10 +35,11 @@ from time import monotonic
 from tvix_store.backends.local.contents import Content, Name, Written, name_of, new_records
 from tvix_store.backends.local.damage import forget
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
+from tvix_store.backends.local.lost_packs import LostPacks
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
 from tvix_store.backends.local.records import DURABLE, Kind, NewRecord, keyed_records, path_info_record
 from tvix_store.backends.local.unsynced import UnsyncedMark
-from tvix_store.errors import StoreError, UnavailableError
+from tvix_store.errors import CorruptError, StoreError, UnavailableError
 from tvix_store.model.path_info import NarFacts, PathInfo
 
 _log = logging.getLogger(__name__)
@@ -84,12 +85,22 @@ class Committer:
     """Puts things into a local store. Its methods may be called from any thread; the futures are set when the put has happened."""
 
     def __init__(
-        self, index: Index, writer: PackWriter, reader: PackReader, mark: UnsyncedMark, *, level: int, threads: int
+        self,
+        index: Index,
+        writer: PackWriter,
+        reader: PackReader,
+        mark: UnsyncedMark,
+        lost_packs: LostPacks,
+        *,
+        level: int,
+        threads: int,
     ) -> None:
         self._index = index
         self._writer = writer
         self._reader = reader
         self._mark = mark
+        self._lost_packs = lost_packs
+        self._losing: Future[PathInfo | None] | None = None
         self._level = level
         self._threads = threads
         self._unnamed: dict[Name, Written] = {}
@@ -112,7 +123,14 @@ class Committer:
 
     def unknown(self, contents: Sequence[Content]) -> list[Content]:
         """As `Sink.unknown`."""
-        return self._index.unknown(contents)
+        return list(contents) if self.losing() is not None else self._index.unknown(contents)
+
+    def losing(self) -> Future[PathInfo | None] | None:
+        """None, unless the index names what lies in lost packs: then what is done when that is forgotten."""
+        if self._losing is not None and not self._losing.done():
+            return self._losing
+        self._losing = self._submit(_Request()) if self._lost_packs.sees_loss() else None
+        return self._losing
 
     def put_contents(self, contents: Sequence[Content]) -> Future[PathInfo | None]:
         """Store contents. They survive a killed process from then on, and a power cut from the next durable put on."""
@@ -209,8 +227,9 @@ class Committer:
             if group:
                 self._settled = False
                 self._writing = group
-                self._forget_damaged(group)
-                self._write(group)
+                if self._forget_lost(group):
+                    self._forget_damaged(group)
+                    self._write(group)
                 self._writing = []
             if self._waiting and (stop or self._is_urgent() or monotonic() >= self._rest_until):
                 self._commit()
@@ -246,6 +265,20 @@ class Committer:
             except queue.Empty:
                 return group, False
         return group, True
+
+    def _forget_lost(self, group: list[_Request]) -> bool:
+        """Forget what lies in lost packs; where that cannot be done, nobody may hear that something is stored."""
+        try:
+            if self._lost_packs.sees_loss():
+                self._lost_packs.forget()
+            if self._writer.is_lost and not self._unnamed:
+                self._sync_at = inf
+                self._writer.close()
+        except StoreError as error:
+            for request in group:
+                request.done.set_exception(error)
+            return False
+        return True
 
     def _forget_damaged(self, group: list[_Request]) -> None:
         damaged = [request.damaged for request in group if request.damaged is not None]
@@ -307,6 +340,8 @@ class Committer:
         synced: dict[int, int] = {}
         if any(request.durable or request.records for request in requests):
             self._make_room()
+        if self._writer.is_lost:
+            raise _SyncFailedError("the pack that was written is gone")
         if any(request.durable for request in requests):
             synced = self._sync_packs()
         with self._index.writing() as txn:
@@ -369,9 +404,12 @@ class Committer:
         with self._index.reading() as txn:
             synced = self._index.unsynced_packs(txn)
         with self._poisoning():
-            for number in synced:
+            for number in tuple(synced):
                 if number != self._writer.number:
-                    self._reader.sync(number)
+                    try:
+                        self._reader.sync(number)
+                    except CorruptError:  # it is lost, which is not the disk's failure
+                        del synced[number]
             self._writer.sync()
         if self._writer.number:
             synced[self._writer.number] = self._writer.size

@@ -79,11 +79,15 @@ def read_key(fd: int, path: Path) -> bytes:
 class PackWriter:
     """Appends records to a pack of its own. Used by one thread at a time."""
 
-    def __init__(self, directory: Path, committed_size: Callable[[int], int], seal_size: int) -> None:
+    def __init__(
+        self, directory: Path, committed_size: Callable[[int], int], highest_number: Callable[[], int], seal_size: int
+    ) -> None:
         self._directory = directory
         self._committed_size = committed_size
+        self._highest_number = highest_number
         self._seal_size = seal_size
         self._fd: int | None = None
+        self._path = ""
         self._key = b""
         self.number = 0
         """Of the pack that is written now; 0 before the first."""
@@ -98,6 +102,18 @@ class PackWriter:
         """Whether `next_pack` must be called before more is appended."""
         return self._fd is None or self.size >= self._seal_size
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody has removed or cut the pack, so that what is appended to it is lost."""
+        if self._fd is None:
+            return False
+        own = os.fstat(self._fd)
+        try:
+            named = os.stat(self._path)
+        except OSError:
+            return True
+        return named.st_ino != own.st_ino or own.st_size < self.size
+
     def next_pack(self) -> None:
         """Go on with another pack. All that was appended must be committed: an unfinished pack is cut to what the index names."""
         assert self.size == self._kept
@@ -108,7 +124,7 @@ class PackWriter:
             for number in reversed(numbers[-_LOOKED_AT:]):
                 if self._take_over(number):
                     return
-            self._create(numbers[-1] + 1 if numbers else 1)
+            self._create(max(numbers[-1] if numbers else 0, self._highest_number()) + 1)
 
     def append(self, records: Sequence[NewRecord]) -> list[Place]:
         """Write records behind each other; the places of their payloads. They are on the disk itself after `sync`.
@@ -263,6 +279,7 @@ class PackWriter:
 
     def _use(self, fd: int, key: bytes, number: int, size: int) -> None:
         self._fd, self._key, self.number, self.size = fd, key, number, size
+        self._path = str(pack_path(self._directory, number))
         self._kept = self._flushed = size
         self._synced = 0  # what another owner has written may not be on the disk
 

@@ -47,6 +47,7 @@ class LocalNarFacts:
         self._engine = engine
 
     async def get(self, node: Node) -> NarFacts | None:
+        await self._engine.without_losses()
         return self._engine.index.nar_facts(node_key(node))
 
     async def put(self, node: Node, facts: NarFacts) -> None:

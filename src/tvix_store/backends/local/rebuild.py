@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvix_store.backends.local.chunk_lists import parse_segment, segment_key
-from tvix_store.backends.local.damage import opened
+from tvix_store.backends.local.chunk_lists import segment_key
+from tvix_store.backends.local.damage import opened, torn_blobs
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
 from tvix_store.backends.local.packs import PREFIX_SIZE, PackReader, Place, pack_numbers, pack_path, read_key
 from tvix_store.backends.local.records import (
     CONTENTS,
     DURABLE,
     HEADER_SIZE,
+    KEY_SIZE,
     MAGIC,
     SELF_NAMING,
     Kind,
@@ -63,16 +64,8 @@ def rebuild(index: Index, packs: Path) -> None:
 
 def _drop_torn_blobs(index: Index, reader: PackReader) -> None:
     """Forget the blobs that lack a chunk, or a part of their list: a power cut may keep one pack, and lose what is in another."""
-    torn: set[bytes] = set()
     with index.reading() as txn:
-        ends: dict[bytes, tuple[int, int]] = {}
-        for blob, place in index.chunk_list_segments(txn):  # those of a blob in their order
-            segment = parse_segment(reader.read_checked(place))
-            end, _ = ends.get(blob, (0, 0))
-            if segment.offset != end or any(txn.get(chunk, db=index.chunks) is None for chunk, _ in segment.entries):
-                torn.add(blob)
-            ends[blob] = segment.end, segment.blob_size
-        torn |= {blob for blob, (end, size) in ends.items() if end != size}
+        torn = [segments[0].key[:KEY_SIZE] for segments in torn_blobs(index, reader, txn)]
     for blob in torn:
         _log.warning("blob b3:%s has lost a chunk; it must be put again", blob.hex())
         with index.writing() as txn:
