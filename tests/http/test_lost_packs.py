@@ -112,8 +112,10 @@ def cache(start_daemon: Callable[..., Daemon], tmp_path: Path) -> Daemon:
     return start_daemon("--store", f"local://{tmp_path}/store?pack_size=1048576")
 
 
-@pytest.mark.parametrize("restarts", [True, False])
-@pytest.mark.parametrize(("harm", "share"), [(remove, 0.4), (remove, 1), (move, 0.4), (empty, 0.4), (cut, 1)])
+@pytest.mark.parametrize(
+    ("harm", "share", "restarts"),
+    [(remove, 0.4, True), (remove, 0.4, False), (remove, 1, True), (move, 0.4, False), (empty, 0.4, True), (cut, 1, False)],
+)
 def test_lost_packs_are_healed_by_pushing_once(
     cache: Daemon, tmp_path: Path, harm: Callable[[Path, Path], None], restarts: bool, share: float
 ) -> None:
@@ -150,3 +152,17 @@ def test_lost_packs_are_healed_by_pushing_once(
     for path in pushed:
         check(cache, path)
     assert cache.is_well()
+
+
+def test_what_was_removed_this_moment_is_not_acknowledged(cache: Daemon, tmp_path: Path) -> None:
+    """Nothing has read it, and nobody was told: whoever pushes is."""
+    small, large = paths()[:2]
+    for path in (small, large):
+        assert cache.put(nar_name(path.nar), path.nar).status == 201
+    for pack in (tmp_path / "store/packs").iterdir():
+        pack.unlink()
+    for path in (small, large):
+        assert cache.head(nar_name(path.nar)).status == 404
+        assert cache.put(path.name, path.narinfo(cache)).status == 409
+        push(cache, path)
+        check(cache, path)
