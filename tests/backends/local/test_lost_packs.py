@@ -202,7 +202,7 @@ async def test_where_a_loss_can_not_be_forgotten_nothing_is_acknowledged(directo
         with pytest.raises(NotFoundError):
             await store.nar.calculate(node)
         assert await put_tree(store, TREE) == node
-        assert await store.nar.calculate(node)
+        assert (await store.nar.calculate(node)).size > 3_000_000
         engine.release()
 
 

@@ -36,8 +36,8 @@ async def open_store(
     """Open the store in `directory`, or make one there.
 
     The settings are fixed when a store is made; None means as it is, or the default. `chunk_average` and `pack_size` are in bytes.
-    A store that an earlier version has made does not know its `store_dir`: it takes the one that is given, or, where none is, the
-    default with the next path info that is put.
+    A store of an earlier version does not know its `store_dir`. It takes the first one that is given. Without one, it takes the
+    default with the next path info.
     `threads` is not one of them: so many threads read and check at a time, and with none the event loop's does. That is for a
     process that does one thing after the other: handing work to a thread and back takes 0.1 ms.
 
