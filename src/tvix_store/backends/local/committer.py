@@ -101,6 +101,7 @@ class Committer:
         self._mark = mark
         self._lost_packs = lost_packs
         self._losing: Future[PathInfo | None] | None = None
+        self._packs_changed = 0
         self._level = level
         self._threads = threads
         self._unnamed: dict[Name, Written] = {}
@@ -271,14 +272,24 @@ class Committer:
         try:
             if self._lost_packs.sees_loss():
                 self._lost_packs.forget()
-            if self._writer.is_lost and not self._unnamed:
-                self._sync_at = inf
-                self._writer.close()
+                self._leave_lost_pack()
+            elif self._lost_packs.changed != self._packs_changed:  # another process may have forgotten it
+                self._leave_lost_pack()
+            self._packs_changed = self._lost_packs.changed
         except StoreError as error:
             for request in group:
                 request.done.set_exception(error)
             return False
         return True
+
+    def _leave_lost_pack(self) -> None:
+        """Go on with another pack where the own one is lost."""
+        if not self._writer.is_lost:
+            return
+        if self._unnamed:
+            raise _SyncFailedError("the pack that was written is gone")
+        self._sync_at = inf
+        self._writer.close()
 
     def _forget_damaged(self, group: list[_Request]) -> None:
         damaged = [request.damaged for request in group if request.damaged is not None]
@@ -340,8 +351,6 @@ class Committer:
         synced: dict[int, int] = {}
         if any(request.durable or request.records for request in requests):
             self._make_room()
-        if self._writer.is_lost:
-            raise _SyncFailedError("the pack that was written is gone")
         if any(request.durable for request in requests):
             synced = self._sync_packs()
         with self._index.writing() as txn:

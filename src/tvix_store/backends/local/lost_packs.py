@@ -58,7 +58,8 @@ class LostPacks:
         self._reader = reader
         self._directory = directory
         self._packs = str(directory / "packs")
-        self._changed = 0
+        self.changed = 0
+        """When the directory of the packs had changed last, as of the last look that saw no loss."""
         self._look_at = 0.0
         self._put_again: dict[Path, int] = {}
         """How many bytes of each file are of contents that are there again."""
@@ -73,13 +74,13 @@ class LostPacks:
         except OSError:
             changed = -1
         begun = monotonic()
-        if changed == self._changed and begun < self._look_at:
+        if changed == self.changed and begun < self._look_at:
             return False
         if self._lost(self._committed()):
             return True
         now = monotonic()
         self._look_at = now + max(_LOOK_EVERY, (now - begun) / _LOOKING)
-        self._changed = changed
+        self.changed = changed
         return False
 
     def suspect(self) -> None:
