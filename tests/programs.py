@@ -22,6 +22,7 @@ DEBIAN = {
     "curl": "curl",
     "h2load": "nghttp2-client",
     "nginx": "nginx",
+    "setpriv": "util-linux",
     "strace": "strace",
     "wrk": "wrk",
     "restic": "restic",

@@ -12,6 +12,8 @@ import pytest
 import zstandard
 
 from tests.http.daemon import Daemon, nar_name
+from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.packs import Place, pack_path
 from tvix_store.model import nixbase32
 from tvix_store.model.signature import SecretKey
 from tvix_store.nar import tokens
@@ -117,3 +119,51 @@ def test_a_server_before_another_signs_only_what_it_has_seen_itself(start_daemon
     damage(packs.parent)
     front.start()
     assert front.get(f"/{HASH}.narinfo").status == 404
+
+
+@pytest.mark.parametrize("suffix", ["", ".zst"])
+@pytest.mark.parametrize("harm", [0, 1])
+def test_a_damaged_plan_is_made_anew_for_whoever_asks_first(daemon: Daemon, suffix: str, harm: int) -> None:
+    nar = trees.nar(FILES)
+    assert daemon.put(nar_name(nar), nar).status == 201
+    whole = daemon.get(nar_name(nar, suffix))
+    for _ in range(2):
+        kept = wait_for_plans(daemon)
+        daemon.stop()
+        damage_plans(daemon, kept, harm)
+        daemon.start()
+        for _ in range(3):
+            answer = daemon.get(nar_name(nar, suffix))
+            assert (answer.status, answer.body) == (200, whole.body)
+    assert "a plan is made anew" in daemon.log
+    wait_for_plans(daemon)  # and kept again
+
+
+def plans(daemon: Daemon) -> list[Place]:
+    """Where the plans of NARs lie that can be read."""
+    [packs] = daemon.program.directory.rglob("packs")
+    engine = Engine.acquire(packs.parent, {})
+    try:
+        with engine.index.reading() as txn:
+            rows = [(bytes(key), bytes(row)) for key, row in txn.cursor(engine.index.records)]
+        digests = [row[-32:] for key, row in rows if key.startswith(b"plan:")]
+        return [place for digest in digests if (place := engine.index.chunk(digest)) is not None]
+    finally:
+        engine.release()
+
+
+def wait_for_plans(daemon: Daemon) -> list[Place]:
+    """Plans are kept behind the answer."""
+    deadline = time.monotonic() + 20
+    while not (places := plans(daemon)):
+        assert time.monotonic() < deadline, "no plan is kept"
+        time.sleep(0.05)
+    return places
+
+
+def damage_plans(daemon: Daemon, places: list[Place], at: int) -> None:
+    [packs] = daemon.program.directory.rglob("packs")
+    for place in places:
+        with pack_path(packs, place.pack).open("r+b") as file:
+            file.seek(place.offset + at * place.stored // 2)
+            file.write(bytes(16))

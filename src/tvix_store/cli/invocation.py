@@ -25,7 +25,11 @@ _ADDRESSES = {
 }
 _CREW = 4
 """Processes that share the work at most: the disk is what more would wait for."""
-_STORE_DIR = ("--store-dir", "NIX_STORE_DIR", "Where Nix has its store. Default: /nix/store.")
+_STORE_DIR = (
+    "--store-dir",
+    "NIX_STORE_DIR",
+    "Where Nix has its store. Default: as the store was made; /nix/store.",
+)
 
 
 @dataclass(slots=True)

@@ -31,7 +31,8 @@ async def open_store(
     """Open the store at `address`, a URL or a path; by default the embedded store in the user's data directory.
 
     `blobs`, `directories` and `path_infos` are addresses of single services that stand elsewhere. `store_dir` is the directory of
-    Nix's store where that is not `/nix/store`; it is part of what a store path stands for, so it must always be the same.
+    Nix's store: by default the one that the store was made for, and `/nix/store` for a new one. It is a part of what a store path
+    stands for, so a local store takes no other one than it was made for.
     `substituters` are the URLs of binary caches in which paths are looked for that the store lacks; what they give must be signed
     by one of `substituter_public_keys`, or of those in their URL. The address of a cache as `path_infos` means the same.
     A process that does one thing after the other opens it `as_member` (of a crew): then local stores use no threads.
@@ -50,7 +51,11 @@ async def open_store(
     stores: dict[str, Store] = {}
     async with AsyncExitStack() as opened:
         for each in dict.fromkeys(chosen):
-            opening = open_address(each, store_dir=store_dir, substituter_public_keys=substituter_public_keys, as_member=as_member)
+            # Content is the same below every store directory; path infos are not.
+            its_store_dir = store_dir if each == chosen[2] else None
+            opening = open_address(
+                each, store_dir=its_store_dir, substituter_public_keys=substituter_public_keys, as_member=as_member
+            )
             stores[each] = await opened.enter_async_context(await opening)
         store = stores[chosen[0]] if len(stores) == 1 else _composed(*(stores[each] for each in chosen))
         if store_dir is not None:

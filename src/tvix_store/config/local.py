@@ -31,16 +31,16 @@ PARAMETERS: dict[str, Callable[[str], object]] = {
 }
 
 
-async def open_address(address: Address) -> Store:
+async def open_address(address: Address, *, store_dir: str | None = None) -> Store:
     """Open `local:///path?chunk_average=BYTES&compression_level=LEVEL&pack_size=BYTES&size_rule=documented|snix&threads=NUMBER`.
 
-    Without a path it is the default one."""
+    Without a path it is the default one. `store_dir` is where Nix has its store, if the paths in this one depend on that."""
     if address.host:
         raise InvalidError(f"{address.text}: an absolute path has three slashes, as in local:///{address.host}{address.path}")
     if address.path and address.path != address.text and not address.path.startswith("/"):
         raise InvalidError(f"{address.text}: the path in a URL is absolute; a relative one stands alone, as in ./{address.path}")
     directory = Path(address.path) if address.path else default_directory()
-    return await local.open_store(directory, **address.read_parameters(PARAMETERS))
+    return await local.open_store(directory, store_dir=store_dir, **address.read_parameters(PARAMETERS))
 
 
 def default_directory() -> Path:

@@ -42,7 +42,7 @@ async def open_address(
 ) -> Store:
     """The store at an address; a member of a crew, which does one thing after the other, opens a local one without threads.
 
-    `store_dir` and `substituter_public_keys` are for a cache elsewhere, whose paths depend on them.
+    `store_dir` is for a store whose paths depend on it, and `substituter_public_keys` for a cache elsewhere.
 
     Raises:
         InvalidError: the address is malformed, or of an unknown scheme.
@@ -53,6 +53,8 @@ async def open_address(
         address = replace(address, parameters={**address.parameters, "threads": "0"})
     if address.scheme.startswith(_CACHE):
         return await _opener(address)(address, store_dir=store_dir, substituter_public_keys=substituter_public_keys)
+    if address.scheme == "local":
+        return await _opener(address)(address, store_dir=store_dir)
     return await _opener(address)(address)
 
 

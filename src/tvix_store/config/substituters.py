@@ -59,7 +59,9 @@ def fetch_lock(path_infos: str) -> FetchLock | None:
     if address.scheme == "memory":
         return None
     if address.scheme == "local":
-        return FetchLock((Path(address.path) if address.path else default_directory()) / _LOCK_NAME)
+        from tvix_store.backends.local.disk import open_or_create
+
+        return FetchLock((Path(address.path) if address.path else default_directory()) / _LOCK_NAME, open_or_create)
     name = hashlib.sha256(path_infos.encode()).hexdigest()[:16]
     return FetchLock(_own_directory() / f"{name}.{_LOCK_NAME}")
 

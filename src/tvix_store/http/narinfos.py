@@ -114,6 +114,7 @@ class Narinfos:
         now = monotonic()
         if now > self._look_at and self._planned is not None:
             self._look_at = now + _LOOK
+            await self._planned.look()
             if self._planned.generation != self._generation:
                 self._generation = self._planned.generation
                 self._kept.clear()

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,14 +20,20 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 _TAKEN = (errno.EAGAIN, errno.EACCES)
 
 
+def _open(file: Path) -> int:
+    return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
 class FetchLock:
     """Locks by output hash: each is a byte of one empty file, which all processes at a store name.
 
     They are open file description locks, so they are gone when their holder is. Two paths that share a byte wait for each other.
+    `opener` opens the file to read and write, and makes it where it does not exist: by default for this user alone.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, opener: Callable[[Path], int] = _open) -> None:
         self._file = file
+        self._opener = opener
 
     @asynccontextmanager
     async def holding(self, output_hash: bytes) -> AsyncIterator[None]:
@@ -37,7 +43,7 @@ class FetchLock:
             UnavailableError: the file cannot be opened or locked.
         """
         try:
-            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            descriptor = self._opener(self._file)
         except OSError as error:
             raise UnavailableError(f"cannot open {self._file}: {error.strerror}") from None
         try:

@@ -62,6 +62,10 @@ class PlannedNars:
         """As `StoredFrames.generation`: zstd files of another one may have had other bytes."""
         return self._frames.generation
 
+    async def look(self) -> None:
+        """As `StoredFrames.look`."""
+        await self._frames.look()
+
     async def plan(self, node: Node) -> Plan:
         """How the NAR is made.
 
@@ -178,12 +182,12 @@ class PlannedNars:
         return self._kept.get(node)
 
     async def _remembered(self, node: Node) -> Plan | None:
-        encoded = await self._frames.get_plan(_key(node))
-        if not encoded:
-            return None
+        """The plan that the backend has kept; None where it has none that can be read: a plan can always be made anew."""
         try:
-            return Plan.decode(encoded)
-        except CorruptError:
+            encoded = await self._frames.get_plan(_key(node))
+            return Plan.decode(encoded) if encoded else None
+        except StoreError as error:
+            _log.warning("a plan is made anew: %s", error)
             return None
 
     def _keep(self, node: Node, plan: Plan) -> None:

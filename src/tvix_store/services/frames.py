@@ -35,6 +35,10 @@ class StoredFrames(Protocol):
         """Changes when something may lie elsewhere than it did: what was damaged and is stored anew. Older plans are outdated."""
         ...
 
+    async def look(self) -> None:
+        """Let `generation` tell of what is gone by now, though nobody has read it yet."""
+        ...
+
     async def find(self, digests: Sequence[Digest]) -> list[list[Frame]]:
         """The chunks of each blob, in order.
 

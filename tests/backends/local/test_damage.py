@@ -190,12 +190,14 @@ async def test_a_flipped_bit_in_a_directory_is_an_error(filled: Path) -> None:
             await store.directories.get(inner.digest)
 
 
-async def test_a_missing_pack_is_an_error_that_names_it(filled: Path) -> None:
+async def test_what_was_in_a_missing_pack_is_missing_and_health_names_the_pack(filled: Path) -> None:
     [pack] = (filled / "packs").iterdir()
     pack.unlink()
     async with await open_store(filled) as store:
-        with pytest.raises(CorruptError, match=pack.name):
+        with pytest.raises(NotFoundError):
             await collect(store.blobs.read(Digest.of(LARGE)))
+        with pytest.raises(UnavailableError, match=pack.name):
+            await store.check()
 
 
 async def test_a_read_of_what_was_never_put_is_not_found(filled: Path) -> None:

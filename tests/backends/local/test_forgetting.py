@@ -168,25 +168,6 @@ async def test_a_stage_that_rechecks_mends_all_at_once(store: Store, tmp_path: P
     assert (after.chunks, after.unique_bytes, after.stored_bytes) == (before.chunks, before.unique_bytes, before.stored_bytes)
 
 
-async def test_what_lies_in_a_pack_that_is_gone_for_a_while_is_not_forgotten(tmp_path: Path) -> None:
-    async with await open_store(tmp_path / "store") as store:
-        await store.blobs.put_many([SMALL])
-    [pack] = (tmp_path / "store" / "packs").iterdir()
-    for harm in (pack.unlink, lambda: pack.write_bytes(pack.read_bytes()[:5000])):
-        shutil.copy(pack, tmp_path / "saved")
-        harm()
-        async with await open_store(tmp_path / "store") as store:
-            with pytest.raises(CorruptError):
-                await collect(store.blobs.read(Digest.of(SMALL)))
-            await store.sync()
-            assert await store.blobs.stat(Digest.of(SMALL)) is not None
-        for left in (tmp_path / "store" / "packs").iterdir():
-            left.unlink()
-        shutil.copy(tmp_path / "saved", pack)
-        async with await open_store(tmp_path / "store") as store:
-            assert await collect(store.blobs.read(Digest.of(SMALL))) == SMALL
-
-
 async def test_what_is_whole_or_lies_elsewhere_by_now_is_not_forgotten(store: Store, tmp_path: Path) -> None:
     await store.blobs.put_many([SMALL])
     engine = Engine.acquire(tmp_path / "store", {})

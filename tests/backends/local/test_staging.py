@@ -13,7 +13,10 @@ import pytest
 from tvix_store.backends.local import open_store, staging
 from tvix_store.backends.local.committer import Committer
 from tvix_store.backends.local.packs import PackWriter
+from tvix_store.backends.local.records import MAGIC, Kind
 from tvix_store.errors import ExhaustedError, UnavailableError
+from tvix_store.model.digest import Digest
+from tvix_store.model.nodes import DirectoryNode
 from tvix_store.services.store import Store
 from tvix_store.testing.content import noise, pieces
 from tvix_store.testing.contracts.staging import STAGED, begun, is_absent, is_whole, stage_tree
@@ -88,6 +91,82 @@ async def test_what_a_killed_process_had_staged_is_cut_off(tmp_path: Path) -> No
             await stage.accept()
         assert await is_absent(store, node)
     assert pack_bytes(tmp_path / "killed") < 1_000_000
+
+
+@pytest.mark.parametrize("round_", range(3))
+async def test_what_was_staged_and_not_accepted_stays_away_when_the_index_is_made_anew(tmp_path: Path, round_: int) -> None:
+    """Behind nothing, behind what was accepted in the same pack, and behind what a stage of another process was."""
+    accepted = []
+    for number in range(round_):
+        async with await open_store(tmp_path / "store") as store, begun(store) as stage:
+            accepted.append((await stage_tree(store, stage, tree(f"accepted {number}")), tree(f"accepted {number}")))
+            await stage.accept()
+    async with await open_store(tmp_path / "store") as store:
+        async with begun(store) as stage:
+            accepted.append((await stage_tree(store, stage, STAGED), STAGED))
+            await stage.accept()
+        async with begun(store) as stage:
+            node = await stage_tree(store, stage, tree("never accepted"))
+            assert isinstance(node, DirectoryNode)
+            shutil.copytree(tmp_path / "store", tmp_path / "killed")  # as it is left when the process dies here
+    shutil.rmtree(tmp_path / "killed/index")
+    never = {Digest.of(b"never accepted"), Digest.of(noise(2_000_000, "never accepted"))}
+    async with await open_store(tmp_path / "killed") as store:
+        assert await store.blobs.missing(list(never)) == never
+        assert await store.directories.get(node.digest) is None
+        for there, content in accepted:
+            assert await is_whole(store, there, content)
+        async with begun(store) as stage:
+            accepted.append((await stage_tree(store, stage, tree("after that", 300_000)), tree("after that", 300_000)))
+            await stage.accept()
+        await store.blobs.put_many([b"and by the committer"])
+    shutil.rmtree(tmp_path / "killed/index")
+    async with await open_store(tmp_path / "killed") as store:
+        assert await store.blobs.missing(list(never)) == never
+        assert await store.blobs.get_many([Digest.of(b"and by the committer")]) == [b"and by the committer"]
+        for there, content in accepted:
+            assert await is_whole(store, there, content)
+
+
+@pytest.mark.parametrize("goes_on", ["stage", "committer"])
+async def test_what_was_accepted_does_not_hang_on_one_record(tmp_path: Path, goes_on: str) -> None:
+    """The record that a stage was accepted is damaged; who went on with the pack has made sure of it."""
+    async with await open_store(tmp_path / "store") as store, begun(store) as stage:
+        node = await stage_tree(store, stage, STAGED)
+        await stage.accept()
+    async with await open_store(tmp_path / "store") as store:
+        if goes_on == "committer":
+            await store.blobs.put_many([b"more"])
+        else:
+            async with begun(store) as stage:
+                await stage_tree(store, stage, tree("more"))
+                await stage.accept()
+    [pack] = (tmp_path / "store/packs").iterdir()
+    content = bytearray(pack.read_bytes())
+    content[content.index(MAGIC + bytes([Kind.COMMITTED])) + 5] ^= 1
+    pack.write_bytes(content)
+    shutil.rmtree(tmp_path / "store/index")
+    async with await open_store(tmp_path / "store") as store:
+        assert await is_whole(store, node, STAGED)
+
+
+async def test_a_store_of_an_earlier_version_has_no_such_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PackWriter, "begin_stage", lambda writer: None)
+    monkeypatch.setattr(PackWriter, "accept_stage", lambda writer: None)
+    async with await open_store(tmp_path / "store") as store, begun(store) as stage:
+        node = await stage_tree(store, stage, STAGED)
+        await stage.accept()
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path / "store/index")
+    async with await open_store(tmp_path / "store") as store:
+        assert await is_whole(store, node, STAGED)
+        async with begun(store) as stage:
+            more = await stage_tree(store, stage, tree("more"))
+            await stage.accept()
+    shutil.rmtree(tmp_path / "store/index")
+    async with await open_store(tmp_path / "store") as store:
+        assert await is_whole(store, node, STAGED)
+        assert await is_whole(store, more, tree("more"))
 
 
 async def test_a_long_journal_goes_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from tvix_store.backends.local.staging import LocalStaging
 from tvix_store.backends.local.statistics import LocalStatistics
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
+from tvix_store.model.store_path import STORE_DIR
 from tvix_store.services.store import Store
 
 __all__ = ["open_store"]
@@ -29,11 +30,14 @@ async def open_store(
     compression_level: int | None = None,
     pack_size: int | None = None,
     size_rule: SizeRule | None = None,
+    store_dir: str | None = None,
     threads: int = READ_THREADS,
 ) -> Store:
     """Open the store in `directory`, or make one there.
 
     The settings are fixed when a store is made; None means as it is, or the default. `chunk_average` and `pack_size` are in bytes.
+    A store of an earlier version does not know its `store_dir`. It takes the first one that is given. Without one, it takes the
+    default with the next path info.
     `threads` is not one of them: so many threads read and check at a time, and with none the event loop's does. That is for a
     process that does one thing after the other: handing work to a thread and back takes 0.1 ms.
 
@@ -47,10 +51,13 @@ async def open_store(
         "compression_level": compression_level,
         "pack_size": pack_size,
         "size_rule": size_rule.name.lower() if size_rule else None,
+        "store_dir": store_dir,
     }
     wanted = {name: value for name, value in settings.items() if value is not None}
     Settings(**wanted)  # type: ignore[arg-type]  # checks them, before a directory is made for them
     engine = await asyncio.to_thread(Engine.acquire, directory, wanted, threads)
+    its_store_dir = store_dir or engine.settings.store_dir or STORE_DIR
+    path_infos = LocalPathInfos(engine, its_store_dir)
     blobs, directories, records = LocalBlobs(engine), LocalDirectories(engine), LocalRecords(engine)
 
     async def check() -> None:
@@ -65,13 +72,14 @@ async def open_store(
     return Store(
         blobs=blobs,
         directories=directories,
-        path_infos=LocalPathInfos(engine),
+        path_infos=path_infos,
         nar=RememberingNarService(blobs, directories, LocalNarFacts(engine)),
         records=records,
         frames=LocalFrames(engine, blobs, records),
         small_trees=LocalSmallTrees(engine, blobs),
         staging=LocalStaging(engine),
-        statistics=LocalStatistics(engine),
+        statistics=LocalStatistics(engine, path_infos),
+        store_dir=its_store_dir,
         size_rule=SizeRule[engine.settings.size_rule.upper()],
         check=check,
         sync=sync,

@@ -56,6 +56,7 @@ class LocalBlobs:
         return BlobStat(found[0], await self._engine.in_thread(self.chunk_list, digest, found[0]))
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
+        await self._engine.without_losses()
         return await self._engine.in_thread(self._missing, digests)
 
     async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:

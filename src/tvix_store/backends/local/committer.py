@@ -35,10 +35,11 @@ from time import monotonic
 from tvix_store.backends.local.contents import Content, Name, Written, name_of, new_records
 from tvix_store.backends.local.damage import forget
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
+from tvix_store.backends.local.lost_packs import LostPacks
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
 from tvix_store.backends.local.records import DURABLE, Kind, NewRecord, keyed_records, path_info_record
 from tvix_store.backends.local.unsynced import UnsyncedMark
-from tvix_store.errors import StoreError, UnavailableError
+from tvix_store.errors import CorruptError, StoreError, UnavailableError
 from tvix_store.model.path_info import NarFacts, PathInfo
 
 _log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class _Request:
     records: Mapping[bytes, bytes] = field(default_factory=dict)
     damaged: tuple[bytes, Place] | None = None
     written: Sequence[Written] = ()
+    sizes: Mapping[int, int] = field(default_factory=dict)
     pack: tuple[int, int] | None = None
     done: Future[PathInfo | None] = field(default_factory=Future)
 
@@ -83,12 +85,23 @@ class Committer:
     """Puts things into a local store. Its methods may be called from any thread; the futures are set when the put has happened."""
 
     def __init__(
-        self, index: Index, writer: PackWriter, reader: PackReader, mark: UnsyncedMark, *, level: int, threads: int
+        self,
+        index: Index,
+        writer: PackWriter,
+        reader: PackReader,
+        mark: UnsyncedMark,
+        lost_packs: LostPacks,
+        *,
+        level: int,
+        threads: int,
     ) -> None:
         self._index = index
         self._writer = writer
         self._reader = reader
         self._mark = mark
+        self._lost_packs = lost_packs
+        self._losing: Future[PathInfo | None] | None = None
+        self._packs_changed = 0
         self._level = level
         self._threads = threads
         self._unnamed: dict[Name, Written] = {}
@@ -111,7 +124,14 @@ class Committer:
 
     def unknown(self, contents: Sequence[Content]) -> list[Content]:
         """As `Sink.unknown`."""
-        return self._index.unknown(contents)
+        return list(contents) if self.losing() is not None else self._index.unknown(contents)
+
+    def losing(self) -> Future[PathInfo | None] | None:
+        """None, unless the index names what lies in lost packs: then what is done when that is forgotten."""
+        if self._losing is not None and not self._losing.done():
+            return self._losing
+        self._losing = self._submit(_Request()) if self._lost_packs.sees_loss() else None
+        return self._losing
 
     def put_contents(self, contents: Sequence[Content]) -> Future[PathInfo | None]:
         """Store contents. They survive a killed process from then on, and a power cut from the next durable put on."""
@@ -131,12 +151,12 @@ class Committer:
         """Count a pack that another writer has begun, of `size` bytes, as one of this store."""
         return self._submit(_Request(pack=(number, size)))
 
-    def name_contents(self, written: Sequence[Written]) -> Future[PathInfo | None]:
+    def name_contents(self, written: Sequence[Written], sizes: Mapping[int, int]) -> Future[PathInfo | None]:
         """Make contents visible that another writer has written to its packs; of those there already, the place stays as it is.
 
-        What is named of these packs afterwards ends with the last content that was new.
+        `sizes` tells how many bytes of each of these packs count from then on, if any of its contents is new.
         """
-        return self._submit(_Request(written=written))
+        return self._submit(_Request(written=written, sizes=sizes))
 
     def put_path_info(self, path_info: PathInfo) -> Future[PathInfo | None]:
         """Store a path info durably, with everything put before; the result is what is stored now.
@@ -208,8 +228,9 @@ class Committer:
             if group:
                 self._settled = False
                 self._writing = group
-                self._forget_damaged(group)
-                self._write(group)
+                if self._forget_lost(group):
+                    self._forget_damaged(group)
+                    self._write(group)
                 self._writing = []
             if self._waiting and (stop or self._is_urgent() or monotonic() >= self._rest_until):
                 self._commit()
@@ -245,6 +266,30 @@ class Committer:
             except queue.Empty:
                 return group, False
         return group, True
+
+    def _forget_lost(self, group: list[_Request]) -> bool:
+        """Forget what lies in lost packs; where that cannot be done, nobody may hear that something is stored."""
+        try:
+            if self._lost_packs.sees_loss():
+                self._lost_packs.forget()
+                self._leave_lost_pack()
+            elif self._lost_packs.changed != self._packs_changed:  # another process may have forgotten it
+                self._leave_lost_pack()
+            self._packs_changed = self._lost_packs.changed
+        except StoreError as error:
+            for request in group:
+                request.done.set_exception(error)
+            return False
+        return True
+
+    def _leave_lost_pack(self) -> None:
+        """Go on with another pack where the own one is lost."""
+        if not self._writer.is_lost:
+            return
+        if self._unnamed:
+            raise _SyncFailedError("the pack that was written is gone")
+        self._sync_at = inf
+        self._writer.close()
 
     def _forget_damaged(self, group: list[_Request]) -> None:
         damaged = [request.damaged for request in group if request.damaged is not None]
@@ -368,9 +413,12 @@ class Committer:
         with self._index.reading() as txn:
             synced = self._index.unsynced_packs(txn)
         with self._poisoning():
-            for number in synced:
+            for number in tuple(synced):
                 if number != self._writer.number:
-                    self._reader.sync(number)
+                    try:
+                        self._reader.sync(number)
+                    except CorruptError:  # it is lost, which is not the disk's failure
+                        del synced[number]
             self._writer.sync()
         if self._writer.number:
             synced[self._writer.number] = self._writer.size
@@ -409,12 +457,8 @@ class Committer:
             self._index.put_nar_facts(txn, *request.nar_facts)
         if request.pack:
             self._name_pack(txn, *request.pack)
-        ends: dict[int, int] = {}
-        for each in self._name_contents(txn, request.written):
-            place = each.place
-            ends[place.pack] = max(ends.get(place.pack, 0), place.offset + place.stored)
-        for number, end in ends.items():
-            self._name_pack(txn, number, end)
+        for number in {each.place.pack for each in self._name_contents(txn, request.written)}:
+            self._name_pack(txn, number, request.sizes[number])
         if request.records:
             sequence = self._index.count(txn, SEQUENCE, 1)
             records.append(keyed_records(sequence, request.records, durable=request.durable))

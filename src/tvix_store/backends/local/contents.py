@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from struct import Struct
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from tvix_store.backends.local.compression import packed
@@ -25,6 +26,12 @@ class Content:
     """The payload of a chunk as it is to be stored; None leaves it to the sink to compress it."""
 
 
+_ROW = Struct(f"<B40sQ{Place.SIZE}s")
+"""Kind, key, blob size, place."""
+ROW_SIZE = _ROW.size
+"""Bytes of a `Written` in a file."""
+
+
 class Written(NamedTuple):
     """A content that lies in a pack, and that the index is to name."""
 
@@ -32,6 +39,17 @@ class Written(NamedTuple):
     key: bytes
     blob_size: int
     place: Place
+
+    def to_bytes(self) -> bytes:
+        return _ROW.pack(self.kind, self.key, self.blob_size, self.place.to_bytes())
+
+
+def read_rows(rows: bytes) -> list[Written]:
+    """From the bytes of several, one behind the other."""
+    return [
+        Written(Kind(kind), key if kind == Kind.CHUNK_LIST else key[:KEY_SIZE], blob_size, Place.from_bytes(place))
+        for kind, key, blob_size, place in _ROW.iter_unpack(rows)
+    ]
 
 
 Name: TypeAlias = tuple[Kind, bytes]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 
 from blake3 import blake3
 
+from tvix_store.backends.local.chunk_lists import parse_segment
 from tvix_store.backends.local.compression import unpack
-from tvix_store.backends.local.index import FORGOTTEN, Index
+from tvix_store.backends.local.contents import Written
+from tvix_store.backends.local.index import FORGOTTEN, Index, Txn
 from tvix_store.backends.local.packs import PackReader, Place
-from tvix_store.backends.local.records import Kind
-from tvix_store.errors import CorruptError
+from tvix_store.backends.local.records import KEY_SIZE, Kind
+from tvix_store.errors import CorruptError, UnavailableError
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +29,8 @@ def forget(index: Index, reader: PackReader, suspects: Iterable[tuple[bytes, Pla
     """Take those chunks, directories and chunk lists (by their blobs) out of the index that lie at these places, and are damaged.
 
     With a chunk go the chunk lists that name it, or their blobs would count as whole, and with all of them what is known of NARs:
-    a narinfo is given out on the strength of that, and which NARs hold the content nobody knows. A pack that is missing, cut short
-    or cannot be read tells nothing about its contents: they stay.
+    a narinfo is given out on the strength of that, and which NARs hold the content nobody knows. Where the disk does not give what
+    it has, it may do so later: that stays.
     """
     damaged = [
         (kind, digest, place)
@@ -58,6 +61,32 @@ def forget(index: Index, reader: PackReader, suspects: Iterable[tuple[bytes, Pla
         index.count(txn, FORGOTTEN, 1)
 
 
+def torn_blobs(
+    index: Index, reader: PackReader, txn: Txn, is_lost: Callable[[Place], bool] = lambda place: False
+) -> Iterator[list[Written]]:
+    """The blobs that lack a chunk, or a part of their chunk list: what there is of each list. Reads all lists: 36 bytes a chunk.
+
+    `is_lost` tells of places that can't be read for long: this process may still have open what was removed.
+    """
+    for _, rows in groupby(index.contents(txn, Kind.CHUNK_LIST), lambda each: each.key[:KEY_SIZE]):
+        segments = list(rows)
+        if any(is_lost(each.place) for each in segments) or not _is_whole_list(index, reader, txn, segments):
+            yield segments
+
+
+def _is_whole_list(index: Index, reader: PackReader, txn: Txn, segments: list[Written]) -> bool:
+    end = size = 0
+    for each in segments:  # in their order
+        try:
+            segment = parse_segment(reader.read_checked(each.place))
+        except CorruptError:
+            return False
+        if segment.offset != end or not all(index.is_named(txn, Kind.CHUNK, chunk) for chunk, _ in segment.entries):
+            return False
+        end, size = segment.end, segment.blob_size
+    return end == size
+
+
 def _kind(index: Index, digest: bytes, place: Place) -> Kind | None:
     """What is named by this digest and lies there."""
     if place == index.chunk(digest):
@@ -73,12 +102,11 @@ def _is_damaged(reader: PackReader, kind: Kind, digest: bytes, place: Place) -> 
         stored = reader.read(place)
         if kind is not Kind.CHUNK_LIST:
             return opened(digest, place, stored) is None
-    except (CorruptError, OSError):
-        return False
-    try:
         reader.read_checked(place)
-    except CorruptError:
+    except CorruptError:  # also where the pack is missing, or too short
         return True
+    except UnavailableError:
+        return False
     return False
 
 

@@ -1,11 +1,15 @@
-"""The operating system's errors as ours, and the few file operations that must reach the disk."""
+"""The operating system's errors as ours, and the making of files: the only place of the local store that creates any.
+
+Several users may work on one store, such as a service's user and root. So each file gets the owner, the group and the mode of the
+directory that it is made in, which has them from the store's directory. The umask plays no part.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tvix_store.errors import DeniedError, ExhaustedError, InvalidError, UnavailableError
@@ -52,10 +56,65 @@ def unfinished_name(path: Path) -> Path:
     return path.with_name(f"{path.name}.{os.urandom(6).hex()}.new")
 
 
+def new_file(path: Path) -> int:
+    """Create a file, and open it to read and write; its descriptor.
+
+    Raises:
+        FileExistsError: it is there already.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        _inherit(fd, path.parent, 0o666, least=0o600)
+    except BaseException:
+        os.close(fd)
+        os.unlink(path)
+        raise
+    return fd
+
+
+def open_or_create(path: Path) -> int:
+    """Open a file to read and write, made empty where it does not exist; its descriptor. Nobody sees it before it has its owner."""
+    while True:
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        unfinished = unfinished_name(path)
+        fd = new_file(unfinished)
+        try:
+            os.link(unfinished, path)
+        except FileExistsError:
+            os.close(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        else:
+            return fd
+        finally:
+            os.unlink(unfinished)
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory, where it does not exist. Nobody sees it before it has its owner."""
+    if path.is_dir():
+        return
+    unfinished = unfinished_name(path)
+    unfinished.mkdir(0o700)
+    try:
+        fd = os.open(unfinished, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _inherit(fd, path.parent, 0o2777, least=0o700)
+        finally:
+            os.close(fd)
+        unfinished.rename(path)
+    except OSError:
+        unfinished.rmdir()
+        if not path.is_dir():  # somebody may have been faster
+            raise
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Create or replace a small file so that, after a power cut, it has either its old or its new content."""
     unfinished = unfinished_name(path)
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    fd = new_file(unfinished)
     try:
         os.write(fd, data)
         os.fsync(fd)
@@ -63,3 +122,16 @@ def write_file(path: Path, data: bytes) -> None:
         os.close(fd)
     os.rename(unfinished, path)
     sync_file(path.parent)
+
+
+def _inherit(fd: int, directory: Path, bits: int, *, least: int) -> None:
+    """Give what was created the owner, the group, and these bits of the mode of its directory: as far as the system lets us."""
+    wanted, has = directory.stat(), os.fstat(fd)
+    if (has.st_uid, has.st_gid) != (wanted.st_uid, wanted.st_gid):
+        try:
+            os.fchown(fd, wanted.st_uid, wanted.st_gid)
+        except OSError:  # only root gives files away; others may belong to the group
+            with suppress(OSError):
+                os.fchown(fd, -1, wanted.st_gid)
+    with suppress(OSError):  # behind the owner, whose change may take bits away. Some file systems have no modes
+        os.fchmod(fd, wanted.st_mode & bits | least)

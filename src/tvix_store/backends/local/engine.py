@@ -22,9 +22,10 @@ from tvix_store.backends.local.chunk_lists import Segment, parse_segment
 from tvix_store.backends.local.committer import Committer
 from tvix_store.backends.local.compression import unpacked
 from tvix_store.backends.local.damage import opened
-from tvix_store.backends.local.disk import disk_errors, sync_file
+from tvix_store.backends.local.disk import disk_errors, make_directory, open_or_create, sync_file
 from tvix_store.backends.local.index import FILE as INDEX_FILE
 from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.lost_packs import LostPacks
 from tvix_store.backends.local.pack_pool import PackPool
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
 from tvix_store.backends.local.rebuild import rebuild
@@ -55,14 +56,21 @@ class Engine:
         packs = directory / "packs"
         mark = UnsyncedMark(directory)
         with disk_errors(directory):
-            packs.mkdir(exist_ok=True)
+            make_directory(packs)
             self._lock, self.index = _open_index(directory, mark)
         self.reader = PackReader(packs)
+        self.lost_packs = LostPacks(self.index, self.reader, directory)
+        try:
+            self.lost_packs.take_back()
+            self.lost_packs.forget()
+        except StoreError as error:  # on a full disk, for example: it is tried again before anybody relies on what is lost
+            _log.error("what lies in lost packs is not forgotten: %s", error)
         self.committer = Committer(
             self.index,
             self._new_writer(),
             self.reader,
             mark,
+            self.lost_packs,
             level=self.settings.compression_level,
             threads=os.cpu_count() or 1,
         )
@@ -97,14 +105,29 @@ class Engine:
         Raises:
             CorruptError: it does not match `digest`; then it is forgotten, so that it can be put again.
         """
-        data = opened(digest, place, self.reader.read(place) if stored is None else stored)
+        data = opened(digest, place, self.stored(digest, place) if stored is None else stored)
         if data is None:
             raise self._damaged(digest, place)
         return data
 
+    def stored(self, digest: bytes, place: Place) -> bytes:
+        """The chunk or directory at `place`, as it is stored.
+
+        Raises:
+            CorruptError: its pack is missing or too short; then it is forgotten, so that it can be put again.
+        """
+        try:
+            return self.reader.read(place)
+        except CorruptError:
+            self.forget_damaged(digest, place)
+            raise
+
     def payloads(self, wanted: Sequence[tuple[bytes, Place]]) -> dict[bytes, bytes]:
         """Many chunks, by digest, as `payload` gives each; read in few calls, and decompressed by several threads at once."""
-        stored = self.reader.read_many([place for _, place in wanted])
+        try:
+            stored = self.reader.read_many([place for _, place in wanted])
+        except CorruptError:  # which of them is it?
+            return {digest: self.payload(digest, place) for digest, place in wanted}
         found: dict[bytes, bytes] = {}
         frames: list[tuple[bytes, Place, memoryview]] = []
         for (digest, place), data in zip(wanted, stored, strict=True):
@@ -135,8 +158,27 @@ class Engine:
 
     def forget_damaged(self, digest: bytes, place: Place) -> None:
         """Let a chunk, directory or chunk list be forgotten, if it is damaged; nobody waits for it."""
+        self.lost_packs.suspect()
         with suppress(UnavailableError):  # a store that is just closed
             self.committer.forget_damaged(digest, place)
+
+    def record_store_dir(self, store_dir: str) -> None:
+        """Make sure that the store knows its store directory, before it takes a path.
+
+        Raises:
+            InvalidError: it is another one.
+        """
+        self.settings = settings.record_store_dir(self.directory, store_dir)
+
+    async def without_losses(self) -> None:
+        """Return when the index names nothing that lies in a lost pack.
+
+        Raises:
+            StoreError: that cannot be written.
+        """
+        losing = self.committer.losing()
+        if losing is not None:
+            await asyncio.wrap_future(losing)
 
     def check(self) -> None:
         """Raise UnavailableError where the store cannot serve."""
@@ -144,6 +186,7 @@ class Engine:
             raise UnavailableError(f"the store must be opened again: {self.committer.failure}")
         if not (self.directory / settings.FILE).exists():
             raise UnavailableError(f"the store in {self.directory} is gone")
+        self.lost_packs.check()
         self.index.path_info(b"\0" * 20)
 
     def _damaged(self, digest: bytes, place: Place) -> CorruptError:
@@ -154,7 +197,7 @@ class Engine:
         self._of_thread.is_ours = True
 
     def _new_writer(self) -> PackWriter:
-        return PackWriter(self.directory / "packs", self._committed_size, self.settings.pack_size)
+        return PackWriter(self.directory / "packs", self._committed_size, self.lost_packs.highest_number, self.settings.pack_size)
 
     def _committed_size(self, pack: int) -> int:
         with self.index.reading() as txn:
@@ -185,7 +228,7 @@ class Engine:
             return
         unfinished = self.directory / "index.new"
         shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
+        make_directory(unfinished)
         try:
             self.index.copy_to(unfinished)
         except BaseException:
@@ -236,7 +279,7 @@ def _open_index(directory: Path, mark: UnsyncedMark) -> tuple[int, Index]:
     Raises:
         UnavailableError: the index must be made anew, but other processes use the store.
     """
-    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    lock = open_or_create(directory / "lock")
     try:
         fcntl.flock(lock, fcntl.LOCK_SH)
         index = _whole_index(directory, mark)

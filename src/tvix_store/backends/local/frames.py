@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
 from tvix_store.backends.local.blobs import LocalBlobs
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.keyed_records import LocalRecords
 from tvix_store.backends.local.packs import Place
-from tvix_store.errors import CorruptError, NotFoundError
+from tvix_store.errors import CorruptError, NotFoundError, StoreError
 from tvix_store.model.digest import Digest
 from tvix_store.services.frames import Frame, Span
 
@@ -25,12 +26,20 @@ class LocalFrames:
     def generation(self) -> int:
         return self._engine.index.forgotten()
 
+    async def look(self) -> None:
+        with suppress(StoreError):  # a store that can't be written can be read
+            await self._engine.without_losses()
+
     async def find(self, digests: Sequence[Digest]) -> list[list[Frame]]:
         return await self._engine.in_thread(self._find, digests)
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
         reader = self._engine.reader
-        return [reader.read(Place(span.file, span.offset, span.size, 0)) for span in spans]
+        try:
+            return [reader.read(Place(span.file, span.offset, span.size, 0)) for span in spans]
+        except CorruptError:
+            self._engine.lost_packs.suspect()
+            raise
 
     def check(self, frame: Frame, stored: bytes) -> None:
         span = frame.span

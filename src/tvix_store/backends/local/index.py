@@ -22,8 +22,8 @@ from pathlib import Path
 
 import lmdb
 
-from tvix_store.backends.local.contents import Content
-from tvix_store.backends.local.disk import disk_errors, sync_file
+from tvix_store.backends.local.contents import Content, Written
+from tvix_store.backends.local.disk import disk_errors, make_directory, new_file, open_or_create
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.backends.local.unsynced import UnsyncedMark
@@ -52,15 +52,18 @@ Txn = lmdb.Transaction
 Table = lmdb._Database  # noqa: SLF001  # the only name that the type stubs have for it
 
 
-def _allocate_lock_file(directory: Path) -> None:
-    # LMDB maps this file, and would make it sparse: on a full disk, the first access kills the process (SIGBUS).
+def _create_files(directory: Path) -> None:
+    """Create the files of an environment, with the owner and mode that they should have."""
     with disk_errors(directory):
-        directory.mkdir(exist_ok=True)
-        fd = os.open(directory / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        make_directory(directory)
+        # LMDB maps this file, and would make it sparse: on a full disk, the first access kills the process (SIGBUS).
+        fd = open_or_create(directory / "lock.mdb")
         try:
             os.posix_fallocate(fd, 0, _LOCK_FILE_SIZE)
         finally:
             os.close(fd)
+        if not (directory / FILE).exists():
+            os.close(open_or_create(directory / FILE))  # LMDB takes an empty file for a new environment
 
 
 class Index:
@@ -69,9 +72,9 @@ class Index:
     def __init__(self, directory: Path, mark: UnsyncedMark) -> None:
         self._directory = directory
         self._mark = mark
-        _allocate_lock_file(directory)
         if not (directory / FILE).exists():
             mark.set()
+        _create_files(directory)
         with self._errors():
             self._env = lmdb.open(
                 str(directory),
@@ -118,9 +121,14 @@ class Index:
 
     def copy_to(self, directory: Path) -> None:
         """Write a copy without free pages into an empty directory, and bring it to the disk itself."""
-        with self._errors():
-            self._env.copy(str(directory), compact=True)
-        sync_file(directory / FILE)
+        with disk_errors(directory):
+            fd = new_file(directory / FILE)
+            try:
+                with self._errors():
+                    self._env.copyfd(fd, compact=True)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def chunk(self, digest: bytes) -> Place | None:
         return self._place(self.chunks, digest)
@@ -177,6 +185,14 @@ class Index:
         row = txn.get(key, db=self.records)
         return 0 if row is None else _U64.unpack_from(row)[0]
 
+    def record_values(self, txn: Txn, prefix: bytes) -> Iterator[bytes]:
+        """The values of all records whose keys begin with `prefix`."""
+        with txn.cursor(self.records) as cursor:
+            found = cursor.set_range(prefix)
+            while found and bytes(cursor.key()).startswith(prefix):
+                yield bytes(cursor.value())[_U64.size :]
+                found = cursor.next()
+
     def put_record(self, txn: Txn, key: bytes, sequence: int, value: bytes) -> None:
         txn.put(key, _U64.pack(sequence) + value, db=self.records)
 
@@ -211,6 +227,18 @@ class Index:
             self.count(txn, UNIQUE_BYTES, -place.length)
             self.count(txn, STORED_BYTES, -place.stored)
         return True
+
+    def contents(self, txn: Txn, kind: Kind) -> Iterator[Written]:
+        """All chunks, directories, or segments of chunk lists, in the order of their keys."""
+        for key, row in txn.cursor(self.tables[kind]):
+            if kind is Kind.CHUNK_LIST:
+                yield Written(kind, bytes(key), _U64.unpack_from(row)[0], Place.from_bytes(bytes(row)[_U64.size :]))
+            else:
+                yield Written(kind, bytes(key), 0, Place.from_bytes(bytes(row)))
+
+    def is_named(self, txn: Txn, kind: Kind, key: bytes) -> bool:
+        """Whether there is a chunk, directory, or segment of a chunk list."""
+        return txn.get(key, db=self.tables[kind]) is not None
 
     def chunk_list_segments(self, txn: Txn) -> Iterator[tuple[bytes, Place]]:
         """All segments of all chunk lists: the digest of the blob, and the place."""
@@ -252,6 +280,15 @@ class Index:
 
     def put_pack_sizes(self, txn: Txn, number: int, committed: int, synced: int) -> None:
         txn.put(number.to_bytes(4, "big"), _U64_PAIR.pack(committed, synced), db=self.packs)
+
+    def committed_packs(self, txn: Txn) -> dict[int, int]:
+        """The committed sizes of all packs."""
+        rows = ((int.from_bytes(key, "big"), _U64_PAIR.unpack(row)) for key, row in txn.cursor(self.packs))
+        return {number: committed for number, (committed, _) in rows}
+
+    def drop_pack(self, txn: Txn, number: int) -> None:
+        """Forget a pack: it is not one of this store any more."""
+        txn.delete(number.to_bytes(4, "big"), db=self.packs)
 
     def unsynced_packs(self, txn: Txn) -> dict[int, int]:
         """The packs with bytes that may not be on the disk itself, and their committed sizes."""

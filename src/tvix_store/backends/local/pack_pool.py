@@ -22,7 +22,12 @@ class PackPool:
     def take(self) -> PackWriter:
         """A writer that is the caller's until it is given back; all that it has appended is named."""
         with self._lock:
-            return self._spare.pop() if self._spare else self._new()
+            while self._spare:
+                writer = self._spare.pop()
+                if not writer.is_lost:
+                    return writer
+                writer.close()
+        return self._new()
 
     def give_back(self, writer: PackWriter) -> None:
         """Give a writer back. What it has appended, and the index does not name, is cut off."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 
-from tvix_store.backends.local.disk import disk_errors, sync_file, translated, unfinished_name
-from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Buffer, NewRecord, checks_out, parse_header
+from tvix_store.backends.local.disk import disk_errors, new_file, sync_file, translated, unfinished_name
+from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Buffer, Kind, NewRecord, checks_out, mark, parse_header
 from tvix_store.errors import CorruptError
 
 MAGIC = b"tvix-store pack\n"
@@ -79,22 +79,40 @@ def read_key(fd: int, path: Path) -> bytes:
 class PackWriter:
     """Appends records to a pack of its own. Used by one thread at a time."""
 
-    def __init__(self, directory: Path, committed_size: Callable[[int], int], seal_size: int) -> None:
+    def __init__(
+        self, directory: Path, committed_size: Callable[[int], int], highest_number: Callable[[], int], seal_size: int
+    ) -> None:
         self._directory = directory
         self._committed_size = committed_size
+        self._highest_number = highest_number
         self._seal_size = seal_size
         self._fd: int | None = None
+        self._path = ""
         self._key = b""
         self.number = 0
         """Of the pack that is written now; 0 before the first."""
         self.size = 0
         """Bytes of it, with what is not committed yet."""
         self._kept = self._flushed = self._synced = 0
+        self._marks: list[NewRecord] = []
+        """To be written before the next records."""
 
     @property
     def is_full(self) -> bool:
         """Whether `next_pack` must be called before more is appended."""
         return self._fd is None or self.size >= self._seal_size
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody has removed or cut the pack, so that what is appended to it is lost."""
+        if self._fd is None:
+            return False
+        own = os.fstat(self._fd)
+        try:
+            named = os.stat(self._path)
+        except OSError:
+            return True
+        return named.st_ino != own.st_ino or own.st_size < self.size
 
     def next_pack(self) -> None:
         """Go on with another pack. All that was appended must be committed: an unfinished pack is cut to what the index names."""
@@ -106,7 +124,7 @@ class PackWriter:
             for number in reversed(numbers[-_LOOKED_AT:]):
                 if self._take_over(number):
                     return
-            self._create(numbers[-1] + 1 if numbers else 1)
+            self._create(max(numbers[-1] if numbers else 0, self._highest_number()) + 1)
 
     def append(self, records: Sequence[NewRecord]) -> list[Place]:
         """Write records behind each other; the places of their payloads. They are on the disk itself after `sync`.
@@ -117,7 +135,7 @@ class PackWriter:
         places: list[Place] = []
         parts: list[Buffer] = []
         at = self.size
-        for record in records:
+        for record in (*self._marks, *records):
             parts.append(record.header(self._key))
             parts.append(record.payload)
             places.append(Place(self.number, at + HEADER_SIZE, len(record.payload), record.length))
@@ -126,7 +144,22 @@ class PackWriter:
         self.size = at
         if at - self._flushed >= _FLUSH_SIZE:
             self._begin_flush()
+        del places[: len(self._marks)]
+        self._marks = []
         return places
+
+    def begin_stage(self) -> None:
+        """What is appended from now on is not accepted yet."""
+        self._marks.append(mark(Kind.STAGED))
+
+    def accept_stage(self) -> None:
+        """All that was appended is accepted; it is still to be named.
+
+        Raises:
+            ExhaustedError: as `append`.
+        """
+        self.append([mark(Kind.COMMITTED)])
+        self.keep()
 
     def keep(self) -> None:
         """What was appended stays: the index names it, or will."""
@@ -151,6 +184,7 @@ class PackWriter:
             if committed < self.size:
                 self._kept = committed
                 self.rewind()
+            self._marks = []
 
     def sync(self) -> None:
         """Bring everything appended to the disk itself."""
@@ -164,6 +198,7 @@ class PackWriter:
             os.close(self._fd)
             self._fd = None
         self.number = self.size = self._kept = self._flushed = self._synced = 0
+        self._marks = []
 
     def _write(self, parts: list[Buffer]) -> None:
         assert self._fd is not None
@@ -188,9 +223,12 @@ class PackWriter:
 
     def _take_over(self, number: int) -> bool:
         path = pack_path(self._directory, number)
-        if path.stat().st_size >= self._seal_size:
+        try:
+            if path.stat().st_size >= self._seal_size:
+                return False
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except (PermissionError, FileNotFoundError):  # another user's, or one that was removed
             return False
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -211,13 +249,15 @@ class PackWriter:
             os.close(fd)
             raise
         self._use(fd, key, number, size)
+        # What was staged last is known to be accepted, or it would be cut off: so that this does not hang on one record.
+        self._marks = [mark(Kind.COMMITTED)]
         return True
 
     def _create(self, number: int) -> None:
         while True:
             # Made under another name and linked when its prefix is on disk: a pack always begins with its prefix.
             unfinished = unfinished_name(self._directory / "pack")
-            fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            fd = new_file(unfinished)
             try:
                 key = os.urandom(KEY_SIZE)
                 os.write(fd, MAGIC + key)
@@ -239,6 +279,7 @@ class PackWriter:
 
     def _use(self, fd: int, key: bytes, number: int, size: int) -> None:
         self._fd, self._key, self.number, self.size = fd, key, number, size
+        self._path = str(pack_path(self._directory, number))
         self._kept = self._flushed = size
         self._synced = 0  # what another owner has written may not be on the disk
 

@@ -17,14 +17,17 @@ _PAGE = 256
 class LocalPathInfos:
     """The PathInfoService of a local store."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, store_dir: str) -> None:
         self._engine = engine
+        self._store_dir = store_dir
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         encoded = self._engine.index.path_info(output_hash)
         return None if encoded is None else PathInfo.stored(encoded)
 
     async def put(self, path_info: PathInfo) -> PathInfo:
+        if self._engine.settings.store_dir != self._store_dir:
+            await self._engine.in_thread(self._engine.record_store_dir, self._store_dir)
         stored = await asyncio.wrap_future(self._engine.committer.put_path_info(path_info))
         assert stored is not None
         return stored
@@ -44,6 +47,7 @@ class LocalNarFacts:
         self._engine = engine
 
     async def get(self, node: Node) -> NarFacts | None:
+        await self._engine.without_losses()
         return self._engine.index.nar_facts(node_key(node))
 
     async def put(self, node: Node, facts: NarFacts) -> None:

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvix_store.backends.local.chunk_lists import parse_segment, segment_key
-from tvix_store.backends.local.damage import opened
+from tvix_store.backends.local.chunk_lists import segment_key
+from tvix_store.backends.local.damage import opened, torn_blobs
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
 from tvix_store.backends.local.packs import PREFIX_SIZE, PackReader, Place, pack_numbers, pack_path, read_key
 from tvix_store.backends.local.records import (
+    CONTENTS,
     DURABLE,
     HEADER_SIZE,
+    KEY_SIZE,
     MAGIC,
     SELF_NAMING,
     Kind,
@@ -62,16 +64,8 @@ def rebuild(index: Index, packs: Path) -> None:
 
 def _drop_torn_blobs(index: Index, reader: PackReader) -> None:
     """Forget the blobs that lack a chunk, or a part of their list: a power cut may keep one pack, and lose what is in another."""
-    torn: set[bytes] = set()
     with index.reading() as txn:
-        ends: dict[bytes, tuple[int, int]] = {}
-        for blob, place in index.chunk_list_segments(txn):  # those of a blob in their order
-            segment = parse_segment(reader.read_checked(place))
-            end, _ = ends.get(blob, (0, 0))
-            if segment.offset != end or any(txn.get(chunk, db=index.chunks) is None for chunk, _ in segment.entries):
-                torn.add(blob)
-            ends[blob] = segment.end, segment.blob_size
-        torn |= {blob for blob, (end, size) in ends.items() if end != size}
+        torn = [segments[0].key[:KEY_SIZE] for segments in torn_blobs(index, reader, txn)]
     for blob in torn:
         _log.warning("blob b3:%s has lost a chunk; it must be put again", blob.hex())
         with index.writing() as txn:
@@ -87,7 +81,7 @@ class _Pack:
         self._size = os.fstat(fd).st_size
 
     def enter_into(self, index: Index) -> None:
-        synced_to = self._last_durable()
+        synced_to, self._size = self._surveyed()
         records = self._records(PREFIX_SIZE)
         end, more = PREFIX_SIZE, True
         while more:
@@ -104,9 +98,19 @@ class _Pack:
         with index.writing() as txn:
             index.put_pack_sizes(txn, self._number, end, 0)
 
-    def _last_durable(self) -> int:
-        """Where the last record lies before which everything had reached the disk when it was written: a power cut spared that."""
-        return max((record.place.offset for record in self._records(PREFIX_SIZE) if record.kind in DURABLE), default=0)
+    def _surveyed(self) -> tuple[int, int]:
+        """Two offsets. Everything before the first had reached the disk when the record there was written: a power cut spared that.
+        Behind the second lies what was staged and not accepted.
+        """
+        durable, staged = 0, self._size
+        for record in self._records(PREFIX_SIZE):
+            if record.kind is Kind.STAGED:  # who begins a stage has cut off what was not accepted before
+                staged = record.place.offset - HEADER_SIZE
+            elif record.kind not in CONTENTS:
+                staged = self._size
+            if record.kind in DURABLE:
+                durable = record.place.offset
+        return durable, staged
 
     def _records(self, at: int) -> Iterator[_Record]:
         while at + HEADER_SIZE <= self._size:
@@ -157,7 +161,8 @@ class _Pack:
                 if sequence >= stored:
                     index.put_path_info(txn, output_hash, sequence, encoded)
                 index.count(txn, SEQUENCE, max(sequence - index.counter(txn, SEQUENCE), 0))
-
+            case Kind.STAGED | Kind.COMMITTED:
+                pass
             case Kind.RECORDS | Kind.LOOSE_RECORDS:
                 sequence, records = parse_keyed_records(self._payload(place))
                 for key, value in records.items():

@@ -1,16 +1,20 @@
 """The records of a pack: a fixed header, then the payload as it is stored.
 
     magic     4   b"tvxR"
-    kind      1   1 chunk, 2 directory, 3 chunk list of a blob, 4 path info, 5 records of the record service, 6 the same, not synced
+    kind      1   1 chunk, 2 directory, 3 chunk list of a blob, 4 path info, 5 records of the record service, 6 the same, not
+                  synced, 7 staged: what follows is not accepted yet, 8 committed: all before it is. These two have no payload
     reserved  3   zero
     stored    4   bytes of the payload as stored; smaller than `length` means: one zstd frame
     length    4   bytes of the payload as meant
     key      32   digest of the chunk, directory or blob; output hash and 12 zero bytes for a path info,
-                  BLAKE3 of the payload for records
+                  BLAKE3 of the payload for records, zeros for 7 and 8
     check     8   BLAKE3, keyed with the pack's own key, of the header so far (and of a payload that is not named by its digest)
 
 All numbers are little-endian. The check tells a record from garbage when the index is rebuilt behind a damaged place; its
 key is random and never leaves the pack, so nobody can plant a record inside the content of a file.
+
+A stage writes a record "staged", its contents, and, when it is accepted, a record "committed". Of a stage that was not accepted
+nothing comes back when the index is made anew. Stores of earlier versions have neither record.
 """
 
 from __future__ import annotations
@@ -38,6 +42,8 @@ class Kind(IntEnum):
     PATH_INFO = 4
     RECORDS = 5
     LOOSE_RECORDS = 6
+    STAGED = 7
+    COMMITTED = 8
 
 
 _KINDS = frozenset(map(int, Kind))
@@ -46,6 +52,9 @@ SELF_NAMING = frozenset({Kind.CHUNK, Kind.DIRECTORY})
 
 DURABLE = frozenset({Kind.PATH_INFO, Kind.RECORDS})
 """Kinds that are written, and synced, when all that was put before them is on the disk itself."""
+
+CONTENTS = frozenset({Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST})
+"""Kinds that a stage writes."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -70,6 +79,11 @@ class NewRecord:
     def header(self, pack_key: bytes) -> bytes:
         head = _HEADER.pack(MAGIC, self.kind, len(self.payload), self.length, self.key)
         return head + _check(pack_key, self.kind, head, self.payload)
+
+
+def mark(kind: Kind) -> NewRecord:
+    """The record "staged" or "committed"."""
+    return NewRecord(kind, bytes(KEY_SIZE), b"", 0)
 
 
 def path_info_record(output_hash: bytes, sequence: int, encoded: bytes) -> NewRecord:

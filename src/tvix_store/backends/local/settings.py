@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import stat
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from tvix_store.backends.local.disk import disk_errors, sync_file, unfinished_name
+from tvix_store.backends.local.disk import disk_errors, new_file, sync_file, unfinished_name
 from tvix_store.errors import CorruptError, InvalidError
 from tvix_store.model.directory import SizeRule
+from tvix_store.model.store_path import STORE_DIR, check_store_dir
 
 FORMAT = 2
 """The format version that this module writes. Format 1 had no records; a store of it becomes one of format 2 when it is opened."""
@@ -19,17 +23,23 @@ MIN_AVERAGE, MAX_AVERAGE = 4096, 256 * 1024
 """Bytes. A chunk, at most four times the average, is read, checked and given out as a whole."""
 MIN_PACK_SIZE = 1 << 20
 MIN_LEVEL, MAX_LEVEL = 1, 19
+_SIZE_RULES = tuple(rule.name.lower() for rule in SizeRule)
+_TYPES = {"chunk_average": int, "compression_level": int, "pack_size": int, "size_rule": str, "store_dir": str}
+_MAX_BYTES = 64 << 10
+"""Bytes of the largest file of settings that is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a store cuts, compresses and counts. Sizes in bytes."""
+    """How a store cuts, compresses and counts, and where Nix has its store. Sizes in bytes."""
 
     chunk_average: int = 128 * 1024
     compression_level: int = 3
     pack_size: int = 1 << 30
     """At which a pack takes no more records: large enough to be few, small enough to be copied or rewritten at a time."""
     size_rule: str = SizeRule.DOCUMENTED.name.lower()
+    store_dir: str | None = None
+    """The store directory, which is a part of what store paths stand for. None in a store of an earlier version."""
 
     def __post_init__(self) -> None:
         if not MIN_AVERAGE <= self.chunk_average <= MAX_AVERAGE:
@@ -38,8 +48,10 @@ class Settings:
             raise InvalidError(f"compression_level {self.compression_level} is not within {MIN_LEVEL} to {MAX_LEVEL}")
         if self.pack_size < MIN_PACK_SIZE:
             raise InvalidError(f"pack_size {self.pack_size} is less than {MIN_PACK_SIZE} (bytes)")
-        if self.size_rule.upper() not in SizeRule.__members__:
-            raise InvalidError(f"size_rule {self.size_rule!r} is unknown (known: documented, snix)")
+        if self.size_rule not in _SIZE_RULES:
+            raise InvalidError(f"size_rule {self.size_rule[:50]!r} is unknown (known: {', '.join(_SIZE_RULES)})")
+        if self.store_dir is not None:
+            check_store_dir(self.store_dir)
 
 
 def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
@@ -47,6 +59,7 @@ def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
 
     Raises:
         InvalidError: the directory is something else, has a format this version does not read, or settings other than `wanted`.
+        CorruptError: the file of the settings is damaged.
         ExhaustedError, DeniedError, UnavailableError: the directory cannot be made or read.
     """
     with disk_errors(directory):
@@ -57,11 +70,14 @@ def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
             if others and not path.exists():  # another process may have made the store meanwhile
                 raise InvalidError(f"{directory} is neither empty nor a store: it has no {FILE}")
             # Linked, not renamed: of two processes that make the same store, the first one's settings stand.
-            _write(path, Settings(**wanted), os.link)  # type: ignore[arg-type]  # checked by __post_init__
-        text = path.read_bytes()
-        settings, version = _parse(path, text)
+            _write(path, Settings(**{"store_dir": STORE_DIR, **wanted}), os.link)  # type: ignore[arg-type]  # checked by __post_init__
+        settings, version = _parse(path)
         if version != FORMAT:
             _write(path, settings, os.replace)
+    if settings.store_dir is None and "store_dir" in wanted:
+        settings = record_store_dir(directory, str(wanted["store_dir"]))
+    if "store_dir" in wanted:
+        check_same_store_dir(directory, settings, str(wanted["store_dir"]))
     for key, value in wanted.items():
         if getattr(settings, key) != value:
             raise InvalidError(
@@ -70,25 +86,78 @@ def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
     return settings
 
 
-def _parse(path: Path, text: bytes) -> tuple[Settings, int]:
-    try:
-        values = json.loads(text)
-        version = values.pop("format")
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise CorruptError(f"{path} is not the settings of a store") from None
+def record_store_dir(directory: Path, store_dir: str) -> Settings:
+    """Record the store directory of a store that does not know it: an earlier version has made it. The settings.
+
+    Raises:
+        InvalidError: another process has recorded another one meanwhile.
+        CorruptError, ExhaustedError, DeniedError, UnavailableError: as `load_or_create`.
+    """
+    path = directory / FILE
+    with disk_errors(directory):
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            settings, _ = _parse(path)
+            if settings.store_dir is None:
+                settings = replace(settings, store_dir=store_dir)
+                _write(path, settings, os.replace)
+        finally:
+            os.close(lock)
+    check_same_store_dir(directory, settings, store_dir)
+    return settings
+
+
+def check_same_store_dir(directory: Path, settings: Settings, store_dir: str) -> None:
+    """Refuse to take the paths of one store directory for those of another.
+
+    Raises:
+        InvalidError: the store has another store directory.
+    """
+    if settings.store_dir not in (None, store_dir):
+        raise InvalidError(f"{directory} holds paths of {settings.store_dir}, not of {store_dir}; use another store for these")
+
+
+def _parse(path: Path) -> tuple[Settings, int]:
+    """The settings, and the format that they are written in."""
+    values = _values(path)
+    version = values.pop("format", None)
+    if type(version) is not int:
+        raise CorruptError(f"{path} is not the settings of a store: it names no format")
     if version not in (1, FORMAT):
         raise InvalidError(f"{path.parent} has store format {version!r}; this version of tvix-store reads format {FORMAT}")
+    for name, value in values.items():
+        if type(value) is not _TYPES.get(name):
+            raise CorruptError(
+                f"{path} holds a setting that format {FORMAT} does not have: {name[:50]!r}, as {type(value).__name__}"
+            )
     try:
         return Settings(**values), version
-    except TypeError:
-        raise CorruptError(f"{path} holds settings that format {FORMAT} does not have") from None
+    except InvalidError as error:
+        raise CorruptError(f"{path} is damaged: {error}") from None
+
+
+def _values(path: Path) -> dict[str, Any]:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would be waited for
+    try:
+        text = os.read(fd, _MAX_BYTES + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    finally:
+        os.close(fd)
+    try:
+        values = json.loads(text) if len(text) <= _MAX_BYTES else None
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise CorruptError(f"{path} is not the settings of a store: it is not a JSON object of at most {_MAX_BYTES} bytes")
+    return values
 
 
 def _write(path: Path, settings: Settings, publish: Callable[[Path, Path], None]) -> None:
     unfinished = unfinished_name(path)
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    fd = new_file(unfinished)
     try:
-        os.write(fd, json.dumps({"format": FORMAT, **asdict(settings)}, indent=2).encode() + b"\n")
+        known = {name: value for name, value in asdict(settings).items() if value is not None}
+        os.write(fd, json.dumps({"format": FORMAT, **known}, indent=2).encode() + b"\n")
         os.fsync(fd)
         publish(unfinished, path)
     except FileExistsError:

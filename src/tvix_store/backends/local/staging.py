@@ -2,6 +2,7 @@
 
 Whoever owns a pack may cut off what the index does not name, and who takes over the pack of an owner that was killed does. So it is
 all the same whether content is taken back, its process is killed, or others have stored the same meanwhile: it is cut off.
+Where the index is lost as well, records in the pack tell where a stage begins, and whether it was accepted: see `records.py`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
-from struct import Struct
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
 from tvix_store.backends.local.blobs import LocalBlobs
-from tvix_store.backends.local.contents import Content, Name, Written, name_of, new_records
+from tvix_store.backends.local.contents import ROW_SIZE, Content, Name, Written, name_of, new_records, read_rows
 from tvix_store.backends.local.directories import LocalDirectories
 from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.engine import Engine
@@ -23,8 +23,6 @@ from tvix_store.backends.local.packs import PackWriter, Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.errors import CorruptError, UnavailableError
 
-_ROW = Struct(f"<B40sQ{Place.SIZE}s")
-"""Of the journal: kind, key, blob size, place."""
 _JOURNAL_BYTES = 1 << 20
 _NAMED_AT_ONCE = 10_000
 _SEEN = 32_768
@@ -58,8 +56,13 @@ class LocalStage:
         self._accepted = self._closed = False
 
     async def accept(self) -> None:
+        for writer in self._writers:
+            if writer.is_lost:
+                raise UnavailableError(f"pack {writer.number:08x} was removed while it was written; put the content again")
+            writer.accept_stage()
+        sizes = {writer.number: writer.size for writer in self._writers}
         for written in self._written():
-            self._naming = self._engine.committer.name_contents(written)
+            self._naming = self._engine.committer.name_contents(written, sizes)
             await asyncio.wrap_future(self._naming)
         self._accepted = True
 
@@ -71,6 +74,8 @@ class LocalStage:
         await asyncio.shield(asyncio.wrap_future(self._engine.start_in_thread(self._release)))
 
     def unknown(self, contents: Sequence[Content]) -> list[Content]:
+        if self._engine.committer.losing() is not None:
+            return [each for each in contents if name_of(each) not in self._seen]
         new = [each for each in contents if name_of(each) not in self._seen]
         unknown = self._engine.index.unknown(new)
         if self._rechecks:
@@ -124,16 +129,19 @@ class LocalStage:
         if not self._writers or self._writers[-1].is_full:
             writer = self._engine.spare_packs.take()
             self._writers.append(writer)
-            if writer.is_full:
-                writer.next_pack()
-                # It may be a new one, which is to count as one of the store before anything is cut off it.
-                self._engine.committer.name_pack(writer.number, writer.size).result()
+            if not writer.is_full:
+                writer.begin_stage()
+                return writer
+            writer.next_pack()
+            writer.begin_stage()
+            # It may be a new one, which is to count as one of the store before anything is cut off it.
+            self._engine.committer.name_pack(writer.number, writer.size).result()
         return self._writers[-1]
 
     def _remember(self, contents: Sequence[Content], places: Sequence[Place]) -> None:
         with disk_errors(self._engine.directory):
             for content, place in zip(contents, places, strict=True):
-                self._journal.write(_ROW.pack(content.kind, content.key, content.blob_size, place.to_bytes()))
+                self._journal.write(Written(content.kind, content.key, content.blob_size, place).to_bytes())
         if len(self._seen) > _SEEN:
             self._seen.clear()
         self._seen.update(map(name_of, contents))
@@ -141,11 +149,8 @@ class LocalStage:
     def _written(self) -> Iterator[list[Written]]:
         """What was staged, in the order in which it came."""
         self._journal.seek(0)
-        while rows := self._journal.read(_NAMED_AT_ONCE * _ROW.size):
-            yield [
-                Written(Kind(kind), key if kind == Kind.CHUNK_LIST else key[:KEY_SIZE], blob_size, Place.from_bytes(place))
-                for kind, key, blob_size, place in _ROW.iter_unpack(rows)
-            ]
+        while rows := self._journal.read(_NAMED_AT_ONCE * ROW_SIZE):
+            yield read_rows(rows)
 
     def _release(self) -> None:
         # What the committer has begun to name must be named before what is not is cut off.

@@ -15,12 +15,13 @@ from tvix_store.services.store import Stats
 class LocalStatistics:
     """The Statistics of a local store."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, path_infos: LocalPathInfos) -> None:
         self._engine = engine
+        self._path_infos = path_infos
 
     async def stats(self) -> Stats:
         logical = 0
-        async for path_info in LocalPathInfos(self._engine).list():
+        async for path_info in self._path_infos.list():
             logical += path_info.nar.size
         return await asyncio.to_thread(self._counted, logical)
 

@@ -1,0 +1,253 @@
+"""Packs that are gone, or shorter than the index says: what they held counts as missing, so that a put stores it anew.
+
+The index knows how many bytes of each pack are committed. A pack that has fewer is lost. All that the index names there is
+forgotten, with the chunk lists of blobs that lack a chunk now, and what is known of NARs. Path infos and records stay: the index
+holds them.
+
+A file `<store>/XXXXXXXX.lost` keeps what was forgotten, to name it again if the packs come back. While it is there, health says so.
+
+    u32 number of packs, u32 pack number and u64 committed size of each, then rows as of `contents.Written`
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from struct import Struct
+from time import monotonic
+from typing import BinaryIO, NamedTuple
+
+from tvix_store.backends.local.chunk_lists import parse_segment
+from tvix_store.backends.local.contents import ROW_SIZE, Written, read_rows
+from tvix_store.backends.local.damage import torn_blobs
+from tvix_store.backends.local.disk import disk_errors, new_file, sync_file, unfinished_name
+from tvix_store.backends.local.index import FORGOTTEN, STORED_BYTES, UNIQUE_BYTES, Index, Txn
+from tvix_store.backends.local.packs import PackReader, Place
+from tvix_store.backends.local.records import KEY_SIZE, Kind
+from tvix_store.errors import CorruptError, UnavailableError
+
+_LOOK_EVERY = 0.5
+"""Seconds between two looks at the sizes of packs, while somebody asks. Where looking takes long, they are longer."""
+_LOOKING = 0.01
+"""Share of the time that looking may take."""
+_ROWS_A_CHECK = 10_000
+"""Contents of which one call of `check` looks whether they were put again: 30 ms."""
+_COUNT = Struct("<I")
+_PACK = Struct("<IQ")
+_PLAN = b"plan:"
+_log = logging.getLogger(__name__)
+
+
+class _Loss(NamedTuple):
+    """A file of what was forgotten: the committed sizes of the packs, and where its rows begin."""
+
+    path: Path
+    packs: dict[int, int]
+    rows_at: int
+
+
+class LostPacks:
+    """Notices that packs are lost, forgets what they held, and takes it back. Its methods may be called from any thread."""
+
+    def __init__(self, index: Index, reader: PackReader, directory: Path) -> None:
+        self._index = index
+        self._reader = reader
+        self._directory = directory
+        self._packs = str(directory / "packs")
+        self.changed = 0
+        """When the directory of the packs had changed last, as of the last look that saw no loss."""
+        self._look_at = 0.0
+        self._put_again: dict[Path, int] = {}
+        """How many bytes of each file are of contents that are there again."""
+
+    def sees_loss(self) -> bool:
+        """Whether the index names what lies in lost packs.
+
+        A pack that is removed is seen at once, since that changes their directory: 2 µs. One that gets shorter is seen soon.
+        """
+        try:
+            changed = os.stat(self._packs).st_mtime_ns
+        except OSError:
+            changed = -1
+        begun = monotonic()
+        if changed == self.changed and begun < self._look_at:
+            return False
+        if self._lost(self._committed()):
+            return True
+        now = monotonic()
+        self._look_at = now + max(_LOOK_EVERY, (now - begun) / _LOOKING)
+        self.changed = changed
+        return False
+
+    def suspect(self) -> None:
+        """Something could not be read: let the next `sees_loss` look at all packs."""
+        self._look_at = 0.0
+
+    def forget(self) -> None:
+        """Take out of the index what lies in lost packs.
+
+        Raises:
+            StoreError: that cannot be written; the index is as it was.
+        """
+        if not self._lost(self._committed()):
+            return
+        with self._index.writing() as txn, disk_errors(self._directory):
+            lost = self._lost(self._index.committed_packs(txn))
+            if not lost:  # another process was faster
+                return
+            path = self._directory / f"{min(lost):08x}.lost"
+            unfinished = unfinished_name(path)
+            with os.fdopen(new_file(unfinished), "w+b") as file:
+                try:
+                    count = self._forget(txn, lost, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                except BaseException:
+                    unfinished.unlink()
+                    raise
+            unfinished.rename(path)
+            sync_file(self._directory)
+        names = ", ".join(f"{number:08x}.pack" for number in sorted(lost)[:10])
+        _log.error(
+            "%s: %d packs are missing or cut short (%s): %d contents count as missing until they are put again",
+            self._directory,
+            len(lost),
+            names,
+            count,
+        )
+
+    def take_back(self) -> None:
+        """Name again what lies in packs that were lost and are whole again, unless it was put again meanwhile."""
+        for loss in self._losses():
+            if any(self._size(number) < size for number, size in loss.packs.items()):
+                continue
+            with self._index.writing() as txn:
+                for each in _rows_of(loss):
+                    if self._index.put_content(txn, each.kind, each.key, each.place, each.blob_size) and each.kind is Kind.CHUNK:
+                        self._index.count(txn, UNIQUE_BYTES, each.place.length)
+                        self._index.count(txn, STORED_BYTES, each.place.stored)
+                for number, size in loss.packs.items():
+                    self._index.put_pack_sizes(txn, number, size, 0)
+                for segments in list(torn_blobs(self._index, self._reader, txn)):  # by another loss
+                    self._index.drop_chunk_list(txn, segments[0].key[:KEY_SIZE])
+            loss.path.unlink(missing_ok=True)
+            _log.warning("%s: packs that were missing are there again, and what they hold", self._directory)
+
+    def check(self) -> None:
+        """Raise UnavailableError as long as something that was lost was not put again."""
+        for loss in self._losses():
+            if not self._is_put_again(loss):
+                names = ", ".join(f"{number:08x}.pack" for number in sorted(loss.packs)[:10])
+                raise UnavailableError(
+                    f"in {self._directory}, packs are missing or cut short ({names}); put again what they held, or bring them back "
+                    f"and open the store again, or remove {loss.path.name} to do without"
+                )
+            with suppress(OSError):
+                loss.path.unlink()
+
+    def highest_number(self) -> int:
+        """The highest number of a pack that the index names, or that was lost: numbers are not used twice."""
+        return max(self._committed().keys() | {number for loss in self._losses() for number in loss.packs}, default=0)
+
+    def _committed(self) -> dict[int, int]:
+        with self._index.reading() as txn:
+            return self._index.committed_packs(txn)
+
+    def _lost(self, committed: dict[int, int]) -> dict[int, int]:
+        """The packs that are lost, and what is left of each (bytes)."""
+        # `committed` was read before the sizes: all of that had been appended.
+        sizes = {number: self._size(number) for number in committed}
+        return {number: size for number, size in sizes.items() if size < committed[number]}
+
+    def _size(self, number: int) -> int:
+        with disk_errors(self._directory):
+            try:
+                return os.stat(f"{self._packs}/{number:08x}.pack").st_size
+            except FileNotFoundError:
+                return 0
+
+    def _forget(self, txn: Txn, lost: dict[int, int], file: BinaryIO) -> int:
+        """Forget what lies in lost packs, and write it to a file; how many contents it is."""
+        index = self._index
+
+        def is_lost(place: Place) -> bool:
+            return place.pack in lost and place.offset + place.stored > lost[place.pack]
+
+        committed = index.committed_packs(txn)
+        file.write(_COUNT.pack(len(lost)))
+        file.writelines(_PACK.pack(number, committed[number]) for number in lost)
+        rows_at = file.tell()
+        plans = self._plan_contents(txn)
+        lost_plans: list[Written] = []
+        for kind in (Kind.CHUNK, Kind.DIRECTORY):
+            for each in index.contents(txn, kind):
+                if is_lost(each.place) and each.key in plans:
+                    lost_plans.append(each)
+                elif is_lost(each.place):
+                    file.write(each.to_bytes())
+        count = 0
+        for each in chain(_rows(file, rows_at), lost_plans):
+            count += index.drop_content(txn, each.kind, each.key, each.place)
+        file.seek(0, os.SEEK_END)
+        torn = list(torn_blobs(index, self._reader, txn, is_lost))
+        for segments in torn:
+            blob = segments[0].key[:KEY_SIZE]
+            if blob not in plans:
+                file.writelines(each.to_bytes() for each in segments)
+            index.drop_chunk_list(txn, blob)
+        for number, size in lost.items():
+            index.drop_pack(txn, number)
+            if size:  # without its row nobody syncs it any more
+                self._reader.sync(number)
+        index.drop_nar_facts(txn)
+        index.count(txn, FORGOTTEN, 1)
+        return count + len(torn)
+
+    def _plan_contents(self, txn: Txn) -> set[bytes]:
+        """The blobs and chunks of plans of NARs, as far as they can be read: nobody puts these again, they are made anew."""
+        found = set(self._index.record_values(txn, _PLAN))
+        for blob in tuple(found):
+            for place in self._index.chunk_list_places(blob):
+                with suppress(CorruptError):
+                    found.update(chunk for chunk, _ in parse_segment(self._reader.read_checked(place)).entries)
+        return found
+
+    def _losses(self) -> list[_Loss]:
+        """The files of what was forgotten and is not there again."""
+        names = sorted(name for name in os.listdir(self._directory) if name.endswith(".lost"))
+        return [loss for name in names if (loss := _loss(self._directory / name)) is not None]
+
+    def _is_put_again(self, loss: _Loss) -> bool:
+        at = self._put_again.setdefault(loss.path, loss.rows_at)
+        with suppress(FileNotFoundError), loss.path.open("rb") as file, self._index.reading() as txn:
+            file.seek(at)
+            for each in read_rows(file.read(_ROWS_A_CHECK * ROW_SIZE)):
+                if not self._index.is_named(txn, each.kind, each.key):
+                    return False
+                self._put_again[loss.path] += ROW_SIZE
+            return not file.read(1)
+        return True
+
+
+def _loss(path: Path) -> _Loss | None:
+    try:
+        with path.open("rb") as file:
+            [count] = _COUNT.unpack(file.read(_COUNT.size))
+            return _Loss(path, dict(_PACK.iter_unpack(file.read(count * _PACK.size))), file.tell())
+    except (OSError, ValueError):
+        return None
+
+
+def _rows_of(loss: _Loss) -> Iterator[Written]:
+    with loss.path.open("rb") as file:
+        yield from _rows(file, loss.rows_at)
+
+
+def _rows(file: BinaryIO, at: int) -> Iterator[Written]:
+    file.seek(at)
+    while data := file.read(_ROWS_A_CHECK * ROW_SIZE):
+        yield from read_rows(data)
