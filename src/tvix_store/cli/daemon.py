@@ -20,6 +20,20 @@ from tvix_store.cli.invocation import Invocation, shared_options
     help="host:port, the path of a Unix socket, or sd-listen for what systemd passes; repeatable. Default: localhost:8000.",
 )
 @click.option("--allow-remote", is_flag=True, help="Let other machines reach the daemon; they may then read and write the store.")
+@click.option(
+    "--allow-host",
+    "allow_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Answer on this machine's own addresses to this name too, beside localhost and that in --listen-address; repeatable.",
+)
+@click.option(
+    "--allow-origin",
+    "allow_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages from there write, as in https://example.org; repeatable. Default: none may.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes that serve. Default: one a core.")
 @click.option("--max-message-size", type=click.IntRange(1), metavar="BYTES", help="Largest gRPC message that is taken.")
 @click.option(
@@ -88,6 +102,8 @@ def daemon(
     invocation: Invocation,
     listen: tuple[str, ...],
     allow_remote: bool,
+    allow_hosts: tuple[str, ...],
+    allow_origins: tuple[str, ...],
     workers: int | None,
     max_message_size: int | None,
     shutdown_timeout: float | None,
@@ -166,7 +182,11 @@ def daemon(
     }
     logging.basicConfig(format="tvix-store: %(levelname)s: %(message)s", level=logging.INFO)
     config = ServerConfig(
-        allow_remote=allow_remote or read_only, cache=cache, **{name: value for name, value in given.items() if value is not None}
+        allow_remote=allow_remote or read_only,
+        allow_hosts=allow_hosts,
+        allow_origins=allow_origins,
+        cache=cache,
+        **{name: value for name, value in given.items() if value is not None},
     )
     serve(config, open_store)
 

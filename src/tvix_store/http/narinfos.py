@@ -56,6 +56,9 @@ _PATIENCE = 5.0
 _MOST_HASHING = 1000
 """Larger NARs that wait to be hashed."""
 _TYPE = (b"content-type", b"text/x-nix-narinfo")
+_TAKE_NODES = (b"snix-store/", b"tvix-store/")
+"""How the User-Agent begins of clients that take a NAR by its root node in the URL, piece by piece where they can. Those of 2025
+read no more than the first frame of a zstd file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,9 @@ class Narinfos:
         self._hashing: dict[bytes, asyncio.Task[None]] = {}
         self._one_hashing = asyncio.Semaphore(1)
         self._settings = settings
+        self._varies = settings.nar_compression != "none"
+        """Whether clients that take root nodes are offered something else than others."""
+        self._vary: Headers = ((b"vary", b"user-agent"),) if self._varies else ()
         self._kept: dict[bytes, _Rendered] = {}
         self._kept_bytes = 0
         self._generation = planned.generation if planned is not None else 0
@@ -105,7 +111,9 @@ class Narinfos:
 
     async def get(self, request: Request, name: bytes) -> Response:
         """The narinfo of the path whose hash (32 characters) is `name`."""
-        kept = self._kept.get(name)
+        takes_nodes = self._varies and request.headers.get(b"user-agent", b"").startswith(_TAKE_NODES)
+        key = name + b" by node" if takes_nodes else name
+        kept = self._kept.get(key)
         output_hash = parse_output_hash(name) if kept is None else kept.output_hash
         path_info = await self._store.path_infos.get(output_hash)
         if path_info is None:
@@ -120,11 +128,12 @@ class Narinfos:
                 self._kept_bytes = 0
                 kept = None
         if kept is None or kept.encoded != path_info.encoded or compression is not None or now > kept.until:
-            kept = await self._rendered(path_info, compression or self._settings.nar_compression)
+            usual = "none" if takes_nodes else self._settings.nar_compression
+            kept = await self._rendered(path_info, compression or usual)
             if compression is None:
-                self._keep(name, kept)
+                self._keep(key, kept)
         if not_modified(request.headers, kept.etag):
-            return Response(304, ((b"etag", kept.etag), length(kept.length)))
+            return Response(304, ((b"etag", kept.etag), length(kept.length), *self._vary))
         return kept.response
 
     async def put(self, request: Request, name: bytes) -> Response:
@@ -170,7 +179,7 @@ class Narinfos:
         narinfo = NarInfo.of(signed, offer.url, offer.compression, NixHash("sha256", offer.file.sha256), offer.file.size)
         body = narinfo.format(self._store.store_dir)
         etag = b'"%b"' % blake3(body).hexdigest(16).encode()
-        headers: Headers = (_TYPE, length(len(body)), (b"etag", etag))
+        headers: Headers = (_TYPE, length(len(body)), (b"etag", etag), *self._vary)
         until = monotonic() + (_FRESH if offer.compression == compression else _FRESH_FOR_NOW)
         return _Rendered(path_info.store_path.output_hash, path_info.encoded, etag, until, Response(200, headers, body))
 
