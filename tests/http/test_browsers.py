@@ -66,7 +66,6 @@ def test_names_of_this_machine_are_known(shared_daemon: Daemon, host: str) -> No
         "localhost.page.example",
         "notlocalhost",
         "127.0.0.1.page.example",
-        "[::1",
         "[x]",
         "1.2.3",
     ],
@@ -127,15 +126,15 @@ def test_grpc_is_refused_in_its_own_way(shared_daemon: Daemon) -> None:
 
 def check_health(address: str, authority: str | None = None, origin: str | None = None) -> grpc.StatusCode:
     options = [("grpc.default_authority", authority)] if authority else []
+    metadata = (("origin", origin),) if origin else ()
     with grpc.insecure_channel(address, options) as channel:
-        check = channel.unary_unary(HEALTH)
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(HEALTH)
         try:
-            _, call = check.with_call(b"", timeout=10, metadata=[("origin", origin)] if origin else [])
+            check(b"", timeout=10, metadata=metadata)
         except grpc.RpcError as error:
             code: grpc.StatusCode = error.code()
             return code
-        done: grpc.StatusCode = call.code()
-        return done
+    return grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def daemon(
 
     from tvix_store.cli.key_files import read_public_keys, read_secret_key
     from tvix_store.config import read_only as made_read_only
-    from tvix_store.config import verified
+    from tvix_store.config import verified, with_links
     from tvix_store.http.settings import CacheSettings
     from tvix_store.server import ServerConfig, serve
     from tvix_store.server.settings import TlsFiles
@@ -160,8 +160,9 @@ def daemon(
 
     async def open_store() -> Store:
         opened = await invocation.open_store(substituters=urls, substituter_public_keys=keys)
+        linked = await with_links(opened, invocation.addresses())
         # What is signed here is seen here.
-        store = verified(opened, checked_keys, require_signatures=require_signatures, trust_nar=not signing_keys)
+        store = verified(linked, checked_keys, require_signatures=require_signatures, trust_nar=not signing_keys)
         return made_read_only(store) if read_only else store
 
     cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression, "body_timeout": body_timeout}

@@ -32,7 +32,7 @@ class BinaryCache:
     """Serves a store to Nix."""
 
     def __init__(self, store: Store, settings: CacheSettings) -> None:
-        links = NarLinks(store.records) if store.records is not None else None
+        links = NarLinks.of(store)
         self._settings = settings
         self._cache_info = _cache_info(store, settings)
         self._allow = (b"allow", b"GET, HEAD, OPTIONS" if settings.read_only else b"GET, HEAD, OPTIONS, PUT")
