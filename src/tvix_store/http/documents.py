@@ -111,7 +111,7 @@ class Documents:
         """Keep a document."""
         kind, key = _parse(request)
         if self._store.records is None:
-            raise HttpError(403, "this store has no place for what is pushed over HTTP; push to one that has")
+            raise HttpError(403, "this store has no place for logs, realisations and their like; push to one that has")
         size = 0
 
         async def counted() -> AsyncIterator[bytes]:
