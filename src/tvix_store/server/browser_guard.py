@@ -32,8 +32,8 @@ _ORIGIN = re.compile(rf"https?://({_HOST.pattern}|\[[0-9a-f:.]+\])(:[0-9]{{1,5}}
 class BrowserGuard:
     """Passes to `app` what is not refused: with 421 or 403 and one line, over gRPC with PERMISSION_DENIED.
 
-    Refused is, on those of `sockets` that listen on a loopback address, a `Host` that is neither an IP address, nor `localhost`,
-    nor one of `hosts`; and anywhere, a request that may write and has an `Origin`, unless that is one of `origins`.
+    A request that may write, and has an `Origin` that is not among `origins`, is refused anywhere. Those of `sockets` that listen on
+    a loopback address refuse every `Host` but IP addresses, `localhost`, and `hosts`.
     """
 
     def __init__(self, app: App, sockets: Iterable[socket.socket], hosts: Iterable[str], origins: Iterable[str]) -> None:
@@ -53,9 +53,7 @@ class BrowserGuard:
                 elif name == b"origin":
                     origin = value
             if host not in self._good and scope["server"] in self._loopback and not self._is_good(host):
-                line = (
-                    f"this daemon has no name {_name(host)!a}; if people are to reach it by that, start it with --allow-host NAME"
-                )
+                line = f"this daemon has no name {_name(host)!a}; if it is to have that, start it with --allow-host NAME"
                 return _refuse(scope, send, 421, line)
             if origin is not None and scope["method"] not in _READING and origin.lower() not in self._origins:
                 page = origin.decode("latin-1")
