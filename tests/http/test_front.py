@@ -105,3 +105,14 @@ def test_without_a_place_for_links_it_still_reads(daemon: Daemon, tmp_path: Path
         assert "XDG_CACHE_HOME" in front.log
     finally:
         front.stop()
+
+
+def test_a_daemon_with_path_infos_elsewhere_takes_pushes(daemon: Daemon, start_daemon: StartDaemon) -> None:
+    front = start_daemon("--path-info-service-addr", f"grpc+http://127.0.0.1:{daemon.port}", name="front")
+    assert front.put(nar_name(file_nar(1)), file_nar(1)).status == 201
+    url, told = narinfo(front, 1)
+    # The server that keeps path infos verifies them against content that it must have as well.
+    assert daemon.put(nar_name(file_nar(1)), file_nar(1)).status == 201
+    assert front.put(url, told).status == 201
+    assert b"Compression: none" in front.get(url).body
+    assert front.is_well()

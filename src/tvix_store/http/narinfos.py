@@ -96,6 +96,8 @@ class Narinfos:
         self._store = store
         self._links = links
         self._planned = planned
+        # What is true of files is kept with the store itself, or not at all: beside it, it would outlive a store that is made anew.
+        self._files = links if store.records is not None else None
         self._hashing: dict[bytes, asyncio.Task[None]] = {}
         self._one_hashing = asyncio.Semaphore(1)
         self._settings = settings
@@ -160,8 +162,8 @@ class Narinfos:
                 more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                 raise IncompleteError(f"{path_info.store_path} refers to {missing[0]}{more}, not in the store; put that first")
         await self._store.path_infos.put(path_info)
-        if self._settings.nar_compression == "zstd" and self._planned is not None and narinfo.nar.size > _HASHED_AT_ONCE:
-            self._hash_beside(self._planned, self._links, path_info)  # who asks for it will wait less
+        if self._settings.nar_compression == "zstd" and self._planned and self._files and narinfo.nar.size > _HASHED_AT_ONCE:
+            self._hash_beside(self._planned, self._files, path_info)  # who asks for it will wait less
         return text(201, f"{path_info.store_path} is stored")
 
     async def _known(self, narinfo: NarInfo) -> NarLink | None:
@@ -190,9 +192,9 @@ class Narinfos:
             NotFoundError: nowhere: what a client is told it remembers for a month.
         """
         await check_nar(self._store.nar, path_info.node, path_info.nar, path_info.store_path)
-        if compression == "zstd" and self._planned and self._links and can_be_planned(path_info.node, path_info.nar.size):
+        if compression == "zstd" and self._planned and self._files and can_be_planned(path_info.node, path_info.nar.size):
             try:
-                file = await self._zstd_file(self._planned, self._links, path_info)
+                file = await self._zstd_file(self._planned, self._files, path_info)
                 if file is not None:
                     return _Offer(f"nar/{nixbase32.encode(path_info.nar.sha256)}.nar.zst", "zstd", file)
             except (CorruptError, InvalidError) as error:

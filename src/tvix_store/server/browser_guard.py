@@ -32,8 +32,8 @@ _ORIGIN = re.compile(rf"https?://({_HOST.pattern}|\[[0-9a-f:.]+\])(:[0-9]{{1,5}}
 class BrowserGuard:
     """Passes to `app` what is not refused: with 421 or 403 and one line, over gRPC with PERMISSION_DENIED.
 
-    A request that may write, and has an `Origin` that is not among `origins`, is refused anywhere. Those of `sockets` that listen on
-    a loopback address refuse every `Host` but IP addresses, `localhost`, and `hosts`.
+    A request that may write, and has an `Origin` that is not among `origins`, is refused anywhere. Those of `sockets` that
+    listen on a loopback address refuse every `Host` but IP addresses, `localhost`, and `hosts`.
     """
 
     def __init__(self, app: App, sockets: Iterable[socket.socket], hosts: Iterable[str], origins: Iterable[str]) -> None:

@@ -46,7 +46,9 @@ def work(
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, ending.set)
             loop.add_reader(lifeline, ending.set)
-            guarded = BrowserGuard(app, sockets, (*host_names(config.listen), *config.allow_hosts), config.allow_origins)
+            names = (*host_names(config.listen), *config.allow_hosts)
+            # With TLS, browsers themselves see by the certificate that a name is not ours.
+            guarded = BrowserGuard(app, [] if config.tls else sockets, names, config.allow_origins)
             async with serving(guarded, sockets, config, lambda: tell("deaf")):
                 tell("ready")
                 await ending.wait()
