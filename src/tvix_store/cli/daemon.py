@@ -139,7 +139,8 @@ def daemon(
 
     from tvix_store.cli.key_files import read_public_keys, read_secret_key
     from tvix_store.config import read_only as made_read_only
-    from tvix_store.config import verified, with_links
+    from tvix_store.config import verified
+    from tvix_store.config.links import with_links
     from tvix_store.http.settings import CacheSettings
     from tvix_store.server import ServerConfig, serve
     from tvix_store.server.settings import TlsFiles

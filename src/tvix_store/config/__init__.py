@@ -1,6 +1,5 @@
 """From addresses to stores: the only room that knows all backends."""
 
 from tvix_store.config.compose import open_store, prepare_for_crew, read_only, verified
-from tvix_store.config.links import with_links
 
-__all__ = ["open_store", "prepare_for_crew", "read_only", "verified", "with_links"]
+__all__ = ["open_store", "prepare_for_crew", "read_only", "verified"]

@@ -70,7 +70,7 @@ class BinaryCache:
                     await request.forget_body()
             try:
                 more = _FOR_ANY_PAGE if method in _READING else ()
-                await send_response(response, send, more, head=method == "HEAD")
+                await send_response(response, send, head=method == "HEAD", more=more)
             except StoreError as error:
                 # The engine ends the connection, or the stream, of an answer that is not finished.
                 _log.error("the answer to %s %r breaks off: %s", method, scope["path"], error)

@@ -53,7 +53,7 @@ def length(size: int) -> tuple[bytes, bytes]:
     return b"content-length", b"%d" % size
 
 
-async def send_response(response: Response, send: Send, more: Headers = (), *, head: bool) -> None:
+async def send_response(response: Response, send: Send, *, head: bool, more: Headers = ()) -> None:
     """Send it, with `more` header fields; `head` leaves the body out.
 
     Raises:

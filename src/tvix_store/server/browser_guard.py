@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-from tvix_store.asgi import App, DisconnectedError, Event, Receive, Send
+from tvix_store.asgi import App, Event, Receive, Send
 from tvix_store.errors import InvalidError
-from tvix_store.http.response import send_response, text
-from tvix_store.rpc.method import Call
-from tvix_store.rpc.response import Response
-from tvix_store.rpc.status import RpcError, Status
+from tvix_store.rpc.status import RpcError, Status, status_fields
 
 _READING = ("GET", "HEAD", "OPTIONS")
 _LOCAL = "localhost"
@@ -82,12 +79,16 @@ def check_origin(origin: str) -> None:
 
 
 async def _refuse(scope: Event, send: Send, status: int, line: str) -> None:
-    with suppress(DisconnectedError):
-        if dict(scope["headers"]).get(b"content-type", b"").startswith(b"application/grpc"):
-            call = Response(Call(scope["path"], scope["headers"]), send, compressed=False)
-            await call.fail(RpcError(Status.PERMISSION_DENIED, line))
-        else:
-            await send_response(text(status, line), send, head=scope["method"] == "HEAD")
+    headers: Sequence[tuple[bytes, bytes]]
+    if dict(scope["headers"]).get(b"content-type", b"").startswith(b"application/grpc"):
+        error = RpcError(Status.PERMISSION_DENIED, line)
+        status, headers, body = 200, [(b"content-type", b"application/grpc"), *status_fields(error)], b""
+    else:
+        body = line.encode() + b"\n"
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+    with suppress(OSError):  # nobody is there to read it
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 def _name(host: bytes) -> str:
