@@ -75,7 +75,7 @@ def test_what_is_not_modified_has_the_length_that_it_had(shared_daemon: Daemon, 
 
 def heard_of(daemon: Daemon, method: str, url: str, *fields: str) -> bytes:
     """All that is answered, byte for byte, until the server closes the connection: some answers take a while on a busy machine."""
-    lines = (f"{method} {url} HTTP/1.1", "Host: cache", "Connection: close", *fields, "", "")
+    lines = (f"{method} {url} HTTP/1.1", "Host: localhost", "Connection: close", *fields, "", "")
     heard = say(daemon, "\r\n".join(lines).encode(), until=30)
     assert heard.endswith(b" (closed)")
     return heard.removesuffix(b" (closed)")

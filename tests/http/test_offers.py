@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import zstandard
 
 from tvix_store.asgi import Event
 from tvix_store.backends.local import open_store
+from tvix_store.backends.nix_http.client import USER_AGENT
 from tvix_store.errors import CorruptError, ExhaustedError
 from tvix_store.http import narinfos
 from tvix_store.http.app import BinaryCache
-from tvix_store.http.settings import CacheSettings
+from tvix_store.http.settings import COMPRESSIONS, CacheSettings
 from tvix_store.model import nixbase32
 from tvix_store.model.digest import Digest
 from tvix_store.model.narinfo import NarInfo
@@ -44,23 +46,33 @@ async def put_path(store: Store, size: int = 3_000_000) -> PathInfo:
     return await store.path_infos.put(PathInfo(PATH, node, await store.nar.calculate(node)))
 
 
-async def ask(app: BinaryCache, path: str, method: str = "GET", body: bytes = b"") -> tuple[int, bytes]:
-    answer: list[Event] = []
+async def answer(
+    app: BinaryCache, path: str, method: str = "GET", body: bytes = b"", fields: Mapping[bytes, bytes] = MappingProxyType({})
+) -> tuple[int, dict[bytes, bytes], bytes]:
+    """The status, header fields and body of what is answered."""
     raw, _, query = path.partition("?")
+    sent: list[Event] = []
     scope = {"type": "http", "method": method, "path": raw, "raw_path": raw.encode(), "query_string": query.encode()}
 
     async def receive() -> Event:
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(event: Event) -> None:
-        answer.append(event)
+        sent.append(event)
 
-    await app({**scope, "headers": [(b"host", b"x")], "http_version": "1.1"}, receive, send)
-    return answer[0]["status"], b"".join(event.get("body", b"") for event in answer[1:])
+    await app({**scope, "headers": [(b"host", b"x"), *fields.items()], "http_version": "1.1"}, receive, send)
+    return sent[0]["status"], dict(sent[0]["headers"]), b"".join(event.get("body", b"") for event in sent[1:])
 
 
-async def narinfo(app: BinaryCache, query: str = "") -> NarInfo:
-    status, body = await ask(app, NARINFO + query)
+async def ask(
+    app: BinaryCache, path: str, method: str = "GET", body: bytes = b"", fields: Mapping[bytes, bytes] = MappingProxyType({})
+) -> tuple[int, bytes]:
+    status, _, got = await answer(app, path, method, body, fields)
+    return status, got
+
+
+async def narinfo(app: BinaryCache, query: str = "", agent: str = "") -> NarInfo:
+    status, body = await ask(app, NARINFO + query, fields={b"user-agent": agent.encode()})
     assert status == 200
     return NarInfo.parse(body)
 
@@ -78,6 +90,37 @@ async def test_the_hash_and_size_are_those_of_the_file_that_is_served(store: Sto
         assert told.file_hash.digest == hashlib.sha256(file).digest()
         nar = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True).read() if compression == "zstd" else file
         assert hashlib.sha256(nar).digest() == info.nar.sha256
+
+
+@pytest.mark.parametrize(
+    ("agent", "offered"),
+    [
+        ("snix-store/0.1.0", "none"),
+        ("tvix-store/0.1.0", "none"),
+        (USER_AGENT, "zstd"),
+        ("curl/8.5.0 Nix/2.34.8", "zstd"),
+        ("", "zstd"),
+    ],
+)
+async def test_clients_that_take_root_nodes_are_offered_these(store: Store, agent: str, offered: str) -> None:
+    await put_path(store)
+    app = BinaryCache(store, CacheSettings())
+    for told in (await narinfo(app), await narinfo(app, agent=agent), await narinfo(app)):
+        assert told.compression == (offered if told.url.startswith("nar/snix-castore/") else "zstd")
+    for _ in range(2):
+        assert (await narinfo(app, agent=agent)).compression == offered
+        for compression in COMPRESSIONS:
+            assert (await narinfo(app, f"?compression={compression}", agent=agent)).compression == compression
+    assert (await narinfo(BinaryCache(store, CacheSettings(nar_compression="none")), agent=agent)).compression == "none"
+
+
+async def test_what_depends_on_the_client_says_so(store: Store) -> None:
+    await put_path(store)
+    for compression, vary in (("zstd", {b"vary": b"user-agent"}), ("none", {})):
+        app = BinaryCache(store, CacheSettings(nar_compression=compression))
+        for fields in ({}, {b"if-none-match": b"*"}):
+            _, headers, _ = await answer(app, NARINFO, fields=fields)
+            assert {name: value for name, value in headers.items() if name == b"vary"} == vary
 
 
 @pytest.mark.parametrize(("patience", "offered"), [(0, ["none", "zstd"]), (30, ["zstd", "zstd"])])

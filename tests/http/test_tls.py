@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
+from http.client import HTTPSConnection
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,11 @@ def test_a_refused_push_ends_and_shows_the_line(start_daemon: Callable[..., Daem
     assert done.returncode != 0
     assert "this cache is read-only" in done.stderr
     assert daemon.paths() == []
+
+
+def test_with_tls_the_certificate_has_the_names(start_daemon: Callable[..., Daemon]) -> None:
+    daemon = start_daemon(*OPTIONS)
+    connection = HTTPSConnection("localhost", daemon.port, context=ssl.create_default_context(cafile=str(TLS / "localhost.pem")))
+    connection.request("GET", "/nix-cache-info", headers={"Host": "cache.example.org"})
+    assert connection.getresponse().status == 200
+    connection.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tvix_store.errors import InvalidError, UnavailableError
-from tvix_store.server.listeners import Address, SystemdSockets, TcpAddress, UnixAddress, listening, name, parse
+from tvix_store.server.listeners import Address, SystemdSockets, TcpAddress, UnixAddress, host_names, listening, name, parse
 
 
 @pytest.mark.parametrize(
@@ -126,3 +126,7 @@ def test_sockets_of_systemd_that_others_can_reach_must_be_wanted(host: str) -> N
 def test_sockets_of_systemd_are_refused_where_it_passed_none() -> None:
     with pytest.raises(InvalidError, match="systemd passed no sockets"), listening(["sd-listen"]):
         pass
+
+
+def test_hosts_have_names_and_sockets_have_none() -> None:
+    assert host_names(["cache:80", "127.0.0.1:0", "[::1]:8000", "/run/socket", "sd-listen"]) == ["cache", "127.0.0.1", "::1"]

@@ -17,6 +17,7 @@ import zstandard
 
 from tests.upstream.conftest import QUICK, Before
 from tests.upstream.server import KEY, STRANGER, CacheServer, Gate, body, cached, encoded, stalling, status
+from tvix_store import __version__
 from tvix_store.backends import memory
 from tvix_store.config import open_store
 from tvix_store.errors import ExhaustedError, InvalidError
@@ -109,6 +110,7 @@ async def test_content_encodings_are_undone(
 async def test_no_encoding_is_asked_for(cache: CacheServer, before: Before) -> None:
     await (await before(cache)).get(bytes(20))
     assert {request.headers["accept-encoding"] for request in cache.requests} == {"identity"}
+    assert {request.headers["user-agent"] for request in cache.requests} == {f"tvix-store-python/{__version__}"}
 
 
 async def test_the_url_of_a_nar_may_be_absolute_and_have_a_query(cache: CacheServer, before: Before) -> None:

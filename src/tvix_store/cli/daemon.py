@@ -21,6 +21,20 @@ from tvix_store.cli.invocation import Invocation, shared_options
     help="host:port, the path of a Unix socket, or sd-listen for what systemd passes; repeatable. Default: localhost:8000.",
 )
 @click.option("--allow-remote", is_flag=True, help="Let other machines reach the daemon; they may then read and write the store.")
+@click.option(
+    "--allow-host",
+    "allow_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Answer on this machine's own addresses to this name too, beside localhost and that in --listen-address; repeatable.",
+)
+@click.option(
+    "--allow-origin",
+    "allow_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages from there write, as in https://example.org; repeatable. Default: none may.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes that serve. Default: one a core.")
 @click.option("--max-message-size", type=click.IntRange(1), metavar="BYTES", help="Largest gRPC message that is taken.")
 @click.option(
@@ -89,6 +103,8 @@ def daemon(
     invocation: Invocation,
     listen: tuple[str, ...],
     allow_remote: bool,
+    allow_hosts: tuple[str, ...],
+    allow_origins: tuple[str, ...],
     workers: int | None,
     max_message_size: int | None,
     shutdown_timeout: float | None,
@@ -125,6 +141,7 @@ def daemon(
     from tvix_store.cli.key_files import read_public_keys, read_secret_key
     from tvix_store.config import read_only as made_read_only
     from tvix_store.config import verified
+    from tvix_store.config.links import with_links
     from tvix_store.http.settings import CacheSettings
     from tvix_store.server import ServerConfig, serve
     from tvix_store.server.settings import TlsFiles
@@ -145,8 +162,9 @@ def daemon(
 
     async def open_store() -> Store:
         opened = await invocation.open_store(substituters=urls, substituter_public_keys=keys)
+        linked = await with_links(opened, invocation.addresses())
         # What is signed here is seen here.
-        store = verified(opened, checked_keys, require_signatures=require_signatures, trust_nar=not signing_keys)
+        store = verified(linked, checked_keys, require_signatures=require_signatures, trust_nar=not signing_keys)
         return made_read_only(store) if read_only else store
 
     cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression, "body_timeout": body_timeout}
@@ -167,7 +185,11 @@ def daemon(
     }
     logging.basicConfig(format="tvix-store: %(levelname)s: %(message)s", level=logging.INFO)
     config = ServerConfig(
-        allow_remote=allow_remote or read_only, cache=cache, **{name: value for name, value in given.items() if value is not None}
+        allow_remote=allow_remote or read_only,
+        allow_hosts=allow_hosts,
+        allow_origins=allow_origins,
+        cache=cache,
+        **{name: value for name, value in given.items() if value is not None},
     )
     serve(config, open_store)
 

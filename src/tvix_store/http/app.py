@@ -22,6 +22,9 @@ from tvix_store.services.store import Store
 
 _NARINFO = b".narinfo"
 _LISTING = b".ls"
+_FOR_ANY_PAGE = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*"))
+"""Lets web pages read, as cache.nixos.org does. Not for PUT and DELETE: no page may write. Source: fetch.spec.whatwg.org."""
+_READING = ("GET", "HEAD", "OPTIONS")
 _log = logging.getLogger(__name__)
 
 
@@ -29,9 +32,19 @@ class BinaryCache:
     """Serves a store to Nix."""
 
     def __init__(self, store: Store, settings: CacheSettings) -> None:
-        links = NarLinks(store.records) if store.records is not None else None
+        links = NarLinks.of(store)
         self._settings = settings
         self._cache_info = _cache_info(store, settings)
+        self._allow = (b"allow", b"GET, HEAD, OPTIONS" if settings.read_only else b"GET, HEAD, OPTIONS, PUT")
+        self._options = Response(
+            204,
+            (
+                self._allow,
+                (b"access-control-allow-methods", b"GET, HEAD"),
+                (b"access-control-allow-headers", b"*"),
+                (b"access-control-max-age", b"86400"),
+            ),
+        )
         planned = PlannedNars(store.directories, store.frames) if store.frames is not None else None
         self._narinfos = Narinfos(store, links, planned, settings)
         self._nars = Nars(store, links, planned)
@@ -56,7 +69,8 @@ class BinaryCache:
                 if request is not None and method == "PUT":
                     await request.forget_body()
             try:
-                await send_response(response, send, head=method == "HEAD")
+                more = _FOR_ANY_PAGE if method in _READING else ()
+                await send_response(response, send, head=method == "HEAD", more=more)
             except StoreError as error:
                 # The engine ends the connection, or the stream, of an answer that is not finished.
                 _log.error("the answer to %s %r breaks off: %s", method, scope["path"], error)
@@ -71,8 +85,12 @@ class BinaryCache:
                 if self._settings.read_only:
                     raise HttpError(403, "this cache is read-only")
                 return await self._put(request)
+            case "OPTIONS":
+                return self._options
+            case "DELETE" if _may_be_deleted(request.segments):
+                raise HttpError(403, "deleting needs an admin token, and this version has no tokens yet", (self._allow,))
             case _:
-                raise HttpError(405, f"{request.method} is not understood here", ((b"allow", b"GET, HEAD, PUT"),))
+                raise HttpError(405, f"{request.method} is not understood here", (self._allow,))
 
     async def _get(self, request: Request) -> Response:
         match request.segments:
@@ -108,6 +126,16 @@ class BinaryCache:
                 await request.whole_body(1 << 16)
                 return text(200, "this cache describes itself")
         raise HttpError(404, "nothing can be put here")
+
+
+def _may_be_deleted(segments: list[bytes]) -> bool:
+    """Whether there may be something that is deleted by this name: a path, or a document."""
+    match segments:
+        case [name]:
+            return name.endswith(_NARINFO)
+        case [first, _, *_]:
+            return first in FIRST_PARTS
+    return False
 
 
 def _cache_info(store: Store, settings: CacheSettings) -> Response:

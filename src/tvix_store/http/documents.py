@@ -98,7 +98,7 @@ class Documents:
 
     async def get(self, request: Request) -> Response:
         """A document, as it was put last."""
-        kind, key = _parse(request.segments)
+        kind, key = _parse(request)
         record = await self._store.records.get(key) if self._store.records is not None else None
         if record is None:
             raise HttpError(404, "this is not here")
@@ -109,9 +109,9 @@ class Documents:
 
     async def put(self, request: Request) -> Response:
         """Keep a document."""
-        kind, key = _parse(request.segments)
+        kind, key = _parse(request)
         if self._store.records is None:
-            raise HttpError(403, "this store has no place for what is pushed over HTTP; push to one that has")
+            raise HttpError(403, "this store has no place for logs, realisations and their like; push to one that has")
         size = 0
 
         async def counted() -> AsyncIterator[bytes]:
@@ -143,11 +143,11 @@ class Documents:
         return Response(200, (*_JSON, *INERT, length(len(body)), (b"etag", etag)), body)
 
 
-def _parse(segments: list[bytes]) -> tuple[_Kind, bytes]:
+def _parse(request: Request) -> tuple[_Kind, bytes]:
     """What kind of document is meant, and the key of its record."""
-    first = segments[0].decode()
+    first = request.segments[0].decode()
     kind = _KINDS[first]
-    name = kind.rest.fullmatch(b"/".join(segments[1:]).decode("latin-1"))
+    name = kind.rest.fullmatch(request.rest.decode("latin-1"))
     if name is None:
         raise HttpError(404, kind.what)
     return kind, _key(first, name[1])

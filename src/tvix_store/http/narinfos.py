@@ -56,6 +56,9 @@ _PATIENCE = 5.0
 _MOST_HASHING = 1000
 """Larger NARs that wait to be hashed."""
 _TYPE = (b"content-type", b"text/x-nix-narinfo")
+_TAKE_NODES = (b"snix-store/", b"tvix-store/")
+"""How the User-Agent begins of clients that take a NAR by its root node in the URL, piece by piece where they can. Those of 2025
+read no more than the first frame of a zstd file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +96,14 @@ class Narinfos:
         self._store = store
         self._links = links
         self._planned = planned
+        # What is true of files is kept with the store itself, or not at all: beside it, it would outlive a store that is made anew.
+        self._files = links if store.records is not None else None
         self._hashing: dict[bytes, asyncio.Task[None]] = {}
         self._one_hashing = asyncio.Semaphore(1)
         self._settings = settings
+        self._varies = settings.nar_compression != "none"
+        """Whether clients that take root nodes are offered something else than others."""
+        self._vary: Headers = ((b"vary", b"user-agent"),) if self._varies else ()
         self._kept: dict[bytes, _Rendered] = {}
         self._kept_bytes = 0
         self._generation = planned.generation if planned is not None else 0
@@ -105,7 +113,9 @@ class Narinfos:
 
     async def get(self, request: Request, name: bytes) -> Response:
         """The narinfo of the path whose hash (32 characters) is `name`."""
-        kept = self._kept.get(name)
+        takes_nodes = self._varies and request.headers.get(b"user-agent", b"").startswith(_TAKE_NODES)
+        key = name + b" by node" if takes_nodes else name
+        kept = self._kept.get(key)
         output_hash = parse_output_hash(name) if kept is None else kept.output_hash
         path_info = await self._store.path_infos.get(output_hash)
         if path_info is None:
@@ -121,11 +131,12 @@ class Narinfos:
                 self._kept_bytes = 0
                 kept = None
         if kept is None or kept.encoded != path_info.encoded or compression is not None or now > kept.until:
-            kept = await self._rendered(path_info, compression or self._settings.nar_compression)
+            usual = "none" if takes_nodes else self._settings.nar_compression
+            kept = await self._rendered(path_info, compression or usual)
             if compression is None:
-                self._keep(name, kept)
+                self._keep(key, kept)
         if not_modified(request.headers, kept.etag):
-            return Response(304, ((b"etag", kept.etag), length(kept.length)))
+            return Response(304, ((b"etag", kept.etag), length(kept.length), *self._vary))
         return kept.response
 
     async def put(self, request: Request, name: bytes) -> Response:
@@ -152,8 +163,8 @@ class Narinfos:
                 more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                 raise IncompleteError(f"{path_info.store_path} refers to {missing[0]}{more}, not in the store; put that first")
         await self._store.path_infos.put(path_info)
-        if self._settings.nar_compression == "zstd" and self._planned is not None and narinfo.nar.size > _HASHED_AT_ONCE:
-            self._hash_beside(self._planned, self._links, path_info)  # who asks for it will wait less
+        if self._settings.nar_compression == "zstd" and self._planned and self._files and narinfo.nar.size > _HASHED_AT_ONCE:
+            self._hash_beside(self._planned, self._files, path_info)  # who asks for it will wait less
         return text(201, f"{path_info.store_path} is stored")
 
     async def _known(self, narinfo: NarInfo) -> NarLink | None:
@@ -171,7 +182,7 @@ class Narinfos:
         narinfo = NarInfo.of(signed, offer.url, offer.compression, NixHash("sha256", offer.file.sha256), offer.file.size)
         body = narinfo.format(self._store.store_dir)
         etag = b'"%b"' % blake3(body).hexdigest(16).encode()
-        headers: Headers = (_TYPE, length(len(body)), (b"etag", etag))
+        headers: Headers = (_TYPE, length(len(body)), (b"etag", etag), *self._vary)
         until = monotonic() + (_FRESH if offer.compression == compression else _FRESH_FOR_NOW)
         return _Rendered(path_info.store_path.output_hash, path_info.encoded, etag, until, Response(200, headers, body))
 
@@ -182,9 +193,9 @@ class Narinfos:
             NotFoundError: nowhere: what a client is told it remembers for a month.
         """
         await check_nar(self._store.nar, path_info.node, path_info.nar, path_info.store_path)
-        if compression == "zstd" and self._planned and self._links and can_be_planned(path_info.node, path_info.nar.size):
+        if compression == "zstd" and self._planned and self._files and can_be_planned(path_info.node, path_info.nar.size):
             try:
-                file = await self._zstd_file(self._planned, self._links, path_info)
+                file = await self._zstd_file(self._planned, self._files, path_info)
                 if file is not None:
                     return _Offer(f"nar/{nixbase32.encode(path_info.nar.sha256)}.nar.zst", "zstd", file)
             except (CorruptError, InvalidError) as error:

@@ -16,7 +16,6 @@ _LONGEST_PATH = 4096
 _MOST_FIELDS = 20
 _ENCODINGS = {
     "identity": "none",
-    "": "none",
     "gzip": "gzip",
     "x-gzip": "gzip",
     "zstd": "zstd",
@@ -48,6 +47,15 @@ class Request:
     @property
     def has_query(self) -> bool:
         return bool(self._scope["query_string"])
+
+    @property
+    def rest(self) -> bytes:
+        """What is behind the first part of the path, decoded, where the query is a part of a name.
+
+        Nix does not encode the `?` that the name of a derivation may have.
+        """
+        rest = b"/".join(self.segments[1:])
+        return rest + b"?" + unquote_to_bytes(self._scope["query_string"]) if self.has_query else rest
 
     @cached_property
     def query(self) -> dict[str, str]:
@@ -124,7 +132,7 @@ class Request:
         Raises:
             HttpError, InvalidError: as `decoded_body`.
         """
-        encoding = self.headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
+        encoding = self.headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower() or "identity"
         name = _ENCODINGS.get(encoding)
         if name is None:
             raise HttpError(415, f"Content-Encoding {encoding!r} is not known here (known: {', '.join(_ENCODINGS)})")

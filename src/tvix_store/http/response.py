@@ -53,14 +53,14 @@ def length(size: int) -> tuple[bytes, bytes]:
     return b"content-length", b"%d" % size
 
 
-async def send_response(response: Response, send: Send, *, head: bool) -> None:
-    """Send it; `head` leaves the body out.
+async def send_response(response: Response, send: Send, *, head: bool, more: Headers = ()) -> None:
+    """Send it, with `more` header fields; `head` leaves the body out.
 
     Raises:
         DisconnectedError: nobody is there to read it.
     """
     body = response.body
-    start = {"type": "http.response.start", "status": response.status, "headers": response.headers}
+    start = {"type": "http.response.start", "status": response.status, "headers": response.headers + more}
     try:
         if isinstance(body, bytes):
             await send(start)

@@ -52,7 +52,7 @@ async def fetch_path(store: Store, upstream: Upstream, narinfo: NarInfo) -> Path
         UpstreamLiesError: the NAR, or its file, is not what the narinfo says.
         StoreError: what the store raises.
     """
-    links = NarLinks(store.records) if store.records is not None else None
+    links = NarLinks.of(store)
     known = await links.get(narinfo.nar.sha256) if links is not None else None
     if known is not None and known.nar == narinfo.nar and await _is_complete(store, known):
         return await _checked(store, narinfo.path_info(known.node))

@@ -15,6 +15,7 @@ from tvix_store.errors import CorruptError, InvalidError
 from tvix_store.model.nodes import Node, decode_node, encode_node
 from tvix_store.model.path_info import NarFacts
 from tvix_store.services.records import RecordService
+from tvix_store.services.store import Store
 
 _HEAD = struct.Struct("<Q32s")
 
@@ -38,6 +39,12 @@ class NarLinks:
 
     def __init__(self, records: RecordService) -> None:
         self._records = records
+
+    @classmethod
+    def of(cls, store: Store) -> NarLinks | None:
+        """Those of a store, where it has a place for them."""
+        records = store.records or store.links
+        return None if records is None else cls(records)
 
     async def get(self, sha256: bytes) -> NarLink | None:
         """What is known of the NAR whose SHA-256 (32 bytes), or that of a compressed file of it, is `sha256`."""

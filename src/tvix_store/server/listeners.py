@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -64,6 +64,11 @@ def parse(text: str) -> Address:
             f"not an address to listen on: {text!r} (expected host:port, [IPv6]:port, /path of a socket, or sd-listen)"
         )
     return TcpAddress(bare, int(port))
+
+
+def host_names(addresses: Iterable[str]) -> list[str]:
+    """The hosts, names or IP addresses, in `addresses`."""
+    return [address.host for address in map(parse, addresses) if isinstance(address, TcpAddress)]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from tvix_store.errors import InvalidError
 from tvix_store.http.settings import CacheSettings
 from tvix_store.rpc.asgi import MAX_MESSAGE
+from tvix_store.server.browser_guard import check_host, check_origin
 
 DEFAULT_ADDRESS = "localhost:8000"
 
@@ -27,6 +28,8 @@ class ServerConfig:
 
     listen: addresses, in the forms of `listeners.parse`
     allow_remote: whether an address may be reached from other machines
+    allow_hosts: names by which browsers may know the server on this machine, beside those in `listen`
+    allow_origins: origins of web pages that may write, as in `https://example.org`
     workers: processes that share the listeners
     grace: seconds that running calls get to finish when the server goes down
     max_message: bytes of one gRPC message
@@ -36,6 +39,8 @@ class ServerConfig:
 
     listen: tuple[str, ...] = (DEFAULT_ADDRESS,)
     allow_remote: bool = False
+    allow_hosts: tuple[str, ...] = ()
+    allow_origins: tuple[str, ...] = ()
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     grace: float = 30.0
     max_message: int = MAX_MESSAGE
@@ -49,3 +54,7 @@ class ServerConfig:
             raise InvalidError(f"workers must be at least 1, got {self.workers}")
         if self.grace < 0:
             raise InvalidError(f"grace must not be negative, got {self.grace:g}")
+        for host in self.allow_hosts:
+            check_host(host)
+        for origin in self.allow_origins:
+            check_origin(origin)

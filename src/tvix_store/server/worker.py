@@ -18,6 +18,8 @@ from tvix_store.errors import InvalidError, StoreError
 from tvix_store.http.app import BinaryCache
 from tvix_store.rpc.services import serve_store
 from tvix_store.server.allocator import keep_freed_memory
+from tvix_store.server.browser_guard import BrowserGuard
+from tvix_store.server.listeners import host_names
 from tvix_store.server.settings import ServerConfig
 from tvix_store.services import Store
 
@@ -44,7 +46,10 @@ def work(
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, ending.set)
             loop.add_reader(lifeline, ending.set)
-            async with serving(app, sockets, config, lambda: tell("deaf")):
+            names = (*host_names(config.listen), *config.allow_hosts)
+            # With TLS, browsers themselves see by the certificate that a name is not ours.
+            guarded = BrowserGuard(app, [] if config.tls else sockets, names, config.allow_origins)
+            async with serving(guarded, sockets, config, lambda: tell("deaf")):
                 tell("ready")
                 await ending.wait()
                 loop.remove_reader(lifeline)

@@ -68,6 +68,7 @@ class Store:
     `records`, `frames`, `small_trees`, `lone_files`, `staging` and `statistics` are None where the backend has no place for
     records, keeps no frames, has no quicker way for small trees or lone files, cannot take content back, or cannot count.
     `small_trees`, `lone_files` and `staging` write past the other services: who replaces these removes them.
+    `links` is a place for the links of NARs where there are no records; it may forget the oldest.
     `find_path` tells which path there is of an output hash, also where `path_infos.get` would first fetch it from elsewhere; None
     where the latter never does. `check` raises UnavailableError while the store cannot serve;
     `service_checks` tell of single services where they stand in several stores. `sync` brings all content that was acknowledged
@@ -80,6 +81,7 @@ class Store:
     path_infos: PathInfoService
     nar: NarService
     records: RecordService | None = None
+    links: RecordService | None = None
     frames: StoredFrames | None = None
     small_trees: SmallTrees | None = None
     lone_files: LoneFiles | None = None

@@ -13,6 +13,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 import aiohttp
 from yarl import URL
 
+from tvix_store import __version__
 from tvix_store.backends.nix_http.credentials import Credentials
 from tvix_store.backends.nix_http.forbidden import REFUSAL, guarded_socket, is_forbidden_host
 from tvix_store.services.upstream import UpstreamDownError, UpstreamLiesError, UpstreamStalledError
@@ -26,6 +27,8 @@ _BUFFER = 1 << 19
 _LEAST = 256 << 10
 """Bytes of a body that must come within `Timeouts.stalled`: 13 kB/s."""
 _DRAINED = 64 << 10
+USER_AGENT = f"tvix-store-python/{__version__}"
+"""Not `tvix-store/…`: so does another program call itself. Caches offer it NARs uncompressed."""
 _DRAIN = 1.0
 
 
@@ -185,7 +188,7 @@ class HttpClient:
                 socket_factory=socket_factory,  # type: ignore[arg-type]
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timeouts.connect),
-            headers={"Accept-Encoding": "identity", "User-Agent": "tvix-store"},
+            headers={"Accept-Encoding": "identity", "User-Agent": USER_AGENT},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
