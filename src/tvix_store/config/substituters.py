@@ -15,7 +15,9 @@ from tvix_store.config.local import default_directory
 from tvix_store.errors import InvalidError
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.layers.substituter import Substituter, Terms
+from tvix_store.layers.substituters import Substituters
 from tvix_store.layers.substituting import SubstitutingPathInfos
+from tvix_store.layers.substituting_documents import SubstitutingDocuments
 from tvix_store.model.signature import PublicKey
 from tvix_store.services.store import Store
 
@@ -35,7 +37,8 @@ async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequ
                 f"{address.name}: there is no key to check its signatures with; give it as ?trusted-public-keys=name:base64, "
                 "or, where the connection is trusted, ?require-signatures=false"
             )
-    layer = SubstitutingPathInfos(store, [await _opened(address, store, public_keys) for address in addresses], lock)
+    upstreams = Substituters([await _opened(address, store, public_keys) for address in addresses])
+    layer = SubstitutingPathInfos(store, upstreams, lock)
 
     async def close() -> None:
         try:
@@ -43,7 +46,8 @@ async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequ
         finally:
             await store.close()
 
-    return replace(store, path_infos=layer, find_path=layer.find_path, close=close)
+    documents = SubstitutingDocuments(store, upstreams)
+    return replace(store, path_infos=layer, find_path=layer.find_path, foreign_documents=documents, close=close)
 
 
 async def _opened(address: nix_http.CacheAddress, store: Store, public_keys: Sequence[PublicKey]) -> Substituter:
