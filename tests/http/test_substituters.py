@@ -20,7 +20,7 @@ import pytest
 
 from tests.cli.program import TVIX_STORE, Program
 from tests.http.daemon import Daemon
-from tests.http.nix import Nix
+from tests.http.nix import PRELUDE, Nix
 from tvix_store.model.signature import SecretKey
 from tvix_store.testing import trees
 
@@ -229,6 +229,37 @@ def test_a_daemon_is_filled_from_another_daemon(
     client = other_nix(f"substituters = {near.url}\ntrusted-public-keys = {public_key}\nrequire-sigs = true")
     client("nix-store", "-r", app)
     assert sorted(near.paths()) == sorted(far.paths())
+    assert "ERROR" not in near.log
+
+
+FLOATING = """
+let
+  floating = name: script: sh' name script {
+    __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256";
+  };
+  lib = floating "lib" "echo built lib; echo lib > $out";
+in
+floating "app" "echo built app; echo ${lib} > $out"
+"""
+
+
+def test_a_content_addressed_closure_comes_through_the_daemon(
+    nix: Nix, other_nix: Callable[..., Nix], start_daemon: Callable[..., Daemon], public_key: str, tmp_path: Path
+) -> None:
+    """Realisations, signed where they were made, and logs: from an upstream, which is another daemon, without a build."""
+    nix.environment["NIX_CONFIG"] = f"secret-key-files = {tmp_path}/secret"
+    nix.build(FLOATING)
+    far = start_daemon(name="far")
+    nix("nix", "copy", "--to", far.url, "--impure", "--expr", PRELUDE + FLOATING)
+    near = start_daemon("--read-only", "--substituters", far.url, "--substituter-public-keys", public_key, name="near")
+    client = other_nix(f"substituters = {near.url}\ntrusted-public-keys = {public_key}\nrequire-sigs = true\nmax-jobs = 0")
+    [app] = client.build(FLOATING)
+    log = f"/log/{Path(app).name}.drv"
+    far.put(log, b"built app\n")
+    assert (near.head(log).headers["content-length"], near.get(log).body) == ("10", b"built app\n")
+    far.stop()
+    again = other_nix(f"substituters = {near.url}\ntrusted-public-keys = {public_key}\nrequire-sigs = true\nmax-jobs = 0")
+    assert again.build(FLOATING) == [app]
     assert "ERROR" not in near.log
 
 

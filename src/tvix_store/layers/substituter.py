@@ -150,7 +150,7 @@ class Substituter:
         except UpstreamDownError as error:
             # That one NAR does not come tells nothing about others.
             self._remember(output_hash, self._terms.pause)
-            self._complain("is down", error)
+            self._complain("fails", error)
             return None
         except UpstreamLiesError as error:
             self._refuse(error, output_hash)
