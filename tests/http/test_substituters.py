@@ -280,3 +280,20 @@ def test_a_daemon_with_a_wrong_substituter_does_not_start(tmp_path: Path, urls: 
     assert by_option.code == 3
     assert reason in by_option.error
     assert by_option.error.count("\n") == 1
+
+
+def test_a_daemon_says_once_what_of_its_substituters_it_does_not_like(start_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    url = "http://me:secret@127.0.0.1:9?trusted=1&want-mass-query=1"
+    said = start_daemon("--substituters", url).log
+    assert said.count("substituter http://127.0.0.1:9: ignored, since it means nothing here: want-mass-query") == 1
+    assert said.count("ps shows the password in --substituters") == 1
+    program = Program(tmp_path)
+    environment = program.environment | {"TVIX_STORE_SUBSTITUTERS": url}
+    key = str(SecretKey.generate("a-1").public)
+    wrong = program.run(
+        "daemon", "-l", "127.0.0.1:0", "--require-signatures", "--trusted-public-keys", key, environment=environment
+    )
+    assert wrong.code == 3
+    assert "http://127.0.0.1:9: its unsigned paths would be taken, but signatures are required" in wrong.error
+    assert "ps shows" not in wrong.error
+    assert "secret" not in said + wrong.error

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from tvix_store.cli.invocation import Invocation, shared_options
 
@@ -74,7 +75,7 @@ from tvix_store.cli.invocation import Invocation, shared_options
     metavar="URLS",
     envvar="TVIX_STORE_SUBSTITUTERS",
     help="Binary caches (separated by spaces) from which paths are fetched that the store lacks, once; repeatable. "
-    "[TVIX_STORE_SUBSTITUTERS]",
+    "Passwords belong into the variable, or ~/.netrc: ps shows options to everybody. [TVIX_STORE_SUBSTITUTERS]",
 )
 @click.option(
     "--substituter-public-keys",
@@ -133,7 +134,8 @@ def daemon(
     if in_memory and workers not in (None, 1):
         raise click.UsageError("a store in memory has a single process; leave --workers out")
 
-    urls = [url for text in substituters for url in text.split()]
+    logging.basicConfig(format="tvix-store: %(levelname)s: %(message)s", level=logging.INFO)
+    urls = _checked_substituters(invocation, substituters, require_signatures=require_signatures)
     keys = read_public_keys(substituter_public_keys)
 
     signing_keys = tuple(map(read_secret_key, signing_key_files))
@@ -164,7 +166,6 @@ def daemon(
         "max_message": max_message_size,
         "tls": TlsFiles(tls_certificate, tls_key) if tls_certificate and tls_key else None,
     }
-    logging.basicConfig(format="tvix-store: %(levelname)s: %(message)s", level=logging.INFO)
     config = ServerConfig(
         allow_remote=allow_remote or read_only, cache=cache, **{name: value for name, value in given.items() if value is not None}
     )
@@ -172,3 +173,24 @@ def daemon(
 
 
 daemon.params += shared_options()
+
+
+def _checked_substituters(invocation: Invocation, given: tuple[str, ...], *, require_signatures: bool) -> list[str]:
+    """The URLs of substituters. That of path infos, which may be one too, is held against the same rules."""
+    import logging
+
+    urls = [url for text in given for url in text.split()]
+    elsewhere = [address for address in (invocation.addresses()["path_infos"],) if (address or "").startswith("nix+")]
+    if not urls and not elsewhere:
+        return []
+    from tvix_store.config.substituters import checked_urls
+
+    checked_urls([address for address in elsewhere if address], require_signatures=require_signatures)
+    checked = checked_urls(urls, require_signatures=require_signatures)
+    by_option = click.get_current_context().get_parameter_source("substituters") is ParameterSource.COMMANDLINE
+    if by_option and any("@" in url.partition("?")[0] for url in urls):
+        logging.getLogger(__name__).warning(
+            "ps shows the password in --substituters to every user of this machine; "
+            "give the URL in TVIX_STORE_SUBSTITUTERS, or the password in ~/.netrc"
+        )
+    return checked
