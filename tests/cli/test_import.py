@@ -145,3 +145,43 @@ def test_json_is_whole_when_a_path_is_bad(tvix_store: Program, tree: Path) -> No
     assert ended.code == 3
     assert [record["path"] for record in json.loads(ended.output)] == [tvix_store("list")]
     assert json.loads(tvix_store.run("import", "--json", "nothing").output) == []
+
+
+@pytest.mark.parametrize(("depth", "warned"), [(64, False), (65, True)])
+def test_a_tree_that_nix_does_not_read_is_stored_with_a_warning(
+    tvix_store: Program, tmp_path: Path, depth: int, warned: bool
+) -> None:
+    """A file at the end counts as an empty directory does."""
+    for name, directories in (("file", depth - 1), ("empty", depth)):
+        root = tmp_path / name
+        root.joinpath(*"d" * (directories - 1)).mkdir(parents=True)
+        if name == "file":
+            root.joinpath(*"d" * (directories - 1), "file").touch()
+        done = tvix_store.run("import", root)
+        assert done.code == 0
+        assert done.output.decode().endswith(f"-{name}\n")
+        warning = (
+            f"tvix-store: warning: {root} has more than 64 files and directories in each other; it is stored, but Nix does not"
+        )
+        assert done.error.startswith(warning) is warned
+
+
+@pytest.mark.parametrize("path", ["/proc/version", "/proc/self", "/sys/kernel/mm/transparent_hugepage/enabled"])
+def test_files_without_a_true_size_are_not_said_to_change(tvix_store: Program, path: str) -> None:
+    if not os.path.exists(path):
+        pytest.skip(f"there is no {path}")
+    done = tvix_store.run("import", "--name", "name", path)
+    if path == "/proc/self":
+        assert done.code == 0  # a symlink
+    else:
+        assert done.code == 3
+        assert "bytes that its file system says; files of /proc and /sys are so: copy it, and import the copy" in done.error
+
+
+@pytest.mark.parametrize(
+    "arguments", [("import", ""), ("import", "x", ""), ("export", "0" * 32, ""), ("key", "generate", "a-1", "--out", "")]
+)
+def test_an_empty_path_is_not_the_current_directory(tvix_store: Program, arguments: tuple[str, ...]) -> None:
+    done = tvix_store.run(*arguments)
+    assert done.code == 2
+    assert "the path is empty; write . for the current directory" in done.error
