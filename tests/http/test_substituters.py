@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -263,6 +264,22 @@ def test_a_content_addressed_closure_comes_through_the_daemon(
     assert "ERROR" not in near.log
 
 
+def test_debug_information_of_the_cache_leads_to_a_nar_that_was_fetched(
+    nix: Nix, start_daemon: Callable[..., Daemon], upstream: StaticServer, public_key: str, tmp_path: Path
+) -> None:
+    build_id = "0123456789abcdef" * 2 + "01234567"
+    member = f"lib/debug/.build-id/{build_id[:2]}/{build_id[2:]}.debug"
+    [path] = nix.build(f'sh "debug" "mkdir -p $out/{Path(member).parent}; echo symbols > $out/{member}"')
+    nix.copy_to(f"file://{tmp_path}/upstream?index-debug-info=true&secret-key={tmp_path}/secret", path)
+    daemon = start_daemon("--substituters", upstream.url, "--substituter-public-keys", public_key)
+    assert json.loads(daemon.get(f"/debuginfo/{build_id}").body)["archive"].endswith(".nar.xz")
+    daemon.narinfo(path)
+    told = json.loads(daemon.get(f"/debuginfo/{build_id}.debug").body)
+    assert told["member"] == member
+    assert daemon.get(told["archive"].removeprefix("..")).body == trees.nar(trees.read(nix.real(path)))
+    assert "ERROR" not in daemon.log
+
+
 @pytest.mark.parametrize(
     ("urls", "reason"),
     [
@@ -286,7 +303,7 @@ def test_a_daemon_says_once_what_of_its_substituters_it_does_not_like(start_daem
     url = "http://me:secret@127.0.0.1:9?trusted=1&want-mass-query=1"
     said = start_daemon("--substituters", url).log
     assert said.count("substituter http://127.0.0.1:9: ignored, since it means nothing here: want-mass-query") == 1
-    assert said.count("ps shows the password in --substituters") == 1
+    assert said.count("ps shows every user of this machine the password in an option") == 1
     program = Program(tmp_path)
     environment = program.environment | {"TVIX_STORE_SUBSTITUTERS": url}
     key = str(SecretKey.generate("a-1").public)

@@ -178,20 +178,22 @@ daemon.params += shared_options()
 
 def _checked_substituters(invocation: Invocation, given: tuple[str, ...], *, require_signatures: bool) -> list[str]:
     """The URLs of substituters. That of path infos, which may be one too, is held against the same rules."""
-    import logging
-
     urls = [url for text in given for url in text.split()]
-    elsewhere = [address for address in (invocation.addresses()["path_infos"],) if (address or "").startswith("nix+")]
+    path_infos = invocation.addresses()["path_infos"] or ""
+    elsewhere = [path_infos] if path_infos.startswith("nix+") else []
     if not urls and not elsewhere:
         return []
+    import logging
+
     from tvix_store.config.substituters import checked_urls
 
-    checked_urls([address for address in elsewhere if address], require_signatures=require_signatures)
+    checked_urls(elsewhere, require_signatures=require_signatures)
     checked = checked_urls(urls, require_signatures=require_signatures)
     by_option = click.get_current_context().get_parameter_source("substituters") is ParameterSource.COMMANDLINE
-    if by_option and any("@" in url.partition("?")[0] for url in urls):
+    shown = [*(urls if by_option else ()), *(address for address in elsewhere if address in invocation.given.values())]
+    if any("@" in address.partition("?")[0] for address in shown):
         logging.getLogger(__name__).warning(
-            "ps shows the password in --substituters to every user of this machine; "
-            "give the URL in TVIX_STORE_SUBSTITUTERS, or the password in ~/.netrc"
+            "ps shows every user of this machine the password in an option; give the address in TVIX_STORE_SUBSTITUTERS or "
+            "PATH_INFO_SERVICE_ADDR, or the password in ~/.netrc"
         )
     return checked

@@ -72,7 +72,7 @@ async def fetch_path(store: Store, upstream: Upstream, narinfo: NarInfo) -> Path
         await importing.store()
     await store.nar.record(node, facts)
     if links is not None:
-        await links.put(NarLink(facts, node))
+        await links.put(NarLink(facts, node), *file.sha256s)
     return await _checked(store, narinfo.path_info(node))
 
 
@@ -104,6 +104,12 @@ class _File:
         """FileSize. 0 says nothing, as for Nix; caches that do not know it write it."""
         expected = narinfo.file_hash
         self._hash = hashlib.new(expected.algorithm) if expected is not None else None
+
+    @property
+    def sha256s(self) -> tuple[bytes, ...]:
+        """The SHA-256 of the file, if it was compared: debug information of the upstream refers to the file so."""
+        expected = self._narinfo.file_hash
+        return (expected.digest,) if expected is not None and expected.algorithm == "sha256" else ()
 
     async def nar(self) -> AsyncGenerator[bytes, None]:
         """The NAR: not a byte more than NarSize; the file's hash and size are checked at its end.
