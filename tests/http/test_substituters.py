@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 
 from tests.cli.program import TVIX_STORE, Program
 from tests.http.daemon import Daemon
-from tests.http.nix import Nix
+from tests.http.nix import PRELUDE, Nix
 from tvix_store.model.signature import SecretKey
 from tvix_store.testing import trees
 
@@ -232,6 +233,53 @@ def test_a_daemon_is_filled_from_another_daemon(
     assert "ERROR" not in near.log
 
 
+FLOATING = """
+let
+  floating = name: script: sh' name script {
+    __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256";
+  };
+  lib = floating "lib" "echo built lib; echo lib > $out";
+in
+floating "app" "echo built app; echo ${lib} > $out"
+"""
+
+
+def test_a_content_addressed_closure_comes_through_the_daemon(
+    nix: Nix, other_nix: Callable[..., Nix], start_daemon: Callable[..., Daemon], public_key: str, tmp_path: Path
+) -> None:
+    """Realisations, signed where they were made, and logs: from an upstream, which is another daemon, without a build."""
+    nix.environment["NIX_CONFIG"] = f"secret-key-files = {tmp_path}/secret"
+    nix.build(FLOATING)
+    far = start_daemon(name="far")
+    nix("nix", "copy", "--to", far.url, "--impure", "--expr", PRELUDE + FLOATING)
+    near = start_daemon("--read-only", "--substituters", far.url, "--substituter-public-keys", public_key, name="near")
+    client = other_nix(f"substituters = {near.url}\ntrusted-public-keys = {public_key}\nrequire-sigs = true\nmax-jobs = 0")
+    [app] = client.build(FLOATING)
+    log = f"/log/{Path(app).name}.drv"
+    far.put(log, b"built app\n")
+    assert (near.head(log).headers["content-length"], near.get(log).body) == ("10", b"built app\n")
+    far.stop()
+    again = other_nix(f"substituters = {near.url}\ntrusted-public-keys = {public_key}\nrequire-sigs = true\nmax-jobs = 0")
+    assert again.build(FLOATING) == [app]
+    assert "ERROR" not in near.log
+
+
+def test_debug_information_of_the_cache_leads_to_a_nar_that_was_fetched(
+    nix: Nix, start_daemon: Callable[..., Daemon], upstream: StaticServer, public_key: str, tmp_path: Path
+) -> None:
+    build_id = "0123456789abcdef" * 2 + "01234567"
+    member = f"lib/debug/.build-id/{build_id[:2]}/{build_id[2:]}.debug"
+    [path] = nix.build(f'sh "debug" "mkdir -p $out/{Path(member).parent}; echo symbols > $out/{member}"')
+    nix.copy_to(f"file://{tmp_path}/upstream?index-debug-info=true&secret-key={tmp_path}/secret", path)
+    daemon = start_daemon("--substituters", upstream.url, "--substituter-public-keys", public_key)
+    assert json.loads(daemon.get(f"/debuginfo/{build_id}").body)["archive"].endswith(".nar.xz")
+    daemon.narinfo(path)
+    told = json.loads(daemon.get(f"/debuginfo/{build_id}.debug").body)
+    assert told["member"] == member
+    assert daemon.get(told["archive"].removeprefix("..")).body == trees.nar(trees.read(nix.real(path)))
+    assert "ERROR" not in daemon.log
+
+
 @pytest.mark.parametrize(
     ("urls", "reason"),
     [
@@ -249,3 +297,20 @@ def test_a_daemon_with_a_wrong_substituter_does_not_start(tmp_path: Path, urls: 
     assert by_option.code == 3
     assert reason in by_option.error
     assert by_option.error.count("\n") == 1
+
+
+def test_a_daemon_says_once_what_of_its_substituters_it_does_not_like(start_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    url = "http://me:secret@127.0.0.1:9?trusted=1&want-mass-query=1"
+    said = start_daemon("--substituters", url).log
+    assert said.count("substituter http://127.0.0.1:9: ignored, since it means nothing here: want-mass-query") == 1
+    assert said.count("ps shows every user of this machine the password in an option") == 1
+    program = Program(tmp_path)
+    environment = program.environment | {"TVIX_STORE_SUBSTITUTERS": url}
+    key = str(SecretKey.generate("a-1").public)
+    wrong = program.run(
+        "daemon", "-l", "127.0.0.1:0", "--require-signatures", "--trusted-public-keys", key, environment=environment
+    )
+    assert wrong.code == 3
+    assert "http://127.0.0.1:9: its unsigned paths would be taken, but signatures are required" in wrong.error
+    assert "ps shows" not in wrong.error
+    assert "secret" not in said + wrong.error

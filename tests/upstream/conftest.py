@@ -13,6 +13,7 @@ from tvix_store.backends import memory, nix_http
 from tvix_store.backends.nix_http import Timeouts
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.layers.substituter import Substituter, Terms
+from tvix_store.layers.substituters import Substituters
 from tvix_store.layers.substituting import SubstitutingPathInfos
 from tvix_store.services.store import Store
 
@@ -75,7 +76,7 @@ async def before() -> AsyncIterator[Before]:
                 upstream = await nix_http.open_cache(address, timeouts=timeouts)
                 terms = Terms(address.public_keys, not address.require_signatures, address.priority, address.negative_ttl, pause)
                 substituters.append(Substituter(upstream, terms))
-            layer = SubstitutingPathInfos(store, substituters, lock)
+            layer = SubstitutingPathInfos(store, Substituters(substituters), lock)
             opened.push_async_callback(layer.close)
             return Front(store, layer)
 

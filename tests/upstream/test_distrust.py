@@ -221,7 +221,8 @@ async def test_a_bad_answer_instead_of_a_nar_costs_little(
     assert await front.get(GOOD.output_hash)
     assert time.monotonic() - began < 8
     [line] = [record.getMessage() for record in caplog.records]
-    assert line.startswith(f"substituter {cache.origin} is ")
+    assert line.startswith(f"substituter {cache.origin} ")
+    assert "is down" not in line
 
 
 async def test_a_nar_that_breaks_off_does_not_make_a_cache_count_as_down(cache: CacheServer, before: Before) -> None:
@@ -232,6 +233,39 @@ async def test_a_nar_that_breaks_off_does_not_make_a_cache_count_as_down(cache: 
     assert await front.get(GOOD.output_hash) is None
     assert cache.asked(GOOD.nar_path) == 2
     assert await front.get(fine.output_hash)
+
+
+async def test_a_cache_that_lacks_a_nar_is_asked_for_others(cache: CacheServer, other_cache: CacheServer, before: Before) -> None:
+    for each in (cache, other_cache):
+        each.publish(GOOD)
+    del cache.answers[GOOD.nar_path]
+    fine = cache.publish(cached(name="fine"))
+    front = await before(cache, other_cache, pause=60)
+    assert await front.get(GOOD.output_hash)
+    assert cache.asked(GOOD.nar_path) == 1
+    assert await front.get(fine.output_hash)
+
+
+async def test_nars_of_a_cache_that_stalls_keep_nobody_waiting_for_another(
+    cache: CacheServer, other_cache: CacheServer, before: Before
+) -> None:
+    stalled = [cache.publish(cached(name=f"stalled-{number}", tree=b"%d" % number)) for number in range(16)]
+    reached = asyncio.Semaphore(0)
+
+    async def stall(_: asyncio.StreamWriter) -> None:
+        reached.release()
+        await asyncio.sleep(3600)
+
+    for path in stalled:
+        cache.answers[path.nar_path] = stall
+    front = await before(cache, other_cache)
+    waiting = [asyncio.create_task(front.get(path.output_hash)) for path in stalled]
+    for _ in range(4):
+        await reached.acquire()
+    assert await asyncio.wait_for(front.get(other_cache.publish(GOOD).output_hash), 10)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
 @pytest.mark.parametrize("badness", ["silence", "silence in the body", "drops"])

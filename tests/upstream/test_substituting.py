@@ -107,6 +107,12 @@ async def test_content_encodings_are_undone(
     assert await (await before(cache)).get(path.output_hash)
 
 
+async def test_a_file_size_of_zero_says_nothing(cache: CacheServer, before: Before) -> None:
+    """As for Nix: caches that do not know it write it so."""
+    path = cache.publish(cached(TREE).but(file_size=0, signed=False))
+    assert await (await before(cache)).get(path.output_hash)
+
+
 async def test_no_encoding_is_asked_for(cache: CacheServer, before: Before) -> None:
     await (await before(cache)).get(bytes(20))
     assert {request.headers["accept-encoding"] for request in cache.requests} == {"identity"}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from tvix_store.cli.input import FilePath
 from tvix_store.cli.invocation import Invocation, shared_options
@@ -89,7 +90,7 @@ from tvix_store.cli.invocation import Invocation, shared_options
     metavar="URLS",
     envvar="TVIX_STORE_SUBSTITUTERS",
     help="Binary caches (separated by spaces) from which paths are fetched that the store lacks, once; repeatable. "
-    "[TVIX_STORE_SUBSTITUTERS]",
+    "Passwords belong into the variable, or ~/.netrc: ps shows options to everybody. [TVIX_STORE_SUBSTITUTERS]",
 )
 @click.option(
     "--substituter-public-keys",
@@ -151,7 +152,8 @@ def daemon(
     if in_memory and workers not in (None, 1):
         raise click.UsageError("a store in memory has a single process; leave --workers out")
 
-    urls = [url for text in substituters for url in text.split()]
+    logging.basicConfig(format="tvix-store: %(levelname)s: %(message)s", level=logging.INFO)
+    urls = _checked_substituters(invocation, substituters, require_signatures=require_signatures)
     keys = read_public_keys(substituter_public_keys)
 
     signing_keys = tuple(map(read_secret_key, signing_key_files))
@@ -183,7 +185,6 @@ def daemon(
         "max_message": max_message_size,
         "tls": TlsFiles(tls_certificate, tls_key) if tls_certificate and tls_key else None,
     }
-    logging.basicConfig(format="tvix-store: %(levelname)s: %(message)s", level=logging.INFO)
     config = ServerConfig(
         allow_remote=allow_remote or read_only,
         allow_hosts=allow_hosts,
@@ -195,3 +196,26 @@ def daemon(
 
 
 daemon.params += shared_options()
+
+
+def _checked_substituters(invocation: Invocation, given: tuple[str, ...], *, require_signatures: bool) -> list[str]:
+    """The URLs of substituters. That of path infos, which may be one too, is held against the same rules."""
+    urls = [url for text in given for url in text.split()]
+    path_infos = invocation.addresses()["path_infos"] or ""
+    elsewhere = [path_infos] if path_infos.startswith("nix+") else []
+    if not urls and not elsewhere:
+        return []
+    import logging
+
+    from tvix_store.config.substituters import checked_urls
+
+    checked_urls(elsewhere, require_signatures=require_signatures)
+    checked = checked_urls(urls, require_signatures=require_signatures)
+    by_option = click.get_current_context().get_parameter_source("substituters") is ParameterSource.COMMANDLINE
+    shown = [*(urls if by_option else ()), *(address for address in elsewhere if address in invocation.given.values())]
+    if any("@" in address.partition("?")[0] for address in shown):
+        logging.getLogger(__name__).warning(
+            "ps shows every user of this machine the password in an option; give the address in TVIX_STORE_SUBSTITUTERS or "
+            "PATH_INFO_SERVICE_ADDR, or the password in ~/.netrc"
+        )
+    return checked

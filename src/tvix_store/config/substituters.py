@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -15,11 +16,34 @@ from tvix_store.config.local import default_directory
 from tvix_store.errors import InvalidError
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.layers.substituter import Substituter, Terms
+from tvix_store.layers.substituters import Substituters
 from tvix_store.layers.substituting import SubstitutingPathInfos
+from tvix_store.layers.substituting_documents import SubstitutingDocuments
 from tvix_store.model.signature import PublicKey
 from tvix_store.services.store import Store
 
+_log = logging.getLogger(__name__)
 _LOCK_NAME = "fetching.lock"
+
+
+def checked_urls(urls: Sequence[str], *, require_signatures: bool = False) -> list[str]:
+    """The URLs without the parameters that mean nothing here, of which the log has a line; for who opens them more than once.
+
+    With `require_signatures`, none may be of a cache whose unsigned paths are taken: the store would give them out as if a trusted
+    key had signed them, under its own key.
+
+    Raises:
+        InvalidError: a URL is malformed, or such a one.
+    """
+    for url in urls:
+        address = nix_http.CacheAddress.parse(url)
+        _warn_of_ignored(address)
+        if require_signatures and not address.require_signatures:
+            raise InvalidError(
+                f"{address.name}: its unsigned paths would be taken, but signatures are required; "
+                "give its key as ?trusted-public-keys=name:base64, or leave one of the two out"
+            )
+    return [nix_http.without_ignored(url) for url in urls]
 
 
 async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequence[PublicKey], lock: FetchLock | None) -> Store:
@@ -30,12 +54,14 @@ async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequ
     """
     addresses = [nix_http.CacheAddress.parse(url) for url in urls]
     for address in addresses:
+        _warn_of_ignored(address)
         if address.require_signatures and not (address.public_keys or public_keys):
             raise InvalidError(
                 f"{address.name}: there is no key to check its signatures with; give it as ?trusted-public-keys=name:base64, "
                 "or, where the connection is trusted, ?require-signatures=false"
             )
-    layer = SubstitutingPathInfos(store, [await _opened(address, store, public_keys) for address in addresses], lock)
+    upstreams = Substituters([await _opened(address, store, public_keys) for address in addresses])
+    layer = SubstitutingPathInfos(store, upstreams, lock)
 
     async def close() -> None:
         try:
@@ -43,7 +69,8 @@ async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequ
         finally:
             await store.close()
 
-    return replace(store, path_infos=layer, find_path=layer.find_path, close=close)
+    documents = SubstitutingDocuments(store, upstreams)
+    return replace(store, path_infos=layer, find_path=layer.find_path, foreign_documents=documents, close=close)
 
 
 async def _opened(address: nix_http.CacheAddress, store: Store, public_keys: Sequence[PublicKey]) -> Substituter:
@@ -51,6 +78,11 @@ async def _opened(address: nix_http.CacheAddress, store: Store, public_keys: Seq
     keys = tuple(dict.fromkeys((*address.public_keys, *public_keys)))
     terms = Terms(keys, unsigned=not address.require_signatures, priority=address.priority, negative_ttl=address.negative_ttl)
     return Substituter(upstream, terms)
+
+
+def _warn_of_ignored(address: nix_http.CacheAddress) -> None:
+    if address.ignored:
+        _log.warning("substituter %s: ignored, since it means nothing here: %s", address.name, ", ".join(address.ignored))
 
 
 def fetch_lock(path_infos: str) -> FetchLock | None:

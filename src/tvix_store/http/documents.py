@@ -1,7 +1,6 @@
 """`log/`, `realisations/`, `build-trace-v2/`, `debuginfo/`: what Nix puts beside narinfos, kept and given back.
 
-Contents are blobs. The record `document:` + path names them; its value is u8 version (1), the blob's digest (32 bytes), u64 size.
-A path too long for a key is named by its digest instead: `document:` + first part + `/b3:` + BLAKE3 in hexadecimal; none looks so.
+What the store lacks may come from upstream caches.
 A Content-Encoding is undone before anything is kept: so every client reads every document, and equal ones are stored once. The type
 is that of the kind, not what a client says: a log that claims to be HTML must not become a page of this server.
 
@@ -13,14 +12,12 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 from blake3 import blake3
 
-from tvix_store.errors import CorruptError
 from tvix_store.http.files import INERT, file_response
 from tvix_store.http.json_body import check_json
 from tvix_store.http.ranges import not_modified
@@ -28,11 +25,9 @@ from tvix_store.http.request import Request
 from tvix_store.http.response import Headers, Response, length, text
 from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
-from tvix_store.model.digest import Digest
-from tvix_store.model.nodes import FileNode
 from tvix_store.operations.fetch_tree import read_contents
+from tvix_store.operations.kept_documents import KeptDocuments
 from tvix_store.operations.nar_links import NarLinks
-from tvix_store.services.records import MAX_KEY
 from tvix_store.services.store import Store
 
 MAX_LOG = 1 << 30
@@ -42,8 +37,6 @@ MAX_JSON = 1 << 20
 _MOST_NESTED = 100
 """Arrays and objects in each other in JSON that is parsed again. Python's parser takes as many as its stack has room for, which
 differs from call to call; what Nix puts has 4."""
-_RECORD = struct.Struct("<B32sQ")
-_VERSION = 1
 _DERIVATION = r"[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+\-_?=][0-9A-Za-z+\-._?=]{0,206}\.drv"
 _OUTPUT = r"[0-9A-Za-z+\-._?=]{1,211}"
 _ARCHIVE = re.compile(r"\.\./nar/([0-9a-df-np-sv-z]{52})\.nar(?:\.[a-z0-9]+)?")
@@ -94,44 +87,50 @@ class Documents:
 
     def __init__(self, store: Store, links: NarLinks | None) -> None:
         self._store = store
+        self._kept = KeptDocuments(store.blobs, store.records) if store.records is not None else None
         self._links = links
 
     async def get(self, request: Request) -> Response:
-        """A document, as it was put last."""
-        kind, key = _parse(request)
-        record = await self._store.records.get(key) if self._store.records is not None else None
-        if record is None:
-            raise HttpError(404, "this is not here")
-        file = _decode(key, record)
+        """A document, as it was put last, or as an upstream has it."""
+        kind, first, name = _parse(request)
+        file = await self._kept.get(first, name) if self._kept is not None else None
+        if file is None:
+            return await self._foreign(request, kind, first, name)
         if kind is _DEBUGINFO and self._links is not None:
-            return await self._debuginfo(request, file, self._links)
+            body = b"".join([piece async for piece in read_contents(self._store.blobs, file)])
+            return await self._debuginfo(request, body, self._links)
         return file_response(request, self._store.blobs, file, kind.type)
 
     async def put(self, request: Request) -> Response:
         """Keep a document."""
-        kind, key = _parse(request)
-        if self._store.records is None:
+        kind, first, name = _parse(request)
+        if self._kept is None:
             raise HttpError(403, "this store has no place for logs, realisations and their like; push to one that has")
-        size = 0
-
-        async def counted() -> AsyncIterator[bytes]:
-            nonlocal size
-            async for piece in request.decoded(kind.limit):
-                size += len(piece)
-                yield piece
-
-        data = counted()
+        data: AsyncIterator[bytes] = request.decoded(kind.limit)
         if kind.type is _JSON:
             body = b"".join([piece async for piece in data])
             await check_json(body, most_nested=_MOST_NESTED)
             data = _stream(body)
-        digest = await self._store.blobs.put(data)
-        await self._store.records.put({key: _RECORD.pack(_VERSION, digest.raw, size)})
+        await self._kept.put(first, name, data)
         return text(201, "it is stored")
 
-    async def _debuginfo(self, request: Request, file: FileNode, links: NarLinks) -> Response:
+    async def _foreign(self, request: Request, kind: _Kind, first: str, name: str) -> Response:
+        """A document that upstreams may have. A log is passed on as it comes: whole, whatever range is asked for."""
+        foreign = self._store.foreign_documents
+        body = await foreign.get(first, name) if foreign is not None else None
+        if body is None:
+            raise HttpError(404, "this is not here")
+        if isinstance(body, bytes):
+            if kind is _DEBUGINFO and self._links is not None:
+                return await self._debuginfo(request, body, self._links)
+            return Response(200, (*kind.type, *INERT, length(len(body))), body)
+        if request.method == "HEAD":
+            await body.aclose()
+            body = b""
+        return Response(200, (*kind.type, *INERT), body)
+
+    async def _debuginfo(self, request: Request, body: bytes, links: NarLinks) -> Response:
         """It says in which file the information is, which was taken apart here: the NAR itself is named instead."""
-        body = b"".join([piece async for piece in read_contents(self._store.blobs, file)])
         told: Any = json.loads(body)
         archive = _ARCHIVE.fullmatch(str(told["archive"])) if isinstance(told, dict) and "archive" in told else None
         link = await links.get(nixbase32.decode(archive[1])) if archive else None
@@ -143,29 +142,14 @@ class Documents:
         return Response(200, (*_JSON, *INERT, length(len(body)), (b"etag", etag)), body)
 
 
-def _parse(request: Request) -> tuple[_Kind, bytes]:
-    """What kind of document is meant, and the key of its record."""
+def _parse(request: Request) -> tuple[_Kind, str, str]:
+    """What kind of document is meant, its first part, and its name."""
     first = request.segments[0].decode()
     kind = _KINDS[first]
     name = kind.rest.fullmatch(request.rest.decode("latin-1"))
     if name is None:
         raise HttpError(404, kind.what)
-    return kind, _key(first, name[1])
-
-
-def _key(first: str, name: str) -> bytes:
-    key = f"document:{first}/{name}".encode()
-    return key if len(key) <= MAX_KEY else f"document:{first}/b3:{blake3(key).hexdigest()}".encode()
-
-
-def _decode(key: bytes, record: bytes) -> FileNode:
-    try:
-        version, digest, size = _RECORD.unpack(record)
-    except struct.error:
-        version = 0
-    if version != _VERSION:
-        raise CorruptError(f"the record {key!r} is damaged, or was written by another version of this program")
-    return FileNode(Digest(digest), size)
+    return kind, first, name[1]
 
 
 async def _stream(body: bytes) -> AsyncIterator[bytes]:

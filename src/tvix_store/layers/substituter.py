@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeVar
 
+from blake3 import blake3
+
+from tvix_store.errors import InvalidError
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
+from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 from tvix_store.operations.fetch_path import check_narinfo, fetch_path
 from tvix_store.services.store import Store
-from tvix_store.services.upstream import DEFAULT_PRIORITY, Upstream, UpstreamDownError, UpstreamLiesError, UpstreamStalledError
+from tvix_store.services.upstream import (
+    DEFAULT_PRIORITY,
+    Upstream,
+    UpstreamDownError,
+    UpstreamFailsError,
+    UpstreamLacksError,
+    UpstreamLiesError,
+    UpstreamStalledError,
+)
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _LOG_PAUSE = 10.0
 """Seconds between two lines about an upstream's failures of one kind."""
 _MOST_REMEMBERED = 100_000
-"""Output hashes; some 15 MB."""
+"""Keys of 20 bytes; some 15 MB."""
+_WHOLE = 1 << 20
+"""Bytes of a stream that is read to its end before it is passed on: its size is known then, and the upstream is free."""
+_AT_ONCE = 4
+"""NARs that are fetched at the same time; each takes some 20 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +67,11 @@ class Substituter:
         self._terms = terms
         self._introduced = False
         self._left_alone_until = 0.0
-        self._absent: dict[bytes, float] = {}  # output hash → when it is forgotten; in the order of being remembered
+        self._absent: dict[bytes, float] = {}  # key → when it is forgotten; in the order of being remembered
         self._logged: dict[str, tuple[float, int]] = {}  # kind → when the last line was, and how many were left out since
         self.priority = DEFAULT_PRIORITY if terms.priority is None else terms.priority
+        self.room = asyncio.Semaphore(_AT_ONCE)
+        """To be taken for a fetch. Each upstream has its own: one that stalls keeps nobody waiting for another."""
 
     async def introduce(self) -> None:
         """Learn the priority, if the upstream answers; until then it is left alone."""
@@ -62,24 +86,52 @@ class Substituter:
 
     async def narinfo(self, output_hash: bytes, store_dir: str) -> NarInfo | None:
         """What the upstream says of a path, checked; None where it lacks the path, or nothing good can be learned from it now."""
-        if self._is_absent(output_hash) or not self._answers():
-            return None
-        try:
-            if not self._introduced:
-                await self._introduce()
+
+        async def ask() -> NarInfo | None:
             narinfo = await self._upstream.narinfo(output_hash)
-            self._left_alone_until = 0.0
-            if narinfo is None:
-                self._remember(output_hash, self._terms.negative_ttl)
+            if narinfo is not None:
+                terms = self._terms
+                check_narinfo(narinfo, output_hash, terms.public_keys, store_dir=store_dir, unsigned=terms.unsigned)
+            return narinfo
+
+        return await self._answer(output_hash, ask)
+
+    async def document(self, path: str, most: int, check: Callable[[bytes, Terms], bytes]) -> bytes | None:
+        """What `check` makes of the file at `path`; None as for `narinfo`.
+
+        It is called in a thread, and raises InvalidError for what it refuses.
+        """
+
+        async def ask() -> bytes | None:
+            text = await self._upstream.document(path, most)
+            try:
+                return None if text is None else await asyncio.to_thread(check, text, self._terms)
+            except InvalidError as error:
+                raise UpstreamLiesError(str(error)) from None
+
+        return await self._file(path, ask)
+
+    async def stream(self, path: str, most: int) -> bytes | AsyncGenerator[bytes, None] | None:
+        """The file at `path`, unchecked; None as for `narinfo`.
+
+        A large one comes in pieces. They have begun: read them on, or close them.
+        """
+
+        async def ask() -> bytes | AsyncGenerator[bytes, None] | None:
+            pieces = self._upstream.stream(path, most)
+            beginning = bytearray()
+            try:
+                async for piece in pieces:
+                    beginning += piece
+                    if len(beginning) > _WHOLE:
+                        stream = _joined(bytes(beginning), pieces)
+                        await anext(stream)
+                        return stream
+            except UpstreamLacksError:
                 return None
-            check_narinfo(narinfo, output_hash, self._terms.public_keys, store_dir=store_dir, unsigned=self._terms.unsigned)
-        except UpstreamDownError as error:
-            self._leave_alone(error)
-            return None
-        except UpstreamLiesError as error:
-            self._refuse(error, output_hash)
-            return None
-        return narinfo
+            return bytes(beginning)
+
+        return await self._file(path, ask)
 
     async def fetch(self, store: Store, narinfo: NarInfo) -> PathInfo | None:
         """Bring the path into the store, but for its path info; None where the upstream does not let us."""
@@ -91,10 +143,14 @@ class Substituter:
                 raise
             except UpstreamDownError:
                 path_info = await fetch_path(store, self._upstream, narinfo)
+        except UpstreamLacksError as error:
+            self._remember(output_hash, self._terms.negative_ttl)
+            self._complain("lacks a NAR", error)
+            return None
         except UpstreamDownError as error:
             # That one NAR does not come tells nothing about others.
             self._remember(output_hash, self._terms.pause)
-            self._complain("is down", error)
+            self._complain("fails", error)
             return None
         except UpstreamLiesError as error:
             self._refuse(error, output_hash)
@@ -107,6 +163,37 @@ class Substituter:
 
     async def close(self) -> None:
         await self._upstream.close()
+
+    async def _file(self, path: str, ask: Callable[[], Awaitable[T | None]]) -> T | None:
+        """As `_answer`. That one file is answered with trouble tells nothing about paths: some caches know no such files."""
+
+        async def ask_for_file() -> T | None:
+            try:
+                return await ask()
+            except UpstreamFailsError as error:
+                self._complain("fails", error)
+                return None
+
+        return await self._answer(blake3(path.encode()).digest(OUTPUT_HASH_SIZE), ask_for_file)
+
+    async def _answer(self, key: bytes, ask: Callable[[], Awaitable[T | None]]) -> T | None:
+        """The answer, where the upstream may be asked and gives a good one; what `key` stands for is remembered as absent else."""
+        if self._is_absent(key) or not self._answers():
+            return None
+        try:
+            if not self._introduced:
+                await self._introduce()
+            answer = await ask()
+        except UpstreamDownError as error:
+            self._leave_alone(error)
+            return None
+        except UpstreamLiesError as error:
+            self._refuse(error, key)
+            return None
+        self._left_alone_until = 0.0
+        if answer is None:
+            self._remember(key, self._terms.negative_ttl)
+        return answer
 
     async def _introduce(self) -> None:
         stated = await self._upstream.priority()
@@ -128,25 +215,25 @@ class Substituter:
         self._left_alone_until = time.monotonic() + self._terms.pause
         self._complain("is down", error)
 
-    def _refuse(self, error: UpstreamLiesError, output_hash: bytes | None = None) -> None:
-        if output_hash is None or not self._introduced:
+    def _refuse(self, error: UpstreamLiesError, key: bytes | None = None) -> None:
+        if key is None or not self._introduced:
             self._left_alone_until = time.monotonic() + self._terms.pause
         else:
             self._left_alone_until = 0.0  # it answers, after all
-            self._remember(output_hash, self._terms.negative_ttl)
+            self._remember(key, self._terms.negative_ttl)
         self._complain("is refused", error)
 
-    def _is_absent(self, output_hash: bytes) -> bool:
-        until = self._absent.get(output_hash)
+    def _is_absent(self, key: bytes) -> bool:
+        until = self._absent.get(key)
         if until is not None and until <= time.monotonic():
-            del self._absent[output_hash]
+            del self._absent[key]
             return False
         return until is not None
 
-    def _remember(self, output_hash: bytes, seconds: float) -> None:
-        self._absent.pop(output_hash, None)
+    def _remember(self, key: bytes, seconds: float) -> None:
+        self._absent.pop(key, None)
         if seconds > 0:
-            self._absent[output_hash] = time.monotonic() + seconds
+            self._absent[key] = time.monotonic() + seconds
             while len(self._absent) > _MOST_REMEMBERED:
                 del self._absent[next(iter(self._absent))]
 
@@ -159,3 +246,12 @@ class Substituter:
         self._logged[kind] = (now, 0)
         more = f" (and {left_out} more times)" if left_out else ""
         _log.error("substituter %s %s: %s%s", self._upstream.name, kind, error, more)
+
+
+async def _joined(beginning: bytes, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Both, behind a piece without bytes."""
+    async with aclosing(pieces):
+        yield b""
+        yield beginning
+        async for piece in pieces:
+            yield piece

@@ -48,7 +48,8 @@ async def fetch_path(store: Store, upstream: Upstream, narinfo: NarInfo) -> Path
     """Bring the content of a path whose `narinfo` was checked into the store; the path info, true of it, is the caller's to put.
 
     Raises:
-        UpstreamDownError: the NAR does not come, or stops.
+        UpstreamLacksError: the NAR is not there.
+        UpstreamDownError: it does not come, or stops.
         UpstreamLiesError: the NAR, or its file, is not what the narinfo says.
         StoreError: what the store raises.
     """
@@ -71,7 +72,7 @@ async def fetch_path(store: Store, upstream: Upstream, narinfo: NarInfo) -> Path
         await importing.store()
     await store.nar.record(node, facts)
     if links is not None:
-        await links.put(NarLink(facts, node))
+        await links.put(NarLink(facts, node), *file.sha256s)
     return await _checked(store, narinfo.path_info(node))
 
 
@@ -99,8 +100,16 @@ class _File:
         self._upstream = upstream
         self._narinfo = narinfo
         self._size = 0
+        self._stated = narinfo.file_size or None
+        """FileSize. 0 says nothing, as for Nix; caches that do not know it write it."""
         expected = narinfo.file_hash
         self._hash = hashlib.new(expected.algorithm) if expected is not None else None
+
+    @property
+    def sha256s(self) -> tuple[bytes, ...]:
+        """The SHA-256 of the file, if it was compared: debug information of the upstream refers to the file so."""
+        expected = self._narinfo.file_hash
+        return (expected.digest,) if expected is not None and expected.algorithm == "sha256" else ()
 
     async def nar(self) -> AsyncGenerator[bytes, None]:
         """The NAR: not a byte more than NarSize; the file's hash and size are checked at its end.
@@ -131,7 +140,7 @@ class _File:
         self._check()
 
     async def _file(self) -> AsyncGenerator[bytes, None]:
-        stated = self._narinfo.file_size
+        stated = self._stated
         nar_size = self._narinfo.nar.size
         most = stated if stated is not None else nar_size + nar_size // 8 + _SLACK
         async with aclosing(self._upstream.nar_file(self._narinfo)) as pieces:
@@ -143,8 +152,8 @@ class _File:
 
     def _check(self) -> None:
         narinfo = self._narinfo
-        if narinfo.file_size is not None and self._size != narinfo.file_size:
-            raise UpstreamLiesError(f"the file has {self._size} bytes, not {narinfo.file_size}, its FileSize")
+        if self._stated is not None and self._size != self._stated:
+            raise UpstreamLiesError(f"the file has {self._size} bytes, not {self._stated}, its FileSize")
         if self._hash is not None and narinfo.file_hash is not None and self._hash.digest() != narinfo.file_hash.digest:
             raise UpstreamLiesError(
                 f"the file has hash {NixHash(narinfo.file_hash.algorithm, self._hash.digest())}, not its FileHash"

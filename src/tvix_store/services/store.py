@@ -11,6 +11,7 @@ from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
+from tvix_store.services.foreign_documents import ForeignDocuments
 from tvix_store.services.frames import StoredFrames
 from tvix_store.services.lone_files import LoneFiles
 from tvix_store.services.nar import NarService
@@ -70,7 +71,8 @@ class Store:
     `small_trees`, `lone_files` and `staging` write past the other services: who replaces these removes them.
     `links` is a place for the links of NARs where there are no records; it may forget the oldest.
     `find_path` tells which path there is of an output hash, also where `path_infos.get` would first fetch it from elsewhere; None
-    where the latter never does. `check` raises UnavailableError while the store cannot serve;
+    where the latter never does. `foreign_documents` are those of upstream caches, where there are any.
+    `check` raises UnavailableError while the store cannot serve;
     `service_checks` tell of single services where they stand in several stores. `sync` brings all content that was acknowledged
     to the disk itself, as the store's own path infos do when they are put; where a path info stands elsewhere, it is called first.
     Use as `async with store:` or call `close` when done.
@@ -88,6 +90,7 @@ class Store:
     staging: Staging | None = None
     statistics: Statistics | None = None
     find_path: Callable[[bytes], Awaitable[StorePath | None]] | None = None
+    foreign_documents: ForeignDocuments | None = None
     store_dir: str = STORE_DIR
     size_rule: SizeRule = SizeRule.DOCUMENTED
     check: Check = field(default=_nothing)

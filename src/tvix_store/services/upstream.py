@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from tvix_store.errors import InvalidError, UnavailableError
+from tvix_store.errors import InvalidError, StoreError, UnavailableError
 from tvix_store.model.narinfo import NarInfo
 
 DEFAULT_PRIORITY = 50
@@ -18,6 +18,14 @@ class UpstreamDownError(UnavailableError):
 
 class UpstreamStalledError(UpstreamDownError):
     """An upstream takes too long. To try it once more would take as long."""
+
+
+class UpstreamFailsError(UpstreamDownError):
+    """An upstream answers, but with a status that tells of trouble."""
+
+
+class UpstreamLacksError(StoreError):
+    """An upstream does not have a file."""
 
 
 class UpstreamLiesError(InvalidError):
@@ -55,9 +63,28 @@ class Upstream(Protocol):
         Close it where it is left before its end.
 
         Raises:
+            UpstreamLacksError: it is not there.
             UpstreamDownError: it does not come, or breaks off.
             UpstreamStalledError: it stops, or comes too slowly.
             UpstreamLiesError: its URL leads where it must not.
+        """
+        ...
+
+    async def document(self, path: str, most: int) -> bytes | None:
+        """The file at `path`, which is relative to the cache, of at most `most` bytes; None where it is not there.
+
+        Raises:
+            UpstreamFailsError: the upstream has trouble with this file, which tells nothing about others.
+            UpstreamDownError, UpstreamLiesError: as `narinfo`.
+        """
+        ...
+
+    def stream(self, path: str, most: int) -> AsyncGenerator[bytes, None]:
+        """The same, in pieces as they come. Close it where it is left before its end.
+
+        Raises:
+            UpstreamLacksError: it is not there.
+            UpstreamDownError, UpstreamFailsError, UpstreamLiesError: as `document`.
         """
         ...
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from tvix_store.backends.nix_http.address import CacheAddress
+from tvix_store.backends.nix_http.address import CacheAddress, without_ignored
 from tvix_store.backends.nix_http.cache import HttpCache
 from tvix_store.backends.nix_http.client import HttpClient, Timeouts
 from tvix_store.backends.nix_http.credentials import find_credentials
 from tvix_store.backends.nix_http.tls import trusted_authorities
+from tvix_store.errors import InvalidError
 from tvix_store.model.store_path import STORE_DIR
 
-__all__ = ["CacheAddress", "HttpCache", "Timeouts", "open_cache"]
+__all__ = ["CacheAddress", "HttpCache", "Timeouts", "open_cache", "without_ignored"]
 
 
 async def open_cache(address: CacheAddress, *, store_dir: str = STORE_DIR, timeouts: Timeouts | None = None) -> HttpCache:
     """The cache at `address`. Nothing is sent before something is asked for. It belongs to the running event loop.
 
     Raises:
-        InvalidError: the netrc file, or that of the trusted authorities, cannot be read.
+        InvalidError: the cache is for another `store_dir`; the netrc file, or that of the trusted authorities, cannot be read.
     """
+    if address.store_dir not in (None, store_dir):
+        raise InvalidError(f"{address.name}: it is a cache for {address.store_dir!r}, not for {store_dir}")
     client = HttpClient(
         address.url,
         credentials=address.credentials or find_credentials(address.url),

@@ -13,15 +13,44 @@ from tvix_store.errors import InvalidError
 from tvix_store.model.signature import PublicKey
 
 _SCHEMES = ("http", "https", "nix+http", "nix+https")
-_SWITCH = {"true": True, "1": True, "false": False, "0": False}
+_SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+"""As Nix reads them."""
 _KNOWN = (
     "trusted-public-keys",
     "require-signatures",
+    "trusted",
     "priority",
     "narinfo-cache-negative-ttl",
+    "store",
     "blob_service",
     "directory_service",
 )
+_MEANINGLESS = frozenset(
+    (
+        "compression",
+        "compression-level",
+        "index-debug-info",
+        "local-nar-cache",
+        "log",
+        "log-compression",
+        "ls-compression",
+        "narinfo-compression",
+        "parallel-compression",
+        "path-info-cache-size",
+        "real",
+        "root",
+        "secret-key",
+        "secret-keys",
+        "state",
+        "system-features",
+        "tls-certificate",
+        "tls-private-key",
+        "want-mass-query",
+        "write-nar-listing",
+    )
+)
+"""What Nix 2.8 to 2.34 takes in the URL of a binary cache beside these (`nix help-stores`), and of a store with files: how to
+write into it, and what Nix itself does with it."""
 DEFAULT_NEGATIVE_TTL = 30.0
 
 
@@ -32,10 +61,12 @@ class CacheAddress:
     url: the cache, without credentials and parameters; its path ends with a slash
     credentials: from the URL
     public_keys: one of them must have signed a path
-    require_signatures: False takes paths that none of them has signed
+    require_signatures: False takes paths that none of them has signed; Nix calls it `trusted`
     priority: among upstreams, the lowest is asked first; None means as the cache says
     negative_ttl: seconds for which it is remembered that the cache lacks a path
+    store_dir: the directory of Nix's store that the cache is for, or None
     blob_service, directory_service: addresses of stores that are filled, or None
+    ignored: parameters of Nix's that stand there and mean nothing here
     """
 
     url: URL
@@ -44,8 +75,10 @@ class CacheAddress:
     require_signatures: bool = True
     priority: int | None = None
     negative_ttl: float = DEFAULT_NEGATIVE_TTL
+    store_dir: str | None = None
     blob_service: str | None = None
     directory_service: str | None = None
+    ignored: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -83,12 +116,23 @@ class CacheAddress:
         )
 
 
+def without_ignored(text: str) -> str:
+    """The address without the parameters that mean nothing here."""
+    base, _, query = text.partition("?")
+    kept = [pair for pair in query.split("&") if pair.partition("=")[0] not in _MEANINGLESS]
+    return f"{base}?{'&'.join(kept)}" if any(kept) else base
+
+
 class _Parameters:
     def __init__(self, shown: str, query: str) -> None:
         self._shown = shown
         self._values: dict[str, str] = {}
+        self._ignored: dict[str, None] = {}
         for pair in filter(None, query.split("&")):
             name, _, value = pair.partition("=")
+            if name in _MEANINGLESS:
+                self._ignored[name] = None
+                continue
             if name not in _KNOWN:
                 raise InvalidError(f"{shown}: unknown parameter {name!r} (known: {', '.join(_KNOWN)})")
             if name in self._values:
@@ -97,19 +141,31 @@ class _Parameters:
 
     def read(self) -> dict[str, Any]:
         values = self._values
-        made: dict[str, Any] = {name: values[name] for name in ("blob_service", "directory_service") if name in values}
+        names = {"store": "store_dir", "blob_service": "blob_service", "directory_service": "directory_service"}
+        made: dict[str, Any] = {field: values[name] for name, field in names.items() if name in values}
+        made["ignored"] = tuple(self._ignored)
         try:
             if "trusted-public-keys" in values:
                 made["public_keys"] = tuple(map(PublicKey.parse, values["trusted-public-keys"].split()))
         except InvalidError as error:
             raise InvalidError(f"{self._shown}: trusted-public-keys: {error}") from None
-        if "require-signatures" in values:
-            made["require_signatures"] = self._one("require-signatures", _SWITCH.get(values["require-signatures"]))
+        made |= self._trust()
         if "priority" in values:
             made["priority"] = self._one("priority", _number(values["priority"]))
         if "narinfo-cache-negative-ttl" in values:
             made["negative_ttl"] = self._one("narinfo-cache-negative-ttl", _number(values["narinfo-cache-negative-ttl"]))
         return made
+
+    def _trust(self) -> dict[str, Any]:
+        """Nix's `trusted` is the opposite of `require-signatures`."""
+        said = {
+            self._one(name, _SWITCH.get(self._values[name])) == required
+            for name, required in (("require-signatures", True), ("trusted", False))
+            if name in self._values
+        }
+        if len(said) > 1:
+            raise InvalidError(f"{self._shown}: trusted and require-signatures say the opposite; leave one of them out")
+        return {"require_signatures": said.pop()} if said else {}
 
     def _one(self, name: str, value: int | None) -> int:
         if value is None:

@@ -11,15 +11,24 @@ import aiohttp
 
 from tvix_store.backends.nix_http.client import HttpClient, shown
 from tvix_store.backends.nix_http.encodings import decoded
-from tvix_store.errors import InvalidError
+from tvix_store.errors import InvalidError, UnavailableError
 from tvix_store.model import nixbase32
 from tvix_store.model.narinfo import MAX_NARINFO, NarInfo
-from tvix_store.services.upstream import DEFAULT_PRIORITY, UpstreamDownError, UpstreamLiesError, UpstreamStalledError
+from tvix_store.services.upstream import (
+    DEFAULT_PRIORITY,
+    UpstreamDownError,
+    UpstreamFailsError,
+    UpstreamLacksError,
+    UpstreamLiesError,
+    UpstreamStalledError,
+)
 
 _MAX_CACHE_INFO = 64 * 1024
 _PAUSE = 0.2
 """Seconds until what failed at once is tried once more."""
 _RESUMPTIONS = 5
+_STREAMS = 8
+"""Files that are passed on at the same time. Their readers may be slow: they must not take all connections."""
 _ABSENT = (403, 404, 410)
 """403 is what S3 answers where it does not want to say that there is nothing."""
 
@@ -31,9 +40,10 @@ class HttpCache:
         self.name = name
         self._client = client
         self._store_dir = store_dir
+        self._streams = asyncio.Semaphore(_STREAMS)
 
     async def priority(self) -> int:
-        introduction = await self._document("nix-cache-info", _MAX_CACHE_INFO)
+        introduction = await self.document("nix-cache-info", _MAX_CACHE_INFO)
         lines = (line.partition(":") for line in (introduction or b"").decode(errors="replace").splitlines())
         values = {key.strip(): value.strip() for key, _, value in lines}
         store_dir = values.get("StoreDir", self._store_dir)
@@ -43,7 +53,7 @@ class HttpCache:
         return int(stated) if stated.isascii() and stated.isdigit() and len(stated) <= 9 else DEFAULT_PRIORITY
 
     async def narinfo(self, output_hash: bytes) -> NarInfo | None:
-        text = await self._document(f"{nixbase32.encode(output_hash)}.narinfo", MAX_NARINFO)
+        text = await self.document(f"{nixbase32.encode(output_hash)}.narinfo", MAX_NARINFO)
         if text is None:
             return None
         try:
@@ -73,50 +83,80 @@ class HttpCache:
                     raise
         raise UpstreamDownError(f"the NAR at {shown(narinfo.url)} breaks off again and again")
 
+    async def document(self, path: str, most: int) -> bytes | None:
+        """As `Upstream.document`. What fails at once is tried once more."""
+        before = time.monotonic()
+        try:
+            try:
+                return await self._whole(path, most)
+            except UpstreamDownError:
+                if time.monotonic() - before > self._client.timeouts.connect / 2:
+                    raise
+            await asyncio.sleep(_PAUSE)
+            return await self._whole(path, most)
+        except UpstreamLacksError:
+            return None
+
+    async def stream(self, path: str, most: int) -> AsyncGenerator[bytes, None]:
+        """As `Upstream.stream`.
+
+        Raises:
+            UnavailableError: too many who read slowly have one.
+        """
+        try:
+            async with asyncio.timeout(self._client.timeouts.connect):
+                await self._streams.acquire()
+        except TimeoutError:
+            raise UnavailableError(f"too many files of {self.name} are being passed on; try again") from None
+        try:
+            async with aclosing(self._pieces(path, most)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            self._streams.release()
+
     async def close(self) -> None:
         await self._client.close()
 
-    async def _document(self, path: str, most: int) -> bytes | None:
-        """A small file of at most `most` bytes, or None where there is none. What fails at once is tried once more."""
-        before = time.monotonic()
-        try:
-            return await self._asked(path, most)
-        except UpstreamDownError:
-            if time.monotonic() - before > self._client.timeouts.connect / 2:
-                raise
-        await asyncio.sleep(_PAUSE)
-        return await self._asked(path, most)
-
-    async def _asked(self, path: str, most: int) -> bytes | None:
+    async def _pieces(self, path: str, most: int) -> AsyncGenerator[bytes, None]:
         async with self._client.get(path) as response:
             if response.status in _ABSENT:
                 await self._client.drain(response)
-                return None
+                raise UpstreamLacksError(f"{path} is not there")
             if response.status != 200:
-                raise UpstreamDownError(f"{path} is answered with status {response.status}")
-            async with asyncio.timeout(self._client.timeouts.stalled):
-                return await self._whole(response, path, most)
+                raise UpstreamFailsError(f"{path} is answered with status {response.status}")
+            size, encoding = 0, response.headers.get("Content-Encoding")
+            async with aclosing(decoded(self._client.body(response), encoding, most=most + 1)) as pieces:
+                async for piece in pieces:
+                    size += len(piece)
+                    if size > most:
+                        raise UpstreamLiesError(f"{path} has more than {most} bytes")
+                    yield piece
 
-    async def _whole(self, response: aiohttp.ClientResponse, path: str, most: int) -> bytes:
+    async def _whole(self, path: str, most: int) -> bytes:
         gathered = bytearray()
-        encoding = response.headers.get("Content-Encoding")
-        async with aclosing(decoded(self._client.body(response), encoding, most=most + 1)) as pieces:
-            async for piece in pieces:
-                gathered += piece
-                if len(gathered) > most:
-                    raise UpstreamLiesError(f"{path} has more than {most} bytes")
+        timeouts = self._client.timeouts
+        try:
+            async with aclosing(self._pieces(path, most)) as pieces:
+                gathered += await anext(pieces, b"")
+                async with asyncio.timeout(timeouts.stalled):
+                    async for piece in pieces:
+                        gathered += piece
+        except TimeoutError:
+            raise UpstreamStalledError(f"{path} does not come in time") from None
         return bytes(gathered)
 
 
 def _check_begins_at(start: int, response: aiohttp.ClientResponse, url: str) -> None:
-    """Raise UpstreamDownError where the body is not that of a file, from `start` on."""
+    """Raise UpstreamLacksError or UpstreamDownError where the body is not that of a file, from `start` on."""
     headers = response.headers
     if start and response.status in (200, 206):
         ranges = headers.get("Content-Range", "") if response.status == 206 else ""
         if "Content-Encoding" in headers or not ranges.startswith(f"bytes {start}-"):
             raise UpstreamDownError(f"the NAR at {shown(url)} does not go on where it broke off, at byte {start}")
     elif response.status != 200:
-        raise UpstreamDownError(f"the NAR at {shown(url)} is answered with status {response.status}")
+        kind = UpstreamLacksError if response.status in _ABSENT else UpstreamFailsError
+        raise kind(f"the NAR at {shown(url)} is answered with status {response.status}")
 
 
 def _resumable(response: aiohttp.ClientResponse) -> bool:

@@ -1,0 +1,21 @@
+"""ForeignDocuments: what Nix puts beside narinfos, from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+
+class ForeignDocuments(Protocol):
+    """Documents that the store lacks, and upstream caches have."""
+
+    async def get(self, kind: str, name: str) -> bytes | AsyncGenerator[bytes, None] | None:
+        """The document `<kind>/<name>`, or None. What can be checked was checked.
+
+        `kind` is `realisations`, `build-trace-v2`, `log` or `debuginfo`; `name` is the rest of its path, without a suffix of it.
+        A large one comes in pieces: they have begun; read them on, or close them.
+
+        Raises:
+            UnavailableError: too many are under way.
+        """
+        ...
