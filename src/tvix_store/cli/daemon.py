@@ -65,7 +65,7 @@ from tvix_store.cli.invocation import Invocation, shared_options
 @click.option(
     "--require-references/--no-require-references",
     default=True,
-    help="Over HTTP, take only paths whose references are here. Default: yes.",
+    help="Take only paths whose references are here. Default: yes.",
 )
 @click.option("--read-only", is_flag=True, help="Refuse every write, over gRPC and HTTP; other machines may then be let in.")
 @click.option(
@@ -145,7 +145,13 @@ def daemon(
     async def open_store() -> Store:
         opened = await invocation.open_store(substituters=urls, substituter_public_keys=keys)
         # What is signed here is seen here.
-        store = verified(opened, checked_keys, require_signatures=require_signatures, trust_nar=not signing_keys)
+        store = verified(
+            opened,
+            checked_keys,
+            require_signatures=require_signatures,
+            require_references=require_references,
+            trust_nar=not signing_keys,
+        )
         return made_read_only(store) if read_only else store
 
     cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression, "body_timeout": body_timeout}
@@ -153,7 +159,6 @@ def daemon(
     cache = CacheSettings(
         want_mass_query=not no_mass_query,
         signing_keys=signing_keys,
-        require_references=require_references,
         read_only=read_only,
         **{name: value for name, value in cache_options.items() if value is not None},
     )

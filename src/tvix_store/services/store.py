@@ -69,9 +69,10 @@ class Store:
     records, keeps no frames, has no quicker way for small trees or lone files, cannot take content back, or cannot count.
     `small_trees`, `lone_files` and `staging` write past the other services: who replaces these removes them.
     `find_path` tells which path there is of an output hash, also where `path_infos.get` would first fetch it from elsewhere; None
-    where the latter never does. `check` raises UnavailableError while the store cannot serve;
-    `service_checks` tell of single services where they stand in several stores. `sync` brings all content that was acknowledged
-    to the disk itself, as the store's own path infos do when they are put; where a path info stands elsewhere, it is called first.
+    where the latter never does. `read_only` says that every put is refused. `check` raises UnavailableError while the store cannot
+    serve; `service_checks` tell of single services where they stand in several stores. `sync` brings all content that was
+    acknowledged to the disk itself, as the store's own path infos do when they are put; where a path info stands elsewhere, it is
+    called first.
     Use as `async with store:` or call `close` when done.
     """
 
@@ -88,6 +89,7 @@ class Store:
     find_path: Callable[[bytes], Awaitable[StorePath | None]] | None = None
     store_dir: str = STORE_DIR
     size_rule: SizeRule = SizeRule.DOCUMENTED
+    read_only: bool = False
     check: Check = field(default=_nothing)
     service_checks: ServiceChecks | None = None
     sync: Callable[[], Awaitable[None]] = field(default=_nothing)
