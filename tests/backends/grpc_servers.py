@@ -14,12 +14,15 @@ from tvix_store.rpc.handlers.blobs import blob_methods
 from tvix_store.rpc.handlers.bulk import bulk_methods
 from tvix_store.rpc.handlers.directories import directory_methods
 from tvix_store.rpc.handlers.path_infos import path_info_methods
-from tvix_store.rpc.method import Method
+from tvix_store.rpc.method import Method, Takes
 from tvix_store.rpc.reflection import reflection_methods
 from tvix_store.server.listeners import listening, name
 from tvix_store.server.settings import ServerConfig, TlsFiles
 from tvix_store.server.worker import serving
 from tvix_store.services.store import Store
+
+ANYTHING = Takes(max_message=MAX_MESSAGE)
+"""For methods that stand in for those that take content."""
 
 
 async def store_methods(
@@ -31,7 +34,7 @@ async def store_methods(
     services = [BULK_SERVICE] if bulk else []
     for dialect in dialects:
         methods |= blob_methods(store.blobs, store.nar, dialect, MAX_MESSAGE)
-        methods |= directory_methods(store.directories, dialect)
+        methods |= directory_methods(store.directories, dialect, MAX_MESSAGE)
         methods |= path_info_methods(store.path_infos, store.nar, dialect)
         services += dialect.services
     return methods | reflection_methods(dict.fromkeys(services)) if reflection else methods

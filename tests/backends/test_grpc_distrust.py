@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.backends.grpc_servers import serve, store_methods
+from tests.backends.grpc_servers import ANYTHING, serve, store_methods
 from tvix_store.backends.grpc import open_store
 from tvix_store.errors import CorruptError, ExhaustedError, StoreError
 from tvix_store.model.digest import Digest
@@ -53,7 +53,7 @@ def answering(*answers: bytes, of: Iterable[bytes] = ()) -> Method:
         for each in (*answers, *of):
             yield each
 
-    return Streaming(answer)
+    return Streaming(answer, ANYTHING)
 
 
 def endless(message: bytes) -> Method:
@@ -61,7 +61,7 @@ def endless(message: bytes) -> Method:
         while True:
             yield message
 
-    return Streaming(answer)
+    return Streaming(answer, ANYTHING)
 
 
 def path_info(name: str) -> PathInfo:
@@ -251,7 +251,7 @@ async def test_a_method_that_answers_without_reading_all_is_not_sent_more() -> N
                 break
         return encode_digest(missing())
 
-    async with lying(blob_Put=client_streaming(put)) as store:
+    async with lying(blob_Put=client_streaming(put, ANYTHING)) as store:
         with pytest.raises(StoreError):
             await store.blobs.put(stream([noise(MIB)] * 200))
         assert received == 3

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.backends.grpc_servers import Proxy, serve, store_methods
+from tests.backends.grpc_servers import ANYTHING, Proxy, serve, store_methods
 from tvix_store import errors
 from tvix_store.backends.grpc import open_store
 from tvix_store.backends.grpc.connection import Connection
@@ -27,7 +28,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.protocol.blobs import encode_chunk
 from tvix_store.protocol.dialects import BULK_SERVICE, TVIX
-from tvix_store.rpc.method import Answer, Call, Method, Streaming, Unary
+from tvix_store.rpc.method import Answer, Call, Method, Streaming, Unary, single
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, diamond, file_nar, missing, noise, pieces, stream
@@ -54,19 +55,19 @@ class Failing:
         self._messages = messages
 
     def instead_of(self, method: Method) -> Method:
-        async def handle(messages: AsyncIterator[bytes], call: Call) -> AsyncGenerator[Answer, None]:
+        async def handle(messages: AsyncIterator[Any], call: Call) -> AsyncGenerator[Answer, None]:
             self.calls += 1
             if self.calls <= self._times:
                 for _ in range(self._messages):
                     await anext(messages)
                 raise RpcError(self._status, f"for test number {self.calls}" if self._words else "")
             if isinstance(method, Unary):
-                yield await method.handle(b"".join([message async for message in messages]), call)
+                yield await method.handle(await single(messages), call)
             else:
                 async for answer in method.handle(messages, call):
                     yield answer
 
-        return Streaming(handle)
+        return Streaming(handle, method.takes)
 
 
 CALLS: dict[str, tuple[str, Callable[[Store], Awaitable[object]]]] = {
@@ -309,7 +310,7 @@ async def test_a_server_that_is_slow_holds_the_writer_back() -> None:
             taken += 1
             yield bytes(MIB)
 
-    methods = await store_methods() | {TVIX.blob("Put"): Streaming(put)}
+    methods = await store_methods() | {TVIX.blob("Put"): Streaming(put, ANYTHING)}
     async with serve(methods) as url, await open_store(url) as store:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):

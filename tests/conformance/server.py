@@ -17,9 +17,9 @@ from typing import Any
 import uvloop
 
 from tests.conformance.messages import message
-from tvix_store.rpc.asgi import GrpcApp, not_found
+from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
 from tvix_store.rpc.deadline import seconds
-from tvix_store.rpc.method import Call, Fields, Method, Streaming, Unary, client_streaming, server_streaming
+from tvix_store.rpc.method import Call, Fields, Method, Streaming, Takes, Unary, client_streaming, server_streaming
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.server.listeners import listening
 from tvix_store.server.settings import ServerConfig, TlsFiles
@@ -135,12 +135,13 @@ def _error(error: Any, info: Any) -> RpcError:
     return RpcError(Status(error.code), error.message, status.SerializeToString())
 
 
+_ANY_SIZE = Takes(max_message=MAX_MESSAGE)
 METHODS: dict[str, Method] = {
-    f"/{SERVICE}/Unary": Unary(unary),
-    f"/{SERVICE}/IdempotentUnary": Unary(idempotent_unary),
-    f"/{SERVICE}/ClientStream": client_streaming(client_stream),
-    f"/{SERVICE}/ServerStream": server_streaming(server_stream),
-    f"/{SERVICE}/BidiStream": Streaming(bidi_stream),
+    f"/{SERVICE}/Unary": Unary(unary, _ANY_SIZE),
+    f"/{SERVICE}/IdempotentUnary": Unary(idempotent_unary, _ANY_SIZE),
+    f"/{SERVICE}/ClientStream": client_streaming(client_stream, _ANY_SIZE),
+    f"/{SERVICE}/ServerStream": server_streaming(server_stream, _ANY_SIZE),
+    f"/{SERVICE}/BidiStream": Streaming(bidi_stream, _ANY_SIZE),
 }
 
 

@@ -98,6 +98,18 @@ def test_every_encoding_is_accepted_and_made_canonical(example: tuple[Directory,
     assert Directory.decode(encoding).encoded == directory.encoded
 
 
+@given(other_encodings())
+def test_a_directory_that_was_received_is_the_one_that_was_sent(example: tuple[Directory, bytes]) -> None:
+    directory, encoding = example
+    received = Directory.received(encoding)
+    assert not received.is_parsed
+    assert (received.digest, received.encoded) == (directory.digest, directory.encoded)
+    assert [received.size(rule) for rule in SizeRule] == [directory.size(rule) for rule in SizeRule]
+    assert not received.is_parsed
+    assert list(received.directories()) == list(directory.directories())
+    assert list(received.entries.items()) == list(directory.entries.items())
+
+
 def children(kind: str, *names: bytes) -> bytes:
     lists = {"FileNode": "files", "DirectoryNode": "directories"}
     return oracle.encode("Directory", **{lists[kind]: [oracle.make(kind, name=name, digest=RAW) for name in names]})
@@ -129,6 +141,7 @@ def one(kind: str, **values: object) -> bytes:
         (one("SymlinkNode", name=b"a", target=b"\0"), "holds a NUL"),
         (one("SymlinkNode", name=b"a", target=b"t" * 4096), "longer than 4095"),
         (one("DirectoryNode", name=b"a", digest=RAW, size=2**64 - 2), "more than 64 bits"),
+        (b"\x12\x82\x01" + b"\x18\x00" * 65, "more than 64 fields"),
         (b"\x22\x00", "unknown field 4"),
         (b"\x12\x02\x28\x01", "file node: unknown field 5"),
         (b"\x0a\x02\x20\x01", "directory node: unknown field 4"),
@@ -149,8 +162,9 @@ def one(kind: str, **values: object) -> bytes:
     ],
 )
 def test_an_encoding_that_breaks_a_rule_is_refused_by_the_name_of_the_rule(encoding: bytes, rule: str) -> None:
-    with pytest.raises(InvalidError, match=rule):
-        Directory.decode(encoding)
+    for read in (Directory.decode, Directory.received):
+        with pytest.raises(InvalidError, match=rule):
+            read(encoding)
 
 
 @pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"\0", b"n" * 256])
@@ -191,7 +205,11 @@ def test_what_is_accepted_is_what_the_runtime_reads_and_the_rules_allow(data: by
 def decoded(data: bytes) -> Directory | None:
     """What we read, or None where we refuse. The runtime cuts over-long numbers off; we refuse them, which is not compared."""
     try:
-        return Directory.decode(data)
+        directory = Directory.decode(data)
+        assert Directory.received(data) == directory
+        return directory
     except InvalidError as error:
+        with pytest.raises(InvalidError):
+            Directory.received(data)
         assume("longer than 64 bits" not in str(error))
         return None

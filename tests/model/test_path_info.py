@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.model import oracle
 from tvix_store.errors import ConflictError, InvalidError
+from tvix_store.model import wire
 from tvix_store.model.content_address import ContentAddress, Method
 from tvix_store.model.digest import EMPTY
 from tvix_store.model.nix_hash import NixHash
@@ -102,6 +103,24 @@ def test_messages_inside_are_merged_too() -> None:
         + oracle.encode("PathInfo", narinfo=oracle.make("NARInfo", ca=oracle.make("CA", digest=bytes(20))))
     )
     assert PathInfo.decode(encoding) == replace(HELLO, deriver=path, ca=ca)
+
+
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [(b"\x0a\x00", "node"), (b"\x1a\x00", "narinfo"), (b"\x1a\x02\x2a\x00", "deriver"), (b"\x1a\x02\x32\x00", "ca")],
+)
+def test_a_message_inside_comes_in_few_pieces(part: bytes, what: str) -> None:
+    """Each piece was once added to a copy of those before it: 4 MiB of them took half a minute."""
+    inside = part[2:] if len(part) > 2 else part
+    pieces = inside * 65
+    encoding = pieces if inside is part else wire.message_field(3, pieces)
+    with pytest.raises(InvalidError, match=f"{what} comes in more than 64 pieces"):
+        PathInfo.decode(HELLO.encoded + encoding)
+
+
+def test_a_node_has_few_fields() -> None:
+    with pytest.raises(InvalidError, match="more than 64 fields"):
+        decode_node(b"\x12\x00" * 65)
 
 
 def test_the_last_member_of_a_oneof_counts() -> None:

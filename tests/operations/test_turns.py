@@ -53,6 +53,16 @@ async def test_others_have_their_turn(work: str) -> None:
         assert await turns_during(WORKS[work](store, LARGE.node())) >= 7
 
 
+@pytest.mark.parametrize("work", ["walking through it", "measuring it", "rendering it"])
+async def test_others_have_their_turn_in_a_deep_tree(work: str) -> None:
+    directories = [Directory({})]
+    for _ in range(5000):
+        directories.append(Directory({b"d": directories[-1].node()}))
+    async with await memory.open_store() as store:
+        await store.directories.put(stream(directories))
+        assert await turns_during(WORKS[work](store, directories[-1].node())) > 1
+
+
 async def test_a_large_directory_is_not_parsed_on_the_event_loop(tmp_path: Path) -> None:
     async with await local.open_store(tmp_path) as store:
         await store.directories.put(stream([LARGE]))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
 from tests.rpc.drive import GRPC, request
 from tvix_store.asgi import Event
-from tvix_store.errors import ConflictError
+from tvix_store.errors import ConflictError, InvalidError
 from tvix_store.rpc.asgi import GrpcApp, not_found
 from tvix_store.rpc.framing import Frames, frame, gzip_frame
-from tvix_store.rpc.method import Call, Method, Streaming, Unary, client_streaming, server_streaming
+from tvix_store.rpc.method import LOOKUP, Call, Method, Streaming, Takes, Unary, client_streaming, server_streaming
 from tvix_store.rpc.status import RpcError, Status
 
 GZIP = (b"grpc-encoding", b"gzip")
@@ -142,9 +143,78 @@ async def test_a_message_over_the_limit_is_refused() -> None:
         outcome = await request(APP, path, [frame(b"x" * 101)])
         assert (outcome.status, outcome.message) == (
             Status.RESOURCE_EXHAUSTED,
-            "a message of 101 bytes is over the limit of 100; send it in parts",
+            "a message of 101 bytes is over the limit of 100 for this method",
         )
         assert (await request(APP, path, [frame(b"x" * 100)])).status == Status.OK
+
+
+async def test_a_method_has_a_bound_of_its_own_which_is_small_unless_it_says_otherwise() -> None:
+    app = GrpcApp({"/s/Echo": Unary(echo), "/s/Large": Unary(echo, Takes(max_message=10_000))}, not_found)
+    for path, bound in (("/s/Echo", LOOKUP), ("/s/Large", 10_000)):
+        for encode in (frame, gzip_frame):
+            headers = [GRPC, GZIP]
+            assert (await request(app, path, [encode(bytes(bound))], headers=headers)).status == Status.OK
+            refused = await request(app, path, [encode(bytes(bound + 1))], headers=headers)
+            assert (refused.status, f"over the limit of {bound}" in refused.message) == (Status.RESOURCE_EXHAUSTED, True)
+
+
+@pytest.mark.parametrize("size", [10, 100_000, 1_000_000])
+async def test_a_large_message_is_decoded_in_a_thread(size: int) -> None:
+    threads: list[threading.Thread] = []
+
+    def decode(message: bytes) -> bytes:
+        threads.append(threading.current_thread())
+        return message[:1] * 2
+
+    takes = Takes(max_message=size, decode=decode)
+    app = GrpcApp({"/s/Echo": Unary(echo, takes), "/s/Join": client_streaming(join, takes)}, not_found)
+    for path in ("/s/Echo", "/s/Join"):
+        assert (await request(app, path, [frame(b"x" * size)])).answers == [b"xx"]
+    assert [thread is threading.main_thread() for thread in threads] == [size == 10] * 2
+
+
+async def test_a_message_that_cannot_be_decoded_is_refused_wherever_that_happens() -> None:
+    def decode(message: bytes) -> bytes:
+        raise InvalidError("no")
+
+    app = GrpcApp({"/s/Echo": Unary(echo, Takes(max_message=100_000, decode=decode))}, not_found)
+    for size in (1, 100_000):
+        assert (await request(app, "/s/Echo", [frame(bytes(size))])).status == Status.INVALID_ARGUMENT
+
+
+async def test_others_have_their_turn_while_a_stream_of_tiny_messages_is_taken() -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    assert (await request(APP, "/s/Join", [frame(b"") * 50_000])).status == Status.OK
+    task.cancel()
+    assert turns > 5
+
+
+async def test_a_server_that_is_read_only_refuses_a_write_before_it_reads_a_byte() -> None:
+    takes = Takes(writes=True)
+    app = GrpcApp(
+        {"/s/Echo": Unary(echo, takes), "/s/Join": client_streaming(join, takes), "/s/Read": Unary(echo)}, not_found, read_only=True
+    )
+    sent: list[Event] = []
+
+    async def receive() -> Event:
+        raise AssertionError("it is read")
+
+    async def send(event: Event) -> None:
+        sent.append(event)
+
+    for path in ("/s/Echo", "/s/Join"):
+        sent.clear()
+        await app({"type": "http", "path": path, "method": "POST", "headers": [GRPC]}, receive, send)
+        assert dict(sent[0]["headers"])[b"grpc-status"] == b"%d" % Status.PERMISSION_DENIED
+    assert (await request(app, "/s/Read", [frame(b"x")])).status == Status.OK
 
 
 @pytest.mark.parametrize("messages", [[], [b"a", b"b"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 
 import pytest
@@ -160,3 +161,29 @@ def test_garbage_is_refused_in_one_way_only(garbage: bytes) -> None:
             decode(garbage)
         except InvalidError:
             continue
+
+
+@pytest.mark.parametrize(
+    "decode",
+    [
+        blobs.decode_digest,
+        blobs.decode_chunk,
+        blobs.decode_stat_request,
+        directories.decode_get_directory,
+        path_infos.decode_get_path_info,
+        path_infos.decode_nar_facts,
+        statistics.decode_statistics,
+    ],
+)
+@pytest.mark.parametrize("field", [b"\x0a\x00", b"\x78\x00"], ids=["singular", "unknown"])
+def test_a_message_without_repeated_fields_has_few(decode: Callable[[bytes], object], field: bytes) -> None:
+    with pytest.raises(InvalidError, match="more than 64 fields"):
+        decode(field * 65)
+
+
+@pytest.mark.parametrize("decode", [bulk.decode_blobs, bulk.decode_digests])
+def test_a_message_names_a_bounded_number_of_blobs(decode: Callable[[bytes], list[object]]) -> None:
+    most = b"\x0a\x20" + bytes(32)
+    assert len(decode(most * bulk.MAX_BLOBS)) == bulk.MAX_BLOBS
+    with pytest.raises(InvalidError, match=f"more than {bulk.MAX_BLOBS} fields"):
+        decode(most * (bulk.MAX_BLOBS + 1))

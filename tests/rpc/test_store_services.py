@@ -16,6 +16,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import Signature
 from tvix_store.model.store_path import StorePath
 from tvix_store.protocol.dialects import SEED, Dialect
+from tvix_store.rpc.services import serve_store
 from tvix_store.services import Store
 from tvix_store.testing.content import diamond, file_nar, missing, noise, put_file, stream
 
@@ -129,6 +130,19 @@ async def test_a_message_over_the_limit_is_refused(client: Client, dialect: Dial
     chunk = message(f"{dialect.castore}.BlobChunk")(data=bytes(16 * 1024 * 1024))
     with Refusal(STATUS.RESOURCE_EXHAUSTED, "over the limit of 16777216"):
         await client.requests(dialect.blob("Put"), [chunk], f"{dialect.castore}.PutBlobResponse")
+
+
+async def test_empty_pieces_of_a_blob_are_not_kept(client: Client, dialect: Dialect) -> None:
+    kind = message(f"{dialect.castore}.BlobChunk")
+    put = await client.requests(dialect.blob("Put"), [kind(), kind(data=b"x"), kind()], f"{dialect.castore}.PutBlobResponse")
+    assert put.digest == Digest.of(b"x").raw
+
+
+async def test_the_methods_that_write_are_known(store: Store) -> None:
+    methods = serve_store(store)[0].methods
+    assert {path for path, method in methods.items() if method.takes.writes} == {
+        path for path in methods if path.endswith(("/Put", "/PutMany"))
+    }
 
 
 # directories

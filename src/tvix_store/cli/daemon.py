@@ -81,7 +81,7 @@ from tvix_store.cli.invocation import Invocation, shared_options
 @click.option(
     "--require-references/--no-require-references",
     default=True,
-    help="Over HTTP, take only paths whose references are here. Default: yes.",
+    help="Take only paths whose references are here. Default: yes.",
 )
 @click.option("--read-only", is_flag=True, help="Refuse every write, over gRPC and HTTP; other machines may then be let in.")
 @click.option(
@@ -166,7 +166,13 @@ def daemon(
         opened = await invocation.open_store(substituters=urls, substituter_public_keys=keys)
         linked = await with_links(opened, invocation.addresses())
         # What is signed here is seen here.
-        store = verified(linked, checked_keys, require_signatures=require_signatures, trust_nar=not signing_keys)
+        store = verified(
+            linked,
+            checked_keys,
+            require_signatures=require_signatures,
+            require_references=require_references,
+            trust_nar=not signing_keys,
+        )
         return made_read_only(store) if read_only else store
 
     cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression, "body_timeout": body_timeout}
@@ -174,7 +180,6 @@ def daemon(
     cache = CacheSettings(
         want_mass_query=not no_mass_query,
         signing_keys=signing_keys,
-        require_references=require_references,
         read_only=read_only,
         **{name: value for name, value in cache_options.items() if value is not None},
     )

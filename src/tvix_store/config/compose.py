@@ -81,19 +81,30 @@ def prepare_for_crew(addresses: Iterable[str | None]) -> bool:
     return shares
 
 
-def verified(store: Store, keys: Sequence[PublicKey] = (), *, require_signatures: bool = False, trust_nar: bool = True) -> Store:
+def verified(
+    store: Store,
+    keys: Sequence[PublicKey] = (),
+    *,
+    require_signatures: bool = False,
+    require_references: bool = False,
+    trust_nar: bool = True,
+) -> Store:
     """The store, taking only path infos that are true of its content, and whose content addresses and signatures by `keys` hold.
 
-    With `require_signatures`, a path that does not follow from its content needs one of these. Without `trust_nar`, what is true of
+    With `require_signatures`, a path that does not follow from its content needs one of these; with `require_references`, the paths
+    that it refers to must be there before it. Without `trust_nar`, what is true of
     NARs is not taken from a server's word: it is computed here, from content that is held against its digests.
     """
+    from tvix_store.layers.closed import ClosedPathInfos
     from tvix_store.layers.verifying import VerifyingPathInfos
     from tvix_store.layers.vouching import VouchingPathInfos
 
     if not (trust_nar or store.nar.learns):
         store = replace(store, nar=_remembering_nar(store, store))
     vouched = VouchingPathInfos(store, keys, required=require_signatures)
-    return replace(store, path_infos=VerifyingPathInfos(vouched, store.nar))
+    store = replace(store, path_infos=VerifyingPathInfos(vouched, store.nar))
+    # References first: to look them up costs little, to calculate a NAR much.
+    return replace(store, path_infos=ClosedPathInfos(store)) if require_references else store
 
 
 def read_only(store: Store) -> Store:
@@ -108,6 +119,7 @@ def read_only(store: Store) -> Store:
         small_trees=None,
         lone_files=None,
         staging=None,
+        read_only=True,
     )
 
 

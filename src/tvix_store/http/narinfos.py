@@ -33,7 +33,6 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import MAX_SIGNATURES
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 from tvix_store.operations.check_nar import check_nar
-from tvix_store.operations.check_path_info import missing_references
 from tvix_store.operations.nar_links import FileFacts, NarLink, NarLinks
 from tvix_store.operations.plan_nar import can_be_planned
 from tvix_store.operations.planned_nars import PlannedNars
@@ -157,11 +156,6 @@ class Narinfos:
             if of_file is not None and of_file.nar != narinfo.nar:
                 raise InvalidError(f"FileHash of {narinfo.store_path} is that of another NAR")
         path_info = narinfo.path_info(link.node)
-        if self._settings.require_references:
-            missing = await missing_references(self._store, path_info)
-            if missing:
-                more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-                raise IncompleteError(f"{path_info.store_path} refers to {missing[0]}{more}, not in the store; put that first")
         await self._store.path_infos.put(path_info)
         if self._settings.nar_compression == "zstd" and self._planned and self._files and narinfo.nar.size > _HASHED_AT_ONCE:
             self._hash_beside(self._planned, self._files, path_info)  # who asks for it will wait less

@@ -18,7 +18,6 @@ class CacheSettings:
     want_mass_query: whether clients should ask for many paths at once
     nar_compression: what narinfos offer, `zstd` or `none`
     signing_keys: sign every narinfo that is served
-    require_references: a path's references must be in the store before it
     read_only: nothing is taken
     max_nar_size: bytes of the largest NAR that is taken
     max_nar_entries: entries of the largest NAR that is taken, all directories together
@@ -29,7 +28,6 @@ class CacheSettings:
     want_mass_query: bool = True
     nar_compression: str = "zstd"
     signing_keys: tuple[SecretKey, ...] = ()
-    require_references: bool = True
     read_only: bool = False
     max_nar_size: int = 1 << 40
     max_nar_entries: int = 1_000_000

@@ -96,7 +96,7 @@ class ContentAddress:
     @classmethod
     def decode(cls, data: bytes) -> ContentAddress:
         kind, digest = 0, b""
-        for field, value in wire.fields(data):
+        for field, value in wire.few_fields(data):
             match field:
                 case 1:
                     kind = wire.as_uint(field, value)

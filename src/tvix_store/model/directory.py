@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from functools import cached_property
+from itertools import chain
 
 from blake3 import blake3
 
@@ -44,8 +45,7 @@ class Directory:
 
     def __init__(self, entries: Mapping[bytes, Node]) -> None:
         self.entries = {check_name(name): entries[name] for name in sorted(entries)}
-        if self.size(SizeRule.SNIX) > wire.MAX_UINT64:
-            raise InvalidError("directory: the sizes of its children add up to more than 64 bits hold")
+        self._check_size()
 
     @classmethod
     def stored(cls, digest: Digest, encoded: bytes) -> Directory:
@@ -64,6 +64,21 @@ class Directory:
             InvalidError: the message is malformed, or the directory breaks a rule, which the error names.
         """
         return cls(_decode_entries(data))
+
+    @classmethod
+    def received(cls, data: bytes) -> Directory:
+        """As `decode`, for a server that passes the directory on: `digest` is at hand, `entries` are parsed when first asked for.
+
+        So a million entries leave no objects, which the garbage collector would visit, and which would all be freed at once.
+
+        Raises:
+            InvalidError: as `decode`.
+        """
+        encoded, extent = _canonical(data)
+        self = cls.stored(Digest(blake3(encoded).digest()), encoded)
+        self.__dict__["_extent"] = extent
+        self._check_size()
+        return self
 
     @cached_property
     def entries(self) -> Mapping[bytes, Node]:
@@ -103,7 +118,17 @@ class Directory:
 
     def size(self, rule: SizeRule = SizeRule.DOCUMENTED) -> int:
         """The size that a parent states for this directory, by `rule`."""
-        return rule.value * len(self.entries) + sum(child.size for _, child in self.directories())
+        entries, below = self._extent
+        return rule.value * entries + below
+
+    @cached_property
+    def _extent(self) -> tuple[int, int]:
+        """The number of entries, and what the child directories' sizes add up to."""
+        return len(self.entries), sum(child.size for _, child in self.directories())
+
+    def _check_size(self) -> None:
+        if self.size(SizeRule.SNIX) > wire.MAX_UINT64:
+            raise InvalidError("directory: the sizes of its children add up to more than 64 bits hold")
 
     def may_have_size(self, size: int) -> bool:
         """Whether a parent may state `size` for this directory: no less than by the documented rule, no more than by snix's."""
@@ -152,7 +177,23 @@ def _sorted_entries(encoded: bytes) -> dict[bytes, Node]:
 
 
 def _decode_entries(data: bytes) -> dict[bytes, Node]:
-    entries: dict[bytes, Node] = {}
+    return {name: node for _, name, node in _checked_entries(data)}
+
+
+def _canonical(data: bytes) -> tuple[bytes, tuple[int, int]]:
+    """The canonical encoding of a `Directory` message, and its extent."""
+    encoded: dict[int, list[bytes]] = {_DIRECTORY: [], _FILE: [], _SYMLINK: []}
+    below = 0
+    for field, name, node in _checked_entries(data):
+        encoded[field].append(wire.message_field(field, node.encode(check_name(name))))
+        if type(node) is DirectoryNode:
+            below += node.size
+    return b"".join(chain.from_iterable(encoded.values())), (sum(map(len, encoded.values())), below)
+
+
+def _checked_entries(data: bytes) -> Iterator[tuple[int, bytes, Node]]:
+    """The field, name and node of each entry, as they lie. Names are distinct and sorted, but not checked otherwise."""
+    names: set[bytes] = set()
     previous: dict[int, bytes] = {}
     for field, value in wire.fields(data):
         body = wire.as_bytes(field, value)
@@ -166,13 +207,13 @@ def _decode_entries(data: bytes) -> dict[bytes, Node]:
             name, node = decode_symlink(body)
         else:
             raise InvalidError(f"directory: unknown field {field}")
-        if name in entries:
+        if name in names:
             raise InvalidError(f"directory: two children are called {show(name)}")
         if name < previous.get(field, b""):
             raise InvalidError(f"directory: {show(name)} stands behind {show(previous[field])}: not sorted by name")
         previous[field] = name
-        entries[name] = node
-    return entries
+        names.add(name)
+        yield field, name, node
 
 
 __all__ = ["Directory", "DirectoryNode", "FileNode", "Node", "SizeRule", "SymlinkNode"]

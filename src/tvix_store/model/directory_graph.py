@@ -40,7 +40,6 @@ class LeavesToRoot:
                     f"directory {directory.digest} states size {child.size} for its child {show(name)}, "
                     f"which is {sizes[0]} (or up to {sizes[1]}, by the snix rule)"
                 )
-        for _, child in directory.directories():
             self._unclaimed.discard(child.digest.raw)
         key = directory.digest.raw
         if key not in self._sizes:

@@ -87,7 +87,7 @@ def _decode_canonical_file(data: bytes) -> tuple[bytes, FileNode] | None:
 
 def _decode_any_file(data: bytes) -> tuple[bytes, FileNode]:
     name, digest, size, executable = b"", b"", 0, False
-    for field, value in wire.fields(data):
+    for field, value in wire.few_fields(data):
         match field:
             case 1:
                 name = wire.as_bytes(field, value)
@@ -104,7 +104,7 @@ def _decode_any_file(data: bytes) -> tuple[bytes, FileNode]:
 
 def decode_directory(data: bytes) -> tuple[bytes, DirectoryNode]:
     name, digest, size = b"", b"", 0
-    for field, value in wire.fields(data):
+    for field, value in wire.few_fields(data):
         match field:
             case 1:
                 name = wire.as_bytes(field, value)
@@ -119,7 +119,7 @@ def decode_directory(data: bytes) -> tuple[bytes, DirectoryNode]:
 
 def decode_symlink(data: bytes) -> tuple[bytes, SymlinkNode]:
     name, target = b"", b""
-    for field, value in wire.fields(data):
+    for field, value in wire.few_fields(data):
         match field:
             case 1:
                 name = wire.as_bytes(field, value)
@@ -144,16 +144,19 @@ def decode_node(data: bytes) -> tuple[bytes, Node]:
     Raises:
         InvalidError: the message is malformed, or holds no node.
     """
-    kind, node = 0, b""
-    for field, value in wire.fields(data):
+    kind = 0
+    pieces: list[bytes] = []
+    for field, value in wire.few_fields(data):
         if field not in _DECODERS:
             raise InvalidError(f"node: unknown field {field}")
         body = wire.as_bytes(field, value)
-        # Of a oneof the last member counts, and parts of the same member are merged, as protobuf has it.
-        kind, node = field, node + body if field == kind else body
+        # Of a oneof the last member counts, and pieces of the same member are merged, as protobuf has it.
+        if field != kind:
+            kind, pieces = field, []
+        pieces.append(body)
     if not kind:
         raise InvalidError("node: neither directory, file nor symlink is set")
-    return _DECODERS[kind](node)
+    return _DECODERS[kind](b"".join(pieces))
 
 
 _DECODERS: dict[int, Callable[[bytes], tuple[bytes, Node]]] = {1: decode_directory, 2: decode_file, 3: decode_symlink}

@@ -88,30 +88,30 @@ class PathInfo:
                 `references` and `reference_names` do not match one to one, in order, or there are more than MAX_SIGNATURES
                 distinct signatures.
         """
-        root: bytes | None = None
-        nar_info: bytes | None = None
+        root: list[bytes] = []
+        nar_info: list[bytes] = []
         digests: list[bytes] = []
         for number, value in wire.fields(data):
             body = wire.as_bytes(number, value)
             match number:
                 case 1:
-                    root = wire.merged(root, body)
+                    wire.gather(root, body, "node")
                 case 2:
                     digests.append(body)
                 case 3:
-                    nar_info = wire.merged(nar_info, body)
+                    wire.gather(nar_info, body, "narinfo")
                 case _:
                     raise InvalidError(f"path info: unknown field {number}")
-        if root is None:
+        if not root:
             raise InvalidError("path info: it has no root node")
-        if nar_info is None:
+        if not nar_info:
             raise InvalidError("path info: it has no narinfo")
-        name, node = decode_node(root)
+        name, node = decode_node(b"".join(root))
         try:
             store_path = StorePath.from_base_name(name.decode())
         except UnicodeDecodeError:
             raise InvalidError(f"path info: the root node's name {name[:100]!r} is not a store path") from None
-        info = _decode_nar_info(store_path, node, nar_info)
+        info = _decode_nar_info(store_path, node, b"".join(nar_info))
         if [reference.output_hash for reference in info.references] != digests:
             raise InvalidError(
                 f"path info of {store_path}: references ({len(digests)}) and "
@@ -167,8 +167,8 @@ def _decode_nar_info(store_path: StorePath, node: Node, data: bytes) -> PathInfo
     nar_size, nar_sha256 = 0, b""
     signatures: dict[bytes, None] = {}  # in order
     references: list[StorePath] = []
-    deriver: bytes | None = None
-    ca: bytes | None = None
+    deriver: list[bytes] = []
+    ca: list[bytes] = []
     for number, value in wire.fields(data):
         match number:
             case 1:
@@ -180,9 +180,9 @@ def _decode_nar_info(store_path: StorePath, node: Node, data: bytes) -> PathInfo
             case 4:
                 references.append(StorePath.from_base_name(wire.as_text(number, value)))
             case 5:
-                deriver = wire.merged(deriver, wire.as_bytes(number, value))
+                wire.gather(deriver, wire.as_bytes(number, value), "deriver")
             case 6:
-                ca = wire.merged(ca, wire.as_bytes(number, value))
+                wire.gather(ca, wire.as_bytes(number, value), "ca")
             case _:
                 raise InvalidError(f"narinfo: unknown field {number}")
     check_count(signatures)
@@ -192,8 +192,8 @@ def _decode_nar_info(store_path: StorePath, node: Node, data: bytes) -> PathInfo
         NarFacts(nar_size, nar_sha256),
         tuple(references),
         tuple(dict.fromkeys(map(Signature.decode, signatures))),
-        None if deriver is None else _decode_store_path(deriver),
-        None if ca is None else ContentAddress.decode(ca),
+        _decode_store_path(b"".join(deriver)) if deriver else None,
+        ContentAddress.decode(b"".join(ca)) if ca else None,
     )
 
 
@@ -203,7 +203,7 @@ def _encode_store_path(path: StorePath) -> bytes:
 
 def _decode_store_path(data: bytes) -> StorePath:
     name, digest = "", b""
-    for number, value in wire.fields(data):
+    for number, value in wire.few_fields(data):
         match number:
             case 1:
                 name = wire.as_text(number, value)

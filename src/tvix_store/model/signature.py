@@ -74,7 +74,7 @@ class Signature:
     @classmethod
     def decode(cls, data: bytes) -> Signature:
         name, signature = "", b""
-        for field, value in wire.fields(data):
+        for field, value in wire.few_fields(data):
             match field:
                 case 1:
                     name = wire.as_text(field, value)

@@ -7,6 +7,7 @@ the protobuf runtime. Source: protobuf.dev/programming-guides/encoding.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from tvix_store.errors import InvalidError
 
@@ -15,6 +16,10 @@ FIXED64 = 1
 BYTES = 2
 FIXED32 = 5
 MAX_UINT64 = (1 << 64) - 1
+MAX_PIECES = 64
+"""How many fields a message may have all of whose fields are singular, and in how many pieces a singular message may come.
+
+Writers send each once. Parsers must take repetitions, but those who bound nothing work on 4 MiB of them for half a minute."""
 
 
 def check_size(size: int) -> None:
@@ -98,12 +103,21 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes | None]]:
     """
     at, end = 0, len(data)
     while at < end:
-        key, at = read_varint(data, at)
+        # A number below 128 is one byte: nearly all keys and lengths are, and a call would take as long as all the rest.
+        key = data[at]
+        if key < 0x80:
+            at += 1
+        else:
+            key, at = read_varint(data, at)
         field, wire_type = key >> 3, key & 7
         if not 1 <= field < 1 << 29:
             raise InvalidError(f"message: {field} is not a field number")
         if wire_type == BYTES:
-            length, at = read_varint(data, at)
+            if at < end and data[at] < 0x80:
+                length = data[at]
+                at += 1
+            else:
+                length, at = read_varint(data, at)
             if length > end - at:
                 raise InvalidError(f"message: field {field} is cut short")
             yield field, data[at : at + length]
@@ -121,9 +135,29 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes | None]]:
             raise InvalidError(f"message: field {field} has the unknown wire type {wire_type}")
 
 
-def merged(earlier: bytes | None, part: bytes) -> bytes:
-    """A singular message field after `part`, one more piece of it: protobuf merges, which is to concatenate the encodings."""
-    return part if earlier is None else earlier + part
+def few_fields(data: bytes, most: int = MAX_PIECES) -> list[tuple[int, int | bytes | None]]:
+    """As `fields`, for a message that has few of them: without a repeated field, as is the default, or with a bounded one.
+
+    So its size does not tell how long it takes to read.
+
+    Raises:
+        InvalidError: as `fields`; there are more than `most` fields.
+    """
+    found = list(islice(fields(data), most + 1))
+    if len(found) > most:
+        raise InvalidError(f"message: it has more than {most} fields, as many as are taken")
+    return found
+
+
+def gather(pieces: list[bytes], piece: bytes, what: str) -> None:
+    """Add one more piece of a singular message field to `pieces`: protobuf merges them, which is to concatenate the encodings.
+
+    Raises:
+        InvalidError: `what`, the field, comes in more than MAX_PIECES pieces.
+    """
+    if len(pieces) == MAX_PIECES:
+        raise InvalidError(f"message: {what} comes in more than {MAX_PIECES} pieces, though it may come once")
+    pieces.append(piece)
 
 
 def as_bytes(field: int, value: int | bytes | None) -> bytes:

@@ -64,9 +64,9 @@ def check_signatures(path_info: PathInfo | NarInfo, trusted: Sequence[PublicKey]
     Raises:
         InvalidError: a signature bears the name of a trusted key, and is not that key's, or not of this path info.
     """
-    message = path_info.fingerprint(store_dir)
     names = {key.name for key in trusted}
     signatures = [signature for signature in path_info.signatures if signature.name in names]
+    message = path_info.fingerprint(store_dir) if signatures else b""
     for signature in signatures:
         # More than one key may have a name.
         if not any(key.verifies(signature, message) for key in trusted):

@@ -15,7 +15,7 @@ from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.operations.closure import Closure
-from tvix_store.operations.turns import TURN
+from tvix_store.operations.turns import TURN, Turn
 from tvix_store.services.blobs import SMALL_BLOB, BlobService
 
 _BATCH_BYTES = 2 << 20
@@ -145,6 +145,7 @@ async def walk_tree(closure: Closure) -> AsyncIterator[Step]:
     # A stack of our own: trees may be nested deeper than Python recurses.
     entered = [iter(directory.entries.items())]
     taken = 0
+    turn = Turn()
     while entered:
         for name, node in entered[-1]:
             yield Step(name, node)
@@ -152,6 +153,7 @@ async def walk_tree(closure: Closure) -> AsyncIterator[Step]:
             if taken % TURN == 0:
                 await asyncio.sleep(0)
             if type(node) is DirectoryNode:
+                await turn.step()
                 entered.append(iter((await closure.get(node.digest)).entries.items()))
                 break
         else:

@@ -11,7 +11,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import DirectoryNode, FileNode, SymlinkNode
 from tvix_store.nar import tokens
 from tvix_store.operations.closure import Closure
-from tvix_store.operations.turns import in_turns
+from tvix_store.operations.turns import Turn, in_turns
 
 # What a NAR takes to calculate is bounded: 41 tiny directories, each with two references to the next, have a NAR of 2**41 entries.
 MAX_SIZE = 1 << 40
@@ -62,7 +62,9 @@ async def measure(closure: Closure, root: Digest, known: MutableMapping[Digest, 
         return known[root]
     # A stack of our own: trees may be nested deeper than Python recurses.
     counts = [await _begun(closure, root)]
+    turn = Turn()
     while counts:
+        await turn.step()
         count = counts[-1]
         while count.uncounted:
             child = known.get(count.uncounted[-1])

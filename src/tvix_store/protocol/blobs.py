@@ -31,7 +31,7 @@ def decode_digest(message: bytes) -> Digest:
     if len(message) == 34 and message.startswith(_DIGEST):
         return Digest(message[2:])
     digest = b""
-    for field, value in wire.fields(message):
+    for field, value in wire.few_fields(message):
         if field == 1:
             digest = wire.as_bytes(field, value)
     return Digest(digest)
@@ -58,7 +58,7 @@ def decode_chunk(message: bytes) -> bytes:
         if start + size == len(message):
             return message[start:]
     data = b""
-    for field, value in wire.fields(message):
+    for field, value in wire.few_fields(message):
         if field == 1:
             data = wire.as_bytes(field, value)
     return data
@@ -90,7 +90,7 @@ def decode_stat_request(message: bytes) -> tuple[Digest, bool]:
         InvalidError: the message is malformed, or its digest is not 32 bytes.
     """
     digest, chunks = b"", False
-    for field, value in wire.fields(message):
+    for field, value in wire.few_fields(message):
         match field:
             case 1:
                 digest = wire.as_bytes(field, value)
@@ -121,7 +121,7 @@ def decode_stat(dialect: Dialect, message: bytes) -> list[tuple[Digest, int]]:
 
 def _decode_chunk_meta(message: bytes) -> tuple[Digest, int]:
     digest, size = b"", 0
-    for field, value in wire.fields(message):
+    for field, value in wire.few_fields(message):
         match field:
             case 1:
                 digest = wire.as_bytes(field, value)

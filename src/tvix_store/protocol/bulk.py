@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from tvix_store.model import wire
 from tvix_store.model.digest import Digest
 
+MAX_BLOBS = 64 * 1024
+"""Blobs or digests in one message: a client of ours sends at most a quarter of them."""
+
 
 def encode_blobs(blobs: Iterable[bytes]) -> bytes:
     """The message Blobs."""
@@ -17,9 +20,9 @@ def decode_blobs(message: bytes) -> list[bytes]:
     """The blobs in a message Blobs, in order.
 
     Raises:
-        InvalidError: the message is malformed.
+        InvalidError: the message is malformed, or has more than MAX_BLOBS.
     """
-    return [wire.as_bytes(field, value) for field, value in wire.fields(message) if field == 1]
+    return [wire.as_bytes(field, value) for field, value in wire.few_fields(message, MAX_BLOBS) if field == 1]
 
 
 def encode_digests(digests: Iterable[Digest]) -> bytes:
@@ -31,6 +34,6 @@ def decode_digests(message: bytes) -> list[Digest]:
     """The digests in a message Digests, in order.
 
     Raises:
-        InvalidError: the message is malformed, or one is not 32 bytes.
+        InvalidError: the message is malformed, has more than MAX_BLOBS, or one is not 32 bytes.
     """
-    return [Digest(wire.as_bytes(field, value)) for field, value in wire.fields(message) if field == 1]
+    return [Digest(wire.as_bytes(field, value)) for field, value in wire.few_fields(message, MAX_BLOBS) if field == 1]

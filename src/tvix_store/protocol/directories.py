@@ -20,7 +20,7 @@ def decode_get_directory(message: bytes) -> tuple[Digest, bool]:
     """
     digest: bytes | None = None
     recursive = False
-    for field, value in wire.fields(message):
+    for field, value in wire.few_fields(message):
         match field:
             case 1:
                 digest = wire.as_bytes(field, value)

@@ -25,7 +25,7 @@ def decode_get_path_info(message: bytes) -> bytes:
     if len(message) == 22 and message.startswith(_OUTPUT_HASH):
         return message[2:]
     output_hash: bytes | None = None
-    for field, value in wire.fields(message):
+    for field, value in wire.few_fields(message):
         if field == 1:
             output_hash = wire.as_bytes(field, value)
     if output_hash is None:
@@ -47,7 +47,7 @@ def decode_nar_facts(message: bytes) -> NarFacts:
         InvalidError: the message is malformed, or the hash is not 32 bytes.
     """
     size, sha256 = 0, b""
-    for field, value in wire.fields(message):
+    for field, value in wire.few_fields(message):
         match field:
             case 1:
                 size = wire.as_uint(field, value)

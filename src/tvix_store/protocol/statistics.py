@@ -22,7 +22,7 @@ def decode_statistics(message: bytes) -> list[int]:
         InvalidError: the message is malformed.
     """
     counts = [0] * COUNTS
-    for field, value in wire.fields(message):
+    for field, value in wire.few_fields(message):
         if field <= COUNTS:
             counts[field - 1] = wire.as_uint(field, value)
     return counts

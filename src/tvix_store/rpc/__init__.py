@@ -1,5 +1,5 @@
 """gRPC without a transport of its own: an ASGI application, framing, statuses, reflection, health, and the services' handlers.
 
-A handler takes raw messages (bytes, or an async iterator of them) and gives raw messages; it knows neither HTTP nor protobuf
-objects.
+A handler takes messages (one, or an async iterator of them) as bytes, or as its method's row decodes them, and gives bytes. It
+knows neither HTTP nor protobuf objects.
 """

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
 
 from tvix_store.asgi import App, DisconnectedError, Event, Receive, Send
+from tvix_store.errors import DeniedError
 from tvix_store.rpc.deadline import within
+from tvix_store.rpc.decoding import Decoder
 from tvix_store.rpc.framing import PREFIX, Frames
-from tvix_store.rpc.method import Call, Method, Streaming, Unary, single
+from tvix_store.rpc.method import LOOKUP, Call, Method, Streaming, Takes, Unary, single
 from tvix_store.rpc.response import Response
 from tvix_store.rpc.status import RpcError, Status, rpc_error
+from tvix_store.rpc.turns import Turns
 
 MAX_MESSAGE = 16 * 1024 * 1024
-"""Default bound of one message in bytes."""
+"""Default bound of one message in bytes, whatever the method."""
 
 _CONTENT_TYPES = (b"application/grpc", b"application/grpc+proto")
 
@@ -22,13 +27,21 @@ class GrpcApp:
     """Serves a table of methods by their full paths, `/package.Service/Method`.
 
     What is not gRPC goes to `fallback`, another ASGI application. `max_message` bounds one message in bytes, received or
-    decompressed. The server cancels the task of a call whose caller goes away; that is all that cancellation needs.
+    decompressed, beside the bound of its method. `read_only` refuses the methods that write.
+    The server cancels the task of a call whose caller goes away; that is all that cancellation needs.
     """
 
-    def __init__(self, methods: Mapping[str, Method], fallback: App, *, max_message: int = MAX_MESSAGE) -> None:
-        self._methods = methods
+    def __init__(
+        self, methods: Mapping[str, Method], fallback: App, *, max_message: int = MAX_MESSAGE, read_only: bool = False
+    ) -> None:
+        self.methods = {
+            path: replace(method, takes=replace(method.takes, max_message=min(method.takes.max_message, max_message)))
+            for path, method in methods.items()
+        }
         self._fallback = fallback
-        self._max_message = max_message
+        self._read_only = read_only
+        self._decoder = Decoder()
+        self._turns = Turns()
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -36,7 +49,7 @@ class GrpcApp:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         content_type = headers.get(b"content-type", b"")
-        method = self._methods.get(scope["path"])
+        method = self.methods.get(scope["path"])
         if content_type not in _CONTENT_TYPES and content_type.partition(b";")[0].rstrip().lower() not in _CONTENT_TYPES:
             if method is None and not content_type.startswith(b"application/grpc"):
                 await self._fallback(scope, receive, send)
@@ -61,6 +74,8 @@ class GrpcApp:
             return
 
     async def _handle(self, method: Method | None, call: Call, encoding: bytes, receive: Receive, response: Response) -> None:
+        if self._read_only and method is not None and method.takes.writes:
+            raise DeniedError("this store is read-only")
         match method:
             case Unary():
                 await self._unary(method, call, encoding, receive, response)
@@ -76,31 +91,42 @@ class GrpcApp:
             not event.get("more_body")
             and encoding == b"identity"
             and body[:1] == b"\0"
-            and len(body) - PREFIX == int.from_bytes(body[1:PREFIX]) <= self._max_message
+            and len(body) - PREFIX == int.from_bytes(body[1:PREFIX]) <= method.takes.max_message
         ):
-            message = body[PREFIX:]  # one whole message in one piece: nearly every unary call
+            request: Any = body[PREFIX:]  # one whole message in one piece: nearly every unary call
+            if method.takes.decode is not None:
+                request = await self._decoder.decoded(method.takes.decode, request)
         else:
-            message = await single(self._messages(encoding, receive, event))
-        await response.message(await method.handle(message, call), last=True)
+            request = await single(self._requests(method.takes, encoding, receive, event))
+        await response.message(await method.handle(request, call), last=True)
         await response.end(body_ended=True)
 
     async def _stream(self, method: Streaming, call: Call, encoding: bytes, receive: Receive, response: Response) -> None:
         async with (
-            aclosing(self._messages(encoding, receive, await receive())) as messages,
-            aclosing(method.handle(messages, call)) as answers,
+            aclosing(self._requests(method.takes, encoding, receive, await receive())) as requests,
+            aclosing(method.handle(requests, call)) as answers,
         ):
             async for answer in answers:
+                if self._turns.is_over():
+                    await self._turns.next()
                 await response.message(answer)
         await response.end()
 
-    async def _messages(self, encoding: bytes, receive: Receive, event: Event) -> AsyncGenerator[bytes, None]:
-        """The messages of a request whose first event is `event`."""
-        frames = Frames(self._max_message, encoding)
+    async def _requests(self, takes: Takes, encoding: bytes, receive: Receive, event: Event) -> AsyncGenerator[Any, None]:
+        """The messages of a request whose first event is `event`, as the handler takes them."""
+        frames = Frames(takes.max_message, encoding)
+        may_be_bombs = encoding == b"gzip" and takes.max_message > LOOKUP
         while True:
             if event["type"] == "http.disconnect":
                 raise DisconnectedError
-            for message in frames.feed(event.get("body", b"")):
-                yield message
+            messages = frames.feed(event.get("body", b""))
+            while True:
+                if self._turns.is_over():
+                    await self._turns.next()
+                message = await self._decoder.decompressed(messages) if may_be_bombs else next(messages, None)
+                if message is None:
+                    break
+                yield message if takes.decode is None else await self._decoder.decoded(takes.decode, message)
             if not event.get("more_body"):
                 frames.finish()
                 return

@@ -103,7 +103,7 @@ class Frames:
         if flags > 1 or (flags and not self._gzip):
             raise RpcError(Status.INTERNAL, f"a message has flags {flags:#04x}, which grpc-encoding does not explain")
         if size > self._limit:
-            raise ExhaustedError(f"a message of {size} bytes is over the limit of {self._limit}; send it in parts")
+            raise ExhaustedError(f"a message of {size} bytes is over the limit of {self._limit} for this method")
         return size
 
     def _complete(self) -> bytes:
@@ -122,7 +122,7 @@ class Frames:
         except zlib.error as error:
             raise RpcError(Status.INTERNAL, f"a message is not gzip: {error}") from None
         if len(message) > self._limit:
-            raise ExhaustedError(f"a message is over the limit of {self._limit} bytes when decompressed; send it in parts")
+            raise ExhaustedError(f"a message is over the limit of {self._limit} bytes for this method when decompressed")
         if not stream.eof or stream.unused_data:
             raise RpcError(Status.INTERNAL, "a message is not one whole gzip stream")
         return message

@@ -119,7 +119,7 @@ class Health:
 
 def _service(message: bytes) -> str:
     service = ""
-    for field, value in wire.fields(message):
+    for field, value in wire.few_fields(message):
         if field == 1:
             service = wire.as_text(field, value)
     return service

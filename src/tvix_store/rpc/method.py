@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from tvix_store.rpc.status import RpcError, Status
+
+T = TypeVar("T")
 
 Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
 """Header fields: lower-case names, and values."""
@@ -30,50 +32,78 @@ class Call:
     trailers: Fields = ()
 
 
+LOOKUP = 8 * 1024
+"""Bytes of the largest message that a method takes which says nothing else: it names a thing or two. The longest is a symlink, to
+CalculateNAR."""
+
+Decode: TypeAlias = Callable[[bytes], Any]
+"""Makes of a message what a handler takes. It is called in a thread where the message is large, so all that may take long belongs
+here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Takes:
+    """What a method takes.
+
+    max_message: bytes of its largest message; a larger one is refused before a byte of it is kept
+    decode: None hands the bytes to the handler; for messages that are small, or are read in a few steps however large
+    writes: whether the method changes the store; a server that is read-only refuses the call before it reads a message
+    """
+
+    max_message: int = LOOKUP
+    decode: Decode | None = None
+    writes: bool = False
+
+
+_LOOKUP = Takes()
+
+
 @dataclass(frozen=True, slots=True)
 class Unary:
     """One message in, one out."""
 
-    handle: Callable[[bytes, Call], Coroutine[Any, Any, bytes]]
+    handle: Callable[[Any, Call], Coroutine[Any, Any, bytes]]
+    takes: Takes = _LOOKUP
 
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
     """Messages in, messages out; they may overlap."""
 
-    handle: Callable[[AsyncIterator[bytes], Call], AsyncGenerator[Answer, None]]
+    handle: Callable[[AsyncIterator[Any], Call], AsyncGenerator[Answer, None]]
+    takes: Takes = _LOOKUP
 
 
 Method: TypeAlias = Unary | Streaming
 
 
-def server_streaming(handle: Callable[[bytes, Call], AsyncGenerator[Answer, None]]) -> Streaming:
+def server_streaming(handle: Callable[[Any, Call], AsyncGenerator[Answer, None]], takes: Takes = _LOOKUP) -> Streaming:
     """One message in, many out."""
 
-    async def stream(messages: AsyncIterator[bytes], call: Call) -> AsyncGenerator[Answer, None]:
+    async def stream(messages: AsyncIterator[T], call: Call) -> AsyncGenerator[Answer, None]:
         async with aclosing(handle(await single(messages), call)) as answers:
             async for answer in answers:
                 yield answer
 
-    return Streaming(stream)
+    return Streaming(stream, takes)
 
 
-def client_streaming(handle: Callable[[AsyncIterator[bytes], Call], Coroutine[Any, Any, bytes]]) -> Streaming:
+def client_streaming(handle: Callable[[AsyncIterator[Any], Call], Coroutine[Any, Any, bytes]], takes: Takes = _LOOKUP) -> Streaming:
     """Many messages in, one out."""
 
-    async def stream(messages: AsyncIterator[bytes], call: Call) -> AsyncGenerator[bytes, None]:
+    async def stream(messages: AsyncIterator[T], call: Call) -> AsyncGenerator[bytes, None]:
         yield await handle(messages, call)
 
-    return Streaming(stream)
+    return Streaming(stream, takes)
 
 
-async def single(messages: AsyncIterator[bytes]) -> bytes:
+async def single(messages: AsyncIterator[T]) -> T:
     """The only message of a stream.
 
     Raises:
         RpcError: (UNIMPLEMENTED, as other servers have it) there is none, or more than one.
     """
-    only: bytes | None = None
+    only: T | None = None
     async for message in messages:
         if only is not None:
             raise RpcError(Status.UNIMPLEMENTED, "this call takes one message, but more were sent")

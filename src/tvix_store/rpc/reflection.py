@@ -92,6 +92,10 @@ def _text(body: bytes, number: int) -> str:
     return "".join(_texts(body, number)[-1:])
 
 
+_MESSAGE_REQUEST = range(3, 8)
+"""The members of the oneof `message_request`."""
+
+
 class _Reflection:
     """One version of the service: the messages of both are the same."""
 
@@ -101,27 +105,28 @@ class _Reflection:
 
     async def info(self, messages: AsyncIterator[bytes], _call: Call) -> AsyncGenerator[bytes, None]:
         async for message in messages:
+            answer = self._answer(message)
             host = _text(message, 1).encode()
-            yield wire.bytes_field(1, host) + wire.message_field(2, message) + self._answer(message)
+            yield wire.bytes_field(1, host) + wire.message_field(2, message) + answer
 
     def _answer(self, message: bytes) -> bytes:
         """The member of the oneof `message_response` that answers a ServerReflectionRequest."""
-        answer = _error(Status.INVALID_ARGUMENT, "the request asks for nothing")
-        for field, value in wire.fields(message):
-            match field:
-                case 3:
-                    answer = self._file(wire.as_text(field, value))
-                case 4:
-                    answer = self._file(self._schema.symbols.get(wire.as_text(field, value).removeprefix("."), ""))
-                case 5:
-                    answer = _error(Status.NOT_FOUND, "proto3 has no extensions")
-                case 6:
-                    answer = self._extensions(wire.as_text(field, value))
-                case 7:
-                    answer = wire.message_field(6, self._listed)
-                case _:
-                    pass
-        return answer
+        # Of a oneof the last member counts.
+        asked = [(field, value) for field, value in wire.few_fields(message) if field in _MESSAGE_REQUEST]
+        field, value = asked[-1] if asked else (0, None)
+        match field:
+            case 3:
+                return self._file(wire.as_text(field, value))
+            case 4:
+                return self._file(self._schema.symbols.get(wire.as_text(field, value).removeprefix("."), ""))
+            case 5:
+                return _error(Status.NOT_FOUND, "proto3 has no extensions")
+            case 6:
+                return self._extensions(wire.as_text(field, value))
+            case 7:
+                return wire.message_field(6, self._listed)
+            case _:
+                return _error(Status.INVALID_ARGUMENT, "the request asks for nothing")
 
     def _file(self, name: str) -> bytes:
         if name not in self._schema.files:

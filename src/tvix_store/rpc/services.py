@@ -21,7 +21,7 @@ from tvix_store.services import Store
 from tvix_store.services.store import ServiceChecks
 
 
-def serve_store(store: Store, *, max_message: int = MAX_MESSAGE, fallback: App = not_found) -> tuple[App, Callable[[], None]]:
+def serve_store(store: Store, *, max_message: int = MAX_MESSAGE, fallback: App = not_found) -> tuple[GrpcApp, Callable[[], None]]:
     """An ASGI application that offers `store` in all dialects, and what to call when it begins to go down.
 
     `max_message` bounds one message in bytes. What is not gRPC goes to `fallback`.
@@ -34,11 +34,11 @@ def serve_store(store: Store, *, max_message: int = MAX_MESSAGE, fallback: App =
         own.append(STATISTICS_SERVICE)
     for dialect in DIALECTS:
         methods |= blob_methods(store.blobs, store.nar, dialect, max_message)
-        methods |= directory_methods(store.directories, dialect)
+        methods |= directory_methods(store.directories, dialect, max_message)
         methods |= path_info_methods(store.path_infos, store.nar, dialect)
     checks = store.service_checks or ServiceChecks(store.check, store.check, store.check)
     check_by_name = {name: check for dialect in DIALECTS for name, check in zip(dialect.services, checks, strict=True)}
     health = Health(check_by_name | dict.fromkeys(own, checks.blobs))
     methods |= health.methods()
     methods |= reflection_methods([*check_by_name, *own, HEALTH_SERVICE])
-    return GrpcApp(methods, fallback, max_message=max_message), health.stop
+    return GrpcApp(methods, fallback, max_message=max_message, read_only=store.read_only), health.stop

@@ -71,8 +71,8 @@ class Store:
     `small_trees`, `lone_files` and `staging` write past the other services: who replaces these removes them.
     `links` is a place for the links of NARs where there are no records; it may forget the oldest.
     `find_path` tells which path there is of an output hash, also where `path_infos.get` would first fetch it from elsewhere; None
-    where the latter never does. `foreign_documents` are those of upstream caches, where there are any.
-    `check` raises UnavailableError while the store cannot serve;
+    where the latter never does. `foreign_documents` are those of upstream caches, where there are any. `read_only` says that every
+    put is refused. `check` raises UnavailableError while the store cannot serve;
     `service_checks` tell of single services where they stand in several stores. `sync` brings all content that was acknowledged
     to the disk itself, as the store's own path infos do when they are put; where a path info stands elsewhere, it is called first.
     Use as `async with store:` or call `close` when done.
@@ -93,6 +93,7 @@ class Store:
     foreign_documents: ForeignDocuments | None = None
     store_dir: str = STORE_DIR
     size_rule: SizeRule = SizeRule.DOCUMENTED
+    read_only: bool = False
     check: Check = field(default=_nothing)
     service_checks: ServiceChecks | None = None
     sync: Callable[[], Awaitable[None]] = field(default=_nothing)

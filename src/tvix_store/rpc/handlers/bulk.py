@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from tvix_store.errors import ExhaustedError
 from tvix_store.model.digest import Digest
-from tvix_store.protocol.bulk import decode_blobs, decode_digests, encode_blobs, encode_digests
+from tvix_store.protocol.bulk import MAX_BLOBS, decode_blobs, decode_digests, encode_blobs, encode_digests
 from tvix_store.protocol.dialects import BULK_SERVICE
-from tvix_store.rpc.method import Call, Method, Unary, client_streaming, server_streaming
+from tvix_store.rpc.method import Call, Method, Takes, Unary, client_streaming, server_streaming
 from tvix_store.services import SMALL_BLOB, BlobService
 
 _MESSAGE = 1024 * 1024
@@ -20,23 +20,19 @@ _ENCODED_DIGEST = 34
 
 
 def bulk_methods(blobs: BlobService, max_message: int) -> dict[str, Method]:
-    """The calls of BulkService by path. `max_message` bounds the list of digests that PutMany answers; Missing answers no more than
-    it was asked.
+    """The calls of BulkService by path. `max_message` bounds a message of blobs in bytes. PutMany takes, and so answers, at most
+    MAX_BLOBS in all; Missing answers no more than it was asked.
     """
 
-    async def put_many(messages: AsyncIterator[bytes], _call: Call) -> bytes:
+    async def put_many(messages: AsyncIterator[list[bytes]], _call: Call) -> bytes:
         digests: list[Digest] = []
-        async for message in messages:
-            many = decode_blobs(message)
-            if (len(digests) + len(many)) * _ENCODED_DIGEST > max_message:
-                raise ExhaustedError(
-                    f"the answer would be over the limit of {max_message} bytes a message; put the rest in another call"
-                )
+        async for many in messages:
+            if len(digests) + len(many) > MAX_BLOBS:
+                raise ExhaustedError(f"a call takes at most {MAX_BLOBS} blobs; put the rest in another call")
             digests += await blobs.put_many(many)
         return encode_digests(digests)
 
-    async def get_many(message: bytes, _call: Call) -> AsyncGenerator[bytes, None]:
-        digests = decode_digests(message)
+    async def get_many(digests: list[Digest], _call: Call) -> AsyncGenerator[bytes, None]:
         batch: list[bytes] = []
         size = 0
         for start in range(0, len(digests), _AT_ONCE):
@@ -49,11 +45,12 @@ def bulk_methods(blobs: BlobService, max_message: int) -> dict[str, Method]:
         if batch:
             yield encode_blobs(batch)
 
-    async def missing(message: bytes, _call: Call) -> bytes:
-        return encode_digests(await blobs.missing(decode_digests(message)))
+    async def missing(digests: list[Digest], _call: Call) -> bytes:
+        return encode_digests(await blobs.missing(digests))
 
+    many_digests = Takes(max_message=MAX_BLOBS * _ENCODED_DIGEST, decode=decode_digests)
     return {
-        f"/{BULK_SERVICE}/PutMany": client_streaming(put_many),
-        f"/{BULK_SERVICE}/GetMany": server_streaming(get_many),
-        f"/{BULK_SERVICE}/Missing": Unary(missing),
+        f"/{BULK_SERVICE}/PutMany": client_streaming(put_many, Takes(max_message=max_message, decode=decode_blobs, writes=True)),
+        f"/{BULK_SERVICE}/GetMany": server_streaming(get_many, many_digests),
+        f"/{BULK_SERVICE}/Missing": Unary(missing, many_digests),
     }

@@ -9,12 +9,12 @@ from tvix_store.model.directory import Directory
 from tvix_store.protocol.blobs import encode_digest
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.protocol.directories import decode_get_directory
-from tvix_store.rpc.method import Call, Method, client_streaming, server_streaming
+from tvix_store.rpc.method import Call, Method, Takes, client_streaming, server_streaming
 from tvix_store.services import DirectoryService
 
 
-def directory_methods(directories: DirectoryService, dialect: Dialect) -> dict[str, Method]:
-    """The calls of a dialect's DirectoryService by path."""
+def directory_methods(directories: DirectoryService, dialect: Dialect, max_message: int) -> dict[str, Method]:
+    """The calls of a dialect's DirectoryService by path. `max_message` bounds a directory in bytes."""
 
     async def get(message: bytes, _call: Call) -> AsyncGenerator[bytes, None]:
         digest, recursive = decode_get_directory(message)
@@ -27,12 +27,10 @@ def directory_methods(directories: DirectoryService, dialect: Dialect) -> dict[s
             raise NotFoundError("directory", digest)
         yield found.encoded
 
-    async def put(messages: AsyncIterator[bytes], _call: Call) -> bytes:
-        return encode_digest(await directories.put(_decoded(messages)))
+    async def put(graph: AsyncIterator[Directory], _call: Call) -> bytes:
+        return encode_digest(await directories.put(graph))
 
-    return {dialect.directory("Get"): server_streaming(get), dialect.directory("Put"): client_streaming(put)}
-
-
-async def _decoded(messages: AsyncIterator[bytes]) -> AsyncIterator[Directory]:
-    async for message in messages:
-        yield Directory.decode(message)
+    return {
+        dialect.directory("Get"): server_streaming(get),
+        dialect.directory("Put"): client_streaming(put, Takes(max_message=max_message, decode=Directory.received, writes=True)),
+    }

@@ -10,8 +10,11 @@ from tvix_store.model.nodes import decode_node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.protocol.path_infos import decode_get_path_info, encode_nar_facts
-from tvix_store.rpc.method import Call, Method, Unary, server_streaming
+from tvix_store.rpc.method import Call, Method, Takes, Unary, server_streaming
 from tvix_store.services import NarService, PathInfoService
+
+_MAX_PATH_INFO = 4 << 20
+"""Bytes of the largest path info, as over HTTP (`model.narinfo.MAX_NARINFO`): some 50,000 references."""
 
 
 def path_info_methods(path_infos: PathInfoService, nar: NarService, dialect: Dialect) -> dict[str, Method]:
@@ -24,8 +27,8 @@ def path_info_methods(path_infos: PathInfoService, nar: NarService, dialect: Dia
             raise NotFoundError("path info", nixbase32.encode(output_hash))
         return found.encoded
 
-    async def put(message: bytes, _call: Call) -> bytes:
-        return (await path_infos.put(PathInfo.decode(message))).encoded
+    async def put(path_info: PathInfo, _call: Call) -> bytes:
+        return (await path_infos.put(path_info)).encoded
 
     async def calculate_nar(message: bytes, _call: Call) -> bytes:
         _, node = decode_node(message)
@@ -37,7 +40,14 @@ def path_info_methods(path_infos: PathInfoService, nar: NarService, dialect: Dia
 
     return {
         dialect.path_info("Get"): Unary(get),
-        dialect.path_info("Put"): Unary(put),
+        dialect.path_info("Put"): Unary(put, Takes(max_message=_MAX_PATH_INFO, decode=_decode, writes=True)),
         dialect.path_info("CalculateNAR"): Unary(calculate_nar),
         dialect.path_info("List"): server_streaming(every),
     }
+
+
+def _decode(message: bytes) -> PathInfo:
+    """The path info, with its canonical encoding at hand."""
+    path_info = PathInfo.decode(message)
+    _ = path_info.encoded
+    return path_info

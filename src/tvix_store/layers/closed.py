@@ -1,0 +1,36 @@
+"""ClosedPathInfos: takes a path info only if the store has all that it refers to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from tvix_store.errors import IncompleteError
+from tvix_store.model.path_info import PathInfo
+from tvix_store.operations.check_path_info import missing_references
+from tvix_store.services.store import Store
+
+
+class ClosedPathInfos:
+    """The path infos of `store`, whose puts are checked: so whoever fetches a path can fetch its closure too."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._inner = store.path_infos
+
+    async def get(self, output_hash: bytes) -> PathInfo | None:
+        return await self._inner.get(output_hash)
+
+    async def put(self, path_info: PathInfo) -> PathInfo:
+        """As `PathInfoService.put`.
+
+        Raises:
+            IncompleteError: the store neither has a reference nor could fetch it.
+        """
+        missing = await missing_references(self._store, path_info)
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise IncompleteError(f"{path_info.store_path} refers to {missing[0]}{more}, not in the store; put that first")
+        return await self._inner.put(path_info)
+
+    def list(self) -> AsyncIterator[PathInfo]:
+        return self._inner.list()
