@@ -50,7 +50,6 @@ def test_a_message_names_the_server_without_parameters() -> None:
         ("grpc+http://localhost:1#part", "#"),
         ("grpc+unix://run/sock", "three slashes"),
         ("grpc+unix://", "three slashes"),
-        ("grpc+unix:run/sock", "three slashes"),
         ("grpc+http://localhost:1?colour=red", "unknown parameter 'colour' (known: dialect, wait-connect)"),
         ("grpc+http://localhost:1?ca=/etc/ca.pem", "unknown parameter 'ca'"),
         ("grpc+http://localhost:1?dialect=klingon", "unknown dialect 'klingon' (known: seed, tvix, snix)"),

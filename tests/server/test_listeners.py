@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 
 import pytest
 
 from tvix_store.errors import InvalidError, UnavailableError
-from tvix_store.server import listeners
 from tvix_store.server.listeners import Address, SystemdSockets, TcpAddress, UnixAddress, listening, name, parse
 
 
@@ -105,23 +103,6 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="not a socket"), listening([str(path)]):
         pass
     assert path.read_text() == "precious"
-
-
-@pytest.mark.parametrize(
-    ("host", "remote"), [("127.0.0.1", False), ("127.1.2.3", False), ("::1", False), ("0.0.0.0", True), ("::", True)]
-)
-def test_sockets_of_systemd_that_others_reach_need_to_be_wanted(monkeypatch: pytest.MonkeyPatch, host: str, remote: bool) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as passed:
-        passed.bind((host, 0))
-        monkeypatch.setattr(listeners, "_FIRST_SYSTEMD_FD", os.dup(passed.fileno()))
-        monkeypatch.setenv("LISTEN_FDS", "1")
-        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-        if remote:
-            with pytest.raises(InvalidError, match=r"sd-listen: .* can be reached from other machines"), listening(["sd-listen"]):
-                pass
-            monkeypatch.setattr(listeners, "_FIRST_SYSTEMD_FD", os.dup(passed.fileno()))
-        with listening(["sd-listen"], allow_remote=remote) as [listener]:
-            assert listener.getsockname() == passed.getsockname()
 
 
 def test_sockets_of_systemd_are_refused_where_it_passed_none() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tvix_store.cli.file_path import FILE_PATH
 from tvix_store.cli.invocation import Invocation, shared_options
 
 
@@ -40,8 +39,8 @@ from tvix_store.cli.invocation import Invocation, shared_options
     metavar="N",
     help="Most files, symlinks and directories in a NAR that is taken over HTTP. Default: 1000000.",
 )
-@click.option("--tls-certificate", type=FILE_PATH, help="Serve TLS with this certificate chain (PEM) ...")
-@click.option("--tls-key", type=FILE_PATH, help="... and this private key (PEM).")
+@click.option("--tls-certificate", type=click.Path(path_type=Path), help="Serve TLS with this certificate chain (PEM) ...")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="... and this private key (PEM).")
 @click.option("--priority", type=click.IntRange(0), help="Of this cache among a client's: the lowest is asked first. Default: 40.")
 @click.option("--no-mass-query", is_flag=True, help="Tell clients not to ask this cache for many paths at once.")
 @click.option("--nar-compression", type=click.Choice(("zstd", "none")), help="What narinfos offer. Default: zstd.")
@@ -49,7 +48,7 @@ from tvix_store.cli.invocation import Invocation, shared_options
     "--signing-key-file",
     "signing_key_files",
     multiple=True,
-    type=FILE_PATH,
+    type=click.Path(path_type=Path),
     metavar="FILE",
     help="Sign narinfos with this key, as `nix key generate-secret` writes it; repeatable.",
 )

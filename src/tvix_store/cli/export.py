@@ -8,14 +8,13 @@ from pathlib import Path
 
 import click
 
-from tvix_store.cli.file_path import FILE_PATH
 from tvix_store.cli.invocation import Invocation, command
 from tvix_store.cli.progress import progress_bar
 
 
 @command
 @click.argument("path")
-@click.argument("destination", type=FILE_PATH)
+@click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(("dir", "nar", "tar")), default="dir", show_default=True, help="What to write.")
 async def export(invocation: Invocation, path: str, destination: Path, form: str) -> None:
     """Write what is at PATH to DESTINATION, which must not exist yet and appears when it is complete.

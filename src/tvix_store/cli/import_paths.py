@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tvix_store.cli.file_path import FILE_PATH
 from tvix_store.cli.invocation import Invocation, command, json_option
 from tvix_store.cli.progress import Bar, progress_bar
 
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @command
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=FILE_PATH)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the store path. Default: the file's name.")
 @click.option("--flat", is_flag=True, help="Address a file by the hash of its contents alone, as nix-store --add-fixed does.")
 @click.option("--no-path-info", is_flag=True, help="Store the content only, and print its digest.")
@@ -58,7 +56,6 @@ async def import_paths(
     if name is not None and len(paths) > 1:
         raise click.UsageError("--name needs a single PATH")
     from tvix_store.model.directory import SizeRule
-    from tvix_store.nar import MAX_DEPTH
     from tvix_store.operations.files_cache import FilesCache, default_directory
     from tvix_store.operations.import_tree import import_tree
 
@@ -79,12 +76,6 @@ async def import_paths(
                     size_rule=rule,
                     cache=FilesCache(remembered, path, lookup=not reread) if remembered else None,
                     progress=bar.add,
-                )
-            if done.too_deep:
-                print(
-                    f"tvix-store: warning: {path} has more than {MAX_DEPTH} files and directories in each other; it is stored, "
-                    "but Nix does not read it",
-                    file=sys.stderr,
                 )
             yield done
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import click
 
-from tvix_store.cli.file_path import FILE_PATH
 from tvix_store.cli.invocation import Invocation, command
 
 
 @command
 @click.argument("name")
-@click.option("--out", type=FILE_PATH, help="Write it to a new file, which only its owner may read.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write it to a new file, which only its owner may read.")
 async def generate(invocation: Invocation, name: str, out: Path | None) -> None:
     """Make a secret key called NAME, and print it as nix key generate-secret does.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +9,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tvix_store.errors import InvalidError
 
-_URL = re.compile(r"([a-z][a-z0-9+.-]*):(//)?", re.IGNORECASE)
-"""How a URL begins, and no path of a store: `scheme:/path` must never become a directory of that name."""
-
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """`scheme://host/path?name=value` or `scheme:/path`. `path` is decoded; `parameters` are those of the query."""
+    """`scheme://host/path?name=value`. `path` is decoded; `parameters` are those of the query."""
 
     text: str
     scheme: str
@@ -31,9 +27,9 @@ class Address:
         Raises:
             InvalidError: `text` is neither, or has a parameter twice.
         """
-        if not _URL.match(text):
+        if "://" not in text:
             if "/" not in text:
-                raise InvalidError(f"not the address of a store: {text!r} (a path needs a slash, as in ./store; a URL a colon)")
+                raise InvalidError(f"not the address of a store: {text!r} (a path needs a slash, as in ./store; a URL a ://)")
             return cls(text, "local", "", text, {})
         try:
             url = urlsplit(text)
@@ -47,10 +43,6 @@ class Address:
             raise InvalidError(f"{without_secrets(text)}: a parameter stands there twice")
         if url.fragment:
             raise InvalidError(f"{without_secrets(text)}: an address ends before the #; write it as %23 in a path")
-        if not url.netloc and url.path and not url.path.startswith("/"):
-            raise InvalidError(
-                f"{without_secrets(text)}: behind the colon comes //host or /path; write a path of this machine as ./…"
-            )
         return cls(text, url.scheme, url.netloc, unquote(url.path), parameters)
 
     def read_parameters(self, known: Mapping[str, Callable[[str], object]]) -> dict[str, Any]:
@@ -74,8 +66,8 @@ class Address:
 
 def without_secrets(address: str) -> str:
     """An address for messages, however broken it is: without what stands before an `@` of its host, and without parameters."""
-    begins = _URL.match(address)
-    if begins is None:
+    scheme, separator, rest = address.partition("?")[0].partition("#")[0].partition("://")
+    if not separator:
         return address
-    host, slash, path = address[begins.end() :].partition("?")[0].partition("#")[0].partition("/")
-    return f"{begins[0]}{host.rpartition('@')[2]}{slash}{path}"
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"

@@ -21,18 +21,6 @@ SCHEMES = {
     "nix+http": "tvix_store.config.nix_http:open_address",
     "nix+https": "tvix_store.config.nix_http:open_address",
 }
-_BY_ITS_DAEMON = "let its own daemon serve it, and use grpc+http://host:port"
-HINTS = {
-    "redb": f"that is a database of snix; {_BY_ITS_DAEMON}, or keep a store in local:///path",
-    "sled": f"that is a database of tvix; {_BY_ITS_DAEMON}, or keep a store in local:///path",
-    "bigtable": f"Bigtable is not supported; {_BY_ITS_DAEMON}",
-    "objectstore": f"object stores are not supported yet; {_BY_ITS_DAEMON}",
-    "http": "a binary cache is written as nix+http://…, a server that speaks gRPC as grpc+http://…",
-    "https": "a binary cache is written as nix+https://…, a server that speaks gRPC as grpc+https://…",
-    "unix": "a server's socket is written as grpc+unix:///path",
-    "file": "a store in a directory is written as local:///path",
-}
-"""What to do instead, by scheme or the part of it up to a `+`: those of snix and tvix that we lack, and what one tries first."""
 _CACHE = "nix+"
 _PLACES = {"blob_service", "directory_service"}
 
@@ -68,14 +56,10 @@ def prepare(text: str) -> None:
 def _opener(address: Address) -> Callable[..., Awaitable[Store]]:
     target = SCHEMES.get(address.scheme)
     if target is None:
-        hint = HINTS.get(address.scheme) or HINTS.get(address.scheme.partition("+")[0])
-        if hint is None and (near := difflib.get_close_matches(address.scheme, SCHEMES, n=1)):
-            hint = f"did you mean {near[0]}://?"
-        elif hint is None and address.text[len(address.scheme) :].startswith(":/") and not address.host:
-            hint = "write a path of this machine as ./…"
+        near = difflib.get_close_matches(address.scheme, SCHEMES, n=1)
+        hint = f"; did you mean {near[0]}://?" if near else ""
         raise InvalidError(
-            f"{without_secrets(address.text)}: unknown scheme {address.scheme!r} (known: {', '.join(SCHEMES)})"
-            + (f"; {hint}" if hint else "")
+            f"{without_secrets(address.text)}: unknown scheme {address.scheme!r} (known: {', '.join(SCHEMES)}){hint}"
         )
     module, _, function = target.partition(":")
     opener: Callable[..., Awaitable[Store]] = getattr(import_module(module), function)

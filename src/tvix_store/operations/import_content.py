@@ -37,15 +37,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What became of a tree: its root node, what is true of its NAR, and the SHA-256 of the contents of a file read as `flat`.
-
-    `depth` is how many nodes are inside each other.
-    """
+    """What became of a tree: its root node, what is true of its NAR, and the SHA-256 of the contents of a file read as `flat`."""
 
     node: Node
     nar: NarFacts
     file_sha256: bytes
-    depth: int
 
 
 class ImportThreads:
@@ -121,7 +117,7 @@ async def import_content(
         await store.nar.record(node, nar)
     if known is not None and reader.keys:
         known.save(reader.keys, contents.digests)
-    return Content(node, nar, contents.file_sha256, reader.tree.depth)
+    return Content(node, nar, contents.file_sha256)
 
 
 class _LackingError(Exception):

@@ -15,7 +15,6 @@ from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath, check_store_path_name, fixed_output_path, flat_output_path
-from tvix_store.nar import MAX_DEPTH
 from tvix_store.operations.files_cache import FilesCache
 from tvix_store.operations.import_content import Progress, import_content
 from tvix_store.services.store import Store
@@ -23,16 +22,12 @@ from tvix_store.services.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of a tree: its root node, what is true of its NAR, its store path, and the path info if one was put.
-
-    `too_deep` says that more nodes are inside each other than Nix reads.
-    """
+    """What became of a tree: its root node, what is true of its NAR, its store path, and the path info if one was put."""
 
     node: Node
     nar: NarFacts
     store_path: StorePath
     path_info: PathInfo | None
-    too_deep: bool = False
 
 
 async def import_tree(
@@ -66,7 +61,7 @@ async def import_tree(
         ca = ContentAddress(Method.NAR, NixHash("sha256", nar.sha256))
         store_path = fixed_output_path(name, nar.sha256, store_dir=store.store_dir)
     stored = await store.path_infos.put(PathInfo(store_path, content.node, nar, ca=ca)) if path_info else None
-    return Imported(content.node, nar, store_path, stored, content.depth > MAX_DEPTH)
+    return Imported(content.node, nar, store_path, stored)
 
 
 def _file_name(path: Path) -> str:

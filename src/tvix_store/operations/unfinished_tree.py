@@ -36,8 +36,6 @@ class UnfinishedTree:
     def __init__(self) -> None:
         self.root: Unfinished | None = None
         self.directories: list[UnfinishedDirectory] = []
-        self.depth = 1
-        """How many nodes are inside each other, at most."""
 
     @property
     def is_directory(self) -> bool:

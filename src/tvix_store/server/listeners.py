@@ -87,10 +87,7 @@ def listening(addresses: Sequence[str], *, allow_remote: bool = False) -> Iterat
                     sockets.append(_listen_unix(path))
                     created.append(path)
                 case SystemdSockets():
-                    passed = _take_over_from_systemd()
-                    sockets += passed
-                    for each in passed:
-                        _check_systemds(each, allow_remote=allow_remote)
+                    sockets += _take_over_from_systemd()
         yield sockets
     finally:
         for each in sockets:
@@ -125,7 +122,10 @@ def _listen_tcp(address: TcpAddress, *, allow_remote: bool) -> list[socket.socke
     hosts = _LOCALHOST if address.host == "localhost" else _resolve(address.host)
     remote = [host for host in hosts if not ip_address(host).is_loopback]
     if remote and not allow_remote:
-        raise _remote(f"{address.host}:{address.port}", f" ({', '.join(remote)})")
+        raise InvalidError(
+            f"{address.host}:{address.port} can be reached from other machines ({', '.join(remote)}), and whoever reaches it may "
+            "read and write the store; say that this is wanted (--allow-remote), or listen on localhost"
+        )
     sockets: list[socket.socket] = []
     port = address.port
     for host in hosts:
@@ -140,13 +140,6 @@ def _listen_tcp(address: TcpAddress, *, allow_remote: bool) -> list[socket.socke
         sockets.append(listener)
         port = listener.getsockname()[1]
     return sockets
-
-
-def _remote(where: str, hosts: str = "") -> InvalidError:
-    return InvalidError(
-        f"{where} can be reached from other machines{hosts}, and whoever reaches it may "
-        "read and write the store; say that this is wanted (--allow-remote), or listen on localhost"
-    )
 
 
 def _resolve(host: str) -> Sequence[str]:
@@ -215,15 +208,6 @@ def _take_over_from_systemd() -> list[socket.socket]:
         return [socket.socket(fileno=fd) for fd in range(_FIRST_SYSTEMD_FD, _FIRST_SYSTEMD_FD + count)]
     except OSError as error:
         raise InvalidError(f"sd-listen: LISTEN_FDS names what is not a socket: {error.strerror}") from None
-
-
-def _check_systemds(listener: socket.socket, *, allow_remote: bool) -> None:
-    """Raise InvalidError where other machines reach the socket, and need not."""
-    where, local = f"socket {listener.fileno()}", listener.family == socket.AF_UNIX
-    if listener.family in (socket.AF_INET, socket.AF_INET6):
-        where, local = name(listener), ip_address(listener.getsockname()[0]).is_loopback
-    if not (local or allow_remote):
-        raise _remote(f"sd-listen: {where}")
 
 
 def _passed_by_systemd() -> int:

@@ -47,9 +47,9 @@ class ServerAddress:
         except ValueError as error:
             raise InvalidError(f"not the address of a server: {text!r} ({error})") from None
         if url.scheme == "grpc+unix":
-            if url.netloc or not url.path.startswith("/"):
+            if url.netloc or not url.path:
                 raise InvalidError(
-                    f"{text}: the path of a socket has three slashes before it, or one, as in grpc+unix:///run/tvix-store.sock"
+                    f"{text}: the path of a socket has three slashes before it, as in grpc+unix:///run/tvix-store.sock"
                 )
             target = f"unix:{unquote(url.path)}"
         elif url.scheme in _PORTS:
