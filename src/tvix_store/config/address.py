@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tvix_store.errors import InvalidError
 
-_SCHEME = re.compile("[a-z][a-z0-9+.-]*:")
+_SCHEME = re.compile("[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 """What a URL begins with. A path that does is written with ./ before it."""
 
 
