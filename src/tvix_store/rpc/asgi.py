@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from math import inf
 
 from tvix_store.asgi import App, DisconnectedError, Event, Receive, Send
 from tvix_store.rpc.deadline import within
@@ -11,10 +12,13 @@ from tvix_store.rpc.framing import PREFIX, Frames
 from tvix_store.rpc.method import Call, Method, Streaming, Unary, single
 from tvix_store.rpc.response import Response
 from tvix_store.rpc.status import RpcError, Status, rpc_error
+from tvix_store.traffic import SMALL, LostPlaceError, Place, Traffic
 
 MAX_MESSAGE = 16 * 1024 * 1024
 """Default bound of one message in bytes."""
 
+_AT_ONCE = 4096
+"""Bytes of a message that may come in pieces without a place."""
 _CONTENT_TYPES = (b"application/grpc", b"application/grpc+proto")
 
 
@@ -22,13 +26,17 @@ class GrpcApp:
     """Serves a table of methods by their full paths, `/package.Service/Method`.
 
     What is not gRPC goes to `fallback`, another ASGI application. `max_message` bounds one message in bytes, received or
-    decompressed. The server cancels the task of a call whose caller goes away; that is all that cancellation needs.
+    decompressed. The server cancels the task of a call whose caller goes away; that is all that cancellation needs. What callers
+    make the worker keep is bounded by `traffic`.
     """
 
-    def __init__(self, methods: Mapping[str, Method], fallback: App, *, max_message: int = MAX_MESSAGE) -> None:
+    def __init__(
+        self, methods: Mapping[str, Method], fallback: App, *, max_message: int = MAX_MESSAGE, traffic: Traffic | None = None
+    ) -> None:
         self._methods = methods
         self._fallback = fallback
         self._max_message = max_message
+        self._traffic = traffic or Traffic()
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -45,7 +53,7 @@ class GrpcApp:
         elif scope["method"] != "POST":
             await _unsupported_media_type(send)
         else:
-            await self._call(method, Call(scope["path"], scope["headers"]), headers, receive, send)
+            await self._call(method, Call(scope["path"], scope["headers"], scope.get("client")), headers, receive, send)
 
     async def _call(self, method: Method | None, call: Call, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         encoding = headers.get(b"grpc-encoding", b"identity")
@@ -78,32 +86,63 @@ class GrpcApp:
             and body[:1] == b"\0"
             and len(body) - PREFIX == int.from_bytes(body[1:PREFIX]) <= self._max_message
         ):
-            message = body[PREFIX:]  # one whole message in one piece: nearly every unary call
+            # One whole message in one piece: nearly every unary call.
+            answer = await method.handle(body[PREFIX:], call)
         else:
-            message = await single(self._messages(encoding, receive, event))
-        await response.message(await method.handle(message, call), last=True)
+            with self._traffic.incoming.place(call.client) as arriving:
+                answer = await method.handle(await single(self._messages(encoding, receive, event, arriving)), call)
+        if len(answer) <= SMALL:
+            await response.message(answer, last=True)
+        else:
+            with self._leaving(call) as leaving:
+                await response.message(answer, leaving, last=True)
         await response.end(body_ended=True)
 
     async def _stream(self, method: Streaming, call: Call, encoding: bytes, receive: Receive, response: Response) -> None:
-        async with (
-            aclosing(self._messages(encoding, receive, await receive())) as messages,
-            aclosing(method.handle(messages, call)) as answers,
-        ):
-            async for answer in answers:
-                await response.message(answer)
+        with self._leaving(call) as leaving, self._traffic.incoming.place(call.client) as arriving:
+            async with (
+                aclosing(self._messages(encoding, receive, await receive(), arriving)) as messages,
+                aclosing(method.handle(messages, call)) as answers,
+            ):
+                async for answer in answers:
+                    await response.message(answer, leaving)
         await response.end()
 
-    async def _messages(self, encoding: bytes, receive: Receive, event: Event) -> AsyncGenerator[bytes, None]:
-        """The messages of a request whose first event is `event`."""
+    @contextmanager
+    def _leaving(self, call: Call) -> Iterator[Place]:
+        """A place for answers. Whoever takes none of them is told nothing more: that would not be taken either."""
+        place = self._traffic.outgoing.place(call.client)
+        try:
+            with place:
+                yield place
+        except LostPlaceError:
+            if place.is_lost:
+                raise DisconnectedError from None
+            raise
+
+    async def _messages(self, encoding: bytes, receive: Receive, event: Event, arriving: Place) -> AsyncGenerator[bytes, None]:
+        """The messages of a request whose first event is `event`. One that comes in pieces is kept in `arriving`."""
         frames = Frames(self._max_message, encoding)
+        came = 0
         while True:
             if event["type"] == "http.disconnect":
                 raise DisconnectedError
-            for message in frames.feed(event.get("body", b"")):
+            body: bytes = event.get("body", b"")
+            for message in frames.feed(body):
                 yield message
             if not event.get("more_body"):
                 frames.finish()
                 return
+            size = frames.under_way
+            if size > _AT_ONCE:
+                await arriving.hold(size)
+                came += len(body)
+                if came >= SMALL or arriving.since == inf:
+                    came = 0
+                    arriving.waits()
+            else:
+                arriving.works()
+                arriving.hold_at_most(0)
             event = await receive()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from tvix_store.rpc.status import RpcError, Status
+from tvix_store.traffic import Client
 
 Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
 """Header fields: lower-case names, and values."""
@@ -26,6 +27,7 @@ class Call:
 
     path: str
     headers: Fields
+    client: Client = None
     answer_headers: Fields = ()
     trailers: Fields = ()
 

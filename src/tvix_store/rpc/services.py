@@ -17,12 +17,15 @@ from tvix_store.rpc.method import Method
 from tvix_store.rpc.reflection import reflection_methods
 from tvix_store.services import Store
 from tvix_store.services.store import ServiceChecks
+from tvix_store.traffic import Traffic
 
 
-def serve_store(store: Store, *, max_message: int = MAX_MESSAGE, fallback: App = not_found) -> tuple[App, Callable[[], None]]:
+def serve_store(
+    store: Store, *, max_message: int = MAX_MESSAGE, fallback: App = not_found, traffic: Traffic | None = None
+) -> tuple[App, Callable[[], None]]:
     """An ASGI application that offers `store` in all dialects, and what to call when it begins to go down.
 
-    `max_message` bounds one message in bytes. What is not gRPC goes to `fallback`.
+    `max_message` bounds one message in bytes, `traffic` all that callers make the worker keep. What is not gRPC goes to `fallback`.
     """
     methods: dict[str, Method] = bulk_methods(store.blobs, max_message)
     own = [BULK_SERVICE]
@@ -38,4 +41,4 @@ def serve_store(store: Store, *, max_message: int = MAX_MESSAGE, fallback: App =
     health = Health(check_by_name | dict.fromkeys(own, checks.blobs))
     methods |= health.methods()
     methods |= reflection_methods([*check_by_name, *own, HEALTH_SERVICE])
-    return GrpcApp(methods, fallback, max_message=max_message), health.stop
+    return GrpcApp(methods, fallback, max_message=max_message, traffic=traffic), health.stop

@@ -9,6 +9,7 @@ from pathlib import Path
 from tvix_store.errors import InvalidError
 from tvix_store.http.settings import CacheSettings
 from tvix_store.rpc.asgi import MAX_MESSAGE
+from tvix_store.traffic import MEMORY, STALL
 
 DEFAULT_ADDRESS = "localhost:8000"
 
@@ -32,6 +33,8 @@ class ServerConfig:
     max_message: bytes of one gRPC message
     tls: serve TLS, on TCP
     cache: what the binary cache offers and takes
+    memory: bytes that all clients together may make a worker keep of what they send, and of what they ask for
+    send_timeout: seconds that a client may take nothing of an answer
     """
 
     listen: tuple[str, ...] = (DEFAULT_ADDRESS,)
@@ -41,6 +44,8 @@ class ServerConfig:
     max_message: int = MAX_MESSAGE
     tls: TlsFiles | None = None
     cache: CacheSettings = field(default_factory=CacheSettings)
+    memory: int = MEMORY
+    send_timeout: float = STALL
 
     def __post_init__(self) -> None:
         if not self.listen:
