@@ -24,7 +24,7 @@ SMALL = 64 << 10
 LARGE = 2560 << 10
 """Bytes that a long answer makes us keep while its client does not read: 32 pieces of 32 KiB in the engine, a piece of up to a MiB
 that they are cut from, and half a MiB for what comes and goes."""
-CROWD = 32 << 20
+CROWD = 16 << 20
 """Bytes that are held where there are many clients."""
 MEMORY = 256 << 20
 """Default of what all clients of a worker may make it keep, each way."""

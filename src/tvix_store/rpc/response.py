@@ -16,7 +16,7 @@ _END: Event = {"type": "http.response.trailers", "headers": [_OK]}
 _SHORT = 4096
 """Bytes of answers that need no place.
 _BEGUN: what a call keeps that has just begun to answer."""
-_BEGUN = 512 << 10
+_BEGUN = 1 << 20
 _END_OF_BODY: Event = {"type": "http.response.body"}
 
 

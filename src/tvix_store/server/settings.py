@@ -52,5 +52,7 @@ class ServerConfig:
             raise InvalidError("no address to listen on")
         if self.workers < 1:
             raise InvalidError(f"workers must be at least 1, got {self.workers}")
+        if self.memory < 1 or self.send_timeout <= 0:
+            raise InvalidError(f"memory ({self.memory}) and send_timeout ({self.send_timeout:g}) must be positive")
         if self.grace < 0:
             raise InvalidError(f"grace must not be negative, got {self.grace:g}")
