@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+import zstandard
 
 from tvix_store.asgi import Event
 from tvix_store.backends.memory import open_store
@@ -18,6 +19,7 @@ from tvix_store.http.response import Response
 from tvix_store.http.settings import CacheSettings
 from tvix_store.http.uploads import Uploads
 from tvix_store.model import nixbase32
+from tvix_store.nar import tokens
 from tvix_store.operations.nar_links import NarLinks
 from tvix_store.services.store import Store
 from tvix_store.testing import trees
@@ -97,4 +99,23 @@ async def test_a_wide_window_waits_for_room_that_narrow_ones_have_and_who_trickl
     for task in slow:
         task.cancel()
     await asyncio.gather(*slow, return_exceptions=True)
+    assert budget.held == 0
+
+
+async def test_zeros_without_an_end_hold_up_nobody(store: Store) -> None:
+    """Eight of them had all places of a worker until they were at their ends: 36 GB each, for 59 s."""
+    uploads, budget = made(store), Budget(1 << 30)
+    size = 20 << 30
+    stream = zstandard.ZstdCompressor(1).compressobj()
+    head = stream.compress(tokens.MAGIC + tokens.file_start(size, executable=False))
+    zeros = bytes(16 << 20)
+    bomb = head + b"".join(stream.compress(zeros) for _ in range(64)) + stream.flush()
+    endless = [asyncio.create_task(put(uploads, request(bomb, budget), bomb, ".zst")) for _ in range(8)]
+    await asyncio.sleep(0.1)
+    good = lzma.compress(NAR, preset=0)
+    assert (await asyncio.wait_for(put(uploads, request(good, budget), good, ".xz"), 60)).status == 201
+    assert not any(task.done() for task in endless)
+    for task in endless:
+        task.cancel()
+    await asyncio.gather(*endless, return_exceptions=True)
     assert budget.held == 0

@@ -82,10 +82,10 @@ def read_blobs(daemon: Daemon, held: ExitStack) -> None:
 
 
 def ask_by_http1(path: str) -> Callable[[Daemon, ExitStack], None]:
-    """A hundred connections that read nothing."""
+    """Forty connections that read nothing."""
 
     def attack(daemon: Daemon, held: ExitStack) -> None:
-        for _ in range(100):
+        for _ in range(40):
             connection = socket.socket()
             held.callback(connection.close)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
