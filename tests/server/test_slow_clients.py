@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -26,7 +27,7 @@ ALLOWED = 160 * MIB
 connection, and room for a busy allocator. Without bounds, each of these attacks takes 400 MiB to 2 GiB."""
 CONTENT = noise(12 * MIB, "slow clients")
 NAR = trees.nar(TreeFile(CONTENT))
-TREE = trees.nar({b"f%d" % number: TreeFile(noise(40_000, number)) for number in range(200)})
+TREE = trees.nar({b"f%d" % number: TreeFile(noise(40_000, f"slow {number}")) for number in range(200)})
 
 
 @pytest.fixture
@@ -43,10 +44,10 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 def upload_messages(daemon: Daemon, held: ExitStack) -> None:
-    """One connection, 100 messages of 4 MiB, of each of which the last byte is missing."""
+    """One connection, 60 messages of 4 MiB, of each of which the last byte is missing."""
     connection = RawHttp2(daemon.port)
     held.callback(connection.close)
-    left = {connection.call("/tvix.castore.v1.BlobService/Put"): 4 * MIB - 1 for _ in range(100)}
+    left = {connection.call("/tvix.castore.v1.BlobService/Put"): 4 * MIB - 1 for _ in range(60)}
     for stream in left:
         connection.send(stream, b"\0" + (4 * MIB).to_bytes(4))
     piece = bytes(1 << 16)
@@ -139,7 +140,7 @@ def test_a_message_that_does_not_go_on_makes_room_for_others(daemon: Daemon) -> 
         time.sleep(0.5)
         data = noise(2 * MIB, "other")
         with grpc.insecure_channel(f"127.0.0.1:{daemon.port}") as channel:
-            put = channel.stream_unary("/tvix.castore.v1.BlobService/Put")
+            put: Any = channel.stream_unary("/tvix.castore.v1.BlobService/Put")
             assert put(iter([b"\x0a\x80\x80\x80\x01" + data]), timeout=60) == b"\x0a\x20" + Digest.of(data).raw
         for connection in slow:
             connection.read(0.2)

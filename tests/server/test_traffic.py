@@ -67,7 +67,7 @@ async def test_connections_take_turns() -> None:
     budget = Budget(100, share=100)
     first = Holder(budget, A, 100)
     waiting = [Holder(budget, client, 100) for client in (A, A, A, B, C)]
-    order = []
+    order: list[Holder] = []
     for holder in (first, *waiting):
         await settled()
         assert holder is first or not holder.has_it.is_set() or holder in order

@@ -104,7 +104,7 @@ def _engine(sockets: Sequence[socket.socket], config: ServerConfig) -> h2corn.Co
         h2_initial_connection_window_size=2 << 20,
         access_log=False,
         date_header=False,
-        max_concurrent_streams=128,
+        max_concurrent_streams=64,
         h2_timeout_response_stall=config.send_timeout,
         h2_timeout_write=config.send_timeout,
         max_request_body_size=0,
