@@ -110,6 +110,10 @@ class Daemon:
         """The most bytes that one of the workers has had in memory since it started."""
         return max(_status(pid, "VmHWM") for pid in self.workers)
 
+    def memory(self) -> int:
+        """Bytes in memory of all workers."""
+        return sum(_status(pid, "VmRSS") for pid in self.workers)
+
     def request(
         self,
         method: str,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,40 @@ def test_nix_shows_the_line_and_ends(small_disk: Path, start_daemon: Callable[..
     assert "free some space" in done.stderr
     assert daemon.is_well()
     assert daemon.paths() == []
+
+
+def test_who_sends_on_after_the_refusal_is_cut_off_and_holds_up_no_shutdown(
+    small_disk: Path, start_daemon: Callable[..., Daemon]
+) -> None:
+    daemon = start_daemon()
+    assert small_disk.exists()
+    body = trees.nar(TreeFile(noise(SIZE_MIB << 20, "sent on") + bytes(64 << 20)))
+    with daemon.connect() as connection:
+        head = f"PUT {nar_name(body)} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {1 << 40}\r\n\r\n"
+        connection.sendall(head.encode() + body[: (SIZE_MIB + 8) << 20])
+        answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in answer.lower()
+        begun = time.monotonic()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            while time.monotonic() < begun + 60:
+                connection.send(bytes(1000))
+                time.sleep(0.1)
+        # It took 150 s and more.
+        assert time.monotonic() < begun + 40
+    with daemon.connect() as connection:
+        connection.sendall(head.encode() + body[: (SIZE_MIB + 8) << 20])
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
+        begun = time.monotonic()
+        daemon.stop()
+        assert time.monotonic() < begun + 18
+    daemon.start()
+    assert daemon.is_well()
+
+
+def test_a_short_rest_of_a_refused_body_leaves_the_connection_open(daemon: Daemon) -> None:
+    with daemon.connect() as connection:
+        connection.sendall(b"PUT /nothing-here HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(bytes(100_000) + b"GET /nix-cache-info HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")

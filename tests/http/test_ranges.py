@@ -19,6 +19,7 @@ from tvix_store.http.request import Request
 from tvix_store.http.status import HttpError
 from tvix_store.testing.content import noise
 from tvix_store.testing.trees import Tree, TreeFile, nar, write
+from tvix_store.traffic import Budget
 
 ETAG = b'"it"'
 NONE: Mapping[str, bytes] = MappingProxyType({})
@@ -32,7 +33,7 @@ def request(method: str, fields: Mapping[str, bytes]) -> Request:
         raise AssertionError("there is no body to read")
 
     scope = {"method": method, "headers": pairs, "raw_path": b"/", "path": "/", "query_string": b"", "http_version": "1.1"}
-    return Request(scope, receive, 1.0)
+    return Request(scope, receive, 1.0, Budget(1 << 20).place(None))
 
 
 def answered(

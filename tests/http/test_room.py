@@ -9,28 +9,30 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+import zstandard
 
 from tvix_store.asgi import Event
 from tvix_store.backends.memory import open_store
 from tvix_store.errors import ExhaustedError, StoreError
-from tvix_store.http import uploads as module
 from tvix_store.http.request import Request
+from tvix_store.http.response import Response
 from tvix_store.http.settings import CacheSettings
-from tvix_store.http.status import HttpError
 from tvix_store.http.uploads import Uploads
 from tvix_store.model import nixbase32
+from tvix_store.nar import tokens
 from tvix_store.operations.nar_links import NarLinks
 from tvix_store.services.store import Store
 from tvix_store.testing import trees
 from tvix_store.testing.content import noise
 from tvix_store.testing.trees import TreeFile
+from tvix_store.traffic import Budget, LostPlaceError
 
 NAR = trees.nar({b"a": TreeFile(noise(3_000_000, "room")), b"b": TreeFile(b"small")})
 WIDE = lzma.compress(NAR, preset=9)
 """Wants a window of 64 MiB."""
 
 
-def request(body: bytes, *, stalls: bool = False, timeout: float = 5) -> Request:
+def request(body: bytes, traffic: Budget, *, stalls: bool = False, timeout: float = 5) -> Request:
     pieces = [body[at : at + 65536] for at in range(0, len(body), 65536)]
 
     async def receive() -> Event:
@@ -40,7 +42,13 @@ def request(body: bytes, *, stalls: bool = False, timeout: float = 5) -> Request
         return {"type": "http.request", "body": piece, "more_body": bool(pieces) or stalls}
 
     scope = {"method": "PUT", "raw_path": b"/nar/x", "query_string": b"", "headers": [], "http_version": "1.1"}
-    return Request(scope, receive, timeout)
+    return Request(scope, receive, timeout, traffic.place(None))
+
+
+async def put(uploads: Uploads, asked: Request, file: bytes, suffix: str) -> Response:
+    """Put a NAR as the application does."""
+    with asked.arriving:
+        return await uploads.put(asked, name(file, suffix))
 
 
 def name(file: bytes, suffix: str = "") -> bytes:
@@ -64,30 +72,50 @@ async def fails(*_: object) -> None:
 
 @pytest.mark.parametrize("file", [NAR, lzma.compress(NAR, preset=0), WIDE])
 async def test_what_failed_gives_its_place_back_at_once(store: Store, monkeypatch: pytest.MonkeyPatch, file: bytes) -> None:
-    uploads = made(replace(store, staging=None))
+    uploads, budget = made(replace(store, staging=None)), Budget(160 << 20)
     monkeypatch.setattr(store.blobs, "put", fails)
     suffix = "" if file is NAR else ".xz"
     for _ in range(12):
         with pytest.raises(StoreError):
-            await asyncio.wait_for(uploads.put(request(file), name(file, suffix)), 10)
+            await asyncio.wait_for(put(uploads, request(file, budget), file, suffix), 10)
+        assert budget.held == 0
     monkeypatch.undo()
-    assert (await asyncio.wait_for(uploads.put(request(file), name(file, suffix)), 10)).status == 201
+    assert (await asyncio.wait_for(put(uploads, request(file, budget), file, suffix), 10)).status == 201
 
 
-async def test_few_wide_windows_are_kept_at_a_time_and_others_are_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    uploads = made(store, timeout=0.5)
+async def test_a_wide_window_waits_for_room_that_narrow_ones_have_and_who_trickles_loses_it(store: Store) -> None:
+    uploads, budget = made(store, timeout=60), Budget(160 << 20, spared=2.0)
     cut = lzma.compress(NAR + bytes(20_000_000), preset=9)[: len(WIDE) - 1000]
-    slow = [
-        asyncio.create_task(uploads.put(request(cut, stalls=True, timeout=5), name(cut, ".xz")))
-        for _ in range(module._WIDE_AT_ONCE)
-    ]
-    await asyncio.sleep(0.3)
-    with pytest.raises(HttpError, match="large windows") as refused:
-        await uploads.put(request(WIDE), name(WIDE, ".xz"))
-    assert refused.value.status == 413
+    slow = [asyncio.create_task(put(uploads, request(cut, budget, stalls=True, timeout=60), cut, ".xz")) for _ in range(2)]
+    await asyncio.sleep(0.5)
     narrow = lzma.compress(NAR, preset=6)
-    assert (await uploads.put(request(narrow), name(narrow, ".xz"))).status == 201
+    assert (await put(uploads, request(narrow, budget), narrow, ".xz")).status == 201
+    assert not any(task.done() for task in slow)
+    assert (await asyncio.wait_for(put(uploads, request(WIDE, budget), WIDE, ".xz"), 10)).status == 201
+    lost = [task for task in slow if task.done()]
+    assert len(lost) == 1
+    with pytest.raises(LostPlaceError, match="the client did too little"):
+        await lost[0]
     for task in slow:
         task.cancel()
     await asyncio.gather(*slow, return_exceptions=True)
-    assert (await uploads.put(request(WIDE), name(WIDE, ".xz"))).status == 201
+    assert budget.held == 0
+
+
+async def test_zeros_without_an_end_hold_up_nobody(store: Store) -> None:
+    """Eight of them had all places of a worker until they were at their ends: 36 GB each, for 59 s."""
+    uploads, budget = made(store), Budget(1 << 30)
+    size = 20 << 30
+    stream = zstandard.ZstdCompressor(1).compressobj()
+    head = stream.compress(tokens.MAGIC + tokens.file_start(size, executable=False))
+    zeros = bytes(16 << 20)
+    bomb = head + b"".join(stream.compress(zeros) for _ in range(64)) + stream.flush()
+    endless = [asyncio.create_task(put(uploads, request(bomb, budget), bomb, ".zst")) for _ in range(8)]
+    await asyncio.sleep(0.1)
+    good = lzma.compress(NAR, preset=0)
+    assert (await asyncio.wait_for(put(uploads, request(good, budget), good, ".xz"), 60)).status == 201
+    assert not any(task.done() for task in endless)
+    for task in endless:
+        task.cancel()
+    await asyncio.gather(*endless, return_exceptions=True)
+    assert budget.held == 0

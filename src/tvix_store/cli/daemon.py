@@ -47,6 +47,18 @@ from tvix_store.cli.invocation import Invocation, shared_options
     metavar="SECONDS",
     help="What a client may be silent in the middle of a body that it sends over HTTP. Default: 30.",
 )
+@click.option(
+    "--send-timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="What a client may take nothing of a long answer. Default: 600.",
+)
+@click.option(
+    "--transfer-memory",
+    type=click.IntRange(16 << 20),
+    metavar="BYTES",
+    help="What all clients together may make a worker keep of what they send, and as much of what they ask for. Default: 256 MiB.",
+)
 @click.option("--max-nar-size", type=click.IntRange(1), metavar="BYTES", help="Largest NAR taken over HTTP. Default: 1 TiB.")
 @click.option(
     "--max-nar-entries",
@@ -110,6 +122,8 @@ def daemon(
     max_message_size: int | None,
     shutdown_timeout: float | None,
     body_timeout: float | None,
+    send_timeout: float | None,
+    transfer_memory: int | None,
     max_nar_size: int | None,
     max_nar_entries: int | None,
     tls_certificate: Path | None,
@@ -188,6 +202,8 @@ def daemon(
         "workers": 1 if in_memory else workers,
         "grace": shutdown_timeout,
         "max_message": max_message_size,
+        "send_timeout": send_timeout,
+        "memory": transfer_memory,
         "tls": TlsFiles(tls_certificate, tls_key) if tls_certificate and tls_key else None,
     }
     config = ServerConfig(

@@ -7,6 +7,7 @@ from tvix_store.compression.decompressor import (
     MAX_WINDOW,
     NARROW_WINDOW,
     RATIO_FROM,
+    WINDOWS,
     Decompressor,
     WindowError,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "NARROW_WINDOW",
     "RATIO_FROM",
     "SUFFIXES",
+    "WINDOWS",
     "Compression",
     "Decompressor",
     "WindowError",

@@ -14,14 +14,16 @@ SMALL_PIECE = 64 << 10
 MAX_WINDOW = 128 << 20
 """Most bytes of history that a stream may make us keep. It is what zstd's own tools, and with them Nix, decompress unasked
 (window log 27, up to which `zstd --ultra -22` and `--long` go); `xz -9` takes 64 MiB, `lzip -9` 32 MiB, brotli at most 16 MiB."""
-NARROW_WINDOW = 16 << 20
-"""Most bytes of history that what is compressed as usual needs: `xz -6` takes 8 MiB, `zstd -19` too, brotli 16 MiB. Whoever serves
-many at once may begin with this, and give more to a few (see WindowError)."""
+WINDOWS = (2 << 20, 8 << 20, 16 << 20, 64 << 20, MAX_WINDOW)
+"""Bytes of history that streams may want: `zstd -3` takes 2 MiB, `xz -6` and `zstd -19` 8, brotli 16, `xz -9` 64. Whoever serves
+many at once begins with the first, and gives more to those that say that they want it (see WindowError)."""
+NARROW_WINDOW = WINDOWS[2]
+"""Most bytes of history that what is compressed as usual needs."""
 MAX_RATIO = 40_000
 """Most bytes given out for a byte taken in. zstd makes 1 byte of up to 32,768 zeros, xz of 7,000, gzip of 1,032, lz4 of 255:
 in these, a sparse file of any size passes. In bzip2 and brotli, zeros go beyond 1,000,000."""
-RATIO_FROM = 4 << 30
-"""Bytes given out from which `MAX_RATIO` counts: up to here it costs seconds of one thread, and a file of zeros is no crime."""
+RATIO_FROM = 1 << 30
+"""Bytes given out from which `MAX_RATIO` counts: up to here it costs a second of one thread, and a file of zeros is no crime."""
 MAX_OUTPUT = 1 << 40
 """Most bytes given out in all, unless the caller says less."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from tvix_store.asgi import DisconnectedError, Event, Receive, Send
 from tvix_store.errors import StoreError
@@ -11,7 +12,7 @@ from tvix_store.http.documents import FIRST_PARTS, Documents
 from tvix_store.http.listings import Listings
 from tvix_store.http.narinfos import Narinfos
 from tvix_store.http.nars import Nars
-from tvix_store.http.request import Request
+from tvix_store.http.request import Request, is_http1
 from tvix_store.http.response import Response, length, send_response, text
 from tvix_store.http.settings import CacheSettings
 from tvix_store.http.status import HttpError, error_response
@@ -19,6 +20,7 @@ from tvix_store.http.uploads import Uploads
 from tvix_store.operations.nar_links import NarLinks
 from tvix_store.operations.planned_nars import PlannedNars
 from tvix_store.services.store import Store
+from tvix_store.traffic import LostPlaceError, Traffic
 
 _NARINFO = b".narinfo"
 _LISTING = b".ls"
@@ -31,7 +33,8 @@ _log = logging.getLogger(__name__)
 class BinaryCache:
     """Serves a store to Nix."""
 
-    def __init__(self, store: Store, settings: CacheSettings) -> None:
+    def __init__(self, store: Store, settings: CacheSettings, traffic: Traffic | None = None) -> None:
+        self._traffic = traffic or Traffic()
         links = NarLinks.of(store)
         self._settings = settings
         self._cache_info = _cache_info(store, settings)
@@ -54,28 +57,31 @@ class BinaryCache:
         self._uploads = Uploads(store, links, settings) if links is not None else None
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
-        method = scope["method"]
-        request = None
+        head = scope["method"] == "HEAD"
+        client = scope.get("client")
+        request = Request(scope, receive, self._settings.body_timeout, self._traffic.incoming.place(client))
         try:
-            try:
-                request = Request(scope, receive, self._settings.body_timeout)
-                response = await self._answer(request)
-                if method != "HEAD" and type(response.body) is not bytes:
-                    await response.begin()
-            except DisconnectedError:
-                raise
-            except Exception as error:  # noqa: BLE001 - every error becomes a status; the unforeseen are logged
-                response = error_response(error, writing=method == "PUT")
-                if request is not None and method == "PUT":
-                    await request.forget_body()
-            try:
-                more = _FOR_ANY_PAGE if method in _READING else ()
-                await send_response(response, send, head=method == "HEAD", more=more)
-            except StoreError as error:
-                # The engine ends the connection, or the stream, of an answer that is not finished.
-                _log.error("the answer to %s %r breaks off: %s", method, scope["path"], error)
+            with self._traffic.outgoing.place(client) as leaving:
+                try:
+                    with request.arriving:
+                        response = await self._answer(request)
+                    if not head:
+                        await response.hold(leaving)
+                        await response.begin()
+                except DisconnectedError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - every error becomes a status; the unforeseen are logged
+                    response = await _refusal(error, request)
+                await send_response(response, send, leaving, head=head, more=_FOR_ANY_PAGE if scope["method"] in _READING else ())
+            if not await request.is_over():
+                self._traffic.hang_up(client)
         except DisconnectedError:
             return
+        except LostPlaceError:
+            self._traffic.hang_up(client if is_http1(scope) else None)
+        except StoreError as error:
+            # The engine ends the connection, or the stream, of an answer that is not finished.
+            _log.error("the answer to %s %r breaks off: %s", scope["method"], scope["path"], error)
 
     async def _answer(self, request: Request) -> Response:
         match request.method:
@@ -136,6 +142,14 @@ def _may_be_deleted(segments: list[bytes]) -> bool:
         case [first, _, *_]:
             return first in FIRST_PARTS
     return False
+
+
+async def _refusal(error: Exception, request: Request) -> Response:
+    """The answer that tells of `error`."""
+    response = error_response(error, writing=request.method == "PUT")
+    if await request.forget_body():
+        return response
+    return replace(response, headers=(*response.headers, (b"connection", b"close")))
 
 
 def _cache_info(store: Store, settings: CacheSettings) -> Response:

@@ -9,9 +9,21 @@ from functools import cached_property
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from tvix_store.asgi import DisconnectedError, Event, Receive
-from tvix_store.compression import decompressor
+from tvix_store.compression import NARROW_WINDOW, decompressor
 from tvix_store.http.status import HttpError
+from tvix_store.traffic import SMALL, Place
 
+_WORK = 4 << 20
+"""Bytes that working on a long body keeps: a MiB that is gathered, and what is being hashed, cut and written."""
+_SHORT = 1 << 20
+"""Bytes of a refused body that may follow while the connection is kept."""
+_REST = 64 << 20
+"""Bytes of a refused body that are taken behind the answer over HTTP/1.1, in
+_REST_TIME: seconds. Then the connection is closed: a client that has read the answer has long stopped sending.
+_REST_HTTP2: the same before the answer over HTTP/2, in _REST_TIME_HTTP2."""
+_REST_TIME = 5.0
+_REST_HTTP2 = 1 << 30
+_REST_TIME_HTTP2 = 60.0
 _LONGEST_PATH = 4096
 _MOST_FIELDS = 20
 _ENCODINGS = {
@@ -27,22 +39,28 @@ _ENCODINGS = {
 
 
 class Request:
-    """A request, whose body may be read once.
+    """A request, whose body may be read once. `arriving` is for what is kept of it; its first `SMALL` bytes need no room."""
 
-    Raises:
-        HttpError: the path is too long, or holds a NUL, an encoded slash, or `.` or `..` between slashes.
-    """
-
-    def __init__(self, scope: Event, receive: Receive, body_timeout: float) -> None:
+    def __init__(self, scope: Event, receive: Receive, body_timeout: float, arriving: Place) -> None:
         self.method: str = scope["method"]
-        self.segments = _segments(scope["raw_path"])
-        """The parts of the path between its slashes, each decoded."""
         self.headers = _fields(scope["headers"])
         """Header fields by lower-case name; of one that is there several times, all values behind each other, with commas."""
         self._scope = scope
         self._receive = receive
         self._body_timeout = body_timeout
-        self._body_ended = False
+        self.body_ended = False
+        self.arriving = arriving
+        self._came = 0
+        self._is_silent = False
+
+    @cached_property
+    def segments(self) -> list[bytes]:
+        """The parts of the path between its slashes, each decoded.
+
+        Raises:
+            HttpError: the path is too long, or holds a NUL, an encoded slash, or `.` or `..` between slashes.
+        """
+        return _segments(self._scope["raw_path"])
 
     @property
     def has_query(self) -> bool:
@@ -80,42 +98,88 @@ class Request:
             DisconnectedError: the client went away in the middle.
         """
         now = asyncio.get_running_loop().time
-        while not self._body_ended:
+        arriving = self.arriving
+        while not self.body_ended:
             held: list[bytes] = []
             size = 0
+            wanted = at_least
+            if self._came < SMALL:
+                wanted = min(at_least, SMALL)
+            else:
+                await arriving.hold(_WORK)
+            progress = SMALL
+            arriving.waits()
             try:
                 async with asyncio.timeout(self._body_timeout) as silence:
-                    while size < at_least and not self._body_ended:
+                    while size < wanted and not self.body_ended:
                         event = await self._receive()
                         if event["type"] == "http.disconnect":
                             raise DisconnectedError
-                        self._body_ended = not event.get("more_body")
+                        self.body_ended = not event.get("more_body")
                         if piece := event.get("body"):
                             held.append(piece)
                             size += len(piece)
+                            if size >= progress:
+                                progress = size + SMALL
+                                arriving.waits()
                         silence.reschedule(now() + self._body_timeout)
             except TimeoutError:
-                self._body_ended = True
-                closing = ((b"connection", b"close"),) if self._scope.get("http_version", "1.1").startswith("1") else ()
-                raise HttpError(408, f"nothing of the body came for {self._body_timeout:g} s", closing) from None
+                self._is_silent = True
+                raise HttpError(408, f"nothing of the body came for {self._body_timeout:g} s") from None
+            self._came += size
+            arriving.works()
             if held:
                 yield held[0] if len(held) == 1 else b"".join(held)
 
-    async def forget_body(self) -> None:
-        """Take what is left of a body that is refused, where it comes over HTTP/2.
+    async def forget_body(self) -> bool:
+        """Before the answer to a body that is refused: whether the connection can be used further.
 
-        There, an answer that comes before the end of the body makes the engine reset the stream. That is what HTTP/2 says, but
-        curl 7.88 may take it for a broken connection, and the answer is lost; Nix hangs when a PUT ends so. Over HTTP/1.1 the
-        engine itself takes the rest, behind the answer.
+        Over HTTP/2, an answer that comes before the end of the body makes the engine reset the stream. That is what HTTP/2 says,
+        but curl 7.88 may take it for a broken connection, and the answer is lost; Nix hangs when a PUT ends so. So the rest is
+        taken, up to a bound. Over HTTP/1.1 it may come behind the answer, if it is short.
 
         Raises:
             DisconnectedError: the client went away.
         """
-        if self._body_ended or not self._scope["http_version"].startswith("2"):
-            return
-        with suppress(HttpError):
-            async for _ in self.body():
-                pass
+        if not is_http1(self._scope):
+            if not self._is_silent:
+                await self._drain(_REST_HTTP2, _REST_TIME_HTTP2)
+            return True
+        length = int(self.headers.get(b"content-length", b"-1").partition(b",")[0])
+        return not self._has_rest or (not self._is_silent and 0 <= length - self._came <= _SHORT)
+
+    async def is_over(self) -> bool:
+        """Behind the answer: whether the body is at its end, or a short rest of it came soon. If not, nothing follows it.
+
+        The engine (h2corn 2.0) waits for the rest without an end, which keeps a connection, and a shutdown.
+
+        Raises:
+            DisconnectedError: the client went away.
+        """
+        if not self._has_rest:
+            return True
+        await self._drain(_REST, _REST_TIME)
+        return self.body_ended
+
+    @property
+    def _has_rest(self) -> bool:
+        """Whether more of the body may come over HTTP/1.1."""
+        return (
+            not self.body_ended
+            and is_http1(self._scope)
+            and (b"content-length" in self.headers or b"transfer-encoding" in self.headers)
+        )
+
+    async def _drain(self, most: int, seconds: float) -> None:
+        """Take up to `most` bytes of the body that come in `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.body_ended and most > 0:
+                    event = await self._receive()
+                    if event["type"] == "http.disconnect":
+                        raise DisconnectedError
+                    self.body_ended = not event.get("more_body")
+                    most -= len(event.get("body", b""))
 
     async def decoded_body(self, limit: int) -> bytes:
         """The body, of at most `limit` bytes when its Content-Encoding is undone.
@@ -124,7 +188,7 @@ class Request:
             HttpError: it is larger (413), in an encoding that is not known (415), or as `body`.
             InvalidError: it is not what its encoding says.
         """
-        return b"".join([piece async for piece in self.decoded(limit)])
+        return b"".join([piece async for piece in self._kept(self.decoded(limit))])
 
     async def decoded(self, limit: int) -> AsyncGenerator[bytes, None]:
         """The pieces of the body with its Content-Encoding undone; at most `limit` bytes, before and after that.
@@ -140,9 +204,11 @@ class Request:
             async for piece in self._bounded(limit):
                 yield piece
             return
-        decompress = decompressor(name)
+        decompress = decompressor(name, max_window=NARROW_WINDOW)
         size = 0
         async for compressed in self._bounded(limit):
+            if not self.body_ended:
+                await self.arriving.hold(_WORK + NARROW_WINDOW)
             pieces = decompress.feed(compressed)
             while (data := await asyncio.to_thread(next, pieces, None)) is not None:
                 size += len(data)
@@ -157,7 +223,16 @@ class Request:
         Raises:
             HttpError: it is larger (413), or as `body`.
         """
-        return b"".join([piece async for piece in self._bounded(limit)])
+        return b"".join([piece async for piece in self._kept(self._bounded(limit))])
+
+    async def _kept(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The pieces, all of which are kept."""
+        size = 0
+        async for piece in pieces:
+            size += len(piece)
+            if size > SMALL:
+                await self.arriving.hold(size)
+            yield piece
 
     async def _bounded(self, limit: int) -> AsyncGenerator[bytes, None]:
         # The engine lets several lengths through that agree.
@@ -170,6 +245,10 @@ class Request:
             if size > limit:
                 raise HttpError(413, f"the body has more than {limit} bytes, which are taken at most here")
             yield piece
+
+
+def is_http1(scope: Event) -> bool:
+    return str(scope.get("http_version", "1.1")).startswith("1")
 
 
 def _segments(path: bytes) -> list[bytes]:

@@ -6,15 +6,13 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
-from typing import NamedTuple
 
-from tvix_store.compression import DETECT, NARROW_WINDOW, WindowError, decompressor, of_suffix
+from tvix_store.compression import DETECT, WINDOWS, WindowError, decompressor, of_suffix
 from tvix_store.errors import InvalidError
 from tvix_store.http.nars import parse_file_name
 from tvix_store.http.request import Request
 from tvix_store.http.response import Response, text
 from tvix_store.http.settings import CacheSettings
-from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
 from tvix_store.nar import tokens
 from tvix_store.operations.import_nar import NarImport
@@ -29,8 +27,12 @@ _GATHERED = 1 << 20
 """Bytes that are worked on at a time: the engine hands over 8 KiB, and a thread's answer takes as long as hashing them."""
 _AT_ONCE = 8
 """NARs that a worker works on at a time."""
-_WIDE_AT_ONCE = 2
-"""NARs that may make a worker keep up to 128 MiB of history each, as `xz -9` and `zstd --ultra` do; others keep at most 16."""
+_TURN = 4 << 20
+"""Bytes of a NAR after which others have their turn. A MiB of zstd may make 32 GiB of zeros."""
+_KEEPS = {"br": 16 << 20, "bzip2": 8 << 20, "lz4": 8 << 20}
+"""Bytes that decompressors keep that do not say how much they want."""
+_WORK = 4 << 20
+"""Bytes that working on a NAR keeps, beside the history that its compression needs."""
 
 
 class Uploads:
@@ -40,13 +42,13 @@ class Uploads:
         self._store = store
         self._links = links
         self._settings = settings
-        self._room = _Room(asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_WIDE_AT_ONCE), settings.body_timeout)
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def put(self, request: Request, name: bytes) -> Response:
         """Take a NAR, compressed as the suffix of `name` says."""
         file_hash, suffix = parse_file_name(name)
-        file = _CompressedFile(request, of_suffix(suffix), self._room)
-        # Closed here, whatever happens, and not when nobody refers to it any more: it holds room that others wait for.
+        file = _CompressedFile(request, of_suffix(suffix), self._turns)
+        # Closed here, whatever happens, and not when nobody refers to it any more: it holds a turn that others wait for.
         store = self._store
         # Who sends it again was told that it is not here: what is known of it may be damaged, in more places than were found.
         is_again = await self._links.get(file_hash) is not None
@@ -68,23 +70,16 @@ class Uploads:
         return text(201, "the NAR is stored")
 
 
-class _Room(NamedTuple):
-    """What bounds a worker's memory: how many NARs are worked on, how many may have a wide window; how long to wait for it."""
-
-    work: asyncio.Semaphore
-    wide: asyncio.Semaphore
-    patience: float
-
-
 class _CompressedFile:
     """The body of a request on its way to being a NAR. One that `is_plain`, a NAR as it is, is left to its reader to hash."""
 
-    def __init__(self, request: Request, compression: str, room: _Room) -> None:
+    def __init__(self, request: Request, compression: str, turns: asyncio.Semaphore) -> None:
         self._request = request
-        self._room = room
+        self._turn = _Turn(turns)
         self._compression = compression
-        self._decompress = decompressor(compression, max_window=NARROW_WINDOW)
-        self._is_wide = False
+        self._windows = iter(window for window in WINDOWS if window >= _KEEPS.get(compression, 0))
+        self._window = next(self._windows)
+        self._decompress = decompressor(compression, max_window=self._window)
         self._begin: bytes | None = b""
         """What came before anything was given out, while that is little."""
         self._hash = hashlib.sha256()
@@ -97,42 +92,46 @@ class _CompressedFile:
         """Work on what has come, hashing and decompressing, happens in a thread, unless it is shorter than changing to one.
 
         Raises:
-            HttpError: others use all the memory that there is for wide windows.
             InvalidError, ExhaustedError: as `Decompressor`.
+            ExhaustedError: there is no room for its history.
         """
-        try:
-            async for data in self._request.body(_GATHERED):
-                self.is_plain = self.is_plain or (
-                    self._begin == b"" and self._compression == DETECT and data.startswith(tokens.MAGIC)
-                )
+        async for data in self._request.body(_GATHERED):
+            self.is_plain = self.is_plain or (self._begin == b"" and self._compression == DETECT and data.startswith(tokens.MAGIC))
+            if self.is_plain:
                 # Only while there is something to work on, which is over when more is asked for: slow clients keep nobody waiting.
-                async with self._room.work:
-                    if self.is_plain:
-                        yield data
-                        continue
-                    async with aclosing(self._decompressed(data)) as pieces:
-                        async for piece in pieces:
-                            yield piece
-            if not self.is_plain:
-                self._decompress.finish()
-        finally:
-            if self._is_wide:
-                self._room.wide.release()
+                async with self._turn:
+                    yield data
+                continue
+            if not self._request.body_ended:
+                await self._hold_window()
+            async with aclosing(self._decompressed(data)) as pieces, self._turn:
+                async for piece in pieces:
+                    await self._turn.worked(len(piece))
+                    yield piece
+        if not self.is_plain:
+            self._decompress.finish()
 
     async def _decompressed(self, data: bytes) -> AsyncGenerator[bytes, None]:
         if self._begin is not None:
             self._begin = self._begin + data if len(self._begin) < _GATHERED else None
-        try:
-            async for piece in self._fed(data, hashed=False):
-                self._begin = None
-                yield piece
-        except WindowError:
-            if self._begin is None or self._is_wide:
-                raise
-            await self._widen()
-            async for piece in self._fed(self._begin, hashed=True):
-                self._begin = None
-                yield piece
+        hashed = False
+        while True:
+            try:
+                async for piece in self._fed(data, hashed=hashed):
+                    self._begin = None
+                    yield piece
+                return
+            except WindowError:
+                wider = next(self._windows, None)
+                if self._begin is None or wider is None:
+                    raise
+            # Begin again with a decompressor that may keep more.
+            self._window = wider
+            self._turn.end()
+            await self._hold_window()
+            await self._turn.begin()
+            self._decompress = decompressor(self._compression, max_window=wider)
+            data, hashed = self._begin, True
 
     async def _fed(self, data: bytes, *, hashed: bool) -> AsyncIterator[bytes]:
         pieces = self._worked(data, hashed=hashed)
@@ -149,18 +148,40 @@ class _CompressedFile:
             self._hash.update(data)
         yield from self._decompress.feed(data)
 
-    async def _widen(self) -> None:
-        """Begin again with a decompressor that may keep a wide window, as few at a time may."""
-        self._room.work.release()
-        try:
-            async with asyncio.timeout(self._room.patience):
-                await self._room.wide.acquire()
-            self._is_wide = True
-        except TimeoutError:
-            raise HttpError(413, "too many NARs with large windows are being taken; use a smaller one, or try again") from None
-        finally:
-            await self._room.work.acquire()
-        self._decompress = decompressor(self._compression)
+    async def _hold_window(self) -> None:
+        await self._request.arriving.hold(_WORK + self._window)
+
+
+class _Turn:
+    """A turn at working on a NAR, in an `async with`; others have theirs every `_TURN` bytes."""
+
+    def __init__(self, turns: asyncio.Semaphore) -> None:
+        self._turns = turns
+        self._has_begun = False
+        self._done = 0
+
+    async def begin(self) -> None:
+        await self._turns.acquire()
+        self._has_begun = True
+
+    def end(self) -> None:
+        if self._has_begun:
+            self._has_begun = False
+            self._turns.release()
+
+    async def worked(self, size: int) -> None:
+        """Let others go first, if `size` bytes more make it a turn."""
+        self._done += size
+        if self._done >= _TURN:
+            self._done = 0
+            self.end()
+            await self.begin()
+
+    async def __aenter__(self) -> None:
+        await self.begin()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.end()
 
 
 def _next(pieces: Iterator[bytes]) -> tuple[list[bytes], bool]:

@@ -17,8 +17,11 @@ from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.operations.closure import Closure
 from tvix_store.operations.turns import TURN, Turn
 from tvix_store.services.blobs import SMALL_BLOB, BlobService
+from tvix_store.services.read_ahead import READ_AHEAD
 
 _BATCH_BYTES = 2 << 20
+_SMALL_BATCH = 256 << 10
+"""The same where many are read at a time, and none ahead."""
 _BATCH_FILES = 256
 """Bounds memory where nodes lie about sizes: no blob of a batch is larger than SMALL_BLOB."""
 _BATCH_STEPS = 4096
@@ -67,17 +70,18 @@ async def fetch_steps(blobs: BlobService, steps: AsyncIterator[Step]) -> AsyncIt
         NotFoundError, InvalidError, CorruptError: as `fetch_tree`, of blobs; and what `steps` raises.
     """
     ahead: deque[tuple[_Plan, asyncio.Task[list[bytes]]]] = deque()
-    try:
-        async for plan in _plan(steps):
-            ahead.append((plan, asyncio.create_task(_fetch(blobs, plan.files))))
-            if len(ahead) > _AHEAD:
+    with READ_AHEAD.room((_AHEAD + 1) * _BATCH_BYTES) as has_room:
+        try:
+            async for plan in _plan(steps, _BATCH_BYTES if has_room else _SMALL_BATCH):
+                ahead.append((plan, asyncio.create_task(_fetch(blobs, plan.files))))
+                if len(ahead) > (_AHEAD if has_room else 0):
+                    yield await _fetched(*ahead.popleft())
+            while ahead:
                 yield await _fetched(*ahead.popleft())
-        while ahead:
-            yield await _fetched(*ahead.popleft())
-    finally:
-        for _, task in ahead:
-            task.cancel()
-        await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
+        finally:
+            for _, task in ahead:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
 
 
 async def _fetched(plan: _Plan, contents: asyncio.Task[list[bytes]]) -> Batch:
@@ -109,8 +113,8 @@ class _Plan:
     large: tuple[bytes, FileNode] | None = None
 
 
-async def _plan(walk: AsyncIterator[Step]) -> AsyncIterator[_Plan]:
-    """The steps, cut into batches; `files` are those to fetch for a batch."""
+async def _plan(walk: AsyncIterator[Step], most: int) -> AsyncIterator[_Plan]:
+    """The steps, cut into batches of about `most` bytes; `files` are those to fetch for a batch."""
     steps: list[Step] = []
     files: list[FileNode] = []
     size = 0
@@ -124,7 +128,7 @@ async def _plan(walk: AsyncIterator[Step]) -> AsyncIterator[_Plan]:
         if type(node) is FileNode:
             files.append(node)
             size += node.size
-        if size >= _BATCH_BYTES or len(files) >= _BATCH_FILES or len(steps) >= _BATCH_STEPS:
+        if size >= most or len(files) >= _BATCH_FILES or len(steps) >= _BATCH_STEPS:
             yield _Plan(steps, files)
             steps, files, size = [], [], 0
     yield _Plan(steps, files)

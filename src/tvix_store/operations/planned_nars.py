@@ -27,6 +27,7 @@ from tvix_store.operations.nar_plan import Piece, Plan
 from tvix_store.operations.plan_nar import plan_nar
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import StoredFrames
+from tvix_store.services.read_ahead import READ_AHEAD
 
 _KEPT = 48 << 20
 """Bytes of plans that are kept in memory."""
@@ -122,12 +123,21 @@ class PlannedNars:
         return self._read(node, plan, _overlapping(plan.pieces, plan.zstd_ends, start, stop), _zstd_of)
 
     async def _read(self, node: Node, plan: Plan, wanted: Iterator[_Part], make: _Make) -> AsyncGenerator[bytes, None]:
+        with READ_AHEAD.room((_AHEAD + 1) * _AT_ONCE) as has_room:
+            groups = _grouped(wanted, _AT_ONCE if has_room else 0)
+            async with aclosing(self._pieces(node, plan, groups, make, _AHEAD if has_room else 1)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def _pieces(
+        self, node: Node, plan: Plan, groups: Iterator[list[_Part]], make: _Make, at_once: int
+    ) -> AsyncGenerator[bytes, None]:
+        """What the groups are; `at_once` of them are in memory."""
         was_checked = plan.is_checked
-        groups = _grouped(wanted)
         making: deque[asyncio.Future[list[bytes]]] = deque()
         try:
             while True:
-                for group in islice(groups, _AHEAD - len(making)):
+                for group in islice(groups, at_once - len(making)):
                     making.append(asyncio.ensure_future(asyncio.to_thread(_made, make, self._frames, group)))
                 if not making:
                     return
@@ -222,12 +232,13 @@ def _overlapping(pieces: list[Piece], ends: list[int], start: int, stop: int) ->
         yield pieces[number], max(start - at, 0), min(stop, ends[number]) - at
 
 
-def _grouped(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
+def _grouped(parts: Iterator[_Part], most: int) -> Iterator[list[_Part]]:
+    """The parts, those together that have up to `most` bytes."""
     group: list[_Part] = []
     size = 0
     for part in parts:
         _, first, last = part
-        if group and size + last - first > _AT_ONCE:
+        if group and size + last - first > most:
             yield group
             group, size = [], 0
         group.append(part)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from tvix_store.asgi import App, DisconnectedError, Event, Receive, Send
@@ -16,10 +17,13 @@ from tvix_store.rpc.method import LOOKUP, Call, Method, Streaming, Takes, Unary,
 from tvix_store.rpc.response import Response
 from tvix_store.rpc.status import RpcError, Status, rpc_error
 from tvix_store.rpc.turns import Turns
+from tvix_store.traffic import SMALL, LostPlaceError, Place, Traffic
 
 MAX_MESSAGE = 16 * 1024 * 1024
 """Default bound of one message in bytes, whatever the method."""
 
+_AT_ONCE = 4096
+"""Bytes of a message that may come in pieces without a place."""
 _CONTENT_TYPES = (b"application/grpc", b"application/grpc+proto")
 
 
@@ -28,11 +32,18 @@ class GrpcApp:
 
     What is not gRPC goes to `fallback`, another ASGI application. `max_message` bounds one message in bytes, received or
     decompressed, beside the bound of its method. `read_only` refuses the methods that write.
-    The server cancels the task of a call whose caller goes away; that is all that cancellation needs.
+    The server cancels the task of a call whose caller goes away; that is all that cancellation needs. What callers make the worker
+    keep is bounded by `traffic`.
     """
 
     def __init__(
-        self, methods: Mapping[str, Method], fallback: App, *, max_message: int = MAX_MESSAGE, read_only: bool = False
+        self,
+        methods: Mapping[str, Method],
+        fallback: App,
+        *,
+        max_message: int = MAX_MESSAGE,
+        read_only: bool = False,
+        traffic: Traffic | None = None,
     ) -> None:
         self.methods = {
             path: replace(method, takes=replace(method.takes, max_message=min(method.takes.max_message, max_message)))
@@ -40,6 +51,7 @@ class GrpcApp:
         }
         self._fallback = fallback
         self._read_only = read_only
+        self._traffic = traffic or Traffic()
         self._decoder = Decoder()
         self._turns = Turns()
 
@@ -58,7 +70,7 @@ class GrpcApp:
         elif scope["method"] != "POST":
             await _unsupported_media_type(send)
         else:
-            await self._call(method, Call(scope["path"], scope["headers"]), headers, receive, send)
+            await self._call(method, Call(scope["path"], scope["headers"], scope.get("client")), headers, receive, send)
 
     async def _call(self, method: Method | None, call: Call, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         encoding = headers.get(b"grpc-encoding", b"identity")
@@ -96,30 +108,56 @@ class GrpcApp:
             request: Any = body[PREFIX:]  # one whole message in one piece: nearly every unary call
             if method.takes.decode is not None:
                 request = await self._decoder.decoded(method.takes.decode, request)
+            answer = await method.handle(request, call)
         else:
-            request = await single(self._requests(method.takes, encoding, receive, event))
-        await response.message(await method.handle(request, call), last=True)
+            with self._traffic.incoming.place(call.client) as arriving:
+                request = await single(self._requests(method.takes, encoding, receive, event, arriving))
+                answer = await method.handle(request, call)
+        if len(answer) <= SMALL:
+            await response.message(answer, last=True)
+        else:
+            with self._leaving(call) as leaving:
+                await response.message(answer, leaving, last=True)
         await response.end(body_ended=True)
 
     async def _stream(self, method: Streaming, call: Call, encoding: bytes, receive: Receive, response: Response) -> None:
-        async with (
-            aclosing(self._requests(method.takes, encoding, receive, await receive())) as requests,
-            aclosing(method.handle(requests, call)) as answers,
-        ):
-            async for answer in answers:
-                if self._turns.is_over():
-                    await self._turns.next()
-                await response.message(answer)
+        with self._leaving(call) as leaving, self._traffic.incoming.place(call.client) as arriving:
+            async with (
+                aclosing(self._requests(method.takes, encoding, receive, await receive(), arriving)) as requests,
+                aclosing(method.handle(requests, call)) as answers,
+            ):
+                async for answer in answers:
+                    if self._turns.is_over():
+                        await self._turns.next()
+                    await response.message(answer, leaving)
         await response.end()
 
-    async def _requests(self, takes: Takes, encoding: bytes, receive: Receive, event: Event) -> AsyncGenerator[Any, None]:
-        """The messages of a request whose first event is `event`, as the handler takes them."""
+    @contextmanager
+    def _leaving(self, call: Call) -> Iterator[Place]:
+        """A place for answers. Whoever takes none of them is told nothing more: that would not be taken either."""
+        place = self._traffic.outgoing.place(call.client)
+        try:
+            with place:
+                yield place
+        except LostPlaceError:
+            if place.is_lost:
+                raise DisconnectedError from None
+            raise
+
+    async def _requests(
+        self, takes: Takes, encoding: bytes, receive: Receive, event: Event, arriving: Place
+    ) -> AsyncGenerator[Any, None]:
+        """The messages of a request whose first event is `event`, as the handler takes them. One that comes in pieces is kept in
+        `arriving`.
+        """
         frames = Frames(takes.max_message, encoding)
         may_be_bombs = encoding == b"gzip" and takes.max_message > LOOKUP
+        came = 0
         while True:
             if event["type"] == "http.disconnect":
                 raise DisconnectedError
-            messages = frames.feed(event.get("body", b""))
+            body: bytes = event.get("body", b"")
+            messages = frames.feed(body)
             while True:
                 if self._turns.is_over():
                     await self._turns.next()
@@ -130,6 +168,16 @@ class GrpcApp:
             if not event.get("more_body"):
                 frames.finish()
                 return
+            size = frames.under_way
+            if size > _AT_ONCE:
+                await arriving.hold(size)
+                came += len(body)
+                if came >= SMALL or arriving.since == inf:
+                    came = 0
+                    arriving.waits()
+            else:
+                arriving.works()
+                arriving.hold_at_most(0)
             event = await receive()
 
 

@@ -88,6 +88,11 @@ class Frames:
                 self._gathered += b"".join(self._pieces)
                 self._pieces.clear()
 
+    @property
+    def under_way(self) -> int:
+        """Bytes of the message that has begun and not ended, as announced; 0 where there is none."""
+        return int.from_bytes(self._prefix[1:]) if len(self._prefix) == PREFIX else 0
+
     def finish(self) -> None:
         """The stream is at its end.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from tvix_store.rpc.status import RpcError, Status
+from tvix_store.traffic import Client
 
 T = TypeVar("T")
 
@@ -28,6 +29,7 @@ class Call:
 
     path: str
     headers: Fields
+    client: Client = None
     answer_headers: Fields = ()
     trailers: Fields = ()
 

@@ -6,12 +6,17 @@ from tvix_store.asgi import DisconnectedError, Event, Send
 from tvix_store.rpc.framing import ENCODINGS, frame, gzip_frame, prefix
 from tvix_store.rpc.method import Answer, Call
 from tvix_store.rpc.status import RpcError, status_fields
+from tvix_store.traffic import LARGE, Place
 
 _CONTENT_TYPE = (b"content-type", b"application/grpc")
 _OK = (b"grpc-status", b"0")
 # The events of plain answers are made once: to make them anew takes a tenth of the time of a short call.
 _START: Event = {"type": "http.response.start", "status": 200, "headers": [_CONTENT_TYPE], "trailers": True}
 _END: Event = {"type": "http.response.trailers", "headers": [_OK]}
+_SHORT = 4096
+"""Bytes of answers that need no place.
+_BEGUN: what a call keeps that has just begun to answer."""
+_BEGUN = 1 << 20
 _END_OF_BODY: Event = {"type": "http.response.body"}
 
 
@@ -22,16 +27,23 @@ class Response:
         DisconnectedError: (all methods) nobody is there to read it.
     """
 
-    __slots__ = ("_call", "_frame", "_send", "_started")
+    __slots__ = ("_call", "_frame", "_send", "_sent", "_started")
 
     def __init__(self, call: Call, send: Send, *, compressed: bool) -> None:
         self._call = call
         self._send = send
         self._frame = gzip_frame if compressed else frame
         self._started = False
+        self._sent = 0
 
-    async def message(self, message: Answer, *, last: bool = False) -> None:
-        """Send an answer; behind the last one, `end` is all that may follow."""
+    async def message(self, message: Answer, place: Place | None = None, *, last: bool = False) -> None:
+        """Send an answer; behind the last one, `end` is all that may follow. `place` is for what the caller does not take soon.
+
+        Raises:
+            ExhaustedError: there is no room for it.
+        """
+        if place is not None:
+            await self._keep(message, place)
         try:
             if not self._started:
                 await self._start()
@@ -46,6 +58,17 @@ class Response:
             await self._send({"type": "http.response.body", "body": body, "more_body": not last})
         except OSError:
             raise DisconnectedError from None
+        if place is not None:
+            place.works()
+
+    async def _keep(self, message: Answer, place: Place) -> None:
+        size = len(message) if isinstance(message, bytes) else len(message[0]) + len(message[1])
+        self._sent += size
+        if self._sent > _SHORT:
+            # Beside the message, what its maker keeps to go on with.
+            size = max(size, LARGE if self._sent > LARGE else _BEGUN)
+            await place.hold(size, kept=min(size, _BEGUN))
+            place.waits()
 
     async def end(self, *, body_ended: bool = False) -> None:
         """All went well. `body_ended`: the last message was said to be it."""

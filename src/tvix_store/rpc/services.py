@@ -19,12 +19,15 @@ from tvix_store.rpc.method import Method
 from tvix_store.rpc.reflection import reflection_methods
 from tvix_store.services import Store
 from tvix_store.services.store import ServiceChecks
+from tvix_store.traffic import Traffic
 
 
-def serve_store(store: Store, *, max_message: int = MAX_MESSAGE, fallback: App = not_found) -> tuple[GrpcApp, Callable[[], None]]:
+def serve_store(
+    store: Store, *, max_message: int = MAX_MESSAGE, fallback: App = not_found, traffic: Traffic | None = None
+) -> tuple[GrpcApp, Callable[[], None]]:
     """An ASGI application that offers `store` in all dialects, and what to call when it begins to go down.
 
-    `max_message` bounds one message in bytes. What is not gRPC goes to `fallback`.
+    `max_message` bounds one message in bytes, `traffic` all that callers make the worker keep. What is not gRPC goes to `fallback`.
     """
     methods: dict[str, Method] = bulk_methods(store.blobs, max_message)
     methods |= settings_methods(StoreSettings(store.size_rule, store.store_dir))
@@ -41,4 +44,5 @@ def serve_store(store: Store, *, max_message: int = MAX_MESSAGE, fallback: App =
     health = Health(check_by_name | dict.fromkeys(own, checks.blobs))
     methods |= health.methods()
     methods |= reflection_methods([*check_by_name, *own, HEALTH_SERVICE])
-    return GrpcApp(methods, fallback, max_message=max_message, read_only=store.read_only), health.stop
+    app = GrpcApp(methods, fallback, max_message=max_message, read_only=store.read_only, traffic=traffic)
+    return app, health.stop

@@ -10,6 +10,7 @@ from tvix_store.errors import InvalidError
 from tvix_store.http.settings import CacheSettings
 from tvix_store.rpc.asgi import MAX_MESSAGE
 from tvix_store.server.browser_guard import check_host, check_origin
+from tvix_store.traffic import MEMORY, STALL
 
 DEFAULT_ADDRESS = "localhost:8000"
 
@@ -35,6 +36,8 @@ class ServerConfig:
     max_message: bytes of one gRPC message
     tls: serve TLS, on TCP
     cache: what the binary cache offers and takes
+    memory: bytes that all clients together may make a worker keep of what they send, and of what they ask for
+    send_timeout: seconds that a client may take nothing of an answer
     """
 
     listen: tuple[str, ...] = (DEFAULT_ADDRESS,)
@@ -46,12 +49,16 @@ class ServerConfig:
     max_message: int = MAX_MESSAGE
     tls: TlsFiles | None = None
     cache: CacheSettings = field(default_factory=CacheSettings)
+    memory: int = MEMORY
+    send_timeout: float = STALL
 
     def __post_init__(self) -> None:
         if not self.listen:
             raise InvalidError("no address to listen on")
         if self.workers < 1:
             raise InvalidError(f"workers must be at least 1, got {self.workers}")
+        if self.memory < 1 or self.send_timeout <= 0:
+            raise InvalidError(f"memory ({self.memory}) and send_timeout ({self.send_timeout:g}) must be positive")
         if self.grace < 0:
             raise InvalidError(f"grace must not be negative, got {self.grace:g}")
         for host in self.allow_hosts:

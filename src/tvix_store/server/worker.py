@@ -17,11 +17,13 @@ from tvix_store.asgi import App
 from tvix_store.errors import InvalidError, StoreError
 from tvix_store.http.app import BinaryCache
 from tvix_store.rpc.services import serve_store
-from tvix_store.server.allocator import keep_freed_memory
+from tvix_store.server.allocator import giving_back, keep_freed_memory
 from tvix_store.server.browser_guard import BrowserGuard
+from tvix_store.server.hang_up import hang_up
 from tvix_store.server.listeners import host_names
 from tvix_store.server.settings import ServerConfig
 from tvix_store.services import Store
+from tvix_store.traffic import Traffic
 
 _DEAF_AFTER = 0.1
 """Seconds after which the engine has heard that it is to stop. A listener that is shut down before makes it drop running calls."""
@@ -41,7 +43,9 @@ def work(
 
     async def main() -> None:
         async with await open_store() as store:
-            app, stop = serve_store(store, max_message=config.max_message, fallback=BinaryCache(store, config.cache))
+            traffic = Traffic(config.memory, config.send_timeout, hang_up)
+            cache = BinaryCache(store, config.cache, traffic)
+            app, stop = serve_store(store, max_message=config.max_message, fallback=cache, traffic=traffic)
             ending = asyncio.Event()
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, ending.set)
@@ -49,7 +53,7 @@ def work(
             names = (*host_names(config.listen), *config.allow_hosts)
             # With TLS, browsers themselves see by the certificate that a name is not ours.
             guarded = BrowserGuard(app, [] if config.tls else sockets, names, config.allow_origins)
-            async with serving(guarded, sockets, config, lambda: tell("deaf")):
+            async with serving(guarded, sockets, config, lambda: tell("deaf")), giving_back(traffic):
                 tell("ready")
                 await ending.wait()
                 loop.remove_reader(lifeline)
@@ -105,6 +109,9 @@ def _engine(sockets: Sequence[socket.socket], config: ServerConfig) -> h2corn.Co
         h2_initial_connection_window_size=2 << 20,
         access_log=False,
         date_header=False,
+        max_concurrent_streams=64,
+        h2_timeout_response_stall=config.send_timeout,
+        h2_timeout_write=config.send_timeout,
         max_request_body_size=0,
         # The engine only cuts the connection; the cache, which comes first, says why.
         timeout_request_body_idle=max(60.0, config.cache.body_timeout + 30),

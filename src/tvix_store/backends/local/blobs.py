@@ -22,6 +22,7 @@ from tvix_store.chunking import ChunkSizes, Cutter, cut
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.services.blobs import SMALL_BLOB, BlobStat, Chunk
+from tvix_store.services.read_ahead import READ_AHEAD
 
 T = TypeVar("T")
 
@@ -69,15 +70,19 @@ class LocalBlobs:
             return
         # Some chunks are read ahead while the ones before are with the consumer. They are given out as they are: joining them
         # to larger pieces cost a third of the CPU of reading, and made the gRPC server slower, not faster.
-        groups = self._groups(digest, start, stop)
-        ahead = self._ahead(groups)
-        try:
-            while (group := await ahead) is not None:
-                ahead = self._ahead(groups)
-                for piece in group:
-                    yield piece
-        finally:
-            ahead.cancel()
+        with READ_AHEAD.room(2 * _READ_AHEAD) as has_room:
+            groups = self._groups(digest, start, stop, _READ_AHEAD if has_room else 0)
+            ahead = self._ahead(groups)
+            try:
+                while (group := await ahead) is not None:
+                    if has_room:
+                        ahead = self._ahead(groups)
+                    for piece in group:
+                        yield piece
+                    if not has_room:
+                        ahead = self._ahead(groups)
+            finally:
+                ahead.cancel()
 
     async def put(self, data: AsyncIterable[bytes]) -> Digest:
         writer = _BlobWriter(self._engine, self._sink, self._sizes)
@@ -182,8 +187,8 @@ class LocalBlobs:
     def _ahead(self, groups: Iterator[list[bytes]]) -> asyncio.Future[list[bytes] | None]:
         return asyncio.wrap_future(self._engine.start_in_thread(next, groups, None))
 
-    def _groups(self, digest: Digest, start: int, stop: int | None) -> Iterator[list[bytes]]:
-        """The bytes of a cut blob, in lists of pieces that have up to _READ_AHEAD bytes together. Blocks: runs in a thread."""
+    def _groups(self, digest: Digest, start: int, stop: int | None, most: int = _READ_AHEAD) -> Iterator[list[bytes]]:
+        """The bytes of a cut blob, in lists of one piece or of up to `most` bytes. Blocks: runs in a thread."""
         engine = self._engine
         group: list[bytes] = []
         size = 0
@@ -191,7 +196,7 @@ class LocalBlobs:
             place = engine.index.chunk(key)
             if place is None:
                 raise CorruptError(f"blob {digest} is damaged: its chunk b3:{key.hex()} is missing")
-            if group and size + end - begin > _READ_AHEAD:
+            if group and size + end - begin > most:
                 yield group
                 group, size = [], 0
             data = engine.payload(key, place)

@@ -24,11 +24,19 @@ _SPOOL_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a chunk list: the size of the blob, the offset in it of the first chunk, and (digest, size) of the chunks."""
+    """A part of a chunk list: the size of the blob, and the offset in it of the first chunk.
+
+    A reader keeps it while its client is slow: 144 KiB, where a list of all entries would take 600.
+    """
 
     blob_size: int
     offset: int
-    entries: list[tuple[bytes, int]]
+    _entries: bytes
+
+    @property
+    def entries(self) -> Iterator[tuple[bytes, int]]:
+        """Digest and size of each chunk."""
+        return _ENTRY.iter_unpack(self._entries)
 
     @property
     def end(self) -> int:
@@ -37,7 +45,7 @@ class Segment:
 
 def parse_segment(payload: bytes) -> Segment:
     blob_size, offset = _HEAD.unpack_from(payload)
-    return Segment(blob_size, offset, list(_ENTRY.iter_unpack(payload[_HEAD.size :])))
+    return Segment(blob_size, offset, payload[_HEAD.size :])
 
 
 def segment_key(blob: bytes, payload: bytes) -> tuple[bytes, int]:

@@ -10,6 +10,7 @@ from tvix_store.protocol.bulk import MAX_BLOBS, decode_blobs, decode_digests, en
 from tvix_store.protocol.dialects import BULK_SERVICE
 from tvix_store.rpc.method import Call, Method, Takes, Unary, client_streaming, server_streaming
 from tvix_store.services import SMALL_BLOB, BlobService
+from tvix_store.services.read_ahead import READ_AHEAD
 
 _MESSAGE = 1024 * 1024
 """Bytes of blobs that fill an answer's message."""
@@ -35,13 +36,15 @@ def bulk_methods(blobs: BlobService, max_message: int) -> dict[str, Method]:
     async def get_many(digests: list[Digest], _call: Call) -> AsyncGenerator[bytes, None]:
         batch: list[bytes] = []
         size = 0
-        for start in range(0, len(digests), _AT_ONCE):
-            for blob in await blobs.get_many(digests[start : start + _AT_ONCE]):
-                if batch and size + len(blob) > _MESSAGE:
-                    yield encode_blobs(batch)
-                    batch, size = [], 0
-                batch.append(blob)
-                size += len(blob)
+        with READ_AHEAD.room(_AT_ONCE * SMALL_BLOB) as has_room:
+            at_once = _AT_ONCE if has_room else _AT_ONCE // 16
+            for start in range(0, len(digests), at_once):
+                for blob in await blobs.get_many(digests[start : start + at_once]):
+                    if batch and size + len(blob) > _MESSAGE:
+                        yield encode_blobs(batch)
+                        batch, size = [], 0
+                    batch.append(blob)
+                    size += len(blob)
         if batch:
             yield encode_blobs(batch)
 
