@@ -14,7 +14,7 @@ import pytest
 
 from tests.backends.local.writer_process import link, records, shared
 from tvix_store.backends.local import open_store
-from tvix_store.backends.local.engine import rebuild_index
+from tvix_store.backends.local.open_index import rebuild_index
 from tvix_store.model.digest import Digest
 from tvix_store.model.store_path import StorePath
 from tvix_store.services.store import Store

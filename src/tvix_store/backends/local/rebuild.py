@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 from tvix_store.backends.local.chunk_lists import parse_segment, segment_key
 from tvix_store.backends.local.damage import opened
@@ -23,7 +24,7 @@ from tvix_store.backends.local.records import (
     parse_keyed_records,
     parse_path_info,
 )
-from tvix_store.errors import ConflictError, CorruptError
+from tvix_store.errors import CorruptError, StoreError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 
@@ -31,7 +32,25 @@ _RECORDS_A_TRANSACTION = 10_000
 _WINDOW = 1 << 20
 _MAX_CHECKED = 64 << 20
 """Bytes of the largest payload that is read to be checked: chunk list segments have 144 KiB, path infos far less."""
+_TOLD_EVERY = 5.0
+"""Seconds. Whoever waits for a daemon to start, such as systemd, gives up on one that is silent for long."""
 _log = logging.getLogger(__name__)
+
+
+class _Progress:
+    """Logs how much of the packs is read."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what = what
+        self._total = max(total, 1)
+        self._done = 0
+        self._tell_at = monotonic() + _TOLD_EVERY
+
+    def add(self, size: int) -> None:
+        self._done += size
+        if monotonic() >= self._tell_at:
+            self._tell_at = monotonic() + _TOLD_EVERY
+            _log.warning("making the index anew: %d %% of %s", 100 * self._done // self._total, self._what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +63,14 @@ class _Record:
 def rebuild(index: Index, packs: Path) -> None:
     """Enter every record of every pack into an empty index. Damaged places are passed over, and logged."""
     reader = PackReader(packs)
-    for number in pack_numbers(packs):
+    numbers = pack_numbers(packs)
+    # Each pack is gone through twice.
+    progress = _Progress("the packs are read", 2 * sum(pack_path(packs, number).stat().st_size for number in numbers))
+    for number in numbers:
         path = pack_path(packs, number)
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _Pack(fd, number, read_key(fd, path), path).enter_into(index)
+            _Pack(fd, number, read_key(fd, path), path, progress).enter_into(index)
         except CorruptError as error:
             # With its first bytes, the key is lost that tells records from garbage.
             _log.warning("%s; nothing in it is found any more", error)
@@ -64,13 +86,15 @@ def _drop_torn_blobs(index: Index, reader: PackReader) -> None:
     """Forget the blobs that lack a chunk, or a part of their list: a power cut may keep one pack, and lose what is in another."""
     torn: set[bytes] = set()
     with index.reading() as txn:
+        progress = _Progress("the chunk lists are checked", index.rows(txn, index.chunk_lists))
         ends: dict[bytes, tuple[int, int]] = {}
         for blob, place in index.chunk_list_segments(txn):  # those of a blob in their order
             segment = parse_segment(reader.read_checked(place))
             end, _ = ends.get(blob, (0, 0))
-            if segment.offset != end or any(txn.get(chunk, db=index.chunks) is None for chunk, _ in segment.entries):
+            if segment.offset != end or not all(index.has_chunk(txn, chunk) for chunk, _ in segment.entries):
                 torn.add(blob)
             ends[blob] = segment.end, segment.blob_size
+            progress.add(1)
         torn |= {blob for blob, (end, size) in ends.items() if end != size}
     for blob in torn:
         _log.warning("blob b3:%s has lost a chunk; it must be put again", blob.hex())
@@ -79,8 +103,9 @@ def _drop_torn_blobs(index: Index, reader: PackReader) -> None:
 
 
 class _Pack:
-    def __init__(self, fd: int, number: int, key: bytes, path: Path) -> None:
+    def __init__(self, fd: int, number: int, key: bytes, path: Path, progress: _Progress) -> None:
         self._fd = fd
+        self._progress = progress
         self._path = path
         self._number = number
         self._key = key
@@ -119,9 +144,11 @@ class _Pack:
             if header is None or end > self._size or not checks_out(self._key, header, head, payload):
                 behind = self._next_magic(at + 1)
                 _log.warning("%s: passed over %d damaged bytes at %d", self._path, behind - at, at)
+                self._progress.add(behind - at)
                 at = behind
                 continue
             yield _Record(header.kind, header.key, Place(self._number, at + HEADER_SIZE, header.stored, header.length))
+            self._progress.add(end - at)
             at = end
 
     def _next_magic(self, at: int) -> int:
@@ -150,14 +177,12 @@ class _Pack:
             case Kind.PATH_INFO:
                 sequence, encoded = parse_path_info(self._payload(place))
                 output_hash = record.key[:OUTPUT_HASH_SIZE]
-                stored = index.path_info_sequence(txn, output_hash)
-                if sequence == stored:
-                    # A writer that died before its commit left this number to the next one.
-                    encoded = _merged(index.path_info_in(txn, output_hash), encoded)
-                if sequence >= stored:
-                    index.put_path_info(txn, output_hash, sequence, encoded)
+                stored, present = index.path_info_sequence(txn, output_hash), index.path_info_in(txn, output_hash)
+                # The newer record has all that is in the older one, unless the row of that was damaged when the newer one was put.
+                # Both have the same number where a writer that died before its commit left it to the next one.
+                newer, older = (encoded, present) if sequence >= stored else (present, encoded)
+                index.put_path_info(txn, output_hash, max(sequence, stored), _merged(newer, older))
                 index.count(txn, SEQUENCE, max(sequence - index.counter(txn, SEQUENCE), 0))
-
             case Kind.RECORDS | Kind.LOOSE_RECORDS:
                 sequence, records = parse_keyed_records(self._payload(place))
                 for key, value in records.items():
@@ -181,8 +206,11 @@ class _Pack:
         return os.pread(self._fd, place.stored, place.offset)
 
 
-def _merged(one: bytes | None, other: bytes) -> bytes:
+def _merged(newer: bytes | None, older: bytes | None) -> bytes:
+    """The newer record, with the signatures of the older one that it lacks. One of them is there."""
+    if newer is None or older is None:
+        return newer or older or b""
     try:
-        return other if one is None else PathInfo.stored(one).merged(PathInfo.stored(other)).encoded
-    except ConflictError:  # only one of them can have been acknowledged, and a put of the other was refused since
-        return other
+        return PathInfo.stored(newer).merged(PathInfo.stored(older)).encoded
+    except StoreError:  # of two with the same number only one can have been acknowledged, and a put of the other was refused since
+        return newer

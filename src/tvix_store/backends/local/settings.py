@@ -12,8 +12,9 @@ from tvix_store.backends.local.disk import disk_errors, sync_file, unfinished_na
 from tvix_store.errors import CorruptError, InvalidError
 from tvix_store.model.directory import SizeRule
 
-FORMAT = 2
-"""The format version that this module writes. Format 1 had no records; a store of it becomes one of format 2 when it is opened."""
+FORMAT = 3
+"""The format version that this module writes. Format 1 had no records, format 2 no checks in the index. Stores of older formats
+are raised to this one when they are opened, by one process alone; older programs refuse them from then on."""
 FILE = "settings.json"
 MIN_AVERAGE, MAX_AVERAGE = 4096, 256 * 1024
 """Bytes. A chunk, at most four times the average, is read, checked and given out as a whole."""
@@ -58,10 +59,7 @@ def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
                 raise InvalidError(f"{directory} is neither empty nor a store: it has no {FILE}")
             # Linked, not renamed: of two processes that make the same store, the first one's settings stand.
             _write(path, Settings(**wanted), os.link)  # type: ignore[arg-type]  # checked by __post_init__
-        text = path.read_bytes()
-        settings, version = _parse(path, text)
-        if version != FORMAT:
-            _write(path, settings, os.replace)
+        settings, _ = _parse(path, path.read_bytes())
     for key, value in wanted.items():
         if getattr(settings, key) != value:
             raise InvalidError(
@@ -70,13 +68,29 @@ def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
     return settings
 
 
+def is_of_older_format(directory: Path) -> bool:
+    """Whether the store must be raised to this format."""
+    with disk_errors(directory):
+        path = directory / FILE
+        return _parse(path, path.read_bytes())[1] != FORMAT
+
+
+def raise_format(directory: Path) -> None:
+    """Say that the store has this format. The caller has it to itself, and makes the rest of it so."""
+    with disk_errors(directory):
+        path = directory / FILE
+        settings, version = _parse(path, path.read_bytes())
+        if version != FORMAT:
+            _write(path, settings, os.replace)
+
+
 def _parse(path: Path, text: bytes) -> tuple[Settings, int]:
     try:
         values = json.loads(text)
         version = values.pop("format")
     except (ValueError, KeyError, AttributeError, TypeError):
         raise CorruptError(f"{path} is not the settings of a store") from None
-    if version not in (1, FORMAT):
+    if version not in (1, 2, FORMAT):
         raise InvalidError(f"{path.parent} has store format {version!r}; this version of tvix-store reads format {FORMAT}")
     try:
         return Settings(**values), version

@@ -1,0 +1,146 @@
+"""Opening the index of a store; made anew from the packs, by one process alone, where it is lost, damaged or may be torn."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tvix_store.backends.local import settings
+from tvix_store.backends.local.disk import sync_file
+from tvix_store.backends.local.environment import FILE as INDEX_FILE
+from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.index_damage import DamageMark
+from tvix_store.backends.local.packs import pack_numbers, pack_path
+from tvix_store.backends.local.rebuild import rebuild
+from tvix_store.backends.local.store_lock import PAUSE, StoreLock
+from tvix_store.backends.local.unsynced import NoMark, UnsyncedMark
+from tvix_store.errors import CorruptError, UnavailableError
+
+_TRIES = 50
+"""To have a store alone: a command that is just ending is worth a short wait."""
+_log = logging.getLogger(__name__)
+
+
+def open_index(directory: Path, mark: UnsyncedMark, damage: DamageMark) -> tuple[StoreLock, Index]:
+    """Lock the store as one of its users, and open its index. Waits while another process makes the index anew.
+
+    Raises:
+        UnavailableError: the index must be made anew, but other processes use the store.
+    """
+    lock = StoreLock(directory)
+    try:
+        index = _opened(lock, directory, mark, damage)
+        lock.crash_notes.begin()
+    except BaseException:
+        lock.close()
+        raise
+    return lock, index
+
+
+def _opened(lock: StoreLock, directory: Path, mark: UnsyncedMark, damage: DamageMark) -> Index:
+    for _ in range(_TRIES):
+        lock.share()
+        has_crashed = lock.crash_notes.tell_of_index()
+        if not (has_crashed or damage.is_set()):
+            index = _usable(directory, mark, damage)
+            if index is not None:
+                return index
+        if lock.take_alone():
+            return _made_usable(lock, directory, mark, damage)
+        lock.share()
+        if damage.is_set() and not has_crashed:
+            # Most of it is good. The others go on with it as well, and what is damaged in it counts as missing.
+            index = _usable(directory, mark, damage)
+            if index is not None:
+                _log.warning("the index in %s is damaged; it is made anew when nobody else uses the store", directory)
+                return index
+        lock.release()
+        time.sleep(PAUSE)
+    raise UnavailableError(
+        f"the index in {directory} must be made anew, but other processes use the store; stop them and try again"
+    )
+
+
+def _made_usable(lock: StoreLock, directory: Path, mark: UnsyncedMark, damage: DamageMark) -> Index:
+    """The index, made anew unless another process was faster. The store is held alone, and shared afterwards."""
+    is_damaged = lock.crash_notes.tell_of_index() or damage.is_set()
+    settings.raise_format(directory)
+    index = None if is_damaged else _usable(directory, mark, damage)
+    if index is None:
+        if is_damaged or not _upgraded(directory, mark, damage):
+            rebuild_index(directory)
+        lock.crash_notes.clear()
+        index = Index(directory / "index", mark, damage)
+    lock.share()
+    return index
+
+
+def _usable(directory: Path, mark: UnsyncedMark, damage: DamageMark) -> Index | None:
+    """The index, unless it is lost, of an older version, cannot be opened, or may be torn."""
+    if settings.is_of_older_format(directory):
+        return None
+    index = _whole(directory, mark, damage)
+    if index is not None and index.is_outdated:
+        index.close()
+        return None
+    return index
+
+
+def _whole(directory: Path, mark: UnsyncedMark, damage: DamageMark) -> Index | None:
+    """The index, unless it is lost, cannot be opened, or may be torn."""
+    is_there = (directory / "index" / INDEX_FILE).exists()
+    if mark.index_may_be_torn() or (not is_there and any((directory / "packs").iterdir())):
+        return None
+    try:
+        return Index(directory / "index", mark, damage)
+    except CorruptError:  # the mark of damage is set
+        return None
+
+
+def _upgraded(directory: Path, mark: UnsyncedMark, damage: DamageMark) -> bool:
+    """Give the rows of an index of an older version their checks, where it is one; whether that worked."""
+    index = _whole(directory, mark, damage)
+    if index is None:
+        return False
+    is_outdated = index.is_outdated
+    index.close()
+    if is_outdated:
+        _log.warning("upgrading %s to store format %d, which older versions do not open", directory, settings.FORMAT)
+        try:
+            _replace_index(directory, lambda new: new.copy_unchecked(directory / "index"))
+        except CorruptError as error:
+            _log.warning("%s", error)
+            return False
+    return is_outdated
+
+
+def rebuild_index(directory: Path) -> None:
+    """Make the index anew from the packs. The caller has the store to itself."""
+    _log.warning("making the index of %s anew from its packs", directory)
+    _replace_index(directory, lambda index: rebuild(index, directory / "packs"))
+
+
+def _replace_index(directory: Path, fill: Callable[[Index], None]) -> None:
+    unfinished = directory / "index.new"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    damage = DamageMark(directory)
+    # The mark of the old index stays until the new one stands in its place; the new one needs none.
+    index = Index(unfinished, NoMark(), damage)
+    try:
+        fill(index)
+        index.sync()
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    finally:
+        index.close()
+    # What the new index names is to survive a power cut, as it does itself.
+    for number in pack_numbers(directory / "packs"):
+        sync_file(pack_path(directory / "packs", number))
+    shutil.rmtree(directory / "index", ignore_errors=True)
+    unfinished.rename(directory / "index")
+    UnsyncedMark(directory).clear()
+    damage.clear()
