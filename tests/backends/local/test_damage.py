@@ -212,14 +212,6 @@ async def test_an_unknown_format_is_refused_by_number(filled: Path) -> None:
         await open_store(filled)
 
 
-async def test_a_store_of_an_older_format_becomes_one_of_this(filled: Path) -> None:
-    settings = filled / "settings.json"
-    settings.write_text(settings.read_text().replace("\"format\": 3", "\"format\": 1")
-    async with await open_store(filled) as store:
-        await check_filled(store)
-    assert json.loads(settings.read_text())["format"] == 3
-
-
 async def test_settings_that_are_no_settings_are_damage(filled: Path) -> None:
     (filled / "settings.json").write_text("[]")
     with pytest.raises(CorruptError, match="settings"):

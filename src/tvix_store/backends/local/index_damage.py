@@ -20,7 +20,7 @@ from tvix_store.backends.local.disk import disk_errors, sync_file
 
 FILE = "index-damaged"
 _FRAME = '  File "'
-_OURS = f"{os.sep}backends{os.sep}local{os.sep}index.py"
+_OURS = tuple(f"/backends/local/{name}.py" for name in ("index", "environment"))
 _log = logging.getLogger(__name__)
 
 
@@ -77,10 +77,10 @@ class CrashNotes:
         """Whether a process died while it worked on the index. Notes of other deaths are logged, and removed."""
         text = os.pread(self._fd, 1 << 16, 0).decode(errors="replace")
         frames = [line for line in text.splitlines() if line.startswith(_FRAME)]
-        if any(_OURS in frame for frame in frames[:1]):
+        if frames and any(module in frames[0] for module in _OURS):
             return True
         if text:
-            _log.warning("a process that used the store was killed by a fault: %s", " ".join(text.split()))
+            _log.warning("a process that used the store was killed by a fault: %s", " ".join(text.split())[:1000])
             self.clear()
         return False
 

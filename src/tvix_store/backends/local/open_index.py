@@ -32,8 +32,8 @@ def open_index(directory: Path, mark: UnsyncedMark, damage: DamageMark) -> tuple
     """
     lock = StoreLock(directory)
     try:
-        index = _opened(lock, directory, mark, damage)
         lock.crash_notes.begin()
+        index = _opened(lock, directory, mark, damage)
     except BaseException:
         lock.close()
         raise
@@ -44,7 +44,9 @@ def _opened(lock: StoreLock, directory: Path, mark: UnsyncedMark, damage: Damage
     for _ in range(_TRIES):
         lock.share()
         has_crashed = lock.crash_notes.tell_of_index()
-        if not (has_crashed or damage.is_set()):
+        if has_crashed:
+            damage.set(f"a process died while it worked on the index in {directory}")
+        if not damage.is_set():
             index = _usable(directory, mark, damage)
             if index is not None:
                 return index
@@ -66,7 +68,7 @@ def _opened(lock: StoreLock, directory: Path, mark: UnsyncedMark, damage: Damage
 
 def _made_usable(lock: StoreLock, directory: Path, mark: UnsyncedMark, damage: DamageMark) -> Index:
     """The index, made anew unless another process was faster. The store is held alone, and shared afterwards."""
-    is_damaged = lock.crash_notes.tell_of_index() or damage.is_set()
+    is_damaged = damage.is_set()
     settings.raise_format(directory)
     index = None if is_damaged else _usable(directory, mark, damage)
     if index is None:
