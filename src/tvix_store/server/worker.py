@@ -33,8 +33,8 @@ def work(
 ) -> int:
     """Serve until SIGTERM comes or the other end of `lifeline` is closed.
 
-    `tell` hears `opening` with each message that is logged while the store is opened; then `ready`, or the error's kind and message;
-    and `deaf` when no more connections are taken.
+    `tell` hears `opening` with each message that is logged while the store is opened; then `ready`, or the error's kind and
+    message; and `deaf` when no more connections are taken.
 
     Returns the exit code of the process.
     """

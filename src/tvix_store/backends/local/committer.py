@@ -34,7 +34,8 @@ from time import monotonic
 
 from tvix_store.backends.local.contents import Content, Name, Written, name_of, new_records
 from tvix_store.backends.local.damage import forget
-from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
+from tvix_store.backends.local.environment import Txn
+from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
 from tvix_store.backends.local.records import DURABLE, Kind, NewRecord, keyed_records, path_info_record
 from tvix_store.backends.local.unsynced import UnsyncedMark

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 import lmdb
 
@@ -29,7 +30,7 @@ _LOCK_FILE_SIZE = 17 * 4096
 """Bytes; LMDB needs 64 for each reader, and 128."""
 _ROWS_A_TRANSACTION = 10_000
 
-Txn = lmdb.Transaction
+Txn: TypeAlias = "lmdb.Transaction[bytes]"
 
 
 def _allocate_lock_file(directory: Path) -> None:
@@ -135,8 +136,15 @@ class Environment:
         row: bytes | None = txn.get(key, db=table.handle)
         return row if row is None or self._is_whole(table, key, row) else None
 
-    def _put(self, txn: Txn, table: Table, key: bytes, row: bytes) -> None:
-        txn.put(key, table.with_check(key, row), db=table.handle)
+    def _put(self, txn: Txn, table: Table, key: bytes, row: bytes, *, overwrite: bool = True) -> bool:
+        """Put a row with its check; whether that was done. Without `overwrite`, a whole row that is there already stays."""
+        checked = table.with_check(key, row)
+        if not txn.put(key, checked, db=table.handle, overwrite=overwrite):
+            return self._row(txn, table, key) is None and self._put(txn, table, key, row)
+        # In a damaged page, keys may be out of order: what is put there is not found again.
+        if txn.get(key, db=table.handle) != checked:
+            raise self._damaged(f"a row of {table.name.decode()} is not found after it was put")
+        return True
 
     def _is_whole(self, table: Table, key: bytes, row: bytes) -> bool:
         if table.is_whole(key, row):

@@ -148,13 +148,7 @@ class Index(Environment):
     def put_content(self, txn: Txn, kind: Kind, key: bytes, place: Place, blob_size: int = 0) -> bool:
         """Name the place of a chunk, a directory or a segment of a chunk list; whether it was new."""
         row = _U64.pack(blob_size) + place.to_bytes() if kind is Kind.CHUNK_LIST else place.to_bytes()
-        table = self._tables[kind]
-        if txn.put(key, table.with_check(key, row), db=table.handle, overwrite=False):
-            return True
-        if self._row(txn, table, key) is not None:
-            return False
-        self._put(txn, table, key, row)
-        return True
+        return self._put(txn, self._tables[kind], key, row, overwrite=False)
 
     def place_in(self, txn: Txn, kind: Kind, key: bytes) -> Place | None:
         """Where a chunk or a directory lies."""

@@ -11,7 +11,8 @@ from time import monotonic
 
 from tvix_store.backends.local.chunk_lists import parse_segment, segment_key
 from tvix_store.backends.local.damage import opened
-from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
+from tvix_store.backends.local.environment import Txn
+from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index
 from tvix_store.backends.local.packs import PREFIX_SIZE, PackReader, Place, pack_numbers, pack_path, read_key
 from tvix_store.backends.local.records import (
     DURABLE,
