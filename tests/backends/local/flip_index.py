@@ -69,7 +69,7 @@ async def look(store: Store) -> set[str]:
             (store.records.get, b"record %d" % number, noise(100, f"{number}")),
         ):
             try:
-                judge(await get(key), right)  # type: ignore[operator]
+                judge(await get(key), right)
             except CorruptError:
                 seen.add(REFUSED)
     for content in (LARGE, *map(blob, range(PATHS))):

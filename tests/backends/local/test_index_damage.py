@@ -9,13 +9,16 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
 import lmdb
 import pytest
 
+from tests import programs
 from tests.backends.local.flip_index import PATHS, WRONG, blob, fill, look, path_info
+from tests.cli.program import Program
 from tests.programs import ROOT
 from tvix_store.backends.local import open_index, open_store
 from tvix_store.backends.local.environment import Environment
@@ -55,7 +58,7 @@ def flipped(at: int) -> Callable[[bytes, bytes], bytes]:
 
 @pytest.mark.timeout(300)
 def test_whatever_bit_flips_nothing_wrong_is_served_and_no_process_dies_of_it_twice(tmp_path: Path, filled: Path) -> None:
-    command = [sys.executable, "-m", "tests.backends.local.flip_index", filled, tmp_path / "scratch", "0", str(FLIPS)]
+    command = [sys.executable, "-m", "tests.backends.local.flip_index", str(filled), str(tmp_path / "scratch"), "0", str(FLIPS)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = [line.split() for line in run.stdout.splitlines()]
     assert len(lines) == FLIPS
@@ -261,3 +264,70 @@ async def test_a_sync_of_the_index_that_fails_is_remembered(
         assert "anew" in caplog.text
         assert await collect(store.blobs.read(Digest.of(blob(1)))) == blob(1)
     assert not (directory / MARK).exists()
+
+
+@pytest.mark.parametrize(("file", "which"), [("index/data.mdb", 1), ("packs/00000001.pack", 1), ("packs/00000001.pack", 2)])
+def test_a_disk_that_fails_to_sync_once_is_told_of_and_nobody_builds_on_it(tmp_path: Path, file: str, which: int) -> None:
+    """The second sync of a pack is that of the path info itself, the only one of the index that at the end."""
+    program = Program(tmp_path)
+    program("import", "--name", "first", __file__)
+    strace = (programs.require("strace"), "-f", "-q", "-o", str(tmp_path / "trace"), "-P", str(program.store / file))
+    ended = program.run(
+        "import", "--name", "second", ROOT / "README.md", under=(*strace, "-e", f"inject=fdatasync:error=EIO:when={which}")
+    )
+    assert "(INJECTED)" in (tmp_path / "trace").read_text()
+    assert "a sync failed" in ended.error
+    assert "Traceback" not in ended.error
+    assert ended.code == (0 if file.startswith("index") else 7)  # the path itself had reached the disk
+    assert (program.store / MARK).read_text() == "a sync failed"
+    listed = program.run("list")
+    assert "anew from its packs" in listed.error
+    assert any(line.endswith("-first") for line in listed.lines)
+    assert len(listed.lines) == 2 or ended.code
+    assert program("list").splitlines() == listed.lines
+
+
+_OPENS = """
+import asyncio, sys, time
+from pathlib import Path
+from tvix_store.backends.local import open_index, open_store
+
+open_index._TRIES = 5  # half a second
+rebuild = open_index.rebuild
+
+def slow_rebuild(*arguments):
+    time.sleep(2)
+    print("made anew", flush=True)
+    rebuild(*arguments)
+
+open_index.rebuild = slow_rebuild
+
+async def main():
+    print("begun", flush=True)
+    sys.stdin.readline()
+    async with await open_store(Path(sys.argv[1])) as store:
+        assert len([info async for info in store.path_infos.list()]) == int(sys.argv[2])
+
+asyncio.run(main())
+"""
+
+
+def test_processes_that_find_an_index_torn_wait_for_the_one_that_makes_it_anew(filled: Path) -> None:
+    (filled / MARK).write_text("another boot")
+    command = [sys.executable, "-c", _OPENS, str(filled), str(PATHS)]
+    with ExitStack() as running:
+        processes = [
+            running.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+            for _ in range(4)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"begun\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(b"go\n")
+            process.stdin.flush()
+        ended = [process.communicate() for process in processes]
+        assert [process.returncode for process in processes] == [0] * 4, ended
+        assert sum(b"made anew" in output for output, _ in ended) == 1
+        assert any(b"waiting for another process" in error for _, error in ended)

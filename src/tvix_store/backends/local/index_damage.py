@@ -34,7 +34,7 @@ class DamageMark:
         self._is_told = False
 
     def is_set(self) -> bool:
-        return self._path.exists()
+        return self._is_told or self._path.exists()
 
     def set(self, what: str) -> None:
         """Tell of damage; what follows in this process is not told again."""
@@ -43,12 +43,12 @@ class DamageMark:
                 return
             self._is_told = True
         _log.error("%s; the index is made anew when the store is opened next, by one process alone", what)
-        with suppress(OSError):  # a full disk: whoever finds the damage next tries again
+        with suppress(OSError):  # a full disk, or one that we may only read: at least this process knows
             self._path.write_text(f"{what}\n")
 
     def clear(self) -> None:
         with disk_errors(self._store):
-            if self.is_set():
+            if self._path.exists():
                 self._path.unlink(missing_ok=True)
                 sync_file(self._store)
         self._is_told = False

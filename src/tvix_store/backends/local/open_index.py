@@ -73,7 +73,7 @@ def _made_usable(lock: StoreLock, directory: Path, mark: UnsyncedMark, damage: D
     index = None if is_damaged else _usable(directory, mark, damage)
     if index is None:
         if is_damaged or not _upgraded(directory, mark, damage):
-            rebuild_index(directory)
+            rebuild_index(directory, damage)
         lock.crash_notes.clear()
         index = Index(directory / "index", mark, damage)
     lock.share()
@@ -112,23 +112,22 @@ def _upgraded(directory: Path, mark: UnsyncedMark, damage: DamageMark) -> bool:
     if is_outdated:
         _log.warning("upgrading %s to store format %d, which older versions do not open", directory, settings.FORMAT)
         try:
-            _replace_index(directory, lambda new: new.copy_unchecked(directory / "index"))
+            _replace_index(directory, damage, lambda new: new.copy_unchecked(directory / "index"))
         except CorruptError as error:
             _log.warning("%s", error)
             return False
     return is_outdated
 
 
-def rebuild_index(directory: Path) -> None:
+def rebuild_index(directory: Path, damage: DamageMark) -> None:
     """Make the index anew from the packs. The caller has the store to itself."""
     _log.warning("making the index of %s anew from its packs", directory)
-    _replace_index(directory, lambda index: rebuild(index, directory / "packs"))
+    _replace_index(directory, damage, lambda index: rebuild(index, directory / "packs"))
 
 
-def _replace_index(directory: Path, fill: Callable[[Index], None]) -> None:
+def _replace_index(directory: Path, damage: DamageMark, fill: Callable[[Index], None]) -> None:
     unfinished = directory / "index.new"
     shutil.rmtree(unfinished, ignore_errors=True)
-    damage = DamageMark(directory)
     # The mark of the old index stays until the new one stands in its place; the new one needs none.
     index = Index(unfinished, NoMark(), damage)
     try:
