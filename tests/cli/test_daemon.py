@@ -56,8 +56,6 @@ def test_workers_that_a_damaged_index_kills_are_started_anew_when_it_is_mended(t
         # As a worker leaves it that dies of a fault in the index.
         note = 'Fatal Python error: Bus error\n\n  File "/x/backends/local/index.py", line 1 in f\n'
         (tvix_store.store / "lock").write_text(note)
-            'Fatal Python error: Bus error\n\n  File "/x/backends/local/index.py", line 1 in f\n'
-        )
         children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
         before = children.read_text().split()
         os.kill(int(before[0]), signal.SIGBUS)

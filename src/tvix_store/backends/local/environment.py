@@ -11,12 +11,13 @@ from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
+from zlib import crc32
 
 import lmdb
 
 from tvix_store.backends.local.disk import disk_errors, sync_file
 from tvix_store.backends.local.index_damage import DamageMark
-from tvix_store.backends.local.rows import Table
+from tvix_store.backends.local.rows import RESIDUE, Table
 from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import CorruptError, ExhaustedError, StoreError, UnavailableError
 
@@ -124,12 +125,16 @@ class Environment:
                     self._put(txn, table, key, row)
 
     def _get(self, table: Table, key: bytes) -> bytes | None:
-        # Without context managers, which take longer than the lookup; the transaction ends with its last reference.
+        # Without context managers, which take longer than the lookup; the transaction ends with its last reference. And with
+        # `is_whole` written out: each call takes a tenth of the time of all this.
         try:
             row: bytes | None = self._env.begin(table.handle).get(key)
         except lmdb.Error as error:
             raise self._translated(error) from error
-        return row if row is None or self._is_whole(table, key, row) else None
+        if row is None or crc32(row, crc32(key, table.seed)) == RESIDUE:
+            return row
+        self._tell_of_row(table, key)
+        return None
 
     def _row(self, txn: Txn, table: Table, key: bytes) -> bytes | None:
         """A row with its check, if it is there and whole."""

@@ -12,24 +12,24 @@ import lmdb
 
 CHECK_SIZE = 4
 """Bytes at the end of a row."""
-_RESIDUE = 0x2144DF1C
+RESIDUE = 0x2144DF1C
 """The CRC-32 of any bytes that end with their own CRC-32."""
 
 
 class Table:
     """A table of the index: its name, and its handle in LMDB."""
 
-    __slots__ = ("_seed", "handle", "name")
+    __slots__ = ("handle", "name", "seed")
 
     def __init__(self, name: bytes, handle: lmdb._Database) -> None:
         self.name = name
         self.handle = handle
-        self._seed = crc32(name)
+        self.seed = crc32(name)
 
     def with_check(self, key: bytes, row: bytes) -> bytes:
         """The row as it is stored under `key`."""
-        return row + crc32(row, crc32(key, self._seed)).to_bytes(CHECK_SIZE, "little")
+        return row + crc32(row, crc32(key, self.seed)).to_bytes(CHECK_SIZE, "little")
 
     def is_whole(self, key: bytes, row: bytes) -> bool:
         """Whether a stored row is what was put under `key`."""
-        return crc32(row, crc32(key, self._seed)) == _RESIDUE
+        return crc32(row, crc32(key, self.seed)) == RESIDUE
