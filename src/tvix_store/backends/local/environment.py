@@ -17,6 +17,7 @@ import lmdb
 
 from tvix_store.backends.local.disk import disk_errors, sync_file
 from tvix_store.backends.local.index_damage import DamageMark
+from tvix_store.backends.local.progress import Progress
 from tvix_store.backends.local.rows import RESIDUE, Table
 from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import CorruptError, ExhaustedError, StoreError, UnavailableError
@@ -116,6 +117,7 @@ class Environment:
                     self._copy_rows(source, table)
 
     def _copy_rows(self, source: Txn, table: Table) -> None:
+        progress = Progress(f"upgrading the index, copying {table.name.decode()}", source.stat()["entries"])
         rows = iter(source.cursor())
         while some := list(islice(rows, _ROWS_A_TRANSACTION)):
             with self.writing() as txn:
@@ -123,6 +125,7 @@ class Environment:
                     if table.is_whole(key, row):
                         raise CorruptError("rows of the index have checks, but it does not say so")
                     self._put(txn, table, key, row)
+            progress.add(len(some))
 
     def _get(self, table: Table, key: bytes) -> bytes | None:
         # Without context managers, which take longer than the lookup; the transaction ends with its last reference. And with

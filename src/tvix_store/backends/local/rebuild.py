@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 
 from tvix_store.backends.local.chunk_lists import parse_segment, segment_key
 from tvix_store.backends.local.damage import opened
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index
 from tvix_store.backends.local.packs import PREFIX_SIZE, PackReader, Place, pack_numbers, pack_path, read_key
+from tvix_store.backends.local.progress import Progress
 from tvix_store.backends.local.records import (
     DURABLE,
     HEADER_SIZE,
@@ -33,25 +33,7 @@ _RECORDS_A_TRANSACTION = 10_000
 _WINDOW = 1 << 20
 _MAX_CHECKED = 64 << 20
 """Bytes of the largest payload that is read to be checked: chunk list segments have 144 KiB, path infos far less."""
-_TOLD_EVERY = 5.0
-"""Seconds. Whoever waits for a daemon to start, such as systemd, gives up on one that is silent for long."""
 _log = logging.getLogger(__name__)
-
-
-class _Progress:
-    """Logs how much of the packs is read."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what = what
-        self._total = max(total, 1)
-        self._done = 0
-        self._tell_at = monotonic() + _TOLD_EVERY
-
-    def add(self, size: int) -> None:
-        self._done += size
-        if monotonic() >= self._tell_at:
-            self._tell_at = monotonic() + _TOLD_EVERY
-            _log.warning("making the index anew: %d %% of %s", 100 * self._done // self._total, self._what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +48,9 @@ def rebuild(index: Index, packs: Path) -> None:
     reader = PackReader(packs)
     numbers = pack_numbers(packs)
     # Each pack is gone through twice.
-    progress = _Progress("the packs are read", 2 * sum(pack_path(packs, number).stat().st_size for number in numbers))
+    progress = Progress(
+        "making the index anew, reading packs", 2 * sum(pack_path(packs, number).stat().st_size for number in numbers)
+    )
     for number in numbers:
         path = pack_path(packs, number)
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -87,7 +71,7 @@ def _drop_torn_blobs(index: Index, reader: PackReader) -> None:
     """Forget the blobs that lack a chunk, or a part of their list: a power cut may keep one pack, and lose what is in another."""
     torn: set[bytes] = set()
     with index.reading() as txn:
-        progress = _Progress("the chunk lists are checked", index.rows(txn, index.chunk_lists))
+        progress = Progress("making the index anew, checking chunk lists", index.rows(txn, index.chunk_lists))
         ends: dict[bytes, tuple[int, int]] = {}
         for blob, place in index.chunk_list_segments(txn):  # those of a blob in their order
             segment = parse_segment(reader.read_checked(place))
@@ -104,7 +88,7 @@ def _drop_torn_blobs(index: Index, reader: PackReader) -> None:
 
 
 class _Pack:
-    def __init__(self, fd: int, number: int, key: bytes, path: Path, progress: _Progress) -> None:
+    def __init__(self, fd: int, number: int, key: bytes, path: Path, progress: Progress) -> None:
         self._fd = fd
         self._progress = progress
         self._path = path
