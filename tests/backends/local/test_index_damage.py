@@ -29,7 +29,7 @@ from tvix_store.errors import CorruptError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import belongs_to
 from tvix_store.model.signature import Signature
-from tvix_store.testing.content import collect
+from tvix_store.testing.content import collect, noise
 
 FLIPS = int(os.environ.get("TVIX_STORE_TEST_FLIPS", "30"))
 _TABLES = (b"chunks", b"directories", b"chunk_lists", b"path_infos", b"records", b"nar", b"packs", b"counters")
@@ -229,6 +229,35 @@ async def test_a_store_of_an_older_format_is_upgraded_once(
     async with await open_store(filled) as store:
         assert await look(store) == {"right"}
     assert caplog.text.count("upgrading") == 1
+
+
+def replaced_by_a_directory(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda index: (index / "data.mdb").write_bytes(b""),  # LMDB takes it for a new one
+        lambda index: os.truncate(index / "data.mdb", 100),
+        lambda index: os.truncate(index / "data.mdb", 4096),
+        lambda index: (index / "data.mdb").write_bytes(noise(300_000, "garbage")),
+        lambda index: (index / "data.mdb").unlink(),
+        lambda index: (index / "lock.mdb").write_bytes(noise(17 * 4096, "garbage")),
+        lambda index: replaced_by_a_directory(index / "data.mdb"),
+        lambda index: replaced_by_a_directory(index / "lock.mdb"),
+        lambda index: index.rename(index.with_name("index.new")).parent.joinpath("index").write_bytes(b""),
+    ],
+)
+async def test_files_of_the_index_that_are_harmed_are_made_anew(filled: Path, harm: Callable[[Path], object]) -> None:
+    harm(filled / "index")
+    async with await open_store(filled) as store:
+        assert await look(store) == {"right"}
+        await fill(store)
+        await store.check()
+    async with await open_store(filled) as store:
+        assert await look(store) == {"right"}
 
 
 async def test_an_index_that_has_lost_its_version_is_made_anew(filled: Path) -> None:

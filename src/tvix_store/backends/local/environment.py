@@ -25,6 +25,7 @@ from tvix_store.errors import CorruptError, ExhaustedError, StoreError, Unavaila
 MAP_SIZE = 1 << 38
 """Address space for the index in bytes (256 GiB: some two billion chunks). Not disk, not memory: the file grows as it is used."""
 FILE = "data.mdb"
+LOCK_FILE = "lock.mdb"
 _MAX_READERS = 1024
 _NEARLY_FULL = 4 << 20
 """Bytes left on a disk, fewer than which may be the cause of a write that failed half-way."""
@@ -39,7 +40,7 @@ def _allocate_lock_file(directory: Path) -> None:
     # LMDB maps this file, and would make it sparse: on a full disk, the first access kills the process (SIGBUS).
     with disk_errors(directory):
         directory.mkdir(exist_ok=True)
-        fd = os.open(directory / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             os.posix_fallocate(fd, 0, _LOCK_FILE_SIZE)
         finally:
@@ -69,8 +70,10 @@ class Environment:
             self._env.reader_check()
             self._all = [Table(name, self._env.open_db(name)) for name in names]
 
-    def is_empty(self, txn: Txn) -> bool:
-        return not any(txn.stat(table.handle)["entries"] for table in self._all)
+    @property
+    def is_empty(self) -> bool:
+        with self.reading() as txn:
+            return not any(txn.stat(table.handle)["entries"] for table in self._all)
 
     @contextmanager
     def reading(self) -> Iterator[Txn]:

@@ -50,16 +50,17 @@ class Index(Environment):
             self._all
         )
         self._tables = {Kind.CHUNK: self.chunks, Kind.DIRECTORY: self.directories, Kind.CHUNK_LIST: self.chunk_lists}
-        if self.is_outdated:
-            with self.writing() as txn:
-                if self.is_empty(txn):
-                    self._put(txn, self.counters, _VERSION, _U64.pack(VERSION))
 
     @property
-    def is_outdated(self) -> bool:
-        """Whether its rows are of version 0: then it is good for `copy_unchecked` only."""
+    def is_current(self) -> bool:
+        """Whether it says that its rows are of this version; else it is new, or good for `copy_unchecked` only."""
         with self.reading() as txn:
-            return txn.get(_VERSION, db=self.counters.handle) is None
+            return txn.get(_VERSION, db=self.counters.handle) is not None
+
+    def begin(self) -> None:
+        """Say, in a new index, that its rows are of this version."""
+        with self.writing() as txn:
+            self._put(txn, self.counters, _VERSION, _U64.pack(VERSION))
 
     def chunk(self, digest: bytes) -> Place | None:
         return self._place(self.chunks, digest)

@@ -11,6 +11,7 @@ from pathlib import Path
 from tvix_store.backends.local import settings
 from tvix_store.backends.local.disk import sync_file
 from tvix_store.backends.local.environment import FILE as INDEX_FILE
+from tvix_store.backends.local.environment import LOCK_FILE
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.index_damage import DamageMark
 from tvix_store.backends.local.packs import pack_numbers, pack_path
@@ -85,16 +86,18 @@ def _usable(directory: Path, mark: UnsyncedMark, damage: DamageMark) -> Index | 
     if settings.is_of_older_format(directory):
         return None
     index = _whole(directory, mark, damage)
-    if index is not None and index.is_outdated:
-        index.close()
-        return None
-    return index
+    if index is None or index.is_current:
+        return index
+    if index.is_empty and not _has_packs(directory):
+        index.begin()
+        return index
+    index.close()
+    return None
 
 
 def _whole(directory: Path, mark: UnsyncedMark, damage: DamageMark) -> Index | None:
     """The index, unless it is lost, cannot be opened, or may be torn."""
-    is_there = (directory / "index" / INDEX_FILE).exists()
-    if mark.index_may_be_torn() or (not is_there and any((directory / "packs").iterdir())):
+    if mark.index_may_be_torn() or (not _is_there(directory / "index") and _has_packs(directory)):
         return None
     try:
         return Index(directory / "index", mark, damage)
@@ -102,21 +105,31 @@ def _whole(directory: Path, mark: UnsyncedMark, damage: DamageMark) -> Index | N
         return None
 
 
+def _is_there(index: Path) -> bool:
+    """Whether the files of an index are; LMDB takes an empty one for a new index."""
+    file, lock = index / INDEX_FILE, index / LOCK_FILE
+    return file.is_file() and file.stat().st_size > 0 and (lock.is_file() or not lock.exists())
+
+
+def _has_packs(directory: Path) -> bool:
+    return any((directory / "packs").iterdir())
+
+
 def _upgraded(directory: Path, mark: UnsyncedMark, damage: DamageMark) -> bool:
     """Give the rows of an index of an older version their checks, where it is one; whether that worked."""
-    index = _whole(directory, mark, damage)
-    if index is None:
+    old = _whole(directory, mark, damage)
+    if old is None:
         return False
-    is_outdated = index.is_outdated
-    index.close()
-    if is_outdated:
+    is_old = not (old.is_current or old.is_empty)
+    old.close()
+    if is_old:
         _log.warning("upgrading %s to store format %d, which older versions do not open", directory, settings.FORMAT)
         try:
             _replace_index(directory, damage, lambda new: new.copy_unchecked(directory / "index"))
         except CorruptError as error:
             _log.warning("%s", error)
             return False
-    return is_outdated
+    return is_old
 
 
 def rebuild_index(directory: Path, damage: DamageMark) -> None:
@@ -127,21 +140,29 @@ def rebuild_index(directory: Path, damage: DamageMark) -> None:
 
 def _replace_index(directory: Path, damage: DamageMark, fill: Callable[[Index], None]) -> None:
     unfinished = directory / "index.new"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    _remove(unfinished)
     # The mark of the old index stays until the new one stands in its place; the new one needs none.
     index = Index(unfinished, NoMark(), damage)
     try:
         fill(index)
+        index.begin()
         index.sync()
     except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _remove(unfinished)
         raise
     finally:
         index.close()
     # What the new index names is to survive a power cut, as it does itself.
     for number in pack_numbers(directory / "packs"):
         sync_file(pack_path(directory / "packs", number))
-    shutil.rmtree(directory / "index", ignore_errors=True)
+    _remove(directory / "index")
     unfinished.rename(directory / "index")
     UnsyncedMark(directory).clear()
     damage.clear()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -60,18 +60,18 @@ class UnsyncedMark:
 
         Linux tells of a failed write once, and takes the pages for written from then on.
         """
-        # In place: a disk that fails may not sync, and the other processes are to see it all the same. A power cut leaves some other
+        # In place: a disk that fails may not sync, and the other processes are to see it all the same. A power cut leaves another
         # text than the id of a boot, which means the same.
-        with suppress(OSError):
+        try:
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-            try:
-                os.write(fd, _POISON.encode())
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        except OSError:  # another user has made the file
+            with suppress(OSError):
+                write_file(self._path, _POISON.encode())
             return
-        with suppress(OSError):  # where another user has made the file
-            write_file(self._path, _POISON.encode())
+        with suppress(OSError):
+            os.write(fd, _POISON.encode())
+            os.fsync(fd)
+        os.close(fd)
 
     def clear(self) -> None:
         """Take the mark away, whatever it says."""
