@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,28 @@ def test_a_store_that_cannot_be_opened_ends_the_daemon_as_it_ends_any_command(tv
     assert ended == tvix_store.run("list", "--store", tmp_path / "file")
     assert ended.code == 3
     assert str(tmp_path / "file") in ended.error
+
+
+def test_workers_that_a_damaged_index_kills_are_started_anew_when_it_is_mended(tvix_store: Program) -> None:
+    path = tvix_store("import", __file__)
+    with tvix_store.start("daemon", "-l", "localhost:0", "--workers", "2") as running:
+        assert running.stderr is not None
+        assert running.stderr.readline().startswith(b"READY ")
+        # As a worker leaves it that dies of a fault in the index.
+        note = 'Fatal Python error: Bus error\n\n  File "/x/backends/local/index.py", line 1 in f\n'
+        (tvix_store.store / "lock").write_text(note)
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+        before = children.read_text().split()
+        os.kill(int(before[0]), signal.SIGBUS)
+        log = b""
+        while b"from its packs" not in log:  # the replacement has found that it is not alone, so the other worker ended as well
+            line = running.stderr.readline()
+            assert line, log
+            log += line
+        assert b"all workers are started anew" in log
+        while len(now := children.read_text().split()) < 2:
+            time.sleep(0.05)
+        assert not {*before} & {*now}
+        assert tvix_store("list") == path
+        running.terminate()
+        assert running.wait(10) == 0

@@ -145,8 +145,7 @@ def plans(daemon: Daemon) -> list[Place]:
     engine = Engine.acquire(packs.parent, {})
     try:
         with engine.index.reading() as txn:
-            rows = [(bytes(key), bytes(row)) for key, row in txn.cursor(engine.index.records)]
-        digests = [row[-32:] for key, row in rows if key.startswith(b"plan:")]
+            digests = list(engine.index.record_values(txn, b"plan:"))
         return [place for digest in digests if (place := engine.index.chunk(digest)) is not None]
     finally:
         engine.release()

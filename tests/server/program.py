@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
+import os
 
 from tvix_store.backends.memory import open_store
 from tvix_store.errors import UnavailableError
@@ -17,12 +19,23 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--grace", type=float, default=30)
     parser.add_argument("--broken", action="store_true")
+    parser.add_argument("--opening", help="opening takes a while, and writes its begin and end into this file")
     options = parser.parse_args()
     logging.basicConfig()
+    logging.getLogger().handlers[0].setLevel(logging.ERROR)
+
+    def tell(line: str) -> None:
+        with open(options.opening, "a") as file:
+            file.write(f"{line}\n")
 
     async def open_one() -> Store:
         if options.broken:
             raise UnavailableError("the disk is away")
+        if options.opening:
+            tell(f"{os.getpid()} begins")
+            logging.getLogger("store").warning("opening\nit")
+            await asyncio.sleep(0.3)
+            tell(f"{os.getpid()} ends")
         return await open_store()
 
     serve(ServerConfig(tuple(options.listen), workers=options.workers, grace=options.grace), open_one)

@@ -130,6 +130,22 @@ def test_it_tells_systemd_when_it_is_ready_and_when_it_ends(start: Start, tmp_pa
             notified.recv(100)
 
 
+def test_one_worker_opens_the_store_before_the_others_and_what_it_logs_is_told_to_systemd(start: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(tmp_path / "notify"))
+        notified.settimeout(10)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        server = start("127.0.0.1:0", "--workers", "3", "--opening", str(tmp_path / "opening"), env=environment)
+        told = [notified.recv(1000)]
+        while told[-1].startswith(b"STATUS="):
+            told.append(notified.recv(1000))
+        assert told[0] == b"STATUS=opening it\nEXTEND_TIMEOUT_USEC=60000000"
+        assert told[-1] == b"READY=1\nSTATUS="
+    lines = [line.split() for line in (tmp_path / "opening").read_text().splitlines()]
+    assert lines[0][0] == lines[1][0]
+    assert sorted({int(pid) for pid, _ in lines}) == sorted(server.workers)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_when_asked_to_and_leaves_nothing_behind(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     server = start(str(tmp_path / "socket"), "--workers", "2")

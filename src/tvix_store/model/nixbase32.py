@@ -10,7 +10,9 @@ from tvix_store.errors import InvalidError
 ALPHABET = "0123456789abcdfghijklmnpqrsvwxyz"
 _PAIRS = [one + other for one in ALPHABET for other in ALPHABET]
 _TO_DIGITS = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
-"""To the digits of base 32 that `int` reads."""
+"""To the digits of base 32 that `int` reads, and
+_BYTES_TO_DIGITS: the same of bytes, where all others become one that `int` does not take."""
+_BYTES_TO_DIGITS = bytes(ord(chr(byte).translate(_TO_DIGITS)) if chr(byte) in ALPHABET else ord("!") for byte in range(256))
 
 
 def encoded_length(size: int) -> int:
@@ -41,3 +43,12 @@ def decode(text: str) -> bytes:
     if number >> size * 8:
         raise InvalidError(f"not nixbase32: {text!r} has bits set behind its last byte")
     return number.to_bytes(size, "little")
+
+
+def number(text: bytes) -> int:
+    """What `text` stands for as a number, least significant byte first.
+
+    Raises:
+        ValueError: it is not nixbase32.
+    """
+    return int(text.translate(_BYTES_TO_DIGITS), 32)

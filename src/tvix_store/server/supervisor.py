@@ -1,5 +1,8 @@
 """The process that listens, starts the workers, starts them again when they die, and ends them.
 
+The first worker opens the store before the others are started, since it may have to make much of it anew. What it logs meanwhile
+is told to systemd, which then waits longer.
+
 It runs no event loop and no threads, so it can fork at any time. It sleeps until a signal comes: from whoever wants it to end
 (SIGTERM, SIGINT), from a worker that died (SIGCHLD), or from a worker that has news (SIGUSR1) and wrote them into a pipe.
 """
@@ -35,6 +38,9 @@ _PAUSE = 1.0
 """Seconds before a worker that died is started again."""
 _RESERVE = 5.0
 """Seconds beyond `grace` that a worker gets to close its store."""
+_FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
+_OPENING_SILENT = 60
+"""Seconds that a worker which opens the store may be silent, for systemd."""
 _ERRORS = {
     kind.__name__: kind
     for kind in (
@@ -80,17 +86,30 @@ class _Supervisor:
         self._workers: set[int] = set()
         self._ready: set[int] = set()
         self._serving = False
+        self._has_status = False
+        self._had_fault = False
+        """Whether a worker was killed by a fault, and none could open the store since."""
+        self._ends_all_by: float | None = None
+        """When all workers must have ended, to be started anew."""
 
     def run(self) -> None:
         try:
-            for _ in range(self._config.workers):
-                self._start()
-            while (cause := signal.sigwait(_SIGNALS)) not in _END:
+            self._start()
+            while (cause := self._next_signal()) not in _END:
                 self._read_news()
                 if cause == signal.SIGCHLD:
                     self._replace_the_dead()
+                elif cause is None:
+                    self._signal_all(signal.SIGKILL)
         finally:
             self._end()
+
+    def _next_signal(self) -> int | None:
+        """The next signal; None when the time of workers that are to end is over."""
+        if self._ends_all_by is None:
+            return signal.sigwait(_SIGNALS)
+        cause = signal.sigtimedwait(_SIGNALS, max(0.0, self._ends_all_by - time.monotonic()))
+        return None if cause is None else cause.si_signo
 
     def _start(self) -> None:
         pid = os.fork()
@@ -131,21 +150,49 @@ class _Supervisor:
             kind, _, message = news.partition(" ")
             if kind == "ready":
                 self._ready.add(int(pid))
-            elif self._serving:
-                _log.error("worker %s did not start: %s", pid, message)
-            else:
+                self._had_fault = False
+                if not self._ends_all_by:
+                    self._start_missing()
+            elif kind == "opening":
+                self._tell_of_opening(message)
+            elif kind == "deaf":
+                continue
+            elif not self._serving:
                 raise _ERRORS.get(kind, UnavailableError)(message)
+            else:
+                _log.error("worker %s did not start: %s", pid, message)
+                if self._had_fault and not self._ends_all_by:
+                    self._end_all()
         if len(self._ready) == self._config.workers and not self._serving:
             self._serving = True
             sys.stderr.write(f"READY {' '.join(map(name, self._sockets))}\n")
             sys.stderr.flush()
-            _notify_systemd(b"READY=1")
+            _notify_systemd(b"READY=1\nSTATUS=" if self._has_status else b"READY=1")
+
+    def _tell_of_opening(self, message: str) -> None:
+        if not self._serving:
+            self._has_status = True
+            _notify_systemd(f"STATUS={message}\nEXTEND_TIMEOUT_USEC={_OPENING_SILENT * 1_000_000}".encode())
+
+    def _start_missing(self) -> None:
+        while len(self._workers) < self._config.workers:
+            self._start()
+
+    def _end_all(self) -> None:
+        """Let all workers end, and begin with a first one. What the fault has damaged can be mended by a process that is alone."""
+        _log.error("all workers are started anew")
+        self._ends_all_by = time.monotonic() + self._config.grace + _RESERVE
+        self._signal_all(signal.SIGTERM)
 
     def _replace_the_dead(self) -> None:
-        for pid, status in self._reap():
+        dead = self._reap()
+        for pid, status in dead:
             _log.error("worker %d ended: %s", pid, _cause(status))
+            self._had_fault |= os.WIFSIGNALED(status) and os.WTERMSIG(status) in _FAULTS
             if not self._serving:
                 raise UnavailableError(f"a worker ended before it served: {_cause(status)}")
+        if dead and not (self._ends_all_by and self._workers):
+            self._ends_all_by = None
             time.sleep(_PAUSE)
             self._start()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeAlias
 
 import h2corn
@@ -36,13 +37,16 @@ def work(
 ) -> int:
     """Serve until SIGTERM comes or the other end of `lifeline` is closed.
 
-    `tell` hears `ready`, or the error's kind and message; and `deaf` when no more connections are taken.
+    `tell` hears `opening` with each message that is logged while the store is opened; then `ready`, or the error's kind and
+    message; and `deaf` when no more connections are taken.
 
     Returns the exit code of the process.
     """
 
     async def main() -> None:
-        async with await open_store() as store:
+        with _logs_told(tell):
+            opened = await open_store()
+        async with opened as store:
             traffic = Traffic(config.memory, config.send_timeout, hang_up)
             cache = BinaryCache(store, config.cache, traffic)
             app, stop = serve_store(store, max_message=config.max_message, fallback=cache, traffic=traffic)
@@ -67,6 +71,23 @@ def work(
         tell(f"{type(error).__name__} {error}")
         return 1
     return 0
+
+
+@contextmanager
+def _logs_told(tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell what is logged meanwhile, too."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            with suppress(BlockingIOError):  # the supervisor is slow to read
+                tell(f"opening {record.getMessage()}")
+
+    handler = Handler(logging.INFO)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 @asynccontextmanager

@@ -254,7 +254,7 @@ async def test_whoever_stops_waiting_for_an_acceptance_breaks_nothing(tmp_path: 
             assert tasks[3].exception() is None
         engine = store.blobs._engine  # type: ignore[attr-defined]
         with engine.index.reading() as txn:
-            keys = [bytes(key) for key in txn.cursor(engine.index.chunks).iternext(values=False)]
+            keys = [bytes(key) for key in txn.cursor(engine.index.chunks.handle).iternext(values=False)]
         for key in keys:
             engine.payload(key, engine.index.chunk(key))  # raises where it is not there any more
         assert len(keys) > 15 * 20

@@ -34,7 +34,8 @@ from time import monotonic
 
 from tvix_store.backends.local.contents import Content, Name, Written, name_of, new_records
 from tvix_store.backends.local.damage import forget
-from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
+from tvix_store.backends.local.environment import Txn
+from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index
 from tvix_store.backends.local.lost_packs import LostPacks
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
 from tvix_store.backends.local.records import DURABLE, Kind, NewRecord, keyed_records, path_info_record
@@ -202,7 +203,9 @@ class Committer:
     def _run(self) -> None:
         try:
             self._serve()
-        except Exception as error:  # noqa: BLE001  # a bug, or a disk that fails
+        except _SyncFailedError as error:
+            self._give_up(error)
+        except Exception as error:  # noqa: BLE001  # a bug
             _log.exception("the committer of a store failed")
             self._give_up(error)
 
@@ -360,7 +363,8 @@ class Committer:
             if records:
                 self._writer.append(records)
                 if any(record.kind in DURABLE for record in records):
-                    self._writer.sync()
+                    with self._poisoning(in_transaction=True):
+                        self._writer.sync()
                     synced[self._writer.number] = self._writer.size
             self._name_packs(txn, synced)
         self._writer.keep()
@@ -425,13 +429,25 @@ class Committer:
         return synced
 
     @contextmanager
-    def _poisoning(self) -> Iterator[None]:
-        """Around a sync of what was acknowledged: where it fails, nobody may build on what was written."""
+    def _poisoning(self, *, in_transaction: bool = False) -> Iterator[None]:
+        """Around every sync: where it fails, nobody may build on what was written. Tell, if we are in a write transaction."""
         try:
             yield
         except StoreError as error:
-            self._mark.poison()
+            _log.error("a sync failed, so nothing more is written until the store is opened again: %s", error)
+            if in_transaction:
+                self._mark.poison()
+            else:
+                self._poison()
             raise _SyncFailedError(str(error)) from error
+
+    def _poison(self) -> None:
+        """Poison the mark while nobody else can take it away."""
+        try:
+            with self._index.writing():
+                self._mark.poison()
+        except StoreError:
+            self._mark.poison()
 
     def _name_contents(self, txn: Txn, contents: Iterable[Written]) -> list[Written]:
         """Name contents; those that were new."""
@@ -502,7 +518,8 @@ class Committer:
             with self._index.writing() as txn:
                 if self._index.unsynced_packs(txn):
                     return False  # another process is at work; whoever rests last settles
-                self._index.sync()
+                with self._poisoning(in_transaction=True):
+                    self._index.sync()
                 self._mark.clear()
         except StoreError:
             return False  # a full disk, for example: the mark stays, and a power cut costs a rebuild

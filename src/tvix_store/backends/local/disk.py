@@ -72,22 +72,16 @@ def new_file(path: Path) -> int:
     return fd
 
 
-def open_or_create(path: Path) -> int:
+def open_or_create(path: Path, flags: int = 0) -> int:
     """Open a file to read and write, made empty where it does not exist; its descriptor. Nobody sees it before it has its owner."""
     while True:
         with suppress(FileNotFoundError):
-            return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags)
         unfinished = unfinished_name(path)
-        fd = new_file(unfinished)
+        os.close(new_file(unfinished))
         try:
-            os.link(unfinished, path)
-        except FileExistsError:
-            os.close(fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        else:
-            return fd
+            with suppress(FileExistsError):
+                os.link(unfinished, path)
         finally:
             os.unlink(unfinished)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -22,14 +20,14 @@ from tvix_store.backends.local.chunk_lists import Segment, parse_segment
 from tvix_store.backends.local.committer import Committer
 from tvix_store.backends.local.compression import unpacked
 from tvix_store.backends.local.damage import opened
-from tvix_store.backends.local.disk import disk_errors, make_directory, open_or_create, sync_file
-from tvix_store.backends.local.index import FILE as INDEX_FILE
-from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.disk import disk_errors, make_directory, sync_file
+from tvix_store.backends.local.environment import FILE as INDEX_FILE
+from tvix_store.backends.local.index_damage import DamageMark
 from tvix_store.backends.local.lost_packs import LostPacks
+from tvix_store.backends.local.open_index import open_index
 from tvix_store.backends.local.pack_pool import PackPool
 from tvix_store.backends.local.packs import PackReader, PackWriter, Place
-from tvix_store.backends.local.rebuild import rebuild
-from tvix_store.backends.local.unsynced import NoMark, UnsyncedMark
+from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import CorruptError, StoreError, UnavailableError
 
 T = TypeVar("T")
@@ -38,10 +36,8 @@ READ_THREADS = 4
 """Threads that read, check and decompress, where nothing else is asked for; more than cores, since some wait for the disk."""
 _COMPACTED_FROM, _COMPACTED_TO = 256, 16_384
 """Pages (4 KiB) of an index that is compacted when the store is closed: 1 to 64 MiB, which takes 2 to 100 ms."""
-_LOCK_TRIES, _LOCK_PAUSE = 50, 0.1
-"""Tries, and seconds between them, to have a store alone: a command that is just ending is worth a short wait."""
-_log = logging.getLogger(__name__)
 
+_log = logging.getLogger(__name__)
 _open_engines: dict[Path, Engine] = {}
 _open_lock = threading.Lock()
 
@@ -54,10 +50,11 @@ class Engine:
         self.settings = settings.load_or_create(directory, wanted)
         self._users = 0
         packs = directory / "packs"
-        mark = UnsyncedMark(directory)
+        mark, damage = UnsyncedMark(directory), DamageMark(directory)
+        self._damage = damage
         with disk_errors(directory):
             make_directory(packs)
-            self._lock, self.index = _open_index(directory, mark)
+            self._lock, self.index = open_index(directory, mark, damage)
         self.reader = PackReader(packs)
         self.lost_packs = LostPacks(self.index, self.reader, directory)
         try:
@@ -186,6 +183,8 @@ class Engine:
             raise UnavailableError(f"the store must be opened again: {self.committer.failure}")
         if not (self.directory / settings.FILE).exists():
             raise UnavailableError(f"the store in {self.directory} is gone")
+        if self._damage.is_set():
+            raise UnavailableError(f"the index in {self.directory} is damaged; it is made anew when the store is opened again")
         self.lost_packs.check()
         self.index.path_info(b"\0" * 20)
 
@@ -212,7 +211,7 @@ class Engine:
         with suppress(StoreError, OSError):  # on a full disk the index just stays large
             self._compact_index()
         self.index.close()
-        os.close(self._lock)
+        self._lock.close()
 
     def _compact_index(self) -> None:
         """Give back the free pages of a small index, if nobody else uses the store.
@@ -222,9 +221,7 @@ class Engine:
         pages, used = self.index.pages()
         if not _COMPACTED_FROM <= pages <= _COMPACTED_TO or pages < 1.5 * used or UnsyncedMark(self.directory).is_set():
             return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if self._damage.is_set() or not self._lock.take_alone():
             return
         unfinished = self.directory / "index.new"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -271,71 +268,3 @@ def _done(call: Callable[..., T], *arguments: object) -> Future[T]:
     except BaseException as error:  # noqa: BLE001 - as a thread does; whoever asks gets it
         outcome.set_exception(error)
     return outcome
-
-
-def _open_index(directory: Path, mark: UnsyncedMark) -> tuple[int, Index]:
-    """Lock the store as one of its users, and open its index, made anew where that is needed.
-
-    Raises:
-        UnavailableError: the index must be made anew, but other processes use the store.
-    """
-    lock = open_or_create(directory / "lock")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        index = _whole_index(directory, mark)
-        if index is None:
-            _lock_alone(lock, directory)
-            index = _whole_index(directory, mark)  # somebody may have been faster
-            if index is None:
-                rebuild_index(directory)
-                index = Index(directory / "index", mark)
-            fcntl.flock(lock, fcntl.LOCK_SH)
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock, index
-
-
-def _whole_index(directory: Path, mark: UnsyncedMark) -> Index | None:
-    """The index, unless it is lost, damaged, or may be torn."""
-    is_there = (directory / "index" / INDEX_FILE).exists()
-    if mark.index_may_be_torn() or (not is_there and any((directory / "packs").iterdir())):
-        return None
-    try:
-        return Index(directory / "index", mark)
-    except CorruptError as error:
-        _log.warning("%s", error)
-        return None
-
-
-def _lock_alone(lock: int, directory: Path) -> None:
-    for _ in range(_LOCK_TRIES):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_LOCK_PAUSE)
-        else:
-            return
-    raise UnavailableError(
-        f"the index in {directory} must be made anew, but other processes use the store; stop them and try again"
-    )
-
-
-def rebuild_index(directory: Path) -> None:
-    """Make the index anew from the packs. The caller has the store to itself."""
-    _log.warning("making the index of %s anew from its packs", directory)
-    unfinished = directory / "index.new"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    # The mark of the old index stays until the new one stands in its place; the new one needs none.
-    index = Index(unfinished, NoMark())
-    try:
-        rebuild(index, directory / "packs")
-        index.sync()
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    finally:
-        index.close()
-    shutil.rmtree(directory / "index", ignore_errors=True)
-    unfinished.rename(directory / "index")
-    UnsyncedMark(directory).clear()

@@ -25,7 +25,8 @@ from tvix_store.backends.local.chunk_lists import parse_segment
 from tvix_store.backends.local.contents import ROW_SIZE, Written, read_rows
 from tvix_store.backends.local.damage import torn_blobs
 from tvix_store.backends.local.disk import disk_errors, new_file, sync_file, unfinished_name
-from tvix_store.backends.local.index import FORGOTTEN, STORED_BYTES, UNIQUE_BYTES, Index, Txn
+from tvix_store.backends.local.environment import Txn
+from tvix_store.backends.local.index import FORGOTTEN, STORED_BYTES, UNIQUE_BYTES, Index
 from tvix_store.backends.local.packs import PackReader, Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.errors import CorruptError, UnavailableError

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from tvix_store.backends.local.chunk_lists import segment_key
 from tvix_store.backends.local.damage import opened, torn_blobs
-from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index, Txn
+from tvix_store.backends.local.environment import Txn
+from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index
 from tvix_store.backends.local.packs import PREFIX_SIZE, PackReader, Place, pack_numbers, pack_path, read_key
+from tvix_store.backends.local.progress import Progress
 from tvix_store.backends.local.records import (
     CONTENTS,
     DURABLE,
@@ -25,7 +27,7 @@ from tvix_store.backends.local.records import (
     parse_keyed_records,
     parse_path_info,
 )
-from tvix_store.errors import ConflictError, CorruptError
+from tvix_store.errors import CorruptError, StoreError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 
@@ -46,11 +48,16 @@ class _Record:
 def rebuild(index: Index, packs: Path) -> None:
     """Enter every record of every pack into an empty index. Damaged places are passed over, and logged."""
     reader = PackReader(packs)
-    for number in pack_numbers(packs):
+    numbers = pack_numbers(packs)
+    # Each pack is gone through twice.
+    progress = Progress(
+        "making the index anew, reading packs", 2 * sum(pack_path(packs, number).stat().st_size for number in numbers)
+    )
+    for number in numbers:
         path = pack_path(packs, number)
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _Pack(fd, number, read_key(fd, path), path).enter_into(index)
+            _Pack(fd, number, read_key(fd, path), path, progress).enter_into(index)
         except CorruptError as error:
             # With its first bytes, the key is lost that tells records from garbage.
             _log.warning("%s; nothing in it is found any more", error)
@@ -65,7 +72,8 @@ def rebuild(index: Index, packs: Path) -> None:
 def _drop_torn_blobs(index: Index, reader: PackReader) -> None:
     """Forget the blobs that lack a chunk, or a part of their list: a power cut may keep one pack, and lose what is in another."""
     with index.reading() as txn:
-        torn = [segments[0].key[:KEY_SIZE] for segments in torn_blobs(index, reader, txn)]
+        progress = Progress("making the index anew, checking chunk lists", index.rows(txn, index.chunk_lists))
+        torn = [segments[0].key[:KEY_SIZE] for segments in torn_blobs(index, reader, txn, checked=progress.add)]
     for blob in torn:
         _log.warning("blob b3:%s has lost a chunk; it must be put again", blob.hex())
         with index.writing() as txn:
@@ -73,8 +81,9 @@ def _drop_torn_blobs(index: Index, reader: PackReader) -> None:
 
 
 class _Pack:
-    def __init__(self, fd: int, number: int, key: bytes, path: Path) -> None:
+    def __init__(self, fd: int, number: int, key: bytes, path: Path, progress: Progress) -> None:
         self._fd = fd
+        self._progress = progress
         self._path = path
         self._number = number
         self._key = key
@@ -123,9 +132,11 @@ class _Pack:
             if header is None or end > self._size or not checks_out(self._key, header, head, payload):
                 behind = self._next_magic(at + 1)
                 _log.warning("%s: passed over %d damaged bytes at %d", self._path, behind - at, at)
+                self._progress.add(behind - at)
                 at = behind
                 continue
             yield _Record(header.kind, header.key, Place(self._number, at + HEADER_SIZE, header.stored, header.length))
+            self._progress.add(end - at)
             at = end
 
     def _next_magic(self, at: int) -> int:
@@ -154,12 +165,11 @@ class _Pack:
             case Kind.PATH_INFO:
                 sequence, encoded = parse_path_info(self._payload(place))
                 output_hash = record.key[:OUTPUT_HASH_SIZE]
-                stored = index.path_info_sequence(txn, output_hash)
-                if sequence == stored:
-                    # A writer that died before its commit left this number to the next one.
-                    encoded = _merged(index.path_info_in(txn, output_hash), encoded)
-                if sequence >= stored:
-                    index.put_path_info(txn, output_hash, sequence, encoded)
+                stored, present = index.path_info_sequence(txn, output_hash), index.path_info_in(txn, output_hash)
+                # The newer record has all that is in the older one, unless the row of that was damaged when the newer one was put.
+                # Both have the same number where a writer that died before its commit left it to the next one.
+                newer, older = (encoded, present) if sequence >= stored else (present, encoded)
+                index.put_path_info(txn, output_hash, max(sequence, stored), _merged(newer, older))
                 index.count(txn, SEQUENCE, max(sequence - index.counter(txn, SEQUENCE), 0))
             case Kind.STAGED | Kind.COMMITTED:
                 pass
@@ -186,8 +196,11 @@ class _Pack:
         return os.pread(self._fd, place.stored, place.offset)
 
 
-def _merged(one: bytes | None, other: bytes) -> bytes:
+def _merged(newer: bytes | None, older: bytes | None) -> bytes:
+    """The newer record, with the signatures of the older one that it lacks. One of them is there."""
+    if newer is None or older is None:
+        return newer or older or b""
     try:
-        return other if one is None else PathInfo.stored(one).merged(PathInfo.stored(other)).encoded
-    except ConflictError:  # only one of them can have been acknowledged, and a put of the other was refused since
-        return other
+        return PathInfo.stored(newer).merged(PathInfo.stored(older)).encoded
+    except StoreError:  # of two with the same number only one can have been acknowledged, and a put of the other was refused since
+        return newer

@@ -6,7 +6,8 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from tvix_store.errors import CorruptError, InvalidError
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR, check_store_dir
 
-FORMAT = 2
-"""The format version that this module writes. Format 1 had no records; a store of it becomes one of format 2 when it is opened."""
+FORMAT = 3
+"""The format version that this module writes. Format 1 had no records, format 2 no checks in the index. Stores of older formats
+are raised to this one when they are opened, by one process alone; older programs refuse them from then on."""
 FILE = "settings.json"
 MIN_AVERAGE, MAX_AVERAGE = 4096, 256 * 1024
 """Bytes. A chunk, at most four times the average, is read, checked and given out as a whole."""
@@ -71,9 +73,7 @@ def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
                 raise InvalidError(f"{directory} is neither empty nor a store: it has no {FILE}")
             # Linked, not renamed: of two processes that make the same store, the first one's settings stand.
             _write(path, Settings(**{"store_dir": STORE_DIR, **wanted}), os.link)  # type: ignore[arg-type]  # checked by __post_init__
-        settings, version = _parse(path)
-        if version != FORMAT:
-            _write(path, settings, os.replace)
+        settings, _ = _parse(path)
     if settings.store_dir is None and "store_dir" in wanted:
         settings = record_store_dir(directory, str(wanted["store_dir"]))
     if "store_dir" in wanted:
@@ -86,6 +86,21 @@ def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
     return settings
 
 
+def is_of_older_format(directory: Path) -> bool:
+    """Whether the store must be raised to this format."""
+    with disk_errors(directory):
+        return _parse(directory / FILE)[1] != FORMAT
+
+
+def raise_format(directory: Path) -> None:
+    """Say that the store has this format. The caller has it to itself, and makes the rest of it so."""
+    path = directory / FILE
+    with disk_errors(directory), _alone(directory):
+        settings, version = _parse(path)
+        if version != FORMAT:
+            _write(path, settings, os.replace)
+
+
 def record_store_dir(directory: Path, store_dir: str) -> Settings:
     """Record the store directory of a store that does not know it: an earlier version has made it. The settings.
 
@@ -94,18 +109,24 @@ def record_store_dir(directory: Path, store_dir: str) -> Settings:
         CorruptError, ExhaustedError, DeniedError, UnavailableError: as `load_or_create`.
     """
     path = directory / FILE
-    with disk_errors(directory):
-        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            settings, _ = _parse(path)
-            if settings.store_dir is None:
-                settings = replace(settings, store_dir=store_dir)
-                _write(path, settings, os.replace)
-        finally:
-            os.close(lock)
+    with disk_errors(directory), _alone(directory):
+        settings, version = _parse(path)
+        if settings.store_dir is None:
+            settings = replace(settings, store_dir=store_dir)
+            _write(path, settings, os.replace, version)
     check_same_store_dir(directory, settings, store_dir)
     return settings
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep other processes from replacing the settings."""
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def check_same_store_dir(directory: Path, settings: Settings, store_dir: str) -> None:
@@ -124,7 +145,7 @@ def _parse(path: Path) -> tuple[Settings, int]:
     version = values.pop("format", None)
     if type(version) is not int:
         raise CorruptError(f"{path} is not the settings of a store: it names no format")
-    if version not in (1, FORMAT):
+    if version not in (1, 2, FORMAT):
         raise InvalidError(f"{path.parent} has store format {version!r}; this version of tvix-store reads format {FORMAT}")
     for name, value in values.items():
         if type(value) is not _TYPES.get(name):
@@ -152,12 +173,12 @@ def _values(path: Path) -> dict[str, Any]:
     return values
 
 
-def _write(path: Path, settings: Settings, publish: Callable[[Path, Path], None]) -> None:
+def _write(path: Path, settings: Settings, publish: Callable[[Path, Path], None], version: int = FORMAT) -> None:
     unfinished = unfinished_name(path)
     fd = new_file(unfinished)
     try:
         known = {name: value for name, value in asdict(settings).items() if value is not None}
-        os.write(fd, json.dumps({"format": FORMAT, **known}, indent=2).encode() + b"\n")
+        os.write(fd, json.dumps({"format": version, **known}, indent=2).encode() + b"\n")
         os.fsync(fd)
         publish(unfinished, path)
     except FileExistsError:

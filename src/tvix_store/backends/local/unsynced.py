@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from tvix_store.backends.local.disk import disk_errors, sync_file, write_file
+from tvix_store.backends.local.disk import disk_errors, open_or_create, sync_file, write_file
 from tvix_store.errors import UnavailableError
 
 FILE = "index-unsynced"
@@ -60,10 +60,21 @@ class UnsyncedMark:
 
         Linux tells of a failed write once, and takes the pages for written from then on.
         """
+        # In place: a disk that fails may not sync, and the other processes are to see it all the same. A power cut leaves another
+        # text than the id of a boot, which means the same.
+        try:
+            fd = open_or_create(self._path, os.O_TRUNC)
+        except OSError:  # another user has made the file
+            with suppress(OSError):
+                write_file(self._path, _POISON.encode())
+            return
         with suppress(OSError):
-            write_file(self._path, _POISON.encode())
+            os.write(fd, _POISON.encode())
+            os.fsync(fd)
+        os.close(fd)
 
     def clear(self) -> None:
+        """Take the mark away, whatever it says."""
         with disk_errors(self._store):
             self._path.unlink(missing_ok=True)
             sync_file(self._store)

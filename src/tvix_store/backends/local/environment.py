@@ -1,0 +1,209 @@
+"""Environment: rows in the tables of one LMDB environment, each with a check, and the errors of LMDB as ours.
+
+LMDB commits are not synced one by one (see `unsynced.py`): after a power cut a possibly torn index is not used, but rebuilt.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import TypeAlias
+from zlib import crc32
+
+import lmdb
+
+from tvix_store.backends.local.disk import disk_errors, make_directory, new_file, open_or_create
+from tvix_store.backends.local.index_damage import DamageMark
+from tvix_store.backends.local.progress import Progress
+from tvix_store.backends.local.rows import RESIDUE, Table
+from tvix_store.backends.local.unsynced import UnsyncedMark
+from tvix_store.errors import CorruptError, ExhaustedError, StoreError, UnavailableError
+
+MAP_SIZE = 1 << 38
+"""Address space for the index in bytes (256 GiB: some two billion chunks). Not disk, not memory: the file grows as it is used."""
+FILE = "data.mdb"
+LOCK_FILE = "lock.mdb"
+_MAX_READERS = 1024
+_NEARLY_FULL = 4 << 20
+"""Bytes left on a disk, fewer than which may be the cause of a write that failed half-way."""
+_LOCK_FILE_SIZE = 17 * 4096
+"""Bytes; LMDB needs 64 for each reader, and 128."""
+_ROWS_A_TRANSACTION = 10_000
+
+Txn: TypeAlias = "lmdb.Transaction[bytes]"
+
+
+def _create_files(directory: Path) -> None:
+    """Create the files of an environment, with the owner and mode that they should have."""
+    with disk_errors(directory):
+        make_directory(directory)
+        # LMDB maps this file, and would make it sparse: on a full disk, the first access kills the process (SIGBUS).
+        fd = open_or_create(directory / LOCK_FILE)
+        try:
+            os.posix_fallocate(fd, 0, _LOCK_FILE_SIZE)
+        finally:
+            os.close(fd)
+        if not (directory / FILE).exists():
+            os.close(open_or_create(directory / FILE))  # LMDB takes an empty file for a new environment
+
+
+class Environment:
+    """Transactions on checked rows. Readers take no locks; one transaction at a time writes, across all processes."""
+
+    def __init__(self, directory: Path, names: Sequence[bytes], mark: UnsyncedMark, damage: DamageMark) -> None:
+        self._directory = directory
+        self._mark = mark
+        self._damage = damage
+        if not (directory / FILE).exists():
+            mark.set()
+        _create_files(directory)
+        with self._errors():
+            self._env = lmdb.open(
+                str(directory),
+                map_size=MAP_SIZE,
+                max_dbs=len(names),
+                max_readers=_MAX_READERS,
+                sync=False,
+                metasync=False,
+                readahead=False,
+            )
+            self._env.reader_check()
+            self._all = [Table(name, self._env.open_db(name)) for name in names]
+
+    @property
+    def is_empty(self) -> bool:
+        with self.reading() as txn:
+            return not any(txn.stat(table.handle)["entries"] for table in self._all)
+
+    @contextmanager
+    def reading(self) -> Iterator[Txn]:
+        with self._errors(), self._env.begin() as txn:
+            yield txn
+
+    @contextmanager
+    def writing(self) -> Iterator[Txn]:
+        """A write transaction: committed at the end, undone on any error."""
+        with self._errors(), self._env.begin(write=True) as txn:
+            self._mark.set()
+            yield txn
+
+    def sync(self) -> None:
+        """Bring every commit so far to the disk itself."""
+        with self._errors():
+            self._env.sync(True)
+
+    def close(self) -> None:
+        self._env.close()
+
+    def pages(self) -> tuple[int, int]:
+        """How many pages the file has, and how many of them are in use."""
+        with self.reading() as txn:
+            tables = (self._env.stat(), *(txn.stat(table.handle) for table in self._all))
+        used = sum(table[kind] for table in tables for kind in ("branch_pages", "leaf_pages", "overflow_pages"))
+        return self._env.info()["last_pgno"] + 1, used
+
+    def copy_to(self, directory: Path) -> None:
+        """Write a copy without free pages into an empty directory, and bring it to the disk itself."""
+        with disk_errors(directory):
+            fd = new_file(directory / FILE)
+            try:
+                with self._errors():
+                    self._env.copyfd(fd, compact=True)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def copy_unchecked(self, directory: Path) -> None:
+        """Take over all rows of an environment whose rows have no checks.
+
+        Raises:
+            CorruptError: it is damaged, or its rows have checks.
+        """
+        with self._errors(), closing(lmdb.open(str(directory), map_size=MAP_SIZE, max_dbs=len(self._all), readahead=False)) as old:
+            for table in self._all:
+                with suppress(lmdb.NotFoundError), old.begin(old.open_db(table.name, create=False)) as source:
+                    self._copy_rows(source, table)
+
+    def _copy_rows(self, source: Txn, table: Table) -> None:
+        progress = Progress(f"upgrading the index, copying {table.name.decode()}", source.stat()["entries"])
+        rows = iter(source.cursor())
+        while some := list(islice(rows, _ROWS_A_TRANSACTION)):
+            with self.writing() as txn:
+                for key, row in some:
+                    if table.is_whole(key, row):
+                        raise CorruptError("rows of the index have checks, but it does not say so")
+                    self._put(txn, table, key, row)
+            progress.add(len(some))
+
+    def _get(self, table: Table, key: bytes) -> bytes | None:
+        # Without context managers, which take longer than the lookup; the transaction ends with its last reference. And with
+        # `is_whole` written out: each call takes a tenth of the time of all this.
+        try:
+            row: bytes | None = self._env.begin(table.handle).get(key)
+        except lmdb.Error as error:
+            raise self._translated(error) from error
+        if row is None or crc32(row, crc32(key, table.seed)) == RESIDUE:
+            return row
+        self._tell_of_row(table, key)
+        return None
+
+    def _row(self, txn: Txn, table: Table, key: bytes) -> bytes | None:
+        """A row with its check, if it is there and whole."""
+        row: bytes | None = txn.get(key, db=table.handle)
+        return row if row is None or self._is_whole(table, key, row) else None
+
+    def _put(self, txn: Txn, table: Table, key: bytes, row: bytes, *, overwrite: bool = True) -> bool:
+        """Put a row with its check; whether that was done. Without `overwrite`, a whole row that is there already stays."""
+        checked = table.with_check(key, row)
+        if not txn.put(key, checked, db=table.handle, overwrite=overwrite):
+            return self._row(txn, table, key) is None and self._put(txn, table, key, row)
+        # In a damaged page, keys may be out of order: what is put there is not found again.
+        if txn.get(key, db=table.handle) != checked:
+            raise self._damaged(f"a row of {table.name.decode()} is not found after it was put")
+        return True
+
+    def _is_whole(self, table: Table, key: bytes, row: bytes) -> bool:
+        if table.is_whole(key, row):
+            return True
+        self._tell_of_row(table, key)
+        return False
+
+    def _tell_of_row(self, table: Table, key: bytes) -> None:
+        self._damaged(f"a row of {table.name.decode()}, of {key.hex()}, fails its check")
+
+    def _damaged(self, what: str) -> CorruptError:
+        """Tell of damage; the error for whoever cannot go on."""
+        message = f"the index in {self._directory} is damaged: {what}"
+        self._damage.set(message)
+        return CorruptError(f"{message}; it is made anew when the store is opened again")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except lmdb.Error as error:
+            raise self._translated(error) from error
+
+    def _is_disk_nearly_full(self) -> bool:
+        status = os.statvfs(self._directory)
+        return status.f_bavail * status.f_frsize < _NEARLY_FULL
+
+    def _translated(self, error: lmdb.Error) -> StoreError:
+        text = str(error)
+        # Where a write fits only in part, LMDB says EIO ("short write, filesystem full?" in mdb_page_flush).
+        full = "No space left" in text or "quota" in text or ("Input/output" in text and self._is_disk_nearly_full())
+        match error:
+            case lmdb.DiskError() | lmdb.MapFullError():
+                full = True
+            case lmdb.CorruptedError() | lmdb.InvalidError() | lmdb.PageNotFoundError() | lmdb.VersionMismatchError():
+                return self._damaged(str(error))
+            case lmdb.ReadersFullError():
+                return ExhaustedError(f"too many processes use the index in {self._directory}: {error}")
+            case _:
+                pass
+        if full:
+            return ExhaustedError(f"cannot write the index in {self._directory}: {error}; free some space and try again")
+        return UnavailableError(f"cannot use the index in {self._directory}: {error}")

@@ -1,0 +1,57 @@
+"""The lock of a store: the file `<store>/lock`. Each user of the store holds it shared; who makes the index anew holds it alone."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from pathlib import Path
+
+from tvix_store.backends.local.disk import open_or_create
+from tvix_store.backends.local.index_damage import CrashNotes
+
+FILE = "lock"
+PAUSE = 0.1
+"""Seconds between two tries."""
+_SILENT = 1.0
+"""Seconds to wait before that is told: an index is compacted in less. And _TOLD_EVERY: how often it is told."""
+_TOLD_EVERY = 10.0
+_log = logging.getLogger(__name__)
+
+
+class StoreLock:
+    """The lock, held by nobody at first. `crash_notes` are in the same file: every user has it open."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._fd = open_or_create(store / FILE, os.O_APPEND)
+        self.crash_notes = CrashNotes(self._fd)
+
+    def share(self) -> None:
+        """Become a user. Waits for as long as another process has the store alone: it makes the index anew."""
+        begun = time.monotonic()
+        tell_at = begun + _SILENT
+        while not self._take(fcntl.LOCK_SH):
+            if time.monotonic() >= tell_at:
+                tell_at += _TOLD_EVERY
+                _log.warning("waiting for another process that makes the index of %s anew", self._store)
+            time.sleep(PAUSE)
+
+    def take_alone(self) -> bool:
+        """Have the store alone, if nobody uses it now. If not, nothing is held any more: see flock(2)."""
+        return self._take(fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        self.crash_notes.end()
+        os.close(self._fd)
+
+    def _take(self, how: int) -> bool:
+        try:
+            fcntl.flock(self._fd, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
