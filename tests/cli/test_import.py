@@ -43,6 +43,17 @@ def test_a_flat_file_gets_the_store_path_that_nix_gives_it(tvix_store: Program, 
     assert tvix_store("import", "--flat", path) == added_by_nix(path, tvix_store.directory / "nix", "--add-fixed", "sha256")
 
 
+def test_names_begin_with_a_dot_where_nix_allows_it(tvix_store: Program, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in (".p10k.zsh", "..p10k", "...-a")]
+    for path in paths:
+        path.write_text("text")
+    assert tvix_store("import", *paths).splitlines() == [added_by_nix(path, tvix_store.directory / "nix") for path in paths]
+    refused = tmp_path / ".-a"
+    refused.write_text("text")
+    assert "not a store path name" in tvix_store.run("import", refused).error
+    assert tvix_store("import", "--name", "a", refused).endswith("-a")
+
+
 def test_a_name_can_be_chosen(tvix_store: Program, tree: Path) -> None:
     assert tvix_store("import", "--name", "hello-2.12", tree).endswith("-hello-2.12")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from random import Random
 
@@ -61,10 +62,25 @@ def test_a_content_address_survives_its_text_and_its_encoding(ca: ContentAddress
 
 @pytest.mark.parametrize(
     "text",
-    ["", "fixed", "sha256:0", "text:sha1:" + "0" * 32, "fixed:r:sha256:0", "fixed:git:sha1:" + "0" * 32, "r:sha256:" + "0" * 64],
+    ["", "fixed", "sha256:0", "text:sha1:" + "0" * 32, "fixed:r:sha256:0", "fixed:r", "fixed:", "r:sha256:" + "0" * 64],
 )
 def test_what_is_not_a_content_address_is_refused(text: str) -> None:
     with pytest.raises(InvalidError):
+        ContentAddress.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("fixed:git:sha1:" + "0" * 32, "the method 'git' with sha1 cannot be checked here"),
+        ("fixed:git:sha256:" + "0" * 52, "the method 'git' with sha256 cannot be checked here"),
+        ("fixed:r:sha3-256:" + "0" * 52, "unknown hash algorithm 'sha3-256' (known: md5, sha1, sha256, sha512, blake3)"),
+        ("fixed:sha3:" + "0" * 52, "unknown hash algorithm 'sha3'"),
+        ("text:blake3:" + "0" * 52, "text:blake3 does not exist"),
+    ],
+)
+def test_a_content_address_that_cannot_be_checked_is_refused_by_method_and_algorithm(text: str, words: str) -> None:
+    with pytest.raises(InvalidError, match=re.escape(words)):
         ContentAddress.parse(text)
 
 

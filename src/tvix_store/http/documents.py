@@ -44,7 +44,7 @@ _MOST_NESTED = 100
 differs from call to call; what Nix puts has 4."""
 _RECORD = struct.Struct("<B32sQ")
 _VERSION = 1
-_DERIVATION = r"[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+\-_?=][0-9A-Za-z+\-._?=]{0,206}\.drv"
+_DERIVATION = r"[0-9a-df-np-sv-z]{32}-(?!\.{1,2}-)[0-9A-Za-z+\-._?=]{1,207}\.drv"
 _OUTPUT = r"[0-9A-Za-z+\-._?=]{1,211}"
 _ARCHIVE = re.compile(r"\.\./nar/([0-9a-df-np-sv-z]{52})\.nar(?:\.[a-z0-9]+)?")
 """The file of a NAR, as `debuginfo/` refers to it."""

@@ -140,7 +140,7 @@ class Narinfos:
             raise IncompleteError(f"the NAR of {narinfo.store_path}, {narinfo.nar.sha256.hex()}, is not here; put it first")
         if link.nar != narinfo.nar:
             raise InvalidError(f"the NAR of {narinfo.store_path} has {link.nar.size} bytes, not {narinfo.nar.size} as NarSize says")
-        if narinfo.file_hash is not None:
+        if narinfo.file_hash is not None and narinfo.file_hash.algorithm == "sha256":
             of_file = await self._links.get(narinfo.file_hash.digest)
             if of_file is not None and of_file.nar != narinfo.nar:
                 raise InvalidError(f"FileHash of {narinfo.store_path} is that of another NAR")

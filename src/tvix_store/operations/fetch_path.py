@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -11,7 +10,7 @@ from tvix_store.compression import decompressor
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError, UnsupportedError
 from tvix_store.model import nixbase32
 from tvix_store.model.narinfo import NarInfo
-from tvix_store.model.nix_hash import NixHash
+from tvix_store.model.nix_hash import NixHash, hasher
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import STORE_DIR
@@ -100,7 +99,7 @@ class _File:
         self._narinfo = narinfo
         self._size = 0
         expected = narinfo.file_hash
-        self._hash = hashlib.new(expected.algorithm) if expected is not None else None
+        self._hash = hasher(expected.algorithm) if expected is not None else None
 
     async def nar(self) -> AsyncGenerator[bytes, None]:
         """The NAR: not a byte more than NarSize; the file's hash and size are checked at its end.
