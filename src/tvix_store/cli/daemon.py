@@ -49,7 +49,8 @@ from tvix_store.cli.invocation import Invocation, shared_options
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Sign narinfos with this key, as `nix key generate-secret` writes it; repeatable.",
+    help="Sign narinfos with this key, as `nix key generate-secret` writes it; repeatable. Without --require-signatures, "
+    "that is whatever anybody has pushed.",
 )
 @click.option(
     "--trusted-public-keys",
@@ -121,7 +122,7 @@ def daemon(
         raise click.UsageError("--tls-certificate and --tls-key need each other")
     import logging
 
-    from tvix_store.cli.key_files import read_public_keys, read_secret_key
+    from tvix_store.cli.key_files import exposure, read_public_keys, read_secret_key
     from tvix_store.config import read_only as made_read_only
     from tvix_store.config import verified
     from tvix_store.http.settings import CacheSettings
@@ -138,7 +139,8 @@ def daemon(
 
     signing_keys = tuple(map(read_secret_key, signing_key_files))
     # A signature in the name of our own keys must be right as well: it would be served beside ours.
-    checked_keys = (*read_public_keys(trusted_public_keys), *(key.public for key in signing_keys))
+    trusted_keys = read_public_keys(trusted_public_keys)
+    checked_keys = (*trusted_keys, *(key.public for key in signing_keys))
     if require_signatures and not checked_keys:
         raise click.UsageError("--require-signatures needs --trusted-public-keys to check them with")
 
@@ -153,6 +155,7 @@ def daemon(
     cache = CacheSettings(
         want_mass_query=not no_mass_query,
         signing_keys=signing_keys,
+        trusted_keys=trusted_keys,
         require_references=require_references,
         read_only=read_only,
         **{name: value for name, value in cache_options.items() if value is not None},
@@ -164,7 +167,16 @@ def daemon(
         "max_message": max_message_size,
         "tls": TlsFiles(tls_certificate, tls_key) if tls_certificate and tls_key else None,
     }
+    log = logging.getLogger(__name__)
     logging.basicConfig(format="tvix-store: %(levelname)s: %(message)s", level=logging.INFO)
+    for file in (*signing_key_files, *([tls_key] if tls_key else [])):
+        if (exposed := exposure(file)) is not None:
+            log.warning("%s", exposed)
+    if signing_keys and not require_signatures and not read_only:
+        log.warning(
+            "--signing-key-file without --require-signatures: whatever is pushed is signed. "
+            "With --trusted-public-keys and --require-signatures, only what a trusted key has signed is taken"
+        )
     config = ServerConfig(
         allow_remote=allow_remote or read_only, cache=cache, **{name: value for name, value in given.items() if value is not None}
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvix_store.errors import InvalidError
-from tvix_store.model.signature import SecretKey
+from tvix_store.model.signature import PublicKey, SecretKey
 
 COMPRESSIONS = ("zstd", "none")
 
@@ -18,6 +18,7 @@ class CacheSettings:
     want_mass_query: whether clients should ask for many paths at once
     nar_compression: what narinfos offer, `zstd` or `none`
     signing_keys: sign every narinfo that is served
+    trusted_keys: their signatures stand before those by others
     require_references: a path's references must be in the store before it
     read_only: nothing is taken
     max_nar_size: bytes of the largest NAR that is taken
@@ -29,6 +30,7 @@ class CacheSettings:
     want_mass_query: bool = True
     nar_compression: str = "zstd"
     signing_keys: tuple[SecretKey, ...] = ()
+    trusted_keys: tuple[PublicKey, ...] = ()
     require_references: bool = True
     read_only: bool = False
     max_nar_size: int = 1 << 40

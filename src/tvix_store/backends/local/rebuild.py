@@ -23,7 +23,7 @@ from tvix_store.backends.local.records import (
     parse_keyed_records,
     parse_path_info,
 )
-from tvix_store.errors import ConflictError, CorruptError
+from tvix_store.errors import CorruptError, StoreError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 
@@ -184,5 +184,5 @@ class _Pack:
 def _merged(one: bytes | None, other: bytes) -> bytes:
     try:
         return other if one is None else PathInfo.stored(one).merged(PathInfo.stored(other)).encoded
-    except ConflictError:  # only one of them can have been acknowledged, and a put of the other was refused since
+    except StoreError:  # only one of them can have been acknowledged, and a put of the other was refused since
         return other
