@@ -22,6 +22,9 @@ WITHOUT_ROOTS_POWERS = (
 )
 
 
+pytestmark = pytest.mark.nix
+
+
 def added_by_nix(path: Path, scratch: Path, *options: str) -> str:
     nix_store = programs.require("nix-store")
     done = subprocess.run([nix_store, "--store", scratch, *(options or ("--add",)), path], check=True, capture_output=True)

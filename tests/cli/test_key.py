@@ -12,6 +12,8 @@ from tests import programs
 from tests.cli.program import Program
 from tvix_store import SecretKey
 
+pytestmark = pytest.mark.nix
+
 
 def nix_key(*arguments: str, data: bytes = b"") -> bytes:
     command = [programs.require("nix"), "--extra-experimental-features", "nix-command", "key", *arguments]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 from dataclasses import replace
@@ -14,6 +13,7 @@ import pytest
 from blake3 import blake3
 
 from tests import programs, vectors
+from tests.http.nix import listed
 from tvix_store.backends.memory import open_store
 from tvix_store.errors import InvalidError, NotFoundError
 from tvix_store.model.content_address import ContentAddress, Method
@@ -229,6 +229,7 @@ DERIVATIONS = """
 """
 
 
+@pytest.mark.nix
 async def test_what_nix_builds_of_content_addressed_derivations_is_proven(tmp_path: Path) -> None:
     nix_build, nix = programs.require("nix-build"), programs.require("nix")
     (tmp_path / "default.nix").write_text(DERIVATIONS)
@@ -244,7 +245,7 @@ async def test_what_nix_builds_of_content_addressed_derivations_is_proven(tmp_pa
     built = run(nix_build, *features, *unsandboxed, "--no-out-link", tmp_path / "default.nix").decode().split()
     assert len(built) == 4
     store = replace(await open_store(), store_dir=str(tmp_path / "store"))
-    infos = json.loads(run(nix, *features, "path-info", "--json", *built))
+    infos = listed(run(nix, *features, "path-info", "--json", *built).decode())
     assert [info["references"] for info in infos if info["path"].endswith("-self")] == [[built[0]]]
     for recorded in infos:
         info = await path_info(store, recorded, trees.read(Path(recorded["path"])))
