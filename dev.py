@@ -3,6 +3,7 @@
 
     python3 dev.py run          run the daemon on the embedded store in the user's data directory
     python3 dev.py test         run all tests
+    python3 dev.py newer-nix    run the tests in which Nix takes part with a newer Nix than the system's
     python3 dev.py lint         check style, types and layers
     python3 dev.py format       mend what can be mended of the style
     python3 dev.py fuzz         feed hostile input to the parsers
@@ -28,7 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests import programs
+from tests import newer_nix, programs
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -58,6 +59,16 @@ def test(arguments: list[str]) -> None:
         "nix-store", "curl", "strace", "h2load", "wrk", "nginx", "grpcurl", "connectconformance", *programs.COMPRESSORS
     )
     become(PYTHON, "-m", "pytest", "-n", "auto", *arguments)
+
+
+def test_with_newer_nix(arguments: list[str]) -> None:
+    set_up("dev")
+    programs.install("curl", "strace", "nginx", *programs.COMPRESSORS)
+    missing = newer_nix.install()
+    if missing is not None:
+        sys.exit(f"There is no newer Nix: {missing}. With one at the front of the PATH: {PYTHON} -m pytest -m nix")
+    os.environ["PATH"] = f"{newer_nix.PROGRAMS}:{os.environ['PATH']}"
+    become(PYTHON, "-m", "pytest", "-n", "auto", "-m", "nix", *arguments)
 
 
 def lint(arguments: list[str]) -> None:
@@ -115,6 +126,7 @@ def clean(arguments: list[str]) -> None:
 TASKS: dict[str, Callable[[list[str]], None]] = {
     "run": run,
     "test": test,
+    "newer-nix": test_with_newer_nix,
     "lint": lint,
     "format": format_,
     "fuzz": fuzz,

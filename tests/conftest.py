@@ -11,7 +11,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("default", deadline=None)  # a busy machine is no failure
 settings.load_profile("default")
+
+_NIX = {"nix", "other_nix", "nix_store"}
+"""Fixtures that are the real Nix."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests in which Nix takes part, which `dev.py newer-nix` runs."""
+    for item in items:
+        if isinstance(item, pytest.Function) and not _NIX.isdisjoint(item.fixturenames):
+            item.add_marker("nix")

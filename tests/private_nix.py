@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import programs
+from tests.http.nix import listed
 from tvix_store.testing import trees
 from tvix_store.testing.trees import Tree
 
@@ -65,8 +65,7 @@ class PrivateNix:
 
     def path_infos(self, *paths: str) -> list[dict[str, Any]]:
         """What Nix says of these paths."""
-        infos: list[dict[str, Any]] = json.loads(self.nix("path-info", "--json", *paths))
-        return infos
+        return listed(self.nix("path-info", "--json", *paths))
 
     def _run(self, *command: str | Path, data: str = "") -> str:
         environment = {name: value for name, value in os.environ.items() if name != "NIX_REMOTE"}

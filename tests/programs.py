@@ -85,9 +85,12 @@ def apt_get_install(*packages: str) -> bool:
         return False
     print("Installing " + " ".join(packages), file=sys.stderr)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    return _run("apt-get", "update", "-qq") and _run(
-        "apt-get", "install", "-qq", "--no-install-recommends", *packages, environment=environment
-    )
+    return apt_get_update() and run("apt-get", "install", "-qq", "--no-install-recommends", *packages, environment=environment)
+
+
+def apt_get_update() -> bool:
+    """Let apt hear what there is. False where this is not Debian, we are not root, or it fails."""
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None and run("apt-get", "update", "-qq")
 
 
 def go_build(source: Path, target: Path) -> bool:
@@ -104,18 +107,19 @@ def _go(*arguments: str, environment: Mapping[str, str] = MappingProxyType({}), 
     """Run the system's Go; where that is absent or too old (Debian 12's is), a locked one."""
     environment = {**os.environ, "CGO_ENABLED": "0", **environment}
     system_go = shutil.which("go")
-    if system_go and _run(system_go, *arguments, environment=environment, directory=directory):
+    if system_go and run(system_go, *arguments, environment=environment, directory=directory):
         return True
     if not OWN_GO.exists():
         pip_install = (ROOT / ".venv/bin/python", "-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary=:all:")
-        _run(*pip_install, f"--target={OWN_GO.parents[2]}", f"--requirement={ROOT / 'requirements/go.txt'}")
-    return OWN_GO.exists() and _run(OWN_GO, *arguments, environment=environment, directory=directory)
+        run(*pip_install, f"--target={OWN_GO.parents[2]}", f"--requirement={ROOT / 'requirements/go.txt'}")
+    return OWN_GO.exists() and run(OWN_GO, *arguments, environment=environment, directory=directory)
 
 
 def _go_bin(name: str) -> str:
     return str(TOOLS / GO[name].rpartition("/")[2])
 
 
-def _run(*command: str | Path, environment: Mapping[str, str] = os.environ, directory: Path = ROOT) -> bool:
+def run(*command: str | Path, environment: Mapping[str, str] = os.environ, directory: Path = ROOT) -> bool:
+    """Run a command, which says on stderr what it says, and tell whether it succeeded."""
     done = subprocess.run(command, env=environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
     return done.returncode == 0

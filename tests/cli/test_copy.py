@@ -15,7 +15,7 @@ from tests import programs
 from tests.cli.program import Program
 from tests.cli.test_import import WITHOUT_ROOTS_POWERS
 from tests.cli.test_progress import on_a_terminal
-from tests.http.nix import Nix
+from tests.http.nix import Nix, listed
 from tests.private_nix import PrivateNix, Registered, built
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import SymlinkNode
@@ -115,7 +115,7 @@ def test_content_addresses_and_derivations_survive(
     tvix_store(*copy, added, flat, text, derivation)
     assert_same(tvix_store, nix, added, flat, text, derivation)
     of_derivation = json.loads(tvix_store("path-info", "get", derivation))
-    [stated] = json.loads(nix.nix("path-info", "--derivation", "--json", derivation))
+    [stated] = listed(nix.nix("path-info", "--derivation", "--json", derivation))
     assert stated["ca"].startswith("text:")
     assert (of_derivation["ca"], of_derivation["references"]) == (stated["ca"], stated["references"])
 

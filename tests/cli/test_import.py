@@ -24,6 +24,9 @@ WITHOUT_ROOTS_POWERS = (
 )
 
 
+pytestmark = pytest.mark.nix
+
+
 def added_by_nix(path: Path, scratch: Path, *options: str) -> str:
     nix_store = programs.require("nix-store")
     done = subprocess.run([nix_store, "--store", scratch, *(options or ("--add",)), path], check=True, capture_output=True)
@@ -43,6 +46,17 @@ def test_files_symlinks_and_empty_directories_get_the_store_paths_that_nix_gives
 def test_a_flat_file_gets_the_store_path_that_nix_gives_it(tvix_store: Program, tree: Path) -> None:
     path = tree / "big"
     assert tvix_store("import", "--flat", path) == added_by_nix(path, tvix_store.directory / "nix", "--add-fixed", "sha256")
+
+
+def test_names_begin_with_a_dot_where_nix_allows_it(tvix_store: Program, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in (".p10k.zsh", "..p10k", "...-a")]
+    for path in paths:
+        path.write_text("text")
+    assert tvix_store("import", *paths).splitlines() == [added_by_nix(path, tvix_store.directory / "nix") for path in paths]
+    refused = tmp_path / ".-a"
+    refused.write_text("text")
+    assert "not a store path name" in tvix_store.run("import", refused).error
+    assert tvix_store("import", "--name", "a", refused).endswith("-a")
 
 
 def test_a_name_can_be_chosen(tvix_store: Program, tree: Path) -> None:

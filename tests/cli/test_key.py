@@ -12,6 +12,8 @@ from tests import programs
 from tests.cli.program import Program
 from tvix_store import SecretKey
 
+pytestmark = pytest.mark.nix
+
 
 def nix_key(*arguments: str, data: bytes = b"") -> bytes:
     command = [programs.require("nix"), "--extra-experimental-features", "nix-command", "key", *arguments]
@@ -47,6 +49,17 @@ def test_a_file_with_a_key_is_its_owners_alone(tvix_store: Program, tmp_path: Pa
     assert tvix_store("key", "public", file) == str(SecretKey.parse(file.read_text()).public)
 
 
+@pytest.mark.parametrize(("mode", "warning"), [(0o600, ""), (0o640, ""), (0o644, "read"), (0o604, "read"), (0o620, "change")])
+def test_a_file_with_a_key_that_others_may_read_is_warned_of(tvix_store: Program, tmp_path: Path, mode: int, warning: str) -> None:
+    file = tmp_path / "secret-key"
+    tvix_store("key", "generate", "a-1", "--out", file)
+    file.chmod(mode)
+    ended = tvix_store.run("key", "public", file)
+    assert ended.code == 0
+    assert (f"{file} has mode {mode:o}: others than its owner may {warning} this" in ended.error) == bool(warning)
+    assert bool(ended.error) == bool(warning)
+
+
 def test_a_file_with_a_key_is_not_overwritten(tvix_store: Program, tmp_path: Path) -> None:
     file = tmp_path / "secret-key"
     file.write_text("in use")
@@ -55,7 +68,7 @@ def test_a_file_with_a_key_is_not_overwritten(tvix_store: Program, tmp_path: Pat
     assert file.read_text() == "in use"
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a:b", "a\n"])
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "a\n", "é", "n" * 257])
 def test_a_name_that_no_key_may_have_is_refused(tvix_store: Program, name: str) -> None:
     ended = tvix_store.run("key", "generate", name)
     assert (ended.code, ended.output) == (3, b"")

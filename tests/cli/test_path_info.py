@@ -23,6 +23,7 @@ def path(tvix_store: Program, tree: Path) -> str:
 def key_file(tmp_path: Path) -> Path:
     file = tmp_path / "key"
     file.write_text(f"{KEY}\n")
+    file.chmod(0o600)
     return file
 
 

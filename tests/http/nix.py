@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import pytest
+
 from tests import programs
 
 _CONFIGURATION = """
@@ -95,19 +97,41 @@ class Nix:
     def copy_to(self, url: str, *paths: str) -> None:
         self("nix", "copy", "--to", url, *paths)
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """Which Nix it is, such as (2, 34)."""
+        major, minor = self("nix", "--version").split()[-1].split(".")[:2]
+        return int(major), int(minor)
+
+    def needs(self, *version: int) -> None:
+        """Skip the running test if this Nix is older."""
+        if self.version < version:
+            pytest.skip(f"Nix {'.'.join(map(str, version))} or newer is needed; see dev.py newer-nix")
+
     def real(self, path: str) -> Path:
         """Where the contents of a store path are."""
         return self.real_dir / Path(path).name
 
     def path_info(self, *paths: str, store: str | None = None) -> list[dict[str, Any]]:
-        """What `nix path-info --json` tells."""
-        told = self("nix", "path-info", "--json", *(("--store", store) if store else ()), *paths)
-        return list(json.loads(told))
+        """What `nix path-info --json` tells, in the order of the paths."""
+        return listed(self("nix", "path-info", "--json", *(("--store", store) if store else ()), *paths))
 
     def forget(self) -> None:
         """Forget what binary caches have said."""
         shutil.rmtree(self.directory / "cache")
         (self.directory / "cache").mkdir()
+
+
+def listed(path_infos: str) -> list[dict[str, Any]]:
+    """What `nix path-info --json` prints: Nix until 2.18 a list, newer ones an object by path."""
+    told = json.loads(path_infos)
+    return told if isinstance(told, list) else [{"path": path, **info} for path, info in told.items()]
+
+
+def skip_lzma(nix: Nix, compression: str) -> None:
+    """Skip what newer versions cannot do: to read a file of theirs back, whose name has no suffix, from another compression."""
+    if compression == "lzma" and nix.version > (2, 8):
+        pytest.skip("this Nix wants lzma back, and the name of the file, `.nar`, does not say so; older ones look at the content")
 
 
 PRELUDE = """

@@ -80,7 +80,7 @@ def test_debug_information_is_found_with_and_without_its_suffix(shared_daemon: D
         f"/log/{DERIVATION[:-4]}",
         f"/log/{DERIVATION}/more",
         f"/log/{'e' * 32}-x.drv",
-        f"/log/{'0' * 32}-.x.drv",
+        f"/log/{'0' * 32}-.-x.drv",
         f"/log/{DERIVATION}?x=y",
         f"/log/{'0' * 32}-a?b/c.drv",
         f"/log/{'0' * 32}-a?b%00.drv",

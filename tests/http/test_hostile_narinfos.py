@@ -13,7 +13,7 @@ from tests.http.daemon import Answer, Daemon, nar_name
 from tvix_store.model import nixbase32
 from tvix_store.model.content_address import ContentAddress
 from tvix_store.model.narinfo import MAX_NARINFO, NarInfo
-from tvix_store.model.nix_hash import NixHash
+from tvix_store.model.nix_hash import SIZES, NixHash
 from tvix_store.model.path_info import NarFacts
 from tvix_store.model.signature import SecretKey
 from tvix_store.model.store_path import StorePath
@@ -73,7 +73,7 @@ def signed(key: SecretKey, path: StorePath = PATH, nar: NarFacts = FACTS, refere
 
 def hashed(algorithm: str) -> str:
     """A hash of the right form that is not the NAR's."""
-    return str(NixHash(algorithm, bytes({"md5": 16, "sha1": 20, "sha256": 32, "sha512": 64}[algorithm])))
+    return str(NixHash(algorithm, bytes(SIZES[algorithm])))
 
 
 ABSOLUTE = PATH.absolute()
@@ -95,7 +95,7 @@ LIES: dict[str, tuple[bytes, str]] = {
     "a path with a long name": (edited(StorePath=f"/nix/store/{HASH}-" + "n" * 212), ""),
     "a path with a letter that is in no hash": (edited(StorePath=f"/nix/store/{'e' * 32}-hostile"), ""),
     "a path in capitals": (edited(StorePath=ABSOLUTE.upper()), ""),
-    "a path with a hidden name": (edited(StorePath=f"/nix/store/{HASH}-.hidden"), ""),
+    "a path called by two dots": (edited(StorePath=f"/nix/store/{HASH}-..-hostile"), "not a store path name"),
     "a path with a NUL": (edited(StorePath=f"{ABSOLUTE}\0"), ""),
     "a path with a quote": (edited(StorePath=f'{ABSOLUTE}"'), ""),
     "a path that is not ASCII": (edited(StorePath=f"{ABSOLUTE}é"), ""),
@@ -105,7 +105,8 @@ LIES: dict[str, tuple[bytes, str]] = {
     "no hash": (edited(NarHash=None), "NarHash is missing"),
     "an empty hash": (edited(NarHash=""), "not a hash"),
     "a hash without its algorithm": (edited(NarHash=DIGEST), "not a hash"),
-    "a hash of an unknown algorithm": (edited(NarHash=f"blake3:{DIGEST}"), "not a hash"),
+    "a hash of an unknown algorithm": (edited(NarHash=f"sha3:{DIGEST}"), "unknown hash algorithm 'sha3'"),
+    "a hash of a new algorithm": (edited(NarHash=f"blake3:{DIGEST}"), "NarHash is blake3, not sha256"),
     "a hash of another algorithm": (edited(NarHash=hashed("sha1")), "NarHash is sha1"),
     "a longer hash": (edited(NarHash=hashed("sha512")), "NarHash is sha512"),
     "a hash that is too short": (edited(NarHash=FIELDS["NarHash"][:-1]), ""),
@@ -211,6 +212,8 @@ ADDRESSED: dict[str, Callable[[], tuple[str, tuple[StorePath, ...]]]] = {
     "of another NAR": lambda: (f"fixed:r:{hashed('sha256')}", ()),
     "of another NAR, by SHA-1": lambda: (f"fixed:r:{hashed('sha1')}", ()),
     "of another file": lambda: (f"fixed:{hashed('sha256')}", ()),
+    "of another NAR, by BLAKE3": lambda: (f"fixed:r:{hashed('blake3')}", ()),
+    "of another file, by BLAKE3": lambda: (f"fixed:{hashed('blake3')}", ()),
     "of another file, by MD5": lambda: (f"fixed:{hashed('md5')}", ()),
     "of another text": lambda: (f"text:{hashed('sha256')}", ()),
     "of a text with references": lambda: (f"text:{hashed('sha256')}", (OTHER,)),
@@ -230,7 +233,7 @@ def test_a_content_address_that_its_path_follows_from_but_not_its_content_is_ref
     assert daemon.get(name).status == 404
 
 
-@pytest.mark.parametrize("algorithm", ["sha1", "sha256", "sha512", "md5"])
+@pytest.mark.parametrize("algorithm", SIZES)
 def test_a_flat_content_address_of_a_directory_is_refused(daemon: Daemon, algorithm: str) -> None:
     ca = ContentAddress.parse(f"fixed:{hashed(algorithm)}")
     path = ca.store_path("hostile")
@@ -276,6 +279,8 @@ def test_a_narinfo_under_a_name_that_is_no_hash_is_refused(daemon: Daemon, name:
         {"Compression": "hello"},
         {"URL": "nar/<script>alert(1)</script>"},
         {"FileHash": hashed("sha256")},
+        {"FileHash": hashed("blake3")},
+        {"FileHash": f"sha3:{DIGEST}"},
         {"FileSize": "1"},
         {"System": "pdp11-unix"},
         {"Unknown": "../.."},

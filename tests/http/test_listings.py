@@ -81,7 +81,8 @@ def test_names_that_are_not_utf8_are_escaped(daemon: Daemon, nix: Nix, tmp_path:
     tree: Tree = {b"\xff\xfe": TreeFile(b"1"), b"link": SymlinkNode(b"\xe9")}
     write(tree, tmp_path / "tree")
     path = nix.add(tmp_path / "tree")
-    nix.copy_to(f"{daemon.url}?write-nar-listing=true", path)
+    # Newer versions of Nix end when they write such a listing themselves.
+    nix.copy_to(f"{daemon.url}?write-nar-listing={'true' if nix.version < (2, 9) else 'false'}", path)
     body = daemon.get(f"/{hash_of(path)}.ls").body
     assert b'"\\udcff\\udcfe"' in body
     assert os.fsencode(json.loads(body)["root"]["entries"]["link"]["target"]) == b"\xe9"

@@ -72,6 +72,27 @@ async def test_a_bad_signature_by_a_trusted_key_is_refused(inner: Store, info: P
     assert not await is_there(inner, info)
 
 
+async def test_trusted_signatures_have_a_place_among_many(inner: Store, info: PathInfo) -> None:
+    junk = [Signature(f"junk-{number}", bytes(64)) for number in range(63)]
+    store = verified(inner, [KEY.public])
+    with pytest.raises(InvalidError, match="16 signatures by keys that are not trusted here, not 63"):
+        await store.path_infos.put(info.with_signatures(junk))
+    stored = await store.path_infos.put(signed(info.with_signatures(junk), KEY))
+    assert stored.signatures == (KEY.sign(info.fingerprint()), *junk[:16])
+    await inner.path_infos.put(replace(info, store_path=StorePath(b"p" * 20, "path"), signatures=tuple(junk)))
+    crowded = replace(info, store_path=StorePath(b"p" * 20, "path"))
+    assert (await store.path_infos.put(signed(crowded, KEY))).signatures == (KEY.sign(crowded.fingerprint()), *junk)
+
+
+async def test_an_unsigned_deriver_is_not_added_to_a_signed_path(inner: Store, info: PathInfo) -> None:
+    store = verified(inner, [KEY.public])
+    forged, true = (replace(info, deriver=StorePath(b"d" * 20, name)) for name in ("forged", "true"))
+    await store.path_infos.put(signed(info, KEY))
+    assert (await store.path_infos.put(forged)).deriver is None
+    assert (await store.path_infos.put(signed(true, KEY))).deriver == true.deriver
+    assert (await store.path_infos.put(forged)).deriver == true.deriver
+
+
 async def test_a_content_address_that_lies_is_refused(inner: Store, info: PathInfo) -> None:
     true = content_addressed(info)
     for lie in (replace(true, store_path=info.store_path), replace(info, ca=true.ca)):

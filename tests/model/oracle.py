@@ -73,11 +73,13 @@ def _declare(schema: Schema) -> dict[str, type[Message]]:
 
 
 _CLASSES = _declare(_SCHEMA)
-_CA_TYPES = (
-    *((Method.NAR, "sha256"), (Method.NAR, "sha1"), (Method.NAR, "sha512"), (Method.NAR, "md5")),
-    (Method.TEXT, "sha256"),
-    *((Method.FLAT, "sha1"), (Method.FLAT, "md5"), (Method.FLAT, "sha256"), (Method.FLAT, "sha512")),
-)
+_CA_TYPES = {
+    **dict(enumerate([(Method.NAR, "sha256"), (Method.NAR, "sha1"), (Method.NAR, "sha512"), (Method.NAR, "md5")])),
+    4: (Method.TEXT, "sha256"),
+    **dict(enumerate([(Method.FLAT, "sha1"), (Method.FLAT, "md5"), (Method.FLAT, "sha256"), (Method.FLAT, "sha512")], 5)),
+    1000: (Method.NAR, "blake3"),
+    1001: (Method.FLAT, "blake3"),
+}
 
 
 def make(message: str, /, **values: Any) -> Any:
@@ -145,7 +147,8 @@ def path_info_message(path_info: PathInfo) -> Any:
     if path_info.deriver is not None:
         narinfo["deriver"] = make("StorePath", name=path_info.deriver.name, digest=path_info.deriver.output_hash)
     if path_info.ca is not None:
-        kind = _CA_TYPES.index((path_info.ca.method, path_info.ca.hash.algorithm))
+        stated = (path_info.ca.method, path_info.ca.hash.algorithm)
+        [kind] = [number for number, known in _CA_TYPES.items() if known == stated]
         narinfo["ca"] = make("CA", type=kind, digest=path_info.ca.hash.digest)
     return make(
         "PathInfo",
@@ -192,7 +195,7 @@ def to_path_info(message: Any) -> PathInfo | None:
         return None
     ca = None
     if narinfo.HasField("ca"):
-        if not 0 <= narinfo.ca.type < len(_CA_TYPES):
+        if narinfo.ca.type not in _CA_TYPES:
             return None
         method, algorithm = _CA_TYPES[narinfo.ca.type]
         ca = ContentAddress(method, NixHash(algorithm, narinfo.ca.digest))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests import vectors
 from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.model.content_address import ContentAddress, Method
-from tvix_store.model.hash_modulo import HashModulo
-from tvix_store.model.nix_hash import SIZES, NixHash
+from tvix_store.model.hash_modulo import HashModulo, ModuloHashes
+from tvix_store.model.nix_hash import SIZES, NixHash, hasher
 from tvix_store.model.store_path import StorePath, fixed_output_path
 from tvix_store.testing import strategies
 
@@ -53,7 +53,7 @@ def test_a_nar_by_sha256_has_the_path_that_nix_store_add_gives() -> None:
     assert ContentAddress(Method.NAR, NixHash("sha256", bytes(32))).store_path("name") == fixed_output_path("name", bytes(32))
 
 
-def modulo(algorithm: str, pieces: list[bytes], **limits: int) -> NixHash:
+def modulo(algorithm: str, pieces: list[bytes], **limits: int) -> ModuloHashes:
     content_hash = HashModulo(algorithm, OWN, **limits)
     for piece in pieces:
         content_hash.update(piece)
@@ -63,7 +63,9 @@ def modulo(algorithm: str, pieces: list[bytes], **limits: int) -> NixHash:
 @pytest.mark.parametrize("algorithm", SIZES)
 @given(data=st.binary(max_size=200))
 def test_content_without_its_name_has_its_plain_hash(algorithm: str, data: bytes) -> None:
-    assert modulo(algorithm, [data]).digest == hashlib.new(algorithm, data).digest()
+    plain = hasher(algorithm)
+    plain.update(data)
+    assert modulo(algorithm, [data]) == (0, *[NixHash(algorithm, plain.digest())] * 2)
 
 
 PARTS = st.sampled_from([OWN, OWN[:31], OWN[1:], OWN[:16], b"", b"0", b"text", bytes(32), OWN * 2])
@@ -75,15 +77,16 @@ def test_occurrences_are_hashed_as_zeros_and_by_position_however_the_content_is_
 ) -> None:
     content = b"".join(parts)
     positions = [at for at in range(len(content)) if content.startswith(OWN, at)]
-    hashed = content.replace(OWN, bytes(32)) + b"".join(b"|%d" % at for at in positions)
-    expected = NixHash("sha256", hashlib.sha256(hashed).digest())
+    without = content.replace(OWN, bytes(32))
+    hashes = [hashlib.sha256(each).digest() for each in (without + b"".join(b"|%d" % at for at in positions), without)]
+    expected = (len(positions), *(NixHash("sha256", each) for each in hashes))
     assert modulo("sha256", data.draw(strategies.cut(content))) == expected
     assert modulo("sha256", [content[at : at + 1] for at in range(len(content))]) == expected
 
 
 def test_zeros_are_not_taken_for_an_occurrence() -> None:
-    assert modulo("sha256", [OWN]) != modulo("sha256", [bytes(32)])
-    assert modulo("sha256", [OWN + bytes(32)]) != modulo("sha256", [bytes(32) + OWN])
+    assert modulo("sha256", [OWN]).with_positions != modulo("sha256", [bytes(32)]).with_positions
+    assert modulo("sha256", [OWN + bytes(32)]).with_positions != modulo("sha256", [bytes(32) + OWN]).with_positions
 
 
 def test_too_many_occurrences_are_refused() -> None:

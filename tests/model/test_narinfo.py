@@ -101,6 +101,10 @@ def test_a_missing_line_has_a_meaning(key: str, value: str | None) -> None:
         assert missing == parse(changed(key, value))
 
 
+def test_a_file_hash_of_an_unknown_algorithm_is_not_needed() -> None:
+    assert parse(changed("FileHash", "sha3-256:" + "0" * 52)) == parse(changed("FileHash", None))
+
+
 def test_an_unknown_deriver_is_none() -> None:
     assert parse(changed("Deriver", "unknown-deriver")).deriver is None
 
@@ -134,6 +138,8 @@ def test_a_value_may_be_empty_without_a_space() -> None:
         (changed("Compression", "x z"), "Compression 'x z' is not one word"),
         (changed("NarHash", "sha256:0"), "not a hash"),
         (changed("NarHash", "sha1:" + "0" * 32), "NarHash is sha1, not sha256"),
+        (changed("NarHash", "blake3:" + "0" * 52), "NarHash is blake3, not sha256"),
+        (changed("NarHash", "sha3:" + "0" * 52), "unknown hash algorithm 'sha3'"),
         (changed("FileHash", ""), "not a hash"),
         *((changed("NarSize", value), "NarSize .* is not a number") for value in NOT_NUMBERS),
         *((changed("FileSize", value), "FileSize .* is not a number") for value in NOT_NUMBERS),

@@ -101,7 +101,7 @@ def encoded(size: int) -> str:
         ("", "expected name:base64"),
         (encoded(64), "expected name:base64"),
         (f":{encoded(64)}", "is not a key name"),
-        (f"a b:{encoded(64)}", "is not a key name"),
+        *((f"{name}:{encoded(64)}", "is not a key name") for name in ("a b", "é", "a\x1b[31m", "n" * 257)),
         (f"name:{encoded(63)}", "has 63 bytes, expected 64"),
         (f"name:{encoded(65)}", "has 65 bytes, expected 64"),
         ("name:", "has 0 bytes, expected 64"),

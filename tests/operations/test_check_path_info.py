@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 from dataclasses import replace
@@ -11,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 from tests import programs, vectors
+from tests.http.nix import listed
 from tvix_store.backends.memory import open_store
 from tvix_store.errors import InvalidError, NotFoundError
 from tvix_store.model.content_address import ContentAddress, Method
@@ -148,14 +149,67 @@ async def test_what_refers_to_itself_in_many_places_of_many_megabytes_is_proven(
 
     old_hash = HashModulo("sha256", name)
     old_hash.update(trees.nar(tree(name, name)))
-    ca = ContentAddress(Method.NAR, old_hash.finish())
-    path = ca.store_path("large", self_reference=True)
-    new_name = str(path)[:32].encode()
-    node = await put_tree(store, tree(new_name, new_name))
-    info = PathInfo(path, node, await store.nar.calculate(node), (path,), ca=ca)
-    assert await proves_content_address(store, info)
-    undone = await put_tree(store, tree(new_name, name))
-    await refused(store, replace(info, node=undone, nar=await store.nar.calculate(undone)))
+    for old in old_hash.finish()[1:]:
+        ca = ContentAddress(Method.NAR, old)
+        path = ca.store_path("large", self_reference=True)
+        new_name = str(path)[:32].encode()
+        node = await put_tree(store, tree(new_name, new_name))
+        info = PathInfo(path, node, await store.nar.calculate(node), (path,), ca=ca)
+        assert await proves_content_address(store, info)
+        undone = await put_tree(store, tree(new_name, name))
+        await refused(store, replace(info, node=undone, nar=await store.nar.calculate(undone)))
+
+
+async def file_path_info(store: Store, path: StorePath, contents: bytes, ca: str, *references: StorePath) -> PathInfo:
+    """A path info of a file, which claims a content address."""
+    return PathInfo(path, await put_file(store.blobs, contents), file_nar(contents), references, ca=ContentAddress.parse(ca))
+
+
+class TestSelfReferencesOfNix217To234:
+    """These versions leave out the positions of self-references. The path, and its content address, are as 2.34 made them."""
+
+    NAME = "6gyc4k1ilcw1k97kf3dnzwia3rq6vakd-selfref"
+    PATH = StorePath.from_base_name(NAME)
+    CA = "fixed:r:sha256:163ryiah9ms80qck6zb6dpy7sz9db61pjx460983wd3yyb41r7gl"
+    CONTENTS = f"/nix/store/{NAME}\n".encode()
+
+    async def test_their_content_is_proven(self) -> None:
+        store = await open_store()
+        assert await proves_content_address(store, await file_path_info(store, self.PATH, self.CONTENTS, self.CA, self.PATH))
+
+    @pytest.mark.parametrize(
+        "contents", [CONTENTS[:-1], CONTENTS + b"x", CONTENTS.replace(b"-selfref", b"-another"), CONTENTS.replace(b"6gyc", b"6gyd")]
+    )
+    async def test_other_content_is_not(self, contents: bytes) -> None:
+        store = await open_store()
+        await refused(store, await file_path_info(store, self.PATH, contents, self.CA, self.PATH))
+
+    async def test_zeros_are_not_taken_for_all_of_the_names(self) -> None:
+        store = await open_store()
+        zeros = self.CONTENTS.replace(self.NAME[:32].encode(), bytes(32))
+        claimed = await file_path_info(store, self.PATH, zeros, self.CA, self.PATH)
+        assert "among its own references, but its content does not name it" in await refused(store, claimed)
+
+    async def test_zeros_in_content_that_does_not_refer_to_itself_are_not_made_a_name(self) -> None:
+        store = await open_store()
+        zeros = b"text" + bytes(32) + b"text"
+        ca = ContentAddress(Method.NAR, NixHash("sha256", file_nar(zeros).sha256))
+        path = ca.store_path("zeros")
+        assert await proves_content_address(store, await file_path_info(store, path, zeros, str(ca)))
+        forged = zeros.replace(bytes(32), str(path)[:32].encode())
+        assert "but the content's is" in await refused(store, await file_path_info(store, path, forged, str(ca)))
+
+
+@pytest.mark.parametrize("method", [Method.NAR, Method.FLAT])
+async def test_content_addresses_by_blake3_are_proven(method: Method) -> None:
+    store = await open_store()
+    contents = b"content"
+    hashed = trees.nar(TreeFile(contents)) if method is Method.NAR else contents
+    ca = ContentAddress(method, NixHash("blake3", blake3(hashed).digest()))
+    path = ca.store_path("name")
+    assert await proves_content_address(store, await file_path_info(store, path, contents, str(ca)))
+    claimed = await file_path_info(store, path, b"another", str(ca))
+    assert f"but the content's is {method.value}blake3:" in await refused(store, claimed)
 
 
 DERIVATIONS = """
@@ -175,6 +229,7 @@ DERIVATIONS = """
 """
 
 
+@pytest.mark.nix
 async def test_what_nix_builds_of_content_addressed_derivations_is_proven(tmp_path: Path) -> None:
     nix_build, nix = programs.require("nix-build"), programs.require("nix")
     (tmp_path / "default.nix").write_text(DERIVATIONS)
@@ -190,7 +245,7 @@ async def test_what_nix_builds_of_content_addressed_derivations_is_proven(tmp_pa
     built = run(nix_build, *features, *unsandboxed, "--no-out-link", tmp_path / "default.nix").decode().split()
     assert len(built) == 4
     store = replace(await open_store(), store_dir=str(tmp_path / "store"))
-    infos = json.loads(run(nix, *features, "path-info", "--json", *built))
+    infos = listed(run(nix, *features, "path-info", "--json", *built).decode())
     assert [info["references"] for info in infos if info["path"].endswith("-self")] == [[built[0]]]
     for recorded in infos:
         info = await path_info(store, recorded, trees.read(Path(recorded["path"])))

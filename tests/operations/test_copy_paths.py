@@ -17,6 +17,7 @@ from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import Signature
 from tvix_store.model.store_path import StorePath, fixed_output_path
+from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.operations.copy_paths import Copied, Status, copy_paths
 from tvix_store.operations.nix_json import StatedPath
 from tvix_store.services.path_infos import PathInfoService
@@ -36,12 +37,12 @@ class Watched:
         self.get = inner.get
         self.put_paths: list[StorePath] = []
 
-    async def put(self, path_info: PathInfo) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         for reference in path_info.references:
             assert reference == path_info.store_path or await self.get(reference.output_hash)
         await asyncio.sleep(path_info.store_path.output_hash[-1] % 3 / 1000)
         self.put_paths.append(path_info.store_path)
-        return await self._inner.put(path_info)
+        return await self._inner.put(path_info, trust)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_the_tasks_that_a_document_names_exist(document: Path) -> None:
-    named = re.findall(r"(?:^ *|`)(?:python3 dev\.py|make) ([a-z]+)", document.read_text(), re.MULTILINE)
+    named = re.findall(r"(?:^ *|`)(?:python3 dev\.py|make) ([a-z-]+)", document.read_text(), re.MULTILINE)
     assert set(named) <= set(dev.TASKS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ from tvix_store.cli.invocation import Invocation, shared_options
     multiple=True,
     type=FilePath(),
     metavar="FILE",
-    help="Sign narinfos with this key, as `nix key generate-secret` writes it; repeatable.",
+    help="Sign narinfos with this key, as `nix key generate-secret` writes it; repeatable. Without --require-signatures, "
+    "that is whatever anybody has pushed.",
 )
 @click.option(
     "--trusted-public-keys",
@@ -172,7 +174,8 @@ def daemon(
 
     signing_keys = tuple(map(read_secret_key, signing_key_files))
     # A signature in the name of our own keys must be right as well: it would be served beside ours.
-    checked_keys = (*read_public_keys(trusted_public_keys), *(key.public for key in signing_keys))
+    trusted_keys = read_public_keys(trusted_public_keys)
+    checked_keys = (*trusted_keys, *(key.public for key in signing_keys))
     if require_signatures and not checked_keys:
         raise click.UsageError("--require-signatures needs --trusted-public-keys to check them with")
 
@@ -194,6 +197,7 @@ def daemon(
     cache = CacheSettings(
         want_mass_query=not no_mass_query,
         signing_keys=signing_keys,
+        trusted_keys=trusted_keys,
         read_only=read_only,
         **{name: value for name, value in cache_options.items() if value is not None},
     )
@@ -206,6 +210,12 @@ def daemon(
         "memory": transfer_memory,
         "tls": TlsFiles(tls_certificate, tls_key) if tls_certificate and tls_key else None,
     }
+    _warn_of_keys([*signing_key_files, *([tls_key] if tls_key else [])])
+    if signing_keys and not require_signatures and not read_only:
+        logging.getLogger(__name__).warning(
+            "--signing-key-file without --require-signatures: whatever is pushed is signed. "
+            "With --trusted-public-keys and --require-signatures, only what a trusted key has signed is taken"
+        )
     config = ServerConfig(
         allow_remote=allow_remote or read_only,
         allow_hosts=allow_hosts,
@@ -217,6 +227,17 @@ def daemon(
 
 
 daemon.params += shared_options()
+
+
+def _warn_of_keys(files: Sequence[Path]) -> None:
+    """Log a line for each file of a secret key that others may read or write."""
+    import logging
+
+    from tvix_store.cli.key_files import exposure
+
+    for file in files:
+        if (exposed := exposure(file)) is not None:
+            logging.getLogger(__name__).warning("%s", exposed)
 
 
 def _checked_substituters(invocation: Invocation, given: tuple[str, ...], *, require_signatures: bool) -> list[str]:

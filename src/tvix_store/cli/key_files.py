@@ -25,6 +25,24 @@ def read_secret_key(path: Path) -> SecretKey:
         raise InvalidError(f"cannot read the key in {path}: {error}") from None
 
 
+def exposure(path: Path) -> str | None:
+    """Who else may read or change the secret key in a file, in a sentence; None where nobody may, or where it is no file.
+
+    A group may read it: services get their keys so.
+    """
+    import stat
+
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISREG(status.st_mode) or not mode & 0o026:
+        return None
+    may = "read" if mode & 0o004 else "change"
+    return f"{path} has mode {mode:o}: others than its owner may {may} this secret key; run chmod 600 {path}"
+
+
 def read_public_keys(texts: Iterable[str]) -> tuple[PublicKey, ...]:
     """The public keys in lists that are separated by spaces, as in nix.conf.
 

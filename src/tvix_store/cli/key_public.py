@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import IO
 
 import click
@@ -20,6 +21,9 @@ async def public(invocation: Invocation, file: IO[str]) -> None:
         tvix-store key generate test-1 | tvix-store key public
     """
     from tvix_store.cli.input import read_input
+    from tvix_store.cli.key_files import exposure
     from tvix_store.model.signature import SecretKey
 
+    if (exposed := exposure(Path(file.name))) is not None:
+        click.echo(f"tvix-store: warning: {exposed}", err=True)
     print(SecretKey.parse(await read_input(file)).public, end="\n" if sys.stdout.isatty() else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -30,12 +31,16 @@ async def sign(invocation: Invocation, paths: tuple[str, ...], key_file: IO[str]
         tvix-store path-info sign --key-file ./secret-key /nix/store/...-hello
     """
     from tvix_store.cli.input import read_input
+    from tvix_store.cli.key_files import exposure
     from tvix_store.cli.output import print_path_infos
     from tvix_store.errors import CorruptError
     from tvix_store.model.signature import SecretKey
+    from tvix_store.model.trust import Trust
     from tvix_store.operations.calculate_nar import calculate_nar
     from tvix_store.operations.resolve import store_path_info
 
+    if (exposed := exposure(Path(key_file.name))) is not None:
+        click.echo(f"tvix-store: warning: {exposed}", err=True)
     key = SecretKey.parse(await read_input(key_file))
 
     async def signed(store: Store) -> AsyncIterator[PathInfo]:
@@ -45,7 +50,7 @@ async def sign(invocation: Invocation, paths: tuple[str, ...], key_file: IO[str]
             if await calculate_nar(store.blobs, store.directories, path_info.node) != path_info.nar:
                 raise CorruptError(f"{path_info.store_path} is not signed: its NAR is not what its path info says")
             signature = key.sign(path_info.fingerprint(store.store_dir))
-            yield await store.path_infos.put(path_info.with_signatures([signature]))
+            yield await store.path_infos.put(path_info.with_signatures([signature]), Trust((key.public,), store.store_dir))
 
     async with await invocation.open_store() as store:
         await print_path_infos(signed(store), store.store_dir, as_json=as_json)

@@ -37,7 +37,7 @@ MAX_JSON = 1 << 20
 _MOST_NESTED = 100
 """Arrays and objects in each other in JSON that is parsed again. Python's parser takes as many as its stack has room for, which
 differs from call to call; what Nix puts has 4."""
-_DERIVATION = r"[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+\-_?=][0-9A-Za-z+\-._?=]{0,206}\.drv"
+_DERIVATION = r"[0-9a-df-np-sv-z]{32}-(?!\.{1,2}-)[0-9A-Za-z+\-._?=]{1,207}\.drv"
 _OUTPUT = r"[0-9A-Za-z+\-._?=]{1,211}"
 _ARCHIVE = re.compile(r"\.\./nar/([0-9a-df-np-sv-z]{52})\.nar(?:\.[a-z0-9]+)?")
 """The file of a NAR, as `debuginfo/` refers to it."""

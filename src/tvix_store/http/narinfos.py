@@ -30,8 +30,9 @@ from tvix_store.model.narinfo import MAX_NARINFO, NarInfo
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import encode_node
 from tvix_store.model.path_info import PathInfo
-from tvix_store.model.signature import MAX_SIGNATURES
+from tvix_store.model.signature import MAX_SIGNATURES, Signature
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
+from tvix_store.model.trust import Trust
 from tvix_store.operations.check_nar import check_nar
 from tvix_store.operations.nar_links import FileFacts, NarLink, NarLinks
 from tvix_store.operations.plan_nar import can_be_planned
@@ -103,6 +104,7 @@ class Narinfos:
         self._varies = settings.nar_compression != "none"
         """Whether clients that take root nodes are offered something else than others."""
         self._vary: Headers = ((b"vary", b"user-agent"),) if self._varies else ()
+        self._trust = Trust(settings.trusted_keys, store.store_dir)
         self._kept: dict[bytes, _Rendered] = {}
         self._kept_bytes = 0
         self._generation = planned.generation if planned is not None else 0
@@ -151,7 +153,7 @@ class Narinfos:
             raise IncompleteError(f"the NAR of {narinfo.store_path}, {narinfo.nar.sha256.hex()}, is not here; put it first")
         if link.nar != narinfo.nar:
             raise InvalidError(f"the NAR of {narinfo.store_path} has {link.nar.size} bytes, not {narinfo.nar.size} as NarSize says")
-        if narinfo.file_hash is not None:
+        if narinfo.file_hash is not None and narinfo.file_hash.algorithm == "sha256":
             of_file = await self._links.get(narinfo.file_hash.digest)
             if of_file is not None and of_file.nar != narinfo.nar:
                 raise InvalidError(f"FileHash of {narinfo.store_path} is that of another NAR")
@@ -170,15 +172,20 @@ class Narinfos:
         if compression not in COMPRESSIONS:
             raise InvalidError(f"unknown NAR compression {compression!r} (known: {', '.join(COMPRESSIONS)})")
         offer = await self._offer(path_info, compression)
-        own = [key.sign(path_info.fingerprint(self._store.store_dir)) for key in self._settings.signing_keys]
-        # A reader takes no more than MAX_SIGNATURES; ours are among them.
-        signed = replace(path_info, signatures=path_info.signatures[: MAX_SIGNATURES - len(own)]).with_signatures(own)
+        signed = replace(path_info, signatures=self._signatures(path_info))
         narinfo = NarInfo.of(signed, offer.url, offer.compression, NixHash("sha256", offer.file.sha256), offer.file.size)
         body = narinfo.format(self._store.store_dir)
         etag = b'"%b"' % blake3(body).hexdigest(16).encode()
         headers: Headers = (_TYPE, length(len(body)), (b"etag", etag), *self._vary)
         until = monotonic() + (_FRESH if offer.compression == compression else _FRESH_FOR_NOW)
         return _Rendered(path_info.store_path.output_hash, path_info.encoded, etag, until, Response(200, headers, body))
+
+    def _signatures(self, path_info: PathInfo) -> tuple[Signature, ...]:
+        """Our own, those by trusted keys, and the others; no more than a reader takes."""
+        message = path_info.fingerprint(self._store.store_dir)
+        own = [key.sign(message) for key in self._settings.signing_keys]
+        trusted = self._trust.good(path_info.signatures, message)
+        return tuple(dict.fromkeys((*own, *trusted, *path_info.signatures)))[:MAX_SIGNATURES]
 
     async def _offer(self, path_info: PathInfo, compression: str) -> _Offer:
         """Where the NAR is, and how it is compressed.

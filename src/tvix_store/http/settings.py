@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvix_store.errors import InvalidError
-from tvix_store.model.signature import SecretKey
+from tvix_store.model.signature import PublicKey, SecretKey
 
 COMPRESSIONS = ("zstd", "none")
 
@@ -18,6 +18,7 @@ class CacheSettings:
     want_mass_query: whether clients should ask for many paths at once
     nar_compression: what narinfos offer, `zstd` or `none`
     signing_keys: sign every narinfo that is served
+    trusted_keys: their signatures stand before those by others
     read_only: nothing is taken
     max_nar_size: bytes of the largest NAR that is taken
     max_nar_entries: entries of the largest NAR that is taken, all directories together
@@ -28,6 +29,7 @@ class CacheSettings:
     want_mass_query: bool = True
     nar_compression: str = "zstd"
     signing_keys: tuple[SecretKey, ...] = ()
+    trusted_keys: tuple[PublicKey, ...] = ()
     read_only: bool = False
     max_nar_size: int = 1 << 40
     max_nar_entries: int = 1_000_000

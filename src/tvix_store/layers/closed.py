@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from tvix_store.errors import IncompleteError
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.operations.check_path_info import missing_references
 from tvix_store.services.store import Store
 
@@ -20,7 +21,7 @@ class ClosedPathInfos:
     async def get(self, output_hash: bytes) -> PathInfo | None:
         return await self._inner.get(output_hash)
 
-    async def put(self, path_info: PathInfo) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         """As `PathInfoService.put`.
 
         Raises:
@@ -30,7 +31,7 @@ class ClosedPathInfos:
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise IncompleteError(f"{path_info.store_path} refers to {missing[0]}{more}, not in the store; put that first")
-        return await self._inner.put(path_info)
+        return await self._inner.put(path_info, trust)
 
     def list(self) -> AsyncIterator[PathInfo]:
         return self._inner.list()

@@ -8,6 +8,7 @@ from tvix_store.errors import DeniedError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.blobs import BlobService, BlobStat
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.path_infos import PathInfoService
@@ -67,7 +68,7 @@ class ReadOnlyPathInfos:
     async def get(self, output_hash: bytes) -> PathInfo | None:
         return await self._inner.get(output_hash)
 
-    async def put(self, path_info: PathInfo) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         raise _refused()
 
     def list(self) -> AsyncIterator[PathInfo]:

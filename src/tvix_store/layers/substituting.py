@@ -11,6 +11,7 @@ from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.layers.substituters import Substituters
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
+from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.operations.shared_work import SharedWork
 from tvix_store.services.store import Store
 
@@ -46,9 +47,9 @@ class SubstitutingPathInfos:
                 return narinfo.store_path
         return None
 
-    async def put(self, path_info: PathInfo) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         self._substituters.forget(path_info.store_path.output_hash)
-        return await self._store.path_infos.put(path_info)
+        return await self._store.path_infos.put(path_info, trust)
 
     def list(self) -> AsyncIterator[PathInfo]:
         return self._store.path_infos.list()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.path_infos import PathInfoService
 
 
@@ -21,9 +22,9 @@ class SyncingPathInfos:
     async def get(self, output_hash: bytes) -> PathInfo | None:
         return await self._inner.get(output_hash)
 
-    async def put(self, path_info: PathInfo) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         await self._sync()
-        return await self._inner.put(path_info)
+        return await self._inner.put(path_info, trust)
 
     def list(self) -> AsyncIterator[PathInfo]:
         return self._inner.list()

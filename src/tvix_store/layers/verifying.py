@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from tvix_store.errors import IncompleteError, InvalidError, NotFoundError
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.nar import NarService
 from tvix_store.services.path_infos import PathInfoService
 
@@ -23,7 +24,7 @@ class VerifyingPathInfos:
     async def get(self, output_hash: bytes) -> PathInfo | None:
         return await self._inner.get(output_hash)
 
-    async def put(self, path_info: PathInfo) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         """As `PathInfoService.put`.
 
         Raises:
@@ -41,7 +42,7 @@ class VerifyingPathInfos:
             raise InvalidError(
                 f"path info of {path_info.store_path}: nar_sha256 is {stated.sha256.hex()}, but the NAR's is {true.sha256.hex()}"
             )
-        return await self._inner.put(path_info)
+        return await self._inner.put(path_info, trust)
 
     def list(self) -> AsyncIterator[PathInfo]:
         return self._inner.list()

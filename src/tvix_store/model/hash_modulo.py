@@ -1,20 +1,29 @@
 """HashModulo: the hash of content in which its own name may occur.
 
 A store path's name follows from its hash, so the hash cannot be taken of the name: where the name's 32 characters occur, zeros are
-hashed, and behind the content the position of each occurrence, as `|<decimal>`. Content without an occurrence has its plain hash.
-Source: nix, src/libstore/references.cc, HashModuloSink.
+hashed. Behind the content comes the position of each occurrence, as `|<decimal>`. Nix 2.17 to 2.34 leave the positions out, by
+mistake; a path is as these versions made it. Content without an occurrence has its plain hash.
+Source: nix, src/libstore/references.cc, HashModuloSink; paths that Nix 2.8 and 2.34 made.
 """
 
 from __future__ import annotations
 
-import hashlib
 from array import array
+from typing import NamedTuple
 
 from tvix_store.errors import ExhaustedError
-from tvix_store.model.nix_hash import NixHash
+from tvix_store.model.nix_hash import NixHash, hasher
 
 MAX_OCCURRENCES = 1 << 22
 """Most occurrences that are taken; each costs 8 bytes of memory until the end."""
+
+
+class ModuloHashes(NamedTuple):
+    """What the content is addressed by, `with_positions` and `without`; they are equal where it does not hold its name."""
+
+    occurrences: int
+    with_positions: NixHash
+    without: NixHash
 
 
 class HashModulo:
@@ -24,7 +33,7 @@ class HashModulo:
         self._algorithm = algorithm
         self._own = own
         self._max_occurrences = max_occurrences
-        self._hash = hashlib.new(algorithm, usedforsecurity=False)
+        self._hash = hasher(algorithm)
         # Less than what may begin an occurrence; where in the content it is.
         self._tail = b""
         self._offset = 0
@@ -51,9 +60,14 @@ class HashModulo:
         self._tail = content[kept:]
         self._offset += kept
 
-    def finish(self) -> NixHash:
-        """The hash of all the pieces."""
+    def finish(self) -> ModuloHashes:
+        """The hashes of all the pieces."""
         self._hash.update(self._tail)
+        without = self._hash.copy()
         for position in self._occurrences:
             self._hash.update(b"|%d" % position)
-        return NixHash(self._algorithm, self._hash.digest())
+        return ModuloHashes(
+            len(self._occurrences),
+            NixHash(self._algorithm, self._hash.digest()),
+            NixHash(self._algorithm, without.digest()),
+        )

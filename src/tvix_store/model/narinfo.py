@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tvix_store.errors import InvalidError
 from tvix_store.model.content_address import ContentAddress
-from tvix_store.model.nix_hash import NixHash
+from tvix_store.model.nix_hash import NixHash, UnknownAlgorithmError
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import Signature, check_count, fingerprint
@@ -100,13 +100,14 @@ class NarInfo:
             raise InvalidError(f"narinfo: StorePath {values['StorePath'][:250]!r} is not in {store_dir}")
         nar_hash = NixHash.parse(values["NarHash"])
         if nar_hash.algorithm != "sha256":
-            raise InvalidError(f"narinfo: NarHash is {nar_hash.algorithm}, not sha256")
+            # It could be translated, but the signatures, which cover it, would be false of the translation.
+            raise InvalidError(f"narinfo: NarHash is {nar_hash.algorithm}, not sha256, which path infos and signatures have")
         return cls(
             store_path=StorePath.parse(values["StorePath"], store_dir),
             url=values["URL"],
             compression=values.get("Compression") or "bzip2",
             nar=NarFacts(_number("NarSize", values["NarSize"]), nar_hash.digest),
-            file_hash=NixHash.parse(values["FileHash"]) if "FileHash" in values else None,
+            file_hash=_file_hash(values.get("FileHash")),
             file_size=_number("FileSize", values["FileSize"]) if "FileSize" in values else None,
             references=tuple(map(StorePath.from_base_name, values.get("References", "").split())),
             deriver=_deriver(values.get("Deriver")),
@@ -159,6 +160,14 @@ def _lines(data: bytes) -> tuple[dict[str, str], Iterable[str]]:
             values[key] = value[1:]
     check_count(signatures)
     return values, signatures
+
+
+def _file_hash(text: str | None) -> NixHash | None:
+    """None also where the algorithm is not known here: the NAR has a hash of its own, which says more."""
+    try:
+        return NixHash.parse(text) if text is not None else None
+    except UnknownAlgorithmError:
+        return None
 
 
 def _number(key: str, text: str) -> int:

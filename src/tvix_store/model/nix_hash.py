@@ -4,26 +4,49 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 from tvix_store.errors import InvalidError
 from tvix_store.model import nixbase32
 
-SIZES = {"md5": 16, "sha1": 20, "sha256": 32, "sha512": 64}
+SIZES = {"md5": 16, "sha1": 20, "sha256": 32, "sha512": 64, "blake3": 32}
 """Digest sizes in bytes of the algorithms that Nix knows."""
+
+
+class UnknownAlgorithmError(InvalidError):
+    """A hash whose algorithm is not one of Nix's, or is newer than this program."""
+
+
+class Hasher(Protocol):
+    """What `hashlib` makes, and `blake3`."""
+
+    def update(self, data: bytes | memoryview, /) -> object: ...
+
+    def digest(self) -> bytes: ...
+
+    def copy(self) -> Self: ...
+
+
+def hasher(algorithm: str) -> Hasher:
+    """A new hash of one of Nix's algorithms."""
+    if algorithm == "blake3":
+        from blake3 import blake3
+
+        return blake3()
+    return hashlib.new(algorithm, usedforsecurity=False)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class NixHash:
-    """A digest under one of Nix's algorithms: md5, sha1, sha256 or sha512."""
+    """A digest under one of Nix's algorithms: md5, sha1, sha256, sha512 or blake3."""
 
     algorithm: str
     digest: bytes
 
     def __post_init__(self) -> None:
-        size = SIZES.get(self.algorithm)
-        if size is None:
-            raise InvalidError(f"unknown hash algorithm {self.algorithm!r} (known: {', '.join(SIZES)})")
+        size = _size(self.algorithm)
         if len(self.digest) != size:
             raise InvalidError(f"a {self.algorithm} digest is {size} bytes, got {len(self.digest)}")
 
@@ -38,9 +61,9 @@ class NixHash:
         sri = not separator
         if sri:
             algorithm, separator, body = text.partition("-")
-        size = SIZES.get(algorithm)
-        if not separator or size is None:
+        if not separator:
             raise InvalidError(f"not a hash: {text[:100]!r} (expected sha256:… or sha256-…)")
+        size = _size(algorithm)
         if not sri and len(body) == size * 2:
             try:
                 return cls(algorithm, bytes.fromhex(body))
@@ -65,3 +88,10 @@ class NixHash:
 
     def __str__(self) -> str:
         return self.nixbase32
+
+
+def _size(algorithm: str) -> int:
+    size = SIZES.get(algorithm)
+    if size is None:
+        raise UnknownAlgorithmError(f"unknown hash algorithm {algorithm[:40]!r} (known: {', '.join(SIZES)})")
+    return size

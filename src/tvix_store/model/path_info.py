@@ -13,6 +13,7 @@ from tvix_store.model.content_address import ContentAddress
 from tvix_store.model.nodes import Node, decode_node, encode_node
 from tvix_store.model.signature import Signature, check_count, fingerprint
 from tvix_store.model.store_path import STORE_DIR, StorePath
+from tvix_store.model.trust import NOBODY, Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,25 +129,39 @@ class PathInfo:
         merged = tuple(dict.fromkeys((*self.signatures, *signatures)))
         return self if merged == self.signatures else replace(self, signatures=merged)
 
-    def merged(self, newer: PathInfo) -> PathInfo:
-        """This record after `newer` was put for the same path: signatures are united; a deriver or content address may be added.
+    def merged(self, newer: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+        """This record after `newer` was put for the same path. Signatures are united; a content address may be added.
+
+        No signature covers the deriver. One is added where there is none, and what a trusted key has signed may replace it; where
+        the path is signed, that of a record which is not signed as well is not taken.
 
         Another root node of the same NAR is taken: its directories state sizes by another rule, as who rewrites them wants.
 
         Raises:
             ConflictError: `newer` says something else of what is signed: the name, the NAR or the references.
-            InvalidError: together they have too many signatures.
+            InvalidError: there is no place for its signatures.
         """
         difference = self.difference(newer)
         if difference is not None:
             raise ConflictError(f"{self.store_path} is in the store {difference}; it is not overwritten")
-        united = self.with_signatures(newer.signatures)
-        deriver, ca = self.deriver or newer.deriver, self.ca or newer.ca
-        if (newer.node, deriver, ca) != (self.node, self.deriver, self.ca):
-            united = replace(united, node=newer.node, deriver=deriver, ca=ca)
-        if united is not self:
-            check_count(united.signatures)
-        return united
+        signatures = self.signatures
+        if not set(newer.signatures).issubset(signatures):
+            signatures = trust.united(signatures, newer.signatures, self.fingerprint(trust.store_dir))
+        deriver = self._deriver_after(newer, trust)
+        ca = self.ca or newer.ca
+        if (newer.node, signatures, deriver, ca) == (self.node, self.signatures, self.deriver, self.ca):
+            return self
+        return replace(self, node=newer.node, signatures=signatures, deriver=deriver, ca=ca)
+
+    def _deriver_after(self, newer: PathInfo, trust: Trust) -> StorePath | None:
+        if newer.deriver is None or newer.deriver == self.deriver:
+            return self.deriver
+        message = self.fingerprint(trust.store_dir)
+        if trust.good(newer.signatures, message):
+            return newer.deriver
+        if trust.good(self.signatures, message) or (self.signatures and not newer.signatures):
+            return self.deriver
+        return self.deriver or newer.deriver
 
     def difference(self, other: PathInfo) -> str | None:
         """In which way `other`, of the same output hash, says something else of what signatures sign; None if it does not."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from tvix_store.model.store_path import STORE_DIR, StorePath
 
 MAX_SIGNATURES = 64
 """Of one path: each that bears the name of a trusted key is checked, which takes some 50 µs."""
+_KEY_NAME = re.compile(r"[!-9;-~]{1,256}")
+"""Printable ASCII, but no space, nor the colon behind it."""
 
 
 def fingerprint(
@@ -44,8 +47,8 @@ def _split(text: str, what: str) -> tuple[str, bytes]:
 
 
 def _check(what: str, name: str, data: bytes, size: int) -> None:
-    if not name or ":" in name or any(character.isspace() for character in name):
-        raise InvalidError(f"not a {what}: {name[:100]!r} is not a key name")
+    if not _KEY_NAME.fullmatch(name):
+        raise InvalidError(f"not a {what}: {name[:100]!r} is not a key name (1 to 256 printable characters of ASCII, no colon)")
     if len(data) != size:
         raise InvalidError(f"not a {what}: the part behind {name[:100]!r} has {len(data)} bytes, expected {size}")
 

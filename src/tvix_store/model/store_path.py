@@ -15,18 +15,20 @@ from tvix_store.model.nix_hash import NixHash
 STORE_DIR = "/nix/store"
 OUTPUT_HASH_SIZE = 20
 _HASH_CHARACTERS = 32
-_NAME = re.compile(r"[0-9A-Za-z+\-_?=][0-9A-Za-z+\-._?=]{0,210}")
+_NAME = re.compile(r"(?!\.{1,2}(?:-|\Z))[0-9A-Za-z+\-._?=]{1,211}")
 
 
 def check_store_path_name(name: str) -> str:
     """Return `name` if a store path may be called so.
 
+    Source: nix 2.34, src/libstore/path.cc, checkName.
+
     Raises:
-        InvalidError: it is empty, longer than 211 characters, starts with a dot, or holds another character.
+        InvalidError: it is empty, longer than 211 characters, holds another character, or up to its first `-` is `.` or `..`.
     """
     if not _NAME.fullmatch(name):
         raise InvalidError(
-            f"not a store path name: {name[:220]!r} (1 to 211 characters of 0-9 A-Z a-z + - . _ ? =, not starting with a dot)"
+            f"not a store path name: {name[:220]!r} (1 to 211 characters of 0-9 A-Z a-z + - . _ ? =, not . or .. up to a dash)"
         )
     return name
 

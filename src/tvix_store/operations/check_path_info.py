@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from tvix_store.errors import InvalidError
 from tvix_store.model import nixbase32
 from tvix_store.model.content_address import ContentAddress, Method
-from tvix_store.model.hash_modulo import HashModulo
+from tvix_store.model.hash_modulo import HashModulo, ModuloHashes
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import FileNode
@@ -50,11 +50,16 @@ async def proves_content_address(store: Store, path_info: PathInfo) -> bool:
     if ca.method is not Method.NAR and not (isinstance(path_info.node, FileNode) and not path_info.node.executable):
         # Nix makes no others. If it took them, one address would stand for two contents.
         raise InvalidError(f"path info of {path}: content addressed by {ca.method.value} is a file that is not executable")
-    if ca == ContentAddress(Method.NAR, NixHash("sha256", path_info.nar.sha256)):
+    if not self_reference and ca == ContentAddress(Method.NAR, NixHash("sha256", path_info.nar.sha256)):
         return True
-    true = await _content_hash(store, path_info, ca)
-    if true != ca.hash:
-        raise InvalidError(f"path info of {path}: its content address is {ca}, but the content's is {ca.method.value}{true}")
+    hashes = await _content_hashes(store, path_info, ca)
+    if self_reference and not hashes.occurrences:
+        raise InvalidError(f"path info of {path}: it is among its own references, but its content does not name it")
+    # Without positions less is proven: zeros may stand for the name, and the name for zeros. Where the path does not even say that
+    # it refers to itself, zeros in anybody's content could be made its name.
+    if ca.hash != hashes.with_positions and not (self_reference and ca.hash == hashes.without):
+        true = f"{ca.method.value}{hashes.with_positions}"
+        raise InvalidError(f"path info of {path}: its content address is {ca}, but the content's is {true}")
     return True
 
 
@@ -95,8 +100,8 @@ async def missing_references(store: Store, path_info: PathInfo) -> list[StorePat
     return absent
 
 
-async def _content_hash(store: Store, path_info: PathInfo, ca: ContentAddress) -> NixHash:
-    """The hash of what the method says, but for the path's own name in it."""
+async def _content_hashes(store: Store, path_info: PathInfo, ca: ContentAddress) -> ModuloHashes:
+    """The hashes of what the method says, but for the path's own name in it."""
     pieces: AsyncIterator[bytes]
     if ca.method is Method.NAR:
         pieces = render_nar(store.blobs, store.directories, path_info.node)

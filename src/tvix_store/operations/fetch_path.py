@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -11,7 +10,7 @@ from tvix_store.compression import decompressor
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError, UnsupportedError
 from tvix_store.model import nixbase32
 from tvix_store.model.narinfo import NarInfo
-from tvix_store.model.nix_hash import NixHash
+from tvix_store.model.nix_hash import NixHash, hasher
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import STORE_DIR
@@ -103,7 +102,7 @@ class _File:
         self._stated = narinfo.file_size or None
         """FileSize. 0 says nothing, as for Nix; caches that do not know it write it."""
         expected = narinfo.file_hash
-        self._hash = hashlib.new(expected.algorithm) if expected is not None else None
+        self._hash = hasher(expected.algorithm) if expected is not None else None
 
     @property
     def sha256s(self) -> tuple[bytes, ...]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.trust import NOBODY, Trust
 
 
 class PathInfoService(Protocol):
@@ -15,13 +16,14 @@ class PathInfoService(Protocol):
         """The path info of an output hash (20 bytes), or None if it is not there."""
         ...
 
-    async def put(self, path_info: PathInfo) -> PathInfo:
-        """Store a path info, and return what is stored now: as `PathInfo.merged` with what was there.
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+        """Store a path info, and return what is stored now: as `PathInfo.merged` with what was there, by this trust.
 
         A backend stores what it is given; `layers.verifying` checks that it is true.
 
         Raises:
             ConflictError: the path is there with another name, NAR hash or references.
+            InvalidError: there is no place for its signatures.
             ExhaustedError: the disk is full.
         """
         ...

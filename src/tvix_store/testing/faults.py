@@ -14,6 +14,7 @@ from typing import TypeAlias, TypeVar
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.blobs import BlobService, BlobStat
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.path_infos import PathInfoService
@@ -146,9 +147,9 @@ class FaultyPathInfos:
         await _begin(self._fault)
         return await self._inner.get(output_hash)
 
-    async def put(self, path_info: PathInfo) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         await _begin(self._fault)
-        return await self._inner.put(path_info)
+        return await self._inner.put(path_info, trust)
 
     async def list(self) -> AsyncIterator[PathInfo]:
         await _begin(self._fault)

@@ -26,12 +26,14 @@ from tvix_store.services.small_trees import SmallTree
 from tvix_store.services.store import Store
 
 PACK_SIZE = 4 << 20
-SHARED_PATHS = 64
+SHARED_PATHS = 512
+"""So many that none gets as many signatures as it has places for."""
 
 
 def shared(signature: str) -> StorePath:
     """The path, one of SHARED_PATHS to which all writers add signatures, that is signed by the key of this name."""
-    return StorePath(bytes(19) + bytes([hashlib.sha256(signature.encode()).digest()[0] % SHARED_PATHS]), "signed-by-many")
+    number = int.from_bytes(hashlib.sha256(signature.encode()).digest()[:2]) % SHARED_PATHS
+    return StorePath(number.to_bytes(20), "signed-by-many")
 
 
 def records(seed: str, number: int) -> dict[bytes, bytes]:

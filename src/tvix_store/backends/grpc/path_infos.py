@@ -12,6 +12,7 @@ from tvix_store.errors import ConflictError, CorruptError, IncompleteError, NotF
 from tvix_store.model import nixbase32
 from tvix_store.model.nodes import Node, encode_node
 from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.protocol.path_infos import decode_nar_facts, encode_get_path_info
 
@@ -34,7 +35,7 @@ class GrpcPathInfos:
             raise CorruptError(f"{self._connection.server}: the server sent {path_info.store_path} for path info {subject[1]}")
         return path_info
 
-    async def put(self, path_info: PathInfo) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         """As `PathInfoService.put`.
 
         Raises:

@@ -42,6 +42,7 @@ from tvix_store.backends.local.records import DURABLE, Kind, NewRecord, keyed_re
 from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import CorruptError, StoreError, UnavailableError
 from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.trust import NOBODY, Trust
 
 _log = logging.getLogger(__name__)
 _GROUP_BYTES = 16 << 20
@@ -65,6 +66,7 @@ class _Request:
     lazy: bool = False
     durable: bool = False
     path_info: PathInfo | None = None
+    trust: Trust = NOBODY
     nar_facts: tuple[bytes, NarFacts] | None = None
     records: Mapping[bytes, bytes] = field(default_factory=dict)
     damaged: tuple[bytes, Place] | None = None
@@ -159,13 +161,13 @@ class Committer:
         """
         return self._submit(_Request(written=written, sizes=sizes))
 
-    def put_path_info(self, path_info: PathInfo) -> Future[PathInfo | None]:
+    def put_path_info(self, path_info: PathInfo, trust: Trust = NOBODY) -> Future[PathInfo | None]:
         """Store a path info durably, with everything put before; the result is what is stored now.
 
         Raises (in the future):
-            ConflictError: as `PathInfo.merged`.
+            ConflictError, InvalidError: as `PathInfo.merged`.
         """
-        return self._submit(_Request(path_info=path_info, durable=True))
+        return self._submit(_Request(path_info=path_info, trust=trust, durable=True))
 
     def put_records(self, records: Mapping[bytes, bytes], *, durable: bool) -> Future[PathInfo | None]:
         """Store records of the record service; where they are `durable`, with everything put before, and else soon."""
@@ -485,7 +487,7 @@ class Committer:
         output_hash = request.path_info.store_path.output_hash
         stored = self._index.path_info_in(txn, output_hash)
         try:
-            merged = request.path_info if stored is None else PathInfo.stored(stored).merged(request.path_info)
+            merged = request.path_info if stored is None else PathInfo.stored(stored).merged(request.path_info, request.trust)
         except StoreError as error:
             return error
         if merged.encoded != stored:

@@ -9,6 +9,7 @@ from tvix_store.backends.local.engine import Engine
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import Node, encode_node
 from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.trust import NOBODY, Trust
 
 _PAGE = 256
 """Rows that `list` takes from the index at a time: a reader that stays keeps old pages of the index from being used again."""
@@ -25,10 +26,10 @@ class LocalPathInfos:
         encoded = self._engine.index.path_info(output_hash)
         return None if encoded is None else PathInfo.stored(encoded)
 
-    async def put(self, path_info: PathInfo) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         if self._engine.settings.store_dir != self._store_dir:
             await self._engine.in_thread(self._engine.record_store_dir, self._store_dir)
-        stored = await asyncio.wrap_future(self._engine.committer.put_path_info(path_info))
+        stored = await asyncio.wrap_future(self._engine.committer.put_path_info(path_info, trust))
         assert stored is not None
         return stored
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tvix_store.backends.local.chunk_lists import segment_key
@@ -201,6 +201,7 @@ def _merged(newer: bytes | None, older: bytes | None) -> bytes:
     if newer is None or older is None:
         return newer or older or b""
     try:
-        return PathInfo.stored(newer).merged(PathInfo.stored(older)).encoded
+        record = PathInfo.stored(newer)
+        return replace(record.merged(PathInfo.stored(older)), node=record.node).encoded
     except StoreError:  # of two with the same number only one can have been acknowledged, and a put of the other was refused since
         return newer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.trust import NOBODY, Trust
 
 
 class MemoryPathInfos:
@@ -16,10 +17,10 @@ class MemoryPathInfos:
     async def get(self, output_hash: bytes) -> PathInfo | None:
         return self._path_infos.get(output_hash)
 
-    async def put(self, path_info: PathInfo) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         key = path_info.store_path.output_hash
         known = self._path_infos.get(key)
-        stored = path_info if known is None else known.merged(path_info)
+        stored = path_info if known is None else known.merged(path_info, trust)
         self._path_infos[key] = stored
         return stored
 
