@@ -425,10 +425,19 @@ class TestEarlyRefusal:
             for _ in range(0, SIZE, len(piece)):
                 connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
             connection.sendall((LAST if chunked else b"") + INFO)
+            heard = listen(connection, 5)
+        [refusal] = statuses(heard)
+        assert refusal in (400, 404, 413)
+        assert heard.endswith(b" (closed)"), "so that nobody has to send, and nobody to take, what is not wanted"
+        assert daemon.most_memory() < before + (40 << 20)
+
+    @pytest.mark.parametrize("path", [b"/nowhere", NO_NAR, NO_NARINFO])
+    def test_the_connection_is_used_on_where_the_rest_is_short(self, daemon: Daemon, path: bytes) -> None:
+        with daemon.connect() as connection:
+            connection.sendall(put(path, b"Content-Length: 100000") + bytes(100_000) + INFO)
             [refusal, well] = statuses(listen(connection, 0.5))
         assert refusal in (400, 404, 413)
         assert well == 200
-        assert daemon.most_memory() < before + (40 << 20)
 
     @pytest.mark.parametrize("program", ["--http1.1", "--http2-prior-knowledge"])
     @pytest.mark.parametrize("path", [b"/nowhere", NO_NAR, NO_NARINFO])

@@ -26,7 +26,7 @@ from tvix_store.rpc.framing import frame
 from tvix_store.rpc.services import serve_store
 from tvix_store.rpc.status import Status
 
-LONGEST_WAIT = 2.0
+LONGEST_WAIT = 5.0
 """Seconds. On a machine that does nothing else, others wait for 0.1 s; before there were bounds, for 3 s to minutes."""
 
 

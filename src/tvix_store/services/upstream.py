@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from tvix_store.errors import InvalidError, StoreError, UnavailableError
+from tvix_store.errors import InvalidError, UnavailableError
 from tvix_store.model.narinfo import NarInfo
 
 DEFAULT_PRIORITY = 50
@@ -24,7 +24,7 @@ class UpstreamFailsError(UpstreamDownError):
     """An upstream answers, but with a status that tells of trouble."""
 
 
-class UpstreamLacksError(StoreError):
+class UpstreamLacksError(UnavailableError):
     """An upstream does not have a file."""
 
 
