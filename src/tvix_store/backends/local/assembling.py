@@ -35,7 +35,7 @@ class LocalAssembling:
             if hasher.digest() != digest.raw:
                 raise not_the_blob(digest)
             if writer.chunks > 1:  # else it is its own only chunk, which is there
-                segments = await self._engine.in_thread(list, writer.segments(digest.raw))
+                segments = await self._engine.in_thread(lambda: list(writer.segments(digest.raw)))
                 await asyncio.wrap_future(self._engine.committer.put_contents(segments))
         finally:
             writer.close()
