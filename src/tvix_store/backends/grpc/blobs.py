@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
 
+from tvix_store.backends.grpc.channel import Metadata
 from tvix_store.backends.grpc.contents import MESSAGE, between, in_messages
 from tvix_store.backends.grpc.single_blobs import SingleBlobs
 from tvix_store.backends.grpc.small_blobs import BulkBlobs, EachBlob, SmallBlobs
-from tvix_store.backends.grpc.upload import Metadata
 from tvix_store.errors import CorruptError, ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.protocol.blobs import encode_lone_file

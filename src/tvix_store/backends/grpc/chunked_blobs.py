@@ -7,15 +7,15 @@ from contextlib import aclosing
 
 from blake3 import blake3
 
+from tvix_store.backends.grpc.channel import Metadata
 from tvix_store.backends.grpc.connection import THOROUGH, Connection
-from tvix_store.backends.grpc.contents import MESSAGE, verified
+from tvix_store.backends.grpc.contents import MESSAGE, joined_chunks, verified
 from tvix_store.backends.grpc.received import check_stored, decoding
 from tvix_store.backends.grpc.single_blobs import each_at_once
-from tvix_store.backends.grpc.upload import Metadata
 from tvix_store.chunking import DEFAULT_SIZES, Cutter
 from tvix_store.errors import CorruptError, NotFoundError
 from tvix_store.model.digest import Digest
-from tvix_store.protocol.blobs import decode_chunk, encode_chunk, encode_digest
+from tvix_store.protocol.blobs import encode_chunk, encode_digest
 from tvix_store.protocol.chunk_stores import decode_blob_meta, encode_put_blob
 from tvix_store.protocol.dialects import BLOB_STORE_SERVICE, CHUNK_STORE_SERVICE
 from tvix_store.services.blobs import Chunk
@@ -116,11 +116,11 @@ class ChunkedBlobs:
 
     async def _chunk(self, digest: Digest) -> AsyncGenerator[bytes, None]:
         """The bytes of a chunk, not verified."""
-        receiving = self._connection.receive(f"/{CHUNK_STORE_SERVICE}/GetChunk", encode_digest(digest), ("blob", digest))
-        async with aclosing(receiving) as messages:
-            async for message in messages:
+        receiving = self._connection.receive_batches(f"/{CHUNK_STORE_SERVICE}/GetChunk", encode_digest(digest), ("blob", digest))
+        async with aclosing(receiving) as batches:
+            async for batch in batches:
                 with decoding(self._connection.server):
-                    piece = decode_chunk(message)
+                    piece = joined_chunks(batch)
                 yield piece
 
     async def _found(self, path: str, digest: Digest) -> bytes | None:

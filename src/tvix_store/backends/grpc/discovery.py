@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.single_blobs import each_at_once
 from tvix_store.errors import DeniedError, StoreError, UnavailableError, UnsupportedError
 from tvix_store.model import wire
 from tvix_store.model.digest import EMPTY
@@ -121,8 +121,12 @@ async def _tried(connection: Connection) -> frozenset[str]:
         questions[blobs] = dialect.blob("Stat"), encode_stat_request(EMPTY, chunks=False)
         questions[directories] = dialect.directory("Get"), encode_get_directory(EMPTY, recursive=False)
         questions[path_infos] = dialect.path_info("Get"), encode_get_path_info(bytes(OUTPUT_HASH_SIZE))
-    answers = await asyncio.gather(*(_answers(connection, *question) for question in questions.values()))
-    return frozenset(service for service, answered in zip(questions, answers, strict=True) if answered)
+
+    async def answers(question: tuple[str, bytes]) -> bool:
+        return await _answers(connection, *question)
+
+    answered = await each_at_once(answers, list(questions.values()))
+    return frozenset(service for service, found in zip(questions, answered, strict=True) if found)
 
 
 async def _answers(connection: Connection, path: str, message: bytes) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
-from tvix_store.backends.grpc.upload import Metadata
+from tvix_store.backends.grpc.channel import Metadata
 from tvix_store.model.digest import Digest
 from tvix_store.services.blobs import Chunk
 

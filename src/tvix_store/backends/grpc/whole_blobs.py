@@ -7,13 +7,13 @@ from contextlib import aclosing
 
 from blake3 import blake3
 
+from tvix_store.backends.grpc.channel import Metadata
 from tvix_store.backends.grpc.connection import Connection
-from tvix_store.backends.grpc.contents import verified
+from tvix_store.backends.grpc.contents import joined_chunks, verified
 from tvix_store.backends.grpc.received import check_stored, decoding
-from tvix_store.backends.grpc.upload import Metadata
 from tvix_store.errors import NotFoundError
 from tvix_store.model.digest import Digest
-from tvix_store.protocol.blobs import decode_chunk, decode_stat, encode_chunk, encode_digest, encode_stat_request
+from tvix_store.protocol.blobs import decode_stat, encode_chunk, encode_digest, encode_stat_request
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.services.blobs import Chunk
 
@@ -70,9 +70,9 @@ class WholeBlobs:
             return None
 
     async def _pieces(self, digest: Digest) -> AsyncGenerator[bytes, None]:
-        receiving = self._connection.receive(self._dialect.blob("Read"), encode_digest(digest), ("blob", digest))
-        async with aclosing(receiving) as messages:
-            async for message in messages:
+        receiving = self._connection.receive_batches(self._dialect.blob("Read"), encode_digest(digest), ("blob", digest))
+        async with aclosing(receiving) as batches:
+            async for batch in batches:
                 with decoding(self._connection.server):
-                    piece = decode_chunk(message)
+                    piece = joined_chunks(batch)
                 yield piece
