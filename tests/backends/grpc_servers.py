@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager, suppress
 
 from tvix_store.backends.memory import open_store as open_memory_store
 from tvix_store.config import verified
-from tvix_store.protocol.dialects import BULK_SERVICE, DIALECTS, Dialect
+from tvix_store.protocol.dialects import BLOB_STORE_SERVICE, BULK_SERVICE, CHUNK_STORE_SERVICE, DIALECTS, Dialect
 from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
 from tvix_store.rpc.handlers.blobs import blob_methods
 from tvix_store.rpc.handlers.bulk import bulk_methods
+from tvix_store.rpc.handlers.chunk_stores import chunk_store_methods
 from tvix_store.rpc.handlers.directories import directory_methods
 from tvix_store.rpc.handlers.path_infos import path_info_methods
 from tvix_store.rpc.method import Method, Takes
@@ -26,17 +27,30 @@ ANYTHING = Takes(max_message=MAX_MESSAGE)
 
 
 async def store_methods(
-    *, store: Store | None = None, dialects: Iterable[Dialect] = DIALECTS, bulk: bool = True, reflection: bool = True
+    *,
+    store: Store | None = None,
+    dialects: Iterable[Dialect] = DIALECTS,
+    bulk: bool = True,
+    chunks: bool = False,
+    whole_blobs: bool = True,
+    reflection: bool = True,
 ) -> dict[str, Method]:
-    """The methods of a server of `store`, by default a new one in memory that takes only true path infos."""
+    """The methods of a server of `store`, by default a new one in memory that takes only true path infos.
+
+    `bulk`: with our BulkService; `chunks`: with snix's services of chunks; `whole_blobs`: with BlobService.
+    """
     store = store or verified(await open_memory_store())
     methods: dict[str, Method] = bulk_methods(store.blobs, MAX_MESSAGE) if bulk else {}
     services = [BULK_SERVICE] if bulk else []
+    if chunks:
+        methods |= chunk_store_methods(store.blobs, store.assembling)
+        services += [CHUNK_STORE_SERVICE, BLOB_STORE_SERVICE]
     for dialect in dialects:
-        methods |= blob_methods(store.blobs, store.nar, dialect, MAX_MESSAGE)
+        if whole_blobs:
+            methods |= blob_methods(store.blobs, store.nar, dialect, MAX_MESSAGE)
         methods |= directory_methods(store.directories, dialect, MAX_MESSAGE)
         methods |= path_info_methods(store.path_infos, store.nar, dialect)
-        services += dialect.services
+        services += dialect.services if whole_blobs else dialect.services[1:]
     return methods | reflection_methods(dict.fromkeys(services)) if reflection else methods
 
 

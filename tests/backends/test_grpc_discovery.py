@@ -118,6 +118,13 @@ async def test_a_server_at_a_socket_is_called_localhost(tmp_path: Path) -> None:
     assert authorities == {b"localhost"}
 
 
+@by_reflection_or_trying
+@pytest.mark.parametrize("whole_blobs", [True, False])
+async def test_services_of_chunks_are_found_and_mean_the_snix_of_2026(reflection: bool, whole_blobs: bool) -> None:
+    methods = await store_methods(dialects=[SNIX], bulk=False, chunks=True, whole_blobs=whole_blobs, reflection=reflection)
+    assert await offer_of(methods) == Offer(SNIX, bulk=False, only_snix=False, whole_blobs=whole_blobs, chunks=True)
+
+
 async def test_a_server_of_something_else_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="none of the services"):
         await offer_of({})

@@ -78,7 +78,7 @@ async def statuses(app: App) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("ill", "kinds"),
-    [(0, ("BlobService", "BulkService", "SettingsService")), (1, ("DirectoryService",)), (2, ("PathInfoService",))],
+    [(0, ("BlobService", "BulkService", "SettingsService", "StoreService")), (1, ("DirectoryService",)), (2, ("PathInfoService",))],
 )
 async def test_services_that_stand_in_several_stores_are_served_each_while_its_own_can_serve(
     ill: int, kinds: tuple[str, ...]

@@ -20,6 +20,8 @@ EVERY_SERVICE = {
     *(service for dialect in DIALECTS for service in dialect.services),
     "tvix_store.v1.BulkService",
     "tvix_store.v1.SettingsService",
+    "snix.castore.v1.BlobStoreService",
+    "snix.castore.v1.ChunkStoreService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",

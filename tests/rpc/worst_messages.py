@@ -33,6 +33,9 @@ def bodies(path: str, largest: int) -> Iterator[bytes]:
             yield frame(b"\x0a\x00" * 600) * 300
         case "BulkService", ("Missing" | "GetMany"):
             yield frame(b"".join(b"\x0a\x20" + noise(32, str(number)) for number in range(60_000)))
+        case "BlobStoreService", "PutBlob":
+            meta = b"".join(wire.message_field(2, b"\x0a\x20" + noise(32, str(number)) + b"\x10\x01") for number in range(100_000))
+            yield frame(wire.message_field(1, bytes(32)) + wire.message_field(2, meta))
         case "ServerReflection", _:
             yield frame(wire.message_field(4, b"tvix.castore.v1.Directory")) * 20_000
 

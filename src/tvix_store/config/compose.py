@@ -119,6 +119,7 @@ def read_only(store: Store) -> Store:
         small_trees=None,
         lone_files=None,
         staging=None,
+        assembling=None,
         read_only=True,
     )
 
@@ -137,6 +138,7 @@ def _composed(blobs: Store, directories: Store, path_infos: Store) -> Store:
         find_path=path_infos.find_path,
         frames=blobs.frames,
         staging=blobs.staging if blobs is directories else None,
+        assembling=blobs.assembling,
         store_dir=path_infos.store_dir,
         size_rule=directories.size_rule,
         check=_each([store.check for store in distinct]),

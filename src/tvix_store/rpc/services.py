@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tvix_store.asgi import App
-from tvix_store.protocol.dialects import BULK_SERVICE, DIALECTS, SETTINGS_SERVICE, STATISTICS_SERVICE
+from tvix_store.protocol.dialects import (
+    BLOB_STORE_SERVICE,
+    BULK_SERVICE,
+    CHUNK_STORE_SERVICE,
+    DIALECTS,
+    SETTINGS_SERVICE,
+    STATISTICS_SERVICE,
+)
 from tvix_store.protocol.settings import StoreSettings
 from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
 from tvix_store.rpc.handlers.blobs import blob_methods
 from tvix_store.rpc.handlers.bulk import bulk_methods
+from tvix_store.rpc.handlers.chunk_stores import chunk_store_methods
 from tvix_store.rpc.handlers.directories import directory_methods
 from tvix_store.rpc.handlers.path_infos import path_info_methods
 from tvix_store.rpc.handlers.settings import settings_methods
@@ -31,7 +39,8 @@ def serve_store(
     """
     methods: dict[str, Method] = bulk_methods(store.blobs, max_message)
     methods |= settings_methods(StoreSettings(store.size_rule, store.store_dir))
-    own = [BULK_SERVICE, SETTINGS_SERVICE]
+    methods |= chunk_store_methods(store.blobs, store.assembling)
+    own = [BULK_SERVICE, SETTINGS_SERVICE, CHUNK_STORE_SERVICE, BLOB_STORE_SERVICE]
     if store.statistics is not None:
         methods |= statistics_methods(store.statistics)
         own.append(STATISTICS_SERVICE)

@@ -1,43 +1,23 @@
-"""gRPC's status codes, and the one place where the errors of the store become them.
+"""The one place where the errors of the store become gRPC's statuses.
 
-Source of codes and of the trailers' form: grpc.io, PROTOCOL-HTTP2 and statuscodes.
+Source of the trailers' form: grpc.io, PROTOCOL-HTTP2.
 """
 
 from __future__ import annotations
 
 import logging
 from base64 import b64encode
-from enum import IntEnum
 from urllib.parse import quote_from_bytes
 
 from tvix_store import errors
+from tvix_store.protocol.status import Status
+
+__all__ = ["RpcError", "Status", "rpc_error", "status_fields"]
 
 _log = logging.getLogger(__name__)
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _LONGEST_MESSAGE = 2048
 """Bytes of a status message that are sent: clients refuse long header blocks (grpcio: 8 KiB in all)."""
-
-
-class Status(IntEnum):
-    """The codes of `grpc-status`."""
-
-    OK = 0
-    CANCELLED = 1
-    UNKNOWN = 2
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    ALREADY_EXISTS = 6
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    ABORTED = 10
-    OUT_OF_RANGE = 11
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    DATA_LOSS = 15
-    UNAUTHENTICATED = 16
 
 
 class RpcError(Exception):

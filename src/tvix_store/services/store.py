@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR, StorePath
+from tvix_store.services.assembling import Assembling
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.foreign_documents import ForeignDocuments
@@ -66,9 +67,10 @@ async def _nothing() -> None:
 class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
 
-    `records`, `frames`, `small_trees`, `lone_files`, `staging` and `statistics` are None where the backend has no place for
-    records, keeps no frames, has no quicker way for small trees or lone files, cannot take content back, or cannot count.
-    `small_trees`, `lone_files` and `staging` write past the other services: who replaces these removes them.
+    `records`, `frames`, `small_trees`, `lone_files`, `staging`, `assembling` and `statistics` are None where the backend has no
+    place for records, keeps no frames, has no quicker way for small trees or lone files, cannot take content back, keeps no lists
+    of chunks, or cannot count.
+    `small_trees`, `lone_files`, `staging` and `assembling` write past the other services: who replaces these removes them.
     `links` is a place for the links of NARs where there are no records; it may forget the oldest.
     `find_path` tells which path there is of an output hash, also where `path_infos.get` would first fetch it from elsewhere; None
     where the latter never does. `foreign_documents` are those of upstream caches, where there are any. `read_only` says that every
@@ -88,6 +90,7 @@ class Store:
     small_trees: SmallTrees | None = None
     lone_files: LoneFiles | None = None
     staging: Staging | None = None
+    assembling: Assembling | None = None
     statistics: Statistics | None = None
     find_path: Callable[[bytes], Awaitable[StorePath | None]] | None = None
     foreign_documents: ForeignDocuments | None = None

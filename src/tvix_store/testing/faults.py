@@ -165,6 +165,7 @@ def faulty(store: Store, fault: Fault) -> Store:
         directories=FaultyDirectories(store.directories, fault),
         path_infos=FaultyPathInfos(store.path_infos, fault),
         small_trees=None,
+        assembling=None,
         lone_files=None,
         staging=None,
     )

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.blobs import GrpcBlobs, GrpcLoneFiles
+from tvix_store.backends.grpc.chunked_blobs import ChunkedBlobs
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.directories import GrpcDirectories
 from tvix_store.backends.grpc.discovery import Offer, discover
 from tvix_store.backends.grpc.path_infos import GrpcNar, GrpcPathInfos
 from tvix_store.backends.grpc.received import decoding
+from tvix_store.backends.grpc.small_blobs import BulkBlobs
 from tvix_store.backends.grpc.statistics import GrpcStatistics
+from tvix_store.backends.grpc.whole_blobs import WholeBlobs
 from tvix_store.layers.nar_cache import MemoryNarCache
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
@@ -48,14 +51,14 @@ async def open_store(url: str) -> Store:
     except BaseException:
         await connection.close()
         raise
-    blobs = GrpcBlobs(connection, offer.dialect, bulk=offer.bulk)
+    blobs = _blobs(connection, offer)
     directories = GrpcDirectories(connection, offer.dialect)
     return Store(
         blobs=blobs,
         directories=directories,
         path_infos=GrpcPathInfos(connection, offer.dialect),
         nar=GrpcNar(connection, offer.dialect) if offer.path_infos else _own_nar(blobs, directories),
-        lone_files=GrpcLoneFiles(blobs),
+        lone_files=GrpcLoneFiles(blobs) if offer.whole_blobs else None,
         statistics=GrpcStatistics(connection) if offer.counts else None,
         store_dir=settings.store_dir,
         size_rule=settings.size_rule,
@@ -71,6 +74,14 @@ async def _settings(connection: Connection, offer: Offer) -> StoreSettings:
     answer = await connection.call(f"/{SETTINGS_SERVICE}/Get", b"", ("service", SETTINGS_SERVICE))
     with decoding(connection.server):
         return decode_settings(answer)
+
+
+def _blobs(connection: Connection, offer: Offer) -> GrpcBlobs:
+    chunked = ChunkedBlobs(connection) if offer.chunks else None
+    whole = WholeBlobs(connection, offer.dialect) if offer.whole_blobs or chunked is None else None
+    single = whole or chunked
+    assert single is not None
+    return GrpcBlobs(connection.server, single, chunked or single, BulkBlobs(connection) if offer.bulk else None)
 
 
 def _own_nar(blobs: GrpcBlobs, directories: GrpcDirectories) -> NarService:

@@ -21,7 +21,7 @@ class ServerAddress:
     name: the URL without its parameters, for messages
     target: the server as gRPC names it
     tls: whether to speak TLS
-    ca: PEM file of the authorities to trust; None means those of $GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, or gRPC's own
+    ca: PEM file of the authorities to trust; None means those of $GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, or the system's
     dialect: the dialect to speak; None means to find out
     wait_connect: whether to wait for the server when the store is opened
     """
@@ -37,6 +37,24 @@ class ServerAddress:
     def is_socket(self) -> bool:
         """Whether the server is at a Unix socket."""
         return self.target.startswith("unix:")
+
+    @property
+    def path(self) -> str:
+        """Of the socket."""
+        return self.target.removeprefix("unix:")
+
+    @property
+    def host(self) -> str:
+        return self.target.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.target.rpartition(":")[2])
+
+    @property
+    def authority(self) -> str:
+        """What the server is called in requests. The path of a socket is no authority; snix refuses it with a PROTOCOL_ERROR."""
+        return "localhost" if self.is_socket else self.target
 
     @classmethod
     def parse(cls, text: str) -> ServerAddress:

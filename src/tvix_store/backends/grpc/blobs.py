@@ -5,45 +5,39 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
 
-from blake3 import blake3
-
-from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.channel import Metadata
 from tvix_store.backends.grpc.contents import MESSAGE, between, in_messages
-from tvix_store.backends.grpc.received import decoding
-from tvix_store.backends.grpc.small_blobs import BulkBlobs, SingleBlobs, SmallBlobs, check_stored, read_whole
-from tvix_store.backends.grpc.upload import Metadata
+from tvix_store.backends.grpc.single_blobs import SingleBlobs
+from tvix_store.backends.grpc.small_blobs import BulkBlobs, EachBlob, SmallBlobs
 from tvix_store.errors import CorruptError, ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
-from tvix_store.protocol.blobs import decode_stat, encode_chunk, encode_lone_file, encode_stat_request
-from tvix_store.protocol.dialects import Dialect
+from tvix_store.protocol.blobs import encode_lone_file
 from tvix_store.services.blobs import SMALL_BLOB, BlobStat, Chunk
 
 
 class GrpcBlobs:
-    """A BlobService over a connection, in a dialect; `bulk` says whether the server has our BulkService.
+    """A BlobService over a server's calls for single blobs and for many small ones. `parts` reads chunks and tells lists of them.
 
     The protocol tells no sizes but those of chunks, so `stat` knows the size only where it was asked for the chunks, and there are
     some. A whole read is checked against the digest; a range is as true as the server's list of chunks, each of which is
     checked, or, where there is none, as far as it was read.
     """
 
-    def __init__(self, connection: Connection, dialect: Dialect, *, bulk: bool) -> None:
-        self._connection = connection
-        self._dialect = dialect
-        self._single = SingleBlobs(connection, dialect)
-        self._small: SmallBlobs = BulkBlobs(connection) if bulk else self._single
+    def __init__(self, server: str, single: SingleBlobs, parts: SingleBlobs, bulk: BulkBlobs | None) -> None:
+        self._server = server
+        self._single = single
+        self._parts = parts
+        self._small: SmallBlobs = bulk or EachBlob(single)
+        self._small_parts: SmallBlobs = bulk or EachBlob(parts)
 
     async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
-        request = encode_stat_request(digest, chunks=chunks)
-        try:
-            answer = await self._connection.call(self._dialect.blob("Stat"), request, ("blob", digest))
-        except NotFoundError:
-            return None
-        with decoding(self._connection.server):
-            parts = tuple(Chunk(*part) for part in decode_stat(self._dialect, answer))
-        if not chunks or not parts:
-            return BlobStat(None)
-        return BlobStat(sum(part.size for part in parts), parts)
+        if not chunks:
+            return BlobStat(None) if await self._single.is_there(digest) else None
+        parts = await self._parts.chunks(digest)
+        if not parts:
+            return None if parts is None else BlobStat(None)
+        listed = () if len(parts) == 1 and parts[0].digest == digest else tuple(parts)
+        return BlobStat(sum(part.size for part in parts), listed)
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
         return await self._small.missing(digests)
@@ -56,7 +50,7 @@ class GrpcBlobs:
 
     async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         whole = start == 0 and stop is None
-        pieces = read_whole(self._connection, self._dialect, digest) if whole else self._range(digest, start, stop)
+        pieces = self._single.read(digest) if whole else self._range(digest, start, stop)
         async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
@@ -66,30 +60,15 @@ class GrpcBlobs:
         async with aclosing(in_messages(data)) as pieces:
             first = await anext(pieces, b"")
             if len(first) == MESSAGE:
-                return await self._put_large(first, pieces, metadata)
+                return await self._single.put_stream(first, pieces, metadata)
             digest = Digest.of(first)
-            await self._single.put((digest, first))
+            await self._single.put(digest, first)
             return digest
-
-    async def _put_large(self, first: bytes, rest: AsyncIterable[bytes], metadata: Metadata) -> Digest:
-        hasher = blake3(first)
-
-        async def messages() -> AsyncGenerator[bytes, None]:
-            yield encode_chunk(first)
-            async for piece in rest:
-                hasher.update(piece)
-                yield encode_chunk(piece)
-
-        subject = "blob", "that is being put"
-        answer = await self._connection.send_once(self._dialect.blob("Put"), messages(), subject, metadata)
-        digest = Digest(hasher.digest())
-        check_stored(answer, digest, self._connection.server)
-        return digest
 
     async def _range(self, digest: Digest, start: int, stop: int | None) -> AsyncGenerator[bytes, None]:
         chunks = await self._chunks(digest)
         if not chunks:
-            async with aclosing(between(read_whole(self._connection, self._dialect, digest), start, stop)) as pieces:
+            async with aclosing(between(self._single.read(digest), start, stop)) as pieces:
                 async for piece in pieces:
                     yield piece
             return
@@ -100,12 +79,12 @@ class GrpcBlobs:
 
     async def _chunks(self, digest: Digest) -> Sequence[Chunk]:
         try:
-            stat = await self.stat(digest, chunks=True)
+            chunks = await self._parts.chunks(digest)
         except ExhaustedError:  # the list does not fit a message: it takes some hundred thousand chunks
             return ()
-        if stat is None:
+        if chunks is None:
             raise NotFoundError("blob", digest)
-        return stat.chunks
+        return chunks
 
     async def _contents(self, chunks: Sequence[Chunk]) -> AsyncGenerator[bytes, None]:
         """The contents of the chunks, each verified, and read a piece at a time."""
@@ -113,7 +92,7 @@ class GrpcBlobs:
         while at < len(chunks):
             some = _that_fit_a_piece(chunks, at)
             if some:
-                contents = await self._small.get_many([chunk.digest for chunk in some])
+                contents = await self._small_parts.get_many([chunk.digest for chunk in some])
                 for chunk, content in zip(some, contents, strict=True):
                     self._check_size(chunk, len(content))
                     yield content
@@ -126,7 +105,7 @@ class GrpcBlobs:
 
     async def _large_chunk(self, chunk: Chunk) -> AsyncGenerator[bytes, None]:
         size = 0
-        async with aclosing(read_whole(self._connection, self._dialect, chunk.digest)) as pieces:
+        async with aclosing(self._parts.read_chunk(chunk)) as pieces:
             async for piece in pieces:
                 size += len(piece)
                 if size > chunk.size:
@@ -136,9 +115,7 @@ class GrpcBlobs:
 
     def _check_size(self, chunk: Chunk, size: int) -> None:
         if size != chunk.size:
-            raise CorruptError(
-                f"{self._connection.server}: the size of chunk {chunk.digest} is not {chunk.size}, as the server says"
-            )
+            raise CorruptError(f"{self._server}: the size of chunk {chunk.digest} is not {chunk.size}, as the server says")
 
 
 class GrpcLoneFiles:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
 from itertools import cycle
 from typing import TypeVar
 
-import grpc
-from grpc import aio
-
 from tvix_store.backends.grpc.address import ServerAddress
+from tvix_store.backends.grpc.call_error import CallError
+from tvix_store.backends.grpc.channel import Channel, Metadata, tls_context
 from tvix_store.backends.grpc.statuses import Subject, store_error
-from tvix_store.backends.grpc.upload import Metadata, upload
-from tvix_store.errors import CorruptError, InvalidError, UnavailableError
+from tvix_store.backends.grpc.stream import Stream
+from tvix_store.errors import CorruptError, UnavailableError
+from tvix_store.protocol.status import Status
 
-MAX_MESSAGE = 16 * 1024 * 1024
-"""Bytes of the largest message that is accepted."""
 PROMPT = 60.0
 """Seconds for a call that looks something up."""
 THOROUGH = 3600.0
@@ -36,17 +34,6 @@ _CHANNELS = 4
 one without work in 1 of 8 cases, 2 connections in 1 of 2."""
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds before a call is repeated, each to be multiplied by 0.5 to 1.5: in all enough for a server to be started again."""
-_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),  # else all channels share one connection
-    ("grpc.enable_retries", 0),  # we know better what may be repeated, and when
-    ("grpc.enable_http_proxy", 0),  # as the Rust clients
-    ("grpc.initial_reconnect_backoff_ms", 100),  # before the first pause is over
-    ("grpc.max_reconnect_backoff_ms", 5_000),
-    ("grpc.keepalive_time_ms", 310_000),  # servers close a connection that pings oftener than every 5 minutes
-    ("grpc.keepalive_timeout_ms", 20_000),
-)
 T = TypeVar("T")
 
 
@@ -67,7 +54,8 @@ class Connection:
 
     def __init__(self, address: ServerAddress) -> None:
         self.server = address.name
-        self._channels = [_channel(address) for _ in range(_CHANNELS)]
+        tls = tls_context(address)
+        self._channels = [Channel(address, tls) for _ in range(_CHANNELS)]
         self._next = cycle(self._channels).__next__
 
     async def connect(self, *, wait: bool) -> None:
@@ -77,9 +65,9 @@ class Connection:
             UnavailableError: it is not there.
         """
         try:
-            await _unary(self._next(), _HEALTH)(b"", timeout=PATIENCE if wait else PROMPT, wait_for_ready=wait)
-        except aio.AioRpcError as error:
-            if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+            await self._next().unary(_HEALTH, b"", seconds=PATIENCE if wait else PROMPT, wait=wait)
+        except CallError as error:
+            if error.status in {Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED}:
                 raise store_error(error, self.server, _HEALTH, _SERVER) from error
 
     async def check(self) -> None:
@@ -89,9 +77,9 @@ class Connection:
             UnavailableError: it is not there, or says that it cannot.
         """
         try:
-            health = await _unary(self._next(), _HEALTH)(b"", timeout=PROMPT)
-        except aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:  # then it is there, and does not tell more
+            health = await self._next().unary(_HEALTH, b"", seconds=PROMPT)
+        except CallError as error:
+            if error.status is not Status.UNIMPLEMENTED:  # then it is there, and does not tell more
                 raise store_error(error, self.server, _HEALTH, _SERVER) from error
         else:
             if health == _NOT_SERVING:
@@ -100,29 +88,36 @@ class Connection:
     async def call(self, path: str, message: bytes, subject: Subject, *, seconds: float = PROMPT) -> bytes:
         """One message for one."""
 
-        async def attempt(channel: aio.Channel) -> bytes | None:
-            return await _unary(channel, path)(message, timeout=seconds)
+        async def attempt(channel: Channel) -> bytes | None:
+            return await channel.unary(path, message, seconds=seconds)
 
         return self._answered(await self._repeat(attempt, _always, path, subject))
 
     async def receive(self, path: str, message: bytes, subject: Subject) -> AsyncGenerator[bytes, None]:
         """Many messages for one. To give up, close the generator."""
+        async with aclosing(self.receive_batches(path, message, subject)) as batches:
+            async for batch in batches:
+                for each in batch:
+                    yield each
 
-        async def attempt(channel: aio.Channel) -> tuple[aio.UnaryStreamCall[bytes, bytes], AsyncIterator[bytes], bytes | None]:
-            callee: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(path)
-            call = callee(message)
-            answers = aiter(call)
-            return call, answers, await anext(answers, None)
+    async def receive_batches(self, path: str, message: bytes, subject: Subject) -> AsyncGenerator[list[bytes], None]:
+        """As `receive`: at a time, all messages that have come."""
+        async with AsyncExitStack() as call:
 
-        call, answers, answer = await self._repeat(attempt, _always, path, subject)
-        try:
-            while answer is not None:
-                yield answer
-                answer = await anext(answers, None)
-        except aio.AioRpcError as error:
-            raise store_error(error, self.server, path, subject) from error
-        finally:
-            call.cancel()
+            async def attempt(channel: Channel) -> tuple[Stream, list[bytes]]:
+                async with AsyncExitStack() as trying:
+                    stream = await trying.enter_async_context(channel.receive(path, message))
+                    first = await stream.messages()
+                    call.push_async_callback(trying.pop_all().aclose)
+                    return stream, first
+
+            stream, batch = await self._repeat(attempt, _always, path, subject)
+            try:
+                while batch:
+                    yield batch
+                    batch = await stream.messages()
+            except CallError as error:
+                raise store_error(error, self.server, path, subject) from error
 
     async def send(
         self,
@@ -135,9 +130,9 @@ class Connection:
     ) -> bytes:
         """One message for the many that `messages` gives; it is called again to send them again, while `repeatable` says yes."""
 
-        async def attempt(channel: aio.Channel) -> bytes | None:
+        async def attempt(channel: Channel) -> bytes | None:
             async with aclosing(messages()) as outgoing:
-                return await upload(channel, path, outgoing, metadata)
+                return await channel.upload(path, outgoing, metadata)
 
         return self._answered(await self._repeat(attempt, repeatable, path, subject))
 
@@ -171,36 +166,14 @@ class Connection:
         return answer
 
     async def _repeat(
-        self, attempt: Callable[[aio.Channel], Awaitable[T]], repeatable: Callable[[], bool], path: str, subject: Subject
+        self, attempt: Callable[[Channel], Awaitable[T]], repeatable: Callable[[], bool], path: str, subject: Subject
     ) -> T:
         for pause in (*_PAUSES, None):
             try:
                 return await attempt(self._next())
-            except aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or pause is None or not repeatable():
+            except CallError as error:
+                if error.status is not Status.UNAVAILABLE or pause is None or not repeatable():
                     raise store_error(error, self.server, path, subject) from error
             # Many callers that failed together shall not come back together.
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
         raise AssertionError  # the last round returns or raises
-
-
-def _unary(channel: aio.Channel, path: str) -> aio.UnaryUnaryMultiCallable[bytes, bytes | None]:
-    return channel.unary_unary(path)
-
-
-def _channel(address: ServerAddress) -> aio.Channel:
-    if address.is_socket:
-        # gRPC would take the escaped path for the authority, which the HTTP/2 library of snix refuses with a PROTOCOL_ERROR.
-        return aio.insecure_channel(address.target, (*_OPTIONS, ("grpc.default_authority", "localhost")))
-    if not address.tls:
-        return aio.insecure_channel(address.target, _OPTIONS)
-    return aio.secure_channel(address.target, grpc.ssl_channel_credentials(_authorities(address)), _OPTIONS)
-
-
-def _authorities(address: ServerAddress) -> bytes | None:
-    if address.ca is None:
-        return None
-    try:
-        return address.ca.read_bytes()
-    except OSError as error:
-        raise InvalidError(f"{address.name}: cannot read the authorities to trust, {address.ca}: {error.strerror}") from None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 
 from blake3 import blake3
 
 from tvix_store.errors import CorruptError
 from tvix_store.model.digest import Digest
+from tvix_store.protocol.blobs import decode_chunk
 
 MESSAGE = 1 << 20
 """Bytes of data in a message, and in a piece that a reader gets. Servers take up to 4 MiB, many no more."""
@@ -32,6 +33,15 @@ async def in_messages(data: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]
             held = [joined[len(joined) - size :]] if size else []
     if size:
         yield b"".join(held)
+
+
+def joined_chunks(messages: Sequence[bytes]) -> bytes:
+    """The data of messages BlobChunk that have come together. Some servers send a blob in messages of 2 KiB.
+
+    Raises:
+        InvalidError: one is malformed.
+    """
+    return decode_chunk(messages[0]) if len(messages) == 1 else b"".join(map(decode_chunk, messages))
 
 
 async def verified(pieces: AsyncGenerator[bytes, None], digest: Digest, server: str) -> AsyncGenerator[bytes, None]:

@@ -6,8 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
 
 from tvix_store.backends.grpc.connection import Connection
-from tvix_store.backends.grpc.received import decoding
-from tvix_store.backends.grpc.small_blobs import check_stored
+from tvix_store.backends.grpc.received import check_stored, decoding
 from tvix_store.errors import CorruptError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory

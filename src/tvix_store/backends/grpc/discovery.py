@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.single_blobs import each_at_once
 from tvix_store.errors import DeniedError, StoreError, UnavailableError, UnsupportedError
 from tvix_store.model import wire
 from tvix_store.model.digest import EMPTY
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
-from tvix_store.protocol.blobs import encode_stat_request
-from tvix_store.protocol.dialects import BULK_SERVICE, SEED, SETTINGS_SERVICE, SNIX, STATISTICS_SERVICE, TVIX, Dialect
+from tvix_store.protocol.blobs import encode_digest, encode_stat_request
+from tvix_store.protocol.dialects import (
+    BLOB_STORE_SERVICE,
+    BULK_SERVICE,
+    CHUNK_STORE_SERVICE,
+    SEED,
+    SETTINGS_SERVICE,
+    SNIX,
+    STATISTICS_SERVICE,
+    TVIX,
+    Dialect,
+)
 from tvix_store.protocol.directories import encode_get_directory
 from tvix_store.protocol.path_infos import encode_get_path_info
 
@@ -20,7 +30,8 @@ _PREFERENCE = (TVIX, SNIX, SEED)
 _REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 _LIST_SERVICES = wire.message_field(7, b"")
 _OWN = (BULK_SERVICE, SETTINGS_SERVICE, STATISTICS_SERVICE)
-_KNOWN = frozenset((*_OWN, *(service for dialect in _PREFERENCE for service in dialect.services)))
+_CHUNK_STORES = (CHUNK_STORE_SERVICE, BLOB_STORE_SERVICE)
+_KNOWN = frozenset((*_OWN, *_CHUNK_STORES, *(service for dialect in _PREFERENCE for service in dialect.services)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +40,9 @@ class Offer:
 
     dialect: the one to speak
     bulk: whether it has our BulkService
-    only_snix: whether it speaks no other dialect than snix, and therefore only knows that size rule
+    only_snix: whether it has no other services than those of snix until 2025, which knows that size rule alone
+    whole_blobs: whether it has the dialect's BlobService
+    chunks: whether it has snix's ChunkStoreService and BlobStoreService
     path_infos: whether it has the dialect's PathInfoService, which calculates NARs too
     counts: whether it has our StatisticsService; only where it is listed, since to count is no harmless question
     settings: whether it has our SettingsService
@@ -38,6 +51,8 @@ class Offer:
     dialect: Dialect
     bulk: bool
     only_snix: bool
+    whole_blobs: bool = True
+    chunks: bool = False
     path_infos: bool = True
     counts: bool = False
     settings: bool = False
@@ -63,7 +78,9 @@ async def discover(connection: Connection, pinned: Dialect | None) -> Offer:
     return Offer(
         dialect,
         bulk=BULK_SERVICE in offered,
-        only_snix=spoken == [SNIX],
+        only_snix=spoken == [SNIX] and not offered.intersection(_CHUNK_STORES),
+        whole_blobs=dialect.services[0] in offered,
+        chunks=offered.issuperset(_CHUNK_STORES),
         path_infos=dialect.services[2] in offered,
         counts=STATISTICS_SERVICE in offered,
         settings=SETTINGS_SERVICE in offered,
@@ -93,14 +110,23 @@ def _listed(answer: bytes) -> list[str]:
 
 async def _tried(connection: Connection) -> frozenset[str]:
     """The services that answer a harmless question."""
-    questions = {BULK_SERVICE: (f"/{BULK_SERVICE}/Missing", b"")}
+    questions = {
+        BULK_SERVICE: (f"/{BULK_SERVICE}/Missing", b""),
+        SETTINGS_SERVICE: (f"/{SETTINGS_SERVICE}/Get", b""),
+        CHUNK_STORE_SERVICE: (f"/{CHUNK_STORE_SERVICE}/StatChunk", encode_digest(EMPTY)),
+        BLOB_STORE_SERVICE: (f"/{BLOB_STORE_SERVICE}/StatBlob", encode_digest(EMPTY)),
+    }
     for dialect in _PREFERENCE:
         blobs, directories, path_infos = dialect.services
         questions[blobs] = dialect.blob("Stat"), encode_stat_request(EMPTY, chunks=False)
         questions[directories] = dialect.directory("Get"), encode_get_directory(EMPTY, recursive=False)
         questions[path_infos] = dialect.path_info("Get"), encode_get_path_info(bytes(OUTPUT_HASH_SIZE))
-    answers = await asyncio.gather(*(_answers(connection, *question) for question in questions.values()))
-    return frozenset(service for service, answered in zip(questions, answers, strict=True) if answered)
+
+    async def answers(question: tuple[str, bytes]) -> bool:
+        return await _answers(connection, *question)
+
+    answered = await each_at_once(answers, list(questions.values()))
+    return frozenset(service for service, found in zip(questions, answered, strict=True) if found)
 
 
 async def _answers(connection: Connection, path: str, message: bytes) -> bool:

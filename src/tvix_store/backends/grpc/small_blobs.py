@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Protocol, TypeVar
 
 from tvix_store.backends.grpc.connection import Connection
-from tvix_store.backends.grpc.contents import MESSAGE, verified
+from tvix_store.backends.grpc.contents import MESSAGE
 from tvix_store.backends.grpc.received import decoding
-from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError
+from tvix_store.backends.grpc.single_blobs import SingleBlobs, each_at_once
+from tvix_store.errors import CorruptError, ExhaustedError, InvalidError
 from tvix_store.model.digest import Digest
-from tvix_store.protocol.blobs import decode_chunk, decode_digest, encode_chunk, encode_digest, encode_stat_request
 from tvix_store.protocol.bulk import decode_blobs, decode_digests, encode_blobs, encode_digests
-from tvix_store.protocol.dialects import BULK_SERVICE, Dialect
+from tvix_store.protocol.dialects import BULK_SERVICE
 from tvix_store.services.blobs import SMALL_BLOB
 
 _DIGESTS_A_CALL = 16 * 1024
 """Half a MiB of digests, in one message."""
 _UNASKED = 64 * 1024
 """Bytes that are sent without asking whether they are missing: to ask takes as long."""
-_CALLS_AT_ONCE = 32
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 class SmallBlobs(Protocol):
@@ -94,43 +91,34 @@ class BulkBlobs:
         return blobs
 
 
-class SingleBlobs:
-    """SmallBlobs over BlobService, a call for each blob, many at once."""
+class EachBlob:
+    """SmallBlobs by calls for each blob, many at once."""
 
-    def __init__(self, connection: Connection, dialect: Dialect) -> None:
-        self._connection = connection
-        self._dialect = dialect
+    def __init__(self, single: SingleBlobs) -> None:
+        self._single = single
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
         distinct = list(dict.fromkeys(digests))
-        there = await _each(self._is_there, distinct)
+        there = await each_at_once(self._single.is_there, distinct)
         return {digest for digest, found in zip(distinct, there, strict=True) if not found}
 
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
         digests = _digests_of_small(blobs)
-        await _each(self.put, list(dict(zip(digests, blobs, strict=True)).items()))
+        content = dict(zip(digests, blobs, strict=True))
+
+        async def put(digest: Digest) -> None:
+            await self._single.put(digest, content[digest])
+
+        await each_at_once(put, list(content))
         return digests
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
-        return await _each(self._get, digests)
-
-    async def put(self, content: tuple[Digest, bytes]) -> None:
-        """Store a blob, given with its digest, that fits a message."""
-        digest, blob = content
-        answer = await self._connection.call(self._dialect.blob("Put"), encode_chunk(blob), ("blob", digest))
-        check_stored(answer, digest, self._connection.server)
-
-    async def _is_there(self, digest: Digest) -> bool:
-        try:
-            await self._connection.call(self._dialect.blob("Stat"), encode_stat_request(digest, chunks=False), ("blob", digest))
-        except NotFoundError:
-            return False
-        return True
+        return await each_at_once(self._get, digests)
 
     async def _get(self, digest: Digest) -> bytes:
         pieces: list[bytes] = []
         size = 0
-        async with aclosing(read_whole(self._connection, self._dialect, digest)) as blob:
+        async with aclosing(self._single.read(digest)) as blob:
             async for piece in blob:
                 pieces.append(piece)
                 size += len(piece)
@@ -139,31 +127,6 @@ class SingleBlobs:
                         f"blob {digest} has more than {SMALL_BLOB} bytes, too many for get_many; read it as a stream"
                     )
         return b"".join(pieces)
-
-
-def read_whole(connection: Connection, dialect: Dialect, digest: Digest) -> AsyncGenerator[bytes, None]:
-    """All of a blob, verified, in pieces of at most 1 MiB."""
-
-    async def pieces() -> AsyncGenerator[bytes, None]:
-        async with aclosing(connection.receive(dialect.blob("Read"), encode_digest(digest), ("blob", digest))) as messages:
-            async for message in messages:
-                with decoding(connection.server):
-                    piece = decode_chunk(message)
-                yield piece
-
-    return verified(pieces(), digest, connection.server)
-
-
-def check_stored(answer: bytes, digest: Digest, server: str) -> None:
-    """See that the answer to a put names what was put.
-
-    Raises:
-        CorruptError: it names something else.
-    """
-    with decoding(server):
-        stored = decode_digest(answer)
-    if stored != digest:
-        raise CorruptError(f"{server}: the server was sent {digest}, but says that it stored {stored}")
 
 
 def _digests_of_small(blobs: Sequence[bytes]) -> list[Digest]:
@@ -189,22 +152,3 @@ async def _messages(blobs: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
         size += len(blob)
     if batch:
         yield encode_blobs(batch)
-
-
-async def _each(function: Callable[[T], Awaitable[R]], items: Sequence[T]) -> list[R]:
-    """The results of `function` for all items, some at a time. The first error ends the rest."""
-    results: dict[int, R] = {}
-    waiting = iter(enumerate(items))
-
-    async def work() -> None:
-        for number, item in waiting:
-            results[number] = await function(item)
-
-    workers = [asyncio.ensure_future(work()) for _ in range(min(_CALLS_AT_ONCE, len(items)))]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-    return [results[number] for number in range(len(items))]

@@ -5,44 +5,43 @@ from __future__ import annotations
 import re
 from typing import TypeAlias
 
-from grpc import StatusCode
-from grpc.aio import AioRpcError
-
 from tvix_store import errors
+from tvix_store.backends.grpc.call_error import CallError
 from tvix_store.errors import NotFoundError, StoreError
 from tvix_store.model.digest import Digest
+from tvix_store.protocol.status import Status
 
 Subject: TypeAlias = tuple[str, object]
 """What a call asks for, as NotFoundError has it: kind and key."""
 
-_OF_INPUT = {
-    StatusCode.INVALID_ARGUMENT: errors.InvalidError,
-    StatusCode.OUT_OF_RANGE: errors.InvalidError,
-    StatusCode.FAILED_PRECONDITION: errors.IncompleteError,
-    StatusCode.ALREADY_EXISTS: errors.ConflictError,
+_OF_INPUT: dict[Status, type[StoreError]] = {
+    Status.INVALID_ARGUMENT: errors.InvalidError,
+    Status.OUT_OF_RANGE: errors.InvalidError,
+    Status.FAILED_PRECONDITION: errors.IncompleteError,
+    Status.ALREADY_EXISTS: errors.ConflictError,
 }
-_OF_SERVER = {
-    StatusCode.RESOURCE_EXHAUSTED: errors.ExhaustedError,
-    StatusCode.DATA_LOSS: errors.CorruptError,
-    StatusCode.UNAVAILABLE: errors.UnavailableError,
-    StatusCode.DEADLINE_EXCEEDED: errors.UnavailableError,
-    StatusCode.ABORTED: errors.UnavailableError,
-    StatusCode.PERMISSION_DENIED: errors.DeniedError,
-    StatusCode.UNAUTHENTICATED: errors.DeniedError,
-    StatusCode.UNIMPLEMENTED: errors.UnsupportedError,
+_OF_SERVER: dict[Status, type[StoreError]] = {
+    Status.RESOURCE_EXHAUSTED: errors.ExhaustedError,
+    Status.DATA_LOSS: errors.CorruptError,
+    Status.UNAVAILABLE: errors.UnavailableError,
+    Status.DEADLINE_EXCEEDED: errors.UnavailableError,
+    Status.ABORTED: errors.UnavailableError,
+    Status.PERMISSION_DENIED: errors.DeniedError,
+    Status.UNAUTHENTICATED: errors.DeniedError,
+    Status.UNIMPLEMENTED: errors.UnsupportedError,
 }
 _NAMED = re.compile(r"\b(blob|directory) b3:([0-9a-f]{64})\b")
 """How our own servers name what they miss; a call may reach more than the digest that it asks for."""
 
 
-def store_error(error: AioRpcError, server: str, path: str, subject: Subject) -> StoreError:
+def store_error(error: CallError, server: str, path: str, subject: Subject) -> StoreError:
     """The error of the store that `error`, the end of the call `path` to `server` about `subject`, stands for.
 
     What fits no error of ours, such as INTERNAL, is a failure of that server.
     """
-    code = error.code()
-    details = error.details() or f"the server ended {path} with {code.name}, and no message"
-    if code is StatusCode.NOT_FOUND:
+    code = error.status
+    details = error.message or f"the server ended {path} with {code.name}, and no message"
+    if code is Status.NOT_FOUND:
         named = _NAMED.search(details)
         return NotFoundError(named[1], Digest.parse(named[2])) if named else NotFoundError(*subject)
     if code in _OF_INPUT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from tvix_store.backends.local.assembling import LocalAssembling
 from tvix_store.backends.local.blobs import LocalBlobs
 from tvix_store.backends.local.directories import LocalDirectories
 from tvix_store.backends.local.engine import READ_THREADS, Engine
@@ -77,6 +78,7 @@ async def open_store(
         records=records,
         frames=LocalFrames(engine, blobs, records),
         small_trees=LocalSmallTrees(engine, blobs),
+        assembling=LocalAssembling(engine, blobs),
         staging=LocalStaging(engine),
         statistics=LocalStatistics(engine, path_infos),
         store_dir=its_store_dir,

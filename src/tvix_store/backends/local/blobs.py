@@ -228,6 +228,18 @@ class LocalBlobs:
                 raise _lacks_segment(digest, at)
             at = offset
 
+    def chunk_keys(self, digest: Digest) -> Iterator[bytes]:
+        """The keys of the chunks of a blob, its own where it is not cut. Blocks: runs in a thread.
+
+        Raises:
+            NotFoundError: the blob is not there.
+        """
+        if self._engine.index.chunk(digest.raw) is not None:
+            yield digest.raw
+            return
+        for key, _, _ in self._ranges(digest, 0, None):
+            yield key
+
     def chunk_list(self, digest: Digest, blob_size: int) -> list[Chunk]:
         """The chunks of a cut blob. Blocks: runs in a thread."""
         chunks: list[Chunk] = []

@@ -31,6 +31,7 @@ async def open_store(
         path_infos=MemoryPathInfos(),
         nar=RememberingNarService(blobs, directories, MemoryNarCache()),
         records=MemoryRecords(),
+        assembling=blobs,
         staging=MemoryStaging(blobs, directories, sizes),
         store_dir=store_dir,
         size_rule=size_rule,

@@ -9,6 +9,7 @@ from blake3 import blake3
 from tvix_store.chunking import DEFAULT_SIZES, ChunkSizes, Cutter, cut
 from tvix_store.errors import ExhaustedError, InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
+from tvix_store.services.assembling import not_the_blob, wrong_chunk_size
 from tvix_store.services.blobs import SMALL_BLOB, BlobStat, Chunk
 
 _PIECE = 1 << 20
@@ -60,6 +61,22 @@ class MemoryBlobs:
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
         return [self._small(digest) for digest in digests]
+
+    async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
+        """As `Assembling.assemble`."""
+        hasher = blake3()
+        parts: list[Chunk] = []
+        for chunk in chunks:
+            contents = list(self._contents(chunk.digest))
+            if sum(map(len, contents)) != chunk.size:
+                raise wrong_chunk_size(chunk)
+            for content in contents:
+                hasher.update(content)
+            parts += self._lists.get(chunk.digest, (chunk,))
+        if hasher.digest() != digest.raw:
+            raise not_the_blob(digest)
+        if len(parts) > 1:
+            self._lists[digest] = tuple(parts)
 
     def take_over(self, other: MemoryBlobs) -> None:
         """Store all that `other` has."""

@@ -1,0 +1,144 @@
+"""ChunkedBlobs: single blobs over snix's ChunkStoreService and BlobStoreService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+
+from blake3 import blake3
+
+from tvix_store.backends.grpc.channel import Metadata
+from tvix_store.backends.grpc.connection import THOROUGH, Connection
+from tvix_store.backends.grpc.contents import MESSAGE, joined_chunks, verified
+from tvix_store.backends.grpc.received import check_stored, decoding
+from tvix_store.backends.grpc.single_blobs import each_at_once
+from tvix_store.chunking import DEFAULT_SIZES, Cutter
+from tvix_store.errors import CorruptError, NotFoundError
+from tvix_store.model.digest import Digest
+from tvix_store.protocol.blobs import encode_chunk, encode_digest
+from tvix_store.protocol.chunk_stores import decode_blob_meta, encode_put_blob
+from tvix_store.protocol.dialects import BLOB_STORE_SERVICE, CHUNK_STORE_SERVICE
+from tvix_store.services.blobs import Chunk
+
+
+class ChunkedBlobs:
+    """SingleBlobs as lists of chunks. Only chunks that the server lacks are sent."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def is_there(self, digest: Digest) -> bool:
+        return await self._found(f"/{BLOB_STORE_SERVICE}/StatBlob", digest) is not None
+
+    async def chunks(self, digest: Digest) -> Sequence[Chunk] | None:
+        answer = await self._found(f"/{BLOB_STORE_SERVICE}/GetBlob", digest)
+        if answer is None:
+            return None
+        with decoding(self._connection.server):
+            return [Chunk(*part) for part in decode_blob_meta(answer)]
+
+    async def read(self, digest: Digest) -> AsyncGenerator[bytes, None]:
+        try:  # most blobs are their own only chunk
+            async with aclosing(verified(self._chunk(digest), digest, self._connection.server)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        except NotFoundError:  # comes before the first piece
+            chunks = await self.chunks(digest)
+        if chunks is None:
+            raise NotFoundError("blob", digest)
+        async with aclosing(verified(self._all(chunks), digest, self._connection.server)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    def read_chunk(self, chunk: Chunk) -> AsyncGenerator[bytes, None]:
+        return verified(self._chunk(chunk.digest), chunk.digest, self._connection.server)
+
+    async def put(self, digest: Digest, blob: bytes) -> None:
+        if blob:
+            await self._put_chunk(digest, blob)
+        await self._put_blob(digest, [Chunk(digest, len(blob))] if blob else [])
+
+    async def put_stream(self, first: bytes, rest: AsyncGenerator[bytes, None], metadata: Metadata) -> Digest:
+        hasher = blake3(first)
+        cutter = Cutter(DEFAULT_SIZES)
+        listed = await self._put_missing(cutter.feed(first))
+        async for piece in rest:
+            hasher.update(piece)
+            listed += await self._put_missing(cutter.feed(piece))
+        listed += await self._put_missing(cutter.finish())
+        digest = Digest(hasher.digest())
+        await self._put_blob(digest, listed)
+        return digest
+
+    async def _put_missing(self, contents: Sequence[bytes | memoryview]) -> list[Chunk]:
+        """Store the chunks that the server lacks; all of them, as they are listed."""
+        chunks = {Digest.of(content): bytes(content) for content in contents}
+
+        async def put(digest: Digest) -> None:
+            if await self._found(f"/{CHUNK_STORE_SERVICE}/StatChunk", digest) is None:
+                await self._put_chunk(digest, chunks[digest])
+
+        await each_at_once(put, list(chunks))
+        return [Chunk(Digest.of(content), len(content)) for content in contents]
+
+    async def _put_chunk(self, digest: Digest, content: bytes) -> None:
+        answer = await self._connection.call(f"/{CHUNK_STORE_SERVICE}/PutChunk", encode_chunk(content), ("blob", digest))
+        check_stored(answer, digest, self._connection.server)
+
+    async def _put_blob(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
+        request = encode_put_blob(digest, ((chunk.digest, chunk.size) for chunk in chunks))
+        await self._connection.call(f"/{BLOB_STORE_SERVICE}/PutBlob", request, ("blob", digest), seconds=THOROUGH)
+
+    async def _all(self, chunks: Sequence[Chunk]) -> AsyncGenerator[bytes, None]:
+        """The contents of the chunks; those of a piece are fetched at once."""
+        for group in _groups(chunks):
+            if len(group) == 1:
+                async with aclosing(self.read_chunk(group[0])) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            else:
+                for content in await each_at_once(self._small_chunk, group):
+                    yield content
+
+    async def _small_chunk(self, chunk: Chunk) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        async with aclosing(self.read_chunk(chunk)) as chunk_pieces:
+            async for piece in chunk_pieces:
+                size += len(piece)
+                if size > chunk.size:
+                    break
+                pieces.append(piece)
+        if size != chunk.size:
+            raise CorruptError(f"{self._connection.server}: chunk {chunk.digest} has not {chunk.size} bytes, as the server says")
+        return b"".join(pieces)
+
+    async def _chunk(self, digest: Digest) -> AsyncGenerator[bytes, None]:
+        """The bytes of a chunk, not verified."""
+        receiving = self._connection.receive_batches(f"/{CHUNK_STORE_SERVICE}/GetChunk", encode_digest(digest), ("blob", digest))
+        async with aclosing(receiving) as batches:
+            async for batch in batches:
+                with decoding(self._connection.server):
+                    piece = joined_chunks(batch)
+                yield piece
+
+    async def _found(self, path: str, digest: Digest) -> bytes | None:
+        try:
+            return await self._connection.call(path, encode_digest(digest), ("blob", digest))
+        except NotFoundError:
+            return None
+
+
+def _groups(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+    """The chunks in groups of up to MESSAGE bytes, or one."""
+    group: list[Chunk] = []
+    size = 0
+    for chunk in chunks:
+        if group and size + chunk.size > MESSAGE:
+            yield group
+            group, size = [], 0
+        group.append(chunk)
+        size += chunk.size
+    if group:
+        yield group

@@ -1,0 +1,56 @@
+"""SingleBlobs: what a server must offer of blobs, a call or some for each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+from tvix_store.backends.grpc.channel import Metadata
+from tvix_store.model.digest import Digest
+from tvix_store.services.blobs import Chunk
+
+_CALLS_AT_ONCE = 32
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class SingleBlobs(Protocol):
+    """Blobs of any size, and their chunks. What is read is verified, in pieces of at most 1 MiB."""
+
+    async def is_there(self, digest: Digest) -> bool: ...
+
+    async def chunks(self, digest: Digest) -> Sequence[Chunk] | None:
+        """The chunks of a blob; none where it has no list of them, None where it is not there."""
+        ...
+
+    def read(self, digest: Digest) -> AsyncGenerator[bytes, None]: ...
+
+    def read_chunk(self, chunk: Chunk) -> AsyncGenerator[bytes, None]: ...
+
+    async def put(self, digest: Digest, blob: bytes) -> None:
+        """Store a blob that fits a message."""
+        ...
+
+    async def put_stream(self, first: bytes, rest: AsyncGenerator[bytes, None], metadata: Metadata) -> Digest:
+        """Store a blob that comes in pieces. `metadata` goes with the call, where there is one for all."""
+        ...
+
+
+async def each_at_once(function: Callable[[T], Awaitable[R]], items: Sequence[T]) -> list[R]:
+    """The results of `function` for all items, some at a time. The first error ends the rest."""
+    results: dict[int, R] = {}
+    waiting = iter(enumerate(items))
+
+    async def work() -> None:
+        for number, item in waiting:
+            results[number] = await function(item)
+
+    workers = [asyncio.ensure_future(work()) for _ in range(min(_CALLS_AT_ONCE, len(items)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return [results[number] for number in range(len(items))]
