@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from itertools import chain, repeat
 from typing import TypeAlias
 
+from aiohappyeyeballs import start_connection
+
 from tvix_store import __version__
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.call_error import CallError
@@ -24,6 +26,8 @@ Metadata: TypeAlias = Sequence[tuple[str, str]]
 
 _CONNECTING = 20.0
 """Seconds in which a connection must be made, TLS and all."""
+_NEXT_ADDRESS = 0.25
+"""Seconds after which the next IP address of a server is tried too. Source: RFC 8305, Happy Eyeballs."""
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds between the attempts of who waits for a server; the last one goes on."""
 _ROOTS = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
@@ -138,10 +142,11 @@ class Channel:
                 if address.is_socket:
                     _, http2 = await loop.create_unix_connection(Http2, address.path)
                 else:
+                    # Not by `create_connection` alone: that of uvloop, the loop of a daemon, tries one address after the other.
+                    found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+                    connected = await start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS)
                     host = None if self._tls is None else address.host
-                    _, http2 = await loop.create_connection(
-                        Http2, address.host, address.port, ssl=self._tls, server_hostname=host, happy_eyeballs_delay=0.25
-                    )
+                    _, http2 = await loop.create_connection(Http2, sock=connected, ssl=self._tls, server_hostname=host)
                 await http2.ready
         except BaseException as error:
             if http2 is not None:
