@@ -113,3 +113,18 @@ def test_a_remote_import_counts_directories_as_the_store_behind_the_daemon(tvix_
         assert asked("path-info", "rewrite", "--directory-size-rule", "documented", path) == f"{path}: unchanged"
         assert json.loads(asked("path-info", "get", path)) == json.loads(tvix_store("path-info", "get", path))
         assert asked("path-info", "verify", path) == f"{path}: good"
+
+
+def test_a_client_and_a_front_daemon_learn_the_store_directory_and_take_no_other(tvix_store: Program, tree: Path) -> None:
+    path = tvix_store("import", "--store-dir", "/gnu/store", tree)
+    assert path.startswith("/gnu/store/")
+    with (
+        daemon(tvix_store, tvix_store.directory / "back.sock") as remote,
+        daemon(remote, tvix_store.directory / "front.sock") as farther,
+    ):
+        for client in (remote, farther):
+            assert client("import", tree) == client("import", "--store-dir", "/gnu/store", tree) == path
+            for command in (["import", tree], ["daemon", "-l", "localhost:0", "--workers", "1"]):
+                ended = client.run(*command, "--store-dir", "/nix/store")
+                assert ended.code == 3
+                assert "holds paths of /gnu/store, not of /nix/store" in ended.error

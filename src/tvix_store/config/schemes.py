@@ -34,6 +34,7 @@ _ELSEWHERE = {
 }
 """What to say of schemes that people know from tvix, snix and Nix: by the scheme, or its part up to a `+`."""
 _CACHE = "nix+"
+_SERVER = "grpc+"
 _PLACES = {"blob_service", "directory_service"}
 
 
@@ -53,7 +54,7 @@ async def open_address(
         address = replace(address, parameters={**address.parameters, "threads": "0"})
     if address.scheme.startswith(_CACHE):
         return await _opener(address)(address, store_dir=store_dir, substituter_public_keys=substituter_public_keys)
-    if address.scheme == "local":
+    if address.scheme == "local" or address.scheme.startswith(_SERVER):
         return await _opener(address)(address, store_dir=store_dir)
     return await _opener(address)(address)
 

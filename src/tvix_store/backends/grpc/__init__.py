@@ -16,6 +16,7 @@ from tvix_store.backends.grpc.received import decoding
 from tvix_store.backends.grpc.small_blobs import BulkBlobs
 from tvix_store.backends.grpc.statistics import GrpcStatistics
 from tvix_store.backends.grpc.whole_blobs import WholeBlobs
+from tvix_store.errors import InvalidError
 from tvix_store.layers.nar_cache import MemoryNarCache
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
@@ -28,16 +29,16 @@ from tvix_store.services.store import Store
 __all__ = ["open_store"]
 
 
-async def open_store(url: str) -> Store:
+async def open_store(url: str, *, store_dir: str | None = None) -> Store:
     """The store that a server offers, at `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path`.
 
     Parameters of the URL: `dialect=seed|tvix|snix` (default: the first that the server speaks, of tvix, snix and seed);
     `wait-connect=1` waits up to a minute for a server that is not there yet; `ca=PATH`, with TLS, is a PEM file of the
     authorities to trust. The store belongs to the running event loop. Where the server has no path infos, and therefore
-    calculates no NARs, they are calculated here.
+    calculates no NARs, they are calculated here. `store_dir` is where Nix has its store; None means as the server says.
 
     Raises:
-        InvalidError: the URL is malformed.
+        InvalidError: the URL is malformed, or the server says that its paths are of another `store_dir`.
         UnavailableError: the server is not there.
         UnsupportedError: it speaks no dialect that we do, or not the one that is wanted.
         DeniedError: it does not let us.
@@ -47,7 +48,7 @@ async def open_store(url: str) -> Store:
     try:
         await connection.connect(wait=address.wait_connect)
         offer = await discover(connection, address.dialect)
-        settings = await _settings(connection, offer)
+        settings = await _settings(connection, offer, store_dir)
     except BaseException:
         await connection.close()
         raise
@@ -67,13 +68,19 @@ async def open_store(url: str) -> Store:
     )
 
 
-async def _settings(connection: Connection, offer: Offer) -> StoreSettings:
-    """What the server tells of its store; of one that tells nothing, what is usual, and what a snix of 2025 insists on."""
+async def _settings(connection: Connection, offer: Offer, store_dir: str | None) -> StoreSettings:
+    """The settings of the server's store. A server that does not tell them has the usual ones, or those of snix until 2025."""
     if not offer.settings:
-        return StoreSettings(SizeRule.SNIX if offer.only_snix else SizeRule.DOCUMENTED, STORE_DIR)
+        return StoreSettings(SizeRule.SNIX if offer.only_snix else SizeRule.DOCUMENTED, store_dir or STORE_DIR)
     answer = await connection.call(f"/{SETTINGS_SERVICE}/Get", b"", ("service", SETTINGS_SERVICE))
     with decoding(connection.server):
-        return decode_settings(answer)
+        settings = decode_settings(answer)
+    # The same content has another path there: a daemon before this server would sign its paths as those of `store_dir`.
+    if store_dir not in (None, settings.store_dir):
+        raise InvalidError(
+            f"{connection.server} holds paths of {settings.store_dir}, not of {store_dir}; use another store for these"
+        )
+    return settings
 
 
 def _blobs(connection: Connection, offer: Offer) -> GrpcBlobs:
