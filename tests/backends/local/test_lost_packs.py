@@ -129,6 +129,32 @@ async def test_an_operator_may_do_without(directory: Path) -> None:
         assert await is_healthy(store)
 
 
+@pytest.mark.parametrize("damage", ["is empty", "says that it is huge", "is cut short", "names a kind that does not exist"])
+async def test_a_damaged_list_of_what_was_lost_keeps_nobody_from_the_store(directory: Path, tmp_path: Path, damage: str) -> None:
+    lost = packs(directory)[0]
+    lost.rename(tmp_path / lost.name)
+    async with await open_store(directory):
+        [name] = lost_files(directory)
+    (tmp_path / lost.name).rename(lost)
+    listed = bytearray((directory / name).read_bytes())
+    rows_at = 4 + 12  # behind the number of packs, and one pack
+    listed = {
+        "is empty": bytearray(),
+        "says that it is huge": bytearray(b"\xff\xff\xff\xff") + listed[4:],
+        "is cut short": listed[:-1],
+        "names a kind that does not exist": listed[:rows_at] + b"\xee" + listed[rows_at + 1 :],
+    }[damage]
+    (directory / name).write_bytes(listed)
+    async with await open_store(directory) as store:
+        assert await store.path_infos.get(PATH.output_hash) is not None
+        await nar(store)
+        if len(listed) > rows_at and damage != "says that it is huge":
+            with pytest.raises(StoreError, match=f"{name} is damaged; remove it"):
+                await store.check()
+            (directory / name).unlink()
+        await store.check()
+
+
 def remove(pack: Path) -> None:
     pack.unlink()
 

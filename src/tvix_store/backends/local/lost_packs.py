@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from struct import Struct
 from time import monotonic
 from typing import BinaryIO, NamedTuple
 
@@ -37,8 +37,8 @@ _LOOKING = 0.01
 """Share of the time that looking may take."""
 _ROWS_A_CHECK = 10_000
 """Contents of which one call of `check` looks whether they were put again: 30 ms."""
-_COUNT = Struct("<I")
-_PACK = Struct("<IQ")
+_COUNT = struct.Struct("<I")
+_PACK = struct.Struct("<IQ")
 _PLAN = b"plan:"
 _log = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ class LostPacks:
         at = self._put_again.setdefault(loss.path, loss.rows_at)
         with suppress(FileNotFoundError), loss.path.open("rb") as file, self._index.reading() as txn:
             file.seek(at)
-            for each in read_rows(file.read(_ROWS_A_CHECK * ROW_SIZE)):
+            for each in _read_rows(file):
                 if not self._index.is_named(txn, each.kind, each.key):
                     return False
                 self._put_again[loss.path] += ROW_SIZE
@@ -235,11 +235,13 @@ class LostPacks:
 
 
 def _loss(path: Path) -> _Loss | None:
+    """None where there is no such file any more, or what it begins with is damaged."""
     try:
         with path.open("rb") as file:
             [count] = _COUNT.unpack(file.read(_COUNT.size))
-            return _Loss(path, dict(_PACK.iter_unpack(file.read(count * _PACK.size))), file.tell())
-    except (OSError, ValueError):
+            size = min(count * _PACK.size, os.fstat(file.fileno()).st_size)
+            return _Loss(path, dict(_PACK.iter_unpack(file.read(size))), file.tell())
+    except (OSError, struct.error):
         return None
 
 
@@ -250,5 +252,17 @@ def _rows_of(loss: _Loss) -> Iterator[Written]:
 
 def _rows(file: BinaryIO, at: int) -> Iterator[Written]:
     file.seek(at)
-    while data := file.read(_ROWS_A_CHECK * ROW_SIZE):
-        yield from read_rows(data)
+    while rows := _read_rows(file):
+        yield from rows
+
+
+def _read_rows(file: BinaryIO) -> list[Written]:
+    """The next rows.
+
+    Raises:
+        CorruptError: the file is damaged.
+    """
+    try:
+        return read_rows(file.read(_ROWS_A_CHECK * ROW_SIZE))
+    except (struct.error, ValueError):
+        raise CorruptError(f"{file.name} is damaged; remove it to do without what it lists") from None
