@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,6 +34,8 @@ _LOOK = 2.0
 _WORTH = 64 << 20
 """Bytes of memory that are more than at the last time, from which it is worth it."""
 _IDLE = 16 << 20
+"""Bytes that may be under way then."""
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @asynccontextmanager
@@ -62,4 +65,4 @@ async def giving_back(traffic: Traffic) -> AsyncIterator[None]:
 def _resident() -> int:
     """Bytes of memory of this process that no file backs. Source: proc(5), statm."""
     _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
-    return (int(resident) - int(shared)) * 4096
+    return (int(resident) - int(shared)) * _PAGE

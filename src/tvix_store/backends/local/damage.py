@@ -124,7 +124,7 @@ def _blobs_with(index: Index, reader: PackReader, chunks: Sequence[bytes]) -> di
         for blob, place in index.chunk_list_segments(txn):
             try:
                 payload = reader.read_checked(place)
-            except (CorruptError, OSError):
+            except CorruptError:
                 continue
             for chunk in chunks:
                 if chunk in payload:

@@ -74,9 +74,9 @@ class LocalStage:
         await asyncio.shield(asyncio.wrap_future(self._engine.start_in_thread(self._release)))
 
     def unknown(self, contents: Sequence[Content]) -> list[Content]:
-        if self._engine.committer.losing() is not None:
-            return [each for each in contents if name_of(each) not in self._seen]
         new = [each for each in contents if name_of(each) not in self._seen]
+        if self._engine.committer.losing() is not None:
+            return new
         unknown = self._engine.index.unknown(new)
         if self._rechecks:
             known = set(map(name_of, new)).difference(map(name_of, unknown))
