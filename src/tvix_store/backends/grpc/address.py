@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -11,6 +12,8 @@ from tvix_store.protocol.dialects import DIALECTS, Dialect
 
 _PORTS = {"grpc+http": 80, "grpc+https": 443}
 _DIALECTS = {dialect.name: dialect for dialect in DIALECTS}
+_USER = re.compile("//[^/?#]*@")
+"""What may stand before a host: nobody's name and password are shown."""
 _SWITCH = {"0": False, "1": True}
 
 
@@ -64,41 +67,43 @@ class ServerAddress:
         Raises:
             InvalidError: `text` is none of these, or has a parameter that is unknown, given twice, or has an unknown value.
         """
+        shown = _USER.sub("//", text)
         try:
             url = urlsplit(text)
             host, port = url.hostname, url.port
             pairs = parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query))
         except ValueError as error:
-            raise InvalidError(f"not the address of a server: {text!r} ({error})") from None
+            why = "" if "@" in text else f" ({error})"  # the error's words may hold what stands before the host
+            raise InvalidError(f"not the address of a server: {shown!r}{why}") from None
         if url.scheme == "grpc+unix":
             if url.netloc or not url.path.startswith("/"):
                 raise InvalidError(
-                    f"{text}: the path of a socket has three slashes before it, as in grpc+unix:///run/tvix-store.sock"
+                    f"{shown}: the path of a socket has three slashes before it, as in grpc+unix:///run/tvix-store.sock"
                 )
             target = f"unix:{unquote(url.path)}"
         elif url.scheme in _PORTS:
             if not host or url.path not in {"", "/"} or "@" in url.netloc:
-                raise InvalidError(f"{text}: a server is written as {url.scheme}://host:port")
+                raise InvalidError(f"{shown}: a server is written as {url.scheme}://host:port")
             target = f"{f'[{host}]' if ':' in host else host}:{port or _PORTS[url.scheme]}"
         else:
-            raise InvalidError(f"{text}: unknown scheme {url.scheme!r} (known: grpc+http, grpc+https, grpc+unix)")
+            raise InvalidError(f"{shown}: unknown scheme {url.scheme!r} (known: grpc+http, grpc+https, grpc+unix)")
         if url.fragment:
-            raise InvalidError(f"{text}: an address ends before the #; write it as %23 in a path")
+            raise InvalidError(f"{shown}: an address ends before the #; write it as %23 in a path")
         parameters = dict(pairs)
         if len(parameters) != len(pairs):
-            raise InvalidError(f"{text}: a parameter stands there twice")
+            raise InvalidError(f"{shown}: a parameter stands there twice")
         tls = url.scheme == "grpc+https"
         known = ["dialect", "wait-connect", *(["ca"] if tls else [])]
         for parameter in parameters:
             if parameter not in known:
-                raise InvalidError(f"{text}: unknown parameter {parameter!r} (known: {', '.join(known)})")
+                raise InvalidError(f"{shown}: unknown parameter {parameter!r} (known: {', '.join(known)})")
         ca = parameters.get("ca")
         dialect = parameters.get("dialect")
         wait_connect = parameters.get("wait-connect", "0")
         if dialect is not None and dialect not in _DIALECTS:
-            raise InvalidError(f"{text}: unknown dialect {dialect!r} (known: {', '.join(_DIALECTS)})")
+            raise InvalidError(f"{shown}: unknown dialect {dialect!r} (known: {', '.join(_DIALECTS)})")
         if wait_connect not in _SWITCH:
-            raise InvalidError(f"{text}: wait-connect is 0 or 1, not {wait_connect!r}")
+            raise InvalidError(f"{shown}: wait-connect is 0 or 1, not {wait_connect!r}")
         return cls(
             name=text.partition("?")[0],
             target=target,
