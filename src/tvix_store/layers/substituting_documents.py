@@ -1,7 +1,7 @@
 """SubstitutingDocuments: realisations, logs and debug information that the store lacks come from upstream caches.
 
-Realisations and build traces are signed: they are checked, and kept. Nobody signs logs and debug information, neither here nor in
-Nix: they are passed on, and not kept, so that the store holds nothing that an upstream made up.
+Realisations and build traces are signed. They are checked, and kept. Nobody signs logs and debug information, neither here nor in
+Nix. They are passed on and not kept, so the store holds nothing that an upstream made up.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _check(parse: Callable[[bytes], Realisation], text: bytes, terms: Terms) -> 
 
 
 def _check_debug_info(text: bytes, _: Terms) -> bytes:
-    """Only that it is what it should be: who reads it looks for the member below the archive's root."""
+    """See that it names an archive, and a member below the archive's root: debuggers look for the member there."""
     try:
         told = json.loads(text)
     except (ValueError, RecursionError):

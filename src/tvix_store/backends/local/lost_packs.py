@@ -1,4 +1,4 @@
-"""Packs that are gone, or shorter than the index says: what they held counts as missing, so that a put stores it anew.
+"""Packs that are gone, or shorter than the index says. Their content counts as missing, so a put stores it anew.
 
 The index knows how many bytes of each pack are committed. A pack that has fewer is lost. All that the index names there is
 forgotten, with the chunk lists of blobs that lack a chunk now, and what is known of NARs. Path infos and records stay: the index
