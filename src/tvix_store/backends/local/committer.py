@@ -512,6 +512,7 @@ class Committer:
     def _settle(self) -> bool:
         """Sync packs and index, and take the mark away; whether that worked."""
         try:
+            self._leave_lost_pack()  # or it would be named again, which another process has just taken out of the index
             if self._unnamed:
                 self._name([])
             synced = self._sync_packs()
