@@ -15,11 +15,9 @@ from tvix_store.errors import InvalidError
 from tvix_store.layers.substituter import Terms
 from tvix_store.layers.substituters import Substituters
 from tvix_store.model.realisation import Realisation
-from tvix_store.operations.kept_documents import KeptDocuments
+from tvix_store.operations.kept_documents import MAX_JSON, MAX_LOG, KeptDocuments
 from tvix_store.services.store import Store
 
-_MAX_JSON = 1 << 20
-_MAX_LOG = 1 << 30
 _LITERAL = "!+=:/"
 """What Nix does not encode in the names of files; a `?` would begin a query."""
 
@@ -55,14 +53,14 @@ class SubstitutingDocuments:
     async def _first(self, paths: tuple[str, ...], check: Callable[[bytes, Terms], bytes]) -> bytes | None:
         for substituter in await self._substituters.in_order():
             for path in paths:
-                document = await substituter.document(path, _MAX_JSON, check)
+                document = await substituter.document(path, MAX_JSON, check)
                 if document is not None:
                     return document
         return None
 
     async def _log(self, path: str) -> bytes | AsyncGenerator[bytes, None] | None:
         for substituter in await self._substituters.in_order():
-            log = await substituter.stream(path, _MAX_LOG)
+            log = await substituter.stream(path, MAX_LOG)
             if log is not None:
                 return log
         return None
