@@ -22,10 +22,10 @@ Client: TypeAlias = tuple[str, int] | None
 SMALL = 64 << 10
 """Bytes up to which nobody asks for a place: a lookup, a narinfo, a small file never waits for somebody's download."""
 LARGE = 2560 << 10
-"""Bytes that a long answer makes us keep while its client does not read: 32 pieces of 32 KiB in the engine, a piece of up to a MiB
-that they are cut from, and half a MiB for what comes and goes."""
+"""Bytes that a long answer makes us keep while its client does not read. The engine holds 32 pieces of 32 KiB. We hold the piece of
+up to a MiB that they are cut from, and half a MiB more."""
 CROWD = 16 << 20
-"""Bytes that are held where there are many clients."""
+"""Bytes held by all clients, from which there are many."""
 MEMORY = 256 << 20
 """Default of what all clients of a worker may make it keep, each way."""
 STALL = 600.0
@@ -46,7 +46,7 @@ class Budget:
     """Some bytes of memory for all clients of a worker.
 
     capacity: bytes
-    share: bytes that one connection may hold; what is beyond waits for the connection's own
+    share: bytes that one connection may hold. Beyond it, the connection waits until it has given some back
     stall: seconds that a client may do nothing before it loses its place
     spared: the same, while others wait
     patience: seconds that a caller waits for a place

@@ -98,7 +98,7 @@ def test_a_daemon_that_is_killed_while_it_is_pushed_to_shows_nothing_partial(
         pushes = [nix.with_own_cache().start("nix", "copy", "--to", f"{daemon.url}?compression=gzip", path) for path in paths]
         time.sleep(0.1 + 0.1 * round_ + 0.1 * generator.random())
         daemon.kill()
-        for push in pushes:  # it would wait for ever: see the shared facts
+        for push in pushes:  # it would wait for ever: see docs/design/http.md
             push.kill()
             push.communicate()
         daemon.start()

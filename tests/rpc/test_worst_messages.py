@@ -169,6 +169,6 @@ def test_a_daemon_ends_when_it_is_told_to_while_messages_are_decoded(tmp_path: P
     time.sleep(1)
     began = time.monotonic()
     daemon.stop()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 5.5  # at 6, workers that do not end are killed
     attack.join()
     assert "Traceback" not in daemon.log

@@ -91,9 +91,9 @@ def verified(
 ) -> Store:
     """The store, taking only path infos that are true of its content, and whose content addresses and signatures by `keys` hold.
 
-    With `require_signatures`, a path that does not follow from its content needs one of these; with `require_references`, the paths
-    that it refers to must be there before it. Without `trust_nar`, what is true of
-    NARs is not taken from a server's word: it is computed here, from content that is held against its digests.
+    With `require_signatures`, a path that does not follow from its content needs one of these signatures. With
+    `require_references`, the paths that it refers to must be in the store. Without `trust_nar`, the size and hash of a NAR are not
+    taken from a server's word: they are computed here, from content that is checked against its digests.
     """
     from tvix_store.layers.closed import ClosedPathInfos
     from tvix_store.layers.verifying import VerifyingPathInfos

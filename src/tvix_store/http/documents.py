@@ -25,20 +25,16 @@ from tvix_store.http.request import Request
 from tvix_store.http.response import Headers, Response, length, text
 from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
+from tvix_store.model.realisation import OUTPUT_NAME, REALISATION
 from tvix_store.operations.fetch_tree import read_contents
-from tvix_store.operations.kept_documents import KeptDocuments
+from tvix_store.operations.kept_documents import MAX_JSON, MAX_LOG, KeptDocuments
 from tvix_store.operations.nar_links import NarLinks
 from tvix_store.services.store import Store
 
-MAX_LOG = 1 << 30
-"""Bytes of the largest build log, and
-MAX_JSON: of the largest of all others, which are a few hundred bytes."""
-MAX_JSON = 1 << 20
 _MOST_NESTED = 100
 """Arrays and objects in each other in JSON that is parsed again. Python's parser takes as many as its stack has room for, which
 differs from call to call; what Nix puts has 4."""
 _DERIVATION = r"[0-9a-df-np-sv-z]{32}-(?!\.{1,2}-)[0-9A-Za-z+\-._?=]{1,207}\.drv"
-_OUTPUT = r"[0-9A-Za-z+\-._?=]{1,211}"
 _ARCHIVE = re.compile(r"\.\./nar/([0-9a-df-np-sv-z]{52})\.nar(?:\.[a-z0-9]+)?")
 """The file of a NAR, as `debuginfo/` refers to it."""
 _TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
@@ -65,13 +61,13 @@ _DEBUGINFO = _Kind(
 _KINDS = {
     "log": _Kind(re.compile(f"({_DERIVATION})"), "a log is named by its derivation: log/<hash>-<name>.drv", _TEXT, MAX_LOG),
     "realisations": _Kind(
-        re.compile(rf"(sha(?:256:[0-9a-f]{{64}}|512:[0-9a-f]{{128}}|1:[0-9a-f]{{40}})!{_OUTPUT})\.doi"),
+        re.compile(rf"({REALISATION})\.doi"),
         "a realisation is named realisations/<hash of the derivation>!<output>.doi",
         _JSON,
         MAX_JSON,
     ),
     "build-trace-v2": _Kind(
-        re.compile(rf"({_DERIVATION}/{_OUTPUT})\.doi"),
+        re.compile(rf"({_DERIVATION}/{OUTPUT_NAME})\.doi"),
         "a build trace is named build-trace-v2/<hash>-<name>.drv/<output>.doi",
         _JSON,
         MAX_JSON,

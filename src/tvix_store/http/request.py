@@ -18,12 +18,13 @@ _WORK = 4 << 20
 _SHORT = 1 << 20
 """Bytes of a refused body that may follow while the connection is kept."""
 _REST = 64 << 20
-"""Bytes of a refused body that are taken behind the answer over HTTP/1.1, in
-_REST_TIME: seconds. Then the connection is closed: a client that has read the answer has long stopped sending.
-_REST_HTTP2: the same before the answer over HTTP/2, in _REST_TIME_HTTP2."""
+"""Most bytes of a refused body that are taken behind the answer, over HTTP/1.1. Then the connection is closed."""
 _REST_TIME = 5.0
+"""Seconds in which they are taken: a client that has read the answer has long stopped sending."""
 _REST_HTTP2 = 1 << 30
+"""Most bytes of a refused body that are taken before the answer, over HTTP/2."""
 _REST_TIME_HTTP2 = 60.0
+"""Seconds in which they are taken."""
 _LONGEST_PATH = 4096
 _MOST_FIELDS = 20
 _ENCODINGS = {

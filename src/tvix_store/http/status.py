@@ -1,6 +1,6 @@
 """The one place where the errors of the store become HTTP statuses.
 
-A PUT never gets a 5xx: Nix before 2.33.2 tries again then, announces a body, and sends none (shared facts, nix-http-client.md).
+A PUT never gets a 5xx: Nix before 2.33.2 tries again then, announces a body, and sends none (see docs/design/http.md).
 """
 
 from __future__ import annotations

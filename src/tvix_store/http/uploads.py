@@ -20,9 +20,9 @@ from tvix_store.operations.nar_links import NarLink, NarLinks, link_records
 from tvix_store.services.store import Store
 
 _SMALL = 4096
-"""Bytes of the largest body that is decompressed on the event loop: closures have thousands of paths of a few small files.
-_SMALL_ZSTD: the same of zstd, which takes 1 ms at worst for the MiB that is made in one step; xz and bzip2 would take 20."""
+"""Bytes of the largest body that is decompressed on the event loop: closures have thousands of paths of a few small files."""
 _SMALL_ZSTD = 64 << 10
+"""The same of zstd, which takes 1 ms at worst for the MiB that is made in one step; xz and bzip2 would take 20."""
 _GATHERED = 1 << 20
 """Bytes that are worked on at a time: the engine hands over 8 KiB, and a thread's answer takes as long as hashing them."""
 _AT_ONCE = 8

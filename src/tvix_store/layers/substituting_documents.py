@@ -1,7 +1,7 @@
 """SubstitutingDocuments: realisations, logs and debug information that the store lacks come from upstream caches.
 
-Realisations and build traces are signed: they are checked, and kept. Nobody signs logs and debug information, neither here nor in
-Nix: they are passed on, and not kept, so that the store holds nothing that an upstream made up.
+Realisations and build traces are signed. They are checked, and kept. Nobody signs logs and debug information, neither here nor in
+Nix. They are passed on and not kept, so the store holds nothing that an upstream made up.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from tvix_store.errors import InvalidError
 from tvix_store.layers.substituter import Terms
 from tvix_store.layers.substituters import Substituters
 from tvix_store.model.realisation import Realisation
-from tvix_store.operations.kept_documents import KeptDocuments
+from tvix_store.operations.kept_documents import MAX_JSON, MAX_LOG, KeptDocuments
 from tvix_store.services.store import Store
 
-_MAX_JSON = 1 << 20
-_MAX_LOG = 1 << 30
 _LITERAL = "!+=:/"
 """What Nix does not encode in the names of files; a `?` would begin a query."""
 
@@ -55,14 +53,14 @@ class SubstitutingDocuments:
     async def _first(self, paths: tuple[str, ...], check: Callable[[bytes, Terms], bytes]) -> bytes | None:
         for substituter in await self._substituters.in_order():
             for path in paths:
-                document = await substituter.document(path, _MAX_JSON, check)
+                document = await substituter.document(path, MAX_JSON, check)
                 if document is not None:
                     return document
         return None
 
     async def _log(self, path: str) -> bytes | AsyncGenerator[bytes, None] | None:
         for substituter in await self._substituters.in_order():
-            log = await substituter.stream(path, _MAX_LOG)
+            log = await substituter.stream(path, MAX_LOG)
             if log is not None:
                 return log
         return None
@@ -77,7 +75,7 @@ def _check(parse: Callable[[bytes], Realisation], text: bytes, terms: Terms) -> 
 
 
 def _check_debug_info(text: bytes, _: Terms) -> bytes:
-    """Only that it is what it should be: who reads it looks for the member below the archive's root."""
+    """See that it names an archive, and a member below the archive's root: debuggers look for the member there."""
     try:
         told = json.loads(text)
     except (ValueError, RecursionError):

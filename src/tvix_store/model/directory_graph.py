@@ -67,7 +67,7 @@ class RootToLeaves:
     """Checks a recursive `Get` stream: the root first, then only directories that an earlier one refers to."""
 
     def __init__(self, root: Digest) -> None:
-        # The least and the largest size that parents state for directories to come, and that they may state for those that came.
+        # Of directories to come: the least and the largest size that parents have stated. Of those that came: the same, allowed.
         self._expected: dict[bytes, tuple[int, int] | None] = {root.raw: None}
         self._seen: dict[bytes, tuple[int, int]] = {}
 

@@ -132,8 +132,8 @@ class PathInfo:
     def merged(self, newer: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         """This record after `newer` was put for the same path. Signatures are united; a content address may be added.
 
-        No signature covers the deriver. One is added where there is none, and what a trusted key has signed may replace it; where
-        the path is signed, that of a record which is not signed as well is not taken.
+        No signature covers the deriver. A record that a trusted key has signed may add or replace it. Another record may only add
+        it: not where a trusted key has signed this one, and an unsigned record only where this one is unsigned too.
 
         Another root node of the same NAR is taken: its directories state sizes by another rule, as who rewrites them wants.
 

@@ -19,7 +19,11 @@ from tvix_store.errors import InvalidError
 from tvix_store.model.signature import PublicKey, Signature, check_count
 from tvix_store.model.store_path import StorePath
 
-_ID = re.compile(r"sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128}|1:[0-9a-f]{40})![0-9A-Za-z+\-._?=]{1,211}")
+OUTPUT_NAME = r"[0-9A-Za-z+\-._?=]{1,211}"
+"""A regular expression for names of outputs."""
+REALISATION = rf"sha(?:256:[0-9a-f]{{64}}|512:[0-9a-f]{{128}}|1:[0-9a-f]{{40}})!{OUTPUT_NAME}"
+"""A regular expression for names of realisations: the hash of a derivation, and an output."""
+_ID = re.compile(REALISATION)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,10 @@ from tvix_store.model.nodes import FileNode
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.records import MAX_KEY, RecordService
 
+MAX_LOG = 1 << 30
+"""Bytes of the largest build log."""
+MAX_JSON = 1 << 20
+"""Bytes of the largest of all other documents, which have a few hundred."""
 _RECORD = struct.Struct("<B32sQ")
 _VERSION = 1
 

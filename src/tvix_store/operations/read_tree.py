@@ -103,7 +103,8 @@ class LargeFile:
         """Its contents, in pieces of up to `most` bytes.
 
         Raises:
-            InvalidError: its size is not what it was (ChangedError), or not what its file system told.
+            ChangedError: its size has changed.
+            InvalidError: its file system told a wrong size.
         """
         # Read, not mapped: a mapped file that is cut short meanwhile kills the process.
         at = 0

@@ -47,11 +47,10 @@ async def rewrite_sizes(store: Store, path_info: PathInfo, rule: SizeRule, *, dr
     await store.directories.put(leaves_to_root())
     await store.nar.record(node, facts)
     stored = await store.path_infos.put(rewritten)
-    if store.records is not None:
+    links = NarLinks.of(store)
+    if links is not None and await links.get(facts.sha256) is not None:
         # Or the next narinfo of the path that is put, with one more signature, would bring the old root back.
-        links = NarLinks(store.records)
-        if await links.get(facts.sha256) is not None:
-            await links.put(NarLink(facts, node))
+        await links.put(NarLink(facts, node))
     return stored
 
 

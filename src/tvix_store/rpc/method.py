@@ -48,8 +48,8 @@ class Takes:
     """What a method takes.
 
     max_message: bytes of its largest message; a larger one is refused before a byte of it is kept
-    decode: None hands the bytes to the handler; for messages that are small, or are read in a few steps however large
-    writes: whether the method changes the store; a server that is read-only refuses the call before it reads a message
+    decode: what reads the message. None hands the bytes to the handler: such a message is small, or is read in a few steps
+    writes: whether the method changes the store. A read-only server refuses the call before it reads a message
     """
 
     max_message: int = LOOKUP

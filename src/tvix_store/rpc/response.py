@@ -14,9 +14,9 @@ _OK = (b"grpc-status", b"0")
 _START: Event = {"type": "http.response.start", "status": 200, "headers": [_CONTENT_TYPE], "trailers": True}
 _END: Event = {"type": "http.response.trailers", "headers": [_OK]}
 _SHORT = 4096
-"""Bytes of answers that need no place.
-_BEGUN: what a call keeps that has just begun to answer."""
+"""Bytes of answers that need no place."""
 _BEGUN = 1 << 20
+"""Bytes that a call keeps which has just begun to answer."""
 _END_OF_BODY: Event = {"type": "http.response.body"}
 
 

@@ -12,8 +12,8 @@ _TURN = 0.002
 class Turns:
     """Lets streams work for a few milliseconds a round of the event loop, all together; then one of them a round, in order.
 
-    A stream of 200,000 tiny messages, all of which are here, never waits for anything: without turns it keeps the loop for a
-    second, and a hundred such streams keep it for minutes.
+    A stream of 200,000 tiny messages that have all come never waits for anything. Without turns, it keeps the loop for a second,
+    and a hundred such streams keep it for minutes.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Ends a connection that the engine would keep.
 
-The engine (h2corn 2.0) gives an application no way to do so: over HTTP/1.1 it waits without an end for a client that does not read,
-and takes a refused body for as long as it comes. The descriptor is found by the address of its other end.
+The engine (h2corn 2.0) gives an application no way to end a connection. Over HTTP/1.1 it waits for ever for a client that does not
+read, and it takes a refused body for as long as it comes. The descriptor is found by the address of its other end.
 """
 
 from __future__ import annotations

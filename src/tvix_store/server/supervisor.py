@@ -24,6 +24,7 @@ from tvix_store.errors import (
     ExhaustedError,
     IncompleteError,
     InvalidError,
+    RemoteError,
     UnavailableError,
     UnsupportedError,
 )
@@ -50,6 +51,7 @@ _ERRORS = {
         ExhaustedError,
         IncompleteError,
         InvalidError,
+        RemoteError,
         UnavailableError,
         UnsupportedError,
     )

@@ -11,8 +11,8 @@ _CAPACITY = 64 << 20
 class ReadAhead:
     """Bytes of memory for what nobody has asked for yet, shared by all readers of a process, on its event loop.
 
-    A reader that finds no room reads piece by piece. That is slower, but a thousand clients that ask and do not read make the
-    process keep a thousand pieces, and not a thousand times what speeds up one.
+    A reader that finds no room reads piece by piece, which is slower. So a thousand clients that ask and do not read make the
+    process keep no more than a thousand pieces.
     """
 
     def __init__(self, capacity: int = _CAPACITY) -> None:

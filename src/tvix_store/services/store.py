@@ -67,16 +67,19 @@ async def _nothing() -> None:
 class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
 
-    `records`, `frames`, `small_trees`, `lone_files`, `staging`, `assembling` and `statistics` are None where the backend has no
-    place for records, keeps no frames, has no quicker way for small trees or lone files, cannot take content back, keeps no lists
-    of chunks, or cannot count.
-    `small_trees`, `lone_files`, `staging` and `assembling` write past the other services: who replaces these removes them.
-    `links` is a place for the links of NARs where there are no records; it may forget the oldest.
-    `find_path` tells which path there is of an output hash, also where `path_infos.get` would first fetch it from elsewhere; None
-    where the latter never does. `foreign_documents` are those of upstream caches, where there are any. `read_only` says that every
-    put is refused. `check` raises UnavailableError while the store cannot serve;
-    `service_checks` tell of single services where they stand in several stores. `sync` brings all content that was acknowledged
-    to the disk itself, as the store's own path infos do when they are put; where a path info stands elsewhere, it is called first.
+    Optional powers of a backend are None where it has them not: `records`, `frames`, `small_trees`, `lone_files`, `staging`,
+    `assembling`, `statistics`. Of these, `small_trees`, `lone_files`, `staging` and `assembling` write past the other services: who
+    replaces a service removes them.
+
+    links: a place for the links of NARs where there are no records; it may forget the oldest
+    find_path: returns the store path of an output hash without fetching its content; None for a store that has no upstream
+    foreign_documents: the documents of upstream caches; None for a store that has no upstream
+    read_only: every put is refused
+    check: raises UnavailableError while the store cannot serve
+    service_checks: the same for each service, where services stand in several stores
+    sync: brings all acknowledged content to the disk itself, as a put of a path info does in one store. Where path infos stand
+        elsewhere, it is called before they are put
+
     Use as `async with store:` or call `close` when done.
     """
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tvix_store.backends.local import open_store
+from tvix_store.backends.local import lost_packs, open_store
 from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.lost_packs import LostPacks
 from tvix_store.errors import ExhaustedError, NotFoundError, StoreError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import FileNode
@@ -172,8 +173,9 @@ def cut(pack: Path) -> None:
 
 @pytest.mark.parametrize("harm", [remove, replace, cut])
 async def test_a_pack_that_is_lost_under_its_writer_loses_nothing_that_is_acknowledged_then(
-    tmp_path: Path, harm: Callable[[Path], None]
+    tmp_path: Path, harm: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lost_packs, "_LOOKING", 1.0)  # a look that takes long on a busy machine puts the next one off
     acknowledged: list[bytes] = []
     async with await open_store(tmp_path / "store") as store:
         for number in range(6):
@@ -207,6 +209,45 @@ async def test_a_stage_whose_pack_was_removed_is_not_accepted(tmp_path: Path) ->
             node = await stage_tree(store, stage, STAGED)
             await stage.accept()
         assert await is_whole(store, node, STAGED)
+
+
+async def test_a_writer_does_not_name_its_pack_again_that_another_process_has_found_lost(tmp_path: Path) -> None:
+    directory, content = tmp_path / "store", noise(30_000)
+    async with await open_store(directory) as store:
+        await store.blobs.put_many([content])
+        engine = Engine.acquire(directory, {})
+        for pack in packs(directory):
+            pack.unlink()
+        LostPacks(engine.index, engine.reader, directory).forget()
+        await asyncio.sleep(2.5)  # the committer has settled, with nobody asking for anything
+        with engine.index.reading() as txn:
+            assert engine.index.committed_packs(txn) == {}
+        assert not await is_healthy(store)
+        await store.blobs.put_many([content])
+        assert await is_healthy(store)
+        engine.release()
+
+
+async def test_a_pack_that_is_lost_twice_has_two_lists(directory: Path, tmp_path: Path) -> None:
+    lost = packs(directory)[0]
+    lost.rename(tmp_path / lost.name)
+    async with await open_store(directory) as store:
+        [first] = lost_files(directory)
+        before = (directory / first).read_bytes()
+        engine = Engine.acquire(directory, {})
+        with engine.index.writing() as txn:  # by its writer, just before that sees the loss
+            engine.index.put_pack_sizes(txn, int(lost.stem, 16), 100_000, 0)
+        engine.lost_packs.forget()
+        assert len(lost_files(directory)) == 2
+        assert (directory / first).read_bytes() == before
+        assert not await is_healthy(store)
+        engine.release()
+    (tmp_path / lost.name).rename(lost)
+    async with await open_store(directory) as store:
+        assert await is_healthy(store)
+        node = await put_tree(store, TREE)
+        assert (await store.nar.calculate(node)).size > 3_000_000
+    assert lost_files(directory) == []
 
 
 async def test_where_a_loss_can_not_be_forgotten_nothing_is_acknowledged(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

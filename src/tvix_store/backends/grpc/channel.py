@@ -50,7 +50,7 @@ class Channel:
         self._fields = (
             (b"te", b"trailers"),
             (b"content-type", b"application/grpc"),
-            (b"user-agent", f"tvix-store/{__version__}".encode()),
+            (b"user-agent", f"tvix-store-python/{__version__}".encode()),
         )
 
     async def unary(self, path: str, message: bytes, *, seconds: float, wait: bool = False) -> bytes | None:

@@ -130,7 +130,7 @@ class Committer:
         return list(contents) if self.losing() is not None else self._index.unknown(contents)
 
     def losing(self) -> Future[PathInfo | None] | None:
-        """None, unless the index names what lies in lost packs: then what is done when that is forgotten."""
+        """A future that is done when the content of lost packs is forgotten; None where the index names no such content."""
         if self._losing is not None and not self._losing.done():
             return self._losing
         self._losing = self._submit(_Request()) if self._lost_packs.sees_loss() else None
@@ -512,6 +512,7 @@ class Committer:
     def _settle(self) -> bool:
         """Sync packs and index, and take the mark away; whether that worked."""
         try:
+            self._leave_lost_pack()  # or it would be named again, which another process has just taken out of the index
             if self._unnamed:
                 self._name([])
             synced = self._sync_packs()

@@ -30,8 +30,8 @@ def forget(index: Index, reader: PackReader, suspects: Iterable[tuple[bytes, Pla
     """Take those chunks, directories and chunk lists (by their blobs) out of the index that lie at these places, and are damaged.
 
     With a chunk go the chunk lists that name it, or their blobs would count as whole, and with all of them what is known of NARs:
-    a narinfo is given out on the strength of that, and which NARs hold the content nobody knows. Where the disk does not give what
-    it has, it may do so later: that stays.
+    a narinfo is given out on the strength of that, and which NARs hold the content nobody knows. Content that
+    a failing disk does not give stays: it may come back.
     """
     damaged = [
         (kind, digest, place)

@@ -1,7 +1,7 @@
 """The operating system's errors as ours, and the making of files: the only place of the local store that creates any.
 
-Several users may work on one store, such as a service's user and root. So each file gets the owner, the group and the mode of the
-directory that it is made in, which has them from the store's directory. The umask plays no part.
+Several users may work on one store, such as a service's user and root. So each file gets the owner, the group and the mode of its
+directory. The directories get them from the store's directory. The umask plays no part.
 """
 
 from __future__ import annotations

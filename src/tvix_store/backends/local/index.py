@@ -9,8 +9,8 @@
     packs        u32-BE pack number              → u64 committed size, u64 synced size
     counters     name                            → u64
 
-Each row ends with a check (see `rows.py`). One that fails it counts as missing, so that what it named is stored anew when it is put
-again; the damage is told of (see `index_damage.py`).
+Each row ends with a check (see `rows.py`). A row that fails it counts as missing. So a put stores anew what the row named. The
+damage is reported (see `index_damage.py`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Index(Environment):
 
     @property
     def is_current(self) -> bool:
-        """Whether it says that its rows are of this version; else it is new, or good for `copy_unchecked` only."""
+        """Whether its rows are of this version. If not, it is new, or of an older version, which `copy_unchecked` reads."""
         with self.reading() as txn:
             return txn.get(_VERSION, db=self.counters.handle) is not None
 

@@ -1,10 +1,11 @@
-"""Packs that are gone, or shorter than the index says: what they held counts as missing, so that a put stores it anew.
+"""Packs that are gone, or shorter than the index says. Their content counts as missing, so a put stores it anew.
 
 The index knows how many bytes of each pack are committed. A pack that has fewer is lost. All that the index names there is
 forgotten, with the chunk lists of blobs that lack a chunk now, and what is known of NARs. Path infos and records stay: the index
 holds them.
 
-A file `<store>/XXXXXXXX.lost` keeps what was forgotten, to name it again if the packs come back. While it is there, health says so.
+A file `<store>/XXXXXXXX.lost` (or `XXXXXXXX-2.lost`, …) keeps what was forgotten, to name it again if the packs come back. While
+it is there, health says so.
 
     u32 number of packs, u32 pack number and u64 committed size of each, then rows as of `contents.Written`
 """
@@ -100,7 +101,7 @@ class LostPacks:
             lost = self._lost(self._index.committed_packs(txn))
             if not lost:  # another process was faster
                 return
-            path = self._directory / f"{min(lost):08x}.lost"
+            path = self._unused(f"{min(lost):08x}")
             unfinished = unfinished_name(path)
             with os.fdopen(new_file(unfinished), "w+b") as file:
                 try:
@@ -216,6 +217,14 @@ class LostPacks:
                 with suppress(CorruptError):
                     found.update(chunk for chunk, _ in parse_segment(self._reader.read_checked(place)).entries)
         return found
+
+    def _unused(self, name: str) -> Path:
+        """A file for a loss. A pack is lost twice where its writer names it once more before that sees the loss."""
+        path, number = self._directory / f"{name}.lost", 1
+        while path.exists():
+            number += 1
+            path = path.with_name(f"{name}-{number}.lost")
+        return path
 
     def _losses(self) -> list[_Loss]:
         """The files of what was forgotten and is not there again."""

@@ -29,7 +29,7 @@ _IOV_MAX = 1024
 _GAP, _SPAN = 16 << 10, 4 << 20
 """Bytes between two payloads that are read together, and of all that are: reading 16 KiB in vain costs less than another call."""
 _LOOKED_AT = 64
-"""Packs among which one is looked for that may be gone on with: more than writers are at work at a time."""
+"""How many of the newest packs to try when looking for one to reuse. It must exceed the number of concurrent writers."""
 _OPEN_PACKS = 256
 """Packs that a reader keeps open; the soft limit of open files is 1024 on many systems. Others are opened for each read."""
 
@@ -249,7 +249,8 @@ class PackWriter:
             os.close(fd)
             raise
         self._use(fd, key, number, size)
-        # What was staged last is known to be accepted, or it would be cut off: so that this does not hang on one record.
+        # All that is left in the pack was accepted: the rest has just been cut off. Say so once more, since the record that said
+        # it may be damaged.
         self._marks = [mark(Kind.COMMITTED)]
         return True
 

@@ -113,7 +113,7 @@ class _Pack:
         """
         durable, staged = 0, self._size
         for record in self._records(PREFIX_SIZE):
-            if record.kind is Kind.STAGED:  # who begins a stage has cut off what was not accepted before
+            if record.kind is Kind.STAGED:  # the writer of a stage first cuts off what was not accepted before
                 staged = record.place.offset - HEADER_SIZE
             elif record.kind not in CONTENTS:
                 staged = self._size
@@ -197,7 +197,7 @@ class _Pack:
 
 
 def _merged(newer: bytes | None, older: bytes | None) -> bytes:
-    """The newer record, with the signatures of the older one that it lacks. One of them is there."""
+    """The newer record, with the signatures that only the older one has. At least one of the two is given."""
     if newer is None or older is None:
         return newer or older or b""
     try:

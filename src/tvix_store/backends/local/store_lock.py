@@ -15,8 +15,9 @@ FILE = "lock"
 PAUSE = 0.1
 """Seconds between two tries."""
 _SILENT = 1.0
-"""Seconds to wait before that is told: an index is compacted in less. And _TOLD_EVERY: how often it is told."""
+"""Seconds of waiting before the log says so: an index is compacted in less."""
 _TOLD_EVERY = 10.0
+"""Seconds between two such lines."""
 _log = logging.getLogger(__name__)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import TypeAlias
 
 from tvix_store.errors import ExhaustedError, NotFoundError
+from tvix_store.model.digest import Digest
 from tvix_store.operations.lone_file import put_lone_file
 from tvix_store.protocol.blobs import (
     chunk_header,
@@ -21,8 +24,10 @@ from tvix_store.protocol.dialects import Dialect
 from tvix_store.rpc.method import Answer, Call, Method, Takes, Unary, client_streaming, server_streaming
 from tvix_store.services import BlobService, NarService
 
+ChunkList: TypeAlias = Sequence[tuple[Digest, int]]
+"""The digest and size (bytes) of each chunk."""
 _ENCODED_HERE = 4096
-"""Chunks that are encoded on the event loop, in some 3 ms."""
+"""Chunks of a list that is encoded on the event loop, in some 3 ms."""
 
 
 def blob_methods(blobs: BlobService, nar: NarService, dialect: Dialect, max_message: int) -> dict[str, Method]:
@@ -36,9 +41,7 @@ def blob_methods(blobs: BlobService, nar: NarService, dialect: Dialect, max_mess
         found = await blobs.stat(digest, chunks=chunks)
         if found is None:
             raise NotFoundError("blob", digest)
-        if len(found.chunks) > _ENCODED_HERE:
-            return await asyncio.to_thread(encode_stat, dialect, ((chunk.digest, chunk.size) for chunk in found.chunks))
-        return encode_stat(dialect, ((chunk.digest, chunk.size) for chunk in found.chunks))
+        return await encoded_list(partial(encode_stat, dialect), [(chunk.digest, chunk.size) for chunk in found.chunks])
 
     async def read(message: bytes, _call: Call) -> AsyncGenerator[Answer, None]:
         async for piece in blobs.read(decode_digest(message)):
@@ -70,6 +73,11 @@ def blob_methods(blobs: BlobService, nar: NarService, dialect: Dialect, max_mess
     if dialect.whole_blobs:
         methods[dialect.blob("Get")] = Unary(get)
     return methods
+
+
+async def encoded_list(encode: Callable[[ChunkList], bytes], chunks: ChunkList) -> bytes:
+    """What `encode` makes of a list of chunks, in a thread if it is long."""
+    return encode(chunks) if len(chunks) <= _ENCODED_HERE else await asyncio.to_thread(encode, chunks)
 
 
 async def _data(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -5,7 +5,6 @@ A chunk is stored as a blob of its own, and every blob of at most MAX_CHUNK may 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from tvix_store.errors import ExhaustedError, NotFoundError
@@ -15,12 +14,11 @@ from tvix_store.operations.resolve import blob_size
 from tvix_store.protocol.blobs import chunk_header, decode_chunk, decode_digest, encode_digest
 from tvix_store.protocol.chunk_stores import decode_put_blob, encode_blob_meta
 from tvix_store.protocol.dialects import BLOB_STORE_SERVICE, CHUNK_STORE_SERVICE
+from tvix_store.rpc.handlers.blobs import encoded_list
 from tvix_store.rpc.method import Answer, Call, Method, Takes, Unary, client_streaming, server_streaming
 from tvix_store.services.assembling import Assembling
 from tvix_store.services.blobs import BlobService, Chunk
 
-_ENCODED_HERE = 4096
-"""Chunks of a list that is encoded on the event loop, in some 3 ms."""
 _AROUND = 16
 """Bytes around the data of a chunk in a message."""
 _LIST = 4 << 20
@@ -53,7 +51,7 @@ def chunk_store_methods(blobs: BlobService, assembling: Assembling | None) -> di
         else:
             size = await blob_size(blobs, digest) if found.size is None else found.size
             chunks = [(digest, size)] if size else []
-        return encode_blob_meta(chunks) if len(chunks) <= _ENCODED_HERE else await asyncio.to_thread(encode_blob_meta, chunks)
+        return await encoded_list(encode_blob_meta, chunks)
 
     async def put_blob(wanted: tuple[Digest, list[tuple[Digest, int]]], _call: Call) -> bytes:
         digest, chunks = wanted
