@@ -10,7 +10,8 @@ import pytest
 
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.engine import Engine
-from tvix_store.errors import CorruptError, NotFoundError
+from tvix_store.backends.local.packs import PackReader, Place
+from tvix_store.errors import CorruptError, NotFoundError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode
@@ -66,6 +67,50 @@ async def test_a_damaged_chunk_is_stored_anew_when_it_is_put_again(store: Store,
     assert await collect(store.blobs.read(Digest.of(SMALL))) == SMALL
     after = await stats(store)
     assert (after.chunks, after.unique_bytes, after.stored_bytes) == (before.chunks, before.unique_bytes, before.stored_bytes)
+
+
+def failing_to_read_the_list_of(blob: bytes, store_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the disk fail to give the chunk list of a blob."""
+    engine = Engine.acquire(store_directory, {})
+    try:
+        places = engine.index.chunk_list_places(Digest.of(blob).raw)
+    finally:
+        engine.release()
+    read_checked = PackReader.read_checked
+
+    def fail(self: PackReader, place: Place) -> bytes:
+        if place in places:
+            raise UnavailableError("the disk fails")
+        return read_checked(self, place)
+
+    monkeypatch.setattr(PackReader, "read_checked", fail)
+
+
+async def test_a_list_that_the_disk_does_not_give_keeps_no_damage_from_being_forgotten(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, third = noise(2_000_000, "other"), noise(2_000_000, "third")
+    for blob in (LARGE, other, third):
+        await store.blobs.put(stream([blob]))
+    failing_to_read_the_list_of(other, tmp_path / "store", monkeypatch)
+    damage(tmp_path, LARGE[:100])
+    await read_in_vain(store, LARGE)
+    # It may name the damaged chunk: nobody can tell.
+    assert await store.blobs.missing([Digest.of(blob) for blob in (LARGE, other, third)]) == {Digest.of(LARGE), Digest.of(other)}
+
+
+async def test_a_list_that_the_disk_does_not_give_keeps_no_store_from_being_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = noise(2_000_000, "other")
+    async with await open_store(tmp_path / "store") as store:
+        for blob in (LARGE, other):
+            await store.blobs.put(stream([blob]))
+        failing_to_read_the_list_of(other, tmp_path / "store", monkeypatch)
+    shutil.rmtree(tmp_path / "store/index")
+    async with await open_store(tmp_path / "store") as store:
+        assert await store.blobs.missing([Digest.of(LARGE), Digest.of(other)]) == {Digest.of(other)}
+        assert await collect(store.blobs.read(Digest.of(LARGE))) == LARGE
 
 
 async def test_every_blob_that_is_cut_into_a_damaged_chunk_is_missing_until_it_is_put_again(store: Store, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def _is_whole_list(index: Index, reader: PackReader, txn: Txn, segments: list[Wr
     for each in segments:  # in their order
         try:
             segment = parse_segment(reader.read_checked(each.place))
-        except CorruptError:
+        except (CorruptError, UnavailableError):  # where the disk does not give it, the blob is missing as well
             return False
         if segment.offset != end or not all(index.is_named(txn, Kind.CHUNK, chunk) for chunk, _ in segment.entries):
             return False
@@ -125,6 +125,10 @@ def _blobs_with(index: Index, reader: PackReader, chunks: Sequence[bytes]) -> di
             try:
                 payload = reader.read_checked(place)
             except CorruptError:
+                continue
+            except UnavailableError:  # the disk may give it again, with a chunk in it that is missing then
+                for chunk in chunks:
+                    found.setdefault(chunk, set()).add(blob)
                 continue
             for chunk in chunks:
                 if chunk in payload:
