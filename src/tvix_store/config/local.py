@@ -38,7 +38,8 @@ async def open_address(address: Address, *, store_dir: str | None = None) -> Sto
     if address.host:
         raise InvalidError(f"{address.text}: an absolute path has three slashes, as in local:///{address.host}{address.path}")
     if address.path and address.path != address.text and not address.path.startswith("/"):
-        raise InvalidError(f"{address.text}: the path in a URL is absolute; a relative one stands alone, as in ./{address.path}")
+        relative = address.path.removeprefix("./")
+        raise InvalidError(f"{address.text}: the path in a URL is absolute; a relative one stands alone, as in ./{relative}")
     directory = Path(address.path) if address.path else default_directory()
     return await local.open_store(directory, store_dir=store_dir, **address.read_parameters(PARAMETERS))
 

@@ -98,7 +98,7 @@ class NarInfo:
                 raise InvalidError(f"narinfo: {key} is missing")
         if not values["StorePath"].startswith(store_dir + "/"):
             raise InvalidError(f"narinfo: StorePath {values['StorePath'][:250]!r} is not in {store_dir}")
-        nar_hash = NixHash.parse(values["NarHash"])
+        nar_hash = _hash("NarHash", values["NarHash"])
         if nar_hash.algorithm != "sha256":
             # It could be translated, but the signatures, which cover it, would be false of the translation.
             raise InvalidError(f"narinfo: NarHash is {nar_hash.algorithm}, not sha256, which path infos and signatures have")
@@ -165,9 +165,16 @@ def _lines(data: bytes) -> tuple[dict[str, str], Iterable[str]]:
 def _file_hash(text: str | None) -> NixHash | None:
     """None also where the algorithm is not known here: the NAR has a hash of its own, which says more."""
     try:
-        return NixHash.parse(text) if text is not None else None
+        return _hash("FileHash", text) if text is not None else None
     except UnknownAlgorithmError:
         return None
+
+
+def _hash(key: str, text: str) -> NixHash:
+    try:
+        return NixHash.parse(text)
+    except InvalidError as error:
+        raise type(error)(f"narinfo: {key}: {error}") from None
 
 
 def _number(key: str, text: str) -> int:
