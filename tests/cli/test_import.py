@@ -146,6 +146,14 @@ def test_a_name_that_no_store_path_may_have_is_refused(tvix_store: Program, tree
     assert "not a store path name: 'two words'" in ended.error
 
 
+@pytest.mark.parametrize(("path", "name"), [("/", ""), ("two words", "two words")])
+def test_a_file_whose_name_no_store_path_may_have_needs_another(tvix_store: Program, path: str, name: str) -> None:
+    ended = tvix_store.run("import", path)
+    assert ended.code == 3
+    assert ended.error.startswith(f"tvix-store: error: {path}: not a store path name: {name!r}")
+    assert ended.error.endswith("; choose a name with --name\n")
+
+
 def test_one_name_for_many_paths_is_refused(tvix_store: Program, tree: Path) -> None:
     assert tvix_store.run("import", "--name", "x", tree / "text", tree / "big").code == 2
 

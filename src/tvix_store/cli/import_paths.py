@@ -67,6 +67,8 @@ async def import_paths(
 
     async def imported(store: Store) -> AsyncIterator[Imported]:
         for path in paths:
+            if name is None:
+                _check_name(path)
             with progress_bar(invocation, path.name) as bar:
                 if bar.visible:
                     asyncio.get_running_loop().run_in_executor(None, _expect_tree, bar, path)
@@ -96,6 +98,17 @@ async def import_paths(
             return
         async for each in imported(store):
             print(each.store_path.absolute(store.store_dir) if each.path_info else _content(each.node), flush=True)
+
+
+def _check_name(path: Path) -> None:
+    """Say what to do where a store path may not have the name of a file."""
+    from tvix_store.errors import InvalidError
+    from tvix_store.model.store_path import check_store_path_name
+
+    try:
+        check_store_path_name(os.path.basename(os.path.abspath(path)))
+    except InvalidError as error:
+        raise InvalidError(f"{path}: {error}; choose a name with --name") from None
 
 
 def _content(node: Node) -> str:
