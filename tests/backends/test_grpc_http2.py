@@ -352,7 +352,7 @@ async def test_a_server_that_goes_away_finishes_what_it_has_begun() -> None:
 @pytest.mark.parametrize(
     ("frames", "status", "words"),
     [
-        ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], Status.UNAVAILABLE, "does not speak HTTP/2"),
+        ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], Status.UNAVAILABLE, "it answers in HTTP/1; is this its port for gRPC"),
         ([frame(Kind.PING, 0, 0, bytes(8))], Status.UNAVAILABLE, "does not begin with SETTINGS"),
         ([b""], Status.UNAVAILABLE, "the server closed the connection"),
     ],

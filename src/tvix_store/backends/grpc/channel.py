@@ -157,8 +157,10 @@ class Channel:
                     _, http2 = await loop.create_unix_connection(Http2, address.path)
                 else:
                     host = None if self._tls is None else address.host
+                    # uvloop, the loop of daemons, knows no such delay, and tries one address after the other.
+                    delay = {"happy_eyeballs_delay": 0.25} if isinstance(loop, asyncio.BaseEventLoop) else {}
                     _, http2 = await loop.create_connection(
-                        Http2, address.host, address.port, ssl=self._tls, server_hostname=host, happy_eyeballs_delay=0.25
+                        Http2, address.host, address.port, ssl=self._tls, server_hostname=host, **delay
                     )
                 await http2.ready
         except BaseException as error:
