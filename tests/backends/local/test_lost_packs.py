@@ -119,6 +119,36 @@ async def test_what_was_put_again_stays_where_it_is(directory: Path, tmp_path: P
         assert await nar(store) == whole
 
 
+async def test_what_is_left_of_a_pack_that_was_cut_may_be_lost_too(directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(directory / "packs", tmp_path / "away")
+    first, content = packs(directory)[0], noise(3_000_000, "large")
+    async with await open_store(directory) as store:
+        found = await store.blobs.stat(Digest.of(content), chunks=True)
+        assert found is not None
+        chunks = [chunk.digest for chunk in found.chunks]
+    os.truncate(first, first.stat().st_size // 2)
+    async with await open_store(directory) as store:
+        left = set(chunks) - await store.blobs.missing(chunks)
+        assert left
+        assert not await is_healthy(store)
+        await store.blobs.put_many([noise(100_000, "other")])
+    assert first.stat().st_size < (tmp_path / "away" / first.name).stat().st_size  # nobody has written to it
+    first.unlink()
+    async with await open_store(directory) as store:
+        gone = await store.blobs.missing(list(left))
+        assert gone
+        assert None not in await store.blobs.get_many(list(left - gone))  # in other packs
+        assert not await is_healthy(store)
+    assert lost_files(directory) == ["00000001-2.lost", "00000001.lost"]
+    shutil.copy(tmp_path / "away" / first.name, first)
+    async with await open_store(directory) as store:
+        assert await is_healthy(store)
+        assert await collect(store.blobs.read(Digest.of(content))) == content
+        await store.blobs.put_many([noise(100_000, "more")])
+        assert await collect(store.blobs.read(Digest.of(content))) == content
+    assert first.read_bytes().startswith((tmp_path / "away" / first.name).read_bytes())
+
+
 async def test_an_operator_may_do_without(directory: Path) -> None:
     packs(directory)[0].unlink()
     async with await open_store(directory) as store:

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain, repeat
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tvix_store import __version__
 from tvix_store.backends.grpc.address import ServerAddress
@@ -158,7 +158,7 @@ class Channel:
                 else:
                     host = None if self._tls is None else address.host
                     # uvloop, the loop of daemons, knows no such delay, and tries one address after the other.
-                    delay = {"happy_eyeballs_delay": 0.25} if isinstance(loop, asyncio.BaseEventLoop) else {}
+                    delay: dict[str, Any] = {"happy_eyeballs_delay": 0.25} if isinstance(loop, asyncio.BaseEventLoop) else {}
                     _, http2 = await loop.create_connection(
                         Http2, address.host, address.port, ssl=self._tls, server_hostname=host, **delay
                     )
