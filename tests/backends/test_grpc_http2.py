@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from tvix_store.backends.grpc import channel as channel_module
+from tvix_store.backends.grpc import connection as connection_module
 from tvix_store.backends.grpc import http2
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.call_error import CallError
@@ -350,7 +352,7 @@ async def test_a_server_that_goes_away_finishes_what_it_has_begun() -> None:
 @pytest.mark.parametrize(
     ("frames", "status", "words"),
     [
-        ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], Status.UNAVAILABLE, "does not speak HTTP/2"),
+        ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], Status.UNAVAILABLE, "it answers in HTTP/1; is this its port for gRPC"),
         ([frame(Kind.PING, 0, 0, bytes(8))], Status.UNAVAILABLE, "does not begin with SETTINGS"),
         ([b""], Status.UNAVAILABLE, "the server closed the connection"),
     ],
@@ -453,6 +455,36 @@ async def test_a_server_that_breaks_a_rule_is_left(frames: list[bytes], words: s
 async def test_a_call_that_ends_badly_tells_how(frames: list[bytes], status: Status, words: str) -> None:
     found, message = await status_of(*frames)
     assert (found, words in message) == (status, True), message
+
+
+async def test_what_a_server_says_is_one_line_that_steers_no_terminal() -> None:
+    words = encode_headers([(b"grpc-status", b"13"), (b"grpc-message", b"%1b[2Jhello%0Aerror: all is lost%0d%c2%9b1m")])
+    status, message = await status_of(frame(Kind.HEADERS, END_HEADERS | END_STREAM, 1, HEAD + words))
+    assert (status, message) == (Status.INTERNAL, " [2Jhello error: all is lost 1m")
+    goodbye = struct.pack(">II", 0, 11) + b"too many\x1b[31m\ncalls"
+    assert (await status_of(frame(Kind.GOAWAY, 0, 0, goodbye)))[1] == "the server is going away: too many [31m calls"
+
+
+async def test_a_server_that_answers_nothing_but_pings_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel_module, "STALL", 0.2)
+    monkeypatch.setattr(connection_module, "STALL", 0.2)
+
+    async def script(peer: Peer) -> None:
+        await peer.call()
+
+    async with server(script) as channel:
+        async with channel.receive("/x.Y/Z", b"request") as stream:
+            with pytest.raises(CallError) as caught:
+                await connection_module._next_of(stream)
+        assert (caught.value.status, caught.value.message) == (Status.DEADLINE_EXCEEDED, "no message within 0.2 seconds")
+
+    async def uploaded() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield bytes(1 << 16)  # more than the window that the server opens in the beginning
+
+    async with server(script) as channel:
+        with pytest.raises(CallError, match="the server took nothing within"):
+            await channel.upload("/x.Y/Z", uploaded(), ())
 
 
 async def test_a_server_that_is_silent_is_asked_and_then_left(monkeypatch: pytest.MonkeyPatch) -> None:

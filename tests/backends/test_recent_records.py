@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -76,8 +78,7 @@ def damaged(directory: Path, damage: str) -> None:
     path = directory / "x"
     match damage:
         case "overwritten":
-            for each in (path, directory / "x-wal"):
-                each.write_bytes(noise(each.stat().st_size))
+            path.write_bytes(noise(path.stat().st_size))
         case "cut":
             path.write_bytes(path.read_bytes()[:5000])
         case "removed":
@@ -126,3 +127,27 @@ async def test_what_was_put_survives_a_killed_process(tmp_path: Path) -> None:
     records = RecentRecords(tmp_path / "x")
     assert await records.get(b"nar:a") == b"1"
     await records.close()
+
+
+BUSY = """
+import asyncio, os, sys
+from pathlib import Path
+from tvix_store.backends.recent_records import RecentRecords
+async def main():
+    records = RecentRecords(Path(sys.argv[1]))
+    for number in range(400):
+        await records.put({b"nar:%d" % number: os.urandom(500)})
+        await records.get(b"nar:1")
+    await records.close()
+asyncio.run(main())
+"""
+
+
+async def test_no_process_dies_of_damage_that_another_one_mends(tmp_path: Path) -> None:
+    processes = [await asyncio.create_subprocess_exec(sys.executable, "-c", BUSY, tmp_path / "x") for _ in range(3)]
+    ending = asyncio.gather(*(process.wait() for process in processes))
+    while not ending.done():
+        await asyncio.sleep(0.1)
+        with suppress(FileNotFoundError):
+            os.truncate(tmp_path / "x", (tmp_path / "x").stat().st_size // 2)
+    assert ending.result() == [0, 0, 0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from tvix_store.rpc.asgi import GrpcApp, not_found
 from tvix_store.rpc.framing import Frames, frame, gzip_frame
 from tvix_store.rpc.method import LOOKUP, Call, Method, Streaming, Takes, Unary, client_streaming, server_streaming
 from tvix_store.rpc.status import RpcError, Status
+from tvix_store.traffic import Budget, Traffic
 
 GZIP = (b"grpc-encoding", b"gzip")
 
@@ -274,3 +276,41 @@ async def test_a_caller_that_goes_away_in_the_middle_of_the_answers_ends_the_cal
             raise ConnectionResetError
 
     await APP({"type": "http", "path": "/s/Letters", "method": "POST", "headers": [GRPC]}, receive, send)
+
+
+def app_with_budget(handle: Callable[[bytes, Call], Coroutine[Any, Any, bytes]]) -> tuple[GrpcApp, Traffic]:
+    """An app that takes messages of 100,000 bytes, and loses patience with clients after 0.1 s."""
+    traffic = Traffic()
+    traffic.incoming = Budget(1 << 20, stall=0.1, spared=0.1)
+    takes = Takes(max_message=100_000, decode=bytes)
+    return GrpcApp({"/s/Handle": Unary(handle, takes)}, not_found, traffic=traffic), traffic
+
+
+async def test_who_waits_for_its_answer_does_not_do_too_little() -> None:
+    async def long(message: bytes, _call: Call) -> bytes:
+        await asyncio.sleep(2.5)  # longer than the time between two looks at who has stopped
+        return message[:3]
+
+    app, _ = app_with_budget(long)
+    outcome = await request(app, "/s/Handle", [frame(b"abc" * 30_000)[:70_000], frame(b"abc" * 30_000)[70_000:]])
+    assert (outcome.status, outcome.answers) == (Status.OK, [b"abc"])
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_a_message_is_counted_until_its_call_ends_and_its_client_must_go_on(pieces: int) -> None:
+    app, traffic = app_with_budget(echo)
+    coming: asyncio.Queue[Event] = asyncio.Queue()
+    sent: asyncio.Queue[Event] = asyncio.Queue()
+    scope: Event = {"type": "http", "path": "/s/Handle", "method": "POST", "headers": [GRPC]}
+    call = asyncio.create_task(app(scope, coming.get, sent.put))
+    body = frame(bytes(90_000))
+    size = -(-len(body) // pieces)
+    for at in range(0, len(body), size):
+        coming.put_nowait({"type": "http.request", "body": body[at : at + size], "more_body": True})
+    for _ in range(3):
+        coming.put_nowait({"type": "http.request", "body": b"", "more_body": True})
+    await asyncio.sleep(0.5)
+    assert traffic.incoming.held >= 90_000  # with room for what it was decoded to
+    await asyncio.wait_for(call, 20)
+    assert traffic.incoming.held == 0
+    assert dict((await sent.get())["headers"])[b"grpc-status"] == b"%d" % Status.RESOURCE_EXHAUSTED

@@ -15,6 +15,8 @@ import pytest
 from tests.http.daemon import Daemon, nar_name
 from tests.server.raw_http2 import RawHttp2
 from tvix_store.model.digest import Digest
+from tvix_store.protocol.chunk_stores import encode_put_blob
+from tvix_store.protocol.dialects import BLOB_STORE_SERVICE
 from tvix_store.testing import trees
 from tvix_store.testing.content import noise
 from tvix_store.testing.trees import TreeFile
@@ -58,6 +60,23 @@ def upload_messages(daemon: Daemon, held: ExitStack) -> None:
             if stream in connection.ended:
                 left[stream] = 0
         connection.read(0.01)
+
+
+def whole_messages(daemon: Daemon, held: ExitStack) -> None:
+    """Two connections, 60 calls each. Their messages of a MiB are whole, and take 7 when they are decoded; no call is ended."""
+    chunks = [(Digest(noise(32, str(number))), 1) for number in range(27_000)]
+    message = frame(encode_put_blob(Digest.of(b"x"), chunks))
+    for _ in range(2):
+        connection = RawHttp2(daemon.port)
+        held.callback(connection.close)
+        rest = {connection.call(f"/{BLOB_STORE_SERVICE}/PutBlob"): message for _ in range(60)}
+        stops = time.monotonic() + 4
+        while any(rest.values()) and time.monotonic() < stops:
+            for stream, data in rest.items():
+                rest[stream] = b"" if stream in connection.ended else data[connection.send(stream, data[: 1 << 16]) :]
+            connection.read(0.01)
+        for stream in rest.keys() - connection.ended.keys():
+            connection.send(stream, b"")
 
 
 def ask(path: str) -> Callable[[Daemon, ExitStack], None]:
@@ -104,6 +123,7 @@ def frame(message: bytes) -> bytes:
     "attack",
     [
         pytest.param(upload_messages, id="unfinished messages"),
+        pytest.param(whole_messages, id="unfinished calls"),
         pytest.param(ask(nar_name(TREE, ".zst")), id="NARs over HTTP/2"),
         pytest.param(read_blobs, id="blobs"),
         pytest.param(ask_by_http1(nar_name(TREE)), id="NARs over HTTP/1.1"),

@@ -1,7 +1,8 @@
 """RecentRecords: a RecordService in one SQLite file of bounded size, which forgets what was put longest ago.
 
 It is for links of NARs beside a store that has no place for records. A daemon's workers share the file, and so do daemons. Records
-are not synced one by one: a power cut may take the last ones. A file that is damaged, or was removed, is begun anew.
+are not synced: after a power cut, the file may be damaged. One that is, or was removed, is begun anew. There is no WAL: where one
+process removes a file, the shared memory of a WAL would kill (SIGBUS) those that still use it.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class RecentRecords:
         with self._alone():
             connection = sqlite3.connect(self._path, _PATIENCE)
             try:
-                for setting in ("journal_mode = WAL", "synchronous = NORMAL", f"max_page_count = {self._max_pages}"):
+                for setting in ("journal_mode = TRUNCATE", "synchronous = OFF", f"max_page_count = {self._max_pages}"):
                     connection.execute(f"PRAGMA {setting}")
                 with connection:
                     connection.execute(_SCHEMA)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import TextIO, cast
@@ -16,6 +17,7 @@ from tvix_store.cli.invocation import Invocation
 from tvix_store.cli.lazy_group import Entry, LazyGroup
 
 NAME = "tvix-store"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 COMPLETION = "_TVIX_STORE_COMPLETE"
 """The variable by which a shell asks for completions."""
 COMMANDS = {
@@ -126,10 +128,10 @@ def _nothing(number: int, mode: str) -> TextIO:
 
 
 def _message(error: Exception, code: int) -> str:
-    """One line that says what was wrong."""
+    """One line that says what was wrong. Text of others in it, such as a server's, does not steer the terminal."""
     text = str(error) or type(error).__name__
     if code == exit_codes.BUG:
         text = f"this is a bug: {type(error).__name__}: {text} (--debug shows where)"
     elif isinstance(error, OSError) and error.strerror:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror
-    return text.replace("\n", " ")
+    return _CONTROL.sub(" ", text)

@@ -23,7 +23,9 @@ MAX_MESSAGE = 16 * 1024 * 1024
 """Default bound of one message in bytes, whatever the method."""
 
 _AT_ONCE = 4096
-"""Bytes of a message that may come in pieces without a place."""
+"""Bytes of a message that need no place."""
+_DECODED = 8
+"""Bytes of memory that a byte of a message takes when it is decoded: at most 7, in a list of chunks."""
 _CONTENT_TYPES = (b"application/grpc", b"application/grpc+proto")
 
 
@@ -103,7 +105,7 @@ class GrpcApp:
             not event.get("more_body")
             and encoding == b"identity"
             and body[:1] == b"\0"
-            and len(body) - PREFIX == int.from_bytes(body[1:PREFIX]) <= method.takes.max_message
+            and len(body) - PREFIX == int.from_bytes(body[1:PREFIX]) <= min(method.takes.max_message, _AT_ONCE)
         ):
             request: Any = body[PREFIX:]  # one whole message in one piece: nearly every unary call
             if method.takes.decode is not None:
@@ -111,7 +113,7 @@ class GrpcApp:
             answer = await method.handle(request, call)
         else:
             with self._traffic.incoming.place(call.client) as arriving:
-                request = await single(self._requests(method.takes, encoding, receive, event, arriving))
+                request = await single(self._requests(method.takes, encoding, receive, event, arriving, single=True))
                 answer = await method.handle(request, call)
         if len(answer) <= SMALL:
             await response.message(answer, last=True)
@@ -123,13 +125,20 @@ class GrpcApp:
     async def _stream(self, method: Streaming, call: Call, encoding: bytes, receive: Receive, response: Response) -> None:
         with self._leaving(call) as leaving, self._traffic.incoming.place(call.client) as arriving:
             async with (
-                aclosing(self._requests(method.takes, encoding, receive, await receive(), arriving)) as requests,
+                aclosing(
+                    self._requests(method.takes, encoding, receive, await receive(), arriving, single=method.single)
+                ) as requests,
                 aclosing(method.handle(requests, call)) as answers,
             ):
                 async for answer in answers:
                     if self._turns.is_over():
                         await self._turns.next()
+                    if not arriving.held:
+                        await response.message(answer, leaving)
+                        continue
+                    arriving.waits()  # for who has sent it to take this
                     await response.message(answer, leaving)
+                    arriving.works()
         await response.end()
 
     @contextmanager
@@ -145,11 +154,13 @@ class GrpcApp:
             raise
 
     async def _requests(
-        self, takes: Takes, encoding: bytes, receive: Receive, event: Event, arriving: Place
+        self, takes: Takes, encoding: bytes, receive: Receive, event: Event, arriving: Place, *, single: bool
     ) -> AsyncGenerator[Any, None]:
-        """The messages of a request whose first event is `event`, as the handler takes them. One that comes in pieces is kept in
-        `arriving`.
+        """The messages of a request whose first event is `event`, as the handler takes them. What is kept of one that comes in
+        pieces has a place in `arriving`; where there is to be a `single` one, also what it is decoded to, for as long as the caller
+        keeps the place.
         """
+        weight = _DECODED if single and takes.decode is not None else 1
         frames = Frames(takes.max_message, encoding)
         may_be_bombs = encoding == b"gzip" and takes.max_message > LOOKUP
         came = 0
@@ -164,17 +175,23 @@ class GrpcApp:
                 message = await self._decoder.decompressed(messages) if may_be_bombs else next(messages, None)
                 if message is None:
                     break
+                arriving.works()
+                if single and len(message) > _AT_ONCE:
+                    await arriving.hold(len(message) * weight, kept=len(message))
                 yield message if takes.decode is None else await self._decoder.decoded(takes.decode, message)
             if not event.get("more_body"):
                 frames.finish()
                 return
             size = frames.under_way
             if size > _AT_ONCE:
-                await arriving.hold(size)
+                await arriving.hold(size * weight)
                 came += len(body)
                 if came >= SMALL or arriving.since == inf:
                     came = 0
                     arriving.waits()
+            elif single:
+                if arriving.since == inf:
+                    arriving.waits()  # for the end
             else:
                 arriving.works()
                 arriving.hold_at_most(0)

@@ -70,10 +70,14 @@ class Unary:
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
-    """Messages in, messages out; they may overlap."""
+    """Messages in, messages out; they may overlap.
+
+    single: whether it takes one message alone, which is kept until the call ends
+    """
 
     handle: Callable[[AsyncIterator[Any], Call], AsyncGenerator[Answer, None]]
     takes: Takes = _LOOKUP
+    single: bool = False
 
 
 Method: TypeAlias = Unary | Streaming
@@ -87,7 +91,7 @@ def server_streaming(handle: Callable[[Any, Call], AsyncGenerator[Answer, None]]
             async for answer in answers:
                 yield answer
 
-    return Streaming(stream, takes)
+    return Streaming(stream, takes, single=True)
 
 
 def client_streaming(handle: Callable[[AsyncIterator[Any], Call], Coroutine[Any, Any, bytes]], takes: Takes = _LOOKUP) -> Streaming:

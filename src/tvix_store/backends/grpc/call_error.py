@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
@@ -27,15 +28,19 @@ _OF_RESET: dict[int, Status] = {
     Reset.INADEQUATE_SECURITY: Status.PERMISSION_DENIED,
 }
 """Source: gRPC, PROTOCOL-HTTP2."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 class CallError(Exception):
-    """A call ended with a status other than OK: the server's, or one that tells what became of it. `message` may be empty."""
+    """A call ended with a status other than OK: the server's, or one that tells what became of it. `message` may be empty.
+
+    It is one line: what a server says must not steer somebody's terminal, or look like a second line of a log.
+    """
 
     def __init__(self, status: Status, message: str) -> None:
-        super().__init__(f"{status.name}: {message}")
         self.status = status
-        self.message = message
+        self.message = _CONTROL.sub(" ", message)
+        super().__init__(f"{status.name}: {self.message}")
 
 
 def ending(fields: Mapping[bytes, bytes], head: Mapping[bytes, bytes]) -> CallError | None:

@@ -24,6 +24,10 @@ from tvix_store.protocol.status import Status
 Metadata: TypeAlias = Sequence[tuple[str, str]]
 """Names, in lower case, and values that go before the first message of a call."""
 
+STALL = 600.0
+"""Seconds in which a message must have gone, or the next of many have come."""
+THOROUGH = 3600.0
+"""Seconds for a call that may read all content of a store path."""
 _CONNECTING = 20.0
 """Seconds in which a connection must be made, TLS and all."""
 _NEXT_ADDRESS = 0.25
@@ -32,6 +36,20 @@ _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds between the attempts of who waits for a server; the last one goes on."""
 _ROOTS = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
 """The variable in which gRPC's clients look for a file of authorities."""
+
+
+@asynccontextmanager
+async def within(seconds: float, failure: str) -> AsyncIterator[None]:
+    """Let the body take so long.
+
+    Raises:
+        CallError: (DEADLINE_EXCEEDED) it took longer.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise CallError(Status.DEADLINE_EXCEEDED, f"{failure} within {seconds:g} seconds") from None
 
 
 class Channel:
@@ -59,16 +77,13 @@ class Channel:
         Raises:
             CallError: the call ended with another status than OK, or took more than `seconds`.
         """
-        try:
-            async with asyncio.timeout(seconds):
-                if wait:
-                    await self._wait()
-                deadline = ((b"grpc-timeout", b"%dm" % (seconds * 1000)),)
-                async with self._call(path, deadline) as stream:
-                    await stream.send(message, last=True)
-                    return await stream.only_message()
-        except TimeoutError:
-            raise CallError(Status.DEADLINE_EXCEEDED, f"no answer within {seconds:g} seconds") from None
+        async with within(seconds, "no answer"):
+            if wait:
+                await self._wait()
+            deadline = ((b"grpc-timeout", b"%dm" % (seconds * 1000)),)
+            async with self._call(path, deadline) as stream:
+                await stream.send(message, last=True)
+                return await stream.only_message()
 
     @asynccontextmanager
     async def receive(self, path: str, message: bytes) -> AsyncIterator[Stream]:
@@ -90,10 +105,13 @@ class Channel:
         fields = [(name.encode(), value.encode()) for name, value in metadata]
         async with self._call(path, fields) as stream:
             async for message in messages:
-                if not await stream.send(message):
+                async with within(STALL, "the server took nothing"):
+                    wants_more = await stream.send(message)
+                if not wants_more:
                     break
             await stream.finish()
-            return await stream.only_message()
+            async with within(THOROUGH, "no answer"):
+                return await stream.only_message()
 
     async def close(self) -> None:
         if self._connecting is not None:

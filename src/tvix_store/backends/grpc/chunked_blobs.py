@@ -7,8 +7,8 @@ from contextlib import aclosing
 
 from blake3 import blake3
 
-from tvix_store.backends.grpc.channel import Metadata
-from tvix_store.backends.grpc.connection import THOROUGH, Connection
+from tvix_store.backends.grpc.channel import THOROUGH, Metadata
+from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.contents import MESSAGE, joined_chunks, verified
 from tvix_store.backends.grpc.received import check_stored, decoding
 from tvix_store.backends.grpc.single_blobs import each_at_once

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.call_error import CallError
-from tvix_store.backends.grpc.channel import Channel, Metadata, tls_context
+from tvix_store.backends.grpc.channel import STALL, Channel, Metadata, tls_context, within
 from tvix_store.backends.grpc.statuses import Subject, store_error
 from tvix_store.backends.grpc.stream import Stream
 from tvix_store.errors import CorruptError, UnavailableError
@@ -19,8 +19,6 @@ from tvix_store.protocol.status import Status
 
 PROMPT = 60.0
 """Seconds for a call that looks something up."""
-THOROUGH = 3600.0
-"""Seconds for a call that may read all content of a store path."""
 PATIENCE = 60.0
 """Seconds to wait for a server that is not there yet, where that is asked for."""
 REPLAYED = 4 * 1024 * 1024
@@ -39,6 +37,12 @@ T = TypeVar("T")
 
 def _always() -> bool:
     return True
+
+
+async def _next_of(stream: Stream) -> list[bytes]:
+    """The next messages. A server that answers PINGs and nothing else is not waited for without an end."""
+    async with within(STALL, "no message"):
+        return await stream.messages()
 
 
 class Connection:
@@ -107,7 +111,7 @@ class Connection:
             async def attempt(channel: Channel) -> tuple[Stream, list[bytes]]:
                 async with AsyncExitStack() as trying:
                     stream = await trying.enter_async_context(channel.receive(path, message))
-                    first = await stream.messages()
+                    first = await _next_of(stream)
                     call.push_async_callback(trying.pop_all().aclose)
                     return stream, first
 
@@ -115,7 +119,7 @@ class Connection:
             try:
                 while batch:
                     yield batch
-                    batch = await stream.messages()
+                    batch = await _next_of(stream)
             except CallError as error:
                 raise store_error(error, self.server, path, subject) from error
 

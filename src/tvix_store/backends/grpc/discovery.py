@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.connection import PROMPT, Connection
 from tvix_store.backends.grpc.single_blobs import each_at_once
 from tvix_store.errors import DeniedError, StoreError, UnavailableError, UnsupportedError
 from tvix_store.model import wire
@@ -144,5 +145,8 @@ async def _answers(connection: Connection, path: str, message: bytes) -> bool:
 
 async def _first(connection: Connection, path: str, message: bytes) -> bytes:
     """The first answer, of one or many; none at all is an empty one."""
-    async with aclosing(connection.receive(path, message, ("call", path))) as answers:
-        return await anext(answers, b"")
+    try:
+        async with asyncio.timeout(PROMPT), aclosing(connection.receive(path, message, ("call", path))) as answers:
+            return await anext(answers, b"")
+    except TimeoutError:
+        raise UnavailableError(f"{connection.server}: no answer to {path} within {PROMPT:g} seconds") from None

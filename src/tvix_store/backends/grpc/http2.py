@@ -190,6 +190,8 @@ class Http2(asyncio.Protocol):
         at, end = 0, len(data)
         while end - at >= HEAD:
             size = int.from_bytes(data[at : at + 3])
+            if not self.ready.done() and data.startswith(b"HTTP/1"):
+                raise ProtocolError("it answers in HTTP/1; is this its port for gRPC, and is it to be grpc+https?")
             if size > LARGEST_PAYLOAD:
                 raise ProtocolError(f"a frame of {size} bytes, over the limit of {LARGEST_PAYLOAD}")
             stop = at + HEAD + size

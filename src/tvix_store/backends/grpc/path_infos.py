@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from tvix_store.backends.grpc.connection import THOROUGH, Connection
+from tvix_store.backends.grpc.channel import THOROUGH
+from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.received import decoding
 from tvix_store.backends.grpc.statuses import Subject
 from tvix_store.errors import ConflictError, CorruptError, IncompleteError, NotFoundError

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tvix_store.backends.grpc.connection import THOROUGH, Connection
+from tvix_store.backends.grpc.channel import THOROUGH
+from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.received import decoding
 from tvix_store.protocol.dialects import STATISTICS_SERVICE
 from tvix_store.protocol.statistics import decode_statistics

@@ -16,9 +16,9 @@ from tvix_store.services.assembling import not_the_blob, wrong_chunk_size
 from tvix_store.services.blobs import Chunk
 
 _AT_A_TIME = 64
-"""Chunks that are read in one hop to a thread: some 8 MiB."""
+"""Chunks that are read in one hop to a thread: some 4 MiB, and at most 256."""
 _AT_ONCE = 2
-"""Blobs that are assembled at once, so that readers have threads left."""
+"""Hops at once, so that readers have threads left."""
 
 
 class LocalAssembling:
@@ -30,16 +30,13 @@ class LocalAssembling:
         self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
-        # A list of a few MiB may name 400 GiB: one and the same chunk, over and over.
-        async with self._room:
-            await self._assemble(digest, chunks)
-
-    async def _assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
         hasher = blake3()
         writer = ChunkListWriter(self._engine.directory)
         try:
             for at in range(0, len(chunks), _AT_A_TIME):
-                await self._engine.in_thread(self._take, chunks[at : at + _AT_A_TIME], hasher, writer)
+                # In turns: a list of a few MiB may name 400 GiB, one and the same chunk over and over.
+                async with self._room:
+                    await self._engine.in_thread(self._take, chunks[at : at + _AT_A_TIME], hasher, writer)
             if hasher.digest() != digest.raw:
                 raise not_the_blob(digest)
             if writer.chunks > 1:  # else it is its own only chunk, which is there

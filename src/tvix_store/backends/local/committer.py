@@ -316,6 +316,7 @@ class Committer:
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, the callers get it
             self._writer.rewind()
+            self._lost_packs.suspect()
             for request in group:
                 request.done.set_exception(error)
             return
@@ -341,6 +342,7 @@ class Committer:
         except Exception as error:  # noqa: BLE001  # whatever it is, the callers get it
             # What was written stays, and is named by the next commit that works.
             self._writer.rewind()
+            self._lost_packs.suspect()
             results = [error] * len(waiting)
         for request, result in zip(waiting, results, strict=True):
             if isinstance(result, Exception):

@@ -199,6 +199,9 @@ class Engine:
         return PackWriter(self.directory / "packs", self._committed_size, self.lost_packs.highest_number, self.settings.pack_size)
 
     def _committed_size(self, pack: int) -> int:
+        """For who would write to the pack."""
+        if self.lost_packs.may_come_back(pack):
+            return 0
         with self.index.reading() as txn:
             return self.index.pack_sizes(txn, pack)[0]
 

@@ -4,8 +4,8 @@ The index knows how many bytes of each pack are committed. A pack that has fewer
 forgotten, with the chunk lists of blobs that lack a chunk now, and what is known of NARs. Path infos and records stay: the index
 holds them.
 
-A file `<store>/XXXXXXXX.lost` (or `XXXXXXXX-2.lost`, …) keeps what was forgotten, to name it again if the packs come back. While
-it is there, health says so.
+A file `<store>/XXXXXXXX.lost`, or `XXXXXXXX-2.lost` and so on, keeps what was forgotten, to name it again if the packs come back.
+While it is there, health says so, and nobody writes to what is left of the packs.
 
     u32 number of packs, u32 pack number and u64 committed size of each, then rows as of `contents.Written`
 """
@@ -28,7 +28,7 @@ from tvix_store.backends.local.damage import torn_blobs
 from tvix_store.backends.local.disk import disk_errors, new_file, sync_file, unfinished_name
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import FORGOTTEN, STORED_BYTES, UNIQUE_BYTES, Index
-from tvix_store.backends.local.packs import PackReader, Place
+from tvix_store.backends.local.packs import PREFIX_SIZE, PackReader, Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.errors import CorruptError, UnavailableError
 
@@ -105,7 +105,7 @@ class LostPacks:
             unfinished = unfinished_name(path)
             with os.fdopen(new_file(unfinished), "w+b") as file:
                 try:
-                    count = self._forget(txn, lost, file)
+                    forgotten = self._forget(txn, lost, file)
                     file.flush()
                     os.fsync(file.fileno())
                 except BaseException:
@@ -119,7 +119,7 @@ class LostPacks:
             self._directory,
             len(lost),
             names,
-            count,
+            forgotten,
         )
 
     def take_back(self) -> None:
@@ -133,7 +133,8 @@ class LostPacks:
                         self._index.count(txn, UNIQUE_BYTES, each.place.length)
                         self._index.count(txn, STORED_BYTES, each.place.stored)
                 for number, size in loss.packs.items():
-                    self._index.put_pack_sizes(txn, number, size, 0)
+                    # What was lost twice, in parts, comes back in parts too.
+                    self._index.put_pack_sizes(txn, number, max(size, self._index.pack_sizes(txn, number)[0]), 0)
                 for segments in list(torn_blobs(self._index, self._reader, txn)):  # by another loss
                     self._index.drop_chunk_list(txn, segments[0].key[:KEY_SIZE])
             loss.path.unlink(missing_ok=True)
@@ -154,6 +155,10 @@ class LostPacks:
     def highest_number(self) -> int:
         """The highest number of a pack that the index names, or that was lost: numbers are not used twice."""
         return max(self._committed().keys() | {number for loss in self._losses() for number in loss.packs}, default=0)
+
+    def may_come_back(self, number: int) -> bool:
+        """Whether a pack was lost, and nobody may write to what is left of it."""
+        return any(number in loss.packs for loss in self._losses())
 
     def _committed(self) -> dict[int, int]:
         with self._index.reading() as txn:
@@ -191,9 +196,9 @@ class LostPacks:
                     lost_plans.append(each)
                 elif is_lost(each.place):
                     file.write(each.to_bytes())
-        count = 0
+        dropped = 0
         for each in chain(_rows(file, rows_at), lost_plans):
-            count += index.drop_content(txn, each.kind, each.key, each.place)
+            dropped += index.drop_content(txn, each.kind, each.key, each.place)
         file.seek(0, os.SEEK_END)
         torn = list(torn_blobs(index, self._reader, txn, is_lost))
         for segments in torn:
@@ -202,12 +207,14 @@ class LostPacks:
                 file.writelines(each.to_bytes() for each in segments)
             index.drop_chunk_list(txn, blob)
         for number, size in lost.items():
-            index.drop_pack(txn, number)
-            if size:  # without its row nobody syncs it any more
+            if size < PREFIX_SIZE:
+                index.drop_pack(txn, number)
+            else:  # what is left may be lost as well
                 self._reader.sync(number)
+                index.put_pack_sizes(txn, number, size, size)
         index.drop_nar_facts(txn)
         index.count(txn, FORGOTTEN, 1)
-        return count + len(torn)
+        return dropped + len(torn)
 
     def _plan_contents(self, txn: Txn) -> set[bytes]:
         """The blobs and chunks of plans of NARs, as far as they can be read: nobody puts these again, they are made anew."""
@@ -219,7 +226,7 @@ class LostPacks:
         return found
 
     def _unused(self, name: str) -> Path:
-        """A file for a loss. A pack is lost twice where its writer names it once more before that sees the loss."""
+        """A file for a loss. A pack may be lost twice: what is left of one that was cut, or what its writer named meanwhile."""
         path, number = self._directory / f"{name}.lost", 1
         while path.exists():
             number += 1
@@ -247,8 +254,8 @@ def _loss(path: Path) -> _Loss | None:
     """None where there is no such file any more, or what it begins with is damaged."""
     try:
         with path.open("rb") as file:
-            [count] = _COUNT.unpack(file.read(_COUNT.size))
-            size = min(count * _PACK.size, os.fstat(file.fileno()).st_size)
+            [packs] = _COUNT.unpack(file.read(_COUNT.size))
+            size = min(packs * _PACK.size, os.fstat(file.fileno()).st_size)
             return _Loss(path, dict(_PACK.iter_unpack(file.read(size))), file.tell())
     except (OSError, struct.error):
         return None

@@ -19,7 +19,7 @@ from struct import Struct
 
 from tvix_store.backends.local.disk import disk_errors, new_file, sync_file, translated, unfinished_name
 from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Buffer, Kind, NewRecord, checks_out, mark, parse_header
-from tvix_store.errors import CorruptError
+from tvix_store.errors import CorruptError, UnavailableError
 
 MAGIC = b"tvix-store pack\n"
 PREFIX_SIZE = len(MAGIC) + KEY_SIZE
@@ -131,7 +131,10 @@ class PackWriter:
 
         Raises:
             ExhaustedError: the disk is full. Nothing was kept.
+            UnavailableError: somebody has cut the pack. To write behind its end would make a hole, and hide that it is lost.
         """
+        if self._fd is not None and os.fstat(self._fd).st_size < self.size:
+            raise UnavailableError(f"{self._path} was cut short while it was written; put the content again")
         places: list[Place] = []
         parts: list[Buffer] = []
         at = self.size
@@ -172,7 +175,8 @@ class PackWriter:
         self._synced = min(self._synced, self.size)
         if self._fd is not None:
             with suppress(OSError):  # what is left behind is overwritten, or cut off by the next owner
-                os.ftruncate(self._fd, self.size)
+                if os.fstat(self._fd).st_size > self.size:  # never longer: a pack that somebody has cut is lost
+                    os.ftruncate(self._fd, self.size)
 
     def cut(self) -> None:
         """Take back everything that the index does not name. A pack that it does not name at all is left alone."""
