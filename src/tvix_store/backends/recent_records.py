@@ -27,7 +27,10 @@ MAX_SIZE = 32 << 20
 _PAGE = 4096
 _PATIENCE = 10.0
 """Seconds for which one process waits while another writes."""
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_TRIES = 4
+"""With a file that another process damages, or mends, meanwhile."""
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY)
+"""The last one says that the file was removed while it was used, as by a process that begins it anew."""
 _SCHEMA = "CREATE TABLE IF NOT EXISTS records (position INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL)"
 _PUT = "INSERT OR REPLACE INTO records (key, value) VALUES (?, ?)"
 _GET = "SELECT value FROM records WHERE key = ?"
@@ -78,12 +81,13 @@ class RecentRecords:
 
     def _done(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            try:
-                return work(self._connected())
-            except sqlite3.DatabaseError as error:
-                if not _is(error, *_DAMAGED):
-                    raise
-            self._remove()
+            for _ in range(_TRIES - 1):
+                try:
+                    return work(self._connected())
+                except sqlite3.DatabaseError as error:
+                    if not _is(error, *_DAMAGED):
+                        raise
+                self._remove()
             return work(self._connected())
         except sqlite3.Error as error:
             if _is(error, sqlite3.SQLITE_FULL):
