@@ -134,6 +134,25 @@ def test_who_sends_on_after_the_refusal_is_cut_off_and_holds_up_no_shutdown(
     assert daemon.is_well()
 
 
+def test_who_sends_much_more_and_reads_nothing_is_reset_and_holds_up_no_shutdown(
+    small_disk: Path, start_daemon: Callable[..., Daemon]
+) -> None:
+    """With all buffers between full, a connection that is only shut down waits for ever."""
+    daemon = start_daemon()
+    data = noise(140 << 20, "random")
+    length = (1 << 32).to_bytes(8, "little")
+    with daemon.connect() as connection:
+        connection.settimeout(20)
+        connection.sendall(b"PUT /nar/%b.nar HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4294968000\r\n\r\n" % (b"0" * 52))
+        head = trees.nar(TreeFile(b"x" * 8))
+        connection.sendall(head[: head.index(b"x" * 8) - 8] + length)
+        with pytest.raises(ConnectionError):
+            connection.sendall(data)
+        begun = time.monotonic()
+        daemon.stop()
+        assert time.monotonic() - begun < 20, "the time of grace is 30 s"
+
+
 def test_a_short_rest_of_a_refused_body_leaves_the_connection_open(daemon: Daemon) -> None:
     with daemon.connect() as connection:
         connection.sendall(b"PUT /nothing-here HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")

@@ -75,6 +75,7 @@ class BinaryCache:
                 await send_response(response, send, leaving, head=head, more=_FOR_ANY_PAGE if scope["method"] in _READING else ())
             if not await request.is_over():
                 self._traffic.hang_up(client)
+                await request.see_end()
         except DisconnectedError:
             return
         except LostPlaceError:

@@ -19,6 +19,8 @@ _SHORT = 1 << 20
 """Bytes of a refused body that may follow while the connection is kept."""
 _REST = 64 << 20
 """Most bytes of a refused body that are taken behind the answer, over HTTP/1.1. Then the connection is closed."""
+_SEEN = 1.0
+"""Seconds in which the engine sees that a connection is at its end."""
 _REST_TIME = 5.0
 """Seconds in which they are taken: a client that has read the answer has long stopped sending."""
 _REST_HTTP2 = 1 << 30
@@ -161,6 +163,14 @@ class Request:
             return True
         await self._drain(_REST, _REST_TIME)
         return self.body_ended
+
+    async def see_end(self) -> None:
+        """Behind the end of the connection: take what the engine has of the body, which keeps it from seeing the end.
+
+        Raises:
+            DisconnectedError: the end was seen, as it should.
+        """
+        await self._drain(_REST, _SEEN)
 
     @property
     def _has_rest(self) -> bool:

@@ -6,15 +6,24 @@ read, and it takes a refused body for as long as it comes. The descriptor is fou
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 from contextlib import suppress
 
 from tvix_store.traffic import Client
 
+_libc = ctypes.CDLL(None)
+_NOWHERE = bytes(16)
+"""An address of the family AF_UNSPEC. To connect there dissolves a connection, with a reset. Source: connect(2)."""
+
 
 def hang_up(client: Client) -> None:
-    """Shut the TCP connection with `client` down, both ways; the engine then sees it closed, and lets go what it keeps."""
+    """Reset the TCP connection with `client`; the engine then sees it closed, and lets go what it keeps.
+
+    To shut it down is not enough: a client that goes on sending waits for ever when the buffers between are full, since nobody
+    reads them any more, and a shutdown of the daemon waits for the engine, which waits for the client.
+    """
     if client is None:
         return
     for name in os.listdir("/proc/self/fd"):
@@ -23,5 +32,5 @@ def hang_up(client: Client) -> None:
                 continue
             with socket.socket(fileno=os.dup(int(name))) as connection:
                 if connection.getpeername()[:2] == client:
-                    connection.shutdown(socket.SHUT_RDWR)
+                    _libc.connect(connection.fileno(), _NOWHERE, len(_NOWHERE))
                     return
