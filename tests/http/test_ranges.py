@@ -33,7 +33,7 @@ def request(method: str, fields: Mapping[str, bytes]) -> Request:
         raise AssertionError("there is no body to read")
 
     scope = {"method": method, "headers": pairs, "raw_path": b"/", "path": "/", "query_string": b"", "http_version": "1.1"}
-    return Request(scope, receive, 1.0, Budget(1 << 20).place(None))
+    return Request(scope, receive, 1.0, Budget(1 << 20))
 
 
 def answered(

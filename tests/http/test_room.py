@@ -42,7 +42,7 @@ def request(body: bytes, traffic: Budget, *, stalls: bool = False, timeout: floa
         return {"type": "http.request", "body": piece, "more_body": bool(pieces) or stalls}
 
     scope = {"method": "PUT", "raw_path": b"/nar/x", "query_string": b"", "headers": [], "http_version": "1.1"}
-    return Request(scope, receive, timeout, traffic.place(None))
+    return Request(scope, receive, timeout, traffic)
 
 
 async def put(uploads: Uploads, asked: Request, file: bytes, suffix: str) -> Response:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Coroutine
 from dataclasses import replace
+from typing import Any
 
 from tvix_store.asgi import DisconnectedError, Event, Receive, Send
 from tvix_store.errors import StoreError
@@ -13,20 +15,21 @@ from tvix_store.http.listings import Listings
 from tvix_store.http.narinfos import Narinfos
 from tvix_store.http.nars import Nars
 from tvix_store.http.request import Request, is_http1
-from tvix_store.http.response import Response, length, send_response, text
+from tvix_store.http.response import Headers, Response, length, send_response, send_whole, text
 from tvix_store.http.settings import CacheSettings
 from tvix_store.http.status import HttpError, error_response
 from tvix_store.http.uploads import Uploads
 from tvix_store.operations.nar_links import NarLinks
 from tvix_store.operations.planned_nars import PlannedNars
 from tvix_store.services.store import Store
-from tvix_store.traffic import SMALL, LostPlaceError, Traffic
+from tvix_store.traffic import LostPlaceError, Traffic
 
 _NARINFO = b".narinfo"
 _LISTING = b".ls"
 _FOR_ANY_PAGE = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*"))
 """Lets web pages read, as cache.nixos.org does. Not for PUT and DELETE: no page may write. Source: fetch.spec.whatwg.org."""
-_READING = ("GET", "HEAD", "OPTIONS")
+_GETTING = ("GET", "HEAD")
+_READING = (*_GETTING, "OPTIONS")
 _log = logging.getLogger(__name__)
 
 
@@ -57,43 +60,42 @@ class BinaryCache:
         self._uploads = Uploads(store, links, settings) if links is not None else None
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
-        head = scope["method"] == "HEAD"
-        client = scope.get("client")
-        request = Request(scope, receive, self._settings.body_timeout, self._traffic.incoming.place(client))
-        reads = scope["method"] in _READING
+        request = Request(scope, receive, self._settings.body_timeout, self._traffic.incoming)
+        more = _FOR_ANY_PAGE if request.method in _READING else ()
         try:
-            response = await self._answered(request) if reads else None
-            if response is not None and type(response.body) is bytes and len(response.body) <= SMALL:
-                # Most answers. They need no place, and to take one costs a quarter of what a narinfo does.
-                await send_response(response, send, request.arriving, head=head, more=_FOR_ANY_PAGE)
+            response = await self._answered(request)
+            if response.is_small:
+                await send_whole(response, send, head=request.method == "HEAD", more=more)
             else:
-                with self._traffic.outgoing.place(client) as leaving:
-                    if response is None:
-                        response = await self._answered(request)
-                    if not head:
-                        try:
-                            await response.hold(leaving)
-                            await response.begin()
-                        except DisconnectedError:
-                            raise
-                        except Exception as error:  # noqa: BLE001 - as in `_answered`
-                            response = await _refusal(error, request)
-                    await send_response(response, send, leaving, head=head, more=_FOR_ANY_PAGE if reads else ())
-            if not await request.is_over():
-                self._traffic.hang_up(client)
+                await self._send_large(response, request, send, more)
+            if request.has_rest and not await request.is_over():
+                self._traffic.hang_up(request.client)
                 await request.see_end()
         except DisconnectedError:
             return
         except LostPlaceError:
-            self._traffic.hang_up(client if is_http1(scope) else None)
+            self._traffic.hang_up(request.client if is_http1(scope) else None)
         except StoreError as error:
             # The engine ends the connection, or the stream, of an answer that is not finished.
             _log.error("the answer to %s %r breaks off: %s", scope["method"], scope["path"], error)
 
+    async def _send_large(self, response: Response, request: Request, send: Send, more: Headers) -> None:
+        head = request.method == "HEAD"
+        with self._traffic.outgoing.place(request.client) as leaving:
+            if not head:
+                try:
+                    await response.hold(leaving)
+                    await response.begin()
+                except DisconnectedError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - as in `_answered`
+                    response = await _refusal(error, request)
+            await send_response(response, send, leaving, head=head, more=more)
+
     async def _answered(self, request: Request) -> Response:
         try:
-            if request.method in _READING:
-                return await self._answer(request)
+            if request.method in _GETTING:
+                return await self._get(request)
             with request.arriving:
                 return await self._answer(request)
         except DisconnectedError:
@@ -103,8 +105,6 @@ class BinaryCache:
 
     async def _answer(self, request: Request) -> Response:
         match request.method:
-            case "GET" | "HEAD":
-                return await self._get(request)
             case "PUT":
                 if self._settings.read_only:
                     raise HttpError(403, "this cache is read-only")
@@ -116,23 +116,26 @@ class BinaryCache:
             case _:
                 raise HttpError(405, f"{request.method} is not understood here", (self._allow,))
 
-    async def _get(self, request: Request) -> Response:
+    def _get(self, request: Request) -> Coroutine[Any, Any, Response]:
         match request.segments:
             case [name] if name.endswith(_NARINFO):
-                return await self._narinfos.get(request, name[: -len(_NARINFO)])
+                return self._narinfos.get(request, name[: -len(_NARINFO)])
             case [b"nix-cache-info"]:
-                return self._cache_info
+                return self._get_cache_info()
             case [b"nar", b"snix-castore" | b"tvix-castore", name]:
-                return await self._nars.get_rendered(request, name)
+                return self._nars.get_rendered(request, name)
             case [b"nar", name]:
-                return await self._nars.get_file(request, name)
+                return self._nars.get_file(request, name)
             case [name] if name.endswith(_LISTING):
-                return await self._listings.get(request, name[: -len(_LISTING)])
+                return self._listings.get(request, name[: -len(_LISTING)])
             case [first, _, *_] if first in FIRST_PARTS:
-                return await self._documents.get(request)
+                return self._documents.get(request)
             case [b"serve", _, *_] as segments:
-                return await self._browse.get(request, segments[1:])
+                return self._browse.get(request, segments[1:])
         raise HttpError(404, "there is nothing here")
+
+    async def _get_cache_info(self) -> Response:
+        return self._cache_info
 
     async def _put(self, request: Request) -> Response:
         match request.segments:

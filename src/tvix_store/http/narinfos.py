@@ -114,7 +114,8 @@ class Narinfos:
 
     async def get(self, request: Request, name: bytes) -> Response:
         """The narinfo of the path whose hash (32 characters) is `name`."""
-        takes_nodes = self._varies and request.headers.get(b"user-agent", b"").startswith(_TAKE_NODES)
+        headers = request.headers
+        takes_nodes = self._varies and headers.get(b"user-agent", b"").startswith(_TAKE_NODES)
         key = name + b" by node" if takes_nodes else name
         kept = self._kept.get(key)
         output_hash = parse_output_hash(name) if kept is None else kept.output_hash
@@ -136,7 +137,7 @@ class Narinfos:
             kept = await self._rendered(path_info, compression or usual)
             if compression is None:
                 self._keep(key, kept)
-        if not_modified(request.headers, kept.etag):
+        if not_modified(headers, kept.etag):
             return Response(304, ((b"etag", kept.etag), length(kept.length), *self._vary))
         return kept.response
 

@@ -35,6 +35,11 @@ class Response:
     body: bytes | AsyncGenerator[bytes, None] = b""
     _first: bytes = b""
 
+    @property
+    def is_small(self) -> bool:
+        """Whether it is whole, and takes no place among what is kept for clients. Most answers are."""
+        return type(self.body) is bytes and len(self.body) <= SMALL
+
     async def begin(self) -> None:
         """Make the beginning of the body, while it can still be told that it fails.
 
@@ -73,6 +78,19 @@ def length(size: int) -> tuple[bytes, bytes]:
     return b"content-length", b"%d" % size
 
 
+async def send_whole(response: Response, send: Send, *, head: bool, more: Headers = ()) -> None:
+    """Send an answer that is whole, with `more` header fields; `head` leaves the body out.
+
+    Raises:
+        DisconnectedError: nobody is there to read it.
+    """
+    try:
+        await send({"type": "http.response.start", "status": response.status, "headers": response.headers + more})
+        await send({"type": "http.response.body", "body": b"" if head else response.body})
+    except OSError:
+        raise DisconnectedError from None
+
+
 async def send_response(response: Response, send: Send, place: Place, *, head: bool, more: Headers = ()) -> None:
     """Send it, with `more` header fields; `head` leaves the body out. `place` is for what the client does not take soon.
 
@@ -80,14 +98,12 @@ async def send_response(response: Response, send: Send, place: Place, *, head: b
         DisconnectedError: nobody is there to read it.
     """
     body = response.body
-    start = {"type": "http.response.start", "status": response.status, "headers": response.headers + more}
+    if isinstance(body, bytes):
+        await send_whole(response, send, head=head, more=more)
+        return
     try:
-        if isinstance(body, bytes):
-            await send(start)
-            await send({"type": "http.response.body", "body": b"" if head else body})
-            return
         async with aclosing(body):
-            await send(start)
+            await send({"type": "http.response.start", "status": response.status, "headers": response.headers + more})
             if not head:
                 await _send_piece(response.beginning(), send, place)
                 async for piece in body:

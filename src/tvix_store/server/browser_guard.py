@@ -43,19 +43,17 @@ class BrowserGuard:
 
     def __call__(self, scope: Event, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["type"] == "http":
-            host, origin = b"", None
-            for name, value in scope["headers"]:
-                if name == b"host":
-                    host = value
-                elif name == b"origin":
-                    origin = value
-            if host not in self._good and scope["server"] in self._loopback and not self._is_good(host):
-                line = f"this daemon has no name {_name(host)!a}; if it is to have that, start it with --allow-host NAME"
-                return _refuse(scope, send, 421, line)
-            if origin is not None and scope["method"] not in _READING and origin.lower() not in self._origins:
-                page = origin.decode("latin-1")
-                line = f"web pages of {page!a} may not write here; if they are to, start the daemon with --allow-origin ORIGIN"
-                return _refuse(scope, send, 403, line)
+            if scope["server"] in self._loopback:
+                host = _field(scope, b"host") or b""
+                if host not in self._good and not self._is_good(host):
+                    line = f"this daemon has no name {_name(host)!a}; if it is to have that, start it with --allow-host NAME"
+                    return _refuse(scope, send, 421, line)
+            if scope["method"] not in _READING:
+                origin = _field(scope, b"origin")
+                if origin is not None and origin.lower() not in self._origins:
+                    page = origin.decode("latin-1")
+                    line = f"web pages of {page!a} may not write here; if they are to, start the daemon with --allow-origin ORIGIN"
+                    return _refuse(scope, send, 403, line)
         return self._app(scope, receive, send)
 
     def _is_good(self, host: bytes) -> bool:
@@ -64,6 +62,14 @@ class BrowserGuard:
         if is_good and len(self._good) < _MOST_REMEMBERED:
             self._good.add(host)
         return is_good
+
+
+def _field(scope: Event, wanted: bytes) -> bytes | None:
+    """The first value of a header field. `Host` mostly comes before all others."""
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return bytes(value)
+    return None
 
 
 def check_host(host: str) -> None:
