@@ -22,12 +22,12 @@ from tvix_store.model.nodes import DirectoryNode as DirectoryNode, FileNode as F
 from tvix_store.model.path_info import NarFacts as NarFacts, PathInfo as PathInfo
 from tvix_store.model.signature import PublicKey as PublicKey, SecretKey as SecretKey, Signature as Signature
 from tvix_store.model.store_path import StorePath as StorePath
-from tvix_store.operations.export_tree import export_tree as export_tree
-from tvix_store.operations.import_tree import Imported as Imported, import_tree as import_tree
-from tvix_store.operations.read_file import read_file as read_file
-from tvix_store.operations.render_nar import render_nar as render_nar
-from tvix_store.operations.render_tar import render_tar as render_tar
-from tvix_store.operations.resolve import Resolved as Resolved, resolve as resolve
+from tvix_store.operations.export.export_tree import export_tree as export_tree
+from tvix_store.operations.ingest.import_tree import Imported as Imported, import_tree as import_tree
+from tvix_store.operations.trees.read_file import read_file as read_file
+from tvix_store.operations.nars.render import render_nar as render_nar
+from tvix_store.operations.export.tar import render_tar as render_tar
+from tvix_store.operations.trees.resolve import Resolved as Resolved, resolve as resolve
 from tvix_store.services import (
     BlobService as BlobService,
     BlobStat as BlobStat,

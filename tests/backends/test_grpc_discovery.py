@@ -18,7 +18,7 @@ from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
-from tvix_store.operations.calculate_nar import calculate_nar
+from tvix_store.operations.nars.calculate import calculate_nar
 from tvix_store.protocol.dialects import DIALECTS, SEED, SNIX, TVIX, Dialect
 from tvix_store.rpc.method import Call, Method, Streaming, Unary
 from tvix_store.rpc.reflection import reflection_methods

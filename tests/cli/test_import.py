@@ -15,7 +15,7 @@ import pytest
 
 from tests import programs
 from tests.cli.program import Program
-from tvix_store.operations import files_cache
+from tvix_store.operations.ingest import files_cache
 
 WITHOUT_ROOTS_POWERS = (
     ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")

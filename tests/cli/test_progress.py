@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from tests.cli.program import TVIX_STORE, Program
-from tvix_store.operations.open_directory import OpenDirectory, remove_tree
+from tvix_store.operations.trees.open_directory import OpenDirectory, remove_tree
 
 
 def on_a_terminal(tvix_store: Program, *arguments: str | Path, code: int = 0) -> tuple[bytes, bytes]:

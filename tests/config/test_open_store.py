@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -12,7 +11,6 @@ import pytest
 
 from tvix_store.backends import memory
 from tvix_store.config import compose, open_store, verified
-from tvix_store.config.local import default_directory
 from tvix_store.errors import IncompleteError, InvalidError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory, SizeRule
@@ -178,28 +176,14 @@ async def test_a_verified_store_takes_only_true_path_infos() -> None:
             await store.path_infos.put(false)
 
 
-def test_the_default_store_of_a_user_is_in_the_data_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert default_directory() == tmp_path / "tvix-store"
-    monkeypatch.setenv("XDG_DATA_HOME", "relative")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_directory() == tmp_path / ".local/share/tvix-store"
-
-
-def test_the_default_store_of_root_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert default_directory() == Path("/var/lib/tvix-store")
-
-
 async def _stream(directory: Directory) -> AsyncIterator[Directory]:
     yield directory
 
 
-@pytest.mark.parametrize("as_member", [False, True])
-async def test_a_member_of_a_crew_reads_without_threads(tmp_path: Path, as_member: bool) -> None:
-    async with await open_store(str(tmp_path / "store"), as_member=as_member) as store:
+@pytest.mark.parametrize("as_worker", [False, True])
+async def test_a_member_of_a_crew_reads_without_threads(tmp_path: Path, as_worker: bool) -> None:
+    async with await open_store(str(tmp_path / "store"), as_worker=as_worker) as store:
         [digest] = await store.blobs.put_many([b"x" * 1000])
         assert await store.blobs.get_many([digest]) == [b"x" * 1000]
         reading = [thread for thread in threading.enumerate() if thread.name.startswith("tvix-store-read")]
-    assert bool(reading) is not as_member
+    assert bool(reading) is not as_worker

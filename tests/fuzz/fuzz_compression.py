@@ -70,7 +70,7 @@ def outcome(name: str, pieces: list[bytes]) -> bytes | None:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description="Feed damaged streams to the decompressors.")
+    arguments = argparse.ArgumentParser(description="PushStream damaged streams to the decompressors.")
     arguments.add_argument("--seconds", type=float, default=60, help="how long (default: %(default)s)")
     arguments.add_argument("--seed", type=lambda text: int(text, 0), default=time.time_ns(), help="where to begin")
     parsed = arguments.parse_args()

@@ -108,7 +108,7 @@ def fuzz(target: Callable[[bytes, Random], None], valid: st.SearchStrategy[bytes
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description="Feed hostile input to the parsers.")
+    arguments = argparse.ArgumentParser(description="PushStream hostile input to the parsers.")
     arguments.add_argument("--seconds", type=float, default=60, help="how long (default: %(default)s)")
     arguments.add_argument("--seed", type=lambda text: int(text, 0), default=time.time_ns(), help="where to begin")
     parsed = arguments.parse_args()

@@ -101,7 +101,7 @@ def test_without_a_place_for_links_it_still_reads(daemon: Daemon, tmp_path: Path
         assert front.get(url).status == 200
         refused = front.put(nar_name(file_nar(2)), file_nar(2))
         assert (refused.status, "push to one that has" in refused.line) == (403, True)
-        assert "nothing can be pushed over HTTP" in front.log
+        assert "NARs cannot be pushed over HTTP" in front.log
         assert "XDG_CACHE_HOME" in front.log
     finally:
         front.stop()

@@ -26,7 +26,7 @@ from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import SecretKey
 from tvix_store.model.store_path import StorePath
-from tvix_store.operations.nar_links import NarLink, NarLinks
+from tvix_store.operations.nars.links import NarLink, NarLinks
 from tvix_store.services.store import Store
 from tvix_store.testing.content import missing, noise, put_tree
 from tvix_store.testing.trees import TreeFile

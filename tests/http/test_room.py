@@ -20,7 +20,7 @@ from tvix_store.http.settings import CacheSettings
 from tvix_store.http.uploads import Uploads
 from tvix_store.model import nixbase32
 from tvix_store.nar import tokens
-from tvix_store.operations.nar_links import NarLinks
+from tvix_store.operations.nars.links import NarLinks
 from tvix_store.services.store import Store
 from tvix_store.testing import trees
 from tvix_store.testing.content import noise

@@ -18,8 +18,8 @@ from tvix_store.layers.nar_cache import MemoryNarCache
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import FileNode
-from tvix_store.operations.calculate_nar import calculate_nar
-from tvix_store.operations.import_tree import import_tree
+from tvix_store.operations.ingest.import_tree import import_tree
+from tvix_store.operations.nars.calculate import calculate_nar
 from tvix_store.protocol.blobs import decode_lone_file, encode_lone_file
 from tvix_store.services.store import Store
 from tvix_store.testing.content import noise, pieces

@@ -25,8 +25,8 @@ from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.model.nodes import SymlinkNode
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
-from tvix_store.operations.check_path_info import missing_references
-from tvix_store.operations.render_nar import render_nar
+from tvix_store.operations.nars.render import render_nar
+from tvix_store.operations.paths.check import missing_references
 from tvix_store.testing.content import collect, file_nar, noise, put_file
 from tvix_store.testing.faults import FaultyBlobs, failing
 from tvix_store.testing.trees import Tree, TreeFile

@@ -19,7 +19,7 @@ async def cat(invocation: Invocation, paths: tuple[str, ...]) -> None:
         tvix-store cat b3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262
     """
     from tvix_store.cli.output import print_bytes
-    from tvix_store.operations.read_file import read_file
+    from tvix_store.operations.trees.read_file import read_file
 
     async with await invocation.open_store() as store:
         for path in paths:

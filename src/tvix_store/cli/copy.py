@@ -14,9 +14,9 @@ from tvix_store.cli.progress import Bar, behind_bar
 
 if TYPE_CHECKING:
     from tvix_store.errors import StoreError
-    from tvix_store.operations.copy_paths import Copied
-    from tvix_store.operations.nix_json import Json, StatedPath
-    from tvix_store.operations.nix_store import NixStore
+    from tvix_store.operations.paths.copy import Copied
+    from tvix_store.operations.paths.nix_json import Json, StatedPath
+    from tvix_store.operations.paths.nix_store import NixStore
     from tvix_store.services.store import Store
 
 
@@ -70,8 +70,8 @@ async def copy(
         raise click.UsageError("name some PATHs" if from_nix else "the PATHs are in the FILE of --from-json")
     from tvix_store.cli.output import print_json_array
     from tvix_store.model.directory import SizeRule
-    from tvix_store.operations.copy_paths import JOBS, Status, copy_paths
-    from tvix_store.operations.nix_store import NixStore, named_path
+    from tvix_store.operations.paths.copy import JOBS, Status, copy_paths
+    from tvix_store.operations.paths.nix_store import NixStore, named_path
 
     rule = SizeRule[directory_size_rule.upper()] if directory_size_rule else None
     failures = _Failures()
@@ -108,7 +108,7 @@ class _Failures:
 
     async def noted(self, copies: AsyncIterator[Copied]) -> AsyncIterator[Copied]:
         """Pass `copies` on, and tell of those that failed."""
-        from tvix_store.operations.copy_paths import Status
+        from tvix_store.operations.paths.copy import Status
 
         async for each in copies:
             if each.status is Status.LEFT_OUT:
@@ -133,7 +133,7 @@ class _Failures:
 async def _read(document: IO[bytes]) -> dict[str, Json | None]:
     from tvix_store.cli.input import read_json
     from tvix_store.errors import InvalidError
-    from tvix_store.operations.nix_json import objects_by_path
+    from tvix_store.operations.paths.nix_json import objects_by_path
 
     value = await read_json(document)
     try:
@@ -144,7 +144,7 @@ async def _read(document: IO[bytes]) -> dict[str, Json | None]:
 
 def _stated(objects: dict[str, Json | None], nix: NixStore, failures: _Failures) -> list[StatedPath]:
     from tvix_store.errors import InvalidError
-    from tvix_store.operations.nix_json import stated_path
+    from tvix_store.operations.paths.nix_json import stated_path
 
     stated = []
     for path, value in objects.items():

@@ -181,7 +181,7 @@ def daemon(
 
     async def open_store() -> Store:
         opened = await invocation.open_store(substituters=urls, substituter_public_keys=keys)
-        linked = await with_links(opened, invocation.addresses())
+        linked = opened if read_only else await with_links(opened, invocation.addresses())
         # What is signed here is seen here.
         store = verified(
             linked,

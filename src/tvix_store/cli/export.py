@@ -34,25 +34,25 @@ async def export(invocation: Invocation, path: str, destination: Path, form: str
         raise click.UsageError(f"a {form} is not for reading on a terminal; redirect the output")
     from tvix_store.cli.counted_blobs import CountedBlobs
     from tvix_store.cli.output import print_bytes
-    from tvix_store.operations.export_tree import export_tree, save_stream
-    from tvix_store.operations.resolve import resolve
+    from tvix_store.operations.export.export_tree import export_tree, save_stream
+    from tvix_store.operations.trees.resolve import resolve
 
-    async with invocation.crew(wanted=form == "dir") as crew, await invocation.open_store() as store:
+    async with invocation.pool(wanted=form == "dir") as pool, await invocation.open_store() as store:
         found = await resolve(store, path)
         # What a NAR adds to the contents of a tree is little, and nothing else tells their size beforehand.
         size = found.path_info.nar.size if found.path_info and not found.inner else None
         with progress_bar(invocation, destination.name, size) as bar:
             if form == "dir":
-                await export_tree(store.blobs, store.directories, found.node, destination, crew=crew, progress=bar.add)
+                await export_tree(store.blobs, store.directories, found.node, destination, pool=pool, progress=bar.add)
                 return
             blobs = CountedBlobs(store.blobs, bar)
             pieces: AsyncIterator[bytes]
             if form == "nar":
-                from tvix_store.operations.render_nar import render_nar
+                from tvix_store.operations.nars.render import render_nar
 
                 pieces = render_nar(blobs, store.directories, found.node)
             else:
-                from tvix_store.operations.render_tar import render_tar
+                from tvix_store.operations.export.tar import render_tar
 
                 pieces = render_tar(blobs, store.directories, found.node, found.name)
             if to_standard_output:

@@ -19,7 +19,7 @@ from tvix_store.cli.progress import Bar, progress_bar
 
 if TYPE_CHECKING:
     from tvix_store.model.nodes import Node
-    from tvix_store.operations.import_tree import Imported
+    from tvix_store.operations.ingest.import_tree import Imported
     from tvix_store.services.store import Store
 
 
@@ -57,12 +57,13 @@ async def import_paths(
     """
     if name is not None and len(paths) > 1:
         raise click.UsageError("--name needs a single PATH")
+    from tvix_store.config.user_directories import cache_directory
     from tvix_store.model.directory import SizeRule
     from tvix_store.nar import MAX_DEPTH
-    from tvix_store.operations.files_cache import FilesCache, default_directory
-    from tvix_store.operations.import_tree import import_tree
+    from tvix_store.operations.ingest.files_cache import FilesCache
+    from tvix_store.operations.ingest.import_tree import import_tree
 
-    remembered = default_directory()
+    caches = cache_directory()
     rule = SizeRule[directory_size_rule.upper()] if directory_size_rule else None
 
     async def imported(store: Store) -> AsyncIterator[Imported]:
@@ -79,7 +80,7 @@ async def import_paths(
                     flat=flat,
                     path_info=not no_path_info,
                     size_rule=rule,
-                    cache=FilesCache(remembered, path, lookup=not reread) if remembered else None,
+                    cache=FilesCache(caches / "files", path, lookup=not reread) if caches else None,
                     progress=bar.add,
                 )
             if done.depth > MAX_DEPTH:

@@ -26,7 +26,7 @@ async def info(invocation: Invocation, path: str, as_json: bool) -> None:
     """
     from tvix_store.cli.json_forms import node_to_json, path_info_to_json
     from tvix_store.cli.output import print_json
-    from tvix_store.operations.resolve import resolve
+    from tvix_store.operations.trees.resolve import resolve
 
     async with await invocation.open_store() as store:
         found = await resolve(store, path)

@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from tvix_store.model.signature import PublicKey
-    from tvix_store.operations.crew import Crew
+    from tvix_store.operations.export.worker_pool import WorkerPool
     from tvix_store.services.store import Store
 
 P = ParamSpec("P")
@@ -49,9 +49,9 @@ class Invocation:
         }
 
     async def open_store(
-        self, *, substituters: Sequence[str] = (), substituter_public_keys: Sequence[PublicKey] = (), as_member: bool = False
+        self, *, substituters: Sequence[str] = (), substituter_public_keys: Sequence[PublicKey] = (), as_worker: bool = False
     ) -> Store:
-        """The store that the command works on, filled from `substituters`; `as_member` of its crew."""
+        """The store that the command works on, filled from `substituters`; `as_worker` of its pool."""
         from tvix_store.config import open_store
 
         return await open_store(
@@ -59,17 +59,17 @@ class Invocation:
             store_dir=self.given.get("store_dir") or os.environ.get(_STORE_DIR[1]),
             substituters=substituters,
             substituter_public_keys=substituter_public_keys,
-            as_member=as_member,
+            as_worker=as_worker,
         )
 
-    def crew(self, *, wanted: bool = True) -> Crew:
+    def pool(self, *, wanted: bool = True) -> WorkerPool:
         """Processes that share the work of a command, to be made before anything else is opened; none where they would not help."""
         from tvix_store.config import prepare_for_crew
-        from tvix_store.operations.crew import Crew
+        from tvix_store.operations.export.worker_pool import WorkerPool
 
         cores = len(os.sched_getaffinity(0))
         helps = wanted and cores > 1 and prepare_for_crew(self.addresses().values())
-        return Crew(partial(self.open_store, as_member=True), min(cores, _CREW) if helps else 0)
+        return WorkerPool(partial(self.open_store, as_worker=True), min(cores, _CREW) if helps else 0)
 
 
 def shared_options() -> list[click.Parameter]:

@@ -31,7 +31,7 @@ async def ls(invocation: Invocation, path: str, long: bool, recursive: bool, as_
     from tvix_store.cli.json_forms import node_to_json
     from tvix_store.cli.output import print_json_array, shown
     from tvix_store.model.nodes import DirectoryNode
-    from tvix_store.operations.resolve import resolve
+    from tvix_store.operations.trees.resolve import resolve
 
     async with await invocation.open_store() as store:
         found = await resolve(store, path)
@@ -53,7 +53,7 @@ async def _only(name: bytes, node: Node) -> AsyncIterator[tuple[bytes, Node]]:
 async def _below(directories: DirectoryService, root: Node, *, recursive: bool) -> AsyncIterator[tuple[bytes, Node]]:
     """What is below a directory, with its path from there, each directory before its contents."""
     from tvix_store.model.nodes import DirectoryNode
-    from tvix_store.operations.lookup import read_directory
+    from tvix_store.operations.trees.lookup import read_directory
 
     waiting: list[tuple[bytes, Node]] = [(b"", root)]
     while waiting:

@@ -19,7 +19,7 @@ async def nar_hash(invocation: Invocation, path: str, as_json: bool) -> None:
     """
     from tvix_store.cli.output import print_json
     from tvix_store.model.nix_hash import NixHash
-    from tvix_store.operations.resolve import resolve
+    from tvix_store.operations.trees.resolve import resolve
 
     async with await invocation.open_store() as store:
         found = await resolve(store, path)

@@ -19,7 +19,7 @@ async def get(invocation: Invocation, paths: tuple[str, ...]) -> None:
     """
     from tvix_store.cli.json_forms import path_info_to_json
     from tvix_store.cli.output import print_json
-    from tvix_store.operations.resolve import store_path_info
+    from tvix_store.operations.trees.resolve import store_path_info
 
     async with await invocation.open_store() as store:
         found = [path_info_to_json(await store_path_info(store, path), store.store_dir) for path in paths]

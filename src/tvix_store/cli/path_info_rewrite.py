@@ -45,8 +45,8 @@ async def rewrite(
     from tvix_store.cli.json_forms import node_to_json
     from tvix_store.cli.output import print_json_array
     from tvix_store.model.directory import SizeRule
-    from tvix_store.operations.resolve import path_infos_of
-    from tvix_store.operations.rewrite_sizes import rewrite_sizes
+    from tvix_store.operations.paths.rewrite_sizes import rewrite_sizes
+    from tvix_store.operations.trees.resolve import path_infos_of
 
     rule = SizeRule[rule_name.upper()]
 

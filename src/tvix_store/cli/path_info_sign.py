@@ -36,8 +36,8 @@ async def sign(invocation: Invocation, paths: tuple[str, ...], key_file: IO[str]
     from tvix_store.errors import CorruptError
     from tvix_store.model.signature import SecretKey
     from tvix_store.model.trust import Trust
-    from tvix_store.operations.calculate_nar import calculate_nar
-    from tvix_store.operations.resolve import store_path_info
+    from tvix_store.operations.nars.calculate import calculate_nar
+    from tvix_store.operations.trees.resolve import store_path_info
 
     if (exposed := exposure(Path(key_file.name))) is not None:
         click.echo(f"tvix-store: warning: {exposed}", err=True)

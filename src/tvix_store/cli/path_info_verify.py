@@ -45,7 +45,7 @@ async def verify(invocation: Invocation, paths: tuple[str, ...], every: bool, ke
     from tvix_store.cli.key_files import read_public_keys
     from tvix_store.cli.output import print_json_array
     from tvix_store.errors import CorruptError, DeniedError
-    from tvix_store.operations.resolve import path_infos_of
+    from tvix_store.operations.trees.resolve import path_infos_of
 
     trusted = read_public_keys(keys)
     damaged, untrusted = 0, 0
@@ -82,7 +82,7 @@ async def verify(invocation: Invocation, paths: tuple[str, ...], every: bool, ke
 async def _damage(blobs: BlobService, directories: DirectoryService, path_info: PathInfo) -> str | None:
     """What is wrong with the content of a store path, all of which is read."""
     from tvix_store.errors import CorruptError, InvalidError, NotFoundError
-    from tvix_store.operations.calculate_nar import calculate_nar
+    from tvix_store.operations.nars.calculate import calculate_nar
 
     try:
         facts = await calculate_nar(blobs, directories, path_info.node)

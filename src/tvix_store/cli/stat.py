@@ -20,7 +20,7 @@ async def stat(invocation: Invocation, blob: str, as_json: bool) -> None:
     from tvix_store.cli.output import print_json
     from tvix_store.errors import InvalidError, NotFoundError
     from tvix_store.model.nodes import FileNode
-    from tvix_store.operations.resolve import blob_size, parse_digest, resolve
+    from tvix_store.operations.trees.resolve import blob_size, parse_digest, resolve
     from tvix_store.services.blobs import Chunk
 
     async with await invocation.open_store() as store:

@@ -26,7 +26,7 @@ async def open_store(
     store_dir: str | None = None,
     substituters: Sequence[str] = (),
     substituter_public_keys: Sequence[PublicKey] = (),
-    as_member: bool = False,
+    as_worker: bool = False,
 ) -> Store:
     """Open the store at `address`, a URL or a path; by default the embedded store in the user's data directory.
 
@@ -35,7 +35,7 @@ async def open_store(
     stands for, so a local store takes no other one than it was made for.
     `substituters` are the URLs of binary caches in which paths are looked for that the store lacks; what they give must be signed
     by one of `substituter_public_keys`, or of those in their URL. The address of a cache as `path_infos` means the same.
-    A process that does one thing after the other opens it `as_member` (of a crew): then local stores use no threads.
+    A process that does one thing after the other opens it `as_worker` (of a pool): then local stores use no threads.
 
     Raises:
         InvalidError: an address is malformed, or of an unknown scheme.
@@ -54,7 +54,7 @@ async def open_store(
             # Content is the same below every store directory; path infos are not.
             its_store_dir = store_dir if each == chosen[2] else None
             opening = open_address(
-                each, store_dir=its_store_dir, substituter_public_keys=substituter_public_keys, as_member=as_member
+                each, store_dir=its_store_dir, substituter_public_keys=substituter_public_keys, as_worker=as_worker
             )
             stores[each] = await opened.enter_async_context(await opening)
         store = stores[chosen[0]] if len(stores) == 1 else _composed(*(stores[each] for each in chosen))
@@ -96,13 +96,13 @@ def verified(
     taken from a server's word: they are computed here, from content that is checked against its digests.
     """
     from tvix_store.layers.closed import ClosedPathInfos
+    from tvix_store.layers.signature_policy import SignaturePolicy
     from tvix_store.layers.verifying import VerifyingPathInfos
-    from tvix_store.layers.vouching import VouchingPathInfos
 
     if not (trust_nar or store.nar.learns):
         store = replace(store, nar=_remembering_nar(store, store))
-    vouched = VouchingPathInfos(store, keys, required=require_signatures)
-    store = replace(store, path_infos=VerifyingPathInfos(vouched, store.nar))
+    checked = SignaturePolicy(store, keys, required=require_signatures)
+    store = replace(store, path_infos=VerifyingPathInfos(checked, store.nar))
     # References first: to look them up costs little, to calculate a NAR much.
     return replace(store, path_infos=ClosedPathInfos(store)) if require_references else store
 

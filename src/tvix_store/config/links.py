@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from tvix_store.backends.recent_records import RecentRecords
-from tvix_store.errors import StoreError, UnavailableError
+from tvix_store.config.user_directories import cache_directory
+from tvix_store.errors import StoreError
 from tvix_store.services.store import Store
 
 _log = logging.getLogger(__name__)
@@ -23,16 +22,20 @@ async def with_links(store: Store, addresses: Mapping[str, str | None]) -> Store
     """
     if store.records is not None:
         return store
+    caches = cache_directory()
+    if caches is None:
+        _log.warning("NARs cannot be pushed over HTTP: this user has no home; $XDG_CACHE_HOME may name a place for their links")
+        return store
     name = hashlib.sha256("\0".join(f"{service} {address}" for service, address in sorted(addresses.items())).encode())
     try:
-        links = RecentRecords(_directory() / name.hexdigest()[:32])
+        links = RecentRecords(caches / "links" / name.hexdigest()[:32])
         try:
             await links.open()
         except StoreError:
             await links.close()
             raise
     except StoreError as error:
-        _log.warning("nothing can be pushed over HTTP: %s; $XDG_CACHE_HOME names another place", error)
+        _log.warning("NARs cannot be pushed over HTTP: %s; $XDG_CACHE_HOME may name another place for their links", error)
         return store
 
     async def close() -> None:
@@ -40,15 +43,3 @@ async def with_links(store: Store, addresses: Mapping[str, str | None]) -> Store
         await store.close()
 
     return replace(store, links=links, close=close)
-
-
-def _directory() -> Path:
-    """`tvix-store/links` in the user's cache directory.
-
-    Source: XDG Base Directory Specification 0.8, which says to ignore a relative $XDG_CACHE_HOME.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        return (cache if cache.is_absolute() else Path.home() / ".cache") / "tvix-store/links"
-    except RuntimeError:
-        raise UnavailableError("this user has no home, and so no cache directory") from None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from tvix_store.backends import local
 from tvix_store.config.address import Address
 from tvix_store.config.size_rule import read_size_rule
+from tvix_store.config.user_directories import data_directory
 from tvix_store.errors import InvalidError
 from tvix_store.services.store import Store
 
@@ -40,16 +40,5 @@ async def open_address(address: Address, *, store_dir: str | None = None) -> Sto
     if address.path and address.path != address.text and not address.path.startswith("/"):
         relative = address.path.removeprefix("./")
         raise InvalidError(f"{address.text}: the path in a URL is absolute; a relative one stands alone, as in ./{relative}")
-    directory = Path(address.path) if address.path else default_directory()
+    directory = Path(address.path) if address.path else data_directory()
     return await local.open_store(directory, store_dir=store_dir, **address.read_parameters(PARAMETERS))
-
-
-def default_directory() -> Path:
-    """`/var/lib/tvix-store` for root, else `tvix-store` in the user's data directory.
-
-    Source: XDG Base Directory Specification 0.8, which says to ignore a relative $XDG_DATA_HOME.
-    """
-    if os.geteuid() == 0:
-        return Path("/var/lib/tvix-store")
-    data = Path(os.environ.get("XDG_DATA_HOME", ""))
-    return (data if data.is_absolute() else Path.home() / ".local/share") / "tvix-store"

@@ -41,9 +41,9 @@ _PLACES = {"blob_service", "directory_service"}
 
 
 async def open_address(
-    text: str, *, store_dir: str | None = None, substituter_public_keys: Sequence[PublicKey] = (), as_member: bool = False
+    text: str, *, store_dir: str | None = None, substituter_public_keys: Sequence[PublicKey] = (), as_worker: bool = False
 ) -> Store:
-    """The store at an address; a member of a crew, which does one thing after the other, opens a local one without threads.
+    """The store at an address; a worker of a pool, which does one thing after the other, opens a local one without threads.
 
     `store_dir` is for a store whose paths depend on it, and `substituter_public_keys` for a cache elsewhere.
 
@@ -52,7 +52,7 @@ async def open_address(
         StoreError: as the backend's `open_store`.
     """
     address = Address.parse(text)
-    if as_member and address.scheme == "local":
+    if as_worker and address.scheme == "local":
         address = replace(address, parameters={**address.parameters, "threads": "0"})
     if address.scheme.startswith(_CACHE):
         return await _opener(address)(address, store_dir=store_dir, substituter_public_keys=substituter_public_keys)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tvix_store.backends import nix_http
 from tvix_store.config.address import Address
-from tvix_store.config.local import default_directory
+from tvix_store.config.user_directories import data_directory
 from tvix_store.errors import InvalidError
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.layers.substituter import Substituter, Terms
@@ -93,7 +93,7 @@ def fetch_lock(path_infos: str) -> FetchLock | None:
     if address.scheme == "local":
         from tvix_store.backends.local.disk import open_or_create
 
-        return FetchLock((Path(address.path) if address.path else default_directory()) / _LOCK_NAME, open_or_create)
+        return FetchLock((Path(address.path) if address.path else data_directory()) / _LOCK_NAME, open_or_create)
     name = hashlib.sha256(path_infos.encode()).hexdigest()[:16]
     return FetchLock(_own_directory() / f"{name}.{_LOCK_NAME}")
 

@@ -19,8 +19,8 @@ from tvix_store.http.response import Headers, Response, length, send_response, s
 from tvix_store.http.settings import CacheSettings
 from tvix_store.http.status import HttpError, error_response
 from tvix_store.http.uploads import Uploads
-from tvix_store.operations.nar_links import NarLinks
-from tvix_store.operations.planned_nars import PlannedNars
+from tvix_store.operations.nars.links import NarLinks
+from tvix_store.operations.nars.pass_through import PlannedNars
 from tvix_store.services.store import Store
 from tvix_store.traffic import LostPlaceError, Traffic
 

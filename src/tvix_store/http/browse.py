@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 from html import escape
 from urllib.parse import quote_from_bytes
 
+from tvix_store.concurrency.cooperative import cooperatively
 from tvix_store.errors import InvalidError
 from tvix_store.http.files import file_response
 from tvix_store.http.ranges import made_response
@@ -23,8 +24,7 @@ from tvix_store.model.directory import Directory
 from tvix_store.model.names import show
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.model.store_path import StorePath
-from tvix_store.operations.lookup import MAX_NAMES, MAX_SYMLINKS, DirectoriesOnTheWay, read_directory
-from tvix_store.operations.turns import in_turns
+from tvix_store.operations.trees.lookup import MAX_NAMES, MAX_SYMLINKS, DirectoriesOnTheWay, read_directory
 from tvix_store.services.store import Store
 
 _PIECE = 64 * 1024
@@ -141,7 +141,7 @@ async def format_index(names: list[bytes], directory: Directory) -> AsyncGenerat
     if len(names) > 1:
         parts.append('<tr><td class="size"></td><td><a href="../">../</a></td></tr>\n')
     size = 0
-    async for name, node in in_turns(directory.entries.items()):
+    async for name, node in cooperatively(directory.entries.items()):
         row = _row(name, node)
         parts.append(row)
         size += len(row)

@@ -26,9 +26,9 @@ from tvix_store.http.response import Headers, Response, length, text
 from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
 from tvix_store.model.realisation import OUTPUT_NAME, REALISATION
-from tvix_store.operations.fetch_tree import read_contents
-from tvix_store.operations.kept_documents import MAX_JSON, MAX_LOG, KeptDocuments
-from tvix_store.operations.nar_links import NarLinks
+from tvix_store.operations.nars.links import NarLinks
+from tvix_store.operations.paths.documents import MAX_JSON, MAX_LOG, KeptDocuments
+from tvix_store.operations.trees.walk import read_contents
 from tvix_store.services.store import Store
 
 _MOST_NESTED = 100

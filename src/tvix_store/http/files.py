@@ -6,7 +6,7 @@ from tvix_store.http.ranges import select
 from tvix_store.http.request import Request
 from tvix_store.http.response import Headers, Response
 from tvix_store.model.nodes import FileNode
-from tvix_store.operations.fetch_tree import read_contents
+from tvix_store.operations.trees.walk import read_contents
 from tvix_store.services.blobs import BlobService
 
 INERT = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox"))

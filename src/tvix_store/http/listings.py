@@ -18,8 +18,8 @@ from tvix_store.http.request import Request
 from tvix_store.http.response import Response, text
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, encode_node
 from tvix_store.nar import tokens
-from tvix_store.operations.closure import Closure
-from tvix_store.operations.fetch_tree import walk_tree
+from tvix_store.operations.trees.stored_tree import StoredTree
+from tvix_store.operations.trees.walk import walk_tree
 from tvix_store.services.store import Store
 
 _PIECE = 64 * 1024
@@ -44,7 +44,7 @@ class Listings:
         if path_info is None:
             raise NotFoundError("path", name.decode())
         etag = b'"ls1-%b"' % blake3(encode_node(b"", path_info.node)).hexdigest().encode()
-        listing = format_listing(Closure(self._store.directories, path_info.node))
+        listing = format_listing(StoredTree(self._store.directories, path_info.node))
         small = not isinstance(path_info.node, DirectoryNode) or path_info.node.size <= _MAX_COUNTED
         return await made_response(request, etag, ((b"content-type", b"application/json"),), listing, countable=small)
 
@@ -60,8 +60,8 @@ class Listings:
         return text(200, "listings are made here from what is in the store")
 
 
-async def format_listing(closure: Closure) -> AsyncGenerator[bytes, None]:
-    """The listing of the closure's root, in pieces.
+async def format_listing(tree: StoredTree) -> AsyncGenerator[bytes, None]:
+    """The listing of the tree's root, in pieces.
 
     JSON has no way to write a name that is not UTF-8: its odd bytes are escaped as U+DC80 and above, as Python has it.
 
@@ -73,7 +73,7 @@ async def format_listing(closure: Closure) -> AsyncGenerator[bytes, None]:
     at = len(tokens.MAGIC)
     depth = 0
     separator = ""
-    async for name, node in walk_tree(closure):
+    async for name, node in walk_tree(tree):
         if node is None:
             at += len(tokens.DIRECTORY_END)
             depth -= 1

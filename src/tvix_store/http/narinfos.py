@@ -33,10 +33,10 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import MAX_SIGNATURES, Signature
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 from tvix_store.model.trust import Trust
-from tvix_store.operations.check_nar import check_nar
-from tvix_store.operations.nar_links import FileFacts, NarLink, NarLinks
-from tvix_store.operations.plan_nar import can_be_planned
-from tvix_store.operations.planned_nars import PlannedNars
+from tvix_store.operations.nars.check import check_nar
+from tvix_store.operations.nars.links import FileFacts, NarLink, NarLinks
+from tvix_store.operations.nars.pass_through import PlannedNars
+from tvix_store.operations.nars.planner import can_be_planned
 from tvix_store.services.store import Store
 
 _log = logging.getLogger(__name__)

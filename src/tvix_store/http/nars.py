@@ -18,12 +18,12 @@ from tvix_store.http.response import Headers, Response
 from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
 from tvix_store.model.nodes import Node, decode_node
-from tvix_store.operations.check_nar import check_nar
-from tvix_store.operations.nar_layout import NarLayouts
-from tvix_store.operations.nar_links import NarLink, NarLinks
-from tvix_store.operations.plan_nar import can_be_planned, is_worth_a_plan
-from tvix_store.operations.planned_nars import PlannedNars
-from tvix_store.operations.render_nar import render_nar
+from tvix_store.operations.nars.check import check_nar
+from tvix_store.operations.nars.links import NarLink, NarLinks
+from tvix_store.operations.nars.pass_through import PlannedNars
+from tvix_store.operations.nars.planner import can_be_planned, is_worth_a_plan
+from tvix_store.operations.nars.render import render_nar
+from tvix_store.operations.nars.seek import NarLayouts
 from tvix_store.services.store import Store
 
 _TYPE = (b"content-type", b"application/x-nix-nar")

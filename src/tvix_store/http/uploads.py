@@ -15,8 +15,8 @@ from tvix_store.http.response import Response, text
 from tvix_store.http.settings import CacheSettings
 from tvix_store.model import nixbase32
 from tvix_store.nar import tokens
-from tvix_store.operations.import_nar import NarImport
-from tvix_store.operations.nar_links import NarLink, NarLinks, link_records
+from tvix_store.operations.ingest.import_nar import NarImport
+from tvix_store.operations.nars.links import NarLink, NarLinks, link_records
 from tvix_store.services.store import Store
 
 _SMALL = 4096
@@ -27,8 +27,8 @@ _GATHERED = 1 << 20
 """Bytes that are worked on at a time: the engine hands over 8 KiB, and a thread's answer takes as long as hashing them."""
 _AT_ONCE = 8
 """NARs that a worker works on at a time."""
-_TURN = 4 << 20
-"""Bytes of a NAR after which others have their turn. A MiB of zstd may make 32 GiB of zeros."""
+_SHARE = 4 << 20
+"""Bytes of a NAR after which the slot goes to others. A MiB of zstd may make 32 GiB of zeros."""
 _KEEPS = {"br": 16 << 20, "bzip2": 8 << 20, "lz4": 8 << 20}
 """Bytes that decompressors keep that do not say how much they want."""
 _WORK = 4 << 20
@@ -42,13 +42,13 @@ class Uploads:
         self._store = store
         self._links = links
         self._settings = settings
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def put(self, request: Request, name: bytes) -> Response:
         """Take a NAR, compressed as the suffix of `name` says."""
         file_hash, suffix = parse_file_name(name)
-        file = _CompressedFile(request, of_suffix(suffix), self._turns)
-        # Closed here, whatever happens, and not when nobody refers to it any more: it holds a turn that others wait for.
+        file = _CompressedFile(request, of_suffix(suffix), self._slots)
+        # Closed here, whatever happens, and not when nobody refers to it any more: it holds a slot that others wait for.
         store = self._store
         # Who sends it again was told that it is not here: what is known of it may be damaged, in more places than were found.
         is_again = await self._links.get(file_hash) is not None
@@ -73,9 +73,9 @@ class Uploads:
 class _CompressedFile:
     """The body of a request on its way to being a NAR. One that `is_plain`, a NAR as it is, is left to its reader to hash."""
 
-    def __init__(self, request: Request, compression: str, turns: asyncio.Semaphore) -> None:
+    def __init__(self, request: Request, compression: str, slots: asyncio.Semaphore) -> None:
         self._request = request
-        self._turn = _Turn(turns)
+        self._slot = _Slot(slots)
         self._compression = compression
         self._windows = iter(window for window in WINDOWS if window >= _KEEPS.get(compression, 0))
         self._window = next(self._windows)
@@ -99,14 +99,14 @@ class _CompressedFile:
             self.is_plain = self.is_plain or (self._begin == b"" and self._compression == DETECT and data.startswith(tokens.MAGIC))
             if self.is_plain:
                 # Only while there is something to work on, which is over when more is asked for: slow clients keep nobody waiting.
-                async with self._turn:
+                async with self._slot:
                     yield data
                 continue
             if not self._request.body_ended:
                 await self._hold_window()
-            async with aclosing(self._decompressed(data)) as pieces, self._turn:
+            async with aclosing(self._decompressed(data)) as pieces, self._slot:
                 async for piece in pieces:
-                    await self._turn.worked(len(piece))
+                    await self._slot.worked(len(piece))
                     yield piece
         if not self.is_plain:
             self._decompress.finish()
@@ -127,9 +127,9 @@ class _CompressedFile:
                     raise
             # Begin again with a decompressor that may keep more.
             self._window = wider
-            self._turn.end()
+            self._slot.end()
             await self._hold_window()
-            await self._turn.begin()
+            await self._slot.begin()
             self._decompress = decompressor(self._compression, max_window=wider)
             data, hashed = self._begin, True
 
@@ -152,27 +152,27 @@ class _CompressedFile:
         await self._request.arriving.hold(_WORK + self._window)
 
 
-class _Turn:
-    """A turn at working on a NAR, in an `async with`; others have theirs every `_TURN` bytes."""
+class _Slot:
+    """A slot for working on a NAR, in an `async with`. It goes to others every `_SHARE` bytes."""
 
-    def __init__(self, turns: asyncio.Semaphore) -> None:
-        self._turns = turns
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots = slots
         self._has_begun = False
         self._done = 0
 
     async def begin(self) -> None:
-        await self._turns.acquire()
+        await self._slots.acquire()
         self._has_begun = True
 
     def end(self) -> None:
         if self._has_begun:
             self._has_begun = False
-            self._turns.release()
+            self._slots.release()
 
     async def worked(self, size: int) -> None:
-        """Let others go first, if `size` bytes more make it a turn."""
+        """Let others go first, if `size` bytes more make a share."""
         self._done += size
-        if self._done >= _TURN:
+        if self._done >= _SHARE:
             self._done = 0
             self.end()
             await self.begin()

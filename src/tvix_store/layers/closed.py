@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from tvix_store.errors import IncompleteError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.trust import NOBODY, Trust
-from tvix_store.operations.check_path_info import missing_references
+from tvix_store.operations.paths.check import missing_references
 from tvix_store.services.store import Store
 
 

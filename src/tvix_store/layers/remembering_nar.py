@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from tvix_store.concurrency.single_flight import SingleFlight
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
-from tvix_store.operations.shared_work import SharedWork
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.nar import NarCache
@@ -27,7 +27,7 @@ class RememberingNarService:
         self._blobs = blobs
         self._directories = directories
         self._cache = cache
-        self._calculations = SharedWork(self._begin)
+        self._calculations = SingleFlight(self._begin)
         self._room = asyncio.Semaphore(_MAX_RUNNING)
 
     async def calculate(self, node: Node) -> NarFacts:
@@ -41,7 +41,7 @@ class RememberingNarService:
         return asyncio.create_task(self._calculated(node))
 
     async def _calculated(self, node: Node) -> NarFacts:
-        from tvix_store.operations.calculate_nar import calculate_nar  # not before it is needed: 8 ms of a command's start
+        from tvix_store.operations.nars.calculate import calculate_nar  # not before it is needed: 8 ms of a command's start
 
         async with self._room:
             facts = await calculate_nar(self._blobs, self._directories, node)

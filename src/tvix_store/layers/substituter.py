@@ -17,7 +17,7 @@ from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
-from tvix_store.operations.fetch_path import check_narinfo, fetch_path
+from tvix_store.operations.paths.substitute import check_narinfo, fetch_path
 from tvix_store.services.store import Store
 from tvix_store.services.upstream import (
     DEFAULT_PRIORITY,

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 
+from tvix_store.concurrency.single_flight import SingleFlight
 from tvix_store.errors import ConflictError, ExhaustedError
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.layers.substituters import Substituters
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
-from tvix_store.operations.shared_work import SharedWork
 from tvix_store.services.store import Store
 
 
@@ -27,7 +27,7 @@ class SubstitutingPathInfos:
         self._store = store
         self._substituters = substituters
         self._lock = lock
-        self._searches = SharedWork(self._begin)
+        self._searches = SingleFlight(self._begin)
         self._tasks: set[asyncio.Task[PathInfo | None]] = set()
         """All that runs, also what nobody waits for any more and is about to end."""
 

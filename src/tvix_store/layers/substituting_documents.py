@@ -15,7 +15,7 @@ from tvix_store.errors import InvalidError
 from tvix_store.layers.substituter import Terms
 from tvix_store.layers.substituters import Substituters
 from tvix_store.model.realisation import Realisation
-from tvix_store.operations.kept_documents import MAX_JSON, MAX_LOG, KeptDocuments
+from tvix_store.operations.paths.documents import MAX_JSON, MAX_LOG, KeptDocuments
 from tvix_store.services.store import Store
 
 _LITERAL = "!+=:/"

@@ -16,7 +16,7 @@ from tvix_store.rpc.framing import PREFIX, Frames
 from tvix_store.rpc.method import LOOKUP, Call, Method, Streaming, Takes, Unary, single
 from tvix_store.rpc.response import Response
 from tvix_store.rpc.status import RpcError, Status, rpc_error
-from tvix_store.rpc.turns import Turns
+from tvix_store.rpc.time_slices import TimeSlices
 from tvix_store.traffic import SMALL, LostPlaceError, Place, Traffic
 
 MAX_MESSAGE = 16 * 1024 * 1024
@@ -55,7 +55,7 @@ class GrpcApp:
         self._read_only = read_only
         self._traffic = traffic or Traffic()
         self._decoder = Decoder()
-        self._turns = Turns()
+        self._slices = TimeSlices()
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -131,8 +131,8 @@ class GrpcApp:
                 aclosing(method.handle(requests, call)) as answers,
             ):
                 async for answer in answers:
-                    if self._turns.is_over():
-                        await self._turns.next()
+                    if self._slices.is_over():
+                        await self._slices.next()
                     if not arriving.held:
                         await response.message(answer, leaving)
                         continue
@@ -170,8 +170,8 @@ class GrpcApp:
             body: bytes = event.get("body", b"")
             messages = frames.feed(body)
             while True:
-                if self._turns.is_over():
-                    await self._turns.next()
+                if self._slices.is_over():
+                    await self._slices.next()
                 message = await self._decoder.decompressed(messages) if may_be_bombs else next(messages, None)
                 if message is None:
                     break

@@ -18,7 +18,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath
-from tvix_store.operations.render_nar import render_nar
+from tvix_store.operations.nars.render import render_nar
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, put_tree, stream
 from tvix_store.testing.contracts.staging import STAGED, begun, is_whole, stage_tree

@@ -15,7 +15,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import NarFacts
-from tvix_store.operations.render_nar import render_nar
+from tvix_store.operations.nars.render import render_nar
 from tvix_store.services.small_trees import SmallTree
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from tvix_store.errors import ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
-from tvix_store.operations.lone_file import put_lone_file
+from tvix_store.operations.ingest.lone_file import put_lone_file
 from tvix_store.protocol.blobs import (
     chunk_header,
     decode_chunk,

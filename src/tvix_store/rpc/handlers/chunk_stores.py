@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from tvix_store.errors import ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
-from tvix_store.operations.assemble_blob import MAX_CHUNK, assemble_blob
-from tvix_store.operations.resolve import blob_size
+from tvix_store.operations.ingest.assemble_blob import MAX_CHUNK, assemble_blob
+from tvix_store.operations.trees.resolve import blob_size
 from tvix_store.protocol.blobs import chunk_header, decode_chunk, decode_digest, encode_digest
 from tvix_store.protocol.chunk_stores import decode_put_blob, encode_blob_meta
 from tvix_store.protocol.dialects import BLOB_STORE_SERVICE, CHUNK_STORE_SERVICE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import astuple
 
-from tvix_store.operations.shared_work import SharedWork
+from tvix_store.concurrency.single_flight import SingleFlight
 from tvix_store.protocol.dialects import STATISTICS_SERVICE
 from tvix_store.protocol.statistics import encode_statistics
 from tvix_store.rpc.method import Call, Method, Unary
@@ -16,7 +16,7 @@ def statistics_methods(statistics: Statistics) -> dict[str, Method]:
     """The call of StatisticsService by its path. One count goes on at a time, since it reads the whole index: who asks meanwhile
     gets its result, which may lack what was put after it began.
     """
-    counts = SharedWork[None, Stats](lambda _: asyncio.create_task(statistics.stats()))
+    counts = SingleFlight[None, Stats](lambda _: asyncio.create_task(statistics.stats()))
 
     async def get(_message: bytes, _call: Call) -> bytes:
         return encode_statistics(astuple(await counts.result(None)))

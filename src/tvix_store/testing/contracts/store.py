@@ -6,7 +6,7 @@ import pytest
 
 from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import PathInfo
-from tvix_store.operations.lookup import lookup
+from tvix_store.operations.trees.lookup import lookup
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.records import RecordService

@@ -1,0 +1,1 @@
+"""Asyncio's missing parts. Nothing here knows a store."""

@@ -1,0 +1,1 @@
+"""Trees put on the disk, or into a tar."""

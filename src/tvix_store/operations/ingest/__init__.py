@@ -1,0 +1,1 @@
+"""What comes in: trees of a file system, and NARs."""

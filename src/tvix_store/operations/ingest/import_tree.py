@@ -1,0 +1,72 @@
+"""import_tree: put a tree of a file system into a store, as `nix-store --add` would.
+
+First the content, then the path info, which makes it all durable. A crash on the way leaves content that no path refers to.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvix_store.model.content_address import ContentAddress, Method
+from tvix_store.model.directory import SizeRule
+from tvix_store.model.nix_hash import NixHash
+from tvix_store.model.nodes import Node
+from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.store_path import StorePath, check_store_path_name, fixed_output_path, flat_output_path
+from tvix_store.operations.ingest.files_cache import FilesCache
+from tvix_store.operations.ingest.import_content import Progress, import_content
+from tvix_store.services.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of a tree: its root node, what is true of its NAR, its store path, and the path info if one was put.
+
+    `depth` is how many nodes are inside each other at most. Nix reads NARs of at most `nar.MAX_DEPTH`.
+    """
+
+    node: Node
+    nar: NarFacts
+    depth: int
+    store_path: StorePath
+    path_info: PathInfo | None
+
+
+async def import_tree(
+    store: Store,
+    path: Path,
+    *,
+    name: str | None = None,
+    flat: bool = False,
+    path_info: bool = True,
+    size_rule: SizeRule | None = None,
+    cache: FilesCache | None = None,
+    progress: Progress | None = None,
+) -> Imported:
+    """Import the directory, regular file or symlink at `path`.
+
+    `name` is the store path's (default: the file name). `flat` addresses a regular file by the SHA-256 of its contents alone.
+    `path_info=False` stores content only. `size_rule` overrides the store's. Files that look unchanged to `cache` are not read.
+
+    Raises:
+        InvalidError: something in the tree cannot be stored, or changed while it was read; the name is not allowed.
+        DeniedError: something in the tree may not be read.
+        ExhaustedError, UnavailableError: the store cannot take it.
+    """
+    name = check_store_path_name(name or _file_name(path))
+    content = await import_content(store, path, flat=flat, size_rule=size_rule, cache=cache, progress=progress)
+    nar = content.nar
+    if flat:
+        ca = ContentAddress(Method.FLAT, NixHash("sha256", content.file_sha256))
+        store_path = flat_output_path(name, ca.hash, store.store_dir)
+    else:
+        ca = ContentAddress(Method.NAR, NixHash("sha256", nar.sha256))
+        store_path = fixed_output_path(name, nar.sha256, store_dir=store.store_dir)
+    stored = await store.path_infos.put(PathInfo(store_path, content.node, nar, ca=ca)) if path_info else None
+    return Imported(content.node, nar, content.depth, store_path, stored)
+
+
+def _file_name(path: Path) -> str:
+    return os.path.basename(os.path.abspath(path))

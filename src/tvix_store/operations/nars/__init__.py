@@ -1,0 +1,1 @@
+"""NARs of what is stored: rendered, measured, planned, and found by their hashes."""

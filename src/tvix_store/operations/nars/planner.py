@@ -1,0 +1,189 @@
+"""Making the plan of a NAR: a walk through the directories, and a lookup for each chunk."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import zstandard
+
+from tvix_store.errors import ExhaustedError, InvalidError
+from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
+from tvix_store.nar import tokens
+from tvix_store.operations.nars.plan import ITEM, Chunk, Piece, Plan
+from tvix_store.operations.trees.stored_tree import StoredTree
+from tvix_store.operations.trees.walk import walk_tree
+from tvix_store.services.directories import DirectoryService
+from tvix_store.services.frames import Frame, Span, StoredFrames
+
+MAX_ENTRIES = 200_000
+"""Entries of the largest tree that is planned, and
+MAX_NAR: bytes of its NAR. Bound the memory of planning to some 100 MB; what is larger is offered uncompressed."""
+MAX_NAR = 64 << 30
+_PIECE = 1 << 20
+"""Bytes of the NAR."""
+_GAP = 8 << 10
+"""Bytes between two frames in a file that are read with them: less than a second read costs."""
+_MAX_SPAN = 4 << 20
+_BLOCK = 128 << 10
+"""Bytes of the largest block of a zstd frame (RFC 8878, section 3.1.1.2.4)."""
+_FILES_AT_ONCE = 1024
+_SMALL_FILES = 256 << 10
+"""Bytes for an entry, up to which a tree is one of small files."""
+
+
+def can_be_planned(node: Node, nar_size: int) -> bool:
+    """Whether a node is small enough."""
+    # A directory's size counts its descendants, by one of the rules twice.
+    return nar_size <= MAX_NAR and (not isinstance(node, DirectoryNode) or node.size <= MAX_ENTRIES)
+
+
+def is_worth_a_plan(node: Node, nar_size: int) -> bool:
+    """Whether a NAR is made faster by a plan than from its directories and blobs.
+
+    A plan saves parsing directories, and looking up and decompressing small files one by one. Large files are read in large pieces
+    either way, and a plan copies them more often: 1 GiB of noise took 0.69 CPU seconds with it, and 0.60 without.
+    """
+    return isinstance(node, DirectoryNode) and can_be_planned(node, nar_size) and nar_size < _SMALL_FILES * node.size
+
+
+async def plan_nar(frames: StoredFrames, directories: DirectoryService, node: Node) -> Plan:
+    """How to make the node's NAR, none of which is checked yet.
+
+    Raises:
+        NotFoundError, InvalidError, CorruptError: as `fetch_tree`.
+        ExhaustedError: the tree is too large (see `can_be_planned`).
+    """
+    planner = _Planner()
+    parts = _parts(StoredTree(directories, node))
+    batch: list[tuple[bytes, FileNode | None]] = []
+    entries = 0
+    async for part in parts:
+        batch.append(part)
+        if len(batch) == _FILES_AT_ONCE:
+            entries += len(batch)
+            if entries > 2 * MAX_ENTRIES:
+                raise ExhaustedError(f"a tree of more than {MAX_ENTRIES} entries is not offered as zstd")
+            await _add(planner, frames, batch)
+            batch = []
+    await _add(planner, frames, batch)
+    return planner.finish()
+
+
+async def _add(planner: _Planner, frames: StoredFrames, parts: list[tuple[bytes, FileNode | None]]) -> None:
+    found = iter(await frames.find([file.digest for _, file in parts if file is not None and file.size]))
+    for literal, file in parts:
+        planner.add_tokens(literal)
+        if file is None or not file.size:
+            continue
+        chunks = next(found)
+        if sum(chunk.length for chunk in chunks) != file.size:
+            raise InvalidError(f"blob {file.digest} is not {file.size} bytes long, as the node of a file states")
+        for chunk in chunks:
+            planner.add_frame(chunk)
+
+
+async def _parts(tree: StoredTree) -> AsyncIterator[tuple[bytes, FileNode | None]]:
+    """What the NAR consists of, in order: tokens, and the file whose contents follow them."""
+    pending = bytearray(tokens.MAGIC)
+    depth = 0
+    async for name, child in walk_tree(tree):
+        if depth and child is not None:
+            pending += tokens.entry_start(name)
+        if type(child) is DirectoryNode:
+            pending += tokens.DIRECTORY_START
+            depth += 1
+            continue
+        if type(child) is FileNode:
+            pending += tokens.file_start(child.size, child.executable)
+            yield bytes(pending), child
+            pending = bytearray(tokens.file_end(child.size))
+        elif type(child) is SymlinkNode:
+            pending += tokens.symlink(child.target)
+        else:
+            pending += tokens.DIRECTORY_END
+            depth -= 1
+        if depth:
+            pending += tokens.ENTRY_END
+        if len(pending) >= _BLOCK:
+            yield bytes(pending), None
+            pending.clear()
+    yield bytes(pending), None
+
+
+class _Planner:
+    """Puts pieces together."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Piece] = []
+        self._compressor = zstandard.ZstdCompressor()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._size = self._zstd_size = 0
+        self._items: list[bytes] = []
+        self._spans: list[Span] = []
+        self._literals: list[bytes] = []
+        self._literal = 0
+        self._chunks: list[Chunk] = []
+
+    def add_tokens(self, data: bytes) -> None:
+        if data:
+            self._add_literal(self._compressor.compress(data))
+            self._added(len(data))
+
+    def add_frame(self, frame: Frame) -> None:
+        span, start = self._span(frame.span)
+        self._chunks.append(Chunk(frame, span, start, self._size))
+        if frame.span.size < frame.length:
+            self._add_item(span, start, frame.span.size)
+        else:
+            self._add_raw(span, start, frame.length)
+        self._added(frame.length)
+
+    def finish(self) -> Plan:
+        self._end_piece()
+        return Plan(self._pieces)
+
+    def _add_raw(self, span: int, start: int, size: int) -> None:
+        """A chunk that is not compressed: a frame of raw blocks (RFC 8878, section 3.1.1)."""
+        self._add_literal(b"\x28\xb5\x2f\xfd\xa0" + size.to_bytes(4, "little"))  # magic; single segment, size in 4 bytes
+        for at in range(0, size, _BLOCK):
+            block = min(_BLOCK, size - at)
+            is_last = at + block == size
+            self._add_literal((block << 3 | is_last).to_bytes(3, "little"))
+            self._add_item(span, start + at, block)
+
+    def _add_literal(self, data: bytes) -> None:
+        self._literals.append(data)
+        self._literal += len(data)
+        self._zstd_size += len(data)
+
+    def _add_item(self, span: int, start: int, size: int) -> None:
+        self._items.append(ITEM.pack(self._literal, span, start, size))
+        self._literal = 0
+        self._zstd_size += size
+
+    def _added(self, size: int) -> None:
+        self._size += size
+        if self._size >= _PIECE:
+            self._end_piece()
+
+    def _span(self, wanted: Span) -> tuple[int, int]:
+        """The number of the span that holds `wanted`, and where in it that begins."""
+        if self._spans:
+            last = self._spans[-1]
+            start = wanted.offset - last.offset
+            gap = start - last.size
+            if wanted.file == last.file and 0 <= gap <= _GAP and start + wanted.size <= _MAX_SPAN:
+                self._spans[-1] = Span(last.file, last.offset, start + wanted.size)
+                return len(self._spans) - 1, start
+        self._spans.append(wanted)
+        return len(self._spans) - 1, 0
+
+    def _end_piece(self) -> None:
+        if self._literal:
+            self._add_item(0, 0, 0)
+        if self._size:
+            items, literals = b"".join(self._items), b"".join(self._literals)
+            self._pieces.append(Piece(self._size, self._zstd_size, items, self._spans, literals, chunks=self._chunks))
+        self._begin()

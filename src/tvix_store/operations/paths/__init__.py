@@ -1,0 +1,1 @@
+"""Whole store paths: checked, substituted, copied."""

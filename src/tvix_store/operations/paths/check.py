@@ -1,0 +1,117 @@
+"""What a path info claims, proven or refused: content address, signatures, references."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from tvix_store.concurrency.background_hash import BackgroundHash
+from tvix_store.errors import InvalidError
+from tvix_store.model import nixbase32
+from tvix_store.model.content_address import ContentAddress, Method
+from tvix_store.model.hash_modulo import HashModulo, ModuloHashes
+from tvix_store.model.narinfo import NarInfo
+from tvix_store.model.nix_hash import NixHash
+from tvix_store.model.nodes import FileNode
+from tvix_store.model.path_info import PathInfo
+from tvix_store.model.signature import PublicKey
+from tvix_store.model.store_path import STORE_DIR, StorePath
+from tvix_store.operations.nars.render import render_nar
+from tvix_store.operations.trees.walk import read_contents
+from tvix_store.services.store import Store
+
+_AT_ONCE = 64
+"""References that are looked for at the same time."""
+
+
+async def proves_content_address(store: Store, path_info: PathInfo) -> bool:
+    """Whether the path follows from its content, so that nobody has to vouch for it; False where no content address is claimed.
+
+    `path_info.nar` is taken for true: who calls has compared it with the content, or gets it from where that was done.
+    What is more to be read is read in bounded memory.
+
+    Raises:
+        InvalidError: the content address that is claimed does not hold.
+        ExhaustedError: the content refers to itself too often.
+        NotFoundError, CorruptError: the content cannot be read.
+    """
+    ca = path_info.ca
+    if ca is None:
+        return False
+    path = path_info.store_path
+    others = [reference for reference in path_info.references if reference != path]
+    self_reference = len(others) < len(path_info.references)
+    try:
+        follows = ca.store_path(path.name, others, store.store_dir, self_reference=self_reference)
+    except InvalidError as error:
+        raise InvalidError(f"path info of {path}: {error}") from None
+    if follows != path:
+        raise InvalidError(f"path info of {path}: by its content address {ca} and its references, the path is {follows}")
+    if ca.method is not Method.NAR and not (isinstance(path_info.node, FileNode) and not path_info.node.executable):
+        # Nix makes no others. If it took them, one address would stand for two contents.
+        raise InvalidError(f"path info of {path}: content addressed by {ca.method.value} is a file that is not executable")
+    if not self_reference and ca == ContentAddress(Method.NAR, NixHash("sha256", path_info.nar.sha256)):
+        return True
+    hashes = await _content_hashes(store, path_info, ca)
+    if self_reference and not hashes.occurrences:
+        raise InvalidError(f"path info of {path}: it is among its own references, but its content does not name it")
+    # Without positions less is proven: zeros may stand for the name, and the name for zeros. Where the path does not even say that
+    # it refers to itself, zeros in anybody's content could be made its name.
+    if ca.hash != hashes.with_positions and not (self_reference and ca.hash == hashes.without):
+        true = f"{ca.method.value}{hashes.with_positions}"
+        raise InvalidError(f"path info of {path}: its content address is {ca}, but the content's is {true}")
+    return True
+
+
+def check_signatures(path_info: PathInfo | NarInfo, trusted: Sequence[PublicKey], store_dir: str = STORE_DIR) -> int:
+    """How many of the signatures are by trusted keys, and good. What other keys have signed cannot be told.
+
+    Raises:
+        InvalidError: a signature bears the name of a trusted key, and is not that key's, or not of this path info.
+    """
+    names = {key.name for key in trusted}
+    signatures = [signature for signature in path_info.signatures if signature.name in names]
+    message = path_info.fingerprint(store_dir) if signatures else b""
+    for signature in signatures:
+        # More than one key may have a name.
+        if not any(key.verifies(signature, message) for key in trusted):
+            raise InvalidError(f"path info of {path_info.store_path}: bad signature by {signature.name}")
+    return len(signatures)
+
+
+async def missing_references(store: Store, path_info: PathInfo) -> list[StorePath]:
+    """The references that the store neither has nor could fetch, in order; a path may refer to itself. Nothing is fetched."""
+
+    async def stored(output_hash: bytes) -> StorePath | None:
+        found = await store.path_infos.get(output_hash)
+        return None if found is None else found.store_path
+
+    find = store.find_path or stored
+
+    async def missing(reference: StorePath) -> bool:
+        return await find(reference.output_hash) != reference
+
+    others = [reference for reference in path_info.references if reference != path_info.store_path]
+    absent: list[StorePath] = []
+    for at in range(0, len(others), _AT_ONCE):
+        batch = others[at : at + _AT_ONCE]
+        verdicts = await asyncio.gather(*map(missing, batch))
+        absent += [reference for reference, is_missing in zip(batch, verdicts, strict=True) if is_missing]
+    return absent
+
+
+async def _content_hashes(store: Store, path_info: PathInfo, ca: ContentAddress) -> ModuloHashes:
+    """The hashes of what the method says, but for the path's own name in it."""
+    pieces: AsyncIterator[bytes]
+    if ca.method is Method.NAR:
+        pieces = render_nar(store.blobs, store.directories, path_info.node)
+    else:
+        assert isinstance(path_info.node, FileNode)
+        pieces = read_contents(store.blobs, path_info.node)
+    own = nixbase32.encode(path_info.store_path.output_hash).encode()
+    content_hash = HashModulo(ca.hash.algorithm, own)
+    hashing = BackgroundHash(content_hash)
+    async for piece in pieces:
+        await hashing.update(piece)
+    await hashing.finish()
+    return content_hash.finish()

@@ -1,0 +1,1 @@
+"""Trees in a store: walking them, and finding what stands at a path."""

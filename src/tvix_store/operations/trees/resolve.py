@@ -1,0 +1,121 @@
+"""From what a person writes to what stands there: a store path or a digest, perhaps with a path inside."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from tvix_store.errors import InvalidError, NotFoundError
+from tvix_store.model.digest import Digest
+from tvix_store.model.names import show
+from tvix_store.model.nodes import FileNode, Node
+from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import parse_output_hash
+from tvix_store.operations.trees.lookup import lookup
+from tvix_store.services.blobs import BlobService
+from tvix_store.services.store import Store
+
+_DIGEST = re.compile(r"(?:b3:|blake3-)?(?:[0-9a-f]{64}|[0-9A-Za-z+/]{43}=)(?=/|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A node, and where it was found: in the store path of `path_info`, unless it was named by its digest, at `inner` inside it.
+
+    `name` is the file name that suits the node.
+    """
+
+    node: Node
+    name: bytes
+    path_info: PathInfo | None
+    inner: bytes
+
+
+async def resolve(store: Store, text: str, *, follow: bool = False) -> Resolved:
+    """What `text` names: `/nix/store/<hash>-<name>`, `<hash>-<name>`, `<hash>`, or the digest of a directory or blob.
+
+    `/path/inside` may follow. `follow` resolves symlinks on it, and at its end.
+
+    Raises:
+        InvalidError: `text` is none of these, or leads out of the store path.
+        NotFoundError: it is not in the store, or the path is not in it.
+    """
+    path_info = None
+    if digest := _DIGEST.match(text):
+        root = await _by_digest(store, Digest.parse(digest[0]))
+        name = digest[0].replace("/", "_")
+        inner = text[digest.end() :]
+    elif text.startswith("b3:"):
+        raise InvalidError(f"not a digest: {text[:100]!r} (expected b3: and 64 hex digits)")
+    else:
+        base, _, inner = text.removeprefix(store.store_dir + "/").partition("/")
+        path_info = await store_path_info(store, base or text)
+        root = path_info.node
+        name = str(path_info.store_path)
+    path = os.fsencode(inner).strip(b"/")
+    if not path:
+        return Resolved(root, name.encode(), path_info, path)
+    try:
+        node = await lookup(store.directories, root, path, follow=follow)
+    except NotFoundError as error:
+        raise (NotFoundError("path", show(os.fsencode(text))) if error.kind == "path" else error) from None
+    return Resolved(node, path.rpartition(b"/")[2], path_info, path)
+
+
+def parse_digest(text: str) -> Digest | None:
+    """The digest that `text` is, or None if it is something else."""
+    return Digest.parse(text) if _DIGEST.fullmatch(text) else None
+
+
+async def path_infos_of(store: Store, texts: Sequence[str]) -> AsyncIterator[PathInfo]:
+    """The path infos of the store paths that `texts` name, as `store_path_info`; without any, all of the store."""
+    if not texts:
+        async for path_info in store.path_infos.list():
+            yield path_info
+    for text in texts:
+        yield await store_path_info(store, text)
+
+
+async def store_path_info(store: Store, text: str) -> PathInfo:
+    """The path info of a store path, its base name, or its hash.
+
+    Raises:
+        InvalidError: `text` is none of these.
+        NotFoundError: the store path is not in the store.
+    """
+    base = text.removeprefix(store.store_dir + "/")
+    path_info = await store.path_infos.get(parse_output_hash(base, store.store_dir))
+    if path_info is None:
+        raise NotFoundError("store path", text)
+    return path_info
+
+
+async def blob_size(blobs: BlobService, digest: Digest) -> int:
+    """The size of a blob in bytes; where the service cannot tell, the blob is read to count it.
+
+    Raises:
+        NotFoundError: it is not in the store.
+    """
+    stat = await blobs.stat(digest, chunks=True)
+    if stat is None:
+        raise NotFoundError("blob", digest)
+    if stat.size is not None:
+        return stat.size
+    if stat.chunks:
+        return sum(chunk.size for chunk in stat.chunks)
+    size = 0
+    async for piece in blobs.read(digest):
+        size += len(piece)
+    return size
+
+
+async def _by_digest(store: Store, digest: Digest) -> Node:
+    directory = await store.directories.get(digest)
+    if directory is not None:
+        return directory.node(store.size_rule)
+    try:
+        return FileNode(digest, await blob_size(store.blobs, digest))
+    except NotFoundError:
+        raise NotFoundError("directory or blob", digest) from None
