@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import Any
 
 from tvix_store.config.address import Address
 from tvix_store.config.schemes import has_no_place, open_address, prepare
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import check_store_dir
 from tvix_store.services.nar import NarService
-from tvix_store.services.store import ServiceChecks, Store
+from tvix_store.services.path_infos import PathInfoService
+from tvix_store.services.store import POWERS, Service, ServiceChecks, Store
 
 DEFAULT_ADDRESS = "local://"
 """The embedded store in the user's data directory."""
@@ -100,59 +102,69 @@ def verified(
     from tvix_store.layers.verifying import VerifyingPathInfos
 
     if not (trust_nar or store.nar.learns):
-        store = replace(store, nar=_remembering_nar(store, store))
-    checked = SignaturePolicy(store, keys, required=require_signatures)
-    store = replace(store, path_infos=VerifyingPathInfos(checked, store.nar))
-    # References first: to look them up costs little, to calculate a NAR much.
-    return replace(store, path_infos=ClosedPathInfos(store)) if require_references else store
+        store = store.with_services(nar=_remembering_nar(store, store))
+    path_infos: PathInfoService = SignaturePolicy(store, keys, required=require_signatures)
+    path_infos = VerifyingPathInfos(path_infos, store.nar)
+    if require_references:
+        # References first: to look them up costs little, to calculate a NAR much.
+        path_infos = ClosedPathInfos(store, path_infos)
+    # They check what is put, and change nothing of what is there.
+    return store.with_services(path_infos=path_infos, keep=("statistics", "find_path"))
 
 
 def read_only(store: Store) -> Store:
-    """The store, taking nothing."""
-    from tvix_store.layers.read_only import ReadOnlyBlobs, ReadOnlyDirectories, ReadOnlyPathInfos
+    """The store, taking nothing. It may remember what it works out from its content: that is all that `records` takes."""
+    from tvix_store.layers.read_only import ReadOnlyBlobs, ReadOnlyDirectories, ReadOnlyPathInfos, ReadOnlyRecords
 
-    return replace(
-        store,
+    reading = store.with_services(
         blobs=ReadOnlyBlobs(store.blobs),
         directories=ReadOnlyDirectories(store.directories),
         path_infos=ReadOnlyPathInfos(store.path_infos),
-        small_trees=None,
-        lone_files=None,
-        staging=None,
-        assembling=None,
-        read_only=True,
+        records=None if store.records is None else ReadOnlyRecords(store.records),
+        keep=("frames", "statistics", "find_path"),
     )
+    return replace(reading, read_only=True)
 
 
 def _composed(blobs: Store, directories: Store, path_infos: Store) -> Store:
     from tvix_store.layers.syncing import SyncingPathInfos
 
-    distinct = {id(store): store for store in (blobs, directories, path_infos)}.values()
+    distinct = list({id(store): store for store in (blobs, directories, path_infos)}.values())
     sync = _each([store.sync for store in distinct if store is not path_infos])
+    content = blobs if blobs is directories else None
+    of: dict[Service, Store | None] = {
+        "blobs": blobs,
+        "directories": directories,
+        "path_infos": path_infos,
+        "nar": content,
+        "records": path_infos,
+    }
     return Store(
         blobs=blobs.blobs,
         directories=directories.directories,
         path_infos=SyncingPathInfos(path_infos.path_infos, sync),
-        nar=_nar(blobs, directories),
+        nar=_remembering_nar(blobs, directories) if content is None else content.nar,
         records=path_infos.records,
-        find_path=path_infos.find_path,
-        frames=blobs.frames,
-        staging=blobs.staging if blobs is directories else None,
-        assembling=blobs.assembling,
+        links=path_infos.links,
+        foreign_documents=path_infos.foreign_documents,
         store_dir=path_infos.store_dir,
         size_rule=directories.size_rule,
         check=_each([store.check for store in distinct]),
         service_checks=ServiceChecks(blobs.check, directories.check, path_infos.check),
         sync=_each([store.sync for store in distinct]),
         close=_each([store.close for store in distinct]),
+        **_powers(of),
     )
 
 
-def _nar(blobs: Store, directories: Store) -> NarService:
-    """A store that has all content knows its NARs; else they are rendered here, and remembered while we run."""
-    if blobs is directories:
-        return blobs.nar
-    return _remembering_nar(blobs, directories)
+def _powers(of: Mapping[Service, Store | None]) -> dict[str, Any]:
+    """The powers whose services are all `of` one store."""
+    powers: dict[str, Any] = {}
+    for name, services in POWERS.items():
+        owner, *others = (of[service] for service in services)
+        if owner is not None and all(other is owner for other in others):
+            powers[name] = getattr(owner, name)
+    return powers
 
 
 def _remembering_nar(blobs: Store, directories: Store) -> NarService:

@@ -70,7 +70,9 @@ async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequ
             await store.close()
 
     documents = SubstitutingDocuments(store, upstreams)
-    return replace(store, path_infos=layer, find_path=layer.find_path, foreign_documents=documents, close=close)
+    # What is fetched, the layer puts into the store itself. The store counts what it holds, as it lists that.
+    filled = store.with_services(path_infos=layer, keep=["statistics"])
+    return replace(filled, find_path=layer.find_path, foreign_documents=documents, close=close)
 
 
 async def _opened(address: nix_http.CacheAddress, store: Store, public_keys: Sequence[PublicKey]) -> Substituter:

@@ -8,15 +8,16 @@ from tvix_store.errors import IncompleteError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.operations.paths.check import missing_references
+from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.store import Store
 
 
 class ClosedPathInfos:
-    """The path infos of `store`, whose puts are checked: so whoever fetches a path can fetch its closure too."""
+    """A PathInfoService that looks for references in `store`: so whoever fetches a path can fetch its closure too."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, inner: PathInfoService) -> None:
         self._store = store
-        self._inner = store.path_infos
+        self._inner = inner
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         return await self._inner.get(output_hash)

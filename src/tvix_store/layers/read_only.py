@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 
 from tvix_store.errors import DeniedError
 from tvix_store.model.digest import Digest
@@ -12,6 +12,8 @@ from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.blobs import BlobService, BlobStat
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.path_infos import PathInfoService
+from tvix_store.services.record_kinds import kind_of
+from tvix_store.services.records import RecordService
 
 
 def _refused() -> DeniedError:
@@ -73,3 +75,18 @@ class ReadOnlyPathInfos:
 
     def list(self) -> AsyncIterator[PathInfo]:
         return self._inner.list()
+
+
+class ReadOnlyRecords:
+    """A RecordService whose puts raise DeniedError, but for records that follow from content which the store has."""
+
+    def __init__(self, inner: RecordService) -> None:
+        self._inner = inner
+
+    async def get(self, key: bytes) -> bytes | None:
+        return await self._inner.get(key)
+
+    async def put(self, records: Mapping[bytes, bytes], *, durable: bool = True) -> None:
+        if not all(kind is not None and kind.follows for kind in map(kind_of, records)):
+            raise _refused()
+        await self._inner.put(records, durable=durable)

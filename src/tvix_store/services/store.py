@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR, StorePath
@@ -59,6 +59,21 @@ class ServiceChecks(NamedTuple):
     path_infos: Check
 
 
+Service: TypeAlias = Literal["blobs", "directories", "path_infos", "nar", "records"]
+Power: TypeAlias = Literal["frames", "small_trees", "lone_files", "staging", "assembling", "statistics", "find_path"]
+
+POWERS: Mapping[Power, frozenset[Service]] = {
+    "frames": frozenset(("blobs",)),
+    "small_trees": frozenset(("blobs", "directories", "nar", "records")),
+    "lone_files": frozenset(("blobs",)),
+    "staging": frozenset(("blobs", "directories")),
+    "assembling": frozenset(("blobs",)),
+    "statistics": frozenset(("blobs", "directories", "path_infos")),
+    "find_path": frozenset(("path_infos",)),
+}
+"""The optional powers of a store, each with the services that it writes or reads past: it is bound to these."""
+
+
 async def _nothing() -> None:
     return None
 
@@ -67,9 +82,8 @@ async def _nothing() -> None:
 class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
 
-    Optional powers of a backend are None where it has them not: `records`, `frames`, `small_trees`, `lone_files`, `staging`,
-    `assembling`, `statistics`. Of these, `small_trees`, `lone_files`, `staging` and `assembling` write past the other services: who
-    replaces a service removes them.
+    A backend may lack `records` and the powers in POWERS. A power writes, or reads, past the services that it is bound to.
+    So a service is replaced by `with_services` and never by `dataclasses.replace`.
 
     links: a place for the links of NARs where there are no records; it may forget the oldest
     find_path: returns the store path of an output hash without fetching its content; None for a store that has no upstream
@@ -104,6 +118,25 @@ class Store:
     service_checks: ServiceChecks | None = None
     sync: Callable[[], Awaitable[None]] = field(default=_nothing)
     close: Callable[[], Awaitable[None]] = field(default=_nothing)
+
+    def with_services(
+        self,
+        *,
+        blobs: BlobService | None = None,
+        directories: DirectoryService | None = None,
+        path_infos: PathInfoService | None = None,
+        nar: NarService | None = None,
+        records: RecordService | None = None,
+        keep: Collection[Power] = (),
+    ) -> Store:
+        """The store with these services in place of its own, without the powers that are bound to a replaced service.
+
+        `keep` names the powers that may stay: what they do past the new service, the new service would let them do.
+        """
+        services = {"blobs": blobs, "directories": directories, "path_infos": path_infos, "nar": nar, "records": records}
+        replaced: dict[str, Any] = {name: service for name, service in services.items() if service is not None}
+        dropped: dict[str, Any] = {name: None for name, bound in POWERS.items() if bound & replaced.keys() and name not in keep}
+        return replace(self, **replaced, **dropped)
 
     async def __aenter__(self) -> Self:
         return self

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 from tvix_store.model.digest import Digest
@@ -159,15 +158,10 @@ class FaultyPathInfos:
 
 def faulty(store: Store, fault: Fault) -> Store:
     """The same store, with blobs, directories and path infos that go wrong as `fault` says; its NAR service stays as it is."""
-    return replace(
-        store,
+    return store.with_services(
         blobs=FaultyBlobs(store.blobs, fault),
         directories=FaultyDirectories(store.directories, fault),
         path_infos=FaultyPathInfos(store.path_infos, fault),
-        small_trees=None,
-        assembling=None,
-        lone_files=None,
-        staging=None,
     )
 
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -143,7 +143,7 @@ async def _staged(store: Store) -> AsyncIterator[Store]:
         return
     stage = store.staging.begin()
     try:
-        yield replace(store, blobs=stage.blobs, directories=stage.directories, small_trees=None, lone_files=None, staging=None)
+        yield store.with_services(blobs=stage.blobs, directories=stage.directories)
         await stage.accept()
     finally:
         await stage.close()

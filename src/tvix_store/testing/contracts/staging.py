@@ -39,7 +39,7 @@ async def begun(store: Store, *, rechecks: bool = False) -> AsyncIterator[Stage]
 
 async def stage_tree(store: Store, stage: Stage, tree: Tree) -> Node:
     """Put a whole tree by a stage."""
-    return await put_tree(replace(store, blobs=stage.blobs, directories=stage.directories), tree)
+    return await put_tree(store.with_services(blobs=stage.blobs, directories=stage.directories), tree)
 
 
 async def is_whole(store: Store, node: Node, tree: Tree) -> bool:

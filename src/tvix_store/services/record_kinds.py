@@ -1,0 +1,78 @@
+"""The kinds of records, and what each says of content.
+
+A record's key begins with its kind. Collection reads this table: a record either keeps content alive, or goes with the content that
+it is about. Who adds a kind adds a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tvix_store.errors import CorruptError, InvalidError
+from tvix_store.model.digest import Digest
+from tvix_store.model.nodes import Node, decode_node
+
+Content: TypeAlias = Node | Digest | None
+"""A root node with all that it reaches, a blob, or nothing."""
+_LINK_HEAD = 40
+"""Bytes before the node in the value of a `nar:` record."""
+_DOCUMENT_DIGEST = slice(1, 33)
+"""Where the blob's digest stands in the value of a `document:` record."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordKind:
+    """A kind of record.
+
+    prefix: what its keys begin with
+    content: the content that a value refers to; raises InvalidError for a value that is damaged
+    follows: whether the record says something of content and is worth nothing without it: it goes with its content, and is made
+        again where it is wanted. All other records keep their content alive
+    """
+
+    prefix: bytes
+    content: Callable[[bytes], Content]
+    follows: bool
+
+    def content_of(self, value: bytes) -> Content:
+        """The content that a value refers to.
+
+        Raises:
+            CorruptError: the value is damaged.
+        """
+        try:
+            return self.content(value)
+        except InvalidError as error:
+            raise CorruptError(f"a record {self.prefix.decode()} is damaged: {error}") from None
+
+
+def _nothing(_: bytes) -> Content:
+    return None
+
+
+def _linked_node(value: bytes) -> Content:
+    _, node = decode_node(value[_LINK_HEAD:])
+    return node
+
+
+def _document(value: bytes) -> Content:
+    return Digest(value[_DOCUMENT_DIGEST])
+
+
+KINDS = (
+    # The link from the hash of a NAR, or of a compressed file of it, to its root node (operations.nars.links).
+    RecordKind(b"nar:", _linked_node, follows=True),
+    # Size and hash of the zstd file of a NAR (operations.nars.links).
+    RecordKind(b"zstd:", _nothing, follows=True),
+    # A plan for a NAR, which is a blob (backends.local.frames). An empty one was found outdated.
+    RecordKind(b"plan:", lambda value: Digest(value) if value else None, follows=True),
+    # A log, a realisation, a build trace or debug information (operations.paths.documents).
+    RecordKind(b"document:", _document, follows=False),
+)
+
+
+def kind_of(key: bytes) -> RecordKind | None:
+    """The kind of the record with this key, or None for a kind that is not ours: such records keep nothing alive."""
+    return next((kind for kind in KINDS if key.startswith(kind.prefix)), None)
