@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from tests.backends.grpc_servers import serve, store_methods
 from tvix_store.backends.grpc import open_store
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.connection import Connection
-from tvix_store.backends.grpc.discovery import Offer, discover
+from tvix_store.backends.grpc.discovery import Abilities, discover
+from tvix_store.config import open_store as open_from
 from tvix_store.errors import DeniedError, InvalidError, UnavailableError, UnsupportedError
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import FileNode
@@ -33,7 +35,7 @@ TLS = Path(__file__).parent / "tls"
 by_reflection_or_trying = pytest.mark.parametrize("reflection", [True, False], ids=["reflection", "trying"])
 
 
-async def offer_of(methods: dict[str, Method], pinned: Dialect | None = None) -> Offer:
+async def offer_of(methods: dict[str, Method], pinned: Dialect | None = None) -> Abilities:
     """What the client finds out about a server with `methods`."""
     async with serve(methods) as url:
         connection = Connection(ServerAddress.parse(url))
@@ -57,21 +59,21 @@ def with_status(methods: dict[str, Method], status: Status) -> dict[str, Method]
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 async def test_the_only_dialect_of_a_server_is_found(dialect: Dialect, reflection: bool) -> None:
     methods = await store_methods(dialects=[dialect], bulk=False, reflection=reflection)
-    assert await offer_of(methods) == Offer(dialect, bulk=False, only_snix=dialect is SNIX)
+    assert await offer_of(methods) == Abilities(dialect, bulk=False, only_snix=dialect is SNIX)
 
 
 @by_reflection_or_trying
 async def test_of_all_dialects_tvix_is_preferred_then_snix(reflection: bool) -> None:
-    assert await offer_of(await store_methods(reflection=reflection)) == Offer(TVIX, bulk=True, only_snix=False)
+    assert await offer_of(await store_methods(reflection=reflection)) == Abilities(TVIX, bulk=True, only_snix=False)
     two = await store_methods(dialects=[SEED, SNIX], reflection=reflection)
-    assert await offer_of(two) == Offer(SNIX, bulk=True, only_snix=False)
+    assert await offer_of(two) == Abilities(SNIX, bulk=True, only_snix=False)
 
 
 @by_reflection_or_trying
 async def test_a_pinned_dialect_is_spoken(reflection: bool) -> None:
     methods = await store_methods(reflection=reflection)
     for dialect in DIALECTS:
-        assert await offer_of(methods, dialect) == Offer(dialect, bulk=True, only_snix=False)
+        assert await offer_of(methods, dialect) == Abilities(dialect, bulk=True, only_snix=False)
 
 
 @by_reflection_or_trying
@@ -94,14 +96,33 @@ async def test_nars_are_calculated_here_where_the_server_has_no_path_infos(refle
     castore = {path: method for path, method in methods.items() if "castore" in path}
     if reflection:
         castore |= reflection_methods(SNIX.services[:2])
-    async with serve(castore) as url, await open_store(url) as store:
+    async with serve(castore) as url, await open_from(url, path_infos="memory://") as store:
         [digest] = await store.blobs.put_many([b"there"])
         root = Directory({b"file": FileNode(digest, 5)})
         await store.directories.put(stream([root]))
         facts = await store.nar.calculate(root.node())
         assert facts == await calculate_nar(store.blobs, store.directories, root.node())
-        with pytest.raises(UnsupportedError, match=r"PathInfoService/Put"):
-            await store.path_infos.put(PathInfo(StorePath(bytes(20), "x"), root.node(), facts))
+        await store.path_infos.put(PathInfo(StorePath(bytes(20), "x"), root.node(), facts))
+
+
+@by_reflection_or_trying
+async def test_a_server_that_lacks_a_service_is_no_whole_store(reflection: bool) -> None:
+    methods = await store_methods(dialects=[SNIX], bulk=False, reflection=False)
+    castore = {path: method for path, method in methods.items() if "castore" in path}
+    path_infos = {path: method for path, method in methods.items() if "castore" not in path}
+    if reflection:
+        castore |= reflection_methods(SNIX.services[:2])
+        path_infos |= reflection_methods(SNIX.services[2:])
+    async with serve(castore) as url:
+        with pytest.raises(
+            UnsupportedError, match=rf"^{re.escape(url)} has no path infos: give the address of a store that has them$"
+        ):
+            await open_from(url)
+    async with serve(path_infos) as url:
+        with pytest.raises(UnsupportedError, match=rf"^{re.escape(url)} has no blobs and no directories: give"):
+            await open_store(url)
+        async with await open_from("memory://", path_infos=url) as store:
+            assert await store.path_infos.get(bytes(20)) is None
 
 
 async def test_a_server_at_a_socket_is_called_localhost(tmp_path: Path) -> None:
@@ -122,7 +143,7 @@ async def test_a_server_at_a_socket_is_called_localhost(tmp_path: Path) -> None:
 @pytest.mark.parametrize("whole_blobs", [True, False])
 async def test_services_of_chunks_are_found_and_mean_the_snix_of_2026(reflection: bool, whole_blobs: bool) -> None:
     methods = await store_methods(dialects=[SNIX], bulk=False, chunks=True, whole_blobs=whole_blobs, reflection=reflection)
-    assert await offer_of(methods) == Offer(SNIX, bulk=False, only_snix=False, whole_blobs=whole_blobs, chunks=True)
+    assert await offer_of(methods) == Abilities(SNIX, bulk=False, only_snix=False, whole_blobs=whole_blobs, chunks=True)
 
 
 async def test_a_server_of_something_else_is_refused() -> None:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tvix_store.backends import memory
-from tvix_store.config import compose, open_store, verified
-from tvix_store.errors import IncompleteError, InvalidError, UnavailableError
+from tvix_store.config import open_store, verified
+from tvix_store.errors import IncompleteError, InvalidError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath
-from tvix_store.services.store import Store
 
 
 @pytest.mark.parametrize("form", ["local://{}", "local:{}", "{}"])
@@ -121,47 +118,6 @@ async def test_two_services_at_one_address_are_of_one_store() -> None:
     async with await open_store("memory://", path_infos="memory://?size_rule=snix") as store:
         (digest,) = await store.blobs.put_many([b"x"])
         assert (await store.nar.calculate(FileNode(digest, 1))).size == 120
-
-
-@pytest.mark.parametrize(
-    ("addresses", "synced"),
-    [
-        ({"path_infos": "c"}, ["a"]),
-        ({"directories": "b", "path_infos": "c"}, ["a", "b"]),
-        ({"blobs": "b"}, ["b"]),
-        ({}, []),
-    ],
-)
-async def test_a_path_info_waits_until_the_other_stores_have_synced_its_content(
-    monkeypatch: pytest.MonkeyPatch, addresses: dict[str, str], synced: list[str]
-) -> None:
-    calls: list[str] = []
-
-    async def open_address(address: str, **_: object) -> Store:
-        async def sync() -> None:
-            calls.append(address)
-
-        return replace(await memory.open_store(), sync=sync)
-
-    monkeypatch.setattr(compose, "open_address", open_address)
-    async with await open_store("a", **addresses) as store:  # type: ignore[arg-type]  # no other options are among them
-        await store.path_infos.put(PathInfo(StorePath(bytes(20), "x"), FileNode(Digest(bytes(32)), 1), NarFacts(1, bytes(32))))
-    assert sorted(calls) == synced
-
-
-async def test_each_service_has_the_check_of_its_own_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def open_address(address: str, **_: object) -> Store:
-        async def check() -> None:
-            raise UnavailableError(address)
-
-        return replace(await memory.open_store(), check=check)
-
-    monkeypatch.setattr(compose, "open_address", open_address)
-    async with await open_store("a", directories="b", path_infos="c") as store:
-        assert store.service_checks
-        for check, address in zip(store.service_checks, "abc", strict=True):
-            with pytest.raises(UnavailableError, match=address):
-                await check()
 
 
 async def test_where_one_store_cannot_be_opened_none_stays_open(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tvix_store.protocol import blobs, bulk, directories, path_infos, statistics
 from tvix_store.protocol import settings as protocol_settings
 from tvix_store.protocol.dialects import DIALECTS, SEED, TVIX, Dialect
 from tvix_store.protocol.settings import StoreSettings
-from tvix_store.services.store import Stats
+from tvix_store.services.statistics import Stats
 
 digests = st.binary(min_size=32, max_size=32).map(Digest)
 sizes = st.integers(0, wire.MAX_UINT64)

@@ -28,7 +28,8 @@ from tvix_store.rpc.status import Status
 from tvix_store.server.listeners import listening, name
 from tvix_store.server.settings import ServerConfig
 from tvix_store.server.worker import serving
-from tvix_store.services.store import Statistics, Stats, Store
+from tvix_store.services.statistics import Statistics, Stats
+from tvix_store.services.store import Store
 
 COUNTED = Stats(1, 2, 3, 4, 5, 6, 7, (1 << 64) - 1)
 

@@ -14,7 +14,8 @@ from tvix_store.config import open_store, read_only, verified
 from tvix_store.errors import DeniedError
 from tvix_store.layers.read_only import ReadOnlyBlobs, ReadOnlyDirectories, ReadOnlyPathInfos, ReadOnlyRecords
 from tvix_store.operations.nars.links import NarLink, NarLinks
-from tvix_store.services.store import POWERS, Power, Service, Store
+from tvix_store.services.offer import POWERS, Power, Service
+from tvix_store.services.store import Store
 from tvix_store.testing.content import noise, put_file, stream
 from tvix_store.testing.faults import delaying, faulty
 

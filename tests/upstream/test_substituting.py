@@ -20,7 +20,7 @@ from tests.upstream.server import KEY, STRANGER, CacheServer, Gate, body, cached
 from tvix_store import __version__
 from tvix_store.backends import memory
 from tvix_store.config import open_store
-from tvix_store.errors import ExhaustedError, InvalidError
+from tvix_store.errors import ExhaustedError, InvalidError, UnsupportedError
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.model.nodes import SymlinkNode
 from tvix_store.model.path_info import PathInfo
@@ -399,8 +399,24 @@ async def test_such_an_address_goes_by_the_keys_and_the_store_directory_that_are
 
 
 async def test_a_cache_alone_is_no_store() -> None:
-    with pytest.raises(InvalidError, match="path infos only: give a store beside it"):
-        await open_store("nix+http://127.0.0.1:1?require-signatures=false")
+    address = "nix+http://127.0.0.1:1?require-signatures=false"
+    lacks = (
+        r"^nix\+http://127.0.0.1:1 has no %s: give the address of a store that has them, or say where they go, "
+    )
+    with pytest.raises(UnsupportedError, match=lacks % "blobs and no directories and no path infos"):
+        await open_store(address)
+    with pytest.raises(UnsupportedError, match=lacks % "blobs"):
+        await open_store("memory://", blobs=address)
+
+
+async def test_a_cache_may_be_one_of_path_infos_whose_content_stands_in_two_places(cache: CacheServer, tmp_path: Path) -> None:
+    path = cache.publish(cached(TREE))
+    blobs, directories = str(tmp_path / "blobs"), str(tmp_path / "directories")
+    async with await open_store(blobs=blobs, directories=directories, path_infos=f"nix+{cache.url}") as store:
+        got = await store.path_infos.get(path.output_hash)
+        assert got is not None
+        assert await collect(render_nar(store.blobs, store.directories, got.node)) == path.nar
+        assert store.foreign_documents is not None
 
 
 @pytest.mark.parametrize(

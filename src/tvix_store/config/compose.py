@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any
 
 from tvix_store.config.address import Address
-from tvix_store.config.schemes import has_no_place, open_address, prepare
+from tvix_store.config.scheme import Opening
+from tvix_store.config.schemes import open_address, scheme_of
+from tvix_store.layers.composing import composed
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import check_store_dir
-from tvix_store.services.nar import NarService
+from tvix_store.services.offer import Offer, Service
 from tvix_store.services.path_infos import PathInfoService
-from tvix_store.services.store import POWERS, Service, ServiceChecks, Store
+from tvix_store.services.store import Store
 
 DEFAULT_ADDRESS = "local://"
 """The embedded store in the user's data directory."""
@@ -41,46 +42,70 @@ async def open_store(
 
     Raises:
         InvalidError: an address is malformed, or of an unknown scheme.
+        UnsupportedError: a service is nowhere to be found; the error says which, and what has it not.
         DeniedError, UnavailableError, ExhaustedError, CorruptError: a store cannot be opened.
     """
     if store_dir is not None:
         check_store_dir(store_dir)
     everywhere = address or DEFAULT_ADDRESS
-    if path_infos and has_no_place(path_infos):
-        # A cache elsewhere: what comes from there is kept beside its content.
-        substituters, path_infos = (path_infos, *substituters), directories
-    chosen = [blobs or everywhere, directories or everywhere, path_infos or everywhere]
-    stores: dict[str, Store] = {}
+    blobs, directories = blobs or everywhere, directories or everywhere
     async with AsyncExitStack() as opened:
-        for each in dict.fromkeys(chosen):
-            # Content is the same below every store directory; path infos are not.
-            its_store_dir = store_dir if each == chosen[2] else None
-            opening = open_address(
-                each, store_dir=its_store_dir, substituter_public_keys=substituter_public_keys, as_worker=as_worker
-            )
-            stores[each] = await opened.enter_async_context(await opening)
-        store = stores[chosen[0]] if len(stores) == 1 else _composed(*(stores[each] for each in chosen))
+        offers = _Offers(opened, as_worker=as_worker)
+        # Path infos first: content is the same below every store directory, and they are not.
+        kept_at, path_info_offer, caches = await offers.find("path_infos", path_infos or everywhere, store_dir)
+        if caches and path_info_offer.path_infos is None:
+            # A cache elsewhere, without a place: what comes from there is kept beside its content.
+            kept_at, path_info_offer, more = await offers.find("path_infos", directories, store_dir)
+            caches += more
+        _, blob_offer, _ = await offers.find("blobs", blobs)
+        _, directory_offer, _ = await offers.find("directories", directories)
+        store = composed(blob_offer, directory_offer, path_info_offer)
         if store_dir is not None:
             store = replace(store, store_dir=store_dir)
-        if substituters:
+        caches = list(dict.fromkeys((*caches, *substituters)))
+        if caches:
             from tvix_store.config.substituters import fetch_lock, with_substituters
 
-            store = await with_substituters(store, substituters, substituter_public_keys, fetch_lock(chosen[2]))
+            store = await with_substituters(store, caches, substituter_public_keys, fetch_lock(kept_at))
         opened.pop_all()  # what is open stays open, unless a later one has failed
     return store
+
+
+class _Offers:
+    """The offers at some addresses, each of which is opened once, until `opened` ends."""
+
+    def __init__(self, opened: AsyncExitStack, *, as_worker: bool) -> None:
+        self._opened = opened
+        self._as_worker = as_worker
+        self._offers: dict[str, Offer] = {}
+
+    async def find(self, service: Service, address: str, store_dir: str | None = None) -> tuple[str, Offer, list[str]]:
+        """The offer that has a service, and its address; the last one on the way, where none has it.
+
+        Then the substituters of all offers on the way.
+        """
+        substituters: list[str] = []
+        while True:
+            offer = await self._open(address, store_dir)
+            substituters += offer.substituters
+            if getattr(offer, service) is not None or service not in offer.elsewhere:
+                return address, offer, substituters
+            address = offer.elsewhere[service]
+
+    async def _open(self, address: str, store_dir: str | None) -> Offer:
+        offer = self._offers.get(address)
+        if offer is None:
+            offer = self._offers[address] = await open_address(address, Opening(store_dir, self._as_worker))
+            self._opened.push_async_callback(offer.close)
+        return offer
 
 
 def prepare_for_crew(addresses: Iterable[str | None]) -> bool:
     """Whether more processes would help with stores at these addresses (None: the default one); then what opens them is imported.
 
-    They would where a store is a directory on this machine, and who opens it does its work.
+    They would where who opens a store does its work, as with a directory on this machine.
     """
-    texts = {address or DEFAULT_ADDRESS for address in addresses}
-    shares = all(Address.parse(text).scheme == "local" for text in texts)
-    if shares:
-        for text in texts:
-            prepare(text)
-    return shares
+    return all(scheme_of(Address.parse(address or DEFAULT_ADDRESS)).works_here for address in addresses)
 
 
 def verified(
@@ -102,7 +127,10 @@ def verified(
     from tvix_store.layers.verifying import VerifyingPathInfos
 
     if not (trust_nar or store.nar.learns):
-        store = store.with_services(nar=_remembering_nar(store, store))
+        from tvix_store.layers.nar_cache import MemoryNarCache
+        from tvix_store.layers.remembering_nar import RememberingNarService
+
+        store = store.with_services(nar=RememberingNarService(store.blobs, store.directories, MemoryNarCache()))
     path_infos: PathInfoService = SignaturePolicy(store, keys, required=require_signatures)
     path_infos = VerifyingPathInfos(path_infos, store.nar)
     if require_references:
@@ -124,60 +152,3 @@ def read_only(store: Store) -> Store:
         keep=("frames", "statistics", "find_path"),
     )
     return replace(reading, read_only=True)
-
-
-def _composed(blobs: Store, directories: Store, path_infos: Store) -> Store:
-    from tvix_store.layers.syncing import SyncingPathInfos
-
-    distinct = list({id(store): store for store in (blobs, directories, path_infos)}.values())
-    sync = _each([store.sync for store in distinct if store is not path_infos])
-    content = blobs if blobs is directories else None
-    of: dict[Service, Store | None] = {
-        "blobs": blobs,
-        "directories": directories,
-        "path_infos": path_infos,
-        "nar": content,
-        "records": path_infos,
-    }
-    return Store(
-        blobs=blobs.blobs,
-        directories=directories.directories,
-        path_infos=SyncingPathInfos(path_infos.path_infos, sync),
-        nar=_remembering_nar(blobs, directories) if content is None else content.nar,
-        records=path_infos.records,
-        links=path_infos.links,
-        foreign_documents=path_infos.foreign_documents,
-        store_dir=path_infos.store_dir,
-        size_rule=directories.size_rule,
-        check=_each([store.check for store in distinct]),
-        service_checks=ServiceChecks(blobs.check, directories.check, path_infos.check),
-        sync=_each([store.sync for store in distinct]),
-        close=_each([store.close for store in distinct]),
-        **_powers(of),
-    )
-
-
-def _powers(of: Mapping[Service, Store | None]) -> dict[str, Any]:
-    """The powers whose services are all `of` one store."""
-    powers: dict[str, Any] = {}
-    for name, services in POWERS.items():
-        owner, *others = (of[service] for service in services)
-        if owner is not None and all(other is owner for other in others):
-            powers[name] = getattr(owner, name)
-    return powers
-
-
-def _remembering_nar(blobs: Store, directories: Store) -> NarService:
-    from tvix_store.layers.nar_cache import MemoryNarCache
-    from tvix_store.layers.remembering_nar import RememberingNarService
-
-    return RememberingNarService(blobs.blobs, directories.directories, MemoryNarCache())
-
-
-def _each(calls: list[Callable[[], Awaitable[None]]]) -> Callable[[], Awaitable[None]]:
-    async def call_each() -> None:
-        async with AsyncExitStack() as stack:  # every one is called, even where one raises
-            for call in calls:
-                stack.push_async_callback(call)
-
-    return call_each

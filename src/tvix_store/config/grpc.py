@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from tvix_store.config.address import Address
-from tvix_store.services.store import Store
+from tvix_store.config.scheme import Opening, Scheme
+from tvix_store.services.offer import Offer
 
 
-async def open_address(address: Address, *, store_dir: str | None = None) -> Store:
-    """Open what a server offers; the parameters are those of `grpc.open_store`."""
+async def open_address(address: Address, opening: Opening) -> Offer:
+    """Open what a server offers; the parameters are those of `grpc.open_offer`."""
     from tvix_store.backends import grpc
 
-    return await grpc.open_store(address.text, store_dir=store_dir)
+    return await grpc.open_offer(address.text, store_dir=opening.store_dir)
+
+
+SCHEME = Scheme(open_address)

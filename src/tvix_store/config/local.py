@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tvix_store.backends import local
 from tvix_store.config.address import Address
+from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.config.size_rule import read_size_rule
 from tvix_store.config.user_directories import data_directory
 from tvix_store.errors import InvalidError
@@ -31,14 +32,21 @@ PARAMETERS: dict[str, Callable[[str], object]] = {
 }
 
 
-async def open_address(address: Address, *, store_dir: str | None = None) -> Store:
+async def open_address(address: Address, opening: Opening) -> Store:
     """Open `local:///path?chunk_average=BYTES&compression_level=LEVEL&pack_size=BYTES&size_rule=documented|snix&threads=NUMBER`.
 
-    Without a path it is the default one. `store_dir` is where Nix has its store, if the paths in this one depend on that."""
+    Without a path it is the default one. A worker opens it without threads.
+    """
     if address.host:
         raise InvalidError(f"{address.text}: an absolute path has three slashes, as in local:///{address.host}{address.path}")
     if address.path and address.path != address.text and not address.path.startswith("/"):
         relative = address.path.removeprefix("./")
         raise InvalidError(f"{address.text}: the path in a URL is absolute; a relative one stands alone, as in ./{relative}")
     directory = Path(address.path) if address.path else data_directory()
-    return await local.open_store(directory, store_dir=store_dir, **address.read_parameters(PARAMETERS))
+    settings = address.read_parameters(PARAMETERS)
+    if opening.as_worker:
+        settings["threads"] = 0
+    return await local.open_store(directory, store_dir=opening.store_dir, **settings)
+
+
+SCHEME = Scheme(open_address, works_here=True)

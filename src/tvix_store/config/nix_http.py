@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tvix_store.backends.nix_http import CacheAddress
 from tvix_store.config.address import Address
-from tvix_store.errors import InvalidError
-from tvix_store.model.signature import PublicKey
-from tvix_store.services.store import Store
+from tvix_store.config.scheme import Opening, Scheme
+from tvix_store.services.offer import Offer, Service
 
 
-async def open_address(
-    address: Address, *, store_dir: str | None = None, substituter_public_keys: Sequence[PublicKey] = ()
-) -> Store:
-    """Open `nix+https://host?blob_service=ADDRESS&directory_service=ADDRESS`: stores that are filled from an upstream cache.
+async def open_address(address: Address, _: Opening) -> Offer:
+    """The offer of `nix+https://host?blob_service=ADDRESS&directory_service=ADDRESS`: path infos, and where their content goes.
 
-    Path infos are kept with the directories; one of the two addresses may be left out, if it is the same.
+    Path infos are kept with the directories. One of the two addresses may be left out, if it is the same. Without both, the content
+    goes to the store beside which the cache is given.
     """
-    from tvix_store.config.compose import open_store
-
     cache = CacheAddress.parse(address.text)
-    blobs, directories = cache.blob_service, cache.directory_service
-    if blobs is None and directories is None:
-        raise InvalidError(
-            f"{cache.name} has path infos only: give a store beside it, or its content's place as ?blob_service=ADDRESS"
-        )
-    directories = directories or blobs
-    return await open_store(
-        blobs=blobs or directories,
-        directories=directories,
-        path_infos=directories,
-        store_dir=store_dir,
-        substituters=[address.text],
-        substituter_public_keys=substituter_public_keys,
-    )
+    directories = cache.directory_service or cache.blob_service
+    elsewhere: dict[Service, str] = {}
+    if directories is not None:
+        elsewhere = {"blobs": cache.blob_service or directories, "directories": directories, "path_infos": directories}
+    return Offer(substituters=(address.text,), elsewhere=elsewhere)
+
+
+SCHEME = Scheme(open_address)

@@ -1,26 +1,32 @@
-"""The schemes of addresses, and what opens them: imported when one is used."""
+"""The schemes of addresses, and what opens them: imported when one is used.
+
+A package that has a backend of its own names its scheme in the entry points `tvix_store.schemes`; the value is a `Scheme`.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 
 from tvix_store.config.address import Address, without_secrets
+from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.errors import InvalidError
-from tvix_store.model.signature import PublicKey
-from tvix_store.services.store import Store
+from tvix_store.services.offer import Offer
 
 SCHEMES = {
-    "local": "tvix_store.config.local:open_address",
-    "memory": "tvix_store.config.memory:open_address",
-    "grpc+http": "tvix_store.config.grpc:open_address",
-    "grpc+https": "tvix_store.config.grpc:open_address",
-    "grpc+unix": "tvix_store.config.grpc:open_address",
-    "nix+http": "tvix_store.config.nix_http:open_address",
-    "nix+https": "tvix_store.config.nix_http:open_address",
+    "local": "tvix_store.config.local",
+    "memory": "tvix_store.config.memory",
+    "grpc+http": "tvix_store.config.grpc",
+    "grpc+https": "tvix_store.config.grpc",
+    "grpc+unix": "tvix_store.config.grpc",
+    "nix+http": "tvix_store.config.nix_http",
+    "nix+https": "tvix_store.config.nix_http",
 }
+"""Our own, each with the module that has its SCHEME."""
+ENTRY_POINTS = "tvix_store.schemes"
 _ELSEWHERE = {
     "bigtable": "Bigtable is a backend of snix",
     "cache": "a cache of two stores is a composition of snix; a daemon before other caches has --substituters",
@@ -37,62 +43,54 @@ _ELSEWHERE = {
     "unix": "a server on a socket is grpc+unix:///path",
 }
 """What to say of schemes that people know from tvix, snix and Nix: by the scheme, or its part up to a `+`."""
-_CACHE = "nix+"
-_SERVER = "grpc+"
-_PLACES = {"blob_service", "directory_service"}
 
 
-async def open_address(
-    text: str, *, store_dir: str | None = None, substituter_public_keys: Sequence[PublicKey] = (), as_worker: bool = False
-) -> Store:
-    """The store at an address; a worker of a pool, which does one thing after the other, opens a local one without threads.
-
-    `store_dir` is for a store whose paths depend on it, and `substituter_public_keys` for a cache elsewhere.
+async def open_address(text: str, opening: Opening) -> Offer:
+    """What stands at an address.
 
     Raises:
         InvalidError: the address is malformed, or of an unknown scheme.
         StoreError: as the backend's `open_store`.
     """
     address = Address.parse(text)
-    if as_worker and address.scheme == "local":
-        address = replace(address, parameters={**address.parameters, "threads": "0"})
-    if address.scheme.startswith(_CACHE):
-        return await _opener(address)(address, store_dir=store_dir, substituter_public_keys=substituter_public_keys)
-    if address.scheme == "local" or address.scheme.startswith(_SERVER):
-        return await _opener(address)(address, store_dir=store_dir)
-    return await _opener(address)(address)
+    offer = await scheme_of(address).open(address, opening)
+    return offer if offer.name else replace(offer, name=without_secrets(text))
 
 
-def prepare(text: str) -> None:
-    """Import what opens the store at an address, for processes that are forked to open it each.
+def scheme_of(address: Address) -> Scheme:
+    """How an address is opened, with what that needs imported.
 
     Raises:
-        InvalidError: as `open_address`.
+        InvalidError: the scheme is unknown.
     """
-    _opener(Address.parse(text))
+    own = SCHEMES.get(address.scheme)
+    if own is not None:
+        scheme: object = import_module(own).SCHEME
+    elif (entry := _installed().get(address.scheme)) is not None:
+        scheme = entry.load()
+    else:
+        raise _unknown(address)
+    if not isinstance(scheme, Scheme):
+        raise InvalidError(f"the entry point {address.scheme} of {ENTRY_POINTS} is no Scheme, but {scheme!r}")
+    return scheme
 
 
-def _opener(address: Address) -> Callable[..., Awaitable[Store]]:
-    target = SCHEMES.get(address.scheme)
-    if target is None:
-        near = difflib.get_close_matches(address.scheme, SCHEMES, n=1)
-        elsewhere = _ELSEWHERE.get(address.scheme.partition("+")[0])
-        if elsewhere:
-            hint = f"; {elsewhere}"
-        elif near:
-            hint = f"; did you mean {near[0]}://?"
-        elif ":/" not in address.text:
-            hint = "; a path with a colon begins with ./"
-        else:
-            hint = ""
-        raise InvalidError(
-            f"{without_secrets(address.text)}: unknown scheme {address.scheme!r} (known: {', '.join(SCHEMES)}){hint}"
-        )
-    module, _, function = target.partition(":")
-    opener: Callable[..., Awaitable[Store]] = getattr(import_module(module), function)
-    return opener
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    """The schemes of other packages. To look for them takes some milliseconds."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
 
 
-def has_no_place(text: str) -> bool:
-    """Whether this is the address of a binary cache elsewhere that does not say where content goes that comes from it."""
-    return text.startswith(_CACHE) and not _PLACES & Address.parse(text).parameters.keys()
+def _unknown(address: Address) -> InvalidError:
+    known = [*SCHEMES, *_installed()]
+    near = difflib.get_close_matches(address.scheme, known, n=1)
+    elsewhere = _ELSEWHERE.get(address.scheme.partition("+")[0])
+    if elsewhere:
+        hint = f"; {elsewhere}"
+    elif near:
+        hint = f"; did you mean {near[0]}://?"
+    elif ":/" not in address.text:
+        hint = "; a path with a colon begins with ./"
+    else:
+        hint = ""
+    return InvalidError(f"{without_secrets(address.text)}: unknown scheme {address.scheme!r} (known: {', '.join(known)}){hint}")

@@ -12,7 +12,7 @@ from tvix_store.errors import StoreError
 from tvix_store.model import wire
 from tvix_store.rpc.method import Call, Method, Unary, server_streaming
 from tvix_store.rpc.status import RpcError, Status
-from tvix_store.services.store import Check
+from tvix_store.services.offer import Check
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
 _log = logging.getLogger(__name__)

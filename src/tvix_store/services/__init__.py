@@ -3,9 +3,11 @@
 from tvix_store.services.blobs import SMALL_BLOB, BlobService, BlobStat, Chunk
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.nar import NarCache, NarService
+from tvix_store.services.offer import Offer
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
-from tvix_store.services.store import Statistics, Stats, Store
+from tvix_store.services.statistics import Statistics, Stats
+from tvix_store.services.store import Store
 
 __all__ = [
     "SMALL_BLOB",
@@ -15,6 +17,7 @@ __all__ = [
     "DirectoryService",
     "NarCache",
     "NarService",
+    "Offer",
     "PathInfoService",
     "RecordService",
     "Statistics",

@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias
+from typing import Any, NamedTuple, Self
 
-from tvix_store.model.directory import SizeRule
-from tvix_store.model.store_path import STORE_DIR, StorePath
-from tvix_store.services.assembling import Assembling
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.foreign_documents import ForeignDocuments
-from tvix_store.services.frames import StoredFrames
-from tvix_store.services.lone_files import LoneFiles
 from tvix_store.services.nar import NarService
+from tvix_store.services.offer import POWERS, Check, Offer, Power
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
-from tvix_store.services.small_trees import SmallTrees
-from tvix_store.services.staging import Staging
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """How much a store holds. Bytes throughout.
-
-    `logical_bytes` counts content as often as paths refer to it (the sum of NAR sizes), `unique_bytes` each distinct
-    chunk once, `stored_bytes` the same as it is stored, compressed, and `disk_bytes` all that the store takes on disk.
-    `chunked_blobs` are the blobs that were cut; the others are a chunk each.
-    """
-
-    path_infos: int
-    directories: int
-    chunked_blobs: int
-    chunks: int
-    logical_bytes: int
-    unique_bytes: int
-    stored_bytes: int
-    disk_bytes: int
-
-
-class Statistics(Protocol):
-    """An optional power of a backend: to count what it holds."""
-
-    async def stats(self) -> Stats: ...
-
-
-Check: TypeAlias = Callable[[], Awaitable[None]]
-"""Raises UnavailableError while something cannot serve."""
 
 
 class ServiceChecks(NamedTuple):
@@ -59,40 +24,17 @@ class ServiceChecks(NamedTuple):
     path_infos: Check
 
 
-Service: TypeAlias = Literal["blobs", "directories", "path_infos", "nar", "records"]
-Power: TypeAlias = Literal["frames", "small_trees", "lone_files", "staging", "assembling", "statistics", "find_path"]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store(Offer):
+    """An offer that lacks nothing: it has a blob, a directory, a path info and a NAR service.
 
-POWERS: Mapping[Power, frozenset[Service]] = {
-    "frames": frozenset(("blobs",)),
-    "small_trees": frozenset(("blobs", "directories", "nar", "records")),
-    "lone_files": frozenset(("blobs",)),
-    "staging": frozenset(("blobs", "directories")),
-    "assembling": frozenset(("blobs",)),
-    "statistics": frozenset(("blobs", "directories", "path_infos")),
-    "find_path": frozenset(("path_infos",)),
-}
-"""The optional powers of a store, each with the services that it writes or reads past: it is bound to these."""
-
-
-async def _nothing() -> None:
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """A blob, a directory, a path info and a NAR service, with what belongs to them.
-
-    A backend may lack `records` and the powers in POWERS. A power writes, or reads, past the services that it is bound to.
-    So a service is replaced by `with_services` and never by `dataclasses.replace`.
+    It may lack `records` and the powers in POWERS. A power writes, or reads, past the services that it is bound to. So a service is
+    replaced by `with_services` and never by `dataclasses.replace`.
 
     links: a place for the links of NARs where there are no records; it may forget the oldest
-    find_path: returns the store path of an output hash without fetching its content; None for a store that has no upstream
     foreign_documents: the documents of upstream caches; None for a store that has no upstream
     read_only: every put is refused
-    check: raises UnavailableError while the store cannot serve
-    service_checks: the same for each service, where services stand in several stores
-    sync: brings all acknowledged content to the disk itself, as a put of a path info does in one store. Where path infos stand
-        elsewhere, it is called before they are put
+    service_checks: a check for each service, where services stand in several stores
 
     Use as `async with store:` or call `close` when done.
     """
@@ -101,23 +43,10 @@ class Store:
     directories: DirectoryService
     path_infos: PathInfoService
     nar: NarService
-    records: RecordService | None = None
     links: RecordService | None = None
-    frames: StoredFrames | None = None
-    small_trees: SmallTrees | None = None
-    lone_files: LoneFiles | None = None
-    staging: Staging | None = None
-    assembling: Assembling | None = None
-    statistics: Statistics | None = None
-    find_path: Callable[[bytes], Awaitable[StorePath | None]] | None = None
     foreign_documents: ForeignDocuments | None = None
-    store_dir: str = STORE_DIR
-    size_rule: SizeRule = SizeRule.DOCUMENTED
     read_only: bool = False
-    check: Check = field(default=_nothing)
     service_checks: ServiceChecks | None = None
-    sync: Callable[[], Awaitable[None]] = field(default=_nothing)
-    close: Callable[[], Awaitable[None]] = field(default=_nothing)
 
     def with_services(
         self,

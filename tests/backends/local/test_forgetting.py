@@ -17,7 +17,8 @@ from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode
 from tvix_store.operations.nars.pass_through import PlannedNars
 from tvix_store.operations.nars.render import render_nar
-from tvix_store.services.store import Stats, Store
+from tvix_store.services.statistics import Stats
+from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, put_tree, stream
 from tvix_store.testing.contracts.staging import begun, is_whole, stage_tree
 from tvix_store.testing.trees import Tree, TreeFile

@@ -10,32 +10,41 @@ from tvix_store.backends.grpc.blobs import GrpcBlobs, GrpcLoneFiles
 from tvix_store.backends.grpc.chunked_blobs import ChunkedBlobs
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.directories import GrpcDirectories
-from tvix_store.backends.grpc.discovery import Offer, discover
+from tvix_store.backends.grpc.discovery import Abilities, discover
 from tvix_store.backends.grpc.path_infos import GrpcNar, GrpcPathInfos
 from tvix_store.backends.grpc.received import decoding
 from tvix_store.backends.grpc.small_blobs import BulkBlobs
 from tvix_store.backends.grpc.statistics import GrpcStatistics
 from tvix_store.backends.grpc.whole_blobs import WholeBlobs
-from tvix_store.errors import InvalidError
-from tvix_store.layers.nar_cache import MemoryNarCache
-from tvix_store.layers.remembering_nar import RememberingNarService
+from tvix_store.errors import InvalidError, UnsupportedError
+from tvix_store.layers.composing import composed
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.protocol.dialects import SETTINGS_SERVICE
 from tvix_store.protocol.settings import StoreSettings, decode_settings
-from tvix_store.services.nar import NarService
+from tvix_store.services.offer import Offer
 from tvix_store.services.store import Store
 
-__all__ = ["open_store"]
+__all__ = ["open_offer", "open_store"]
 
 
 async def open_store(url: str, *, store_dir: str | None = None) -> Store:
-    """The store that a server offers, at `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path`.
+    """The store at a server that has all services; as `open_offer`."""
+    offer = await open_offer(url, store_dir=store_dir)
+    try:
+        return composed(offer, offer, offer)
+    except UnsupportedError:
+        await offer.close()
+        raise
+
+
+async def open_offer(url: str, *, store_dir: str | None = None) -> Offer:
+    """What a server offers, at `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path`.
 
     Parameters of the URL: `dialect=seed|tvix|snix` (default: the first that the server speaks, of tvix, snix and seed);
     `wait-connect=1` waits up to a minute for a server that is not there yet; `ca=PATH`, with TLS, is a PEM file of the
-    authorities to trust. The store belongs to the running event loop. Where the server has no path infos, and therefore
-    calculates no NARs, they are calculated here. `store_dir` is where Nix has its store; None means as the server says.
+    authorities to trust. The offer belongs to the running event loop. A server that has no path infos calculates no NARs either.
+    `store_dir` is where Nix has its store; None means as the server says.
 
     Raises:
         InvalidError: the URL is malformed, or the server says that its paths are of another `store_dir`.
@@ -47,20 +56,20 @@ async def open_store(url: str, *, store_dir: str | None = None) -> Store:
     connection = Connection(address)
     try:
         await connection.connect(wait=address.wait_connect)
-        offer = await discover(connection, address.dialect)
-        settings = await _settings(connection, offer, store_dir)
+        can = await discover(connection, address.dialect)
+        settings = await _settings(connection, can, store_dir)
     except BaseException:
         await connection.close()
         raise
-    blobs = _blobs(connection, offer)
-    directories = GrpcDirectories(connection, offer.dialect)
-    return Store(
+    blobs = _blobs(connection, can)
+    return Offer(
+        name=connection.server,
         blobs=blobs,
-        directories=directories,
-        path_infos=GrpcPathInfos(connection, offer.dialect),
-        nar=GrpcNar(connection, offer.dialect) if offer.path_infos else _own_nar(blobs, directories),
-        lone_files=GrpcLoneFiles(blobs) if offer.whole_blobs else None,
-        statistics=GrpcStatistics(connection) if offer.counts else None,
+        directories=GrpcDirectories(connection, can.dialect) if can.directories else None,
+        path_infos=GrpcPathInfos(connection, can.dialect) if can.path_infos else None,
+        nar=GrpcNar(connection, can.dialect) if can.path_infos else None,
+        lone_files=GrpcLoneFiles(blobs) if blobs is not None and can.whole_blobs else None,
+        statistics=GrpcStatistics(connection) if can.counts else None,
         store_dir=settings.store_dir,
         size_rule=settings.size_rule,
         check=connection.check,
@@ -68,10 +77,10 @@ async def open_store(url: str, *, store_dir: str | None = None) -> Store:
     )
 
 
-async def _settings(connection: Connection, offer: Offer, store_dir: str | None) -> StoreSettings:
+async def _settings(connection: Connection, can: Abilities, store_dir: str | None) -> StoreSettings:
     """The settings of the server's store. A server that does not tell them has the usual ones, or those of snix until 2025."""
-    if not offer.settings:
-        return StoreSettings(SizeRule.SNIX if offer.only_snix else SizeRule.DOCUMENTED, store_dir or STORE_DIR)
+    if not can.settings:
+        return StoreSettings(SizeRule.SNIX if can.only_snix else SizeRule.DOCUMENTED, store_dir or STORE_DIR)
     answer = await connection.call(f"/{SETTINGS_SERVICE}/Get", b"", ("service", SETTINGS_SERVICE))
     with decoding(connection.server):
         settings = decode_settings(answer)
@@ -83,13 +92,10 @@ async def _settings(connection: Connection, offer: Offer, store_dir: str | None)
     return settings
 
 
-def _blobs(connection: Connection, offer: Offer) -> GrpcBlobs:
-    chunked = ChunkedBlobs(connection) if offer.chunks else None
-    whole = WholeBlobs(connection, offer.dialect) if offer.whole_blobs or chunked is None else None
+def _blobs(connection: Connection, can: Abilities) -> GrpcBlobs | None:
+    chunked = ChunkedBlobs(connection) if can.chunks else None
+    whole = WholeBlobs(connection, can.dialect) if can.whole_blobs else None
     single = whole or chunked
-    assert single is not None
-    return GrpcBlobs(connection.server, single, chunked or single, BulkBlobs(connection) if offer.bulk else None)
-
-
-def _own_nar(blobs: GrpcBlobs, directories: GrpcDirectories) -> NarService:
-    return RememberingNarService(blobs, directories, MemoryNarCache())
+    if single is None:
+        return None
+    return GrpcBlobs(connection.server, single, chunked or single, BulkBlobs(connection) if can.bulk else None)

@@ -36,13 +36,14 @@ _KNOWN = frozenset((*_OWN, *_CHUNK_STORES, *(service for dialect in _PREFERENCE 
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """What a server offers that we can use.
+class Abilities:
+    """What a server can do for us.
 
     dialect: the one to speak
     bulk: whether it has our BulkService
     only_snix: whether it has no other services than those of snix until 2025, which knows that size rule alone
     whole_blobs: whether it has the dialect's BlobService
+    directories: whether it has the dialect's DirectoryService
     chunks: whether it has snix's ChunkStoreService and BlobStoreService
     path_infos: whether it has the dialect's PathInfoService, which calculates NARs too
     counts: whether it has our StatisticsService; only where it is listed, since to count is no harmless question
@@ -53,13 +54,14 @@ class Offer:
     bulk: bool
     only_snix: bool
     whole_blobs: bool = True
+    directories: bool = True
     chunks: bool = False
     path_infos: bool = True
     counts: bool = False
     settings: bool = False
 
 
-async def discover(connection: Connection, pinned: Dialect | None) -> Offer:
+async def discover(connection: Connection, pinned: Dialect | None) -> Abilities:
     """Ask the server's reflection what it offers, or, where it has none, try. `pinned` is the dialect that the user wants.
 
     Raises:
@@ -76,11 +78,12 @@ async def discover(connection: Connection, pinned: Dialect | None) -> Offer:
         names = ", ".join(dialect.name for dialect in spoken)
         raise UnsupportedError(f"{connection.server}: the server does not speak the dialect {pinned.name} (it speaks {names})")
     dialect = pinned or spoken[0]
-    return Offer(
+    return Abilities(
         dialect,
         bulk=BULK_SERVICE in offered,
         only_snix=spoken == [SNIX] and not offered.intersection(_CHUNK_STORES),
         whole_blobs=dialect.services[0] in offered,
+        directories=dialect.services[1] in offered,
         chunks=offered.issuperset(_CHUNK_STORES),
         path_infos=dialect.services[2] in offered,
         counts=STATISTICS_SERVICE in offered,

@@ -7,7 +7,7 @@ from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.received import decoding
 from tvix_store.protocol.dialects import STATISTICS_SERVICE
 from tvix_store.protocol.statistics import decode_statistics
-from tvix_store.services.store import Stats
+from tvix_store.services.statistics import Stats
 
 
 class GrpcStatistics:

@@ -9,7 +9,7 @@ from tvix_store.concurrency.single_flight import SingleFlight
 from tvix_store.protocol.dialects import STATISTICS_SERVICE
 from tvix_store.protocol.statistics import encode_statistics
 from tvix_store.rpc.method import Call, Method, Unary
-from tvix_store.services.store import Statistics, Stats
+from tvix_store.services.statistics import Statistics, Stats
 
 
 def statistics_methods(statistics: Statistics) -> dict[str, Method]:

@@ -13,7 +13,8 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import DirectoryNode, Node
 from tvix_store.operations.nars.render import render_nar
 from tvix_store.services.staging import Stage
-from tvix_store.services.store import Stats, Store
+from tvix_store.services.statistics import Stats
+from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, put_file, put_tree, stream
 from tvix_store.testing.trees import Tree, TreeFile, nar
 

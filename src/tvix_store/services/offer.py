@@ -1,0 +1,77 @@
+"""Offer: what stands at an address, some or all of the services of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from tvix_store.model.directory import SizeRule
+from tvix_store.model.store_path import STORE_DIR, StorePath
+from tvix_store.services.assembling import Assembling
+from tvix_store.services.blobs import BlobService
+from tvix_store.services.directories import DirectoryService
+from tvix_store.services.frames import StoredFrames
+from tvix_store.services.lone_files import LoneFiles
+from tvix_store.services.nar import NarService
+from tvix_store.services.path_infos import PathInfoService
+from tvix_store.services.records import RecordService
+from tvix_store.services.small_trees import SmallTrees
+from tvix_store.services.staging import Staging
+from tvix_store.services.statistics import Statistics
+
+Service: TypeAlias = Literal["blobs", "directories", "path_infos", "nar", "records"]
+Power: TypeAlias = Literal["frames", "small_trees", "lone_files", "staging", "assembling", "statistics", "find_path"]
+POWERS: Mapping[Power, frozenset[Service]] = {
+    "frames": frozenset(("blobs",)),
+    "small_trees": frozenset(("blobs", "directories", "nar", "records")),
+    "lone_files": frozenset(("blobs",)),
+    "staging": frozenset(("blobs", "directories")),
+    "assembling": frozenset(("blobs",)),
+    "statistics": frozenset(("blobs", "directories", "path_infos")),
+    "find_path": frozenset(("path_infos",)),
+}
+"""The optional powers of a store, each with the services that it writes or reads past: it is bound to these."""
+Check: TypeAlias = Callable[[], Awaitable[None]]
+"""Raises UnavailableError while something cannot serve."""
+
+
+async def nothing() -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """Services that belong together, with their powers. None stands for what the backend does not have.
+
+    name: the address, for messages, without secrets
+    nar: calculates NARs of what `blobs` and `directories` hold
+    find_path: returns the store path of an output hash without fetching its content; None for a store that has no upstream
+    substituters: URLs of binary caches from which path infos come, with their content; path infos are kept elsewhere
+    elsewhere: addresses at which services stand that belong to this offer
+    check: raises UnavailableError while the services cannot serve
+    sync: brings all acknowledged content to the disk itself, as a put of a path info does in one store. Where path infos stand
+        elsewhere, it is called before they are put
+    close: to be called when done
+    """
+
+    name: str = ""
+    blobs: BlobService | None = None
+    directories: DirectoryService | None = None
+    path_infos: PathInfoService | None = None
+    nar: NarService | None = None
+    records: RecordService | None = None
+    frames: StoredFrames | None = None
+    small_trees: SmallTrees | None = None
+    lone_files: LoneFiles | None = None
+    staging: Staging | None = None
+    assembling: Assembling | None = None
+    statistics: Statistics | None = None
+    find_path: Callable[[bytes], Awaitable[StorePath | None]] | None = None
+    substituters: Sequence[str] = ()
+    elsewhere: Mapping[Service, str] = field(default_factory=dict)
+    store_dir: str = STORE_DIR
+    size_rule: SizeRule = SizeRule.DOCUMENTED
+    check: Check = nothing
+    sync: Callable[[], Awaitable[None]] = nothing
+    close: Callable[[], Awaitable[None]] = nothing
