@@ -400,9 +400,7 @@ async def test_such_an_address_goes_by_the_keys_and_the_store_directory_that_are
 
 async def test_a_cache_alone_is_no_store() -> None:
     address = "nix+http://127.0.0.1:1?require-signatures=false"
-    lacks = (
-        r"^nix\+http://127.0.0.1:1 has no %s: give the address of a store that has them, or say where they go, "
-    )
+    lacks = r"^nix\+http://127.0.0.1:1 has no %s: give the address of a store that has them, or say where they go, "
     with pytest.raises(UnsupportedError, match=lacks % "blobs and no directories and no path infos"):
         await open_store(address)
     with pytest.raises(UnsupportedError, match=lacks % "blobs"):
