@@ -47,7 +47,7 @@ async def store_methods(
         services += [CHUNK_STORE_SERVICE, BLOB_STORE_SERVICE]
     for dialect in dialects:
         if whole_blobs:
-            methods |= blob_methods(store.blobs, store.nar, dialect, MAX_MESSAGE)
+            methods |= blob_methods(store.blobs, store.known_nars, dialect, MAX_MESSAGE)
         methods |= directory_methods(store.directories, dialect, MAX_MESSAGE)
         methods |= path_info_methods(store.path_infos, store.nar, dialect)
         services += dialect.services if whole_blobs else dialect.services[1:]

@@ -75,7 +75,7 @@ async def test_each_store_is_closed_once() -> None:
 
 @pytest.mark.parametrize("names", ["aaa", "aab", "aba", "baa", "abc"])
 async def test_a_power_is_there_if_all_its_services_come_from_one_offer(names: str) -> None:
-    chosen = [replace(each, statistics=object(), frames=object(), find_path=object()) for each in await offers(names)]  # type: ignore[arg-type]
+    chosen = [replace(each, statistics=object(), frames=object()) for each in await offers(names)]  # type: ignore[arg-type]
     made = {offer.name: offer for offer in chosen}
     blobs, directories, path_infos = (made[name] for name in names)
     store = composed(blobs, directories, path_infos)
@@ -85,6 +85,9 @@ async def test_a_power_is_there_if_all_its_services_come_from_one_offer(names: s
     for power, services in POWERS.items():
         owners = {id(of[service]): of[service] for service in services}
         owner = owners.popitem()[1] if len(owners) == 1 else None
+        if power == "known_nars" and owner is None:
+            assert store.known_nars is not None  # NARs are calculated here
+            continue
         assert getattr(store, power) is (None if owner is None else getattr(owner, power)), power
 
 

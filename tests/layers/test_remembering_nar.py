@@ -7,7 +7,7 @@ import pytest
 
 from tvix_store.backends.memory import open_store
 from tvix_store.errors import UnavailableError
-from tvix_store.layers.nar_cache import MemoryNarCache
+from tvix_store.layers.memory_nars import MemoryNars
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import FileNode, SymlinkNode
@@ -43,7 +43,7 @@ async def gated(count: int = 1) -> tuple[RememberingNarService, GatedBlobs, list
     store = await open_store()
     nodes = [await put_file(store.blobs, noise(SMALL_BLOB + 1, str(n))) for n in range(count)]
     blobs = GatedBlobs(store.blobs)
-    return RememberingNarService(blobs, store.directories, MemoryNarCache()), blobs, nodes
+    return RememberingNarService(blobs, store.directories, MemoryNars()), blobs, nodes
 
 
 async def until_still() -> None:
@@ -55,7 +55,7 @@ async def until_still() -> None:
 async def test_the_second_answer_needs_no_content() -> None:
     store = await open_store()
     node = await put_file(store.blobs, b"once")
-    cache = MemoryNarCache()
+    cache = MemoryNars()
     first = RememberingNarService(store.blobs, store.directories, cache)
     second = RememberingNarService(FaultyBlobs(store.blobs, failing(AWAY)), store.directories, cache)
     assert await first.calculate(node) == await second.calculate(node) == file_nar(b"once")
@@ -64,7 +64,7 @@ async def test_the_second_answer_needs_no_content() -> None:
 async def test_a_failure_is_not_remembered() -> None:
     store = await open_store()
     node = await put_file(store.blobs, b"later")
-    cache = MemoryNarCache()
+    cache = MemoryNars()
     with pytest.raises(UnavailableError):
         await RememberingNarService(FaultyBlobs(store.blobs, failing(AWAY)), store.directories, cache).calculate(node)
     assert await RememberingNarService(store.blobs, store.directories, cache).calculate(node) == file_nar(b"later")
@@ -80,7 +80,7 @@ async def test_an_executable_file_is_another_node() -> None:
 async def test_recorded_facts_are_given_out_without_a_look_at_the_content() -> None:
     store = await open_store()
     facts = NarFacts(1, bytes(32))
-    await store.nar.record(SymlinkNode(b"anywhere"), facts)
+    await store.remember_nar(SymlinkNode(b"anywhere"), facts)
     assert await store.nar.calculate(SymlinkNode(b"anywhere")) == facts
 
 
@@ -96,7 +96,7 @@ async def test_callers_at_once_share_one_calculation() -> None:
 async def test_callers_at_once_share_a_failure_and_the_next_one_tries_again() -> None:
     store = await open_store()
     node = await put_file(store.blobs, b"later")
-    nar = RememberingNarService(FaultyBlobs(store.blobs, failing(AWAY)), store.directories, MemoryNarCache())
+    nar = RememberingNarService(FaultyBlobs(store.blobs, failing(AWAY)), store.directories, MemoryNars())
     for _ in range(2):
         assert await asyncio.gather(*(nar.calculate(node) for _ in range(3)), return_exceptions=True) == [AWAY] * 3
 

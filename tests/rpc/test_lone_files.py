@@ -14,7 +14,7 @@ from tvix_store.backends.grpc import open_store
 from tvix_store.backends.memory import open_store as open_memory_store
 from tvix_store.config import read_only, verified
 from tvix_store.errors import DeniedError
-from tvix_store.layers.nar_cache import MemoryNarCache
+from tvix_store.layers.memory_nars import MemoryNars
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import FileNode
@@ -28,10 +28,11 @@ LARGE = 9_000_000
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[tuple[Store, Store, MemoryNarCache]]:
+async def served() -> AsyncIterator[tuple[Store, Store, MemoryNars]]:
     """A client of a server, the server's store, and what that knows of NARs."""
-    store, cache = await open_memory_store(), MemoryNarCache()
-    store = replace(store, nar=RememberingNarService(store.blobs, store.directories, cache))
+    store, cache = await open_memory_store(), MemoryNars()
+    store = store.with_services(nar=RememberingNarService(store.blobs, store.directories, cache))
+    store = replace(store, known_nars=cache)
     async with serve(await store_methods(store=verified(store))) as url, await open_store(url) as client:
         yield client, store, cache
 

@@ -72,27 +72,29 @@ async def test_nothing_writes_past_the_services_of_a_read_only_store(tmp_path: P
     async with await full(tmp_path) as store:
         reader = read_only(store)
         kept = {power for power in POWERS if getattr(reader, power) is not None}
-        assert kept == {"frames", "statistics"}
+        assert kept == {"frames", "statistics", "known_nars"}
 
 
 async def test_services_of_one_store_keep_the_powers_that_are_theirs(tmp_path: Path) -> None:
     content, path_infos = str(tmp_path / "content"), str(tmp_path / "path-infos")
     async with await open_store(content, path_infos=path_infos) as store:
-        assert {power for power in POWERS if getattr(store, power) is not None} == {"frames", "staging", "assembling"}
+        assert {power for power in POWERS if getattr(store, power) is not None} == {
+            *("frames", "staging", "assembling", "known_nars")
+        }
     async with await open_store(content, directories=path_infos) as store:
-        assert {power for power in POWERS if getattr(store, power) is not None} == {"frames", "assembling"}
+        assert {power for power in POWERS if getattr(store, power) is not None} == {"frames", "assembling", "known_nars"}
     async with await open_store(path_infos, blobs=content) as store:
-        assert {power for power in POWERS if getattr(store, power) is not None} == {"frames", "assembling"}
+        assert {power for power in POWERS if getattr(store, power) is not None} == {"frames", "assembling", "known_nars"}
 
 
 async def test_a_verified_store_keeps_what_writes_no_path_infos(tmp_path: Path) -> None:
     async with verified(await full(tmp_path), require_references=True) as store:
-        assert {power for power in POWERS if getattr(store, power) is not None} == POWERS.keys() - {"lone_files", "find_path"}
+        assert {power for power in POWERS if getattr(store, power) is not None} == POWERS.keys() - {"lone_files"}
 
 
 async def test_no_power_reads_or_writes_past_faults(tmp_path: Path) -> None:
     async with faulty(await full(tmp_path), delaying(0)) as store:
-        assert [power for power in POWERS if getattr(store, power) is not None] == []
+        assert [power for power in POWERS if getattr(store, power) is not None] == ["known_nars"]
 
 
 async def test_an_import_stages_its_content_alone() -> None:

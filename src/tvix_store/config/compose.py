@@ -126,18 +126,20 @@ def verified(
     from tvix_store.layers.signature_policy import SignaturePolicy
     from tvix_store.layers.verifying import VerifyingPathInfos
 
-    if not (trust_nar or store.nar.learns):
-        from tvix_store.layers.nar_cache import MemoryNarCache
+    if not trust_nar and store.known_nars is None:
+        from tvix_store.layers.memory_nars import MemoryNars
         from tvix_store.layers.remembering_nar import RememberingNarService
 
-        store = store.with_services(nar=RememberingNarService(store.blobs, store.directories, MemoryNarCache()))
+        known_nars = MemoryNars()
+        store = store.with_services(nar=RememberingNarService(store.blobs, store.directories, known_nars))
+        store = replace(store, known_nars=known_nars)
     path_infos: PathInfoService = SignaturePolicy(store, keys, required=require_signatures)
     path_infos = VerifyingPathInfos(path_infos, store.nar)
     if require_references:
         # References first: to look them up costs little, to calculate a NAR much.
         path_infos = ClosedPathInfos(store, path_infos)
     # They check what is put, and change nothing of what is there.
-    return store.with_services(path_infos=path_infos, keep=("statistics", "find_path"))
+    return store.with_services(path_infos=path_infos, keep=["statistics"])
 
 
 def read_only(store: Store) -> Store:
@@ -149,6 +151,6 @@ def read_only(store: Store) -> Store:
         directories=ReadOnlyDirectories(store.directories),
         path_infos=ReadOnlyPathInfos(store.path_infos),
         records=None if store.records is None else ReadOnlyRecords(store.records),
-        keep=("frames", "statistics", "find_path"),
+        keep=("frames", "statistics"),
     )
     return replace(reading, read_only=True)

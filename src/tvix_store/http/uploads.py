@@ -66,7 +66,7 @@ class Uploads:
             else:
                 await importing.store()
                 # Side by side, so that they wait for the same commit.
-                await asyncio.gather(store.nar.record(node, nar), self._links.put(link, file_hash))
+                await asyncio.gather(store.remember_nar(node, nar), self._links.put(link, file_hash))
         return text(201, "the NAR is stored")
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 from tvix_store.errors import IncompleteError
+from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.operations.paths.check import missing_references
@@ -12,15 +11,12 @@ from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.store import Store
 
 
-class ClosedPathInfos:
+class ClosedPathInfos(PassingPathInfos):
     """A PathInfoService that looks for references in `store`: so whoever fetches a path can fetch its closure too."""
 
     def __init__(self, store: Store, inner: PathInfoService) -> None:
+        super().__init__(inner)
         self._store = store
-        self._inner = inner
-
-    async def get(self, output_hash: bytes) -> PathInfo | None:
-        return await self._inner.get(output_hash)
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         """As `PathInfoService.put`.
@@ -33,6 +29,3 @@ class ClosedPathInfos:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise IncompleteError(f"{path_info.store_path} refers to {missing[0]}{more}, not in the store; put that first")
         return await self._inner.put(path_info, trust)
-
-    def list(self) -> AsyncIterator[PathInfo]:
-        return self._inner.list()

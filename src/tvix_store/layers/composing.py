@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from tvix_store.errors import UnsupportedError
-from tvix_store.layers.nar_cache import MemoryNarCache
+from tvix_store.layers.memory_nars import MemoryNars
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.layers.syncing import SyncingPathInfos
 from tvix_store.services.offer import POWERS, Offer, Service
@@ -40,12 +40,13 @@ def composed(blobs: Offer, directories: Offer, path_infos: Offer) -> Store:
         "nar": content,
         "records": path_infos,
     }
+    known_nars = MemoryNars()  # where nobody has calculated
     return Store(
         name=path_infos.name,
         blobs=blobs.blobs,
         directories=directories.directories,
         path_infos=SyncingPathInfos(service, _each([each.sync for each in others])) if others else service,
-        nar=(content and content.nar) or RememberingNarService(blobs.blobs, directories.directories, MemoryNarCache()),
+        nar=(content and content.nar) or RememberingNarService(blobs.blobs, directories.directories, known_nars),
         records=path_infos.records,
         store_dir=path_infos.store_dir,
         size_rule=directories.size_rule,
@@ -53,7 +54,7 @@ def composed(blobs: Offer, directories: Offer, path_infos: Offer) -> Store:
         service_checks=ServiceChecks(blobs.check, directories.check, path_infos.check),
         sync=_each([each.sync for each in distinct]),
         close=_each([each.close for each in distinct]),
-        **_powers(of),
+        **({"known_nars": known_nars} | _powers(of)),
     )
 
 

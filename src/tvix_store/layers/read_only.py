@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 
 from tvix_store.errors import DeniedError
+from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.blobs import BlobService, BlobStat
 from tvix_store.services.directories import DirectoryService
-from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.record_kinds import kind_of
 from tvix_store.services.records import RecordService
 
@@ -61,20 +61,11 @@ class ReadOnlyDirectories:
         raise _refused()
 
 
-class ReadOnlyPathInfos:
+class ReadOnlyPathInfos(PassingPathInfos):
     """A PathInfoService whose put raises DeniedError."""
-
-    def __init__(self, inner: PathInfoService) -> None:
-        self._inner = inner
-
-    async def get(self, output_hash: bytes) -> PathInfo | None:
-        return await self._inner.get(output_hash)
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         raise _refused()
-
-    def list(self) -> AsyncIterator[PathInfo]:
-        return self._inner.list()
 
 
 class ReadOnlyRecords:

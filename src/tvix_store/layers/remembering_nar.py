@@ -9,33 +9,28 @@ from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
-from tvix_store.services.nar import NarCache
+from tvix_store.services.nar import KnownNars
 
 _MAX_RUNNING = 4
 """Calculations at once; others wait. Each keeps a core busy for as long as it runs, and holds some 30 MB of a large tree."""
 
 
 class RememberingNarService:
-    """A NarService over the content that it renders and a cache.
+    """A NarService over the content that it renders, and what is known.
 
     Callers that ask for the same node at once share one calculation.
     """
 
-    learns = True
-
-    def __init__(self, blobs: BlobService, directories: DirectoryService, cache: NarCache) -> None:
+    def __init__(self, blobs: BlobService, directories: DirectoryService, known: KnownNars) -> None:
         self._blobs = blobs
         self._directories = directories
-        self._cache = cache
+        self._known = known
         self._calculations = SingleFlight(self._begin)
         self._room = asyncio.Semaphore(_MAX_RUNNING)
 
     async def calculate(self, node: Node) -> NarFacts:
-        facts = await self._cache.get(node)
+        facts = await self._known.get(node)
         return facts or await self._calculations.result(node)
-
-    async def record(self, node: Node, facts: NarFacts) -> None:
-        await self._cache.put(node, facts)
 
     def _begin(self, node: Node) -> asyncio.Task[NarFacts]:
         return asyncio.create_task(self._calculated(node))
@@ -45,5 +40,5 @@ class RememberingNarService:
 
         async with self._room:
             facts = await calculate_nar(self._blobs, self._directories, node)
-        await self._cache.put(node, facts)
+        await self._known.put(node, facts)
         return facts

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tvix_store.errors import DeniedError
+from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.trust import MAX_UNKNOWN, NOBODY, Trust
@@ -13,7 +14,7 @@ from tvix_store.operations.paths.check import check_signatures, proves_content_a
 from tvix_store.services.store import Store
 
 
-class SignaturePolicy:
+class SignaturePolicy(PassingPathInfos):
     """The path infos of `store`, whose puts are checked. That NAR size and hash are true must have been checked before.
 
     Signatures that bear the name of a key in `keys` must be that key's. With `required`, a path needs one of them, unless it
@@ -21,13 +22,10 @@ class SignaturePolicy:
     """
 
     def __init__(self, store: Store, keys: Sequence[PublicKey], *, required: bool) -> None:
+        super().__init__(store.path_infos)
         self._store = store
-        self._inner = store.path_infos
         self._trust = Trust(tuple(keys), store.store_dir)
         self._required = required
-
-    async def get(self, output_hash: bytes) -> PathInfo | None:
-        return await self._inner.get(output_hash)
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         """As `PathInfoService.put`, by the trust of this layer.
@@ -44,6 +42,3 @@ class SignaturePolicy:
             message = path_info.fingerprint(self._store.store_dir)
             path_info = replace(path_info, signatures=self._trust.united((), path_info.signatures, message))
         return await self._inner.put(path_info, self._trust)
-
-    def list(self) -> AsyncIterator[PathInfo]:
-        return self._inner.list()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 from tvix_store.concurrency.single_flight import SingleFlight
@@ -14,6 +14,9 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.store import Store
+
+_ASKED_AT_ONCE = 64
+"""Paths about which upstreams are asked at the same time."""
 
 
 class SubstitutingPathInfos:
@@ -36,16 +39,14 @@ class SubstitutingPathInfos:
         found = await self._store.path_infos.get(output_hash)
         return found if found is not None else await self._searches.result(output_hash)
 
-    async def find_path(self, output_hash: bytes) -> StorePath | None:
-        """The path that the store has, or that an upstream says, credibly, that it has. Nothing is fetched."""
-        found = await self._store.path_infos.get(output_hash)
-        if found is not None:
-            return found.store_path
-        for substituter in await self._substituters.in_order():
-            narinfo = await substituter.narinfo(output_hash, self._store.store_dir)
-            if narinfo is not None:
-                return narinfo.store_path
-        return None
+    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
+        """The paths that the store has, or that an upstream says, credibly, that it has. Nothing is fetched."""
+        found = await self._store.path_infos.existing(output_hashes)
+        lacking = [each for each in dict.fromkeys(output_hashes) if each not in found]
+        for at in range(0, len(lacking), _ASKED_AT_ONCE):
+            offered = await asyncio.gather(*map(self._offered, lacking[at : at + _ASKED_AT_ONCE]))
+            found |= {path.output_hash: path for path in offered if path is not None}
+        return found
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         self._substituters.forget(path_info.store_path.output_hash)
@@ -95,6 +96,13 @@ class SubstitutingPathInfos:
             return await self._store.path_infos.put(path_info)
         except ConflictError:  # somebody has put another meanwhile, which counts: the store is asked first
             return await self._store.path_infos.get(path_info.store_path.output_hash)
+
+    async def _offered(self, output_hash: bytes) -> StorePath | None:
+        for substituter in await self._substituters.in_order():
+            narinfo = await substituter.narinfo(output_hash, self._store.store_dir)
+            if narinfo is not None:
+                return narinfo.store_path
+        return None
 
     def _holding(self, output_hash: bytes) -> AbstractAsyncContextManager[None]:
         return self._lock.holding(output_hash) if self._lock is not None else nullcontext()

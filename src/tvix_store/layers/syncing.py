@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
+from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.path_infos import PathInfoService
 
 
-class SyncingPathInfos:
+class SyncingPathInfos(PassingPathInfos):
     """A PathInfoService that calls `sync` before it hands a path info on.
 
     `sync` brings to the disk itself all content that was acknowledged; what it raises, `put` raises, and stores nothing.
     """
 
     def __init__(self, inner: PathInfoService, sync: Callable[[], Awaitable[None]]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._sync = sync
-
-    async def get(self, output_hash: bytes) -> PathInfo | None:
-        return await self._inner.get(output_hash)
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         await self._sync()
         return await self._inner.put(path_info, trust)
-
-    def list(self) -> AsyncIterator[PathInfo]:
-        return self._inner.list()

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 from tvix_store.errors import IncompleteError, InvalidError, NotFoundError
+from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.nar import NarService
 from tvix_store.services.path_infos import PathInfoService
 
 
-class VerifyingPathInfos:
+class VerifyingPathInfos(PassingPathInfos):
     """A PathInfoService that checks content, NAR size and NAR hash before it hands a path info on.
 
     That the name is a store path's, and that references and their names match, a `PathInfo` checks itself.
     """
 
     def __init__(self, inner: PathInfoService, nar: NarService) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._nar = nar
-
-    async def get(self, output_hash: bytes) -> PathInfo | None:
-        return await self._inner.get(output_hash)
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         """As `PathInfoService.put`.
@@ -43,6 +39,3 @@ class VerifyingPathInfos:
                 f"path info of {path_info.store_path}: nar_sha256 is {stated.sha256.hex()}, but the NAR's is {true.sha256.hex()}"
             )
         return await self._inner.put(path_info, trust)
-
-    def list(self) -> AsyncIterator[PathInfo]:
-        return self._inner.list()

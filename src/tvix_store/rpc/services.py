@@ -45,7 +45,7 @@ def serve_store(
         methods |= statistics_methods(store.statistics)
         own.append(STATISTICS_SERVICE)
     for dialect in DIALECTS:
-        methods |= blob_methods(store.blobs, store.nar, dialect, max_message)
+        methods |= blob_methods(store.blobs, store.known_nars, dialect, max_message)
         methods |= directory_methods(store.directories, dialect, max_message)
         methods |= path_info_methods(store.path_infos, store.nar, dialect)
     checks = store.service_checks or ServiceChecks(store.check, store.check, store.check)

@@ -2,7 +2,7 @@
 
 from tvix_store.services.blobs import SMALL_BLOB, BlobService, BlobStat, Chunk
 from tvix_store.services.directories import DirectoryService
-from tvix_store.services.nar import NarCache, NarService
+from tvix_store.services.nar import KnownNars, NarService
 from tvix_store.services.offer import Offer
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
@@ -15,7 +15,7 @@ __all__ = [
     "BlobStat",
     "Chunk",
     "DirectoryService",
-    "NarCache",
+    "KnownNars",
     "NarService",
     "Offer",
     "PathInfoService",

@@ -1,4 +1,4 @@
-"""NarService: what is true of a node's NAR."""
+"""NarService and KnownNars: what is true of a node's NAR, calculated or remembered."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from tvix_store.model.path_info import NarFacts
 
 
 class NarService(Protocol):
-    """Knows, or computes, the size and hash of a node's NAR."""
-
-    @property
-    def learns(self) -> bool:
-        """Whether `record` spares `calculate` its work. A server's does not: it believes only what it computed itself."""
-        ...
+    """Tells the size and hash of a node's NAR."""
 
     async def calculate(self, node: Node) -> NarFacts:
         """Size and SHA-256 of the node's NAR, computed from stored content once and remembered by node.
@@ -27,19 +22,20 @@ class NarService(Protocol):
         """
         ...
 
-    async def record(self, node: Node, facts: NarFacts) -> None:
-        """Remember facts that the caller computed itself from the bytes that it stored as `node`.
 
-        Never pass on what somebody else said: `calculate` will repeat it, and signatures rest on that.
-        """
-        ...
+class KnownNars(Protocol):
+    """The facts of NARs by node, from which a NarService answers. It may lose some.
 
-
-class NarCache(Protocol):
-    """What `layers.remembering_nar` needs of a backend: a place for NAR facts, by node. It may lose some."""
+    A store behind a server has none: a server believes only what it computed itself.
+    """
 
     async def get(self, node: Node) -> NarFacts | None:
         """The facts that were put for exactly this node, or None."""
         ...
 
-    async def put(self, node: Node, facts: NarFacts) -> None: ...
+    async def put(self, node: Node, facts: NarFacts) -> None:
+        """Remember facts that the caller computed itself from the bytes that it stored as `node`.
+
+        Never pass on what somebody else said: a NarService will repeat it, and signatures rest on that.
+        """
+        ...

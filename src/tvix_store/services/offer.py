@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from tvix_store.model.directory import SizeRule
-from tvix_store.model.store_path import STORE_DIR, StorePath
+from tvix_store.model.store_path import STORE_DIR
 from tvix_store.services.assembling import Assembling
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import StoredFrames
 from tvix_store.services.lone_files import LoneFiles
-from tvix_store.services.nar import NarService
+from tvix_store.services.nar import KnownNars, NarService
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
 from tvix_store.services.small_trees import SmallTrees
@@ -21,7 +21,7 @@ from tvix_store.services.staging import Staging
 from tvix_store.services.statistics import Statistics
 
 Service: TypeAlias = Literal["blobs", "directories", "path_infos", "nar", "records"]
-Power: TypeAlias = Literal["frames", "small_trees", "lone_files", "staging", "assembling", "statistics", "find_path"]
+Power: TypeAlias = Literal["frames", "small_trees", "lone_files", "staging", "assembling", "statistics", "known_nars"]
 POWERS: Mapping[Power, frozenset[Service]] = {
     "frames": frozenset(("blobs",)),
     "small_trees": frozenset(("blobs", "directories", "nar", "records")),
@@ -29,7 +29,7 @@ POWERS: Mapping[Power, frozenset[Service]] = {
     "staging": frozenset(("blobs", "directories")),
     "assembling": frozenset(("blobs",)),
     "statistics": frozenset(("blobs", "directories", "path_infos")),
-    "find_path": frozenset(("path_infos",)),
+    "known_nars": frozenset(("nar",)),
 }
 """The optional powers of a store, each with the services that it writes or reads past: it is bound to these."""
 Check: TypeAlias = Callable[[], Awaitable[None]]
@@ -46,7 +46,7 @@ class Offer:
 
     name: the address, for messages, without secrets
     nar: calculates NARs of what `blobs` and `directories` hold
-    find_path: returns the store path of an output hash without fetching its content; None for a store that has no upstream
+    known_nars: the facts from which `nar` answers; None where it believes nobody
     substituters: URLs of binary caches from which path infos come, with their content; path infos are kept elsewhere
     elsewhere: addresses at which services stand that belong to this offer
     check: raises UnavailableError while the services cannot serve
@@ -67,7 +67,7 @@ class Offer:
     staging: Staging | None = None
     assembling: Assembling | None = None
     statistics: Statistics | None = None
-    find_path: Callable[[bytes], Awaitable[StorePath | None]] | None = None
+    known_nars: KnownNars | None = None
     substituters: Sequence[str] = ()
     elsewhere: Mapping[Service, str] = field(default_factory=dict)
     store_dir: str = STORE_DIR

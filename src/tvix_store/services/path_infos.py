@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 
 
@@ -14,6 +15,13 @@ class PathInfoService(Protocol):
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         """The path info of an output hash (20 bytes), or None if it is not there."""
+        ...
+
+    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
+        """The store paths that there are of these output hashes, by hash. Nothing is fetched.
+
+        Where path infos come from an upstream, that are also the paths that it credibly has.
+        """
         ...
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from tvix_store.model.nodes import Node
+from tvix_store.model.path_info import NarFacts
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.foreign_documents import ForeignDocuments
@@ -66,6 +68,11 @@ class Store(Offer):
         replaced: dict[str, Any] = {name: service for name, service in services.items() if service is not None}
         dropped: dict[str, Any] = {name: None for name, bound in POWERS.items() if bound & replaced.keys() and name not in keep}
         return replace(self, **replaced, **dropped)
+
+    async def remember_nar(self, node: Node, facts: NarFacts) -> None:
+        """Spare `nar` the work, where it believes us: as `KnownNars.put`."""
+        if self.known_nars is not None:
+            await self.known_nars.put(node, facts)
 
     async def __aenter__(self) -> Self:
         return self

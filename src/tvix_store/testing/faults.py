@@ -13,6 +13,7 @@ from typing import TypeAlias, TypeVar
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.blobs import BlobService, BlobStat
 from tvix_store.services.directories import DirectoryService
@@ -145,6 +146,10 @@ class FaultyPathInfos:
     async def get(self, output_hash: bytes) -> PathInfo | None:
         await _begin(self._fault)
         return await self._inner.get(output_hash)
+
+    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
+        await _begin(self._fault)
+        return await self._inner.existing(output_hashes)
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         await _begin(self._fault)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
-from tvix_store import BlobStat, Digest, Directory, InvalidError, NotFoundError, PathInfo
+from tvix_store import BlobStat, Digest, Directory, InvalidError, NotFoundError, PathInfo, StorePath
 from tvix_store.config import Address, Opening, Scheme
 from tvix_store.errors import ExhaustedError
 from tvix_store.model.directory_graph import LeavesToRoot
@@ -84,6 +84,9 @@ class ToyPathInfos:
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         return self._path_infos.get(output_hash)
+
+    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
+        return {each: self._path_infos[each].store_path for each in output_hashes if each in self._path_infos}
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         known = self._path_infos.get(path_info.store_path.output_hash)

@@ -48,21 +48,24 @@ TREE: dict[bytes, Tree] = {
 
 
 class WatchedNar:
-    """A NarService that counts what it is asked."""
-
-    learns = True
+    """A NarService, and its KnownNars, that count what they are asked."""
 
     def __init__(self, inner: Store) -> None:
+        assert inner.known_nars is not None
         self._inner = inner.nar
+        self._known = inner.known_nars
         self.calculated = self.recorded = 0
+
+    async def get(self, node: Node) -> NarFacts | None:
+        return await self._known.get(node)
 
     async def calculate(self, node: Node) -> NarFacts:
         self.calculated += 1
         return await self._inner.calculate(node)
 
-    async def record(self, node: Node, facts: NarFacts) -> None:
+    async def put(self, node: Node, facts: NarFacts) -> None:
         self.recorded += 1
-        await self._inner.record(node, facts)
+        await self._known.put(node, facts)
 
 
 @pytest.fixture
@@ -112,7 +115,7 @@ def test_any_tree_becomes_its_node_and_nar(tmp_path_factory: pytest.TempPathFact
 async def test_a_tree_that_is_known_is_not_hashed_again(tree: Path, tmp_path: Path) -> None:
     async with await open_local(tmp_path / "store") as local:
         watched = WatchedNar(local)
-        store = replace(local, nar=watched)
+        store = replace(local, nar=watched, known_nars=watched)
         first = await import_tree(store, tree)
         assert (watched.calculated, watched.recorded) == (0, 1)
         assert await import_tree(store, tree) == first
@@ -356,10 +359,9 @@ async def test_a_known_file_whose_contents_change_while_it_is_read_is_read_once_
     assert imported.nar == facts({b"a": TreeFile((tree / "a").read_bytes()), b"changing": TreeFile(b"1" * 9_000_000)})
 
 
-async def test_a_store_that_does_not_learn_is_asked_for_the_nar(store: Store, tree: Path) -> None:
+async def test_a_store_that_believes_nobody_is_asked_for_the_nar(store: Store, tree: Path) -> None:
     watched = WatchedNar(store)
-    watched.learns = False
-    imported = await import_tree(replace(store, nar=watched), tree)
+    imported = await import_tree(store.with_services(nar=watched), tree)
     assert imported.nar == facts(TREE)
     assert (watched.calculated, watched.recorded) == (1, 0)
 

@@ -35,6 +35,7 @@ class Watched:
         self._inner = inner
         self.list = inner.list
         self.get = inner.get
+        self.existing = inner.existing
         self.put_paths: list[StorePath] = []
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 from tvix_store.backends.grpc.channel import THOROUGH
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.received import decoding
+from tvix_store.backends.grpc.single_blobs import each_at_once
 from tvix_store.backends.grpc.statuses import Subject
 from tvix_store.errors import ConflictError, CorruptError, IncompleteError, NotFoundError
 from tvix_store.model import nixbase32
 from tvix_store.model.nodes import Node, encode_node
 from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.protocol.path_infos import decode_nar_facts, encode_get_path_info
@@ -35,6 +37,14 @@ class GrpcPathInfos:
         if path_info.store_path.output_hash != output_hash:
             raise CorruptError(f"{self._connection.server}: the server sent {path_info.store_path} for path info {subject[1]}")
         return path_info
+
+    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
+        """As `PathInfoService.existing`. No dialect has such a call: each path info is asked for, many at once.
+
+        A server before caches may fetch a path for that.
+        """
+        found = await each_at_once(self.get, list(dict.fromkeys(output_hashes)))
+        return {each.store_path.output_hash: each.store_path for each in found if each is not None}
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         """As `PathInfoService.put`.
@@ -72,8 +82,6 @@ class GrpcPathInfos:
 class GrpcNar:
     """A NarService that asks the server."""
 
-    learns = False
-
     def __init__(self, connection: Connection, dialect: Dialect) -> None:
         self._connection = connection
         self._dialect = dialect
@@ -85,6 +93,3 @@ class GrpcNar:
         answer = await self._connection.call(self._dialect.path_info("CalculateNAR"), request, subject, seconds=THOROUGH)
         with decoding(self._connection.server):
             return decode_nar_facts(answer)
-
-    async def record(self, node: Node, facts: NarFacts) -> None:
-        """Nothing: the server repeats only what it computed itself."""

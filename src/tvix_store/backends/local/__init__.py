@@ -60,6 +60,7 @@ async def open_store(
     its_store_dir = store_dir or engine.settings.store_dir or STORE_DIR
     path_infos = LocalPathInfos(engine, its_store_dir)
     blobs, directories, records = LocalBlobs(engine), LocalDirectories(engine), LocalRecords(engine)
+    known_nars = LocalNarFacts(engine)
 
     async def check() -> None:
         engine.check()
@@ -74,7 +75,8 @@ async def open_store(
         blobs=blobs,
         directories=directories,
         path_infos=path_infos,
-        nar=RememberingNarService(blobs, directories, LocalNarFacts(engine)),
+        nar=RememberingNarService(blobs, directories, known_nars),
+        known_nars=known_nars,
         records=records,
         frames=LocalFrames(engine, blobs, records),
         small_trees=LocalSmallTrees(engine, blobs),

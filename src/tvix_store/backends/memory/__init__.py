@@ -11,7 +11,7 @@ from tvix_store.backends.memory.path_infos import MemoryPathInfos
 from tvix_store.backends.memory.records import MemoryRecords
 from tvix_store.backends.memory.staging import MemoryStaging
 from tvix_store.chunking import DEFAULT_SIZES, ChunkSizes
-from tvix_store.layers.nar_cache import MemoryNarCache
+from tvix_store.layers.memory_nars import MemoryNars
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
@@ -24,12 +24,13 @@ async def open_store(
     *, sizes: ChunkSizes = DEFAULT_SIZES, store_dir: str = STORE_DIR, size_rule: SizeRule = SizeRule.DOCUMENTED
 ) -> Store:
     """A new, empty store."""
-    blobs, directories = MemoryBlobs(sizes), MemoryDirectories()
+    blobs, directories, known_nars = MemoryBlobs(sizes), MemoryDirectories(), MemoryNars()
     return Store(
         blobs=blobs,
         directories=directories,
         path_infos=MemoryPathInfos(),
-        nar=RememberingNarService(blobs, directories, MemoryNarCache()),
+        nar=RememberingNarService(blobs, directories, known_nars),
+        known_nars=known_nars,
         records=MemoryRecords(),
         assembling=blobs,
         staging=MemoryStaging(blobs, directories, sizes),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 
 
@@ -16,6 +17,9 @@ class MemoryPathInfos:
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         return self._path_infos.get(output_hash)
+
+    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
+        return {each: self._path_infos[each].store_path for each in output_hashes if each in self._path_infos}
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         key = path_info.store_path.output_hash

@@ -126,7 +126,7 @@ async def import_content(
     if nar is None:
         nar = await store.nar.calculate(node)
     else:
-        await store.nar.record(node, nar)
+        await store.remember_nar(node, nar)
     if known is not None and reader.keys:
         known.save(reader.keys, contents.digests)
     return Content(node, nar, reader.depth, contents.file_sha256)
@@ -179,7 +179,7 @@ class _Contents:
         self._nar: list[bytes] | None = None if reader.looks_up else []
         """Bytes of the NAR that are not given to the hash yet; None when the hash is not wanted, or not all is read."""
         self._decided = hash_nar or reader.looks_up
-        self._ask = reader.looks_up or not store.nar.learns
+        self._ask = reader.looks_up or store.known_nars is None
         """Whether to ask for a blob before it is put: the tree is known, or the store is far away."""
         self._file_hash = hashlib.sha256()
         self._threads = threads
@@ -292,7 +292,7 @@ class _Contents:
         """
         if not self._decided:
             self._decided = True
-            self._ask = found or not self._store.nar.learns
+            self._ask = found or self._store.known_nars is None
             if self._ask:
                 self._nar = None
 

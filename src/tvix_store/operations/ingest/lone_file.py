@@ -11,11 +11,13 @@ from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import NarFacts
 from tvix_store.nar import tokens
 from tvix_store.services.blobs import BlobService
-from tvix_store.services.nar import NarService
+from tvix_store.services.nar import KnownNars
 
 
-async def put_lone_file(blobs: BlobService, nar: NarService, data: AsyncIterable[bytes], size: int, *, executable: bool) -> Digest:
-    """Put a blob, and let `nar` learn what is true of it as a file of `size` bytes; nothing, where it has another size.
+async def put_lone_file(
+    blobs: BlobService, known_nars: KnownNars, data: AsyncIterable[bytes], size: int, *, executable: bool
+) -> Digest:
+    """Put a blob, and let `known_nars` know what is true of it as a file of `size` bytes; nothing, where it has another size.
 
     Raises:
         ExhaustedError: as `BlobService.put`.
@@ -38,5 +40,5 @@ async def put_lone_file(blobs: BlobService, nar: NarService, data: AsyncIterable
     if received == size:
         sha256.update(tokens.file_end(size))
         facts = NarFacts(len(tokens.MAGIC) + tokens.file_size(size, executable), sha256.digest())
-        await nar.record(FileNode(digest, size, executable), facts)
+        await known_nars.put(FileNode(digest, size, executable), facts)
     return digest

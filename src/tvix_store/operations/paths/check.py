@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from tvix_store.concurrency.background_hash import BackgroundHash
@@ -19,9 +18,6 @@ from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.operations.nars.render import render_nar
 from tvix_store.operations.trees.walk import read_contents
 from tvix_store.services.store import Store
-
-_AT_ONCE = 64
-"""References that are looked for at the same time."""
 
 
 async def proves_content_address(store: Store, path_info: PathInfo) -> bool:
@@ -82,22 +78,9 @@ def check_signatures(path_info: PathInfo | NarInfo, trusted: Sequence[PublicKey]
 async def missing_references(store: Store, path_info: PathInfo) -> list[StorePath]:
     """The references that the store neither has nor could fetch, in order; a path may refer to itself. Nothing is fetched."""
 
-    async def stored(output_hash: bytes) -> StorePath | None:
-        found = await store.path_infos.get(output_hash)
-        return None if found is None else found.store_path
-
-    find = store.find_path or stored
-
-    async def missing(reference: StorePath) -> bool:
-        return await find(reference.output_hash) != reference
-
     others = [reference for reference in path_info.references if reference != path_info.store_path]
-    absent: list[StorePath] = []
-    for at in range(0, len(others), _AT_ONCE):
-        batch = others[at : at + _AT_ONCE]
-        verdicts = await asyncio.gather(*map(missing, batch))
-        absent += [reference for reference, is_missing in zip(batch, verdicts, strict=True) if is_missing]
-    return absent
+    existing = await store.path_infos.existing([reference.output_hash for reference in others])
+    return [reference for reference in others if existing.get(reference.output_hash) != reference]
 
 
 async def _content_hashes(store: Store, path_info: PathInfo, ca: ContentAddress) -> ModuloHashes:

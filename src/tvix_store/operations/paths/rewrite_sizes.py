@@ -45,7 +45,7 @@ async def rewrite_sizes(store: Store, path_info: PathInfo, rule: SizeRule, *, dr
             yield directory
 
     await store.directories.put(leaves_to_root())
-    await store.nar.record(node, facts)
+    await store.remember_nar(node, facts)
     stored = await store.path_infos.put(rewritten)
     links = NarLinks.of(store)
     if links is not None and await links.get(facts.sha256) is not None:

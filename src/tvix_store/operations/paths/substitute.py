@@ -69,7 +69,7 @@ async def fetch_path(store: Store, upstream: Upstream, narinfo: NarInfo) -> Path
                 f"not {narinfo.nar.size} and {NixHash('sha256', narinfo.nar.sha256)}"
             )
         await importing.store()
-    await store.nar.record(node, facts)
+    await store.remember_nar(node, facts)
     if links is not None:
         await links.put(NarLink(facts, node), *file.sha256s)
     return await _checked(store, narinfo.path_info(node))

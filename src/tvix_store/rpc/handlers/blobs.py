@@ -22,7 +22,7 @@ from tvix_store.protocol.blobs import (
 )
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.rpc.method import Answer, Call, Method, Takes, Unary, client_streaming, server_streaming
-from tvix_store.services import BlobService, NarService
+from tvix_store.services import BlobService, KnownNars
 
 ChunkList: TypeAlias = Sequence[tuple[Digest, int]]
 """The digest and size (bytes) of each chunk."""
@@ -30,10 +30,10 @@ _ENCODED_HERE = 4096
 """Chunks of a list that is encoded on the event loop, in some 3 ms."""
 
 
-def blob_methods(blobs: BlobService, nar: NarService, dialect: Dialect, max_message: int) -> dict[str, Method]:
+def blob_methods(blobs: BlobService, known_nars: KnownNars | None, dialect: Dialect, max_message: int) -> dict[str, Method]:
     """The calls of a dialect's BlobService by path. `max_message` bounds in bytes a piece of a Put, and what the unary Get answers.
 
-    `nar`, if it learns, learns of lone files.
+    `known_nars` get to know of lone files.
     """
 
     async def stat(message: bytes, _call: Call) -> bytes:
@@ -48,11 +48,11 @@ def blob_methods(blobs: BlobService, nar: NarService, dialect: Dialect, max_mess
             yield chunk_header(len(piece)), piece
 
     async def put(messages: AsyncIterator[bytes], call: Call) -> bytes:
-        file = decode_lone_file(call.headers) if nar.learns else None
-        if file is None:
+        file = decode_lone_file(call.headers) if known_nars is not None else None
+        if file is None or known_nars is None:
             return encode_digest(await blobs.put(_data(messages)))
         size, executable = file
-        return encode_digest(await put_lone_file(blobs, nar, _data(messages), size, executable=executable))
+        return encode_digest(await put_lone_file(blobs, known_nars, _data(messages), size, executable=executable))
 
     async def get(message: bytes, _call: Call) -> bytes:
         digest = decode_digest(message)

@@ -70,6 +70,16 @@ class PathInfoServiceContract:
         assert got == info
         assert got.encoded == info.encoded
 
+    async def test_it_tells_of_many_output_hashes_which_paths_there_are(self, store: Store) -> None:
+        infos = [await stored_file(store, f"existing-{n}") for n in range(150)]
+        for info in infos[::2]:
+            await store.path_infos.put(info)
+        there = {info.store_path.output_hash: info.store_path for info in infos[::2]}
+        every = [info.store_path.output_hash for info in infos]
+        assert await store.path_infos.existing([*every, *every[:10]]) == there
+        assert await store.path_infos.existing(every[:2]) == {every[0]: infos[0].store_path}
+        assert await store.path_infos.existing([]) == {}
+
     async def test_putting_a_path_info_again_changes_nothing(self, store: Store) -> None:
         info = replace(await stored_file(store, "again"), signatures=(signature("key"),))
         await store.path_infos.put(info)

@@ -1,4 +1,4 @@
-"""MemoryNarCache: NAR facts in a dict."""
+"""MemoryNars: the facts of NARs in a dict."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _MOST = 100_000
 """Nodes; some 50 MB."""
 
 
-class MemoryNarCache:
-    """A NarCache in memory. It keeps the newest."""
+class MemoryNars:
+    """KnownNars in memory. It keeps the newest."""
 
     def __init__(self) -> None:
         self._facts: dict[Node, NarFacts] = {}

@@ -1,0 +1,29 @@
+"""PassingPathInfos: what layers over path infos have in common."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import StorePath
+from tvix_store.model.trust import NOBODY, Trust
+from tvix_store.services.path_infos import PathInfoService
+
+
+class PassingPathInfos:
+    """A PathInfoService that passes everything on to another; a layer overrides what it does itself."""
+
+    def __init__(self, inner: PathInfoService) -> None:
+        self._inner = inner
+
+    async def get(self, output_hash: bytes) -> PathInfo | None:
+        return await self._inner.get(output_hash)
+
+    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
+        return await self._inner.existing(output_hashes)
+
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+        return await self._inner.put(path_info, trust)
+
+    def list(self) -> AsyncIterator[PathInfo]:
+        return self._inner.list()
