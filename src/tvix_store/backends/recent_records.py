@@ -11,9 +11,10 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +35,8 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READON
 _SCHEMA = "CREATE TABLE IF NOT EXISTS records (position INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL)"
 _PUT = "INSERT OR REPLACE INTO records (key, value) VALUES (?, ?)"
 _GET = "SELECT value FROM records WHERE key = ?"
+_DELETE = "DELETE FROM records WHERE key = ?"
+_LIST = "SELECT key, value FROM records WHERE key >= ? ORDER BY key LIMIT 256"
 _FORGET = (
     "DELETE FROM records WHERE position IN"
     " (SELECT position FROM records ORDER BY position LIMIT (SELECT 1 + count(*) / 8 FROM records))"
@@ -71,6 +74,25 @@ class RecentRecords:
         check_records(records)
         if records:
             await self._in_thread(lambda connection: _put(connection, records))
+
+    async def delete(self, keys: Collection[bytes]) -> None:
+        """As `RecordService.delete`; a power cut may bring them back."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            with connection:
+                connection.executemany(_DELETE, [(key,) for key in keys])
+
+        if keys:
+            await self._in_thread(work)
+
+    async def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:
+        start = prefix
+        while rows := await self._in_thread(partial(_page, start)):
+            for key, value in rows:
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+            start = rows[-1][0] + b"\0"
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
@@ -144,6 +166,11 @@ class RecentRecords:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _page(start: bytes, connection: sqlite3.Connection) -> Sequence[tuple[bytes, bytes]]:
+    """The next records, from the key `start` on."""
+    return connection.execute(_LIST, (start,)).fetchall()
 
 
 def _put(connection: sqlite3.Connection, records: Mapping[bytes, bytes]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
 
 from tvix_store.errors import DeniedError
 from tvix_store.layers.passing import PassingPathInfos
@@ -81,3 +81,9 @@ class ReadOnlyRecords:
         if not all(kind is not None and kind.follows for kind in map(kind_of, records)):
             raise _refused()
         await self._inner.put(records, durable=durable)
+
+    async def delete(self, keys: Collection[bytes]) -> None:
+        raise _refused()
+
+    def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:
+        return self._inner.list(prefix)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Protocol
 
 from tvix_store.errors import InvalidError
@@ -30,6 +30,18 @@ class RecordService(Protocol):
             InvalidError: a key or a value is too long, or a key empty.
             ExhaustedError: the disk is full.
         """
+        ...
+
+    async def delete(self, keys: Collection[bytes]) -> None:
+        """Delete the records with these keys, as far as they are there: all, or none. Deletions are as durable as puts.
+
+        Raises:
+            ExhaustedError: the disk is full.
+        """
+        ...
+
+    def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:
+        """All records whose keys begin with `prefix`: key and value, ordered by key. Records may be put and deleted meanwhile."""
         ...
 
 

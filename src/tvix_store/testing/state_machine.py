@@ -180,6 +180,16 @@ class StoreMachine(RuleBasedStateMachine):
 
         self.both(listed)
 
+    @precondition(lambda self: self._store.records is not None)
+    @rule(keys=st.sets(st.sampled_from((b"test:a", b"test:b", b"tesu:")), min_size=1), value=st.binary(max_size=2) | st.none())
+    def put_or_delete_records(self, keys: set[bytes], value: bytes | None) -> None:
+        async def changed(store: Store) -> list[tuple[bytes, bytes]]:
+            assert store.records is not None
+            await (store.records.delete(keys) if value is None else store.records.put(dict.fromkeys(keys, value)))
+            return [each async for each in store.records.list(b"test:")]
+
+        self.both(changed)
+
     @precondition(lambda self: self.durable)
     @rule()
     def reopen(self) -> None:

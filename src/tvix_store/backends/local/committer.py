@@ -68,7 +68,7 @@ class _Request:
     path_info: PathInfo | None = None
     trust: Trust = NOBODY
     nar_facts: tuple[bytes, NarFacts] | None = None
-    records: Mapping[bytes, bytes] = field(default_factory=dict)
+    records: Mapping[bytes, bytes | None] = field(default_factory=dict)
     damaged: tuple[bytes, Place] | None = None
     written: Sequence[Written] = ()
     sizes: Mapping[int, int] = field(default_factory=dict)
@@ -169,8 +169,8 @@ class Committer:
         """
         return self._submit(_Request(path_info=path_info, trust=trust, durable=True))
 
-    def put_records(self, records: Mapping[bytes, bytes], *, durable: bool) -> Future[PathInfo | None]:
-        """Store records of the record service; where they are `durable`, with everything put before, and else soon."""
+    def put_records(self, records: Mapping[bytes, bytes | None], *, durable: bool) -> Future[PathInfo | None]:
+        """Store records of the record service, or delete them; if `durable`, with everything put before, else soon."""
         return self._submit(_Request(records=records, durable=durable))
 
     def sync(self) -> Future[PathInfo | None]:

@@ -4,7 +4,7 @@
     directories  digest                          → Place
     chunk_lists  blob digest + u64-BE offset     → u64 blob size, Place     one row per segment of a blob's chunk list
     path_infos   output hash                     → u64 sequence, encoded path info
-    records      key                             → u64 sequence, value       of the record service
+    records      key                             → u64 sequence, value       of the record service; top bit set: deleted
     nar          BLAKE3 of the nameless node     → u64 NAR size, NAR SHA-256
     packs        u32-BE pack number              → u64 committed size, u64 synced size
     counters     name                            → u64
@@ -35,6 +35,8 @@ _TABLES = (b"chunks", b"directories", b"chunk_lists", b"path_infos", b"records",
 _U64 = struct.Struct("<Q")
 _U64_PAIR = struct.Struct("<QQ")
 _VERSION = b"version of the index"
+_DELETED = 1 << 63
+"""Set in the sequence number of a record that was deleted."""
 SEQUENCE = b"path info sequence"
 FORGOTTEN = b"times that damage was forgotten"
 UNIQUE_BYTES = b"unique chunk bytes"
@@ -121,10 +123,21 @@ class Index(Environment):
     def record(self, key: bytes) -> bytes | None:
         """The value of a record."""
         row = self._get(self.records, key)
-        return None if row is None else row[_U64.size : -CHECK_SIZE]
+        return None if row is None else _value(row)
+
+    def records_from(self, start: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes | None]]:
+        """Up to `limit` rows of records whose keys begin with `prefix`, from `start` on: key, and value (None: deleted)."""
+        with self.reading() as txn, txn.cursor(self.records.handle) as cursor:
+            found = cursor.set_range(start)
+            rows: list[tuple[bytes, bytes | None]] = []
+            while found and len(rows) < limit and cursor.key().startswith(prefix):
+                key, row = cursor.item()
+                rows.append((key, _value(row) if self._is_whole(self.records, key, row) else None))
+                found = cursor.next()
+            return rows
 
     def record_sequence(self, txn: Txn, key: bytes) -> int:
-        return self._sequence(txn, self.records, key)
+        return self._sequence(txn, self.records, key) & ~_DELETED
 
     def record_values(self, txn: Txn, prefix: bytes) -> Iterator[bytes]:
         """The values of all records whose keys begin with `prefix`."""
@@ -132,12 +145,15 @@ class Index(Environment):
             found = cursor.set_range(prefix)
             while found and cursor.key().startswith(prefix):
                 key, row = cursor.item()
-                if self._is_whole(self.records, key, row):
-                    yield row[_U64.size : -CHECK_SIZE]
+                value = _value(row) if self._is_whole(self.records, key, row) else None
+                if value is not None:
+                    yield value
                 found = cursor.next()
 
-    def put_record(self, txn: Txn, key: bytes, sequence: int, value: bytes) -> None:
-        self._put(txn, self.records, key, _U64.pack(sequence) + value)
+    def put_record(self, txn: Txn, key: bytes, sequence: int, value: bytes | None) -> None:
+        """Put a record, or what keeps older ones of its key from coming back when packs are read again."""
+        row = _U64.pack(sequence | _DELETED) if value is None else _U64.pack(sequence) + value
+        self._put(txn, self.records, key, row)
 
     def chunk_list_segment(self, blob: bytes, offset: int) -> tuple[int, Place] | None:
         """The blob's size and the place of the segment of its chunk list that covers the byte at `offset`."""
@@ -294,3 +310,8 @@ class Index(Environment):
     def _sequence(self, txn: Txn, table: Table, key: bytes) -> int:
         row = self._row(txn, table, key)
         return 0 if row is None else _U64.unpack_from(row)[0]
+
+
+def _value(row: bytes) -> bytes | None:
+    """The value in a row of a record; None where it was deleted."""
+    return None if _U64.unpack_from(row)[0] & _DELETED else row[_U64.size : -CHECK_SIZE]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 
 from tvix_store.backends.local.engine import Engine
 from tvix_store.services.records import check_records
+
+_PAGE = 256
+"""Rows that `list` takes from the index at a time, as with path infos."""
 
 
 class LocalRecords:
@@ -22,3 +25,16 @@ class LocalRecords:
         check_records(records)
         if records:
             await asyncio.wrap_future(self._engine.committer.put_records(records, durable=durable))
+
+    async def delete(self, keys: Collection[bytes]) -> None:
+        there = dict.fromkeys(key for key in keys if self._engine.index.record(key) is not None)
+        if there:
+            await asyncio.wrap_future(self._engine.committer.put_records(there, durable=True))
+
+    async def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:
+        start = prefix
+        while rows := self._engine.index.records_from(start, prefix, _PAGE):
+            for key, value in rows:
+                if value is not None:
+                    yield key, value
+            start = rows[-1][0] + b"\0"

@@ -30,6 +30,8 @@ MAGIC = b"tvxR"
 _HEADER = struct.Struct("<4sB3xII32s")
 _U64 = struct.Struct("<Q")
 _PAIR = struct.Struct("<HI")
+_DELETED = 0xFFFFFFFF
+"""Stands for the size of a value that was deleted."""
 CHECK_SIZE = 8
 HEADER_SIZE = _HEADER.size + CHECK_SIZE
 KEY_SIZE = 32
@@ -97,26 +99,33 @@ def parse_path_info(payload: bytes) -> tuple[int, bytes]:
     return _U64.unpack_from(payload)[0], payload[_U64.size :]
 
 
-def keyed_records(sequence: int, records: Mapping[bytes, bytes], *, durable: bool) -> NewRecord:
-    """What one put of the record service stores; one record, so that it is there as a whole or not at all.
+def keyed_records(sequence: int, records: Mapping[bytes, bytes | None], *, durable: bool) -> NewRecord:
+    """What one put or deletion of the record service stores; one record, so that it is there as a whole or not at all.
 
-    As with path infos, the higher sequence number counts.
+    As with path infos, the higher sequence number counts. The value None says that there is none any more.
     """
     payload = _U64.pack(sequence) + b"".join(
-        part for key, value in records.items() for part in (_PAIR.pack(len(key), len(value)), key, value)
+        part
+        for key, value in records.items()
+        for part in (_PAIR.pack(len(key), _DELETED if value is None else len(value)), key, value or b"")
     )
     return NewRecord(Kind.RECORDS if durable else Kind.LOOSE_RECORDS, blake3(payload).digest(), payload, len(payload))
 
 
-def parse_keyed_records(payload: bytes) -> tuple[int, dict[bytes, bytes]]:
-    """The sequence number, and the values by key."""
-    records: dict[bytes, bytes] = {}
+def parse_keyed_records(payload: bytes) -> tuple[int, dict[bytes, bytes | None]]:
+    """The sequence number, and the values by key; None for one that was deleted."""
+    records: dict[bytes, bytes | None] = {}
     at = _U64.size
     while at < len(payload):
         key_size, value_size = _PAIR.unpack_from(payload, at)
         at += _PAIR.size
-        records[payload[at : at + key_size]] = payload[at + key_size : at + key_size + value_size]
-        at += key_size + value_size
+        key = payload[at : at + key_size]
+        at += key_size
+        if value_size == _DELETED:
+            records[key] = None
+        else:
+            records[key] = payload[at : at + value_size]
+            at += value_size
     return _U64.unpack_from(payload)[0], records
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 
 from tvix_store.services.records import check_records
 
@@ -19,3 +19,12 @@ class MemoryRecords:
     async def put(self, records: Mapping[bytes, bytes], *, durable: bool = True) -> None:
         check_records(records)
         self._records |= records
+
+    async def delete(self, keys: Collection[bytes]) -> None:
+        for key in keys:
+            self._records.pop(key, None)
+
+    async def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:
+        for key, value in sorted(self._records.items()):
+            if key.startswith(prefix):
+                yield key, value

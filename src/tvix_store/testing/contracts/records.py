@@ -45,6 +45,37 @@ class RecordServiceContract:
             await records.put({b"test:beside": b"1", pair[0]: pair[1]})
         assert await records.get(b"test:beside") is None
 
+    async def test_what_was_deleted_is_not_there(self, records: RecordService) -> None:
+        await records.put({b"test:a": b"1", b"test:b": b"2", b"test:c": b""})
+        await records.delete([b"test:a", b"test:c", b"test:never"])
+        assert [await records.get(key) for key in (b"test:a", b"test:b", b"test:c", b"test:never")] == [None, b"2", None, None]
+        await records.delete([])
+        await records.delete([b"test:a"])
+        await records.put({b"test:a": b"again"})
+        assert await records.get(b"test:a") == b"again"
+
+    async def test_records_are_listed_by_prefix_in_the_order_of_their_keys(self, records: RecordService) -> None:
+        pairs = {b"test:%d" % n: b"%d" % n for n in range(600)} | {b"test:": b"the prefix itself", b"test:\xff\xff": b"last"}
+        others = {b"tesu:": b"x", b"test": b"x", b"tes\xff": b"x", b"\xff": b"x", b"a": b"x"}
+        await records.put(pairs | others)
+        await records.delete([b"test:7", b"test:300"])
+        del pairs[b"test:7"], pairs[b"test:300"]
+        assert [each async for each in records.list(b"test:")] == sorted(pairs.items())
+        assert [each async for each in records.list(b"test:59")] == [(b"test:%d" % n, b"%d" % n) for n in (59, *range(590, 600))]
+        assert [each async for each in records.list()] == sorted((pairs | others).items())
+        assert [each async for each in records.list(b"test:\0")] == []
+
+    async def test_records_may_be_put_and_deleted_while_they_are_listed(self, records: RecordService) -> None:
+        await records.put({b"test:%03d" % n: b"" for n in range(600)})
+        listed = []
+        async for key, _ in records.list(b"test:"):
+            listed.append(key)
+            if len(listed) % 100 == 1:
+                await records.delete(listed)
+                await records.put({b"other:" + key: b""}, durable=False)
+        assert listed == [b"test:%03d" % n for n in range(600)]
+        assert len([each async for each in records.list(b"test:")]) == 99
+
     async def test_nothing_may_be_put(self, records: RecordService) -> None:
         await records.put({})
 
