@@ -17,7 +17,7 @@ from tvix_store.backends.grpc import open_store
 from tvix_store.backends.memory import open_store as open_memory_store
 from tvix_store.errors import CorruptError, UnavailableError, UnsupportedError
 from tvix_store.model import wire
-from tvix_store.protocol.dialects import STATISTICS_SERVICE
+from tvix_store.protocol.dialects import STATISTICS_SERVICE, TVIX
 from tvix_store.protocol.statistics import encode_statistics
 from tvix_store.rpc.framing import frame
 from tvix_store.rpc.handlers.statistics import statistics_methods
@@ -82,7 +82,7 @@ async def listed(app: App) -> tuple[bool, bool]:
 async def answering(method: Method) -> AsyncIterator[Store]:
     """A client of a server that answers so when it is asked."""
     methods = await store_methods(reflection=False) | {f"/{STATISTICS_SERVICE}/Get": method}
-    methods |= reflection_methods([STATISTICS_SERVICE, "tvix.castore.v1.BlobService"])
+    methods |= reflection_methods([STATISTICS_SERVICE, *TVIX.services])
     async with serve(methods) as url, await open_store(url) as client:
         yield client
 
@@ -163,7 +163,7 @@ async def test_a_server_without_reflection_is_not_asked_to_count() -> None:
 
 
 async def test_a_server_that_only_lists_the_service_is_not_supported() -> None:
-    methods = await store_methods(reflection=False) | reflection_methods([STATISTICS_SERVICE, "tvix.castore.v1.BlobService"])
+    methods = await store_methods(reflection=False) | reflection_methods([STATISTICS_SERVICE, *TVIX.services])
     async with serve(methods) as url, await open_store(url) as client:
         assert client.statistics is not None
         with pytest.raises(UnsupportedError, match=f"unknown method /{STATISTICS_SERVICE}/Get"):

@@ -34,7 +34,7 @@ class CountedBlobs:
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
         return await self._inner.put_many(blobs)
 
-    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
         contents = await self._inner.get_many(digests)
-        self._bar.add(len(contents), sum(map(len, contents)))
+        self._bar.add(len(contents), sum(len(content) for content in contents if content is not None))
         return contents

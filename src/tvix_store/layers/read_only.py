@@ -41,7 +41,7 @@ class ReadOnlyBlobs:
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
         raise _refused()
 
-    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
         return await self._inner.get_many(digests)
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tvix_store.errors import NotFoundError
 from tvix_store.model.digest import Digest
 
 SMALL_BLOB = 256 * 1024
@@ -70,14 +71,27 @@ class BlobService(Protocol):
         """
         ...
 
-    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
-        """Many small blobs at once, verified, in the order of `digests`.
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
+        """Many small blobs at once, verified, in the order of `digests`; None for each that is not there.
 
         The caller bounds the total: it knows the sizes from the directories that name the blobs.
 
         Raises:
-            NotFoundError: one is not there.
             ExhaustedError: one is larger than SMALL_BLOB.
             CorruptError: as `read`.
         """
         ...
+
+
+async def get_all(blobs: BlobService, digests: Sequence[Digest]) -> list[bytes]:
+    """As `BlobService.get_many`, of blobs that must be there.
+
+    Raises:
+        NotFoundError: one is not there.
+    """
+    contents: list[bytes] = []
+    for digest, content in zip(digests, await blobs.get_many(digests), strict=True):
+        if content is None:
+            raise NotFoundError("blob", digest)
+        contents.append(content)
+    return contents

@@ -110,9 +110,14 @@ class FaultyBlobs:
         await _begin(self._fault)
         return await self._inner.put_many([blob async for blob in _through(stream(blobs), self._fault)])
 
-    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
         await _begin(self._fault)
-        return [blob async for blob in _through(stream(await self._inner.get_many(digests)), self._fault)]
+        return [blob async for blob in self._batch(await self._inner.get_many(digests))]
+
+    async def _batch(self, blobs: Sequence[bytes | None]) -> AsyncIterator[bytes | None]:
+        with suppress(_CutShort):
+            for blob in blobs:
+                yield None if blob is None else await self._fault(blob)
 
 
 class FaultyDirectories:

@@ -127,9 +127,9 @@ class GreedyBlobs(FaultyBlobs):
 
     asked = 0
 
-    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
         blobs = await super().get_many(digests)
-        self.asked += sum(map(len, blobs))
+        self.asked += sum(len(blob or b"") for blob in blobs)
         return blobs
 
 

@@ -76,7 +76,7 @@ class Watched(FaultyBlobs):
         self.read_parts.append((digest, start, stop))
         return super().read(digest, start, stop)
 
-    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
         self.batches += digests
         return await super().get_many(digests)
 

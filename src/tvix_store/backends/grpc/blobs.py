@@ -45,7 +45,7 @@ class GrpcBlobs:
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
         return await self._small.put_many(blobs)
 
-    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
         return await self._small.get_many(digests)
 
     async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
@@ -94,6 +94,8 @@ class GrpcBlobs:
             if some:
                 contents = await self._small_parts.get_many([chunk.digest for chunk in some])
                 for chunk, content in zip(some, contents, strict=True):
+                    if content is None:
+                        raise NotFoundError("blob", chunk.digest)
                     self._check_size(chunk, len(content))
                     yield content
             else:  # cut by other rules than ours

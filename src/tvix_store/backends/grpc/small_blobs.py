@@ -10,7 +10,7 @@ from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.contents import MESSAGE
 from tvix_store.backends.grpc.received import decoding
 from tvix_store.backends.grpc.single_blobs import SingleBlobs, each_at_once
-from tvix_store.errors import CorruptError, ExhaustedError, InvalidError
+from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.protocol.bulk import decode_blobs, decode_digests, encode_blobs, encode_digests
 from tvix_store.protocol.dialects import BULK_SERVICE
@@ -28,7 +28,7 @@ class SmallBlobs(Protocol):
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]: ...
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]: ...
-    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]: ...
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]: ...
 
 
 class BulkBlobs:
@@ -56,10 +56,16 @@ class BulkBlobs:
             await self._put([(digest, content[digest]) for digest in some])
         return digests
 
-    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
-        blobs: list[bytes] = []
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
+        blobs: list[bytes | None] = []
         for some in _parts(digests, _DIGESTS_A_CALL):
-            blobs += await self._get(some)
+            try:
+                blobs += await self._get(some)
+            except NotFoundError:  # it tells of one; the rest is asked for again
+                absent = await self.missing(some)
+                there = [digest for digest in some if digest not in absent]
+                found = dict(zip(there, await self._get(there), strict=True)) if there else {}
+                blobs += map(found.get, some)
         return blobs
 
     async def _put(self, contents: Sequence[tuple[Digest, bytes]]) -> None:
@@ -112,20 +118,23 @@ class EachBlob:
         await each_at_once(put, list(content))
         return digests
 
-    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
         return await each_at_once(self._get, digests)
 
-    async def _get(self, digest: Digest) -> bytes:
+    async def _get(self, digest: Digest) -> bytes | None:
         pieces: list[bytes] = []
         size = 0
-        async with aclosing(self._single.read(digest)) as blob:
-            async for piece in blob:
-                pieces.append(piece)
-                size += len(piece)
-                if size > SMALL_BLOB:
-                    raise ExhaustedError(
-                        f"blob {digest} has more than {SMALL_BLOB} bytes, too many for get_many; read it as a stream"
-                    )
+        try:
+            async with aclosing(self._single.read(digest)) as blob:
+                async for piece in blob:
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > SMALL_BLOB:
+                        raise ExhaustedError(
+                            f"blob {digest} has more than {SMALL_BLOB} bytes, too many for get_many; read it as a stream"
+                        )
+        except NotFoundError:
+            return None
         return b"".join(pieces)
 
 

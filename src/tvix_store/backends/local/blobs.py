@@ -114,7 +114,7 @@ class LocalBlobs:
             await _done(storing)
         return digests
 
-    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
         return await self._engine.in_thread(self._get_all, digests)
 
     async def _put_chunk(self, blob: bytes) -> Digest:
@@ -159,19 +159,19 @@ class LocalBlobs:
         index = self._engine.index
         return {digest for digest in digests if index.chunk(digest.raw) is None and index.chunk_list_segment(digest.raw, 0) is None}
 
-    def _get_all(self, digests: Sequence[Digest]) -> list[bytes]:
+    def _get_all(self, digests: Sequence[Digest]) -> list[bytes | None]:
         places = self._engine.index.chunks_at(digests)
         chunks = {digest.raw: place for digest, place in zip(digests, places, strict=True) if place and place.length <= SMALL_BLOB}
         payloads = self._engine.payloads(list(chunks.items()))
         return [payloads[digest.raw] if digest.raw in payloads else self._get_cut(digest) for digest in digests]
 
-    def _get_cut(self, digest: Digest) -> bytes:
-        """A small blob of several chunks."""
+    def _get_cut(self, digest: Digest) -> bytes | None:
+        """A small blob of several chunks; None where there is none."""
         index = self._engine.index
         place = index.chunk(digest.raw)
         segment = index.chunk_list_segment(digest.raw, 0)
         if place is None and segment is None:
-            raise NotFoundError("blob", digest)
+            return None
         size = place.length if place else segment[0] if segment else 0
         if size > SMALL_BLOB:
             raise ExhaustedError(f"blob {digest} has {size} bytes, too many for get_many ({SMALL_BLOB}); read it as a stream")

@@ -59,8 +59,8 @@ class MemoryBlobs:
                 raise InvalidError(f"put_many takes blobs of at most {SMALL_BLOB} bytes, not of {len(blob)}")
         return [self._keep(Digest.of(blob), [bytes(chunk) for chunk in cut(blob, self._sizes)]) for blob in blobs]
 
-    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
-        return [self._small(digest) for digest in digests]
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
+        return [self._small(digest) if digest in self._chunks or digest in self._lists else None for digest in digests]
 
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
         """As `Assembling.assemble`."""

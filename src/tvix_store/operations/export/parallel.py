@@ -22,7 +22,7 @@ from tvix_store.operations.export.worker_pool import WorkerPool
 from tvix_store.operations.trees.open_directory import OpenDirectory
 from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.operations.trees.walk import LEAVE, Step, check_root, read_contents, wrong_size
-from tvix_store.services.blobs import SMALL_BLOB, BlobService
+from tvix_store.services.blobs import SMALL_BLOB, BlobService, get_all
 from tvix_store.services.store import Store
 
 _SHARE_FILES = 128
@@ -197,7 +197,7 @@ async def write_folders(store: Store, root: Path, folders: Sequence[Folder]) -> 
     with OpenDirectory(root) as directory:
         for batch in _batches(files):
             small = [node.digest for _, _, node in batch if node.size <= SMALL_BLOB]
-            contents = iter(await store.blobs.get_many(small))
+            contents = iter(await get_all(store.blobs, small))
             for place, name, node in batch:
                 if place is not at:
                     _move(directory, at, place)

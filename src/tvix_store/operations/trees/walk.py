@@ -16,7 +16,7 @@ from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.operations.trees.stored_tree import StoredTree
-from tvix_store.services.blobs import SMALL_BLOB, BlobService
+from tvix_store.services.blobs import SMALL_BLOB, BlobService, get_all
 from tvix_store.services.read_ahead import READ_AHEAD
 
 _BATCH_BYTES = 2 << 20
@@ -175,7 +175,7 @@ async def _fetch(blobs: BlobService, files: list[FileNode]) -> list[bytes]:
     if not files:
         return []
     try:
-        contents = await blobs.get_many([file.digest for file in files])
+        contents = await get_all(blobs, [file.digest for file in files])
     except ExhaustedError:
         for file in files:
             async for _ in blobs.read(file.digest, file.size, file.size + 1):

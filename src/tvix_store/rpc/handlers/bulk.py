@@ -9,7 +9,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.protocol.bulk import MAX_BLOBS, decode_blobs, decode_digests, encode_blobs, encode_digests
 from tvix_store.protocol.dialects import BULK_SERVICE
 from tvix_store.rpc.method import Call, Method, Takes, Unary, client_streaming, server_streaming
-from tvix_store.services import SMALL_BLOB, BlobService
+from tvix_store.services.blobs import SMALL_BLOB, BlobService, get_all
 from tvix_store.services.read_ahead import READ_AHEAD
 
 _MESSAGE = 1024 * 1024
@@ -39,7 +39,7 @@ def bulk_methods(blobs: BlobService, max_message: int) -> dict[str, Method]:
         with READ_AHEAD.room(_AT_ONCE * SMALL_BLOB) as has_room:
             at_once = _AT_ONCE if has_room else _AT_ONCE // 16
             for start in range(0, len(digests), at_once):
-                for blob in await blobs.get_many(digests[start : start + at_once]):
+                for blob in await get_all(blobs, digests[start : start + at_once]):
                     if batch and size + len(blob) > _MESSAGE:
                         yield encode_blobs(batch)
                         batch, size = [], 0

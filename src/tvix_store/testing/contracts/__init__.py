@@ -12,7 +12,7 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
-        for module in ("blobs", "small_blobs", "directories", "path_infos", "nar", "records", "staging", "store")
+        for module in ("blobs", "small_blobs", "directories", "path_infos", "nar", "records", "staging", "statistics", "store")
     )
 )
 
@@ -22,6 +22,7 @@ from tvix_store.testing.contracts.nar import NarServiceContract  # noqa: E402
 from tvix_store.testing.contracts.path_infos import PathInfoServiceContract  # noqa: E402
 from tvix_store.testing.contracts.records import RecordServiceContract  # noqa: E402
 from tvix_store.testing.contracts.staging import StagingContract  # noqa: E402
+from tvix_store.testing.contracts.statistics import StatisticsContract  # noqa: E402
 from tvix_store.testing.contracts.store import StoreContract, StoreWithRecordsContract  # noqa: E402
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "PathInfoServiceContract",
     "RecordServiceContract",
     "StagingContract",
+    "StatisticsContract",
     "StoreContract",
     "StoreWithRecordsContract",
 ]

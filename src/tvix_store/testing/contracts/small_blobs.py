@@ -9,7 +9,7 @@ import pytest
 from tvix_store.chunking import DEFAULT_SIZES
 from tvix_store.errors import ExhaustedError, InvalidError, NotFoundError
 from tvix_store.model.digest import EMPTY, Digest
-from tvix_store.services.blobs import SMALL_BLOB, BlobService
+from tvix_store.services.blobs import SMALL_BLOB, BlobService, get_all
 from tvix_store.testing.content import collect, missing, noise, stream
 
 
@@ -75,10 +75,16 @@ class SmallBlobsContract:
         with pytest.raises(ExhaustedError):
             await blobs.get_many([small, large])
 
-    async def test_a_missing_blob_fails_its_batch_by_name(self, blobs: BlobService) -> None:
+    async def test_a_batch_tells_which_blobs_are_missing(self, blobs: BlobService) -> None:
+        one, two = await blobs.put_many([b"there", b"too"])
+        assert await blobs.get_many([one, missing(), two, one, missing("other")]) == [b"there", None, b"too", b"there", None]
+        assert await blobs.get_many([missing()]) == [None]
+
+    async def test_of_blobs_that_must_be_there_a_missing_one_is_named(self, blobs: BlobService) -> None:
         [there] = await blobs.put_many([b"there"])
+        assert await get_all(blobs, [there, there]) == [b"there", b"there"]
         with pytest.raises(NotFoundError) as caught:
-            await blobs.get_many([there, missing()])
+            await get_all(blobs, [there, missing()])
         assert str(missing()) in str(caught.value)
 
     async def test_batches_may_be_put_at_once(self, blobs: BlobService) -> None:

@@ -44,18 +44,6 @@ class StoreContract(BlobServiceContract, DirectoryServiceContract, PathInfoServi
         assert isinstance(file, FileNode)
         assert await collect(store.blobs.read(file.digest)) == HELLO
 
-    async def test_what_a_store_counts_grows_with_what_it_holds(self, store: Store) -> None:
-        if store.statistics is None:
-            return
-        before = await store.statistics.stats()
-        root = await put_tree(store, TREE)
-        await store.path_infos.put(PathInfo(path("tree"), root, await store.nar.calculate(root)))
-        after = await store.statistics.stats()
-        assert after.path_infos == before.path_infos + 1
-        assert after.directories == before.directories + 4
-        assert after.logical_bytes == before.logical_bytes + NAR_OF_TREE.size
-        assert after.unique_bytes == before.unique_bytes + len(HELLO)
-
 
 class StoreWithRecordsContract(StoreContract, RecordServiceContract):
     """That of a store that has a place for records."""
