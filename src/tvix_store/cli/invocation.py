@@ -64,11 +64,11 @@ class Invocation:
 
     def pool(self, *, wanted: bool = True) -> WorkerPool:
         """Processes that share the work of a command, to be made before anything else is opened; none where they would not help."""
-        from tvix_store.config import prepare_for_crew
+        from tvix_store.config import prepare_for_pool
         from tvix_store.operations.export.worker_pool import WorkerPool
 
         cores = len(os.sched_getaffinity(0))
-        helps = wanted and cores > 1 and prepare_for_crew(self.addresses().values())
+        helps = wanted and cores > 1 and prepare_for_pool(self.addresses().values())
         return WorkerPool(partial(self.open_store, as_worker=True), min(cores, _CREW) if helps else 0)
 
 

@@ -100,7 +100,7 @@ class _Offers:
         return offer
 
 
-def prepare_for_crew(addresses: Iterable[str | None]) -> bool:
+def prepare_for_pool(addresses: Iterable[str | None]) -> bool:
     """Whether more processes would help with stores at these addresses (None: the default one); then what opens them is imported.
 
     They would where who opens a store does its work, as with a directory on this machine.
