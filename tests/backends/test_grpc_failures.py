@@ -30,6 +30,7 @@ from tvix_store.protocol.blobs import encode_chunk
 from tvix_store.protocol.dialects import BULK_SERVICE, TVIX
 from tvix_store.rpc.method import Answer, Call, Method, Streaming, Unary, single
 from tvix_store.rpc.status import RpcError, Status
+from tvix_store.services.blobs import get_all
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, diamond, file_nar, missing, noise, pieces, stream
 
@@ -193,7 +194,7 @@ async def test_what_is_not_found_is_named() -> None:
     async with serve(await store_methods()) as url, await open_store(url) as store:
         for asked, call in (
             (missing("blob"), collect(store.blobs.read(missing("blob")))),
-            (missing("batch"), store.blobs.get_many([missing("batch")])),
+            (missing("batch"), get_all(store.blobs, [missing("batch")])),
             (missing("content"), store.nar.calculate(FileNode(missing("content"), 3))),
         ):
             with pytest.raises(NotFoundError) as caught:
