@@ -143,6 +143,7 @@ def _composed(blobs: Store, directories: Store, path_infos: Store) -> Store:
         size_rule=directories.size_rule,
         check=_each([store.check for store in distinct]),
         service_checks=ServiceChecks(blobs.check, directories.check, path_infos.check),
+        epoch=blobs.epoch,
         sync=_each([store.sync for store in distinct]),
         close=_each([store.close for store in distinct]),
     )

@@ -51,7 +51,7 @@ class BinaryCache:
                 (b"access-control-max-age", b"86400"),
             ),
         )
-        planned = PlannedNars(store.directories, store.frames) if store.frames is not None else None
+        planned = PlannedNars.of(store)
         self._narinfos = Narinfos(store, links, planned, settings)
         self._nars = Nars(store, links, planned)
         self._listings = Listings(store)

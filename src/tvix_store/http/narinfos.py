@@ -107,7 +107,7 @@ class Narinfos:
         self._trust = Trust(settings.trusted_keys, store.store_dir)
         self._kept: dict[bytes, _Rendered] = {}
         self._kept_bytes = 0
-        self._generation = planned.generation if planned is not None else 0
+        self._epoch = -1
         """That of the store from which the kept ones were rendered, and
         _look_at: when to see whether it has changed."""
         self._look_at = 0.0
@@ -124,11 +124,11 @@ class Narinfos:
             raise NotFoundError("path", name.decode())
         compression = request.query.get("compression") if request.has_query else None
         now = monotonic()
-        if now > self._look_at and self._planned is not None:
+        if now > self._look_at:
             self._look_at = now + _LOOK
-            await self._planned.look()
-            if self._planned.generation != self._generation:
-                self._generation = self._planned.generation
+            epoch = await self._store.epoch()
+            if epoch != self._epoch:
+                self._epoch = epoch
                 self._kept.clear()
                 self._kept_bytes = 0
                 kept = None
@@ -212,16 +212,16 @@ class Narinfos:
 
     async def _zstd_file(self, planned: PlannedNars, links: NarLinks, path_info: PathInfo) -> FileFacts | None:
         """What is true of the zstd file, to which the NAR is linked then; None where that takes longer than anybody should wait."""
-        nar, generation = path_info.nar, planned.generation
-        file = await links.zstd_file(nar.sha256, generation)
+        nar, seal = path_info.nar, await planned.seal()
+        file = await links.zstd_file(nar.sha256, seal)
         if file is None and nar.size <= _HASHED_AT_ONCE:
             file = await planned.file_facts(path_info.node)
-            await links.put_zstd_file(NarLink(nar, path_info.node), file, generation)
+            await links.put_zstd_file(NarLink(nar, path_info.node), file, seal)
         elif file is None:
             hashing = self._hash_beside(planned, links, path_info)
             if hashing is not None:
                 await asyncio.wait((hashing,), timeout=_PATIENCE)
-                file = await links.zstd_file(nar.sha256, generation)
+                file = await links.zstd_file(nar.sha256, seal)
         elif await links.get(nar.sha256) is None:
             await links.put(NarLink(nar, path_info.node))
         return file
@@ -233,9 +233,9 @@ class Narinfos:
         async def hash_file() -> None:
             try:
                 async with self._one_hashing:
-                    generation = planned.generation
-                    if await links.zstd_file(nar.sha256, generation) is None:
-                        await links.put_zstd_file(NarLink(nar, node), await planned.file_facts(node), generation)
+                    seal = await planned.seal()
+                    if await links.zstd_file(nar.sha256, seal) is None:
+                        await links.put_zstd_file(NarLink(nar, node), await planned.file_facts(node), seal)
             except StoreError as error:
                 _log.warning("the zstd file of %s was not hashed: %s", path_info.store_path, error)
             finally:

@@ -63,6 +63,10 @@ async def _nothing() -> None:
     return None
 
 
+async def _always_the_same() -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
@@ -77,6 +81,7 @@ class Store:
     read_only: every put is refused
     check: raises UnavailableError while the store cannot serve
     service_checks: the same for each service, where services stand in several stores
+    epoch: returns a number that changes whenever content turns out to be damaged or lost: what was found out before may be wrong
     sync: brings all acknowledged content to the disk itself, as a put of a path info does in one store. Where path infos stand
         elsewhere, it is called before they are put
 
@@ -102,6 +107,7 @@ class Store:
     read_only: bool = False
     check: Check = field(default=_nothing)
     service_checks: ServiceChecks | None = None
+    epoch: Callable[[], Awaitable[int]] = field(default=_always_the_same)
     sync: Callable[[], Awaitable[None]] = field(default=_nothing)
     close: Callable[[], Awaitable[None]] = field(default=_nothing)
 

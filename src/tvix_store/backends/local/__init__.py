@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 from tvix_store.backends.local.assembling import LocalAssembling
@@ -16,6 +17,7 @@ from tvix_store.backends.local.settings import Settings
 from tvix_store.backends.local.small_trees import LocalSmallTrees
 from tvix_store.backends.local.staging import LocalStaging
 from tvix_store.backends.local.statistics import LocalStatistics
+from tvix_store.errors import StoreError
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
@@ -64,6 +66,11 @@ async def open_store(
     async def check() -> None:
         engine.check()
 
+    async def epoch() -> int:
+        with suppress(StoreError):  # a store that can't be written can be read
+            await engine.without_losses()
+        return engine.index.forgotten()
+
     async def sync() -> None:
         await asyncio.wrap_future(engine.committer.sync())
 
@@ -76,7 +83,7 @@ async def open_store(
         path_infos=path_infos,
         nar=RememberingNarService(blobs, directories, LocalNarFacts(engine)),
         records=records,
-        frames=LocalFrames(engine, blobs, records),
+        frames=LocalFrames(engine, blobs),
         small_trees=LocalSmallTrees(engine, blobs),
         assembling=LocalAssembling(engine, blobs),
         staging=LocalStaging(engine),
@@ -84,6 +91,7 @@ async def open_store(
         store_dir=its_store_dir,
         size_rule=SizeRule[engine.settings.size_rule.upper()],
         check=check,
+        epoch=epoch,
         sync=sync,
         close=close,
     )

@@ -160,7 +160,7 @@ class LocalBlobs:
         return {digest for digest in digests if index.chunk(digest.raw) is None and index.chunk_list_segment(digest.raw, 0) is None}
 
     def _get_all(self, digests: Sequence[Digest]) -> list[bytes]:
-        places = self._engine.index.chunks_at(digests)
+        places = self._engine.index.chunks_at([digest.raw for digest in digests])
         chunks = {digest.raw: place for digest, place in zip(digests, places, strict=True) if place and place.length <= SMALL_BLOB}
         payloads = self._engine.payloads(list(chunks.items()))
         return [payloads[digest.raw] if digest.raw in payloads else self._get_cut(digest) for digest in digests]
