@@ -20,7 +20,6 @@ from tvix_store.http.settings import CacheSettings
 from tvix_store.http.uploads import Uploads
 from tvix_store.model import nixbase32
 from tvix_store.nar import tokens
-from tvix_store.operations.nars.links import NarLinks
 from tvix_store.services.store import Store
 from tvix_store.testing import trees
 from tvix_store.testing.content import noise
@@ -62,8 +61,7 @@ async def store() -> AsyncIterator[Store]:
 
 
 def made(store: Store, timeout: float = 5) -> Uploads:
-    assert store.records is not None
-    return Uploads(store, NarLinks(store.records), CacheSettings(body_timeout=timeout))
+    return Uploads(store, CacheSettings(body_timeout=timeout))
 
 
 async def fails(*_: object) -> None:

@@ -57,7 +57,7 @@ class BinaryCache:
         self._listings = Listings(store)
         self._documents = Documents(store, links)
         self._browse = Browse(store)
-        self._uploads = Uploads(store, links, settings) if links is not None else None
+        self._uploads = Uploads(store, settings) if links is not None else None
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, self._settings.body_timeout, self._traffic.incoming)

@@ -18,7 +18,6 @@ from tvix_store.services.lone_files import LoneFiles
 from tvix_store.services.nar import NarService
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
-from tvix_store.services.small_trees import SmallTrees
 from tvix_store.services.staging import Staging
 
 
@@ -71,8 +70,8 @@ async def _always_the_same() -> int:
 class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
 
-    Optional powers of a backend are None where it has them not: `records`, `frames`, `small_trees`, `lone_files`, `staging`,
-    `assembling`, `statistics`. Of these, `small_trees`, `lone_files`, `staging` and `assembling` write past the other services: who
+    Optional powers of a backend are None where it has them not: `records`, `frames`, `lone_files`, `staging`,
+    `assembling`, `statistics`. Of these, `lone_files`, `staging` and `assembling` write past the other services: who
     replaces a service removes them.
 
     links: a place for the links of NARs where there are no records; it may forget the oldest
@@ -95,7 +94,6 @@ class Store:
     records: RecordService | None = None
     links: RecordService | None = None
     frames: StoredFrames | None = None
-    small_trees: SmallTrees | None = None
     lone_files: LoneFiles | None = None
     staging: Staging | None = None
     assembling: Assembling | None = None

@@ -14,7 +14,6 @@ from tvix_store.backends.local.frames import LocalFrames
 from tvix_store.backends.local.keyed_records import LocalRecords
 from tvix_store.backends.local.path_infos import LocalNarFacts, LocalPathInfos
 from tvix_store.backends.local.settings import Settings
-from tvix_store.backends.local.small_trees import LocalSmallTrees
 from tvix_store.backends.local.staging import LocalStaging
 from tvix_store.backends.local.statistics import LocalStatistics
 from tvix_store.errors import StoreError
@@ -84,7 +83,6 @@ async def open_store(
         nar=RememberingNarService(blobs, directories, LocalNarFacts(engine)),
         records=records,
         frames=LocalFrames(engine, blobs),
-        small_trees=LocalSmallTrees(engine, blobs),
         assembling=LocalAssembling(engine, blobs),
         staging=LocalStaging(engine),
         statistics=LocalStatistics(engine, path_infos),
