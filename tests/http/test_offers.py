@@ -28,6 +28,7 @@ from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import SecretKey
 from tvix_store.model.store_path import StorePath
+from tvix_store.operations.nars import offer
 from tvix_store.operations.nars.links import NarLink, NarLinks
 from tvix_store.operations.nars.pass_through import PlannedNars
 from tvix_store.services.store import Store
@@ -130,9 +131,9 @@ async def test_what_depends_on_the_client_says_so(store: Store) -> None:
 async def test_a_large_file_is_hashed_beside_and_offered_when_that_is_done(
     store: Store, monkeypatch: pytest.MonkeyPatch, patience: float, offered: list[str]
 ) -> None:
-    monkeypatch.setattr(narinfos, "_HASHED_AT_ONCE", 1000)
+    monkeypatch.setattr(offer, "_HASHED_AT_ONCE", 1000)
     monkeypatch.setattr(narinfos, "_FRESH_FOR_NOW", 0.0)
-    monkeypatch.setattr(narinfos, "_PATIENCE", patience)
+    monkeypatch.setattr(offer, "_PATIENCE", patience)
     await put_path(store)
     app = BinaryCache(store, CacheSettings())
     compressions = []
@@ -142,18 +143,18 @@ async def test_a_large_file_is_hashed_beside_and_offered_when_that_is_done(
         _, file = await ask(app, "/" + told.url)
         assert told.file_hash is not None
         assert (told.file_hash.digest, told.file_size) == (hashlib.sha256(file).digest(), len(file))
-        await asyncio.gather(*app._narinfos._hashing.values())
+        await asyncio.gather(*app._narinfos._offers._hashing.values())
     assert compressions == offered
 
 
 async def test_who_puts_a_large_path_has_its_file_hashed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(narinfos, "_HASHED_AT_ONCE", 1000)
-    monkeypatch.setattr(narinfos, "_PATIENCE", 0)
+    monkeypatch.setattr(offer, "_HASHED_AT_ONCE", 1000)
+    monkeypatch.setattr(offer, "_PATIENCE", 0)
     path_info = await put_path(store)
     app = BinaryCache(store, CacheSettings())
     narinfo_text = NarInfo.of(path_info, "nar/x", "none").format()
     assert (await ask(app, NARINFO, "PUT", narinfo_text))[0] == 201
-    await asyncio.gather(*app._narinfos._hashing.values())
+    await asyncio.gather(*app._narinfos._offers._hashing.values())
     assert (await narinfo(app)).compression == "zstd"
 
 

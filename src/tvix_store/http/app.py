@@ -20,6 +20,7 @@ from tvix_store.http.settings import CacheSettings
 from tvix_store.http.status import HttpError, error_response
 from tvix_store.http.uploads import Uploads
 from tvix_store.operations.nars.links import NarLinks
+from tvix_store.operations.nars.offer import NarOffers
 from tvix_store.operations.nars.pass_through import PlannedNars
 from tvix_store.services.store import Store
 from tvix_store.traffic import LostPlaceError, Traffic
@@ -52,7 +53,7 @@ class BinaryCache:
             ),
         )
         planned = PlannedNars.of(store)
-        self._narinfos = Narinfos(store, links, planned, settings)
+        self._narinfos = Narinfos(store, links, NarOffers(store, planned), settings)
         self._nars = Nars(store, links, planned)
         self._listings = Listings(store)
         self._documents = Documents(store, links)
