@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import zstandard
 
 from tvix_store.errors import ExhaustedError, InvalidError
-from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
-from tvix_store.nar import tokens
+from tvix_store.model.nodes import DirectoryNode, FileNode, Node
+from tvix_store.operations.nars.around import around
 from tvix_store.operations.nars.plan import EXTENT, ITEM, Piece, Plan
 from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.operations.trees.walk import walk_tree
@@ -81,26 +81,15 @@ async def _add(planner: _Planner, frames: StoredFrames, parts: list[tuple[bytes,
 
 async def _parts(tree: StoredTree) -> AsyncIterator[tuple[bytes, FileNode | None]]:
     """What the NAR consists of, in order: tokens, and the file whose contents follow them."""
-    pending = bytearray(tokens.MAGIC)
+    pending = bytearray()
     depth = 0
     async for name, child in walk_tree(tree):
-        if depth and child is not None:
-            pending += tokens.entry_start(name)
-        if type(child) is DirectoryNode:
-            pending += tokens.DIRECTORY_START
-            depth += 1
-            continue
+        before, behind, depth = around(name, child, depth)
+        pending += before
         if type(child) is FileNode:
-            pending += tokens.file_start(child.size, child.executable)
             yield bytes(pending), child
-            pending = bytearray(tokens.file_end(child.size))
-        elif type(child) is SymlinkNode:
-            pending += tokens.symlink(child.target)
-        else:
-            pending += tokens.DIRECTORY_END
-            depth -= 1
-        if depth:
-            pending += tokens.ENTRY_END
+            pending.clear()
+        pending += behind
         if len(pending) >= _BLOCK:
             yield bytes(pending), None
             pending.clear()
