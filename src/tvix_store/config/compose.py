@@ -11,6 +11,7 @@ from tvix_store.config.schemes import has_no_place, open_address, prepare
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import check_store_dir
 from tvix_store.services.nar import NarService
+from tvix_store.services.staging import Staging
 from tvix_store.services.store import ServiceChecks, Store
 
 DEFAULT_ADDRESS = "local://"
@@ -116,7 +117,6 @@ def read_only(store: Store) -> Store:
         blobs=ReadOnlyBlobs(store.blobs),
         directories=ReadOnlyDirectories(store.directories),
         path_infos=ReadOnlyPathInfos(store.path_infos),
-        small_trees=None,
         lone_files=None,
         staging=None,
         assembling=None,
@@ -137,15 +137,24 @@ def _composed(blobs: Store, directories: Store, path_infos: Store) -> Store:
         records=path_infos.records,
         find_path=path_infos.find_path,
         frames=blobs.frames,
-        staging=blobs.staging if blobs is directories else None,
+        staging=_staging(blobs, path_infos) if blobs is directories else None,
         assembling=blobs.assembling,
         store_dir=path_infos.store_dir,
         size_rule=directories.size_rule,
         check=_each([store.check for store in distinct]),
         service_checks=ServiceChecks(blobs.check, directories.check, path_infos.check),
+        epoch=blobs.epoch,
         sync=_each([store.sync for store in distinct]),
         close=_each([store.close for store in distinct]),
     )
+
+
+def _staging(content: Store, path_infos: Store) -> Staging | None:
+    if content.staging is None or content is path_infos or path_infos.records is None:
+        return content.staging
+    from tvix_store.layers.staging_beside import StagingBeside
+
+    return StagingBeside(content.staging, path_infos.records)
 
 
 def _nar(blobs: Store, directories: Store) -> NarService:

@@ -18,7 +18,6 @@ from tvix_store.services.lone_files import LoneFiles
 from tvix_store.services.nar import NarService
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
-from tvix_store.services.small_trees import SmallTrees
 from tvix_store.services.staging import Staging
 
 
@@ -63,12 +62,16 @@ async def _nothing() -> None:
     return None
 
 
+async def _always_the_same() -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """A blob, a directory, a path info and a NAR service, with what belongs to them.
 
-    Optional powers of a backend are None where it has them not: `records`, `frames`, `small_trees`, `lone_files`, `staging`,
-    `assembling`, `statistics`. Of these, `small_trees`, `lone_files`, `staging` and `assembling` write past the other services: who
+    Optional powers of a backend are None where it has them not: `records`, `frames`, `lone_files`, `staging`,
+    `assembling`, `statistics`. Of these, `lone_files`, `staging` and `assembling` write past the other services: who
     replaces a service removes them.
 
     links: a place for the links of NARs where there are no records; it may forget the oldest
@@ -77,6 +80,7 @@ class Store:
     read_only: every put is refused
     check: raises UnavailableError while the store cannot serve
     service_checks: the same for each service, where services stand in several stores
+    epoch: returns a number that changes whenever content turns out to be damaged or lost: what was found out before may be wrong
     sync: brings all acknowledged content to the disk itself, as a put of a path info does in one store. Where path infos stand
         elsewhere, it is called before they are put
 
@@ -90,7 +94,6 @@ class Store:
     records: RecordService | None = None
     links: RecordService | None = None
     frames: StoredFrames | None = None
-    small_trees: SmallTrees | None = None
     lone_files: LoneFiles | None = None
     staging: Staging | None = None
     assembling: Assembling | None = None
@@ -102,6 +105,7 @@ class Store:
     read_only: bool = False
     check: Check = field(default=_nothing)
     service_checks: ServiceChecks | None = None
+    epoch: Callable[[], Awaitable[int]] = field(default=_always_the_same)
     sync: Callable[[], Awaitable[None]] = field(default=_nothing)
     close: Callable[[], Awaitable[None]] = field(default=_nothing)
 

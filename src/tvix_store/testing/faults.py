@@ -164,7 +164,6 @@ def faulty(store: Store, fault: Fault) -> Store:
         blobs=FaultyBlobs(store.blobs, fault),
         directories=FaultyDirectories(store.directories, fault),
         path_infos=FaultyPathInfos(store.path_infos, fault),
-        small_trees=None,
         assembling=None,
         lone_files=None,
         staging=None,

@@ -24,15 +24,15 @@ async def open_store(
     *, sizes: ChunkSizes = DEFAULT_SIZES, store_dir: str = STORE_DIR, size_rule: SizeRule = SizeRule.DOCUMENTED
 ) -> Store:
     """A new, empty store."""
-    blobs, directories = MemoryBlobs(sizes), MemoryDirectories()
+    blobs, directories, nars, records = MemoryBlobs(sizes), MemoryDirectories(), MemoryNarCache(), MemoryRecords()
     return Store(
         blobs=blobs,
         directories=directories,
         path_infos=MemoryPathInfos(),
-        nar=RememberingNarService(blobs, directories, MemoryNarCache()),
-        records=MemoryRecords(),
+        nar=RememberingNarService(blobs, directories, nars),
+        records=records,
         assembling=blobs,
-        staging=MemoryStaging(blobs, directories, sizes),
+        staging=MemoryStaging(blobs, directories, nars, records, sizes),
         store_dir=store_dir,
         size_rule=size_rule,
     )

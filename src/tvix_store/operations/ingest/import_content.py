@@ -143,7 +143,7 @@ async def _staged(store: Store) -> AsyncIterator[Store]:
         return
     stage = store.staging.begin()
     try:
-        yield replace(store, blobs=stage.blobs, directories=stage.directories, small_trees=None, lone_files=None, staging=None)
+        yield replace(store, blobs=stage.blobs, directories=stage.directories, lone_files=None, staging=None)
         await stage.accept()
     finally:
         await stage.close()
