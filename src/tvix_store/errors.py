@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class StoreError(Exception):
-    """Base of everything that the store raises on purpose."""
+    """Base of all errors that the store raises on purpose."""
 
 
 class InvalidError(StoreError):

@@ -18,7 +18,7 @@ from tvix_store.cli.progress import progress_bar
 @click.argument("destination", type=FilePath())
 @click.option("--format", "form", type=click.Choice(("dir", "nar", "tar")), default="dir", show_default=True, help="What to write.")
 async def export(invocation: Invocation, path: str, destination: Path, form: str) -> None:
-    """Write what is at PATH to DESTINATION, which must not exist yet and appears when it is complete.
+    """Write the tree or file at PATH to DESTINATION, which must not exist yet and appears when it is complete.
 
     A NAR or tar goes to the standard output where DESTINATION is -.
 

@@ -1,4 +1,4 @@
-"""What commands print: names, JSON, and bytes as they are."""
+"""Output of commands: names, JSON, and bytes as they are."""
 
 from __future__ import annotations
 

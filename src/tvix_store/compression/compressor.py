@@ -10,7 +10,7 @@ from tvix_store.errors import UnsupportedError
 
 
 class Compressor(Protocol):
-    """Makes one stream. What `compress` and then `flush` return, concatenated, is it."""
+    """Makes one stream: the results of `compress` and then `flush`, concatenated."""
 
     def compress(self, data: bytes, /) -> bytes: ...
 

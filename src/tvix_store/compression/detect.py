@@ -1,4 +1,4 @@
-"""What a stream is, by its first bytes: Nix names some files without saying how they are compressed."""
+"""The compression of a stream, by its first bytes: Nix names some files without saying how they are compressed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams of frames: what gzip members, bzip2 and xz streams, zstd and lz4 frames and lzip members have in common.
+"""Streams of frames: the common part of gzip members, bzip2 and xz streams, zstd and lz4 frames and lzip members.
 
 The libraries decompress one frame, and tell where it ended; the next one begins there.
 """
@@ -12,8 +12,9 @@ from tvix_store.compression.decompressor import MAX_PIECE, WindowError
 from tvix_store.errors import InvalidError
 
 _FIRST_SLICE = 4096
-"""Bytes of input that a new frame is given. What is behind a frame is copied once for each frame, so that of a megabyte of empty
-frames each would copy a megabyte; a frame that goes on gets twice as much each time."""
+"""Bytes of input that a new frame is given. A frame that goes on gets twice as many each time.
+
+When a frame ends, the input behind it is copied. With a megabyte of input, each of many empty frames would copy a megabyte."""
 _LARGEST_SLICE = 1 << 20
 
 

@@ -1,11 +1,11 @@
-"""`log/`, `realisations/`, `build-trace-v2/`, `debuginfo/`: what Nix puts beside narinfos, kept and given back.
+"""`log/`, `realisations/`, `build-trace-v2/`, `debuginfo/`: the documents that Nix puts beside narinfos, kept and given back.
 
-What the store lacks may come from upstream caches.
-A Content-Encoding is undone before anything is kept: so every client reads every document, and equal ones are stored once. The type
-is that of the kind, not what a client says: a log that claims to be HTML must not become a page of this server.
+A document that the store lacks may come from upstream caches. A Content-Encoding is undone before a document is kept. So every
+client reads every document, and equal ones are stored once. The content type follows from the kind of the document, and a
+client's own type is ignored: a log that claims to be HTML must not become a page of this server.
 
-The last put wins: a log, or a realisation, of a derivation may truly differ from build to build, and Nix itself overwrites them.
-Whoever may put paths may put these; realisations carry signatures of their own, which Nix checks.
+The last put wins, since a log or a realisation of a derivation may truly differ from build to build. Nix itself overwrites them.
+A client that may put paths may put documents. Realisations carry signatures of their own, and Nix checks these.
 """
 
 from __future__ import annotations

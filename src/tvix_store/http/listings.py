@@ -1,6 +1,6 @@
-"""`<hash>.ls`: what is in a path, and where in its NAR, as JSON: version 1 of Nix's listings.
+"""`<hash>.ls`: the entries of a path and their places in its NAR, as JSON (version 1 of Nix's listings).
 
-They are made from the directories. What Nix puts is checked and forgotten.
+Listings are made from the directories. A listing that Nix puts is checked and forgotten.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ async def format_listing(tree: StoredTree) -> AsyncGenerator[bytes, None]:
 
 
 def _described(node: Node, at: int) -> tuple[str, int]:
-    """What is said of a node that begins at `at`, and its bytes in the NAR; of a directory, those up to its entries."""
+    """The JSON of a node that begins at the offset `at`, and the node's bytes in the NAR. A directory's end before its entries."""
     if isinstance(node, DirectoryNode):
         return '{"type":"directory","entries":{', len(tokens.DIRECTORY_START)
     if isinstance(node, FileNode):

@@ -1,4 +1,4 @@
-"""What was asked: path, header fields, body."""
+"""Request: path, header fields and body."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What is answered: a status, header fields, and a body at once or in pieces.
+"""Response: a status, header fields, and a body at once or in pieces.
 
-To an answer without a body, to HEAD or with status 304, the engine (h2corn 2.0) adds `content-length: 0`, and cannot be told not
-to. So its length must be among the header fields, unless it takes too long to know: that of a NAR which would have to be
-compressed.
+To an answer without a body, to HEAD or with status 304, the engine (h2corn 2.0) adds `content-length: 0`. It has no option to
+leave that out. So the true length must be among the header fields. The exception is a length that takes too long to know: that
+of a NAR that would have to be compressed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SMALL_PIECE = 32 << 10
 """The same where there are many clients. Over HTTP/1.1 the engine takes 35 pieces ahead of a client: with 256 KiB each, 200 clients
 that read nothing made a worker hold 1.7 GB. To cut pieces costs 0.2 s of CPU a GiB."""
 _PROGRESS = 256 << 10
-"""Bytes after which a client has done something; and others have a turn, where there are many."""
+"""Bytes after which a client counts as active. Where many clients have transfers, others then run."""
 
 Headers = tuple[tuple[bytes, bytes], ...]
 

@@ -89,8 +89,9 @@ class NarInfo:
         """Read the text of a `.narinfo`. Unknown keys are ignored; a missing `Compression` means bzip2, as Nix has it.
 
         Raises:
-            InvalidError: it is longer than MAX_NARINFO, a line is not `Key: value`, a key is there twice, StorePath, URL, NarHash
-                or NarSize is missing, a value is malformed, or there are more than MAX_SIGNATURES distinct signatures.
+            InvalidError: the text breaks one of these rules. It has at most MAX_NARINFO bytes. Each line is `Key: value`, and only
+                `Sig` is repeated. StorePath, URL, NarHash and NarSize are there. Values are well formed. There are at most
+                MAX_SIGNATURES distinct signatures.
         """
         values, signatures = _lines(data)
         for key in ("StorePath", "URL", "NarHash", "NarSize"):

@@ -1,4 +1,4 @@
-"""Realisation: what an output of a content-addressed derivation was built to, as Nix writes it into a binary cache.
+"""Realisation: the store path of an output of a content-addressed derivation, as Nix writes it into a binary cache.
 
 Two forms are in use, both JSON. Until Nix 2.34, `realisations/<derivation hash>!<output>.doi` holds `id`, `outPath`,
 `dependentRealisations` and `signatures`. From 2.35 on, `build-trace-v2/<derivation>/<output>.doi` holds `outPath` and
@@ -30,9 +30,9 @@ _ID = re.compile(REALISATION)
 class Realisation:
     """A realisation. Only what signatures cover is in it, so a reader of JSON that reads differently gains nothing.
 
-    what: of which output, for messages
-    document: its JSON, made anew
-    fingerprint: the bytes that signatures sign
+    what: The name of the output, for messages.
+    document: The JSON of the realisation, made anew.
+    fingerprint: The bytes that signatures sign.
     """
 
     what: str

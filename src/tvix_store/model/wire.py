@@ -1,7 +1,7 @@
 """The protobuf wire format, as far as our messages use it: varints and length-delimited fields.
 
-The model needs canonical bytes (they are hashed), so it writes them itself; tests hold it against
-the protobuf runtime. Source: protobuf.dev/programming-guides/encoding.
+Canonical bytes are hashed, so the model writes them itself. The tests compare them with those of the protobuf runtime.
+Source: protobuf.dev/programming-guides/encoding.
 """
 
 from __future__ import annotations

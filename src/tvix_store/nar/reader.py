@@ -34,7 +34,7 @@ _ENTRY_END = EntryEnd()
 class NarReader:
     """Reads one archive, however it is cut, and accepts exactly what NarWriter writes.
 
-    Contents of files are handed on as they come. What is kept between calls is one incomplete piece: less than 4 KiB and 200 bytes.
+    Contents of files are handed on as they come. Between calls, one incomplete piece is kept: less than 4 KiB and 200 bytes.
     After an error the reader is of no further use.
     """
 

@@ -22,7 +22,7 @@ from tvix_store.nar.events import (
 
 
 class _Expects(Enum):
-    """What may come next; the value says it in a message."""
+    """The event that may come next; the value is its name in messages."""
 
     NODE = "FileStart, Symlink or DirectoryStart"
     CONTENTS = "FileData or FileEnd"
@@ -62,8 +62,8 @@ class NarWriter:
         """The bytes of `event`.
 
         Raises:
-            InvalidError: it does not belong here, an entry is not sorted behind the one before it, a file's contents
-                are not as long as its start said, or a name or target breaks a rule.
+            InvalidError: the event may not come here, or one of these rules is broken. Entries are sorted. A file's contents have
+                the size that its start states. Names and targets are valid.
         """
         if _PLACES[type(event)] is not self._expects:
             raise InvalidError(f"NAR writer: got {type(event).__name__}, expected {self._expects.value}")

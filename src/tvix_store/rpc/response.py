@@ -1,4 +1,4 @@
-"""What a caller gets to see of a call: header fields, messages, trailers; or trailers only."""
+"""Response: the answer to a call, as header fields, messages and trailers, or as trailers only."""
 
 from __future__ import annotations
 

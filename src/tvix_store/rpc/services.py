@@ -1,4 +1,4 @@
-"""Everything that is served of a store, as one table of methods and one application."""
+"""All services of a store, as one table of methods and one application."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """BrowserGuard: an ASGI layer before all others, against web pages that use the daemon through somebody's browser.
 
 A page's server may let its own name lead to 127.0.0.1 (DNS rebinding). The browser then takes a daemon on this machine for a part
-of the page; what gives the page away is its name, in `Host`. An IP address there cannot have been rebound. And a browser tells
-with everything that may write, in `Origin`, which page wants it; other clients send none.
+of the page. The page's name in `Host` gives it away; an IP address there cannot have been rebound. With every request that may
+write, a browser names the page in `Origin`. Other clients send no `Origin`.
 """
 
 from __future__ import annotations

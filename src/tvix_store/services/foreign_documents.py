@@ -1,4 +1,4 @@
-"""ForeignDocuments: what Nix puts beside narinfos, from elsewhere."""
+"""ForeignDocuments: documents that Nix puts beside narinfos, from upstream caches."""
 
 from __future__ import annotations
 

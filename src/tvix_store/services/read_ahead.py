@@ -1,4 +1,4 @@
-"""What readers may read ahead of those that they read for."""
+"""A bound on the memory for content that is read ahead."""
 
 from __future__ import annotations
 

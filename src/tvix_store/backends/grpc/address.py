@@ -21,12 +21,12 @@ _SWITCH = {"0": False, "1": True}
 class ServerAddress:
     """Where a server is and how to speak to it.
 
-    name: the URL without its parameters, for messages
-    target: the server as gRPC names it
-    tls: whether to speak TLS
-    ca: PEM file of the authorities to trust; None means those of $GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, or the system's
-    dialect: the dialect to speak; None means to find out
-    wait_connect: whether to wait for the server when the store is opened
+    name: The URL without its parameters, for messages.
+    target: The server as gRPC names it.
+    tls: Whether to speak TLS.
+    ca: PEM file of the authorities to trust. None means those of $GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, or the system's.
+    dialect: The dialect to speak. None means to find out.
+    wait_connect: Whether to wait for the server when the store is opened.
     """
 
     name: str

@@ -22,7 +22,7 @@ PRIORITY = 0x20
 
 
 class Kind(IntEnum):
-    """What a frame is."""
+    """Kinds of frames."""
 
     DATA = 0
     HEADERS = 1
@@ -37,7 +37,7 @@ class Kind(IntEnum):
 
 
 class Setting(IntEnum):
-    """What an end tells the other."""
+    """Settings that one end tells the other."""
 
     HEADER_TABLE_SIZE = 1
     ENABLE_PUSH = 2

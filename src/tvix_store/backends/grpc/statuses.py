@@ -1,4 +1,4 @@
-"""From gRPC's statuses back to the errors of the store: what `rpc.status` is at the other end."""
+"""From gRPC's statuses back to the errors of the store. The server's side of it is `rpc.status`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _NAMED = re.compile(r"\b(blob|directory) b3:([0-9a-f]{64})\b")
 def store_error(error: CallError, server: str, path: str, subject: Subject) -> StoreError:
     """The error of the store that `error`, the end of the call `path` to `server` about `subject`, stands for.
 
-    What fits no error of ours, such as INTERNAL, is a failure of that server.
+    A status that fits no error of ours, such as INTERNAL, is a failure of that server.
     """
     code = error.status
     details = error.message or f"the server ended {path} with {code.name}, and no message"

@@ -1,4 +1,4 @@
-"""HttpClient: GETs from one origin, and from where that sends us, with bounds on time and size and without trust."""
+"""HttpClient: GETs from one origin, and from its redirects. Time and size are bounded, and no answer is trusted."""
 
 from __future__ import annotations
 

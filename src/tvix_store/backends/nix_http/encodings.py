@@ -1,4 +1,4 @@
-"""Content encodings: what a server did to a body on its way, undone within bounds."""
+"""Content encodings: the compression of a body on its way, undone within bounds."""
 
 from __future__ import annotations
 

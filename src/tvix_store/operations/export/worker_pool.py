@@ -1,11 +1,11 @@
 """WorkerPool: forked processes that share the work of one command, each with the store opened for itself.
 
-One process runs Python on one core, and a thread that makes many short system calls waits for the interpreter's lock after each
-while others compute: writing a tree of 15,000 files kept 1.1 of 2 cores busy. A worker of the pool does one thing after the
-other, in one thread. What it is asked to do is a function of a module; arguments and result are pickled, so they are to be small.
+One process runs Python on one core. A thread that makes many short system calls waits for the interpreter's lock after each call
+while other threads compute. So writing a tree of 15,000 files kept only 1.1 of 2 cores busy. A worker of the pool does one task
+after the other, in one thread. A task is a function of a module. Its arguments and its result are pickled, so they should be small.
 
-A worker that is killed takes nothing with it but what it was asked: the caller gets UnavailableError. When the process that
-has forked the workers goes away, however it does, they finish what they are at, close the store and end.
+If a worker is killed, only its open tasks are lost, and their callers get UnavailableError. If the process that has forked the
+workers goes away for any reason, the workers finish their current tasks, close the store and end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OpenStore = Callable[[], Awaitable[Store]]
 
 _LENGTH = struct.Struct("<I")
 _Failure = tuple[type[Exception], tuple[object, ...], dict[str, object]]
-"""An exception's class, arguments and attributes: what can be sent of any."""
+"""An exception's class, arguments and attributes: the parts of it that can be sent."""
 
 
 class WorkerPool:

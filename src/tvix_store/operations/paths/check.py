@@ -1,4 +1,4 @@
-"""What a path info claims, proven or refused: content address, signatures, references."""
+"""Checks of a path info's claims: content address, signatures, references."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AT_ONCE = 64
 
 
 async def proves_content_address(store: Store, path_info: PathInfo) -> bool:
-    """Whether the path follows from its content, so that nobody has to vouch for it; False where no content address is claimed.
+    """Whether the path follows from its content, and so needs no signature. False where no content address is claimed.
 
     `path_info.nar` is taken for true: who calls has compared it with the content, or gets it from where that was done.
     What is more to be read is read in bounded memory.

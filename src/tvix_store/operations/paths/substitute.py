@@ -1,4 +1,4 @@
-"""fetch_path: a store path from an upstream cache into a store. Nothing that the upstream says is believed."""
+"""fetch_path: a store path from an upstream cache into a store. Nothing that the upstream says is trusted."""
 
 from __future__ import annotations
 
