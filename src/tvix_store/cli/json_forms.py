@@ -33,7 +33,7 @@ _OF_NIX = frozenset(
         "version",
     )
 )
-"""Keys of Nix that we keep no record of."""
+"""Keys of Nix that we do not keep."""
 
 
 def node_to_json(node: Node) -> dict[str, object]:

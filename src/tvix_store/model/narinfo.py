@@ -77,7 +77,7 @@ class NarInfo:
         )
 
     def path_info(self, node: Node) -> PathInfo:
-        """The record of the path, whose NAR turned out to hold `node`."""
+        """The path info of the path, whose NAR turned out to hold `node`."""
         return PathInfo(self.store_path, node, self.nar, self.references, self.signatures, self.deriver, self.ca)
 
     def fingerprint(self, store_dir: str = STORE_DIR) -> bytes:

@@ -1,4 +1,4 @@
-"""PathInfo: the record of one store path, and its encoding (the message `PathInfo`)."""
+"""PathInfo: the description of one store path, and its encoding (the message `PathInfo`)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PathInfo:
 
     @classmethod
     def stored(cls, encoded: bytes) -> PathInfo:
-        """A record from canonical bytes that were checked before; parsed when first looked into.
+        """A path info from canonical bytes that were checked before. They are parsed at the first look inside.
 
         A server passes such bytes through at a tenth of the cost of parsing them.
         """
