@@ -343,3 +343,17 @@ async def test_a_failed_opening_leaves_no_connection(monkeypatch: pytest.MonkeyP
         with pytest.raises(UnsupportedError):
             await open_store(url)
     assert len(closed) == 1
+
+
+async def test_a_server_that_hangs_up_on_tls_is_asked_whether_it_speaks_it() -> None:
+    """A listener without TLS closes when it reads the greeting; the error of the socket has no words then."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(UnavailableError, match="the server closed the connection; does it speak TLS"):
+            await open_store(f"grpc+https://127.0.0.1:{port}")

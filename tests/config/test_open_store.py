@@ -57,6 +57,8 @@ async def test_parameters_are_settings_of_the_store(tmp_path: Path, address: str
         ("local://[/x", "not the address of a store"),
         ("local:./relative", r"a relative one stands alone, as in \./relative$"),
         ("cache://?near=memory://", "a composition of snix"),
+        ("combined:", "two stores as one are a composition of snix"),
+        ("keyfile-signing:", "a daemon signs with --signing-key-file"),
         ("lru://?capacity=10", "what stays in memory is memory://"),
         ("local:relative/path", r"a relative one stands alone, as in \./relative/path"),
         ("a:b/store", r"unknown scheme 'a' .*; a path with a colon begins with \./"),

@@ -24,9 +24,11 @@ SCHEMES = {
 _ELSEWHERE = {
     "bigtable": "Bigtable is a backend of snix",
     "cache": "a cache of two stores is a composition of snix; a daemon before other caches has --substituters",
+    "combined": "two stores as one are a composition of snix; a daemon before other caches has --substituters",
     "file": "a store in a directory is local:///path",
     "http": "a server is grpc+http://host:port, a binary cache nix+http://host/path",
     "https": "a server is grpc+https://host:port, a binary cache nix+https://host/path",
+    "keyfile-signing": "signing is a composition of snix; a daemon signs with --signing-key-file",
     "lru": "an LRU cache is a service of snix; what stays in memory is memory://",
     "objectstore": "object storage is not among our backends yet; a store in a directory is local:///path",
     "redb": "redb is a file of snix; a store in a directory is local:///path",

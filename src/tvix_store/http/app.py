@@ -63,7 +63,16 @@ class BinaryCache:
         request = Request(scope, receive, self._settings.body_timeout, self._traffic.incoming)
         more = _FOR_ANY_PAGE if request.method in _READING else ()
         try:
-            response = await self._answered(request)
+            try:
+                if request.method in _GETTING:
+                    response = await self._get(request)
+                else:
+                    with request.arriving:
+                        response = await self._answer(request)
+            except DisconnectedError:
+                raise
+            except Exception as error:  # noqa: BLE001 - every error becomes a status; the unforeseen are logged
+                response = await _refusal(error, request)
             if response.is_small:
                 await send_whole(response, send, head=request.method == "HEAD", more=more)
             else:
@@ -88,20 +97,9 @@ class BinaryCache:
                     await response.begin()
                 except DisconnectedError:
                     raise
-                except Exception as error:  # noqa: BLE001 - as in `_answered`
+                except Exception as error:  # noqa: BLE001 - as above
                     response = await _refusal(error, request)
             await send_response(response, send, leaving, head=head, more=more)
-
-    async def _answered(self, request: Request) -> Response:
-        try:
-            if request.method in _GETTING:
-                return await self._get(request)
-            with request.arriving:
-                return await self._answer(request)
-        except DisconnectedError:
-            raise
-        except Exception as error:  # noqa: BLE001 - every error becomes a status; the unforeseen are logged
-            return await _refusal(error, request)
 
     async def _answer(self, request: Request) -> Response:
         match request.method:

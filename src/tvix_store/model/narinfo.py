@@ -101,7 +101,7 @@ class NarInfo:
             raise InvalidError(f"narinfo: StorePath {values['StorePath'][:250]!r} is not in {store_dir}")
         nar_hash = _hash("NarHash", values["NarHash"])
         if nar_hash.algorithm != "sha256":
-            # It could be translated, but the signatures, which cover it, would be false of the translation.
+            # It could be translated, but signatures cover it, and would be false of the translation. Nix 2.34 refuses it, too.
             raise InvalidError(f"narinfo: NarHash is {nar_hash.algorithm}, not sha256, which path infos and signatures have")
         return cls(
             store_path=StorePath.parse(values["StorePath"], store_dir),

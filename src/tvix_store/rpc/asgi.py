@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from math import inf
@@ -56,22 +56,19 @@ class GrpcApp:
         self._decoder = Decoder()
         self._slices = TimeSlices()
 
-    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Event, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close"})  # before it was accepted: refuses it
-            return
+            return _refuse_websocket(send)
         headers: dict[bytes, bytes] = dict(scope["headers"])
         content_type = headers.get(b"content-type", b"")
         method = self.methods.get(scope["path"])
-        if content_type not in _CONTENT_TYPES and content_type.partition(b";")[0].rstrip().lower() not in _CONTENT_TYPES:
+        if not _is_grpc(content_type):
             if method is None and not content_type.startswith(b"application/grpc"):
-                await self._fallback(scope, receive, send)
-            else:
-                await _unsupported_media_type(send)
-        elif scope["method"] != "POST":
-            await _unsupported_media_type(send)
-        else:
-            await self._call(method, Call(scope["path"], scope["headers"], scope.get("client")), headers, receive, send)
+                return self._fallback(scope, receive, send)
+            return _unsupported_media_type(send)
+        if scope["method"] != "POST":
+            return _unsupported_media_type(send)
+        return self._call(method, Call(scope["path"], scope["headers"], scope.get("client")), headers, receive, send)
 
     async def _call(self, method: Method | None, call: Call, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         encoding = headers.get(b"grpc-encoding", b"identity")
@@ -196,6 +193,16 @@ class GrpcApp:
                 arriving.works()
                 arriving.hold_at_most(0)
             event = await receive()
+
+
+def _is_grpc(content_type: bytes) -> bool:
+    if content_type in _CONTENT_TYPES or not content_type:
+        return bool(content_type)
+    return content_type.partition(b";")[0].rstrip().lower() in _CONTENT_TYPES
+
+
+async def _refuse_websocket(send: Send) -> None:
+    await send({"type": "websocket.close"})  # before it was accepted
 
 
 async def _unsupported_media_type(send: Send) -> None:

@@ -276,9 +276,12 @@ async def test_what_is_not_there_is_refused_by_name(store: Store, tmp_path: Path
         await import_tree(store, tmp_path / "absent")
 
 
-async def test_a_name_that_no_store_path_may_have_is_refused_before_anything_is_read(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a b", ""])
+async def test_a_name_that_no_store_path_may_have_is_refused_before_anything_is_read(
+    store: Store, tmp_path: Path, name: str
+) -> None:
     with pytest.raises(InvalidError, match="not a store path name"):
-        await import_tree(store, tmp_path / "absent", name="a b")
+        await import_tree(store, tmp_path / "absent", name=name)
 
 
 async def test_a_flat_import_takes_files_only(store: Store, tree: Path) -> None:

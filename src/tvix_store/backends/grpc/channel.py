@@ -172,9 +172,13 @@ class Channel:
             if isinstance(error, TimeoutError):
                 raise CallError(Status.UNAVAILABLE, f"no connection within {_CONNECTING:g} seconds") from None
             if isinstance(error, OSError):  # those of TLS too
-                raise CallError(Status.UNAVAILABLE, _words(error)) from error
+                raise CallError(Status.UNAVAILABLE, _words(error) or self._closed()) from error
             raise
         return http2
+
+    def _closed(self) -> str:
+        """Words for an end without any: a server that speaks no TLS hangs up on a greeting that it does not understand."""
+        return "the server closed the connection" + ("; does it speak TLS?" if self._tls is not None else "")
 
 
 def _seen(attempt: asyncio.Task[Http2]) -> None:

@@ -55,7 +55,7 @@ async def import_tree(
         DeniedError: something in the tree may not be read.
         ExhaustedError, UnavailableError: the store cannot take it.
     """
-    name = check_store_path_name(name or _file_name(path))
+    name = check_store_path_name(_file_name(path) if name is None else name)
     content = await import_content(store, path, flat=flat, size_rule=size_rule, cache=cache, progress=progress)
     nar = content.nar
     if flat:
