@@ -28,7 +28,7 @@ up to a MiB that they are cut from, and half a MiB more."""
 CROWD = 16 << 20
 """Bytes held by all clients, from which there are many."""
 MEMORY = 256 << 20
-"""Default of what all clients of a worker may make it keep, each way."""
+"""Default bytes of each of the two budgets of a worker."""
 STALL = 600.0
 """Default of the seconds that a client may do nothing. Nix lets a download rest while it unpacks what has come."""
 _SPARED = 5.0
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 class LostPlaceError(ExhaustedError):
-    """The client did nothing for too long, and what was kept for it is given to others."""
+    """The client did nothing for too long, and others got its place."""
 
 
 class Budget:
@@ -174,7 +174,7 @@ class _Waiter:
 
 
 class Place:
-    """What one caller holds of a budget, until the end of a `with`.
+    """The part of a budget that one caller holds, until the end of a `with`.
 
     Raises:
         LostPlaceError: (at the end of the `with`) it was lost, and the work in it cancelled.
@@ -219,7 +219,7 @@ class Place:
             await self._budget.wait(self, more, kept)
 
     def hold_at_most(self, size: int) -> None:
-        """Give back what is held beyond `size` bytes."""
+        """Give back all but `size` bytes."""
         if self.held > size:
             self._budget.give(self, self.held - size)
 

@@ -39,7 +39,7 @@ async def export(invocation: Invocation, path: str, destination: Path, form: str
 
     async with invocation.pool(wanted=form == "dir") as pool, await invocation.open_store() as store:
         found = await resolve(store, path)
-        # What a NAR adds to the contents of a tree is little, and nothing else tells their size beforehand.
+        # A NAR adds little to the contents of a tree, and nothing else tells their size beforehand.
         size = found.path_info.nar.size if found.path_info and not found.inner else None
         with progress_bar(invocation, destination.name, size) as bar:
             if form == "dir":

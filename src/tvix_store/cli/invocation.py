@@ -24,7 +24,7 @@ _ADDRESSES = {
     "path_infos": ("--path-info-service-addr", "PATH_INFO_SERVICE_ADDR", "The same for path infos."),
 }
 _CREW = 4
-"""Processes that share the work at most: the disk is what more would wait for."""
+"""Most processes that share the work: more would wait for the disk."""
 _STORE_DIR = (
     "--store-dir",
     "NIX_STORE_DIR",

@@ -26,7 +26,8 @@ _SIGNATURES = {
 
 
 class Detecting:
-    """Decompresses with what `opened` gives for the compression that the first bytes show. Brotli shows in none."""
+    """Decompresses with the decompressor that `opened` gives for the compression that the first bytes show. Brotli shows in
+    none."""
 
     def __init__(self, opened: Callable[[str], Decompressor]) -> None:
         self._opened = opened

@@ -34,7 +34,7 @@ class Frames:
     """Decompresses frames that follow each other without a gap.
 
     With `padding`, zero bytes in multiples of it may stand behind a frame; with `several` False, nothing may.
-    `errors` are what the library raises. `whole`, where there is one, is a shorter way for small frames.
+    `errors` are the library's errors. `whole`, where there is one, is a shorter way for small frames.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Frames:
         return len(data) - rest
 
     def _decompress(self, frame: Frame, some: memoryview) -> Iterator[bytes]:
-        """What `some` decompresses to, until the frame wants more input or ends."""
+        """The decompressed bytes of `some`, until the frame wants more input or ends."""
         given: memoryview | bytes = some
         while True:
             try:

@@ -49,7 +49,7 @@ class Listings:
         return await made_response(request, etag, ((b"content-type", b"application/json"),), listing, countable=small)
 
     async def put(self, request: Request, name: bytes) -> Response:
-        """Take a listing for what it is; whether it is true does not matter."""
+        """Check that the body is JSON, and forget it. Its truth does not matter."""
         parse_output_hash(name)
         start = bytearray()
         async for piece in request.decoded(_MAX_TAKEN):

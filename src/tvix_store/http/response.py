@@ -37,7 +37,7 @@ class Response:
 
     @property
     def is_small(self) -> bool:
-        """Whether it is whole, and takes no place among what is kept for clients. Most answers are."""
+        """Whether the answer is whole, and so small that it needs no place. Most answers are."""
         return type(self.body) is bytes and len(self.body) <= SMALL
 
     async def begin(self) -> None:
@@ -49,7 +49,7 @@ class Response:
             self._first = await anext(self.body, b"")
 
     async def hold(self, place: Place) -> None:
-        """Hold what the answer makes us keep while its client does not read.
+        """Hold a place for the bytes that wait while the client does not read.
 
         Raises:
             ExhaustedError: there is no room for it.
@@ -63,7 +63,7 @@ class Response:
             await place.hold(min(size, LARGE))
 
     def beginning(self) -> bytes:
-        """What `begin` has made. It is not kept: a slow client would make us keep two pieces."""
+        """The piece that `begin` has made. It is not kept: a slow client would make us keep two pieces."""
         first, self._first = self._first, b""
         return first
 
@@ -92,7 +92,7 @@ async def send_whole(response: Response, send: Send, *, head: bool, more: Header
 
 
 async def send_response(response: Response, send: Send, place: Place, *, head: bool, more: Headers = ()) -> None:
-    """Send it, with `more` header fields; `head` leaves the body out. `place` is for what the client does not take soon.
+    """Send it, with `more` header fields; `head` leaves the body out. `place` is for bytes that the client does not take soon.
 
     Raises:
         DisconnectedError: nobody is there to read it.

@@ -12,7 +12,7 @@ COMPRESSIONS = ("zstd", "none")
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """How the cache presents itself, and what it takes.
+    """How the cache presents itself, and the bounds of uploads.
 
     priority: Rank among a client's caches. A client asks the lowest number first (cache.nixos.org has 40).
     want_mass_query: Whether clients should ask for many paths at once.

@@ -1,6 +1,6 @@
 """NarInfo: the `.narinfo` text with which a binary cache describes one store path.
 
-Lines of `Key: value`. Source: nix, src/libstore/nar-info.cc; `tests/vectors/nix.json` holds what the real `nix` wrote.
+Lines of `Key: value`. Source: nix, src/libstore/nar-info.cc; `tests/vectors/nix.json` has output of the real `nix`.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ class PathInfo:
         return self.deriver or newer.deriver
 
     def difference(self, other: PathInfo) -> str | None:
-        """In which way `other`, of the same output hash, says something else of what signatures sign; None if it does not."""
+        """The difference of `other`, of the same output hash, in the parts that signatures cover. None if there is none."""
         if other.store_path != self.store_path:
             return f"by this name, not as {other.store_path}"
         if other.nar != self.nar:

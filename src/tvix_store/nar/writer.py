@@ -46,7 +46,7 @@ _PLACES: dict[type[Event], _Expects] = {
 class NarWriter:
     """Writes one archive.
 
-    Send the events in the order of `nar.events`; what `send` returns, concatenated, is the NAR.
+    Send the events in the order of `nar.events`. The results of `send`, concatenated, are the NAR.
     After an error the writer is of no further use.
     """
 

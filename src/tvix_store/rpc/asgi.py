@@ -20,7 +20,7 @@ from tvix_store.rpc.time_slices import TimeSlices
 from tvix_store.traffic import SMALL, LostPlaceError, Place, Traffic
 
 MAX_MESSAGE = 16 * 1024 * 1024
-"""Default bound of one message in bytes, whatever the method."""
+"""Default bound of one message in bytes, for all methods."""
 
 _AT_ONCE = 4096
 """Bytes of a message that need no place."""

@@ -1,4 +1,4 @@
-"""What a call is to its handler, and the kinds of handlers."""
+"""A call as its handler sees it, and the kinds of handlers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Decode: TypeAlias = Callable[[bytes], Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Takes:
-    """What a method takes.
+    """The input of a method.
 
     max_message: Bytes of its largest message. A larger one is refused before a byte of it is kept.
     decode: The function that reads the message. None hands the bytes to the handler, which reads them in a few steps.

@@ -20,7 +20,7 @@ REFLECTION_V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 
 
 def reflection_methods(services: Iterable[str]) -> dict[str, Method]:
-    """The calls of both versions by path. `services` are the full names of what is served, in the order to list them."""
+    """The calls of both versions by path. `services` are the full names of the services, in the order to list them."""
     schema = Schema()
     return {
         f"/{version}/ServerReflectionInfo": Streaming(_Reflection(schema, listed).info)

@@ -27,7 +27,7 @@ _ORIGIN = re.compile(rf"https?://({_HOST.pattern}|\[[0-9a-f:.]+\])(:[0-9]{{1,5}}
 
 
 class BrowserGuard:
-    """Passes to `app` what is not refused: with 421 or 403 and one line, over gRPC with PERMISSION_DENIED.
+    """Refuses requests with 421 or 403 and one line, over gRPC with PERMISSION_DENIED. Passes all others to `app`.
 
     A request that may write, and has an `Origin` that is not among `origins`, is refused anywhere. Those of `sockets` that
     listen on a loopback address refuse every `Host` but IP addresses, `localhost`, and `hosts`.

@@ -140,7 +140,7 @@ class _Supervisor:
         os.kill(self._pid, signal.SIGUSR1)
 
     def _received(self) -> list[tuple[str, str]]:
-        """What workers have told: process ids and news."""
+        """The news that workers have told, each with the worker's process id."""
         try:
             lines = os.read(self._news, 1 << 16).decode().splitlines()
         except BlockingIOError:
@@ -181,7 +181,7 @@ class _Supervisor:
             self._start()
 
     def _end_all(self) -> None:
-        """Let all workers end, and begin with a first one. What the fault has damaged can be mended by a process that is alone."""
+        """Let all workers end, and begin with a first one. Damage by the fault can be mended by a process that is alone."""
         _log.error("all workers are started anew")
         self._ends_all_by = time.monotonic() + self._config.grace + _RESERVE
         self._signal_all(signal.SIGTERM)

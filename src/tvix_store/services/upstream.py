@@ -50,7 +50,7 @@ class Upstream(Protocol):
         ...
 
     async def narinfo(self, output_hash: bytes) -> NarInfo | None:
-        """What the upstream says of an output hash (20 bytes), or None where it lacks the path.
+        """The upstream's narinfo of an output hash (20 bytes), or None if it lacks the path.
 
         Raises:
             UpstreamDownError, UpstreamLiesError: there is no answer, or none that can be read.

@@ -13,7 +13,7 @@ from tvix_store.protocol.dialects import DIALECTS, Dialect
 _PORTS = {"grpc+http": 80, "grpc+https": 443}
 _DIALECTS = {dialect.name: dialect for dialect in DIALECTS}
 _USER = re.compile("//[^/?#]*@")
-"""What may stand before a host: nobody's name and password are shown."""
+"""The part before a host: names and passwords are never shown."""
 _SWITCH = {"0": False, "1": True}
 
 
@@ -56,7 +56,7 @@ class ServerAddress:
 
     @property
     def authority(self) -> str:
-        """What the server is called in requests. The path of a socket is no authority; snix refuses it with a PROTOCOL_ERROR."""
+        """The server's name in requests. The path of a socket is no authority; snix refuses it with a PROTOCOL_ERROR."""
         return "localhost" if self.is_socket else self.target
 
     @classmethod

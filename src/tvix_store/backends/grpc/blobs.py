@@ -120,7 +120,7 @@ class GrpcBlobs:
 
 
 class GrpcLoneFiles:
-    """The LoneFiles of a server: the metadata of the call tells it beforehand what file it gets. Others than ours do not look."""
+    """The LoneFiles of a server: the metadata of the call describes the file beforehand. Servers other than ours ignore it."""
 
     def __init__(self, blobs: GrpcBlobs) -> None:
         self._blobs = blobs

@@ -32,9 +32,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 class CallError(Exception):
-    """A call ended with a status other than OK: the server's, or one that tells what became of it. `message` may be empty.
+    """A call ended with a status other than OK: the server's, or one of ours for a call that broke off. `message` may be empty.
 
-    It is one line: what a server says must not steer somebody's terminal, or look like a second line of a log.
+    It is one line: a server's text must not steer a terminal, or look like a second line of a log.
     """
 
     def __init__(self, status: Status, message: str) -> None:

@@ -37,7 +37,7 @@ _KNOWN = frozenset((*_OWN, *_CHUNK_STORES, *(service for dialect in _PREFERENCE 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a server offers that we can use.
+    """The services of a server that we can use.
 
     dialect: The dialect to speak.
     bulk: Whether the server has our BulkService.
@@ -60,7 +60,8 @@ class Offer:
 
 
 async def discover(connection: Connection, pinned: Dialect | None) -> Offer:
-    """Ask the server's reflection what it offers, or, where it has none, try. `pinned` is the dialect that the user wants.
+    """Ask the server's reflection for its services. Where it has none, try each service. `pinned` is the dialect that the user
+    wants.
 
     Raises:
         UnsupportedError: it offers no dialect, or not the pinned one.

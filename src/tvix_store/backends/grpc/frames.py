@@ -75,7 +75,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def data_head(size: int, stream: int, *, last: bool) -> bytes:
-    """What stands before `size` bytes of data."""
+    """The header before `size` bytes of data."""
     return size.to_bytes(3) + (b"\0\1" if last else b"\0\0") + stream.to_bytes(4)
 
 

@@ -12,7 +12,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.protocol.status import Status
 
 Subject: TypeAlias = tuple[str, object]
-"""What a call asks for, as NotFoundError has it: kind and key."""
+"""The subject of a call, as NotFoundError has it: kind and key."""
 
 _OF_INPUT: dict[Status, type[StoreError]] = {
     Status.INVALID_ARGUMENT: errors.InvalidError,
@@ -31,7 +31,7 @@ _OF_SERVER: dict[Status, type[StoreError]] = {
     Status.UNIMPLEMENTED: errors.UnsupportedError,
 }
 _NAMED = re.compile(r"\b(blob|directory) b3:([0-9a-f]{64})\b")
-"""How our own servers name what they miss; a call may reach more than the digest that it asks for."""
+"""The form in which our servers name missing content. A call may reach more than the digest that it asks for."""
 
 
 def store_error(error: CallError, server: str, path: str, subject: Subject) -> StoreError:

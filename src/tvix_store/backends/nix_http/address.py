@@ -57,7 +57,7 @@ DEFAULT_NEGATIVE_TTL = 30.0
 
 @dataclass(frozen=True, slots=True)
 class CacheAddress:
-    """Where an upstream cache is, and on what terms it is used.
+    """The place of an upstream cache, and the terms of its use.
 
     url: URL of the cache, without credentials and parameters. Its path ends with a slash.
     credentials: User and password of the URL, or None.

@@ -30,7 +30,7 @@ _RESUMPTIONS = 5
 _STREAMS = 8
 """Files that are passed on at the same time. Their readers may be slow: they must not take all connections."""
 _ABSENT = (403, 404, 410)
-"""403 is what S3 answers where it does not want to say that there is nothing."""
+"""S3 answers 403 if it does not want to say that a file is missing."""
 
 
 class HttpCache:

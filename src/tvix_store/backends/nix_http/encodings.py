@@ -10,7 +10,8 @@ from tvix_store.errors import ExhaustedError, InvalidError, UnsupportedError
 from tvix_store.services.upstream import UpstreamLiesError
 
 _ALIASES = {"x-gzip": "gzip"}
-"""Nix stores narinfos with whatever it was told, such as `xz`: its names for compressions are names of encodings too."""
+"""Nix stores narinfos with any compression that it was told, such as `xz`. So its names for compressions are names of encodings
+too."""
 
 
 async def decoded(

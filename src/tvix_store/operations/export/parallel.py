@@ -134,7 +134,7 @@ async def export_parallel(
 
 
 def _raise_first(ended: set[asyncio.Task[None]]) -> None:
-    """Raise what one of the tasks has raised, if any has; all are asked, or Python tells of those that were not."""
+    """Raise the error of one of the tasks, if there is one. All tasks are asked, or Python would report the others."""
     errors = [error for task in ended if not task.cancelled() and (error := task.exception()) is not None]
     if errors:
         raise errors[0]
@@ -216,7 +216,7 @@ async def write_folders(store: Store, root: Path, folders: Sequence[Folder]) -> 
 
 
 def _divided(folders: Sequence[Folder]) -> tuple[list[_File], list[Folder]]:
-    """The files to write now, and what is left."""
+    """The files to write now, and the rest."""
     files: list[_File] = []
     left: list[Folder] = []
     size = 0

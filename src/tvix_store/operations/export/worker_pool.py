@@ -64,12 +64,12 @@ class WorkerPool:
             await worker.ended()
 
     async def run(self, work: Callable[Concatenate[Store, P], Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Have `work(store, …)` awaited by the worker that has the least to do; what it was asked before comes first.
+        """Have `work(store, …)` awaited by the worker that has the least to do, after its earlier tasks.
 
         A caller that is cancelled does not stop it.
 
         Raises:
-            Exception: what `work` has raised.
+            Exception: the error of `work`.
             UnavailableError: the worker is gone.
         """
         result: T = await min(self._members, key=_Member.to_do).call((work, args, kwargs))
@@ -105,7 +105,7 @@ class _Member:
         return await answer
 
     def dismiss(self) -> None:
-        """Let it end when it has done what it was asked."""
+        """Let it end when it has done its tasks."""
         with suppress(OSError):
             self._writer.write_eof()
 
@@ -156,7 +156,7 @@ def _fork(open_store: OpenStore, others: list[socket.socket]) -> _Member:
 
 
 def _be_member(open_store: OpenStore, connection: socket.socket) -> NoReturn:
-    """Serve the parent, and leave without doing what the parent does at its end."""
+    """Serve the parent, and leave without the parent's own cleanup."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)  # the parent's, which would hear of our signals

@@ -40,7 +40,7 @@ _OF_A_PATH = (ConflictError, CorruptError, DeniedError, IncompleteError, Invalid
 
 
 class Status(Enum):
-    """What became of a path."""
+    """The outcome for a path."""
 
     COPIED = "copied"
     KNOWN = "known"
@@ -51,7 +51,7 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What became of a path; `error` says why it is not recorded."""
+    """The outcome for a path. `error` says why it is not recorded."""
 
     store_path: StorePath
     status: Status
@@ -157,7 +157,7 @@ class _Copying:
         return known.with_signatures(stated.signatures)
 
     async def _read(self, stated: StatedPath, threads: ImportThreads) -> PathInfo:
-        """Store the content of a path, and make sure that it is what Nix says, and what its content address says."""
+        """Store the content of a path, and check it against Nix's NAR hash and the content address."""
         path = stated.store_path
         counted = 0
 
@@ -182,7 +182,7 @@ class _Copying:
         return path_info
 
     async def _missing_reference(self, stated: StatedPath) -> Copied | None:
-        """Wait until all references are recorded; what to say of the path if one cannot be."""
+        """Wait until all references are recorded. The outcome for the path if one cannot be, else None."""
         for reference in stated.references:
             if reference == stated.store_path:
                 continue

@@ -67,7 +67,7 @@ async def fetch_steps(blobs: BlobService, steps: AsyncIterator[Step]) -> AsyncIt
     """Some steps of a tree, such as those from its middle on, in batches.
 
     Raises:
-        NotFoundError, InvalidError, CorruptError: as `fetch_tree`, of blobs; and what `steps` raises.
+        NotFoundError, InvalidError, CorruptError: as `fetch_tree`, of blobs; and the errors of `steps`.
     """
     ahead: deque[tuple[_Plan, asyncio.Task[list[bytes]]]] = deque()
     with READ_AHEAD.room((_AHEAD + 1) * _BATCH_BYTES) as has_room:
