@@ -100,6 +100,17 @@ def test_pages_that_are_allowed_may_write(allowing: Daemon) -> None:
     assert allowing.put(nar_name(nar), nar, Origin=PAGE).status == 201
 
 
+def test_a_browser_learns_that_an_allowed_page_may_write_and_shows_it_the_answer(allowing: Daemon) -> None:
+    asking = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "content-type"}
+    answer = allowing.request("OPTIONS", "/log/x", headers={"Origin": PAGE, **asking})
+    assert (answer.status, answer.headers["access-control-allow-origin"]) == (204, PAGE)
+    assert "PUT" in answer.headers["access-control-allow-methods"].split(", ")
+    assert answer.headers["access-control-allow-headers"] == "*"
+    assert allowing.put("/log/x", b"x", Origin=PAGE).headers["access-control-allow-origin"] == PAGE
+    other = allowing.request("OPTIONS", "/log/x", headers={"Origin": PAGE + ".evil", **asking})
+    assert other.headers["access-control-allow-methods"] == "GET, HEAD"
+
+
 def test_other_listeners_answer_to_any_name_but_to_no_page_that_writes(allowing: Daemon) -> None:
     *_, remote = allowing.log.split("\n")[0].split()
     there = Daemon(allowing.program.directory / "there")

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -190,7 +190,21 @@ class TestBodies:
         assert BODY_TIMEOUT <= time.monotonic() - begun < BODY_TIMEOUT + 3
         assert statuses(heard) == [408]
         assert b"connection: close\r\n" in heard
-        assert heard.endswith(b"nothing of the body came for 1 s\n (closed)")
+        assert heard.endswith(b"less than 256 bytes of the body came in 1 s\n (closed)")
+
+    @pytest.mark.parametrize("path", [NO_NAR, NO_NARINFO])
+    def test_a_body_that_trickles_is_answered_with_408_too(self, daemon: Daemon, path: bytes) -> None:
+        heard = b""
+        with daemon.connect() as connection, suppress(ConnectionError):
+            connection.sendall(put(path, b"Content-Length: 1000"))
+            connection.settimeout(BODY_TIMEOUT / 10)
+            for _ in range(100):  # so many bytes are no progress
+                connection.sendall(b"x")
+                with suppress(TimeoutError):
+                    if not (piece := connection.recv(1 << 16)):
+                        break
+                    heard += piece
+        assert statuses(heard) == [408]
 
     def test_a_body_that_comes_slowly_is_taken(self, daemon: Daemon) -> None:
         nar = trees.nar(TreeFile(noise(900, "slow")))

@@ -80,7 +80,7 @@ def test_a_deriver_that_comes_unsigned_does_not_stay_with_a_signed_path(start_da
 def test_a_daemon_that_signs_whatever_is_pushed_says_so(start_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
     options = ("--signing-key-file", key_file(tmp_path, 0o644))
     careless = start_daemon(*options)
-    assert "whatever is pushed is signed" in careless.log
+    assert "whatever is pushed, or fetched unsigned, is signed" in careless.log
     assert f"{tmp_path / 'key'} has mode 644" in careless.log
     for more in (REQUIRED, ("--read-only",)):
-        assert "whatever is pushed is signed" not in start_daemon(*options, *more, name=more[0]).log
+        assert "whatever is pushed, or fetched unsigned, is signed" not in start_daemon(*options, *more, name=more[0]).log

@@ -46,7 +46,7 @@ from tvix_store.cli.invocation import Invocation, shared_options
     "--body-timeout",
     type=click.FloatRange(0, min_open=True),
     metavar="SECONDS",
-    help="What a client may be silent in the middle of a body that it sends over HTTP. Default: 30.",
+    help="Time in which a client has to send 256 bytes more of a body over HTTP. Default: 30.",
 )
 @click.option(
     "--send-timeout",
@@ -79,7 +79,7 @@ from tvix_store.cli.invocation import Invocation, shared_options
     type=FilePath(),
     metavar="FILE",
     help="Sign narinfos with this key, as `nix key generate-secret` writes it; repeatable. Without --require-signatures, "
-    "that is whatever anybody has pushed.",
+    "that is whatever anybody has pushed, and what was fetched unsigned.",
 )
 @click.option(
     "--trusted-public-keys",
@@ -213,7 +213,7 @@ def daemon(
     _warn_of_keys([*signing_key_files, *([tls_key] if tls_key else [])])
     if signing_keys and not require_signatures and not read_only:
         logging.getLogger(__name__).warning(
-            "--signing-key-file without --require-signatures: whatever is pushed is signed. "
+            "--signing-key-file without --require-signatures: whatever is pushed, or fetched unsigned, is signed. "
             "With --trusted-public-keys and --require-signatures, only what a trusted key has signed is taken"
         )
     config = ServerConfig(

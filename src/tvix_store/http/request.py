@@ -27,6 +27,8 @@ _REST_HTTP2 = 1 << 30
 """Most bytes of a refused body that are taken before the answer, over HTTP/2."""
 _REST_TIME_HTTP2 = 60.0
 """Seconds in which they are taken."""
+_PROGRESS = 256
+"""Bytes of a body after which the client has not been silent."""
 _LONGEST_PATH = 4096
 _MOST_FIELDS = 20
 _ENCODINGS = {
@@ -56,6 +58,9 @@ class Request:
         self._scope = scope
         self._receive = receive
         self._body_timeout = body_timeout
+        self._patience = body_timeout
+        """Seconds for which the client may still be silent, since its last `_PROGRESS` bytes came, in `_since_progress`."""
+        self._since_progress = 0
         self._incoming = incoming
 
     @property
@@ -111,7 +116,7 @@ class Request:
         The engine hands over 8 KiB at a time, 131,072 pieces a GiB: the work for each of these counts.
 
         Raises:
-            HttpError: nothing came for too long (408).
+            HttpError: too little came for too long (408).
             DisconnectedError: the client went away in the middle.
         """
         now = asyncio.get_running_loop().time
@@ -126,8 +131,9 @@ class Request:
                 await arriving.hold(_WORK)
             progress = SMALL
             arriving.waits()
+            begun = now()
             try:
-                async with asyncio.timeout(self._body_timeout) as silence:
+                async with asyncio.timeout(self._patience) as silence:
                     while size < wanted and not self.body_ended:
                         event = await self._receive()
                         if event["type"] == "http.disconnect":
@@ -139,10 +145,16 @@ class Request:
                             if size >= progress:
                                 progress = size + SMALL
                                 arriving.waits()
-                        silence.reschedule(now() + self._body_timeout)
+                            self._since_progress += len(piece)
+                            if self._since_progress >= _PROGRESS:
+                                self._since_progress = 0
+                                self._patience = self._body_timeout
+                                begun = now()
+                                silence.reschedule(begun + self._patience)
             except TimeoutError:
                 self._is_silent = True
-                raise HttpError(408, f"nothing of the body came for {self._body_timeout:g} s") from None
+                raise HttpError(408, f"less than {_PROGRESS} bytes of the body came in {self._body_timeout:g} s") from None
+            self._patience -= now() - begun
             self._came += size
             arriving.works()
             if held:

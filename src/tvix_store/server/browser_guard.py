@@ -48,9 +48,12 @@ class BrowserGuard:
                 if host not in self._good and not self._is_good(host):
                     line = f"this daemon has no name {_name(host)!a}; if it is to have that, start it with --allow-host NAME"
                     return _refuse(scope, send, 421, line)
-            if scope["method"] not in _READING:
+            reads = scope["method"] in _READING
+            if not reads or (self._origins and scope["method"] == "OPTIONS"):
                 origin = _field(scope, b"origin")
-                if origin is not None and origin.lower() not in self._origins:
+                if origin is not None and origin.lower() in self._origins:
+                    return _let_write(origin, send) if reads else self._app(scope, receive, _telling(origin, send))
+                if origin is not None and not reads:
                     page = origin.decode("latin-1")
                     line = f"web pages of {page!a} may not write here; if they are to, start the daemon with --allow-origin ORIGIN"
                     return _refuse(scope, send, 403, line)
@@ -95,6 +98,32 @@ async def _refuse(scope: Event, send: Send, status: int, line: str) -> None:
     with suppress(OSError):  # nobody is there to read it
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+async def _let_write(origin: bytes, send: Send) -> None:
+    """Answer what a browser asks before a page writes. Source: fetch.spec.whatwg.org, CORS-preflight fetch."""
+    headers = [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-allow-methods", b"GET, HEAD, PUT, POST, DELETE"),
+        (b"access-control-allow-headers", b"*"),
+        (b"access-control-max-age", b"600"),
+        (b"vary", b"origin"),
+    ]
+    with suppress(OSError):
+        await send({"type": "http.response.start", "status": 204, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _telling(origin: bytes, send: Send) -> Send:
+    """`send`, with header fields that let the page of `origin` see the answer."""
+
+    async def telling(event: Event) -> None:
+        if event["type"] == "http.response.start":
+            more = [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", b"*"), (b"vary", b"origin")]
+            event = {**event, "headers": [*event["headers"], *more]}
+        await send(event)
+
+    return telling
 
 
 def _name(host: bytes) -> str:
