@@ -22,7 +22,7 @@ class CacheSettings:
     read_only: Whether all uploads are refused.
     max_nar_size: Bytes of the largest NAR that is accepted, decompressed.
     max_nar_entries: Entries of the largest NAR that is accepted, all directories together.
-    body_timeout: Seconds that a client may be silent in the middle of a body.
+    body_timeout: Seconds in which a client has to send 256 bytes more of a body.
     """
 
     priority: int = 40
