@@ -1,7 +1,7 @@
 """`serve/<hash>-<name>/…`: the files of a path, for people with browsers.
 
-Symlinks are followed where they stay in the store: inside the path, and into other paths that are here. What is shown may be
-hostile: it is typed here, never guessed by a browser, and has no scripts (`files.INERT`).
+Symlinks are followed where they stay in the store: inside the path, and into other paths that are here. Content may be hostile. Its
+type is set here, and never guessed by a browser, and it runs no scripts (`files.INERT`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""`<hash>.ls`: what is in a path, and where in its NAR, as JSON: version 1 of Nix's listings.
+"""`<hash>.ls`: the entries of a path and their places in its NAR, as JSON (version 1 of Nix's listings).
 
-They are made from the directories. What Nix puts is checked and forgotten.
+Listings are made from the directories. A listing that Nix puts is checked and forgotten.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Listings:
         return await made_response(request, etag, ((b"content-type", b"application/json"),), listing, countable=small)
 
     async def put(self, request: Request, name: bytes) -> Response:
-        """Take a listing for what it is; whether it is true does not matter."""
+        """Check that the body is JSON, and forget it. Its truth does not matter."""
         parse_output_hash(name)
         start = bytearray()
         async for piece in request.decoded(_MAX_TAKEN):
@@ -90,7 +90,7 @@ async def format_listing(tree: StoredTree) -> AsyncGenerator[bytes, None]:
 
 
 def _described(node: Node, offset: int) -> str:
-    """What is said of a node; if it is a file, its contents stand at `offset` in the NAR."""
+    """The JSON of a node. `offset` is where the contents of a file stand in the NAR. A directory's end before its entries."""
     if isinstance(node, DirectoryNode):
         return '{"type":"directory","entries":{'
     if isinstance(node, FileNode):

@@ -1,4 +1,4 @@
-"""fetch_path: a store path from an upstream cache into a store. Nothing that the upstream says is believed."""
+"""fetch_path: a store path from an upstream cache into a store. Nothing that the upstream says is trusted."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def fetch_path(store: Store, upstream: Upstream, narinfo: NarInfo) -> Path
         UpstreamLacksError: the NAR is not there.
         UpstreamDownError: it does not come, or stops.
         UpstreamLiesError: the NAR, or its file, is not what the narinfo says.
-        StoreError: what the store raises.
+        StoreError: an error of the store.
     """
     links = NarLinks.of(store)
     known = await links.get(narinfo.nar.sha256) if links is not None else None
@@ -77,7 +77,7 @@ async def fetch_path(store: Store, upstream: Upstream, narinfo: NarInfo) -> Path
 
 
 async def _checked(store: Store, path_info: PathInfo) -> PathInfo:
-    """What signatures do not cover: the content address, which others may take for a proof."""
+    """Check the content address, which signatures do not cover, and which others may take for a proof."""
     try:
         await proves_content_address(store, path_info)
     except InvalidError as error:

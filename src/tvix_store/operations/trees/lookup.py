@@ -1,4 +1,4 @@
-"""What stands at a path inside a node."""
+"""Looking up the node at a path inside another node."""
 
 from __future__ import annotations
 
