@@ -1,6 +1,6 @@
 """tvix-store: a granular content-addressed store for Nix.
 
-What a user of the library needs is here, and read from its module when it is first used; docs/library.md shows it at work.
+The names for users of the library are here. Each is read from its module when it is first used; docs/library.md shows it at work.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _NAMES = {
         "Store",
     ),
 }
-"""What is offered, by the module that it is in. `__init__.pyi` says the same to type checkers."""
+"""The names of the library, by module. `__init__.pyi` says the same to type checkers."""
 
 _MODULES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
 

@@ -1,14 +1,14 @@
 """The errors of the store: one small tree, facts inside, no transport in sight.
 
 The edges translate: `rpc/status.py` to gRPC statuses, `cli/exit_codes.py` to exit codes.
-A message is one line that says what was wrong, where, and what to do about it.
+A message is one line: the error, its place, and the remedy.
 """
 
 from __future__ import annotations
 
 
 class StoreError(Exception):
-    """Base of everything that the store raises on purpose."""
+    """Base of all errors that the store raises on purpose."""
 
 
 class InvalidError(StoreError):
@@ -16,7 +16,7 @@ class InvalidError(StoreError):
 
 
 class NotFoundError(StoreError):
-    """What was asked for is not in the store."""
+    """The store lacks the thing that was asked for."""
 
     def __init__(self, kind: str, key: object) -> None:
         super().__init__(f"{kind} {key} is not in the store")

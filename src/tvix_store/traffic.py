@@ -1,7 +1,8 @@
-"""What a worker keeps in memory for its clients: bytes that came and are not used yet, and bytes that are made and not taken yet.
+"""Traffic: budgets for the memory that a worker keeps for its clients.
 
-A caller holds a place in a budget for what it keeps, and waits where there is no room. A slow client hurts nobody while there is
-room for all. Where somebody waits, the place goes whose client has done nothing for longest.
+One budget counts bytes that clients have sent and the worker has not used yet. The other counts bytes that the worker has made
+and clients have not taken yet. A caller holds a place in a budget for the bytes that it keeps, and waits where there is no room.
+A slow client hurts nobody while there is room for all. Where a caller waits, the client that was idle for longest loses its place.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ up to a MiB that they are cut from, and half a MiB more."""
 CROWD = 16 << 20
 """Bytes held by all clients, from which there are many."""
 MEMORY = 256 << 20
-"""Default of what all clients of a worker may make it keep, each way."""
+"""Default bytes of each of the two budgets of a worker."""
 STALL = 600.0
 """Default of the seconds that a client may do nothing. Nix lets a download rest while it unpacks what has come."""
 _SPARED = 5.0
@@ -39,17 +40,17 @@ _log = logging.getLogger(__name__)
 
 
 class LostPlaceError(ExhaustedError):
-    """The client did nothing for too long, and what was kept for it is given to others."""
+    """The client did nothing for too long, and others got its place."""
 
 
 class Budget:
     """Some bytes of memory for all clients of a worker.
 
-    capacity: bytes
-    share: bytes that one connection may hold. Beyond it, the connection waits until it has given some back
-    stall: seconds that a client may do nothing before it loses its place
-    spared: the same, while others wait
-    patience: seconds that a caller waits for a place
+    capacity: Bytes of the budget.
+    share: Bytes that one connection may hold. Beyond them, the connection waits until it has given some back.
+    stall: Seconds that a client may do nothing before it loses its place.
+    spared: The same, while others wait.
+    patience: Seconds that a caller waits for a place.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Budget:
         self._by_client: dict[Client, int] = {}
         self._places: set[Place] = set()
         self._queues: dict[Client, deque[_Waiter]] = {}
-        """Who waits, by connection. Connections take turns."""
+        """The callers that wait, by connection. Connections are served in rotation."""
         self._clock: asyncio.TimerHandle | None = None
 
     def place(self, client: Client) -> Place:
@@ -74,11 +75,11 @@ class Budget:
         return Place(self, client)
 
     def take(self, place: Place, more: int) -> bool:
-        """Whether there was room for `more` bytes. Whoever waits goes first."""
+        """Hold `more` bytes if there is room; whether there was. Callers that wait already go first."""
         return not self._queues and self._try(place, more)
 
     async def wait(self, place: Place, more: int, kept: int) -> None:
-        """Take them when there is room."""
+        """Wait until there is room for `more` bytes, and hold them."""
         if kept and self._kept_by_waiters + kept > self.capacity // 4:
             raise ExhaustedError("the server keeps too much for others at this moment; try again in some seconds")
         waiter = _Waiter(place, more)
@@ -124,7 +125,7 @@ class Budget:
         return not self.held or self.held + more <= self.capacity
 
     def _grant(self) -> None:
-        """Let in who waits, connection by connection."""
+        """Grant places to waiting callers, connection by connection."""
         for client in list(self._queues):
             waiter = self._queues[client][0]
             if waiter.granted.done():  # given up, and about to leave
@@ -173,7 +174,7 @@ class _Waiter:
 
 
 class Place:
-    """What one caller holds of a budget, until the end of a `with`.
+    """The part of a budget that one caller holds, until the end of a `with`.
 
     Raises:
         LostPlaceError: (at the end of the `with`) it was lost, and the work in it cancelled.
@@ -218,13 +219,13 @@ class Place:
             await self._budget.wait(self, more, kept)
 
     def hold_at_most(self, size: int) -> None:
-        """Give back what is held beyond `size` bytes."""
+        """Give back all but `size` bytes."""
         if self.held > size:
             self._budget.give(self, self.held - size)
 
     @property
     def is_crowded(self) -> bool:
-        """Whether so many hold places that they must let others have turns often."""
+        """Whether so many bytes are held that long work must let others run often."""
         return self._budget.held > CROWD
 
     def waits(self) -> None:
@@ -251,9 +252,9 @@ def _nobody(_client: Client) -> None:
 class Traffic:
     """The budgets of a worker, and how it ends a connection.
 
-    memory: bytes that all clients may make it keep, each way
-    stall: seconds that a client may take nothing of an answer
-    hang_up: ends the connection with a client
+    memory: Bytes of each of the two budgets.
+    stall: Seconds that a client may take nothing of an answer.
+    hang_up: Ends the connection with a client.
     """
 
     def __init__(self, memory: int = MEMORY, stall: float = STALL, hang_up: Callable[[Client], None] = _nobody) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +13,9 @@ import pytest
 import zstandard
 
 from tvix_store.asgi import Event
-from tvix_store.backends.local import open_store
+from tvix_store.backends.local import blobs, contents, open_store
+from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.records import Buffer
 from tvix_store.backends.nix_http.client import USER_AGENT
 from tvix_store.errors import CorruptError, ExhaustedError
 from tvix_store.http import narinfos
@@ -26,7 +28,9 @@ from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import SecretKey
 from tvix_store.model.store_path import StorePath
+from tvix_store.operations.nars import offer
 from tvix_store.operations.nars.links import NarLink, NarLinks
+from tvix_store.operations.nars.pass_through import PlannedNars
 from tvix_store.services.store import Store
 from tvix_store.testing.content import missing, noise, put_tree
 from tvix_store.testing.trees import TreeFile
@@ -127,9 +131,9 @@ async def test_what_depends_on_the_client_says_so(store: Store) -> None:
 async def test_a_large_file_is_hashed_beside_and_offered_when_that_is_done(
     store: Store, monkeypatch: pytest.MonkeyPatch, patience: float, offered: list[str]
 ) -> None:
-    monkeypatch.setattr(narinfos, "_HASHED_AT_ONCE", 1000)
+    monkeypatch.setattr(offer, "_HASHED_AT_ONCE", 1000)
     monkeypatch.setattr(narinfos, "_FRESH_FOR_NOW", 0.0)
-    monkeypatch.setattr(narinfos, "_PATIENCE", patience)
+    monkeypatch.setattr(offer, "_PATIENCE", patience)
     await put_path(store)
     app = BinaryCache(store, CacheSettings())
     compressions = []
@@ -139,18 +143,18 @@ async def test_a_large_file_is_hashed_beside_and_offered_when_that_is_done(
         _, file = await ask(app, "/" + told.url)
         assert told.file_hash is not None
         assert (told.file_hash.digest, told.file_size) == (hashlib.sha256(file).digest(), len(file))
-        await asyncio.gather(*app._narinfos._hashing.values())
+        await asyncio.gather(*app._narinfos._offers._hashing.values())
     assert compressions == offered
 
 
 async def test_who_puts_a_large_path_has_its_file_hashed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(narinfos, "_HASHED_AT_ONCE", 1000)
-    monkeypatch.setattr(narinfos, "_PATIENCE", 0)
+    monkeypatch.setattr(offer, "_HASHED_AT_ONCE", 1000)
+    monkeypatch.setattr(offer, "_PATIENCE", 0)
     path_info = await put_path(store)
     app = BinaryCache(store, CacheSettings())
     narinfo_text = NarInfo.of(path_info, "nar/x", "none").format()
     assert (await ask(app, NARINFO, "PUT", narinfo_text))[0] == 201
-    await asyncio.gather(*app._narinfos._hashing.values())
+    await asyncio.gather(*app._narinfos._offers._hashing.values())
     assert (await narinfo(app)).compression == "zstd"
 
 
@@ -166,24 +170,83 @@ async def test_a_path_that_was_never_pushed_can_be_signed(store: Store) -> None:
     assert (status, b"put it first" in line) == (409, True)
 
 
-async def test_the_hash_of_a_file_holds_until_its_frames_may_lie_elsewhere(store: Store, tmp_path: Path) -> None:
+async def test_the_hash_of_a_file_holds_until_its_frames_may_be_others(store: Store, tmp_path: Path) -> None:
     path_info = await put_path(store)
     app = BinaryCache(store, CacheSettings())
+    planned = PlannedNars.of(store)
+    links = NarLinks.of(store)
+    assert planned is not None
+    assert links is not None
     [told] = {(await narinfo(app)).format() for _ in range(2)}
+    seal = await planned.seal()
+    facts = await links.zstd_file(path_info.nar.sha256, seal)
+    assert facts is not None
     lone = noise(1000, "damaged, and of no path")
     await store.blobs.put_many([lone])
-    for pack in (tmp_path / "store/packs").iterdir():
-        pack.write_bytes(pack.read_bytes().replace(lone, bytes(1000)))
-    with pytest.raises(CorruptError):
-        await store.blobs.get_many([Digest.of(lone)])
-    await store.sync()
-    links = NarLinks(store.records)  # type: ignore[arg-type]
-    assert store.frames is not None
-    assert store.frames.generation == 1
-    assert await links.zstd_file(path_info.nar.sha256, 1) is None
+    await damaged(store, tmp_path, lone)
+    other_seal = await planned.seal()
+    assert other_seal != seal
+    assert await links.zstd_file(path_info.nar.sha256, other_seal) is None
     app._narinfos._look_at = 0.0
     assert (await narinfo(app)).format() == told
-    assert await links.zstd_file(path_info.nar.sha256, 1) == await links.zstd_file(path_info.nar.sha256, 0)
+    assert await links.zstd_file(path_info.nar.sha256, other_seal) == facts
+
+
+async def damaged(store: Store, tmp_path: Path, blob: bytes) -> None:
+    """Let a small blob that is stored as it is be damaged, and found so."""
+    for pack in (tmp_path / "store/packs").iterdir():
+        pack.write_bytes(pack.read_bytes().replace(blob, bytes(len(blob))))
+    with pytest.raises(CorruptError):
+        await store.blobs.get_many([Digest.of(blob)])
+    await store.sync()
+
+
+class Reversed:
+    """Compresses otherwise than the store does: what can be compressed is stored as it is."""
+
+    @staticmethod
+    def packed(payloads: Sequence[Buffer], level: int, threads: int) -> Sequence[Buffer]:
+        return payloads
+
+
+async def test_a_chunk_that_is_stored_anew_in_other_bytes_makes_another_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its hash is never told of the file of before, nor the other way round; whoever asks for the narinfo gets it at once."""
+    files = {b"noise": TreeFile(noise(3_000_000)), b"text": TreeFile(b"0123456789" * 10_000)}
+    node = await put_tree(store, files)
+    await store.path_infos.put(PathInfo(PATH, node, await store.nar.calculate(node)))
+    apps = [BinaryCache(store, CacheSettings()) for _ in range(2)]  # two workers
+    [told] = {(await narinfo(app)).format() for app in apps}
+    url = "/" + NarInfo.parse(told).url
+    _, headers, _ = await answer(apps[0], url)
+    [text_file] = (tmp_path / "store/packs").iterdir()
+    text = Digest.of(b"0123456789" * 10_000)
+    engine = Engine.acquire(tmp_path / "store", {})
+    place = engine.index.chunk(text.raw)
+    engine.release()
+    assert place is not None
+    assert place.stored < place.length
+    with text_file.open("r+b") as file:
+        file.seek(place.offset)
+        file.write(bytes(place.stored))
+    with pytest.raises(CorruptError):
+        await store.blobs.get_many([text])
+    await store.sync()
+    monkeypatch.setattr(contents, "packed", Reversed.packed)
+    monkeypatch.setattr(blobs, "packed", Reversed.packed)
+    assert await put_tree(store, files) == node
+    for app in apps:
+        app._narinfos._look_at = 0.0
+        now = await narinfo(app)
+        assert now.file_hash != NarInfo.parse(told).file_hash
+        status, fields, file_now = await answer(app, url)
+        assert status == 200
+        assert fields[b"etag"] != headers[b"etag"]
+        assert now.file_hash is not None
+        assert (now.file_hash.digest, now.file_size) == (hashlib.sha256(file_now).digest(), len(file_now))
+        nar = zstandard.ZstdDecompressor().stream_reader(file_now, read_across_frames=True).read()
+        assert hashlib.sha256(nar).digest() == now.nar.sha256
 
 
 async def test_on_a_full_disk_paths_are_still_offered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

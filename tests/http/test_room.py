@@ -20,7 +20,6 @@ from tvix_store.http.settings import CacheSettings
 from tvix_store.http.uploads import Uploads
 from tvix_store.model import nixbase32
 from tvix_store.nar import tokens
-from tvix_store.operations.nars.links import NarLinks
 from tvix_store.services.store import Store
 from tvix_store.testing import trees
 from tvix_store.testing.content import noise
@@ -62,8 +61,7 @@ async def store() -> AsyncIterator[Store]:
 
 
 def made(store: Store, timeout: float = 5) -> Uploads:
-    assert store.records is not None
-    return Uploads(store, NarLinks(store.records), CacheSettings(body_timeout=timeout))
+    return Uploads(store, CacheSettings(body_timeout=timeout))
 
 
 async def fails(*_: object) -> None:
@@ -119,3 +117,21 @@ async def test_zeros_without_an_end_hold_up_nobody(store: Store) -> None:
         task.cancel()
     await asyncio.gather(*endless, return_exceptions=True)
     assert budget.held == 0
+
+
+async def test_however_often_uploads_are_cancelled_there_are_as_many_places(store: Store) -> None:
+    """At any moment, and twice in a row: where they wait for a place, work at one, or give it to others."""
+    uploads, budget = made(store), Budget(1 << 30)
+    files = [(lzma.compress(NAR, preset=0), ".xz"), (zstandard.compress(NAR + bytes(30_000_000)), ".zst"), (NAR, "")]
+    places = uploads._places._value
+    for wait in range(12):
+        tasks = [asyncio.create_task(put(uploads, request(file, budget), file, suffix)) for file, suffix in files * 6]
+        await asyncio.sleep(wait * 0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert uploads._places._value == places
+        assert budget.held == 0

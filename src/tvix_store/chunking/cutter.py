@@ -1,7 +1,7 @@
 """Cutter: FastCDC (2020) over a stream of pieces.
 
-The only module that knows the implementation, `pyfastcdc`: its cuts are those of the Rust crate's `v2020` with
-normalization level 1 (golden cuts in tests/chunking), so other stores that use the crate cut the same chunks.
+This is the only module that knows the implementation, `pyfastcdc`. Its cuts are those of the Rust crate's `v2020` with
+normalization level 1 (golden cuts in tests/chunking). So other stores that use the crate cut the same chunks.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from tvix_store.errors import InvalidError
 KIB = 1024
 MIB = 1024 * KIB
 _BOUNDS = {"minimum": (64, MIB), "average": (256, 4 * MIB), "maximum": (KIB, 16 * MIB)}
-"""What pyfastcdc and the Rust crate take, in bytes."""
+"""The range that pyfastcdc and the Rust crate accept, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,4 +45,4 @@ class ChunkSizes:
 
 
 DEFAULT_SIZES = ChunkSizes.of_average(128 * KIB)
-"""A Go toolchain takes 1 % less room than with 64 KiB, and large blobs have half as many chunks. Also what snix cuts."""
+"""A Go toolchain takes 1 % less room than with 64 KiB, and large blobs have half as many chunks. snix cuts the same."""

@@ -53,11 +53,11 @@ async def copy(
     directory_size_rule: str | None,
     as_json: bool,
 ) -> None:
-    """Copy the store paths PATH, with all they refer to, from a store of Nix on this machine, and print those that were not there.
+    """Copy the store paths PATH, with all they refer to, from a store of Nix on this machine. Print the new ones.
 
-    PATH may also be a symlink to a store path, such as ./result. Contents are checked against the NAR hashes that Nix has recorded;
-    references, signatures, derivers and content addresses come along. What is wrong with a path keeps only that path, and those
-    that refer to it, from being copied. A copy that was interrupted goes on when it is repeated.
+    PATH may also be a symlink to a store path, such as ./result. Contents are checked against the NAR hashes that Nix has recorded.
+    References, signatures, derivers and content addresses come along. If a path cannot be copied, the paths that refer to it are
+    left out too, and all others are copied. A copy that was interrupted goes on when it is repeated.
 
     \b
         tvix-store copy --from-nix ./result

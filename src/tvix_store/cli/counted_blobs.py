@@ -1,4 +1,4 @@
-"""CountedBlobs: tells a progress bar what is read from a blob service."""
+"""CountedBlobs: counts the bytes read from a blob service for a progress bar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a command's coroutine, so that a signal ends it in order: what is unfinished is removed, and no traceback is shown."""
+"""Running a command's coroutine. A signal ends it in order: unfinished files are removed, and no traceback is shown."""
 
 from __future__ import annotations
 

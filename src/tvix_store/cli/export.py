@@ -18,7 +18,7 @@ from tvix_store.cli.progress import progress_bar
 @click.argument("destination", type=FilePath())
 @click.option("--format", "form", type=click.Choice(("dir", "nar", "tar")), default="dir", show_default=True, help="What to write.")
 async def export(invocation: Invocation, path: str, destination: Path, form: str) -> None:
-    """Write what is at PATH to DESTINATION, which must not exist yet and appears when it is complete.
+    """Write the tree or file at PATH to DESTINATION, which must not exist yet and appears when it is complete.
 
     A NAR or tar goes to the standard output where DESTINATION is -.
 
@@ -39,7 +39,7 @@ async def export(invocation: Invocation, path: str, destination: Path, form: str
 
     async with invocation.pool(wanted=form == "dir") as pool, await invocation.open_store() as store:
         found = await resolve(store, path)
-        # What a NAR adds to the contents of a tree is little, and nothing else tells their size beforehand.
+        # A NAR adds little to the contents of a tree, and nothing else tells their size beforehand.
         size = found.path_info.nar.size if found.path_info and not found.inner else None
         with progress_bar(invocation, destination.name, size) as bar:
             if form == "dir":

@@ -102,7 +102,7 @@ async def import_paths(
 
 
 def _check_name(path: Path) -> None:
-    """Say what to do where a store path may not have the name of a file."""
+    """Name a way out if a store path may not have the name of a file."""
     from tvix_store.errors import InvalidError
     from tvix_store.model.store_path import check_store_path_name
 
@@ -113,7 +113,7 @@ def _check_name(path: Path) -> None:
 
 
 def _content(node: Node) -> str:
-    """What finds a node that has no store path."""
+    """The text by which a node without a store path is found."""
     from tvix_store.cli.output import shown
     from tvix_store.model.nodes import SymlinkNode
 
@@ -121,7 +121,7 @@ def _content(node: Node) -> str:
 
 
 def _expect_tree(bar: Bar, path: Path) -> None:
-    """Tell the bar the size of all files, as far as they can be seen; what cannot is for the import to complain about."""
+    """Tell the bar the size of all files, as far as they can be seen. The import reports the others."""
     with suppress(OSError):
         status = path.lstat()
         bar.expect(_size_of_files(path) if stat.S_ISDIR(status.st_mode) else status.st_size)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("path")
 @json_option
 async def info(invocation: Invocation, path: str, as_json: bool) -> None:
-    """Show what is known of the store path PATH, or of what it leads to inside one.
+    """Show the path info of the store path PATH, or the node at a PATH inside one.
 
     \b
         tvix-store info /nix/store/...-hello

@@ -1,4 +1,4 @@
-"""What commands read beside the store: files, and the standard input."""
+"""Input of commands beside the store: files, and the standard input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FilePath(click.Path):
 
 
 async def read_input(file: IO[AnyStr]) -> AnyStr:
-    """All of `file`. A thread reads it, so that one who does not write, or a person, keeps nobody from stopping us."""
+    """All of `file`. A thread reads it, so that a slow writer does not keep signals from ending the program."""
     return await asyncio.to_thread(file.read)
 
 

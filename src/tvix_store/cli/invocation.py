@@ -1,4 +1,4 @@
-"""Invocation: what was said beside a command, by options that stand before or after its name, or by the environment."""
+"""Invocation: the settings that all commands share, from options before or after a command's name, and from the environment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ADDRESSES = {
     "path_infos": ("--path-info-service-addr", "PATH_INFO_SERVICE_ADDR", "The same for path infos."),
 }
 _CREW = 4
-"""Processes that share the work at most: the disk is what more would wait for."""
+"""Most processes that share the work: more would wait for the disk."""
 _STORE_DIR = (
     "--store-dir",
     "NIX_STORE_DIR",
@@ -34,7 +34,7 @@ _STORE_DIR = (
 
 @dataclass(slots=True)
 class Invocation:
-    """What was given as options: the addresses, by service, and the store directory; and the switches."""
+    """The values of the shared options: addresses by service, the store directory, and the switches."""
 
     given: dict[str, str] = field(default_factory=dict)
     quiet: bool = False

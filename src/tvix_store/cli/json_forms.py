@@ -33,7 +33,7 @@ _OF_NIX = frozenset(
         "version",
     )
 )
-"""What Nix says besides, and we keep no record of."""
+"""Keys of Nix that we do not keep."""
 
 
 def node_to_json(node: Node) -> dict[str, object]:
@@ -61,7 +61,7 @@ def path_info_to_json(path_info: PathInfo, store_dir: str) -> dict[str, object]:
 
 
 def node_from_json(value: object) -> Node:
-    """Raises InvalidError where `value` is not what `node_to_json` makes."""
+    """Raises InvalidError if `value` has not the form that `node_to_json` makes."""
     kind = _field(value, "type", str)
     match kind:
         case "directory":
@@ -98,7 +98,7 @@ def nar_from_json(value: object) -> NarFacts | None:
 
 
 def path_info_from_json(value: object, store_dir: str, nar: NarFacts) -> PathInfo:
-    """Read what `path_info_to_json` makes, but for the NAR facts.
+    """Read the form that `path_info_to_json` makes, except for the NAR facts.
 
     Raises:
         InvalidError: a key is missing, unknown or has a malformed value; the error names it.

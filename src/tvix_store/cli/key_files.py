@@ -26,7 +26,7 @@ def read_secret_key(path: Path) -> SecretKey:
 
 
 def exposure(path: Path) -> str | None:
-    """Who else may read or change the secret key in a file, in a sentence; None where nobody may, or where it is no file.
+    """A sentence that names the others who may read or change the secret key in a file. None if nobody may, or if it is no file.
 
     A group may read it: services get their keys so.
     """

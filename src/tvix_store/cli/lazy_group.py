@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """Where a command is (`module:attribute`), and what it does, in a line."""
+    """Where a command is (`module:attribute`), and a line about it."""
 
     target: str
     summary: str

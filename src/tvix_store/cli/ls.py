@@ -51,7 +51,7 @@ async def _only(name: bytes, node: Node) -> AsyncIterator[tuple[bytes, Node]]:
 
 
 async def _below(directories: DirectoryService, root: Node, *, recursive: bool) -> AsyncIterator[tuple[bytes, Node]]:
-    """What is below a directory, with its path from there, each directory before its contents."""
+    """All nodes below a directory, with their paths from there, each directory before its contents."""
     from tvix_store.model.nodes import DirectoryNode
     from tvix_store.operations.trees.lookup import read_directory
 

@@ -11,7 +11,7 @@ from tvix_store.cli.invocation import Invocation, command, json_option
 @click.argument("path")
 @json_option
 async def nar_hash(invocation: Invocation, path: str, as_json: bool) -> None:
-    """Print the SHA-256 and the size (bytes) of the NAR of what is at PATH, as the store computes them from its content.
+    """Print the SHA-256 and the size (bytes) of the NAR of the node at PATH, as the store computes them from its content.
 
     \b
         tvix-store nar-hash /nix/store/...-hello

@@ -1,4 +1,4 @@
-"""What commands print: names, JSON, and bytes as they are."""
+"""Output of commands: names, JSON, and bytes as they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def shown(name: bytes) -> str:
-    """`name` for printing: as it is, but on a terminal without what would steer it."""
+    """`name` for printing. On a terminal, characters that would steer it are escaped."""
     if not sys.stdout.isatty():
         return os.fsdecode(name)
     text = name.decode("utf-8", "backslashreplace")
@@ -54,7 +54,7 @@ async def print_path_infos(path_infos: AsyncIterator[PathInfo], store_dir: str, 
 
 
 async def print_bytes(pieces: AsyncIterable[bytes]) -> None:
-    """Print `pieces` as they are. A thread writes them, so that a reader who does not read keeps nobody from stopping us."""
+    """Print `pieces` as they are. A thread writes them, so that a slow reader does not keep signals from ending the program."""
     sys.stdout.flush()
     async for piece in pieces:
         await asyncio.to_thread(_write, piece)

@@ -21,7 +21,7 @@ async def put(invocation: Invocation, file: IO[bytes], as_json: bool) -> None:
     """Store the path infos in FILE (by default the standard input), a JSON object or an array of them; print their store paths.
 
     Their content must be in the store, and their NAR hash and size be true of it; both may be left out.
-    Signatures are added to those that are there. With --json, an array of what is stored now is printed.
+    Signatures are added to those that are there. With --json, an array of the stored path infos is printed.
 
     \b
         tvix-store path-info put hello.json

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 async def rewrite(
     invocation: Invocation, paths: tuple[str, ...], every: bool, rule_name: str, dry_run: bool, as_json: bool
 ) -> None:
-    """Give the directories of the store paths PATH sizes by another rule, and print what became of each path.
+    """Give the directories of the store paths PATH sizes by another rule, and print the outcome for each path.
 
     Sizes are part of digests: a path gets another root. Its NAR, its name and its signatures stay as they are. A path whose
     sizes are by the rule is left alone. Servers of snix from 2024 to 2025 know the snix rule only; all others take both.

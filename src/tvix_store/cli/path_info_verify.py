@@ -80,7 +80,7 @@ async def verify(invocation: Invocation, paths: tuple[str, ...], every: bool, ke
 
 
 async def _damage(blobs: BlobService, directories: DirectoryService, path_info: PathInfo) -> str | None:
-    """What is wrong with the content of a store path, all of which is read."""
+    """The fault in the content of a store path, or None. All content is read."""
     from tvix_store.errors import CorruptError, InvalidError, NotFoundError
     from tvix_store.operations.nars.calculate import calculate_nar
 

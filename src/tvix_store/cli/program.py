@@ -102,7 +102,7 @@ def report(error: Exception) -> int:
 
 
 def _let_go_of_output() -> None:
-    """Write what is still buffered. What can't be written goes nowhere, or the interpreter would complain about it."""
+    """Write buffered output. Output that can't be written is dropped, or the interpreter would complain about it."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -128,7 +128,7 @@ def _nothing(number: int, mode: str) -> TextIO:
 
 
 def _message(error: Exception, code: int) -> str:
-    """One line that says what was wrong. Text of others in it, such as a server's, does not steer the terminal."""
+    """One line that describes the error. Text of others in it, such as a server's, does not steer the terminal."""
     text = str(error) or type(error).__name__
     if code == exit_codes.BUG:
         text = f"this is a bug: {type(error).__name__}: {text} (--debug shows where)"

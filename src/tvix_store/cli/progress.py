@@ -1,4 +1,4 @@
-"""A progress bar on the terminal of a person who waits."""
+"""A progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Bar:
-    """Takes what was done; this one shows it to nobody."""
+    """Takes progress; this one shows nothing."""
 
     visible = False
 
@@ -45,9 +45,9 @@ class _VisibleBar(Bar):
 
 @contextmanager
 def progress_bar(invocation: Invocation, label: str, size: int | None = None, *, counted: str = "files") -> Iterator[Bar]:
-    """A bar with the rate and the remaining time, gone at the end. `size` is what is to be done (bytes), where it is known.
+    """A bar with the rate and the remaining time, gone at the end. `size` is the expected total (bytes), where it is known.
 
-    `counted` is what `Bar.add` is told the number of.
+    `counted` names the things that `Bar.add` counts.
     """
     if invocation.quiet or not sys.stderr.isatty():
         yield Bar()
@@ -77,7 +77,7 @@ async def behind_bar(
     *,
     counted: str = "files",
 ) -> AsyncGenerator[T, None]:
-    """What `values`, which moves a bar, gives. Where the bar is seen, all comes when it is gone: printing would go into it."""
+    """The items of `values`, which moves a bar. Where the bar is seen, all comes when it is gone: printing would go into it."""
     held: list[T] = []
     with progress_bar(invocation, label, size, counted=counted) as bar:
         async with aclosing(values(bar)) as given:

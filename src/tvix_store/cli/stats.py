@@ -8,7 +8,7 @@ from tvix_store.cli.invocation import Invocation, command, json_option
 @command
 @json_option
 async def stats(invocation: Invocation, as_json: bool) -> None:
-    """Show how much the store holds, and what it saves by storing equal content once and compressed.
+    """Show how much the store holds, and how much it saves by deduplication and compression.
 
     \b
         tvix-store stats

@@ -10,7 +10,7 @@ from tvix_store.errors import UnsupportedError
 
 
 class Compressor(Protocol):
-    """Makes one stream. What `compress` and then `flush` return, concatenated, is it."""
+    """Makes one stream: the results of `compress` and then `flush`, concatenated."""
 
     def compress(self, data: bytes, /) -> bytes: ...
 
@@ -18,7 +18,7 @@ class Compressor(Protocol):
 
 
 def compressor(name: str) -> Compressor:
-    """A compressor of what Nix calls `name`. Its memory is bounded.
+    """A compressor for Nix's compression `name`. Its memory is bounded.
 
     Raises:
         UnsupportedError: there is none.
@@ -83,7 +83,7 @@ class _Lzip:
     """One member: see `lzip.Member` for the format."""
 
     _DICTIONARY = 18
-    """Its size is 2 to this power, which is what preset 0 has."""
+    """Its size is 2 to this power, as in preset 0."""
 
     def __init__(self) -> None:
         import lzma

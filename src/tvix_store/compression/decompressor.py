@@ -10,18 +10,21 @@ from tvix_store.errors import ExhaustedError, InvalidError
 MAX_PIECE = 1 << 20
 """Most bytes of a piece that a decompressor gives out."""
 SMALL_PIECE = 64 << 10
-"""Bytes up to which pieces are put together: who asks for each in a thread pays 66 µs for that."""
+"""Bytes up to which pieces are put together. A caller that asks for each piece in a thread pays 66 µs for the hop."""
 MAX_WINDOW = 128 << 20
 """Most bytes of history that a stream may make us keep. It is what zstd's own tools, and with them Nix, decompress unasked
 (window log 27, up to which `zstd --ultra -22` and `--long` go); `xz -9` takes 64 MiB, `lzip -9` 32 MiB, brotli at most 16 MiB."""
 WINDOWS = (2 << 20, 8 << 20, 16 << 20, 64 << 20, MAX_WINDOW)
-"""Bytes of history that streams may want: `zstd -3` takes 2 MiB, `xz -6` and `zstd -19` 8, brotli 16, `xz -9` 64. Whoever serves
-many at once begins with the first, and gives more to those that say that they want it (see WindowError)."""
+"""Bytes of history that streams may want: `zstd -3` takes 2 MiB, `xz -6` and `zstd -19` 8, brotli 16, `xz -9` 64.
+
+A server begins with the first. A stream that wants more raises WindowError, and begins again with the next."""
 NARROW_WINDOW = WINDOWS[2]
-"""Most bytes of history that what is compressed as usual needs."""
+"""Most bytes of history that streams with usual settings need."""
 MAX_RATIO = 40_000
-"""Most bytes given out for a byte taken in. zstd makes 1 byte of up to 32,768 zeros, xz of 7,000, gzip of 1,032, lz4 of 255:
-in these, a sparse file of any size passes. In bzip2 and brotli, zeros go beyond 1,000,000."""
+"""Most bytes given out for a byte taken in.
+
+zstd makes 1 byte of up to 32,768 zeros, xz of 7,000, gzip of 1,032 and lz4 of 255. So a sparse file of any size passes in these.
+In bzip2 and brotli, zeros go beyond 1,000,000."""
 RATIO_FROM = 1 << 30
 """Bytes given out from which `MAX_RATIO` counts: up to here it costs a second of one thread, and a file of zeros is no crime."""
 MAX_OUTPUT = 1 << 40
@@ -36,7 +39,7 @@ class Decompressor(Protocol):
     """Decompresses one stream. After an error it is of no further use."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What `data`, the next bytes of the stream, decompress to: pieces of 1 byte to 1 MiB, each made when it is asked for.
+        """The decompressed bytes of `data`, the next part of the stream: pieces of 1 byte to 1 MiB, each made when it is asked for.
 
         All of them must be taken before the next `feed` or `finish`. Native code does the work without the interpreter's lock.
 

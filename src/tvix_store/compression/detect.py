@@ -1,4 +1,4 @@
-"""What a stream is, by its first bytes: Nix names some files without saying how they are compressed."""
+"""The compression of a stream, by its first bytes: Nix names some files without saying how they are compressed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _SIGNATURES = {
 
 
 class Detecting:
-    """Decompresses with what `opened` gives for the compression that the first bytes show. Brotli shows in none."""
+    """Decompresses with the decompressor that `opened` gives for the compression that the first bytes show. Brotli shows in
+    none."""
 
     def __init__(self, opened: Callable[[str], Decompressor]) -> None:
         self._opened = opened

@@ -55,7 +55,7 @@ def xz(max_window: int) -> Decompressor:
 
 
 def _memory(window: int) -> int:
-    """What liblzma takes for a stream with that much history."""
+    """The memory of liblzma for a stream with that much history."""
     return window + window // 8
 
 

@@ -1,4 +1,4 @@
-"""Streams of frames: what gzip members, bzip2 and xz streams, zstd and lz4 frames and lzip members have in common.
+"""Streams of frames: the common part of gzip members, bzip2 and xz streams, zstd and lz4 frames and lzip members.
 
 The libraries decompress one frame, and tell where it ended; the next one begins there.
 """
@@ -12,8 +12,9 @@ from tvix_store.compression.decompressor import MAX_PIECE, WindowError
 from tvix_store.errors import InvalidError
 
 _FIRST_SLICE = 4096
-"""Bytes of input that a new frame is given. What is behind a frame is copied once for each frame, so that of a megabyte of empty
-frames each would copy a megabyte; a frame that goes on gets twice as much each time."""
+"""Bytes of input that a new frame is given. A frame that goes on gets twice as many each time.
+
+When a frame ends, the input behind it is copied. With a megabyte of input, each of many empty frames would copy a megabyte."""
 _LARGEST_SLICE = 1 << 20
 
 
@@ -33,7 +34,7 @@ class Frames:
     """Decompresses frames that follow each other without a gap.
 
     With `padding`, zero bytes in multiples of it may stand behind a frame; with `several` False, nothing may.
-    `errors` are what the library raises. `whole`, where there is one, is a shorter way for small frames.
+    `errors` are the library's errors. `whole`, where there is one, is a shorter way for small frames.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Frames:
         return len(data) - rest
 
     def _decompress(self, frame: Frame, some: memoryview) -> Iterator[bytes]:
-        """What `some` decompresses to, until the frame wants more input or ends."""
+        """The decompressed bytes of `some`, until the frame wants more input or ends."""
         given: memoryview | bytes = some
         while True:
             try:

@@ -21,7 +21,7 @@ class Compression:
 
 
 DETECT = "detect"
-"""The name, which Nix does not know, of whatever the first bytes show."""
+"""A name of our own for the compression that the first bytes show."""
 
 COMPRESSIONS: Mapping[str, Compression] = MappingProxyType(
     {
@@ -48,7 +48,7 @@ SUFFIXES: Mapping[str, str] = MappingProxyType(
         ".lzma": "lzma",
     }
 )
-"""Names, or DETECT, by what follows `.nar` in the name of a file."""
+"""Names, or DETECT, by the suffix behind `.nar` in the name of a file."""
 
 
 def of_suffix(suffix: str) -> str:
@@ -73,7 +73,7 @@ def decompressor(
     ratio_from: int = RATIO_FROM,
     max_window: int = MAX_WINDOW,
 ) -> Decompressor:
-    """A decompressor of what Nix calls `name`, or of whatever comes (DETECT).
+    """A decompressor for Nix's compression `name`, or for the one that the first bytes show (DETECT).
 
     It gives out at most `max_output` bytes, and beyond `ratio_from` bytes at most `max_ratio` for each byte of its input.
     A stream that wants more than `max_window` bytes of history kept ends in WindowError.

@@ -10,7 +10,7 @@ _HERE = 64 << 10
 
 
 class Hash(Protocol):
-    """What `hashlib` makes, and what follows its interface."""
+    """The interface of the hash objects of `hashlib`."""
 
     def update(self, data: bytes, /) -> None: ...
 

@@ -25,7 +25,7 @@ _SECONDS = 0.005
 
 
 class Yielder:
-    """For a loop whose steps take longer, and are not all alike: it yields after 5 ms."""
+    """For a loop of longer and unequal steps: it yields after 5 ms."""
 
     __slots__ = ("_end",)
 

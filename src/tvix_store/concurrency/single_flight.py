@@ -1,4 +1,4 @@
-"""SingleFlight: who asks for what is being worked on already gets the result of that."""
+"""SingleFlight: work by key, once for all who want the result at the same time."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class _Running(Generic[T]):
 
 
 class SingleFlight(Generic[K, T]):
-    """Work by key, begun by `start`. It is called off when nobody waits for it any more; nothing is kept of what has ended."""
+    """Work by key, begun by `start`. The work is cancelled when nobody waits for it any more. Results are not kept."""
 
     def __init__(self, start: Callable[[K], asyncio.Task[T]]) -> None:
         self._start = start
         self._running: dict[K, _Running[T]] = {}
 
     async def result(self, key: K) -> T:
-        """The result of the work that is under way, or of new one.
+        """The result of the work for `key` that is under way, or else of new work.
 
         Raises:
-            Exception: what the work has raised; everybody who waits gets it.
+            Exception: the error of the work. All who wait for it get it.
         """
         running = self._running.get(key)
         if running is None:

@@ -1,1 +1,1 @@
-"""The binary cache: what stock Nix pushes to and substitutes from, over plain HTTP. See docs/design/http.md."""
+"""The binary cache over plain HTTP: stock Nix pushes to it and substitutes from it. See docs/design/http.md."""

@@ -20,6 +20,7 @@ from tvix_store.http.settings import CacheSettings
 from tvix_store.http.status import HttpError, error_response
 from tvix_store.http.uploads import Uploads
 from tvix_store.operations.nars.links import NarLinks
+from tvix_store.operations.nars.offer import NarOffers
 from tvix_store.operations.nars.pass_through import PlannedNars
 from tvix_store.services.store import Store
 from tvix_store.traffic import LostPlaceError, Traffic
@@ -51,13 +52,13 @@ class BinaryCache:
                 (b"access-control-max-age", b"86400"),
             ),
         )
-        planned = PlannedNars(store.directories, store.frames) if store.frames is not None else None
-        self._narinfos = Narinfos(store, links, planned, settings)
+        planned = PlannedNars.of(store)
+        self._narinfos = Narinfos(store, links, NarOffers(store, planned), settings)
         self._nars = Nars(store, links, planned)
         self._listings = Listings(store)
         self._documents = Documents(store, links)
         self._browse = Browse(store)
-        self._uploads = Uploads(store, links, settings) if links is not None else None
+        self._uploads = Uploads(store, settings) if links is not None else None
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, self._settings.body_timeout, self._traffic.incoming)

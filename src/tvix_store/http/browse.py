@@ -1,30 +1,27 @@
 """`serve/<hash>-<name>/…`: the files of a path, for people with browsers.
 
-Symlinks are followed where they stay in the store: inside the path, and into other paths that are here. What is shown may be
-hostile: it is typed here, never guessed by a browser, and has no scripts (`files.INERT`).
+Symlinks are followed where they stay in the store: inside the path, and into other paths that are here. Content may be hostile. Its
+type is set here, and never guessed by a browser, and it runs no scripts (`files.INERT`).
 """
 
 from __future__ import annotations
 
 import codecs
 import mimetypes
-from collections import deque
 from collections.abc import AsyncGenerator
 from html import escape
 from urllib.parse import quote_from_bytes
 
 from tvix_store.concurrency.cooperative import cooperatively
-from tvix_store.errors import InvalidError
+from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.http.files import file_response
 from tvix_store.http.ranges import made_response
 from tvix_store.http.request import Request
 from tvix_store.http.response import Response, text
 from tvix_store.http.status import HttpError
 from tvix_store.model.directory import Directory
-from tvix_store.model.names import show
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
-from tvix_store.model.store_path import StorePath
-from tvix_store.operations.trees.lookup import MAX_NAMES, MAX_SYMLINKS, DirectoriesOnTheWay, read_directory
+from tvix_store.operations.trees.lookup import lookup_in_store, read_directory
 from tvix_store.services.store import Store
 
 _PIECE = 64 * 1024
@@ -46,9 +43,12 @@ class Browse:
         """A file, or the index of a directory; the first name is that of a store path, the last one empty behind a slash."""
         is_directory_url = len(names) > 1 and names[-1] == b""
         names = names[:-1] if is_directory_url else names
-        if b"" in names:
-            raise HttpError(404, "a path has no empty names")
-        node = await self._resolve(names)
+        if b"" in names or any(b"/" in name for name in names):
+            raise HttpError(404, "a path has no empty names, and no slashes in them")
+        try:
+            node = await lookup_in_store(self._store, b"/".join(names))
+        except (InvalidError, ExhaustedError) as error:
+            raise HttpError(404, str(error)) from None
         if isinstance(node, DirectoryNode):
             if not is_directory_url:
                 return text(302, "a directory ends with a slash", ((b"location", b"./" + _quoted(names[-1]) + b"/"),))
@@ -56,62 +56,6 @@ class Browse:
         if is_directory_url or not isinstance(node, FileNode):
             raise HttpError(404, "this is no directory")
         return file_response(request, self._store.blobs, node, ((b"content-type", await self._type(names[-1], node)),))
-
-    async def _resolve(self, names: list[bytes]) -> Node:
-        """The node at a path that begins in the store directory.
-
-        Raises:
-            HttpError: there is none, or it is not in the store (404).
-        """
-        on_the_way = DirectoriesOnTheWay(self._store.directories)
-        trail: list[Node] = []
-        left = deque(names)
-        symlinks = walked = 0
-        while left:
-            name = left.popleft()
-            walked += 1
-            if walked > MAX_NAMES or symlinks > MAX_SYMLINKS:
-                raise HttpError(404, "symlinks lead in a circle here, or through too many others")
-            if name in (b"", b"."):
-                continue
-            if name == b"..":
-                if not trail:
-                    raise HttpError(404, "a symlink leads out of the store here")
-                trail.pop()
-                continue
-            child = await self._child(on_the_way, trail, name)
-            if isinstance(child, SymlinkNode):
-                symlinks += 1
-                target = child.target
-                if target.startswith(b"/"):
-                    inside = target.removeprefix(self._store.store_dir.encode() + b"/")
-                    if inside == target:
-                        raise HttpError(404, f"a symlink leads out of the store here, to {show(target)}")
-                    trail, target = [], inside
-                left.extendleft(reversed(target.split(b"/")))
-            else:
-                trail.append(child)
-        if not trail:
-            raise HttpError(404, "a symlink leads out of the store path here")
-        return trail[-1]
-
-    async def _child(self, on_the_way: DirectoriesOnTheWay, trail: list[Node], name: bytes) -> Node:
-        child: Node | None = None
-        if not trail:
-            child = await self._root(name)
-        elif isinstance(trail[-1], DirectoryNode):
-            child = (await on_the_way.read(trail[-1])).entries.get(name)
-        if child is None:
-            raise HttpError(404, f"there is no {show(name)} here")
-        return child
-
-    async def _root(self, name: bytes) -> Node | None:
-        try:
-            store_path = StorePath.from_base_name(name.decode())
-        except (UnicodeDecodeError, InvalidError):
-            return None
-        path_info = await self._store.path_infos.get(store_path.output_hash)
-        return path_info.node if path_info is not None and path_info.store_path == store_path else None
 
     async def _type(self, name: bytes, file: FileNode) -> bytes:
         """The media type of a file."""

@@ -1,11 +1,11 @@
-"""`log/`, `realisations/`, `build-trace-v2/`, `debuginfo/`: what Nix puts beside narinfos, kept and given back.
+"""`log/`, `realisations/`, `build-trace-v2/`, `debuginfo/`: the documents that Nix puts beside narinfos, kept and given back.
 
-What the store lacks may come from upstream caches.
-A Content-Encoding is undone before anything is kept: so every client reads every document, and equal ones are stored once. The type
-is that of the kind, not what a client says: a log that claims to be HTML must not become a page of this server.
+A document that the store lacks may come from upstream caches. A Content-Encoding is undone before a document is kept. So every
+client reads every document, and equal ones are stored once. The content type follows from the kind of the document, and a
+client's own type is ignored: a log that claims to be HTML must not become a page of this server.
 
-The last put wins: a log, or a realisation, of a derivation may truly differ from build to build, and Nix itself overwrites them.
-Whoever may put paths may put these; realisations carry signatures of their own, which Nix checks.
+The last put wins, since a log or a realisation of a derivation may truly differ from build to build. Nix itself overwrites them.
+A client that may put paths may put documents. Realisations carry signatures of their own, and Nix checks these.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tvix_store.services.store import Store
 
 _MOST_NESTED = 100
 """Arrays and objects in each other in JSON that is parsed again. Python's parser takes as many as its stack has room for, which
-differs from call to call; what Nix puts has 4."""
+differs from call to call; Nix's documents have 4."""
 _DERIVATION = r"[0-9a-df-np-sv-z]{32}-(?!\.{1,2}-)[0-9A-Za-z+\-._?=]{1,207}\.drv"
 _ARCHIVE = re.compile(r"\.\./nar/([0-9a-df-np-sv-z]{52})\.nar(?:\.[a-z0-9]+)?")
 """The file of a NAR, as `debuginfo/` refers to it."""
@@ -43,7 +43,7 @@ _JSON = ((b"content-type", b"application/json"),)
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What is kept below one first part of the path: the rest of which, in its first group, names it."""
+    """A kind of document, by the first part of its path. A pattern for the rest has the document's name as its first group."""
 
     rest: re.Pattern[str]
     what: str
@@ -111,7 +111,7 @@ class Documents:
         return text(201, "it is stored")
 
     async def _foreign(self, request: Request, kind: _Kind, first: str, name: str) -> Response:
-        """A document that upstreams may have. A log is passed on as it comes: whole, whatever range is asked for."""
+        """A document that upstreams may have. A log is passed on as it comes, and always whole: ranges are ignored."""
         foreign = self._store.foreign_documents
         body = await foreign.get(first, name) if foreign is not None else None
         if body is None:
@@ -126,7 +126,7 @@ class Documents:
         return Response(200, (*kind.type, *INERT), body)
 
     async def _debuginfo(self, request: Request, body: bytes, links: NarLinks) -> Response:
-        """It says in which file the information is, which was taken apart here: the NAR itself is named instead."""
+        """Debug information names a file, which was taken apart here. The NAR itself is named instead."""
         told: Any = json.loads(body)
         archive = _ARCHIVE.fullmatch(str(told["archive"])) if isinstance(told, dict) and "archive" in told else None
         link = await links.get(nixbase32.decode(archive[1])) if archive else None
@@ -139,7 +139,7 @@ class Documents:
 
 
 def _parse(request: Request) -> tuple[_Kind, str, str]:
-    """What kind of document is meant, its first part, and its name."""
+    """The kind of a document, its first part, and its name."""
     first = request.segments[0].decode()
     kind = _KINDS[first]
     name = kind.rest.fullmatch(request.rest.decode("latin-1"))

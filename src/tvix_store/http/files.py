@@ -1,4 +1,4 @@
-"""The contents of one blob as an answer: conditions, ranges, and what keeps browsers from running what is in a store."""
+"""A file as an answer: conditions, ranges, and header fields that keep browsers from running stored content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tvix_store.operations.trees.walk import read_contents
 from tvix_store.services.blobs import BlobService
 
 INERT = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox"))
-"""What is shown has an origin of its own, and no scripts."""
+"""A browser gives the file an origin of its own, and runs no scripts in it."""
 
 
 def file_response(request: Request, blobs: BlobService, file: FileNode, more: Headers) -> Response:

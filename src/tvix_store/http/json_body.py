@@ -1,4 +1,4 @@
-"""Bodies that must be JSON, whatever it says."""
+"""Bodies that must be JSON, of any content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_DIGITS = 1000
 async def check_json(body: bytes | bytearray, errors: str = "strict", *, most_nested: int | None = None) -> None:
     """Raise InvalidError where `body` is no JSON, or has more than `most_nested` arrays and objects in each other.
 
-    `errors` says what of bytes that are not UTF-8, as in `bytes.decode`.
+    `errors` is the handling of bytes that are not UTF-8, as in `bytes.decode`.
     """
     try:
         depth = await asyncio.to_thread(lambda: _depth(_parsed(body.decode("utf-8", errors))))

@@ -1,6 +1,6 @@
-"""`<hash>.ls`: what is in a path, and where in its NAR, as JSON: version 1 of Nix's listings.
+"""`<hash>.ls`: the entries of a path and their places in its NAR, as JSON (version 1 of Nix's listings).
 
-They are made from the directories. What Nix puts is checked and forgotten.
+Listings are made from the directories. A listing that Nix puts is checked and forgotten.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tvix_store.http.ranges import made_response
 from tvix_store.http.request import Request
 from tvix_store.http.response import Response, text
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, encode_node
-from tvix_store.nar import tokens
+from tvix_store.operations.nars.around import around
 from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.operations.trees.walk import walk_tree
 from tvix_store.services.store import Store
@@ -49,7 +49,7 @@ class Listings:
         return await made_response(request, etag, ((b"content-type", b"application/json"),), listing, countable=small)
 
     async def put(self, request: Request, name: bytes) -> Response:
-        """Take a listing for what it is; whether it is true does not matter."""
+        """Check that the body is JSON, and forget it. Its truth does not matter."""
         parse_output_hash(name)
         start = bytearray()
         async for piece in request.decoded(_MAX_TAKEN):
@@ -69,47 +69,34 @@ async def format_listing(tree: StoredTree) -> AsyncGenerator[bytes, None]:
         NotFoundError, InvalidError: as `walk_tree`.
     """
     parts = ['{"version":1,"root":']
-    size = 0
-    at = len(tokens.MAGIC)
-    depth = 0
+    size = at = depth = 0
     separator = ""
     async for name, node in walk_tree(tree):
+        before, behind, deeper = around(name, node, depth)
+        at += len(before)
         if node is None:
-            at += len(tokens.DIRECTORY_END)
-            depth -= 1
             parts.append("}}")
         else:
-            if depth:
-                at += len(tokens.entry_start(name))
-                parts.append(f"{separator}{_string(name)}:")
-                size += len(parts[-1])
-            line, node_size = _described(node, at)
-            at += node_size
-            parts.append(line)
-            size += len(line)
-        if isinstance(node, DirectoryNode):
-            depth += 1
-            separator = ""
-            continue
-        if depth:
-            at += len(tokens.ENTRY_END)
-        separator = ","
+            line = _described(node, at)
+            parts.append(f"{separator}{_string(name)}:{line}" if depth else line)
+            size += len(parts[-1])
+        at += (node.size if isinstance(node, FileNode) else 0) + len(behind)
+        separator = "" if isinstance(node, DirectoryNode) else ","
+        depth = deeper
         if size >= _PIECE:
             yield "".join(parts).encode()
             parts, size = [], 0
     yield "".join([*parts, "}"]).encode()
 
 
-def _described(node: Node, at: int) -> tuple[str, int]:
-    """What is said of a node that begins at `at`, and its bytes in the NAR; of a directory, those up to its entries."""
+def _described(node: Node, offset: int) -> str:
+    """The JSON of a node. `offset` is where the contents of a file stand in the NAR. A directory's end before its entries."""
     if isinstance(node, DirectoryNode):
-        return '{"type":"directory","entries":{', len(tokens.DIRECTORY_START)
+        return '{"type":"directory","entries":{'
     if isinstance(node, FileNode):
-        offset = at + len(tokens.file_start(node.size, node.executable))
         executable = ',"executable":true' if node.executable else ""
-        line = f'{{"type":"regular","size":{node.size}{executable},"narOffset":{offset}}}'
-        return line, tokens.file_size(node.size, node.executable)
-    return f'{{"type":"symlink","target":{_string(node.target)}}}', tokens.symlink_size(node.target)
+        return f'{{"type":"regular","size":{node.size}{executable},"narOffset":{offset}}}'
+    return f'{{"type":"symlink","target":{_string(node.target)}}}'
 
 
 def _string(value: bytes) -> str:

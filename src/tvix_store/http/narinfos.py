@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import NamedTuple
 
 from blake3 import blake3
 
-from tvix_store.errors import (
-    CorruptError,
-    ExhaustedError,
-    IncompleteError,
-    InvalidError,
-    NotFoundError,
-    StoreError,
-    UnavailableError,
-)
+from tvix_store.errors import IncompleteError, InvalidError, NotFoundError
 from tvix_store.http.ranges import not_modified
 from tvix_store.http.request import Request
 from tvix_store.http.response import Headers, Response, length, text
@@ -28,18 +16,14 @@ from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
 from tvix_store.model.narinfo import MAX_NARINFO, NarInfo
 from tvix_store.model.nix_hash import NixHash
-from tvix_store.model.nodes import encode_node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import MAX_SIGNATURES, Signature
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 from tvix_store.model.trust import Trust
-from tvix_store.operations.nars.check import check_nar
-from tvix_store.operations.nars.links import FileFacts, NarLink, NarLinks
-from tvix_store.operations.nars.pass_through import PlannedNars
-from tvix_store.operations.nars.planner import can_be_planned
+from tvix_store.operations.nars.links import NarLink, NarLinks
+from tvix_store.operations.nars.offer import NarOffers
 from tvix_store.services.store import Store
 
-_log = logging.getLogger(__name__)
 _KEPT_BYTES = 32 << 20
 """Bytes of rendered narinfos, and what they were rendered from, that a worker keeps."""
 _FRESH = 60.0
@@ -48,13 +32,6 @@ _FRESH_FOR_NOW: one that offers another compression than it is to."""
 _FRESH_FOR_NOW = 2.0
 _LOOK = 0.5
 """Seconds within which a narinfo is made anew after something was found damaged."""
-_HASHED_AT_ONCE = 64 << 20
-"""Bytes of a NAR whose zstd file is hashed before its first narinfo is answered, which takes a quarter of a second then.
-`nix store sign` of Nix 2.8 ends in an assertion where a narinfo has no FileHash, and Nix remembers a narinfo for a month."""
-_PATIENCE = 5.0
-"""Seconds for which the first narinfo of a larger NAR waits for that. Then it offers the NAR uncompressed."""
-_MOST_HASHING = 1000
-"""Larger NARs that wait to be hashed."""
 _TYPE = (b"content-type", b"text/x-nix-narinfo")
 _TAKE_NODES = (b"snix-store/", b"tvix-store/")
 """How the User-Agent begins of clients that take a NAR by its root node in the URL, piece by piece where they can. Those of 2025
@@ -81,25 +58,13 @@ class _Rendered:
         return len(self.response.body)  # type: ignore[arg-type]  # narinfos are whole
 
 
-class _Offer(NamedTuple):
-    """The URL of a NAR, its compression, and what is true of the file."""
-
-    url: str
-    compression: str
-    file: FileFacts
-
-
 class Narinfos:
     """The narinfos of a store."""
 
-    def __init__(self, store: Store, links: NarLinks | None, planned: PlannedNars | None, settings: CacheSettings) -> None:
+    def __init__(self, store: Store, links: NarLinks | None, offers: NarOffers, settings: CacheSettings) -> None:
         self._store = store
         self._links = links
-        self._planned = planned
-        # What is true of files is kept with the store itself, or not at all: beside it, it would outlive a store that is made anew.
-        self._files = links if store.records is not None else None
-        self._hashing: dict[bytes, asyncio.Task[None]] = {}
-        self._one_hashing = asyncio.Semaphore(1)
+        self._offers = offers
         self._settings = settings
         self._varies = settings.nar_compression != "none"
         """Whether clients that take root nodes are offered something else than others."""
@@ -107,7 +72,7 @@ class Narinfos:
         self._trust = Trust(settings.trusted_keys, store.store_dir)
         self._kept: dict[bytes, _Rendered] = {}
         self._kept_bytes = 0
-        self._generation = planned.generation if planned is not None else 0
+        self._epoch = -1
         """That of the store from which the kept ones were rendered, and
         _look_at: when to see whether it has changed."""
         self._look_at = 0.0
@@ -124,11 +89,11 @@ class Narinfos:
             raise NotFoundError("path", name.decode())
         compression = request.query.get("compression") if request.has_query else None
         now = monotonic()
-        if now > self._look_at and self._planned is not None:
+        if now > self._look_at:
             self._look_at = now + _LOOK
-            await self._planned.look()
-            if self._planned.generation != self._generation:
-                self._generation = self._planned.generation
+            epoch = await self._store.epoch()
+            if epoch != self._epoch:
+                self._epoch = epoch
                 self._kept.clear()
                 self._kept_bytes = 0
                 kept = None
@@ -160,8 +125,8 @@ class Narinfos:
                 raise InvalidError(f"FileHash of {narinfo.store_path} is that of another NAR")
         path_info = narinfo.path_info(link.node)
         await self._store.path_infos.put(path_info)
-        if self._settings.nar_compression == "zstd" and self._planned and self._files and narinfo.nar.size > _HASHED_AT_ONCE:
-            self._hash_beside(self._planned, self._files, path_info)  # who asks for it will wait less
+        if self._settings.nar_compression == "zstd":
+            self._offers.prepare(path_info)
         return text(201, f"{path_info.store_path} is stored")
 
     async def _known(self, narinfo: NarInfo) -> NarLink | None:
@@ -172,7 +137,7 @@ class Narinfos:
     async def _rendered(self, path_info: PathInfo, compression: str) -> _Rendered:
         if compression not in COMPRESSIONS:
             raise InvalidError(f"unknown NAR compression {compression!r} (known: {', '.join(COMPRESSIONS)})")
-        offer = await self._offer(path_info, compression)
+        offer = await self._offers.offer(path_info, compression)
         signed = replace(path_info, signatures=self._signatures(path_info))
         narinfo = NarInfo.of(signed, offer.url, offer.compression, NixHash("sha256", offer.file.sha256), offer.file.size)
         body = narinfo.format(self._store.store_dir)
@@ -187,63 +152,6 @@ class Narinfos:
         own = [key.sign(message) for key in self._settings.signing_keys]
         trusted = self._trust.good(path_info.signatures, message)
         return tuple(dict.fromkeys((*own, *trusted, *path_info.signatures)))[:MAX_SIGNATURES]
-
-    async def _offer(self, path_info: PathInfo, compression: str) -> _Offer:
-        """Where the NAR is, and how it is compressed.
-
-        Raises:
-            NotFoundError: nowhere: what a client is told it remembers for a month.
-        """
-        await check_nar(self._store.nar, path_info.node, path_info.nar, path_info.store_path)
-        if compression == "zstd" and self._planned and self._files and can_be_planned(path_info.node, path_info.nar.size):
-            try:
-                file = await self._zstd_file(self._planned, self._files, path_info)
-                if file is not None:
-                    return _Offer(f"nar/{nixbase32.encode(path_info.nar.sha256)}.nar.zst", "zstd", file)
-            except (CorruptError, InvalidError) as error:
-                _log.error("%s is not served: %s", path_info.store_path, error)
-                raise NotFoundError("the content of", path_info.store_path) from error
-            except (ExhaustedError, UnavailableError) as error:
-                # The disk is full, for example. What follows needs nothing to be written.
-                _log.warning("%s is not offered as zstd: %s", path_info.store_path, error)
-        root = urlsafe_b64encode(encode_node(b"", path_info.node)).rstrip(b"=").decode()
-        file = FileFacts(path_info.nar.size, path_info.nar.sha256)
-        return _Offer(f"nar/snix-castore/{root}?narsize={path_info.nar.size}", "none", file)
-
-    async def _zstd_file(self, planned: PlannedNars, links: NarLinks, path_info: PathInfo) -> FileFacts | None:
-        """What is true of the zstd file, to which the NAR is linked then; None where that takes longer than anybody should wait."""
-        nar, generation = path_info.nar, planned.generation
-        file = await links.zstd_file(nar.sha256, generation)
-        if file is None and nar.size <= _HASHED_AT_ONCE:
-            file = await planned.file_facts(path_info.node)
-            await links.put_zstd_file(NarLink(nar, path_info.node), file, generation)
-        elif file is None:
-            hashing = self._hash_beside(planned, links, path_info)
-            if hashing is not None:
-                await asyncio.wait((hashing,), timeout=_PATIENCE)
-                file = await links.zstd_file(nar.sha256, generation)
-        elif await links.get(nar.sha256) is None:
-            await links.put(NarLink(nar, path_info.node))
-        return file
-
-    def _hash_beside(self, planned: PlannedNars, links: NarLinks, path_info: PathInfo) -> asyncio.Task[None] | None:
-        """Make the file of a large NAR to hash it, one after the other, unless it is known; None where too many wait for that."""
-        nar, node = path_info.nar, path_info.node
-
-        async def hash_file() -> None:
-            try:
-                async with self._one_hashing:
-                    generation = planned.generation
-                    if await links.zstd_file(nar.sha256, generation) is None:
-                        await links.put_zstd_file(NarLink(nar, node), await planned.file_facts(node), generation)
-            except StoreError as error:
-                _log.warning("the zstd file of %s was not hashed: %s", path_info.store_path, error)
-            finally:
-                del self._hashing[nar.sha256]
-
-        if nar.sha256 not in self._hashing and len(self._hashing) < _MOST_HASHING and can_be_planned(node, nar.size):
-            self._hashing[nar.sha256] = asyncio.create_task(hash_file())
-        return self._hashing.get(nar.sha256)
 
     def _keep(self, name: bytes, rendered: _Rendered) -> None:
         before = self._kept.pop(name, None)

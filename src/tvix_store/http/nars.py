@@ -89,7 +89,7 @@ class Nars:
 
     async def _passed_through(self, request: Request, planned: PlannedNars, node: Node, more: Headers) -> Response:
         plan = await planned.plan(node)
-        etag = b'"%b"' % plan.etag.hex().encode()
+        etag = b'"%b"' % (await planned.etag(plan)).hex().encode()
         status, start, stop, headers = select(request, plan.zstd_size, etag)
         return Response(status, (*more, *headers), planned.read_zstd(node, plan, start, stop))
 

@@ -1,4 +1,4 @@
-"""Conditions and ranges of a GET, against what would be answered. Source: RFC 9110, sections 13 and 14."""
+"""Conditions and ranges of a GET, held against the representation that would be sent. Source: RFC 9110, sections 13 and 14."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RANGE = re.compile(rb"bytes=[ \t]*(\d{0,100})-(\d{0,100})[ \t]*", re.IGNORECASE
 
 
 class Selected(NamedTuple):
-    """What to answer: 200, 206 or 304, the bytes from `start` up to `stop`, and header fields that say so."""
+    """The answer: status 200, 206 or 304, the bytes from `start` up to `stop`, and the header fields of both."""
 
     status: int
     start: int
@@ -23,7 +23,7 @@ class Selected(NamedTuple):
 
 
 def not_modified(request: Mapping[bytes, bytes], etag: bytes) -> bool:
-    """Whether the client has what `etag` (with its quotes) names."""
+    """Whether the client has the representation that `etag` (with its quotes) names."""
     wanted = request.get(b"if-none-match")
     return wanted is not None and any(each.strip().removeprefix(b"W/") in (b"*", etag) for each in wanted.split(b","))
 

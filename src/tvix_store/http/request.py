@@ -1,4 +1,4 @@
-"""What was asked: path, header fields, body."""
+"""Request: path, header fields and body."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tvix_store.http.status import HttpError
 from tvix_store.traffic import SMALL, Budget, Client, Place
 
 _WORK = 4 << 20
-"""Bytes that working on a long body keeps: a MiB that is gathered, and what is being hashed, cut and written."""
+"""Bytes that are kept for work on a long body: a gathered MiB, and pieces that are being hashed, cut and written."""
 _SHORT = 1 << 20
 """Bytes of a refused body that may follow while the connection is kept."""
 _REST = 64 << 20
@@ -69,7 +69,7 @@ class Request:
 
     @cached_property
     def arriving(self) -> Place:
-        """For what is kept of the body, whose first `SMALL` bytes need no room."""
+        """The place for kept bytes of the body. Its first `SMALL` bytes need none."""
         return self._incoming.place(self.client)
 
     @property
@@ -90,7 +90,7 @@ class Request:
 
     @property
     def rest(self) -> bytes:
-        """What is behind the first part of the path, decoded, where the query is a part of a name.
+        """The path behind its first part, decoded, where the query is a part of a name.
 
         Nix does not encode the `?` that the name of a derivation may have.
         """
@@ -113,7 +113,7 @@ class Request:
     async def body(self, at_least: int = 1) -> AsyncIterator[bytes]:
         """The body in pieces of `at_least` bytes or more, but for the last, which may be shorter.
 
-        The engine hands over 8 KiB at a time, 131,072 pieces a GiB: what is done for each of these counts.
+        The engine hands over 8 KiB at a time, 131,072 pieces a GiB: the work for each of these counts.
 
         Raises:
             HttpError: too little came for too long (408).
@@ -163,9 +163,9 @@ class Request:
     async def forget_body(self) -> bool:
         """Before the answer to a body that is refused: whether the connection can be used further.
 
-        Over HTTP/2, an answer that comes before the end of the body makes the engine reset the stream. That is what HTTP/2 says,
-        but curl 7.88 may take it for a broken connection, and the answer is lost; Nix hangs when a PUT ends so. So the rest is
-        taken, up to a bound. Over HTTP/1.1 it may come behind the answer, if it is short.
+        Over HTTP/2, an answer that comes before the end of the body makes the engine reset the stream. HTTP/2 allows that, but curl
+        7.88 may take it for a broken connection, and the answer is lost; Nix hangs when a PUT ends so. So the rest is taken, up to
+        a bound. Over HTTP/1.1 it may come behind the answer, if it is short.
 
         Raises:
             DisconnectedError: the client went away.
@@ -189,7 +189,7 @@ class Request:
         return self.body_ended
 
     async def see_end(self) -> None:
-        """Behind the end of the connection: take what the engine has of the body, which keeps it from seeing the end.
+        """Behind the end of the connection: take the engine's rest of the body, which keeps the engine from seeing the end.
 
         Raises:
             DisconnectedError: the end was seen, as it should.
@@ -221,7 +221,7 @@ class Request:
 
         Raises:
             HttpError: it is larger (413), in an encoding that is not known (415), or as `body`.
-            InvalidError: it is not what its encoding says.
+            InvalidError: it is not in its stated encoding.
         """
         return b"".join([piece async for piece in self._kept(self.decoded(limit))])
 

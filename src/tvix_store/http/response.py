@@ -1,8 +1,8 @@
-"""What is answered: a status, header fields, and a body at once or in pieces.
+"""Response: a status, header fields, and a body at once or in pieces.
 
-To an answer without a body, to HEAD or with status 304, the engine (h2corn 2.0) adds `content-length: 0`, and cannot be told not
-to. So its length must be among the header fields, unless it takes too long to know: that of a NAR which would have to be
-compressed.
+To an answer without a body, to HEAD or with status 304, the engine (h2corn 2.0) adds `content-length: 0`. It has no option to
+leave that out. So the true length must be among the header fields. The exception is a length that takes too long to know: that
+of a NAR that would have to be compressed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SMALL_PIECE = 32 << 10
 """The same where there are many clients. Over HTTP/1.1 the engine takes 35 pieces ahead of a client: with 256 KiB each, 200 clients
 that read nothing made a worker hold 1.7 GB. To cut pieces costs 0.2 s of CPU a GiB."""
 _PROGRESS = 256 << 10
-"""Bytes after which a client has done something; and others have a turn, where there are many."""
+"""Bytes after which a client counts as active. Where many clients have transfers, others then run."""
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -37,7 +37,7 @@ class Response:
 
     @property
     def is_small(self) -> bool:
-        """Whether it is whole, and takes no place among what is kept for clients. Most answers are."""
+        """Whether the answer is whole, and so small that it needs no place. Most answers are."""
         return type(self.body) is bytes and len(self.body) <= SMALL
 
     async def begin(self) -> None:
@@ -49,7 +49,7 @@ class Response:
             self._first = await anext(self.body, b"")
 
     async def hold(self, place: Place) -> None:
-        """Hold what the answer makes us keep while its client does not read.
+        """Hold a place for the bytes that wait while the client does not read.
 
         Raises:
             ExhaustedError: there is no room for it.
@@ -63,7 +63,7 @@ class Response:
             await place.hold(min(size, LARGE))
 
     def beginning(self) -> bytes:
-        """What `begin` has made. It is not kept: a slow client would make us keep two pieces."""
+        """The piece that `begin` has made. It is not kept: a slow client would make us keep two pieces."""
         first, self._first = self._first, b""
         return first
 
@@ -92,7 +92,7 @@ async def send_whole(response: Response, send: Send, *, head: bool, more: Header
 
 
 async def send_response(response: Response, send: Send, place: Place, *, head: bool, more: Headers = ()) -> None:
-    """Send it, with `more` header fields; `head` leaves the body out. `place` is for what the client does not take soon.
+    """Send it, with `more` header fields; `head` leaves the body out. `place` is for bytes that the client does not take soon.
 
     Raises:
         DisconnectedError: nobody is there to read it.

@@ -1,4 +1,4 @@
-"""What an operator may tell the binary cache."""
+"""Settings of the binary cache."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ COMPRESSIONS = ("zstd", "none")
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """How the cache presents itself, and what it takes.
+    """How the cache presents itself, and the bounds of uploads.
 
-    priority: among a client's caches; the lowest number is asked first (cache.nixos.org has 40)
-    want_mass_query: whether clients should ask for many paths at once
-    nar_compression: what narinfos offer, `zstd` or `none`
-    signing_keys: sign every narinfo that is served
-    trusted_keys: their signatures stand before those by others
-    read_only: nothing is taken
-    max_nar_size: bytes of the largest NAR that is taken
-    max_nar_entries: entries of the largest NAR that is taken, all directories together
-    body_timeout: seconds that a client may be silent in the middle of a body
+    priority: Rank among a client's caches. A client asks the lowest number first (cache.nixos.org has 40).
+    want_mass_query: Whether clients should ask for many paths at once.
+    nar_compression: The compression that narinfos offer, `zstd` or `none`.
+    signing_keys: Keys that sign every narinfo that is served.
+    trusted_keys: Keys whose signatures come first in a narinfo.
+    read_only: Whether all uploads are refused.
+    max_nar_size: Bytes of the largest NAR that is accepted, decompressed.
+    max_nar_entries: Entries of the largest NAR that is accepted, all directories together.
+    body_timeout: Seconds in which a client has to send 256 bytes more of a body.
     """
 
     priority: int = 40

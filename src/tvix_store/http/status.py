@@ -23,7 +23,7 @@ class HttpError(Exception):
 
 
 def error_response(error: Exception, *, writing: bool) -> Response:
-    """What tells a client of `error`. What nobody foresaw is logged here, and the client only learns that it was internal."""
+    """The answer to a request that failed with `error`. An unforeseen error is logged, and the client learns only "internal"."""
     if isinstance(error, HttpError):
         return text(error.status, str(error), error.headers)
     status = _status(error)

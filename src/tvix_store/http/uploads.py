@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
 from tvix_store.compression import DETECT, WINDOWS, WindowError, decompressor, of_suffix
@@ -14,9 +14,9 @@ from tvix_store.http.request import Request
 from tvix_store.http.response import Response, text
 from tvix_store.http.settings import CacheSettings
 from tvix_store.model import nixbase32
+from tvix_store.model.path_info import NarFacts
 from tvix_store.nar import tokens
-from tvix_store.operations.ingest.import_nar import NarImport
-from tvix_store.operations.nars.links import NarLink, NarLinks, link_records
+from tvix_store.operations.paths.accept_nar import accept_nar
 from tvix_store.services.store import Store
 
 _SMALL = 4096
@@ -28,7 +28,7 @@ _GATHERED = 1 << 20
 _AT_ONCE = 8
 """NARs that a worker works on at a time."""
 _SHARE = 4 << 20
-"""Bytes of a NAR after which the slot goes to others. A MiB of zstd may make 32 GiB of zeros."""
+"""Bytes of a NAR after which the place goes to others. A MiB of zstd may make 32 GiB of zeros."""
 _KEEPS = {"br": 16 << 20, "bzip2": 8 << 20, "lz4": 8 << 20}
 """Bytes that decompressors keep that do not say how much they want."""
 _WORK = 4 << 20
@@ -38,44 +38,41 @@ _WORK = 4 << 20
 class Uploads:
     """Takes NARs into a store."""
 
-    def __init__(self, store: Store, links: NarLinks, settings: CacheSettings) -> None:
+    def __init__(self, store: Store, settings: CacheSettings) -> None:
         self._store = store
-        self._links = links
         self._settings = settings
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def put(self, request: Request, name: bytes) -> Response:
         """Take a NAR, compressed as the suffix of `name` says."""
         file_hash, suffix = parse_file_name(name)
-        file = _CompressedFile(request, of_suffix(suffix), self._slots)
-        # Closed here, whatever happens, and not when nobody refers to it any more: it holds a slot that others wait for.
-        store = self._store
-        # Who sends it again was told that it is not here: what is known of it may be damaged, in more places than were found.
-        is_again = await self._links.get(file_hash) is not None
-        async with aclosing(file.nar()) as pieces, NarImport(store, rechecks=is_again) as importing:
-            node, nar = await importing.read(pieces, self._settings.max_nar_size, self._settings.max_nar_entries)
+        file = _CompressedFile(request, of_suffix(suffix), self._places)
+
+        def check(nar: NarFacts) -> Sequence[bytes]:
             got = nar.sha256 if file.is_plain else file.sha256()
             if got != file_hash:
                 raise InvalidError(
                     f"the file that came has SHA-256 {nixbase32.encode(got)}, not {nixbase32.encode(file_hash)} as its name says"
                 )
-            link = NarLink(nar, node)
-            small = importing.held()
-            if small is not None and store.small_trees is not None and not is_again:
-                await store.small_trees.put(small, nar, link_records(link, file_hash))
-            else:
-                await importing.store()
-                # Side by side, so that they wait for the same commit.
-                await asyncio.gather(store.remember_nar(node, nar), self._links.put(link, file_hash))
+            return (file_hash,)
+
+        # Closed here, whatever happens, and not when nobody refers to it any more: it holds a place that others wait for.
+        async with aclosing(file.nar()) as pieces:
+            most, entries = self._settings.max_nar_size, self._settings.max_nar_entries
+            await accept_nar(self._store, pieces, file_hash, check, max_size=most, max_entries=entries)
         return text(201, "the NAR is stored")
 
 
 class _CompressedFile:
-    """The body of a request on its way to being a NAR. One that `is_plain`, a NAR as it is, is left to its reader to hash."""
+    """The body of a request on its way to being a NAR. One that `is_plain`, a NAR as it is, is left to its reader to hash.
 
-    def __init__(self, request: Request, compression: str, slots: asyncio.Semaphore) -> None:
+    It has one of `places` only while there is something to work on, which is over when more is asked for: slow clients keep nobody
+    waiting. A place goes to others every `_SHARE` bytes.
+    """
+
+    def __init__(self, request: Request, compression: str, places: asyncio.Semaphore) -> None:
         self._request = request
-        self._slot = _Slot(slots)
+        self._places = places
         self._compression = compression
         self._windows = iter(window for window in WINDOWS if window >= _KEEPS.get(compression, 0))
         self._window = next(self._windows)
@@ -98,15 +95,13 @@ class _CompressedFile:
         async for data in self._request.body(_GATHERED):
             self.is_plain = self.is_plain or (self._begin == b"" and self._compression == DETECT and data.startswith(tokens.MAGIC))
             if self.is_plain:
-                # Only while there is something to work on, which is over when more is asked for: slow clients keep nobody waiting.
-                async with self._slot:
+                async with self._places:
                     yield data
                 continue
             if not self._request.body_ended:
                 await self._hold_window()
-            async with aclosing(self._decompressed(data)) as pieces, self._slot:
+            async with aclosing(self._decompressed(data)) as pieces:
                 async for piece in pieces:
-                    await self._slot.worked(len(piece))
                     yield piece
         if not self.is_plain:
             self._decompress.finish()
@@ -117,9 +112,10 @@ class _CompressedFile:
         hashed = False
         while True:
             try:
-                async for piece in self._fed(data, hashed=hashed):
-                    self._begin = None
-                    yield piece
+                async with aclosing(self._in_shares(self._fed(data, hashed=hashed))) as pieces:
+                    async for piece in pieces:
+                        self._begin = None
+                        yield piece
                 return
             except WindowError:
                 wider = next(self._windows, None)
@@ -127,13 +123,25 @@ class _CompressedFile:
                     raise
             # Begin again with a decompressor that may keep more.
             self._window = wider
-            self._slot.end()
             await self._hold_window()
-            await self._slot.begin()
             self._decompress = decompressor(self._compression, max_window=wider)
             data, hashed = self._begin, True
 
-    async def _fed(self, data: bytes, *, hashed: bool) -> AsyncIterator[bytes]:
+    async def _in_shares(self, work: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """What comes of `work`, which goes on while there is a place for it."""
+        async with aclosing(work):
+            is_over = False
+            while not is_over:
+                async with self._places:
+                    is_over, share = True, 0
+                    async for piece in work:
+                        yield piece
+                        share += len(piece)
+                        if share >= _SHARE:
+                            is_over = False
+                            break
+
+    async def _fed(self, data: bytes, *, hashed: bool) -> AsyncGenerator[bytes, None]:
         pieces = self._worked(data, hashed=hashed)
         is_small = len(data) <= (_SMALL_ZSTD if self._compression == "zstd" else _SMALL)
         is_last = False
@@ -150,38 +158,6 @@ class _CompressedFile:
 
     async def _hold_window(self) -> None:
         await self._request.arriving.hold(_WORK + self._window)
-
-
-class _Slot:
-    """A slot for working on a NAR, in an `async with`. It goes to others every `_SHARE` bytes."""
-
-    def __init__(self, slots: asyncio.Semaphore) -> None:
-        self._slots = slots
-        self._has_begun = False
-        self._done = 0
-
-    async def begin(self) -> None:
-        await self._slots.acquire()
-        self._has_begun = True
-
-    def end(self) -> None:
-        if self._has_begun:
-            self._has_begun = False
-            self._slots.release()
-
-    async def worked(self, size: int) -> None:
-        """Let others go first, if `size` bytes more make a share."""
-        self._done += size
-        if self._done >= _SHARE:
-            self._done = 0
-            self.end()
-            await self.begin()
-
-    async def __aenter__(self) -> None:
-        await self.begin()
-
-    async def __aexit__(self, *_: object) -> None:
-        self.end()
 
 
 def _next(pieces: Iterator[bytes]) -> tuple[list[bytes], bool]:

@@ -9,8 +9,10 @@ from typing import Any
 from tvix_store.errors import UnsupportedError
 from tvix_store.layers.memory_nars import MemoryNars
 from tvix_store.layers.remembering_nar import RememberingNarService
+from tvix_store.layers.staging_beside import StagingBeside
 from tvix_store.layers.syncing import SyncingPathInfos
 from tvix_store.services.offer import POWERS, Offer, Service
+from tvix_store.services.staging import Staging
 from tvix_store.services.store import ServiceChecks, Store
 
 _WORDS = {"blobs": "blobs", "directories": "directories", "path_infos": "path infos"}
@@ -52,9 +54,10 @@ def composed(blobs: Offer, directories: Offer, path_infos: Offer) -> Store:
         size_rule=directories.size_rule,
         check=_each([each.check for each in distinct]),
         service_checks=ServiceChecks(blobs.check, directories.check, path_infos.check),
+        epoch=blobs.epoch,
         sync=_each([each.sync for each in distinct]),
         close=_each([each.close for each in distinct]),
-        **({"known_nars": known_nars} | _powers(of)),
+        **({"known_nars": known_nars} | _powers(of) | _staging_beside(content, path_infos)),
     )
 
 
@@ -66,6 +69,14 @@ def _powers(of: Mapping[Service, Offer | None]) -> dict[str, Any]:
         if owner is not None and all(other is owner for other in others):
             powers[name] = getattr(owner, name)
     return powers
+
+
+def _staging_beside(content: Offer | None, path_infos: Offer) -> dict[str, Staging]:
+    """The staging of an offer that has all content, whose records stand elsewhere or nowhere; nothing where that is not so."""
+    if content is None or content.staging is None or content is path_infos:
+        return {}
+    staging = content.staging
+    return {"staging": staging if path_infos.records is None else StagingBeside(staging, path_infos.records)}
 
 
 def _lacks(lacking: list[tuple[Offer, str]]) -> str:

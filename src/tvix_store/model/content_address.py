@@ -20,7 +20,7 @@ from tvix_store.model.store_path import (
 
 
 class Method(Enum):
-    """What was hashed."""
+    """The content that was hashed."""
 
     NAR = "fixed:r:"
     FLAT = "fixed:"

@@ -28,12 +28,12 @@ _DIRECTORY, _FILE, _SYMLINK = 1, 2, 3
 
 
 class SizeRule(Enum):
-    """How we count the size of a directory that we make. What others made may lie between; see docs/design/sizes.md."""
+    """How we count the size of a directory that we make. Sizes made by others may lie between; see docs/design/sizes.md."""
 
     DOCUMENTED = 1
     """Each child counts 1, plus a child directory's size: the number of descendants."""
     SNIX = 2
-    """Each child counts 2, plus a child directory's size: what tvix computed from 2024-07-29 on, and snix until early 2026."""
+    """Each child counts 2, plus a child directory's size. tvix computed this from 2024-07-29 on, and snix until early 2026."""
 
 
 class Directory:
@@ -123,7 +123,7 @@ class Directory:
 
     @cached_property
     def _extent(self) -> tuple[int, int]:
-        """The number of entries, and what the child directories' sizes add up to."""
+        """The number of entries, and the sum of the child directories' sizes."""
         return len(self.entries), sum(child.size for _, child in self.directories())
 
     def _check_size(self) -> None:

@@ -19,7 +19,8 @@ MAX_OCCURRENCES = 1 << 22
 
 
 class ModuloHashes(NamedTuple):
-    """What the content is addressed by, `with_positions` and `without`; they are equal where it does not hold its name."""
+    """The two hashes that may address the content, `with_positions` and `without`. They are equal where it does not hold its
+    name."""
 
     occurrences: int
     with_positions: NixHash

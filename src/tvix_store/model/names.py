@@ -1,4 +1,4 @@
-"""What may be the name of a child in a directory, and the target of a symlink."""
+"""The rules for names of children in a directory, and for targets of symlinks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """NarInfo: the `.narinfo` text with which a binary cache describes one store path.
 
-Lines of `Key: value`. Source: nix, src/libstore/nar-info.cc; `tests/vectors/nix.json` holds what the real `nix` wrote.
+Lines of `Key: value`. Source: nix, src/libstore/nar-info.cc; `tests/vectors/nix.json` has output of the real `nix`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class NarInfo:
         )
 
     def path_info(self, node: Node) -> PathInfo:
-        """The record of the path, whose NAR turned out to hold `node`."""
+        """The path info of the path, whose NAR turned out to hold `node`."""
         return PathInfo(self.store_path, node, self.nar, self.references, self.signatures, self.deriver, self.ca)
 
     def fingerprint(self, store_dir: str = STORE_DIR) -> bytes:
@@ -89,8 +89,9 @@ class NarInfo:
         """Read the text of a `.narinfo`. Unknown keys are ignored; a missing `Compression` means bzip2, as Nix has it.
 
         Raises:
-            InvalidError: it is longer than MAX_NARINFO, a line is not `Key: value`, a key is there twice, StorePath, URL, NarHash
-                or NarSize is missing, a value is malformed, or there are more than MAX_SIGNATURES distinct signatures.
+            InvalidError: the text breaks one of these rules. It has at most MAX_NARINFO bytes. Each line is `Key: value`, and only
+                `Sig` is repeated. StorePath, URL, NarHash and NarSize are there. Values are well formed. There are at most
+                MAX_SIGNATURES distinct signatures.
         """
         values, signatures = _lines(data)
         for key in ("StorePath", "URL", "NarHash", "NarSize"):

@@ -20,7 +20,7 @@ class UnknownAlgorithmError(InvalidError):
 
 
 class Hasher(Protocol):
-    """What `hashlib` makes, and `blake3`."""
+    """A hash object, as `hashlib` and `blake3` make it."""
 
     def update(self, data: bytes | memoryview, /) -> object: ...
 

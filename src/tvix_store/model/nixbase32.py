@@ -1,6 +1,6 @@
 """Nix's base 32: its own alphabet, least significant bits last in the string.
 
-Source: nix, src/libutil/hash.cc; `tests/vectors/nix.json` holds what the real `nix` printed.
+Source: nix, src/libutil/hash.cc; `tests/vectors/nix.json` has output of the real `nix`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def decode(text: str) -> bytes:
 
 
 def number(text: bytes) -> int:
-    """What `text` stands for as a number, least significant byte first.
+    """The number that `text` stands for, least significant byte first.
 
     Raises:
         ValueError: it is not nixbase32.

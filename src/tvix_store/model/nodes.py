@@ -1,4 +1,4 @@
-"""Nodes: what a name in a directory, or a store path, refers to."""
+"""Nodes: files, directories and symlinks. A name in a directory, or a store path, refers to one node."""
 
 from __future__ import annotations
 

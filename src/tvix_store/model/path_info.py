@@ -1,4 +1,4 @@
-"""PathInfo: the record of one store path, and its encoding (the message `PathInfo`)."""
+"""PathInfo: the description of one store path, and its encoding (the message `PathInfo`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tvix_store.model.trust import NOBODY, Trust
 
 @dataclass(frozen=True, slots=True)
 class NarFacts:
-    """What is true of a node's NAR: its size (bytes) and SHA-256 (32 bytes)."""
+    """Facts of a node's NAR: its size (bytes) and SHA-256 (32 bytes)."""
 
     size: int
     sha256: bytes
@@ -47,7 +47,7 @@ class PathInfo:
 
     @classmethod
     def stored(cls, encoded: bytes) -> PathInfo:
-        """A record from canonical bytes that were checked before; parsed when first looked into.
+        """A path info from canonical bytes that were checked before. They are parsed at the first look inside.
 
         A server passes such bytes through at a tenth of the cost of parsing them.
         """
@@ -85,9 +85,9 @@ class PathInfo:
         """Read a message `PathInfo`.
 
         Raises:
-            InvalidError: it is malformed, has no root node or no NAR info, the root's name is not a store path's,
-                `references` and `reference_names` do not match one to one, in order, or there are more than MAX_SIGNATURES
-                distinct signatures.
+            InvalidError: the message is malformed, or breaks one of these rules. It has a root node and NAR info. The root's name
+                is that of a store path. `references` and `reference_names` match one to one, in order. There are at most
+                MAX_SIGNATURES distinct signatures.
         """
         root: list[bytes] = []
         nar_info: list[bytes] = []
@@ -130,15 +130,16 @@ class PathInfo:
         return self if merged == self.signatures else replace(self, signatures=merged)
 
     def merged(self, newer: PathInfo, trust: Trust = NOBODY) -> PathInfo:
-        """This record after `newer` was put for the same path. Signatures are united; a content address may be added.
+        """This path info after `newer` was put for the same path. Signatures are united; a content address may be added.
 
-        No signature covers the deriver. A record that a trusted key has signed may add or replace it. Another record may only add
-        it: not where a trusted key has signed this one, and an unsigned record only where this one is unsigned too.
+        No signature covers the deriver. If a trusted key has signed `newer`, its deriver is added, or replaces the old one. Else a
+        deriver is never replaced, and is added only if no trusted key has signed this path info. An unsigned `newer` adds a deriver
+        only if this path info is unsigned too.
 
-        Another root node of the same NAR is taken: its directories state sizes by another rule, as who rewrites them wants.
+        Another root node of the same NAR is taken. Its directories state sizes by another rule, and the caller wants that one.
 
         Raises:
-            ConflictError: `newer` says something else of what is signed: the name, the NAR or the references.
+            ConflictError: `newer` differs in a part that signatures cover: the name, the NAR or the references.
             InvalidError: there is no place for its signatures.
         """
         difference = self.difference(newer)
@@ -164,7 +165,7 @@ class PathInfo:
         return self.deriver or newer.deriver
 
     def difference(self, other: PathInfo) -> str | None:
-        """In which way `other`, of the same output hash, says something else of what signatures sign; None if it does not."""
+        """The difference of `other`, of the same output hash, in the parts that signatures cover. None if there is none."""
         if other.store_path != self.store_path:
             return f"by this name, not as {other.store_path}"
         if other.nar != self.nar:

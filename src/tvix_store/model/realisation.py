@@ -1,4 +1,4 @@
-"""Realisation: what an output of a content-addressed derivation was built to, as Nix writes it into a binary cache.
+"""Realisation: the store path of an output of a content-addressed derivation, as Nix writes it into a binary cache.
 
 Two forms are in use, both JSON. Until Nix 2.34, `realisations/<derivation hash>!<output>.doi` holds `id`, `outPath`,
 `dependentRealisations` and `signatures`. From 2.35 on, `build-trace-v2/<derivation>/<output>.doi` holds `outPath` and
@@ -28,11 +28,12 @@ _ID = re.compile(REALISATION)
 
 @dataclass(frozen=True, slots=True)
 class Realisation:
-    """A realisation. Only what signatures cover is in it, so a reader of JSON that reads differently gains nothing.
+    """A realisation. It has only the parts that signatures cover. So another reader of JSON, which reads the text differently,
+    gains nothing.
 
-    what: of which output, for messages
-    document: its JSON, made anew
-    fingerprint: the bytes that signatures sign
+    what: The name of the output, for messages.
+    document: The JSON of the realisation, made anew.
+    fingerprint: The bytes that signatures sign.
     """
 
     what: str
@@ -42,7 +43,7 @@ class Realisation:
 
     @classmethod
     def parse(cls, text: bytes, output: str) -> Realisation:
-        """Read what stands at `realisations/<output>.doi`.
+        """Read the document at `realisations/<output>.doi`.
 
         Raises:
             InvalidError: it is malformed, or of another output.
@@ -63,7 +64,7 @@ class Realisation:
 
     @classmethod
     def parse_build_trace(cls, text: bytes, derivation: str, output: str) -> Realisation:
-        """Read what stands at `build-trace-v2/<derivation>/<output>.doi`.
+        """Read the document at `build-trace-v2/<derivation>/<output>.doi`.
 
         Raises:
             InvalidError: it is malformed.

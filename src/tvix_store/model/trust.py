@@ -25,12 +25,12 @@ class Trust:
         return [signature for signature in signatures if any(key.verifies(signature, message) for key in self.keys)]
 
     def united(self, known: Sequence[Signature], more: Sequence[Signature], message: bytes) -> tuple[Signature, ...]:
-        """The signatures that a path keeps which has the `known` ones, when `more` come; `message` is what all claim to sign.
+        """The signatures that a path with the `known` ones keeps when `more` come. All claim to sign `message`.
 
         Where there are many, those by trusted keys come first, and always have a place. The others have few, by their age.
 
         Raises:
-            InvalidError: there is no place for what is new of `more`, and a trusted key has made none of it.
+            InvalidError: there is no place for the new ones of `more`, and none of these is by a trusted key.
         """
         known = tuple(dict.fromkeys(known))
         new = [signature for signature in dict.fromkeys(more) if signature not in known]

@@ -1,7 +1,7 @@
 """The protobuf wire format, as far as our messages use it: varints and length-delimited fields.
 
-The model needs canonical bytes (they are hashed), so it writes them itself; tests hold it against
-the protobuf runtime. Source: protobuf.dev/programming-guides/encoding.
+Canonical bytes are hashed, so the model writes them itself. The tests compare them with those of the protobuf runtime.
+Source: protobuf.dev/programming-guides/encoding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_UINT64 = (1 << 64) - 1
 MAX_PIECES = 64
 """How many fields a message may have all of whose fields are singular, and in how many pieces a singular message may come.
 
-Writers send each once. Parsers must take repetitions, but those who bound nothing work on 4 MiB of them for half a minute."""
+Writers send each once. Parsers must take repetitions, but a parser without a bound works on 4 MiB of them for half a minute."""
 
 
 def check_size(size: int) -> None:

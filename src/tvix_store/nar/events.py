@@ -1,4 +1,4 @@
-"""What a NAR says, in order: the events that the reader gives and the writer takes.
+"""Events: the content of a NAR in order, as the reader gives it and the writer takes it.
 
 archive   = node
 node      = FileStart FileData* FileEnd | Symlink | DirectoryStart (EntryStart node EntryEnd)* DirectoryEnd

@@ -23,7 +23,7 @@ MAX_ENTRIES = 10_000_000
 """Most entries of an archive, all directories together. Nix has no such limit; a consumer keeps something for each entry."""
 
 _MORE = -1
-"""What a step answers when its piece is not whole yet."""
+"""The answer of a step whose piece is not whole yet."""
 _PADDING = "the padding of a string is not zero"
 _FILE_END = FileEnd()
 _DIRECTORY_START = DirectoryStart()
@@ -34,7 +34,7 @@ _ENTRY_END = EntryEnd()
 class NarReader:
     """Reads one archive, however it is cut, and accepts exactly what NarWriter writes.
 
-    Contents of files are handed on as they come. What is kept between calls is one incomplete piece: less than 4 KiB and 200 bytes.
+    Contents of files are handed on as they come. Between calls, one incomplete piece is kept: less than 4 KiB and 200 bytes.
     After an error the reader is of no further use.
     """
 
@@ -222,7 +222,7 @@ class NarReader:
                 raise self._error(at, _PADDING)
 
     def _wait_or_refuse(self, data: bytes, at: int, *literals: bytes) -> int:
-        """_MORE where what is there begins one of `literals`."""
+        """_MORE if the bytes so far begin one of `literals`."""
         got = data[at : at + max(map(len, literals))]
         if any(literal.startswith(got) for literal in literals):
             return _MORE

@@ -25,7 +25,7 @@ def _strings(*values: bytes) -> bytes:
 
 
 MAGIC = _strings(b"nix-archive-1")
-"""What every archive begins with."""
+"""The first bytes of every archive."""
 CLOSE = _strings(b")")
 PLAIN_HEAD = _strings(b"(", b"type", b"regular", b"contents")
 """A file up to its size."""
@@ -36,7 +36,7 @@ SYMLINK_HEAD = _strings(b"(", b"type", b"symlink", b"target")
 ENTRY_HEAD = _strings(b"entry", b"(", b"name")
 """An entry up to the length of its name."""
 ENTRY_NODE = _strings(b"node")
-"""What stands between an entry's name and its node."""
+"""The bytes between an entry's name and its node."""
 DIRECTORY_START = _strings(b"(", b"type", b"directory")
 DIRECTORY_END = CLOSE
 ENTRY_END = CLOSE
@@ -52,7 +52,7 @@ def file_start(size: int, executable: bool) -> bytes:
 
 
 def file_end(size: int) -> bytes:
-    """What follows `size` bytes of contents."""
+    """The bytes behind `size` bytes of contents."""
     return FILE_ENDS[size & 7]
 
 

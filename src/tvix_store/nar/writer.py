@@ -22,7 +22,7 @@ from tvix_store.nar.events import (
 
 
 class _Expects(Enum):
-    """What may come next; the value says it in a message."""
+    """The event that may come next; the value is its name in messages."""
 
     NODE = "FileStart, Symlink or DirectoryStart"
     CONTENTS = "FileData or FileEnd"
@@ -46,7 +46,7 @@ _PLACES: dict[type[Event], _Expects] = {
 class NarWriter:
     """Writes one archive.
 
-    Send the events in the order of `nar.events`; what `send` returns, concatenated, is the NAR.
+    Send the events in the order of `nar.events`. The results of `send`, concatenated, are the NAR.
     After an error the writer is of no further use.
     """
 
@@ -62,8 +62,8 @@ class NarWriter:
         """The bytes of `event`.
 
         Raises:
-            InvalidError: it does not belong here, an entry is not sorted behind the one before it, a file's contents
-                are not as long as its start said, or a name or target breaks a rule.
+            InvalidError: the event may not come here, or one of these rules is broken. Entries are sorted. A file's contents have
+                the size that its start states. Names and targets are valid.
         """
         if _PLACES[type(event)] is not self._expects:
             raise InvalidError(f"NAR writer: got {type(event).__name__}, expected {self._expects.value}")

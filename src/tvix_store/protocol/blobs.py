@@ -11,8 +11,10 @@ from tvix_store.protocol.dialects import Dialect
 _DIGEST = b"\x0a\x20"
 """Key and length of a digest in field 1."""
 _LONE_FILE = b"tvix-store-lone-file"
-"""Metadata of our own that may come with a Put: the size of the file that comes, which is to be all of a store path, and what else
-its NAR begins with. Who does not know it stores a blob all the same."""
+"""Metadata of our own that may come with a Put of a file that is to be a whole store path.
+
+It has the size of the file, and whether the file is executable: with these, the server knows the beginning of the NAR. A server
+that does not know the metadata stores the blob all the same."""
 _EXECUTABLE = " executable"
 _DIGITS = len(str(wire.MAX_UINT64))
 
@@ -38,7 +40,7 @@ def decode_digest(message: bytes) -> Digest:
 
 
 def chunk_header(size: int) -> bytes:
-    """What stands before `size` bytes of data to make them a BlobChunk."""
+    """The bytes before `size` bytes of data that make them a BlobChunk."""
     return b"\x0a" + wire.varint(size) if size else b""
 
 

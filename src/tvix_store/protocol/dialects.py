@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One family: the packages of its services, and what differs in its messages.
+    """One family: the packages of its services, and the differences in its messages.
 
     `chunks_field` and `bao_field` are the numbers of the two fields in the answer to `Stat`; `whole_blobs` says whether its
     BlobService has the unary `Get`.
@@ -47,7 +47,7 @@ BULK_SERVICE = "tvix_store.v1.BulkService"
 STATISTICS_SERVICE = "tvix_store.v1.StatisticsService"
 """Our own service that tells how much a store holds."""
 SETTINGS_SERVICE = "tvix_store.v1.SettingsService"
-"""Our own service that tells what a client must do as the store does."""
+"""Our own service that tells the settings of the store that its clients must follow."""
 CHUNK_STORE_SERVICE = f"{SNIX.castore}.ChunkStoreService"
 BLOB_STORE_SERVICE = f"{SNIX.castore}.BlobStoreService"
-"""What snix has had since 2026: chunks alone, and blobs as lists of chunks."""
+"""Services of snix since 2026, for single chunks and for blobs as lists of chunks."""

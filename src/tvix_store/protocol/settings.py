@@ -1,4 +1,4 @@
-"""The messages of SettingsService: what a client must do as the store behind a server does."""
+"""The messages of SettingsService: the settings of a store that clients of its server must follow."""
 
 from __future__ import annotations
 

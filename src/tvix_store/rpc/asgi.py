@@ -20,7 +20,7 @@ from tvix_store.rpc.time_slices import TimeSlices
 from tvix_store.traffic import SMALL, LostPlaceError, Place, Traffic
 
 MAX_MESSAGE = 16 * 1024 * 1024
-"""Default bound of one message in bytes, whatever the method."""
+"""Default bound of one message in bytes, for all methods."""
 
 _AT_ONCE = 4096
 """Bytes of a message that need no place."""
@@ -32,10 +32,9 @@ _CONTENT_TYPES = (b"application/grpc", b"application/grpc+proto")
 class GrpcApp:
     """Serves a table of methods by their full paths, `/package.Service/Method`.
 
-    What is not gRPC goes to `fallback`, another ASGI application. `max_message` bounds one message in bytes, received or
-    decompressed, beside the bound of its method. `read_only` refuses the methods that write.
-    The server cancels the task of a call whose caller goes away; that is all that cancellation needs. What callers make the worker
-    keep is bounded by `traffic`.
+    Requests that are not gRPC go to `fallback`, another ASGI application. `max_message` bounds one message in bytes, received or
+    decompressed, beside the bound of its method. `read_only` refuses the methods that write. `traffic` bounds the memory that
+    callers make the worker keep. When a caller goes away, the server cancels the task of its call, and nothing else is needed.
     """
 
     def __init__(
@@ -140,7 +139,7 @@ class GrpcApp:
 
     @contextmanager
     def _leaving(self, call: Call) -> Iterator[Place]:
-        """A place for answers. Whoever takes none of them is told nothing more: that would not be taken either."""
+        """A place for answers. A caller that does not take them gets no status either: it would not take that."""
         place = self._traffic.outgoing.place(call.client)
         try:
             with place:
@@ -153,9 +152,10 @@ class GrpcApp:
     async def _requests(
         self, takes: Takes, encoding: bytes, receive: Receive, event: Event, arriving: Place, *, single: bool
     ) -> AsyncGenerator[Any, None]:
-        """The messages of a request whose first event is `event`, as the handler takes them. What is kept of one that comes in
-        pieces has a place in `arriving`; where there is to be a `single` one, also what it is decoded to, for as long as the caller
-        keeps the place.
+        """The messages of a request whose first event is `event`, as the handler takes them.
+
+        A message that comes in pieces has a place in `arriving` for its bytes. In a `single` request, the place covers the decoded
+        message too, for as long as the caller keeps the place.
         """
         weight = _DECODED if single and takes.decode is not None else 1
         frames = Frames(takes.max_message, encoding)

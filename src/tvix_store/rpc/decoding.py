@@ -1,4 +1,4 @@
-"""Decoding of messages, so that nobody waits for those of others."""
+"""Decoding of messages. No client waits until the messages of others are decoded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Decoder:
     """Decodes small messages at once, and larger ones in two threads: one for messages of up to 256 KiB, one for those above.
 
     A thread takes the interpreter from the event loop for 5 ms at a time, so others are served meanwhile. Of more threads, each
-    would take its 5 ms before the loop has its turn; with a single one, a short message would wait for seconds behind long ones.
+    would take its 5 ms before the loop runs again. With a single one, a short message would wait for seconds behind long ones.
     A call that ends meanwhile (its caller goes away, or its time is over) does not wait for the thread. Where its message was not
     begun yet, it is never decoded.
     """
@@ -29,7 +29,7 @@ class Decoder:
         self._long = ThreadPoolExecutor(1, "tvix-store-decode-long")
 
     async def decoded(self, decode: Decode, message: bytes) -> Any:
-        """What `decode` makes of `message`.
+        """`message`, decoded by `decode`.
 
         Raises:
             StoreError: as `decode`.

@@ -15,10 +15,12 @@ from tvix_store.rpc.status import RpcError, Status
 PREFIX = 5
 """Bytes before each message."""
 ENCODINGS = b"identity,gzip"
-"""What we read and write, for `grpc-accept-encoding`."""
+"""The compressions that we read and write, for `grpc-accept-encoding`."""
 _MAX_PIECES = 512
-"""How many pieces of a message are kept as they came, each an object of some 300 bytes. Joining them once at the end is fastest,
-and 4 MiB come in half as many; of a message that comes byte by byte, the objects would take 90 times as much as its bytes."""
+"""How many pieces of a message are kept as they came; each is an object of some 300 bytes.
+
+Joining the pieces once, at the end, is fastest, and 4 MiB come in half as many. But where a message comes byte by byte, the
+objects would take 90 times the memory of its bytes."""
 _GZIP_WINDOW = 31
 """zlib's way to say: a gzip header and trailer, largest window."""
 
@@ -29,7 +31,7 @@ def frame(message: bytes) -> bytes:
 
 
 def prefix(size: int) -> bytes:
-    """What stands before a message of `size` bytes that is not compressed."""
+    """The five bytes before a message of `size` bytes that is not compressed."""
     return b"\0" + size.to_bytes(4)
 
 

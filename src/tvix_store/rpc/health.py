@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 _FRESH = 1.0
 """Seconds for which an answer of the store is repeated, and between two looks of a watcher."""
 _PATIENCE = 5.0
-"""Seconds after which a store that says nothing cannot serve."""
+"""Seconds after which a store that gives no answer counts as unable to serve."""
 
 
 class Serving(IntEnum):

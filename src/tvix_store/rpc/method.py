@@ -1,4 +1,4 @@
-"""What a call is to its handler, and the kinds of handlers."""
+"""A call as its handler sees it, and the kinds of handlers."""
 
 from __future__ import annotations
 
@@ -35,21 +35,20 @@ class Call:
 
 
 LOOKUP = 8 * 1024
-"""Bytes of the largest message that a method takes which says nothing else: it names a thing or two. The longest is a symlink, to
-CalculateNAR."""
+"""Bytes of the largest message of a method that states no bound of its own. Such a message names a thing or two. The longest is a
+symlink, to CalculateNAR."""
 
 Decode: TypeAlias = Callable[[bytes], Any]
-"""Makes of a message what a handler takes. It is called in a thread where the message is large, so all that may take long belongs
-here."""
+"""Reads a message into the handler's argument. A large message is read in a thread, so all long work on it belongs here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Takes:
-    """What a method takes.
+    """The input of a method.
 
-    max_message: bytes of its largest message; a larger one is refused before a byte of it is kept
-    decode: what reads the message. None hands the bytes to the handler: such a message is small, or is read in a few steps
-    writes: whether the method changes the store. A read-only server refuses the call before it reads a message
+    max_message: Bytes of its largest message. A larger one is refused before a byte of it is kept.
+    decode: The function that reads the message. None hands the bytes to the handler, which reads them in a few steps.
+    writes: Whether the method changes the store. A read-only server refuses the call before it reads a message.
     """
 
     max_message: int = LOOKUP
@@ -72,7 +71,7 @@ class Unary:
 class Streaming:
     """Messages in, messages out; they may overlap.
 
-    single: whether it takes one message alone, which is kept until the call ends
+    single: Whether it takes one message alone, which is kept until the call ends.
     """
 
     handle: Callable[[AsyncIterator[Any], Call], AsyncGenerator[Answer, None]]

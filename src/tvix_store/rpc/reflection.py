@@ -1,8 +1,7 @@
 """Server reflection, v1 and v1alpha: our schema, told to clients that bring none.
 
-The two differ in what they list. The gRPC shell `evans` asks v1alpha, and picks a package by itself only where that lists no
-package but its own and one other: so v1alpha lists itself and the services of the seed dialect. v1 lists everything. Both resolve
-every symbol.
+v1 lists every service. v1alpha lists only itself and the services of the seed dialect. The reason is the gRPC shell `evans`: it
+asks v1alpha, and picks a package by itself only if the list has one package beside v1alpha's own. Both resolve every symbol.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ REFLECTION_V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 
 
 def reflection_methods(services: Iterable[str]) -> dict[str, Method]:
-    """The calls of both versions by path. `services` are the full names of what is served, in the order to list them."""
+    """The calls of both versions by path. `services` are the full names of the services, in the order to list them."""
     schema = Schema()
     return {
         f"/{version}/ServerReflectionInfo": Streaming(_Reflection(schema, listed).info)

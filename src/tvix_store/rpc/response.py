@@ -1,4 +1,4 @@
-"""What a caller gets to see of a call: header fields, messages, trailers; or trailers only."""
+"""Response: the answer to a call, as header fields, messages and trailers, or as trailers only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Response:
         self._sent = 0
 
     async def message(self, message: Answer, place: Place | None = None, *, last: bool = False) -> None:
-        """Send an answer; behind the last one, `end` is all that may follow. `place` is for what the caller does not take soon.
+        """Send an answer; behind the last one, `end` is all that may follow. `place` is for messages that the caller does not take
+        soon.
 
         Raises:
             ExhaustedError: there is no room for it.

@@ -1,4 +1,4 @@
-"""Everything that is served of a store, as one table of methods and one application."""
+"""All services of a store, as one table of methods and one application."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ from tvix_store.traffic import Traffic
 def serve_store(
     store: Store, *, max_message: int = MAX_MESSAGE, fallback: App = not_found, traffic: Traffic | None = None
 ) -> tuple[GrpcApp, Callable[[], None]]:
-    """An ASGI application that offers `store` in all dialects, and what to call when it begins to go down.
+    """An ASGI application that offers `store` in all dialects, and a function to call when the server begins to go down.
 
-    `max_message` bounds one message in bytes, `traffic` all that callers make the worker keep. What is not gRPC goes to `fallback`.
+    `max_message` bounds one message in bytes, `traffic` all that callers make the worker keep. Requests that are not gRPC go to
+    `fallback`.
     """
     methods: dict[str, Method] = bulk_methods(store.blobs, max_message)
     methods |= settings_methods(StoreSettings(store.size_rule, store.store_dir))

@@ -21,7 +21,7 @@ _LONGEST_MESSAGE = 2048
 
 
 class RpcError(Exception):
-    """A call that ends with a status other than OK: its code, a line for people, and what `grpc-status-details-bin` shall hold."""
+    """A call that ends with a status other than OK: its code, a line for people, and the bytes of `grpc-status-details-bin`."""
 
     def __init__(self, status: Status, message: str, details: bytes = b"") -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class RpcError(Exception):
 def rpc_error(error: Exception) -> RpcError:
     """The status that tells a caller of `error`.
 
-    What nobody foresaw is logged here, and the caller only learns that it was internal.
+    An unforeseen error is logged here, and the caller learns only that it was internal.
     """
     match error:
         case RpcError():

@@ -42,7 +42,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 async def giving_back(traffic: Traffic) -> AsyncIterator[None]:
     """While the body runs, give freed memory back to the kernel when it was a lot, and little is under way.
 
-    malloc alone gives back what lies at the end of an arena. After 2,000 large answers that is nothing.
+    malloc alone gives back memory at the end of an arena. After 2,000 large answers there is none.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 

@@ -1,8 +1,8 @@
 """BrowserGuard: an ASGI layer before all others, against web pages that use the daemon through somebody's browser.
 
 A page's server may let its own name lead to 127.0.0.1 (DNS rebinding). The browser then takes a daemon on this machine for a part
-of the page; what gives the page away is its name, in `Host`. An IP address there cannot have been rebound. And a browser tells
-with everything that may write, in `Origin`, which page wants it; other clients send none.
+of the page. The page's name in `Host` gives it away; an IP address there cannot have been rebound. With every request that may
+write, a browser names the page in `Origin`. Other clients send no `Origin`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ORIGIN = re.compile(rf"https?://({_HOST.pattern}|\[[0-9a-f:.]+\])(:[0-9]{{1,5}}
 
 
 class BrowserGuard:
-    """Passes to `app` what is not refused: with 421 or 403 and one line, over gRPC with PERMISSION_DENIED.
+    """Refuses requests with 421 or 403 and one line, over gRPC with PERMISSION_DENIED. Passes all others to `app`.
 
     A request that may write, and has an `Origin` that is not among `origins`, is refused anywhere. Those of `sockets` that
     listen on a loopback address refuse every `Host` but IP addresses, `localhost`, and `hosts`.

@@ -19,10 +19,10 @@ _NOWHERE = bytes(16)
 
 
 def hang_up(client: Client) -> None:
-    """Reset the TCP connection with `client`; the engine then sees it closed, and lets go what it keeps.
+    """Reset the TCP connection with `client`. The engine then sees it closed, and frees the memory of the connection.
 
-    To shut it down is not enough: a client that goes on sending waits for ever when the buffers between are full, since nobody
-    reads them any more, and a shutdown of the daemon waits for the engine, which waits for the client.
+    `shutdown` of the socket is not enough. Nobody reads the connection any more, so a client that goes on sending fills the
+    buffers, and then waits for ever. The engine waits for the client, and a shutdown of the daemon waits for the engine.
     """
     if client is None:
         return

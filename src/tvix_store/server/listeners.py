@@ -18,7 +18,7 @@ from tvix_store.errors import DeniedError, InvalidError, StoreError, Unavailable
 _BACKLOG = 1024
 _LOCALHOST = ("127.0.0.1", "::1")
 _NO_SUCH_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""What a machine says that has no IPv6."""
+"""Errors of a machine without IPv6."""
 _FIRST_SYSTEMD_FD = 3
 """Where systemd puts the sockets that it passes. Source: sd_listen_fds(3)."""
 
@@ -104,7 +104,8 @@ def listening(addresses: Sequence[str], *, allow_remote: bool = False) -> Iterat
 def stop_listening(sockets: Sequence[socket.socket]) -> None:
     """Refuse connections from now on, in all processes that share the listeners.
 
-    Closing our own end would not: they would be accepted, and nobody would answer. Those of systemd go on, for whom it starts next.
+    Closing our own end would not: they would be accepted, and nobody would answer. Sockets of systemd stay open for its next
+    process.
     """
     systemds = range(_FIRST_SYSTEMD_FD, _FIRST_SYSTEMD_FD + _passed_by_systemd())
     for each in sockets:

@@ -1,4 +1,4 @@
-"""What a server may be told."""
+"""Settings of a server."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class TlsFiles:
 class ServerConfig:
     """How to serve.
 
-    listen: addresses, in the forms of `listeners.parse`
-    allow_remote: whether an address may be reached from other machines
-    allow_hosts: names by which browsers may know the server on this machine, beside those in `listen`
-    allow_origins: origins of web pages that may write, as in `https://example.org`
-    workers: processes that share the listeners
-    grace: seconds that running calls get to finish when the server goes down
-    max_message: bytes of one gRPC message
-    tls: serve TLS, on TCP
-    cache: what the binary cache offers and takes
-    memory: bytes that all clients together may make a worker keep of what they send, and of what they ask for
-    send_timeout: seconds that a client may take nothing of an answer
+    listen: Addresses, in the forms of `listeners.parse`.
+    allow_remote: Whether an address may be reached from other machines.
+    allow_hosts: Names by which browsers may know the server on this machine, beside those in `listen`.
+    allow_origins: Origins of web pages that may write, as in `https://example.org`.
+    workers: Number of processes that share the listeners.
+    grace: Seconds that running calls get to finish when the server goes down.
+    max_message: Bytes of the largest gRPC message.
+    tls: Certificate and key. With them, TCP listeners serve TLS.
+    cache: Settings of the binary cache.
+    memory: Bytes that a worker keeps for all its clients together. Requests and answers have a budget of this size each.
+    send_timeout: Seconds that a client may take nothing of an answer.
     """
 
     listen: tuple[str, ...] = (DEFAULT_ADDRESS,)

@@ -1,10 +1,10 @@
 """The process that listens, starts the workers, starts them again when they die, and ends them.
 
-The first worker opens the store before the others are started, since it may have to make much of it anew. What it logs meanwhile
-is told to systemd, which then waits longer.
+The first worker opens the store before the others are started, since it may have to make much of the store anew. Each line that it
+logs meanwhile goes to systemd, which then waits longer.
 
-It runs no event loop and no threads, so it can fork at any time. It sleeps until a signal comes: from whoever wants it to end
-(SIGTERM, SIGINT), from a worker that died (SIGCHLD), or from a worker that has news (SIGUSR1) and wrote them into a pipe.
+The supervisor runs no event loop and no threads, so it can fork at any time. It sleeps until a signal comes. SIGTERM and SIGINT
+end the daemon. SIGCHLD says that a worker has died. SIGUSR1 says that a worker has written news into its pipe.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class _Supervisor:
         os.kill(self._pid, signal.SIGUSR1)
 
     def _received(self) -> list[tuple[str, str]]:
-        """What workers have told: process ids and news."""
+        """The news that workers have told, each with the worker's process id."""
         try:
             lines = os.read(self._news, 1 << 16).decode().splitlines()
         except BlockingIOError:
@@ -181,7 +181,7 @@ class _Supervisor:
             self._start()
 
     def _end_all(self) -> None:
-        """Let all workers end, and begin with a first one. What the fault has damaged can be mended by a process that is alone."""
+        """Let all workers end, and begin with a first one. Damage by the fault can be mended by a process that is alone."""
         _log.error("all workers are started anew")
         self._ends_all_by = time.monotonic() + self._config.grace + _RESERVE
         self._signal_all(signal.SIGTERM)

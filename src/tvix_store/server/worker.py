@@ -75,7 +75,7 @@ def work(
 
 @contextmanager
 def _logs_told(tell: Callable[[str], None]) -> Iterator[None]:
-    """Tell what is logged meanwhile, too."""
+    """Also tell log messages of that time."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

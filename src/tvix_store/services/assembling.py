@@ -11,7 +11,7 @@ from tvix_store.services.blobs import Chunk
 
 
 class Assembling(Protocol):
-    """Records of what chunks a blob is made."""
+    """Makes blobs of chunks that the store has."""
 
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
         """Make a blob of `chunks`, one or more blobs that the store has. Their content is read, checked, and not stored again.

@@ -23,9 +23,9 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class BlobStat:
-    """What is known of a blob: its size (bytes; None where the backend cannot tell) and its chunks, in order.
+    """A blob's size (bytes; None where the backend cannot tell) and its chunks, in order.
 
-    `chunks` is empty where the blob is its own only chunk, and where they were not asked for.
+    `chunks` is empty if the blob is its own only chunk, and if the caller did not ask for them.
     """
 
     size: int | None
@@ -33,20 +33,20 @@ class BlobStat:
 
 
 class BlobService(Protocol):
-    """Stores blobs. Whatever a put has acknowledged survives a killed process, and is readable by every other user of the store."""
+    """Stores blobs. An acknowledged put survives a killed process, and every other user of the store can read the blob."""
 
     async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
-        """What is known of a blob, or None if it is not there; `chunks` asks for its chunk list."""
+        """The blob's size and, where `chunks` asks for them, its chunks. None if the store lacks the blob."""
         ...
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
-        """Those of the blobs that are not there: what need not be sent is what is not among them."""
+        """The digests that the store lacks. The caller sends only these blobs."""
         ...
 
     def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         """The bytes from `start` up to `stop` (default: the end), verified, in pieces of at most 1 MiB.
 
-        A `stop` behind the end means the end. Nothing is read ahead of the consumer but a few pieces.
+        A `stop` behind the end means the end. At most a few pieces are read ahead of the consumer.
 
         Raises:
             NotFoundError: the blob is not there (before the first piece).
@@ -58,7 +58,7 @@ class BlobService(Protocol):
         """Store the concatenation of the pieces of `data`; their cuts do not matter.
 
         Raises:
-            ExhaustedError: a limit, or the disk, is full; nothing of the blob became visible.
+            ExhaustedError: a limit is reached, or the disk is full. Nothing of the blob became visible.
         """
         ...
 

@@ -36,7 +36,7 @@ class DirectoryService(Protocol):
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
         """Store a graph sent from its leaves to its root, and return the root's digest.
 
-        Nothing of a graph that is refused becomes visible.
+        A refused graph leaves nothing visible.
 
         Raises:
             InvalidError: the stream breaks a rule of `LeavesToRoot`.
@@ -46,6 +46,6 @@ class DirectoryService(Protocol):
 
 
 async def parse(directory: Directory) -> None:
-    """Look into a directory before its entries are asked for: in a thread, where it is so large that others would wait."""
+    """Parse a directory before its entries are used. A large one is parsed in a thread, so that the event loop stays free."""
     if not directory.is_parsed and len(directory.encoded) > _PARSED_HERE:
         await asyncio.to_thread(directory.parse)

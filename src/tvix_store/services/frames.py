@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from tvix_store.model.digest import Digest
 
+T = TypeVar("T")
 
-class Span(NamedTuple):
-    """`size` bytes at `offset` of one of the backend's files, which it knows by a number."""
-
-    file: int
-    offset: int
-    size: int
+Run: TypeAlias = bytes
+"""The digests of some chunks, 32 bytes each, one behind the other."""
 
 
 class Frame(NamedTuple):
-    """A chunk as it is stored: its digest (32 bytes) and length (bytes), and where it lies.
+    """A chunk as it is stored: its digest (32 bytes), its length, and the length of what is stored (bytes).
 
-    It is one zstd frame where `span` is smaller than the chunk, and the chunk itself where they have the same size.
+    It is one zstd frame where `stored` is smaller than `length`, and the chunk itself where they are the same.
     """
 
     digest: bytes
     length: int
-    span: Span
+    stored: int
 
 
 class StoredFrames(Protocol):
-    """Gives out content as it is stored, to be passed on without decompressing it, and keeps plans for doing so."""
-
-    @property
-    def generation(self) -> int:
-        """Changes when something may lie elsewhere than it did: what was damaged and is stored anew. Older plans are outdated."""
-        ...
-
-    async def look(self) -> None:
-        """Let `generation` tell of what is gone by now, though nobody has read it yet."""
-        ...
+    """Gives out content as it is stored, to be passed on without decompressing it."""
 
     async def find(self, digests: Sequence[Digest]) -> list[list[Frame]]:
         """The chunks of each blob, in order.
@@ -48,26 +36,14 @@ class StoredFrames(Protocol):
         """
         ...
 
-    def read(self, spans: Sequence[Span]) -> list[bytes]:
-        """The bytes of each span, not verified. Blocks: call it in a thread.
+    async def read(self, runs: Sequence[Run], use: Callable[[list[list[memoryview]]], T]) -> T:
+        """Hand the stored bytes of the chunks of each run to `use`, in a thread, and return what it returns.
+
+        They are not verified. `use` checks them, and raises CorruptError where they are not what it needs; it may be called once
+        more then, with what was looked up anew. Who reads a run again spares the backend looking it up.
 
         Raises:
-            CorruptError: they are not there.
+            NotFoundError: a chunk is not there.
+            CorruptError: the bytes of one are not there, or `use` raised it.
         """
-        ...
-
-    def check(self, frame: Frame, stored: bytes) -> None:
-        """Hold a chunk, whose stored bytes were read, against its digest. Blocks: call it in a thread.
-
-        Raises:
-            CorruptError: they do not match; the backend looks into it.
-        """
-        ...
-
-    async def get_plan(self, key: bytes) -> bytes | None:
-        """The plan that was kept in this generation under `key` (32 bytes), or None."""
-        ...
-
-    async def put_plan(self, key: bytes, plan: bytes) -> None:
-        """Keep a plan; it may get lost."""
         ...

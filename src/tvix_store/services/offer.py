@@ -16,17 +16,15 @@ from tvix_store.services.lone_files import LoneFiles
 from tvix_store.services.nar import KnownNars, NarService
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
-from tvix_store.services.small_trees import SmallTrees
 from tvix_store.services.staging import Staging
 from tvix_store.services.statistics import Statistics
 
 Service: TypeAlias = Literal["blobs", "directories", "path_infos", "nar", "records"]
-Power: TypeAlias = Literal["frames", "small_trees", "lone_files", "staging", "assembling", "statistics", "known_nars"]
+Power: TypeAlias = Literal["frames", "lone_files", "staging", "assembling", "statistics", "known_nars"]
 POWERS: Mapping[Power, frozenset[Service]] = {
     "frames": frozenset(("blobs",)),
-    "small_trees": frozenset(("blobs", "directories", "nar", "records")),
     "lone_files": frozenset(("blobs",)),
-    "staging": frozenset(("blobs", "directories")),
+    "staging": frozenset(("blobs", "directories", "nar", "records")),
     "assembling": frozenset(("blobs",)),
     "statistics": frozenset(("blobs", "directories", "path_infos")),
     "known_nars": frozenset(("nar",)),
@@ -40,6 +38,11 @@ async def nothing() -> None:
     """Do nothing."""
 
 
+async def always_the_same() -> int:
+    """The epoch of a store that loses nothing, or cannot tell."""
+    return 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """Services that belong together, with their powers. None stands for what the backend does not have.
@@ -50,6 +53,7 @@ class Offer:
     substituters: URLs of binary caches from which path infos come, with their content; path infos are kept elsewhere
     elsewhere: addresses at which services stand that belong to this offer
     check: raises UnavailableError while the services cannot serve
+    epoch: returns a number that changes whenever content turns out to be damaged or lost: what was found out before may be wrong
     sync: brings all acknowledged content to the disk itself, as a put of a path info does in one store. Where path infos stand
         elsewhere, it is called before they are put
     close: to be called when done
@@ -62,7 +66,6 @@ class Offer:
     nar: NarService | None = None
     records: RecordService | None = None
     frames: StoredFrames | None = None
-    small_trees: SmallTrees | None = None
     lone_files: LoneFiles | None = None
     staging: Staging | None = None
     assembling: Assembling | None = None
@@ -73,5 +76,6 @@ class Offer:
     store_dir: str = STORE_DIR
     size_rule: SizeRule = SizeRule.DOCUMENTED
     check: Check = nothing
+    epoch: Callable[[], Awaitable[int]] = always_the_same
     sync: Callable[[], Awaitable[None]] = nothing
     close: Callable[[], Awaitable[None]] = nothing

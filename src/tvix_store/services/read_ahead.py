@@ -1,4 +1,4 @@
-"""What readers may read ahead of those that they read for."""
+"""A bound on the memory for content that is read ahead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CAPACITY = 64 << 20
 
 
 class ReadAhead:
-    """Bytes of memory for what nobody has asked for yet, shared by all readers of a process, on its event loop.
+    """Bytes of memory for content that is read ahead, shared by all readers of a process, on its event loop.
 
     A reader that finds no room reads piece by piece, which is slower. So a thousand clients that ask and do not read make the
     process keep no more than a thousand pieces.

@@ -66,8 +66,8 @@ KINDS = (
     RecordKind(b"nar:", _linked_node, follows=True),
     # Size and hash of the zstd file of a NAR (operations.nars.links).
     RecordKind(b"zstd:", _nothing, follows=True),
-    # A plan for a NAR, which is a blob (backends.local.frames). An empty one was found outdated.
-    RecordKind(b"plan:", lambda value: Digest(value) if value else None, follows=True),
+    # A plan for a NAR, which is a blob (operations.nars.kept_plans).
+    RecordKind(b"plan:", Digest, follows=True),
     # A log, a realisation, a build trace or debug information (operations.paths.documents).
     RecordKind(b"document:", _document, follows=False),
 )

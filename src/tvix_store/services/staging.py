@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
+from tvix_store.model.nodes import Node
+from tvix_store.model.path_info import NarFacts
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
+
+NO_RECORDS: Mapping[bytes, bytes] = MappingProxyType({})
+
+
+class StagedNar(NamedTuple):
+    """A root node, and what its stager computed itself of its NAR."""
+
+    node: Node
+    facts: NarFacts
 
 
 class Stage(Protocol):
     """Content that nobody sees yet: what is put by these services cannot be read, by them or others, until it is accepted.
 
-    The services know what the store has, and do not keep that again. Close a stage when nothing is being put any more.
+    The services know what the store has, and do not keep that again. Closures have thousands of small paths: a stage keeps a small
+    tree in memory, and accepting it is all that waits for a commit. Close a stage when nothing is being put any more.
     """
 
     @property
@@ -20,10 +34,13 @@ class Stage(Protocol):
     @property
     def directories(self) -> DirectoryService: ...
 
-    async def accept(self) -> None:
+    async def accept(self, nar: StagedNar | None = None, records: Mapping[bytes, bytes] = NO_RECORDS) -> None:
         """Make all of it part of the store, where it is as safe as what is put there. Once, when all puts are done.
 
+        With the last of it, and not before, the facts of `nar` are known, and `records` are there, which are not `durable`.
+
         Raises:
+            InvalidError: a record breaks a rule of RecordService; nothing was accepted.
             ExhaustedError: the disk is full.
         """
         ...

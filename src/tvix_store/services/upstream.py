@@ -1,4 +1,4 @@
-"""Upstream: a binary cache elsewhere, of which nothing is believed."""
+"""Upstream: a binary cache elsewhere. Nothing that it says is trusted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tvix_store.errors import InvalidError, UnavailableError
 from tvix_store.model.narinfo import NarInfo
 
 DEFAULT_PRIORITY = 50
-"""That of a cache which does not say, as for Nix."""
+"""Priority of a cache that states none, as for Nix."""
 
 
 class UpstreamDownError(UnavailableError):
@@ -29,11 +29,11 @@ class UpstreamLacksError(UnavailableError):
 
 
 class UpstreamLiesError(InvalidError):
-    """What an upstream answered is malformed, refused, or not what it says."""
+    """An upstream's answer is malformed, refused, or not what it claims to be."""
 
 
 class Upstream(Protocol):
-    """Offers store paths as narinfos and NAR files. Whoever uses it checks everything."""
+    """Offers store paths as narinfos and NAR files. The user of an upstream checks everything."""
 
     @property
     def name(self) -> str:
@@ -50,7 +50,7 @@ class Upstream(Protocol):
         ...
 
     async def narinfo(self, output_hash: bytes) -> NarInfo | None:
-        """What the upstream says of an output hash (20 bytes), or None where it lacks the path.
+        """The upstream's narinfo of an output hash (20 bytes), or None if it lacks the path.
 
         Raises:
             UpstreamDownError, UpstreamLiesError: there is no answer, or none that can be read.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -142,11 +143,12 @@ async def test_a_damaged_directory_is_stored_anew_when_it_is_put_again(store: St
 async def test_a_damaged_chunk_that_is_found_by_passing_it_on_is_forgotten(store: Store, tmp_path: Path) -> None:
     node = await put_tree(store, TREE)
     damage(tmp_path, SMALL)
-    assert store.frames is not None
-    zstd = PlannedNars(store.directories, store.frames)
+    zstd = PlannedNars.of(store)
+    assert zstd is not None
     plan = await zstd.plan(node)
     with pytest.raises(CorruptError):
         await collect(zstd.read(node, plan, 0, plan.size))
+    await asyncio.gather(*zstd._tasks)
     await store.sync()
     assert await store.blobs.stat(Digest.of(SMALL)) is None
 

@@ -22,7 +22,7 @@ from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import Signature
 from tvix_store.model.store_path import StorePath
-from tvix_store.services.small_trees import SmallTree
+from tvix_store.services.staging import StagedNar
 from tvix_store.services.store import Store
 
 PACK_SIZE = 4 << 20
@@ -79,13 +79,17 @@ async def write_for_ever(store: Store, seed: str) -> AsyncIterator[str]:
         assert store.records is not None
         await store.records.put(records(seed, number))
         yield f"records {seed} {number}"
-        assert store.small_trees is not None
+        assert store.staging is not None
         contents = [data[:300] + b"?", data[:50_000]]
         both = Directory({b"%d" % n: FileNode(Digest.of(content), len(content)) for n, content in enumerate(contents)})
-        tree = SmallTree(contents, [both], both.node())
-        await store.small_trees.put(tree, NarFacts(1, bytes(32)), link(seed, number, both.digest.raw))
+        stage = store.staging.begin()
+        try:
+            await stage.blobs.put_many(contents)
+            await stage.directories.put(graph(both))
+            await stage.accept(StagedNar(both.node(), NarFacts(1, bytes(32))), link(seed, number, both.digest.raw))
+        finally:
+            await stage.close()
         yield f"tree {seed} {number}"
-        assert store.staging is not None
         stage = store.staging.begin()
         try:
             staged = await stage.blobs.put(pieces(data + data[::-1]))

@@ -44,7 +44,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 def nars(store: Store) -> PlannedNars:
     assert store.frames is not None
-    return PlannedNars(store.directories, store.frames)
+    return PlannedNars(store, store.frames)
 
 
 async def whole(planned: PlannedNars, node: Node) -> bytes:
@@ -94,11 +94,10 @@ async def test_a_plan_costs_what_it_holds_until_it_was_checked(store: Store) -> 
     node = await put_tree(store, MIXED)
     planned = nars(store)
     plan = await planned.plan(node)
-    chunks = sum(len(piece.chunks) for piece in plan.pieces)
-    before = plan.cost
+    assert plan.cost > sum(len(piece.items) + len(piece.run) + len(piece.literals) + len(piece.extents) for piece in plan.pieces)
+    assert sum(len(list(piece.chunks)) for piece in plan.pieces) > 200
     await whole(planned, node)
-    assert before == plan.cost + 420 * chunks
-    assert plan.cost < before / 2
+    assert not [chunk for piece in plan.pieces for chunk in piece.chunks]
 
 
 async def test_all_readers_get_the_same_bytes(store: Store) -> None:
@@ -114,7 +113,7 @@ async def test_all_readers_get_the_same_bytes(store: Store) -> None:
     assert (await another.plan(node)).is_checked, "the plan was kept by the store"
     assert await whole_zstd(another, node) == first
     assert await whole(another, node) == expected
-    assert (await another.plan(node)).etag == (await planned.plan(node)).etag
+    assert await another.etag(await another.plan(node)) == await planned.etag(await planned.plan(node))
 
 
 async def test_any_range_is_that_part(store: Store) -> None:
@@ -233,9 +232,10 @@ async def test_a_plan_is_read_as_it_was_written(store: Store) -> None:
     plan = await zstd.plan(node)
     encoded = plan.encode()
     assert Plan.decode(encoded) == plan
-    for damaged in (b"", encoded[:10], encoded[: len(encoded) // 2], b"x" + encoded[1:], encoded[:4] + b"\x02" + encoded[5:]):
+    for damaged in (b"", encoded[:10], encoded[: len(encoded) // 2], encoded[:-1], encoded + b"x", b"x" + encoded[1:]):
         with pytest.raises(CorruptError):
             Plan.decode(damaged)
+    assert Plan.decode(encoded[:4] + b"\x01" + encoded[5:]) is None, "of another version"
 
 
 def test_what_is_too_large_is_known_before() -> None:

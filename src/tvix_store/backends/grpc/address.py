@@ -13,7 +13,7 @@ from tvix_store.protocol.dialects import DIALECTS, Dialect
 _PORTS = {"grpc+http": 80, "grpc+https": 443}
 _DIALECTS = {dialect.name: dialect for dialect in DIALECTS}
 _USER = re.compile("//[^/?#]*@")
-"""What may stand before a host: nobody's name and password are shown."""
+"""The part before a host: names and passwords are never shown."""
 _SWITCH = {"0": False, "1": True}
 
 
@@ -21,12 +21,12 @@ _SWITCH = {"0": False, "1": True}
 class ServerAddress:
     """Where a server is and how to speak to it.
 
-    name: the URL without its parameters, for messages
-    target: the server as gRPC names it
-    tls: whether to speak TLS
-    ca: PEM file of the authorities to trust; None means those of $GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, or the system's
-    dialect: the dialect to speak; None means to find out
-    wait_connect: whether to wait for the server when the store is opened
+    name: The URL without its parameters, for messages.
+    target: The server as gRPC names it.
+    tls: Whether to speak TLS.
+    ca: PEM file of the authorities to trust. None means those of $GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, or the system's.
+    dialect: The dialect to speak. None means to find out.
+    wait_connect: Whether to wait for the server when the store is opened.
     """
 
     name: str
@@ -56,7 +56,7 @@ class ServerAddress:
 
     @property
     def authority(self) -> str:
-        """What the server is called in requests. The path of a socket is no authority; snix refuses it with a PROTOCOL_ERROR."""
+        """The server's name in requests. The path of a socket is no authority; snix refuses it with a PROTOCOL_ERROR."""
         return "localhost" if self.is_socket else self.target
 
     @classmethod

@@ -16,11 +16,12 @@ from tvix_store.services.blobs import SMALL_BLOB, BlobStat, Chunk
 
 
 class GrpcBlobs:
-    """A BlobService over a server's calls for single blobs and for many small ones. `parts` reads chunks and tells lists of them.
+    """A BlobService over a server's calls for single blobs and for many small ones. `parts` reads chunks and lists of chunks.
 
-    The protocol tells no sizes but those of chunks, so `stat` knows the size only where it was asked for the chunks, and there are
-    some. A whole read is checked against the digest; a range is as true as the server's list of chunks, each of which is
-    checked, or, where there is none, as far as it was read.
+    The protocol has no sizes but those of chunks. So `stat` knows a blob's size only where the caller asks for the chunks, and the
+    blob has several. A whole read is checked against the digest of the blob. A range is read from chunks, and each chunk is checked
+    against its own digest; that the list of chunks is the blob's is the server's word. Without a list, the blob is read from its
+    start, and checked only if the read reaches the end.
     """
 
     def __init__(self, server: str, single: SingleBlobs, parts: SingleBlobs, bulk: BulkBlobs | None) -> None:
@@ -121,7 +122,7 @@ class GrpcBlobs:
 
 
 class GrpcLoneFiles:
-    """The LoneFiles of a server: the metadata of the call tells it beforehand what file it gets. Others than ours do not look."""
+    """The LoneFiles of a server: the metadata of the call describes the file beforehand. Servers other than ours ignore it."""
 
     def __init__(self, blobs: GrpcBlobs) -> None:
         self._blobs = blobs

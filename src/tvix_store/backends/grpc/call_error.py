@@ -19,7 +19,7 @@ _OF_HTTP = {
     b"503": Status.UNAVAILABLE,
     b"504": Status.UNAVAILABLE,
 }
-"""Statuses of those who answer in HTTP alone. Source: gRPC, http-grpc-status-mapping."""
+"""Statuses for answers that are plain HTTP. Source: gRPC, http-grpc-status-mapping."""
 _RESETS = {each.value: each for each in Reset}
 _OF_RESET: dict[int, Status] = {
     Reset.REFUSED_STREAM: Status.UNAVAILABLE,
@@ -32,9 +32,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 class CallError(Exception):
-    """A call ended with a status other than OK: the server's, or one that tells what became of it. `message` may be empty.
+    """A call ended with a status other than OK: the server's, or one of ours for a call that broke off. `message` may be empty.
 
-    It is one line: what a server says must not steer somebody's terminal, or look like a second line of a log.
+    It is one line: a server's text must not steer a terminal, or look like a second line of a log.
     """
 
     def __init__(self, status: Status, message: str) -> None:
@@ -44,7 +44,7 @@ class CallError(Exception):
 
 
 def ending(fields: Mapping[bytes, bytes], head: Mapping[bytes, bytes]) -> CallError | None:
-    """What the last header fields of an answer say, the first being `head`; None for OK."""
+    """The error that the last header fields of an answer state; None for OK. `head` are the first ones."""
     http = head.get(b":status", b"200")
     fields = {**head, **fields}  # some send an answer that is a status alone in the first, and then an empty end
     text = fields.get(b"grpc-status")
@@ -62,6 +62,6 @@ def ending(fields: Mapping[bytes, bytes], head: Mapping[bytes, bytes]) -> CallEr
 
 
 def reset_by_server(why: int) -> CallError:
-    """What a frame RST_STREAM means."""
+    """The error that a frame RST_STREAM stands for."""
     name = _RESETS[why].name if why in _RESETS else f"error {why}"
     return CallError(_OF_RESET.get(why, Status.INTERNAL), f"the server reset the call: {name}")

@@ -33,7 +33,7 @@ _CONNECTING = 20.0
 _NEXT_ADDRESS = 0.25
 """Seconds after which the next IP address of a server is tried too. Source: RFC 8305, Happy Eyeballs."""
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0)
-"""Seconds between the attempts of who waits for a server; the last one goes on."""
+"""Seconds between the attempts of a caller that waits for a server. The last value is used from then on."""
 _ROOTS = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
 """The variable in which gRPC's clients look for a file of authorities."""
 
@@ -142,7 +142,7 @@ class Channel:
                 return
 
     async def _connected(self) -> Http2:
-        """The connection. All who need it wait for the same attempt, which goes on if one of them gives up."""
+        """The connection. All callers wait for the same attempt. It goes on if one of them gives up."""
         if self._http2 is not None and self._http2.usable:
             return self._http2
         if self._connecting is None or self._connecting.done():

@@ -18,7 +18,7 @@ from tvix_store.errors import CorruptError, UnavailableError
 from tvix_store.protocol.status import Status
 
 PROMPT = 60.0
-"""Seconds for a call that looks something up."""
+"""Seconds for a lookup."""
 PATIENCE = 60.0
 """Seconds to wait for a server that is not there yet, where that is asked for."""
 REPLAYED = 4 * 1024 * 1024
@@ -48,9 +48,9 @@ async def _next_of(stream: Stream) -> list[bytes]:
 class Connection:
     """A few channels to the server at `address`, used in turn.
 
-    A call that ends as UNAVAILABLE is repeated while nothing of its answer was given out and its input can be sent again: all that
-    we send is named by its content, or merged, so that twice does the same as once. All methods raise what `store_error` makes of
-    the server's status. To be made in the event loop that uses it.
+    A call that ends as UNAVAILABLE is repeated. There are two conditions: no part of its answer was given out, and its input can be
+    sent again. To send twice does no harm, since content is named by its digest, and path infos are merged. All methods raise the
+    error that `store_error` makes of the server's status. A connection is made in the event loop that uses it.
 
     Raises:
         InvalidError: the file of authorities cannot be read.

@@ -66,7 +66,7 @@ async def verified(pieces: AsyncGenerator[bytes, None], digest: Digest, server: 
 
 
 async def between(pieces: AsyncGenerator[bytes, None], start: int, stop: int | None) -> AsyncGenerator[bytes, None]:
-    """Of the bytes in `pieces` those from `start` up to `stop` (None: the end). What lies behind is not read."""
+    """Of the bytes in `pieces` those from `start` up to `stop` (None: the end). Bytes behind `stop` are not read."""
     at = 0
     async with aclosing(pieces):
         async for piece in pieces:

@@ -37,17 +37,17 @@ _KNOWN = frozenset((*_OWN, *_CHUNK_STORES, *(service for dialect in _PREFERENCE 
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a server can do for us.
+    """The services of a server that we can use.
 
-    dialect: the one to speak
-    bulk: whether it has our BulkService
-    only_snix: whether it has no other services than those of snix until 2025, which knows that size rule alone
-    whole_blobs: whether it has the dialect's BlobService
-    directories: whether it has the dialect's DirectoryService
-    chunks: whether it has snix's ChunkStoreService and BlobStoreService
-    path_infos: whether it has the dialect's PathInfoService, which calculates NARs too
-    counts: whether it has our StatisticsService; only where it is listed, since to count is no harmless question
-    settings: whether it has our SettingsService
+    dialect: The dialect to speak.
+    bulk: Whether the server has our BulkService.
+    only_snix: Whether it has nothing but the services of snix until 2025. Such a server knows snix's size rule only.
+    whole_blobs: Whether it has the dialect's BlobService.
+    directories: Whether it has the dialect's DirectoryService.
+    chunks: Whether it has snix's ChunkStoreService and BlobStoreService.
+    path_infos: Whether it has the dialect's PathInfoService, which calculates NARs too.
+    counts: Whether its reflection lists our StatisticsService. It is never tried: counting is no harmless question.
+    settings: Whether it has our SettingsService.
     """
 
     dialect: Dialect
@@ -62,7 +62,8 @@ class Abilities:
 
 
 async def discover(connection: Connection, pinned: Dialect | None) -> Abilities:
-    """Ask the server's reflection what it offers, or, where it has none, try. `pinned` is the dialect that the user wants.
+    """Ask the server's reflection for its services. Where it has none, try each service. `pinned` is the dialect that the user
+    wants.
 
     Raises:
         UnsupportedError: it offers no dialect, or not the pinned one.

@@ -22,7 +22,7 @@ PRIORITY = 0x20
 
 
 class Kind(IntEnum):
-    """What a frame is."""
+    """Kinds of frames."""
 
     DATA = 0
     HEADERS = 1
@@ -37,7 +37,7 @@ class Kind(IntEnum):
 
 
 class Setting(IntEnum):
-    """What an end tells the other."""
+    """Settings that one end tells the other."""
 
     HEADER_TABLE_SIZE = 1
     ENABLE_PUSH = 2
@@ -75,7 +75,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def data_head(size: int, stream: int, *, last: bool) -> bytes:
-    """What stands before `size` bytes of data."""
+    """The header before `size` bytes of data."""
     return size.to_bytes(3) + (b"\0\1" if last else b"\0\0") + stream.to_bytes(4)
 
 

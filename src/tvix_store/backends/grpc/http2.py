@@ -53,7 +53,8 @@ _LAST_STREAM = (1 << 31) - 1
 
 
 class Http2(asyncio.Protocol):
-    """A connection. `ready` is done when the server has said what it takes; then calls may begin, while it is `usable`."""
+    """A connection. `ready` is done when the server's settings have come. Calls may begin then, while the connection is
+    `usable`."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -80,7 +81,7 @@ class Http2(asyncio.Protocol):
         """Frames that go out together, when the event loop comes round: calls that begin at once take one system call."""
         self._outgoing_size = 0
         self._changes: list[asyncio.Future[None]] = []
-        """Those who wait for a window, a place, or the transport."""
+        """Callers that wait for a window, a place, or the transport."""
         self._heard = loop.time()
         self._watch: asyncio.TimerHandle | None = loop.call_later(_SILENCE, self._look)
 
@@ -186,7 +187,7 @@ class Http2(asyncio.Protocol):
     # What the server tells.
 
     def _frames(self, data: bytes) -> bytes:
-        """Take the frames in `data`; what is left is the beginning of one."""
+        """Take the frames in `data`. The rest is the beginning of one."""
         at, end = 0, len(data)
         while end - at >= HEAD:
             size = int.from_bytes(data[at : at + 3])

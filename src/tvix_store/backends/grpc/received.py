@@ -1,4 +1,4 @@
-"""What a server sent is not trusted: a malformed answer is the server's fault, not the caller's."""
+"""Checks of answers. A server is not trusted: a malformed answer is the server's fault, not the caller's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def decoding(server: str) -> Iterator[None]:
 
 
 def check_stored(answer: bytes, digest: Digest, server: str) -> None:
-    """See that the answer to a put names what was put.
+    """See that the answer to a put names the content that was sent.
 
     Raises:
         CorruptError: it names something else.

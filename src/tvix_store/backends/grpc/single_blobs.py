@@ -1,4 +1,4 @@
-"""SingleBlobs: what a server must offer of blobs, a call or some for each."""
+"""SingleBlobs: the calls for single blobs that a server must offer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 class SingleBlobs(Protocol):
-    """Blobs of any size, and their chunks. What is read is verified, in pieces of at most 1 MiB."""
+    """Blobs of any size, and their chunks. A read is verified, and comes in pieces of at most 1 MiB."""
 
     async def is_there(self, digest: Digest) -> bool: ...
 

@@ -19,7 +19,7 @@ from tvix_store.services.blobs import SMALL_BLOB
 _DIGESTS_A_CALL = 16 * 1024
 """Half a MiB of digests, in one message."""
 _UNASKED = 64 * 1024
-"""Bytes that are sent without asking whether they are missing: to ask takes as long."""
+"""Bytes that are sent without asking whether the server lacks them: the question would take as long."""
 T = TypeVar("T")
 
 

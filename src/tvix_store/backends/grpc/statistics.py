@@ -1,4 +1,4 @@
-"""GrpcStatistics: what a server of ours counts."""
+"""GrpcStatistics: the counts of a server of ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From gRPC's statuses back to the errors of the store: what `rpc.status` is at the other end."""
+"""From gRPC's statuses back to the errors of the store. The server's side of it is `rpc.status`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.protocol.status import Status
 
 Subject: TypeAlias = tuple[str, object]
-"""What a call asks for, as NotFoundError has it: kind and key."""
+"""The subject of a call, as NotFoundError has it: kind and key."""
 
 _OF_INPUT: dict[Status, type[StoreError]] = {
     Status.INVALID_ARGUMENT: errors.InvalidError,
@@ -31,13 +31,13 @@ _OF_SERVER: dict[Status, type[StoreError]] = {
     Status.UNIMPLEMENTED: errors.UnsupportedError,
 }
 _NAMED = re.compile(r"\b(blob|directory) b3:([0-9a-f]{64})\b")
-"""How our own servers name what they miss; a call may reach more than the digest that it asks for."""
+"""The form in which our servers name missing content. A call may reach more than the digest that it asks for."""
 
 
 def store_error(error: CallError, server: str, path: str, subject: Subject) -> StoreError:
     """The error of the store that `error`, the end of the call `path` to `server` about `subject`, stands for.
 
-    What fits no error of ours, such as INTERNAL, is a failure of that server.
+    A status that fits no error of ours, such as INTERNAL, is a failure of that server.
     """
     code = error.status
     details = error.message or f"the server ended {path} with {code.name}, and no message"

@@ -19,7 +19,7 @@ _PREFIX = 5
 
 
 class Wire(Protocol):
-    """What a stream needs of its connection."""
+    """The part of a connection that a stream needs."""
 
     async def send(self, stream: Stream, data: bytes, *, last: bool) -> None:
         """Send data of a call, as fast as the server takes it; no more of it once the call has ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 from tvix_store.backends.local.assembling import LocalAssembling
@@ -13,9 +14,9 @@ from tvix_store.backends.local.frames import LocalFrames
 from tvix_store.backends.local.keyed_records import LocalRecords
 from tvix_store.backends.local.path_infos import LocalNarFacts, LocalPathInfos
 from tvix_store.backends.local.settings import Settings
-from tvix_store.backends.local.small_trees import LocalSmallTrees
 from tvix_store.backends.local.staging import LocalStaging
 from tvix_store.backends.local.statistics import LocalStatistics
+from tvix_store.errors import StoreError
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
@@ -65,6 +66,11 @@ async def open_store(
     async def check() -> None:
         engine.check()
 
+    async def epoch() -> int:
+        with suppress(StoreError):  # a store that can't be written can be read
+            await engine.without_losses()
+        return engine.index.forgotten()
+
     async def sync() -> None:
         await asyncio.wrap_future(engine.committer.sync())
 
@@ -78,14 +84,14 @@ async def open_store(
         nar=RememberingNarService(blobs, directories, known_nars),
         known_nars=known_nars,
         records=records,
-        frames=LocalFrames(engine, blobs, records),
-        small_trees=LocalSmallTrees(engine, blobs),
+        frames=LocalFrames(engine, blobs),
         assembling=LocalAssembling(engine, blobs),
         staging=LocalStaging(engine),
         statistics=LocalStatistics(engine, path_infos),
         store_dir=its_store_dir,
         size_rule=SizeRule[engine.settings.size_rule.upper()],
         check=check,
+        epoch=epoch,
         sync=sync,
         close=close,
     )

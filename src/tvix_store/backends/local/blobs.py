@@ -109,6 +109,10 @@ class LocalBlobs:
                 raise InvalidError(f"put_many takes blobs of up to {SMALL_BLOB} bytes, got one of {len(blob)}")
         if len(blobs) == 1 and len(blobs[0]) <= self._sizes.minimum:
             return [await self._put_chunk(blobs[0])]
+        if self._sink.holds(sum(map(len, blobs))):
+            contents, digests = self._cut_all(blobs)
+            await _done(self._sink.put_contents(contents))
+            return digests
         storing, digests = await self._engine.in_thread(self._begin_to_store, blobs)
         if storing is not None:
             await _done(storing)
@@ -130,11 +134,11 @@ class LocalBlobs:
 
         Several batches are prepared at a time, each by one thread: the committer, which there is one of, has the less to do.
         """
-        contents, digests = self.cut_all(blobs)
+        contents, digests = self._cut_all(blobs)
         unknown = _compressed(self._engine, self._sink, contents)
         return self._sink.put_contents(unknown) if unknown else None, digests
 
-    def cut_all(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
+    def _cut_all(self, blobs: Sequence[bytes]) -> tuple[list[Content], list[Digest]]:
         """What is to be stored of small blobs, not compressed, and their digests."""
         contents: list[Content] = []
         digests: list[Digest] = []
@@ -160,7 +164,7 @@ class LocalBlobs:
         return {digest for digest in digests if index.chunk(digest.raw) is None and index.chunk_list_segment(digest.raw, 0) is None}
 
     def _get_all(self, digests: Sequence[Digest]) -> list[bytes | None]:
-        places = self._engine.index.chunks_at(digests)
+        places = self._engine.index.chunks_at([digest.raw for digest in digests])
         chunks = {digest.raw: place for digest, place in zip(digests, places, strict=True) if place and place.length <= SMALL_BLOB}
         payloads = self._engine.payloads(list(chunks.items()))
         return [payloads[digest.raw] if digest.raw in payloads else self._get_cut(digest) for digest in digests]

@@ -129,6 +129,10 @@ class Committer:
         """As `Sink.unknown`."""
         return list(contents) if self.losing() is not None else self._index.unknown(contents)
 
+    def holds(self, size: int) -> bool:
+        """As `Sink.holds`."""
+        return False
+
     def losing(self) -> Future[PathInfo | None] | None:
         """A future that is done when the content of lost packs is forgotten; None where the index names no such content."""
         if self._losing is not None and not self._losing.done():
@@ -141,7 +145,7 @@ class Committer:
         return self._submit(_Request(contents=contents))
 
     def put_tree(
-        self, contents: Sequence[Content], nar_facts: tuple[bytes, NarFacts], records: Mapping[bytes, bytes]
+        self, contents: Sequence[Content], nar_facts: tuple[bytes, NarFacts] | None, records: Mapping[bytes, bytes]
     ) -> Future[PathInfo | None]:
         """Store contents, and in the same commit what is true of their NAR, and records that are not durable."""
         return self._submit(_Request(contents=contents, nar_facts=nar_facts, records=records))
@@ -154,12 +158,19 @@ class Committer:
         """Count a pack that another writer has begun, of `size` bytes, as one of this store."""
         return self._submit(_Request(pack=(number, size)))
 
-    def name_contents(self, written: Sequence[Written], sizes: Mapping[int, int]) -> Future[PathInfo | None]:
+    def name_contents(
+        self,
+        written: Sequence[Written],
+        sizes: Mapping[int, int],
+        nar_facts: tuple[bytes, NarFacts] | None,
+        records: Mapping[bytes, bytes],
+    ) -> Future[PathInfo | None]:
         """Make contents visible that another writer has written to its packs; of those there already, the place stays as it is.
 
-        `sizes` tells how many bytes of each of these packs count from then on, if any of its contents is new.
+        `sizes` tells how many bytes of each of these packs count from then on, if any of its contents is new. In the same commit,
+        what is true of a NAR, and records that are not durable.
         """
-        return self._submit(_Request(written=written, sizes=sizes))
+        return self._submit(_Request(written=written, sizes=sizes, nar_facts=nar_facts, records=records))
 
     def put_path_info(self, path_info: PathInfo, trust: Trust = NOBODY) -> Future[PathInfo | None]:
         """Store a path info durably, with everything put before; the result is what is stored now.

@@ -67,6 +67,10 @@ class Sink(Protocol):
         """Those of the contents that are not known to be there; the others need not be compressed. May read from the disk."""
         ...
 
+    def holds(self, size: int) -> bool:
+        """Whether a put of so many bytes would only keep them in memory: they need not be compressed, nor looked up."""
+        ...
+
     def put_contents(self, contents: Sequence[Content]) -> Future[Any]:
         """Store contents, so that whoever sees what this sink stores sees them. The future is set when it has happened."""
         ...

@@ -75,7 +75,9 @@ class LocalDirectories:
                 if self._engine.held_graphs > MAX_GRAPHS:
                     raise ExhaustedError(f"the graphs that are being put take more than {MAX_GRAPHS} bytes; try again later")
             root = graph.finish()
-            unknown = await self._engine.in_thread(self._sink.unknown, list(contents.values()))
+            unknown = list(contents.values())
+            if not self._sink.holds(size):
+                unknown = await self._engine.in_thread(self._sink.unknown, unknown)
             if unknown:
                 await asyncio.wrap_future(self._sink.put_contents(unknown))
             return root

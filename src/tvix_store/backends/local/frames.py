@@ -2,71 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import TypeVar
 
 from tvix_store.backends.local.blobs import LocalBlobs
 from tvix_store.backends.local.engine import Engine
-from tvix_store.backends.local.keyed_records import LocalRecords
 from tvix_store.backends.local.packs import Place
-from tvix_store.errors import CorruptError, NotFoundError, StoreError
+from tvix_store.errors import CorruptError, NotFoundError
 from tvix_store.model.digest import Digest
-from tvix_store.services.frames import Frame, Span
+from tvix_store.services.frames import Frame, Run
+
+T = TypeVar("T")
+
+_DIGEST = 32
+_GAP = 8 << 10
+"""Bytes between two chunks of a pack that are read with them: less than a second read costs."""
+_MAX_SPAN = 4 << 20
+"""Bytes that are read at a time."""
+_KEPT = 16 << 20
+"""Bytes of memory for where runs lie. A run of the 65 chunks of a MiB of a Go toolchain takes 3 kB."""
+_SPAN_COST, _LOCATED_COST = 200, 400
+"""Bytes that a span, and a run beside its parts, take in memory."""
+_PART = Struct("<III")
+
+
+@dataclass(frozen=True, slots=True)
+class _Located:
+    """Where the chunks of a run lie: what is to be read, and for each chunk the number of its span, its begin and end in that."""
+
+    spans: list[Place]
+    parts: bytes
+
+    @property
+    def cost(self) -> int:
+        return len(self.parts) + _SPAN_COST * len(self.spans) + _LOCATED_COST
 
 
 class LocalFrames:
-    """The StoredFrames of a local store. A plan is a blob like others, whose digest stands in a record."""
+    """The StoredFrames of a local store. It remembers where runs lie: to look up a chunk costs as much as to read it."""
 
-    def __init__(self, engine: Engine, blobs: LocalBlobs, records: LocalRecords) -> None:
+    def __init__(self, engine: Engine, blobs: LocalBlobs) -> None:
         self._engine = engine
         self._blobs = blobs
-        self._records = records
-
-    @property
-    def generation(self) -> int:
-        return self._engine.index.forgotten()
-
-    async def look(self) -> None:
-        with suppress(StoreError):  # a store that can't be written can be read
-            await self._engine.without_losses()
+        self._located: dict[Run, _Located] = {}
+        self._cost = 0
 
     async def find(self, digests: Sequence[Digest]) -> list[list[Frame]]:
         return await self._engine.in_thread(self._find, digests)
 
-    def read(self, spans: Sequence[Span]) -> list[bytes]:
-        reader = self._engine.reader
-        try:
-            return [reader.read(Place(span.file, span.offset, span.size, 0)) for span in spans]
-        except CorruptError:
-            self._engine.lost_packs.suspect()
-            raise
-
-    def check(self, frame: Frame, stored: bytes) -> None:
-        span = frame.span
-        self._engine.payload(frame.digest, Place(span.file, span.offset, span.size, frame.length), stored)
-
-    async def get_plan(self, key: bytes) -> bytes | None:
-        digest = await self._records.get(self._key(key))
-        if digest is None:
-            return None
-        try:
-            return b"".join([piece async for piece in self._blobs.read(Digest(digest))])
-        except NotFoundError:
-            return None
-
-    async def put_plan(self, key: bytes, plan: bytes) -> None:
-        async def pieces() -> AsyncIterator[bytes]:
-            yield plan
-
-        digest = await self._blobs.put(pieces())
-        await self._records.put({self._key(key): digest.raw}, durable=False)
-
-    def _key(self, key: bytes) -> bytes:
-        generation = self.generation
-        return b"plan:%d:%b" % (generation, key) if generation else b"plan:" + key
+    async def read(self, runs: Sequence[Run], use: Callable[[list[list[memoryview]]], T]) -> T:
+        known = [located for run in runs if (located := self._located.get(run)) is not None]
+        if len(known) == len(runs):
+            try:
+                used: T = await self._engine.in_thread(self._used, known, use)
+                return used
+            except CorruptError:  # it may lie elsewhere by now
+                self._forget(runs)
+        result: T
+        found, result = await self._engine.in_thread(self._found_and_used, runs, use)
+        self._keep(runs, found)
+        return result
 
     def _find(self, digests: Sequence[Digest]) -> list[list[Frame]]:
-        places = self._engine.index.chunks_at(digests)
+        places = self._engine.index.places_of_chunks([digest.raw for digest in digests])
         return [
             self._chunks(digest) if place is None else [_frame(digest.raw, place)]
             for digest, place in zip(digests, places, strict=True)
@@ -77,14 +77,65 @@ class LocalFrames:
         found = index.chunk_list_segment(digest.raw, 0)
         if found is None:
             raise NotFoundError("blob", digest)
-        chunks = [chunk.digest for chunk in self._blobs.chunk_list(digest, found[0])]
+        chunks = [chunk.digest.raw for chunk in self._blobs.chunk_list(digest, found[0])]
         frames: list[Frame] = []
-        for chunk, place in zip(chunks, index.chunks_at(chunks), strict=True):
+        for chunk, place in zip(chunks, index.places_of_chunks(chunks), strict=True):
             if place is None:
-                raise CorruptError(f"blob {digest} is damaged: its chunk {chunk} is missing")
-            frames.append(_frame(chunk.raw, place))
+                raise CorruptError(f"blob {digest} is damaged: its chunk b3:{chunk.hex()} is missing")
+            frames.append(_frame(chunk, place))
         return frames
 
+    def _found_and_used(self, runs: Sequence[Run], use: Callable[[list[list[memoryview]]], T]) -> tuple[list[_Located], T]:
+        found = [self._locate(run) for run in runs]
+        return found, self._used(found, use)
 
-def _frame(digest: bytes, place: Place) -> Frame:
-    return Frame(digest, place.length, Span(place.pack, place.offset, place.stored))
+    def _used(self, located: list[_Located], use: Callable[[list[list[memoryview]]], T]) -> T:
+        return use([self._read(each) for each in located])
+
+    def _read(self, located: _Located) -> list[memoryview]:
+        reader = self._engine.reader
+        try:
+            views = [memoryview(reader.read(span)) for span in located.spans]
+        except CorruptError:
+            self._engine.lost_packs.suspect()
+            raise
+        return [views[span][start:end] for span, start, end in _PART.iter_unpack(located.parts)]
+
+    def _locate(self, run: Run) -> _Located:
+        """Chunks that lie near each other, in the order of the run, are read together."""
+        chunks = [run[at : at + _DIGEST] for at in range(0, len(run), _DIGEST)]
+        spans: list[Place] = []
+        parts: list[bytes] = []
+        pack = begin = end = 0
+        for chunk, place in zip(chunks, self._engine.index.places_of_chunks(chunks), strict=True):
+            if place is None:
+                raise NotFoundError("chunk", f"b3:{chunk.hex()}")
+            its_pack, offset, stored, _ = place
+            if its_pack != pack or not 0 <= offset - end <= _GAP or offset + stored - begin > _MAX_SPAN:
+                if parts:
+                    spans.append(Place(pack, begin, end - begin, 0))
+                pack, begin = its_pack, offset
+            end = offset + stored
+            parts.append(_PART.pack(len(spans), offset - begin, end - begin))
+        if parts:
+            spans.append(Place(pack, begin, end - begin, 0))
+        return _Located(spans, b"".join(parts))
+
+    def _keep(self, runs: Sequence[Run], found: Sequence[_Located]) -> None:
+        for run, located in zip(runs, found, strict=True):
+            self._forget((run,))
+            self._located[run] = located
+            self._cost += located.cost + len(run)
+        while self._cost > _KEPT:
+            self._forget((next(iter(self._located)),))
+
+    def _forget(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            located = self._located.pop(run, None)
+            if located is not None:
+                self._cost -= located.cost + len(run)
+
+
+def _frame(digest: bytes, place: tuple[int, int, int, int]) -> Frame:
+    _, _, stored, length = place
+    return Frame(digest, length, stored)

@@ -18,15 +18,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from zlib import crc32
 
 from tvix_store.backends.local.contents import Content, Written
 from tvix_store.backends.local.environment import Environment, Txn
 from tvix_store.backends.local.index_damage import DamageMark
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
-from tvix_store.backends.local.rows import CHECK_SIZE, Table
+from tvix_store.backends.local.rows import CHECK_SIZE, RESIDUE, Table
 from tvix_store.backends.local.unsynced import UnsyncedMark
-from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import NarFacts, belongs_to
 
 VERSION = 1
@@ -34,6 +34,7 @@ VERSION = 1
 _TABLES = (b"chunks", b"directories", b"chunk_lists", b"path_infos", b"records", b"nar", b"packs", b"counters")
 _U64 = struct.Struct("<Q")
 _U64_PAIR = struct.Struct("<QQ")
+_PLACE_ROW = struct.Struct("<IQII4x")
 _VERSION = b"version of the index"
 _DELETED = 1 << 63
 """Set in the sequence number of a record that was deleted."""
@@ -72,11 +73,21 @@ class Index(Environment):
         with self.reading() as txn:
             return [content for content in contents if self._row(txn, self._tables[content.kind], content.key) is None]
 
-    def chunks_at(self, digests: Sequence[Digest]) -> list[Place | None]:
+    def chunks_at(self, digests: Sequence[bytes]) -> list[Place | None]:
         """Where chunks lie, in the order of `digests`."""
-        with self.reading() as txn:
-            rows = [self._row(txn, self.chunks, digest.raw) for digest in digests]
-        return [None if row is None else Place.from_bytes(row) for row in rows]
+        return [None if fields is None else Place(*fields) for fields in self.places_of_chunks(digests)]
+
+    def places_of_chunks(self, digests: Sequence[bytes]) -> list[tuple[int, int, int, int] | None]:
+        """As `chunks_at`, as the fields of a `Place`: to make one takes as long as to look it up."""
+        seed, found = self.chunks.seed, {}
+        with self.reading() as txn, txn.cursor(self.chunks.handle) as cursor:
+            for key, row in cursor.getmulti(digests):
+                # `is_whole`, written out.
+                if crc32(row, crc32(key, seed)) == RESIDUE:
+                    found[key] = _PLACE_ROW.unpack(row)
+                else:
+                    self._tell_of_row(self.chunks, key)
+        return [found.get(digest) for digest in digests]
 
     def directory(self, digest: bytes) -> Place | None:
         return self._place(self.directories, digest)

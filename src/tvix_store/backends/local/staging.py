@@ -2,6 +2,7 @@
 
 Whoever owns a pack may cut off what the index does not name, and who takes over the pack of an owner that was killed does. So it is
 all the same whether content is taken back, its process is killed, or others have stored the same meanwhile: it is cut off.
+Of a stage of a few hundred KiB nothing is written before it is accepted: then all of it goes to the committer, in one request.
 Where the index is lost as well, records in the pack tell where a stage begins, and whether it was accepted: see `records.py`.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from tempfile import SpooledTemporaryFile
 from typing import Any
@@ -20,9 +21,15 @@ from tvix_store.backends.local.directories import LocalDirectories
 from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.packs import PackWriter, Place
+from tvix_store.backends.local.path_infos import node_key
 from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.errors import CorruptError, UnavailableError
+from tvix_store.model.path_info import NarFacts
+from tvix_store.services.records import check_records
+from tvix_store.services.staging import NO_RECORDS, StagedNar
 
+_HELD = 256 << 10
+"""Bytes of a stage that are kept in memory."""
 _JOURNAL_BYTES = 1 << 20
 _NAMED_AT_ONCE = 10_000
 _SEEN = 32_768
@@ -47,6 +54,12 @@ class LocalStage:
         self._rechecks = rechecks
         self.blobs = LocalBlobs(engine, self)
         self.directories = LocalDirectories(engine, self)
+        self._held: dict[Name, Content] | None = None if rechecks else {}
+        """All of the stage, while it is little."""
+        self._held_size = 0
+        self._holding = threading.Lock()
+        self._written_first: Future[None] | None = None
+        """What was held, on its way to a pack: whoever put it was told that it is staged."""
         self._lock = threading.Lock()
         self._writers: list[PackWriter] = []
         """The last is written to, the others are full."""
@@ -55,16 +68,33 @@ class LocalStage:
         self._naming: Future[Any] | None = None
         self._accepted = self._closed = False
 
-    async def accept(self) -> None:
+    async def accept(self, nar: StagedNar | None = None, records: Mapping[bytes, bytes] = NO_RECORDS) -> None:
+        check_records(records)
+        facts = None if nar is None else (node_key(nar.node), nar.facts)
+        if self._held is not None:
+            self._naming = self._engine.committer.put_tree(list(self._held.values()), facts, records)
+            await asyncio.wrap_future(self._naming)
+        else:
+            await self._accept_written(facts, records)
+        self._accepted = True
+
+    async def _accept_written(self, facts: tuple[bytes, NarFacts] | None, records: Mapping[bytes, bytes]) -> None:
+        if self._written_first is not None:
+            await asyncio.wrap_future(self._written_first)
         for writer in self._writers:
             if writer.is_lost:
                 raise UnavailableError(f"pack {writer.number:08x} was removed while it was written; put the content again")
             writer.accept_stage()
         sizes = {writer.number: writer.size for writer in self._writers}
-        for written in self._written():
-            self._naming = self._engine.committer.name_contents(written, sizes)
+        batches = self._written()
+        batch: list[Written] | None = next(batches, [])
+        while batch is not None:
+            following = next(batches, None)
+            # What is true of all of it is known with the last of it.
+            more = (facts, records) if following is None else (None, NO_RECORDS)
+            self._naming = self._engine.committer.name_contents(batch, sizes, *more)
             await asyncio.wrap_future(self._naming)
-        self._accepted = True
+            batch = following
 
     async def close(self) -> None:
         if self._accepted:
@@ -74,13 +104,14 @@ class LocalStage:
         await asyncio.shield(asyncio.wrap_future(self._engine.start_in_thread(self._release)))
 
     def unknown(self, contents: Sequence[Content]) -> list[Content]:
-        new = [each for each in contents if name_of(each) not in self._seen]
+        known = self._seen if self._held is None else self._held
+        new = [each for each in contents if name_of(each) not in known]
         if self._engine.committer.losing() is not None:
             return new
         unknown = self._engine.index.unknown(new)
         if self._rechecks:
-            known = set(map(name_of, new)).difference(map(name_of, unknown))
-            unknown += [each for each in new if name_of(each) in known and self._is_damaged(each)]
+            stored = set(map(name_of, new)).difference(map(name_of, unknown))
+            unknown += [each for each in new if name_of(each) in stored and self._is_damaged(each)]
         return unknown
 
     def _is_damaged(self, content: Content) -> bool:
@@ -102,7 +133,22 @@ class LocalStage:
             return True
         return False
 
+    def holds(self, size: int) -> bool:
+        return self._held is not None and self._held_size + size <= _HELD
+
     def put_contents(self, contents: Sequence[Content]) -> Future[None]:
+        with self._holding:
+            held = self._held
+            if held is not None:
+                size = sum(len(each.payload) for each in contents)
+                if self.holds(size):
+                    self._held_size += size
+                    held.update((name_of(each), each) for each in contents)
+                    return _nothing_to_do()
+                self._held = None
+        if held:
+            self._written_first = self._engine.off_the_loop(self._write, [*held.values(), *contents])
+            return self._written_first
         return self._engine.off_the_loop(self._write, contents)
 
     write_contents = put_contents
@@ -161,3 +207,9 @@ class LocalStage:
             while self._writers:
                 self._engine.spare_packs.give_back(self._writers.pop())
             self._journal.close()
+
+
+def _nothing_to_do() -> Future[None]:
+    done: Future[None] = Future()
+    done.set_result(None)
+    return done

@@ -24,16 +24,16 @@ async def open_store(
     *, sizes: ChunkSizes = DEFAULT_SIZES, store_dir: str = STORE_DIR, size_rule: SizeRule = SizeRule.DOCUMENTED
 ) -> Store:
     """A new, empty store."""
-    blobs, directories, known_nars = MemoryBlobs(sizes), MemoryDirectories(), MemoryNars()
+    blobs, directories, known_nars, records = MemoryBlobs(sizes), MemoryDirectories(), MemoryNars(), MemoryRecords()
     return Store(
         blobs=blobs,
         directories=directories,
         path_infos=MemoryPathInfos(),
         nar=RememberingNarService(blobs, directories, known_nars),
         known_nars=known_nars,
-        records=MemoryRecords(),
+        records=records,
         assembling=blobs,
-        staging=MemoryStaging(blobs, directories, sizes),
+        staging=MemoryStaging(blobs, directories, known_nars, records, sizes),
         store_dir=store_dir,
         size_rule=size_rule,
     )

@@ -49,24 +49,25 @@ _MEANINGLESS = frozenset(
         "write-nar-listing",
     )
 )
-"""What Nix 2.8 to 2.34 takes in the URL of a binary cache beside these (`nix help-stores`), and of a store with files: how to
-write into it, and what Nix itself does with it."""
+"""Other parameters that Nix 2.8 to 2.34 takes in the URL of a binary cache, or of a store with files (`nix help-stores`).
+
+They say how to write into the cache, and how Nix itself uses it."""
 DEFAULT_NEGATIVE_TTL = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class CacheAddress:
-    """Where an upstream cache is, and on what terms it is used.
+    """The place of an upstream cache, and the terms of its use.
 
-    url: the cache, without credentials and parameters; its path ends with a slash
-    credentials: from the URL
-    public_keys: one of them must have signed a path
-    require_signatures: False takes paths that none of them has signed; Nix calls it `trusted`
-    priority: among upstreams, the lowest is asked first; None means as the cache says
-    negative_ttl: seconds for which it is remembered that the cache lacks a path
-    store_dir: the directory of Nix's store that the cache is for, or None
-    blob_service, directory_service: addresses of stores that are filled, or None
-    ignored: parameters of Nix's that stand there and mean nothing here
+    url: URL of the cache, without credentials and parameters. Its path ends with a slash.
+    credentials: User and password of the URL, or None.
+    public_keys: Trusted keys. A path needs a signature by one of them.
+    require_signatures: Whether unsigned paths are refused. Nix calls the opposite `trusted`.
+    priority: Rank among upstreams; the lowest is asked first. None takes the priority that the cache states.
+    negative_ttl: Seconds for which the answer "the cache lacks this path" is remembered.
+    store_dir: The store directory that the cache is for, or None.
+    blob_service, directory_service: Addresses of the stores to fill, or None.
+    ignored: Names of Nix's parameters in the URL that have no meaning here.
     """
 
     url: URL

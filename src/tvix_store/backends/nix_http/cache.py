@@ -25,12 +25,12 @@ from tvix_store.services.upstream import (
 
 _MAX_CACHE_INFO = 64 * 1024
 _PAUSE = 0.2
-"""Seconds until what failed at once is tried once more."""
+"""Seconds until a request that failed at once is tried once more."""
 _RESUMPTIONS = 5
 _STREAMS = 8
 """Files that are passed on at the same time. Their readers may be slow: they must not take all connections."""
 _ABSENT = (403, 404, 410)
-"""403 is what S3 answers where it does not want to say that there is nothing."""
+"""S3 answers 403 if it does not want to say that a file is missing."""
 
 
 class HttpCache:
@@ -62,7 +62,7 @@ class HttpCache:
             raise UpstreamLiesError(str(error)) from None
 
     async def nar_file(self, narinfo: NarInfo) -> AsyncGenerator[bytes, None]:
-        """As `Upstream.nar_file`. What breaks off is taken up where it did, if the server can, as long as something comes."""
+        """As `Upstream.nar_file`. A download that breaks off is resumed, if the server can, as long as bytes come."""
         done = 0
         for _ in range(1 + _RESUMPTIONS):
             before, resumable = done, False
@@ -84,7 +84,7 @@ class HttpCache:
         raise UpstreamDownError(f"the NAR at {shown(narinfo.url)} breaks off again and again")
 
     async def document(self, path: str, most: int) -> bytes | None:
-        """As `Upstream.document`. What fails at once is tried once more."""
+        """As `Upstream.document`. A request that fails at once is tried once more."""
         before = time.monotonic()
         try:
             try:
@@ -101,7 +101,7 @@ class HttpCache:
         """As `Upstream.stream`.
 
         Raises:
-            UnavailableError: too many who read slowly have one.
+            UnavailableError: too many slow readers have a stream.
         """
         try:
             async with asyncio.timeout(self._client.timeouts.connect):

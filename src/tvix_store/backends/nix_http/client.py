@@ -1,4 +1,4 @@
-"""HttpClient: GETs from one origin, and from where that sends us, with bounds on time and size and without trust."""
+"""HttpClient: GETs from one origin, and from its redirects. Time and size are bounded, and no answer is trusted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DRAIN = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. `stalled` is what 256 KiB of a body may take, or what there is of it, and a whole small document."""
+    """Seconds. `stalled` is the time for 256 KiB of a body (or for all of a shorter one), and for a whole small document."""
 
     connect: float = 5.0
     first_byte: float = 15.0

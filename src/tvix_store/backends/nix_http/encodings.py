@@ -1,4 +1,4 @@
-"""Content encodings: what a server did to a body on its way, undone within bounds."""
+"""Content encodings: the compression of a body on its way, undone within bounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from tvix_store.errors import ExhaustedError, InvalidError, UnsupportedError
 from tvix_store.services.upstream import UpstreamLiesError
 
 _ALIASES = {"x-gzip": "gzip"}
-"""Nix stores narinfos with whatever it was told, such as `xz`: its names for compressions are names of encodings too."""
+"""Nix stores narinfos with any compression that it was told, such as `xz`. So its names for compressions are names of encodings
+too."""
 
 
 async def decoded(

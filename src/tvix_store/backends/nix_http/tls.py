@@ -1,4 +1,4 @@
-"""Whom to trust over TLS."""
+"""The authorities to trust over TLS."""
 
 from __future__ import annotations
 

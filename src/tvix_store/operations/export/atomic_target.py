@@ -23,8 +23,8 @@ T = TypeVar("T")
 class AtomicTarget:
     """Something that is built at `path`, beside `target`, and moved to `target` at the end of an `async with` that went well.
 
-    All work on the disk goes through `run`, into one thread: steps stay in order, and what a cancelled caller
-    began is over before it is removed. Nothing is synced: what is exported is in the store.
+    All work on the disk goes through `run`, into one thread. So steps stay in order, and the step of a cancelled caller is over
+    before anything is removed. Nothing is synced: exported content is still in the store.
 
     Raises:
         ConflictError: `target` exists, at the begin or at the end; it is not touched.

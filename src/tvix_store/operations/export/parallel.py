@@ -1,7 +1,7 @@
-"""Exporting a tree with a pool: directories and symlinks are made here, in the order of the walk, files by the workers.
+"""Exporting a tree with a pool. The parent makes directories and symlinks, in the order of the walk; the workers write files.
 
-A share is some directories' files, or a part of a large file. It is asked for when the directories that it needs are there. What
-nodes say of files is read by the worker that writes them: reading it takes as long as making their directories.
+A share is the files of some directories, or a part of a large file. It is handed out when its directories exist. The worker that
+writes a file also parses its node, since parsing the nodes takes as long as making the directories.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tvix_store.services.store import Store
 _SHARE_FILES = 128
 _SHARE_STEPS = 4096
 _SHARE_BYTES = 8 << 20
-"""Bytes after which a worker gives back what is left of a share: what it is at cannot be interrupted, and others may be idle."""
+"""Bytes after which a worker gives back the rest of a share. Its work cannot be interrupted, and other workers may be idle."""
 _LARGE = 8 << 20
 """Bytes of a file that a worker writes at a time: a large file is for all of them."""
 _BATCH_BYTES = 2 << 20
@@ -56,7 +56,7 @@ class _Share:
 
 
 class Written(NamedTuple):
-    """What came of a share: the number of files and of their bytes, and what is still to be written."""
+    """The result of a share: the number of files and bytes written, and the files that are left."""
 
     files: int
     size: int
@@ -134,7 +134,7 @@ async def export_parallel(
 
 
 def _raise_first(ended: set[asyncio.Task[None]]) -> None:
-    """Raise what one of the tasks has raised, if any has; all are asked, or Python tells of those that were not."""
+    """Raise the error of one of the tasks, if there is one. All tasks are asked, or Python would report the others."""
     errors = [error for task in ended if not task.cancelled() and (error := task.exception()) is not None]
     if errors:
         raise errors[0]
@@ -216,7 +216,7 @@ async def write_folders(store: Store, root: Path, folders: Sequence[Folder]) -> 
 
 
 def _divided(folders: Sequence[Folder]) -> tuple[list[_File], list[Folder]]:
-    """The files to write now, and what is left."""
+    """The files to write now, and the rest."""
     files: list[_File] = []
     left: list[Folder] = []
     size = 0

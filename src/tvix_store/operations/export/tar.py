@@ -21,7 +21,7 @@ async def render_tar(blobs: BlobService, directories: DirectoryService, node: No
     executable or a directory. Names that are not UTF-8 keep their bytes.
 
     Raises:
-        NotFoundError, InvalidError, CorruptError: as `fetch_tree`; what was given out before is no archive then.
+        NotFoundError, InvalidError, CorruptError: as `fetch_tree`. The pieces given out before are no archive then.
     """
     pending = bytearray()
     entered: list[bytes] = []

@@ -1,4 +1,4 @@
-"""TreeWriter: makes on the disk what a walk through a tree comes to."""
+"""TreeWriter: makes the files, directories and symlinks of a walk on the disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TreeWriter:
         self._file: int | None = None
 
     def write(self, steps: Iterable[Step], contents: Iterable[bytes]) -> None:
-        """Make what the steps come to; `contents` are those of the files among them."""
+        """Make the nodes of the steps; `contents` are those of the files among them."""
         each = iter(contents)
         for name, node in steps:
             if isinstance(node, FileNode):

@@ -1,11 +1,11 @@
 """WorkerPool: forked processes that share the work of one command, each with the store opened for itself.
 
-One process runs Python on one core, and a thread that makes many short system calls waits for the interpreter's lock after each
-while others compute: writing a tree of 15,000 files kept 1.1 of 2 cores busy. A worker of the pool does one thing after the
-other, in one thread. What it is asked to do is a function of a module; arguments and result are pickled, so they are to be small.
+One process runs Python on one core. A thread that makes many short system calls waits for the interpreter's lock after each call
+while other threads compute. So writing a tree of 15,000 files kept only 1.1 of 2 cores busy. A worker of the pool does one task
+after the other, in one thread. A task is a function of a module. Its arguments and its result are pickled, so they should be small.
 
-A worker that is killed takes nothing with it but what it was asked: the caller gets UnavailableError. When the process that
-has forked the workers goes away, however it does, they finish what they are at, close the store and end.
+If a worker is killed, only its open tasks are lost, and their callers get UnavailableError. If the process that has forked the
+workers goes away for any reason, the workers finish their current tasks, close the store and end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OpenStore = Callable[[], Awaitable[Store]]
 
 _LENGTH = struct.Struct("<I")
 _Failure = tuple[type[Exception], tuple[object, ...], dict[str, object]]
-"""An exception's class, arguments and attributes: what can be sent of any."""
+"""An exception's class, arguments and attributes: the parts of it that can be sent."""
 
 
 class WorkerPool:
@@ -64,12 +64,12 @@ class WorkerPool:
             await worker.ended()
 
     async def run(self, work: Callable[Concatenate[Store, P], Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Have `work(store, …)` awaited by the worker that has the least to do; what it was asked before comes first.
+        """Have `work(store, …)` awaited by the worker that has the least to do, after its earlier tasks.
 
         A caller that is cancelled does not stop it.
 
         Raises:
-            Exception: what `work` has raised.
+            Exception: the error of `work`.
             UnavailableError: the worker is gone.
         """
         result: T = await min(self._members, key=_Member.to_do).call((work, args, kwargs))
@@ -105,7 +105,7 @@ class _Member:
         return await answer
 
     def dismiss(self) -> None:
-        """Let it end when it has done what it was asked."""
+        """Let it end when it has done its tasks."""
         with suppress(OSError):
             self._writer.write_eof()
 
@@ -156,7 +156,7 @@ def _fork(open_store: OpenStore, others: list[socket.socket]) -> _Member:
 
 
 def _be_member(open_store: OpenStore, connection: socket.socket) -> NoReturn:
-    """Serve the parent, and leave without doing what the parent does at its end."""
+    """Serve the parent, and leave without the parent's own cleanup."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)  # the parent's, which would hear of our signals

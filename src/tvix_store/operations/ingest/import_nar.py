@@ -2,8 +2,7 @@
 
 Small files are gathered into batches, large ones streamed; both are stored while the next bytes are read. Directories follow their
 contents, leaves to root, as a stream that the directory service accepts only when it is whole. All of it goes to a stage, where the
-store has such: what stops on the way, or turns out to be another NAR than it should be, leaves nothing. Of a small NAR, nothing
-is stored before its end.
+store has such: what stops on the way, or turns out to be another NAR than it should be, leaves nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -36,7 +35,7 @@ from tvix_store.nar import (
     Symlink,
 )
 from tvix_store.services.blobs import SMALL_BLOB
-from tvix_store.services.small_trees import SmallTree
+from tvix_store.services.staging import NO_RECORDS, StagedNar
 from tvix_store.services.store import Store
 
 MAX_ENTRIES = 1_000_000
@@ -53,7 +52,7 @@ _IN_FLIGHT = 3
 _MADE_HERE = 4096
 """Entries of a directory that is put together on the event loop, which takes 3 µs each."""
 _HELD = 256 << 10
-"""Bytes of the largest NAR of which nothing is stored before its end."""
+"""Bytes of the largest NAR whose directories are put together at its end."""
 _AT_ONCE = 256 << 10
 """Bytes that the reader is given at a time: it works on the event loop, some milliseconds for the tokens of small files."""
 
@@ -99,6 +98,7 @@ class NarImport:
     """
 
     def __init__(self, store: Store, *, rechecks: bool = False) -> None:
+        self._store = store
         self._stage = store.staging.begin(rechecks=rechecks) if store.staging is not None else None
         target = self._stage or store
         self._blobs = target.blobs
@@ -120,7 +120,8 @@ class NarImport:
         self._unfinished = 0
         self._sent: PushStream[Directory, Digest] | None = None
         self._held: list[Directory] | None = None
-        self._node: Node | None = None
+        """Directories of a small NAR, none of which was sent yet."""
+        self._nar: StagedNar | None = None
         self._nar_hash = hashlib.sha256()
         self._hashing = BackgroundHash(self._nar_hash)
 
@@ -138,9 +139,7 @@ class NarImport:
             if self._stage is not None:
                 await self._stage.close()
 
-    async def read(
-        self, nar: AsyncIterable[bytes], max_size: int | None = None, max_entries: int = MAX_ENTRIES
-    ) -> tuple[Node, NarFacts]:
+    async def read(self, nar: AsyncIterable[bytes], max_size: int | None = None, max_entries: int = MAX_ENTRIES) -> StagedNar:
         """Read the NAR to its end, and write meanwhile what is more than a little; the root node, and what is true of the NAR.
 
         Raises: as `import_nar`.
@@ -170,24 +169,31 @@ class NarImport:
                 await self._do_next()
         await self._hashing.finish()
         assert self._root is not None
-        self._node = _node(self._root)
-        return self._node, NarFacts(size, self._nar_hash.digest())
+        self._nar = StagedNar(_node(self._root), NarFacts(size, self._nar_hash.digest()))
+        return self._nar
 
-    def held(self) -> SmallTree | None:
-        """All that was read, if it is so little that nothing of it is stored yet. Who stores it need not call `store`."""
-        return None if self._held is None or self._node is None else SmallTree(self._batch, self._held, self._node)
+    async def store(self, records: Mapping[bytes, bytes] = NO_RECORDS) -> None:
+        """Store what was read, with what is true of its NAR. Only from then on is it in the store; in one with stages, all at once.
 
-    async def store(self) -> None:
-        """Store what was read. Only from then on is it in the store."""
+        `records` go where the store keeps links. They are not durable.
+        """
         self._store_batch()
-        for directory in self._held or ():
-            await self._hand_on(directory)
+        if self._held:
+            self._storing.append(asyncio.ensure_future(self._directories.put(_stream(self._held))))
         if self._sent is not None:
             await self._sent.end()
             self._storing.append(self._sent.task)
         await asyncio.gather(*self._storing)
+        assert self._nar is not None
+        if self._stage is not None and self._store.records is not None:
+            await self._stage.accept(self._nar, records)
+            return
         if self._stage is not None:
-            await self._stage.accept()
+            await self._stage.accept(self._nar)
+        links = self._store.records or self._store.links
+        # Side by side, so that they wait for the same commit.
+        putting = [links.put(records, durable=False)] if links is not None and records else []
+        await asyncio.gather(self._store.remember_nar(*self._nar), *putting)
 
     async def _take(self, event: Event) -> None:
         match event:
@@ -299,6 +305,11 @@ class NarImport:
         directory = Directory({name: _node(child) for name, child in unfinished.entries.items()})
         unfinished.node = directory.node(self._size_rule)
         return directory
+
+
+async def _stream(directories: Iterable[Directory]) -> AsyncIterator[Directory]:
+    for directory in directories:
+        yield directory
 
 
 def _node(made: _File | _Directory | SymlinkNode) -> Node:

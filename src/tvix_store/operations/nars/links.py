@@ -2,8 +2,8 @@
 
 A binary cache gets and gives NARs by their hashes, long before and after the narinfos that tell whose they are. A link is a record,
 `nar:` and 32 bytes, whose value is u64 NAR size, NAR SHA-256, and the nameless root node. Beside it may stand what is true of the
-zstd file that the NAR is served as, under `zstd:`, the generation of the frames that it is made of (if not 0), `:`, and the NAR's
-SHA-256: u64 size, SHA-256.
+zstd file that the NAR is served as, under `zstd:` and the NAR's SHA-256: u64 size, SHA-256, and the seal (16 bytes) under which
+that holds.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tvix_store.services.records import RecordService
 from tvix_store.services.store import Store
 
 _HEAD = struct.Struct("<Q32s")
+_FILE = struct.Struct("<Q32s16s")
 
 
 class NarLink(NamedTuple):
@@ -58,10 +59,13 @@ class NarLinks:
             raise CorruptError(f"the link of NAR {sha256.hex()} is damaged") from None
         return NarLink(NarFacts(size, nar_sha256), node)
 
-    async def zstd_file(self, nar_sha256: bytes, generation: int) -> FileFacts | None:
-        """The zstd file as which a NAR is served, where it was put."""
-        value = await self._records.get(_zstd_key(nar_sha256, generation))
-        return None if value is None else FileFacts(*_HEAD.unpack(value))
+    async def zstd_file(self, nar_sha256: bytes, seal: bytes) -> FileFacts | None:
+        """The zstd file as which a NAR is served, where it was put under this seal (16 bytes)."""
+        value = await self._records.get(b"zstd:" + nar_sha256)
+        if value is None or len(value) != _FILE.size:
+            return None
+        size, sha256, its_seal = _FILE.unpack(value)
+        return FileFacts(size, sha256) if its_seal == seal else None
 
     async def put(self, link: NarLink, *file_sha256s: bytes) -> None:
         """Link the NAR, and the compressed files of it with these hashes.
@@ -71,9 +75,9 @@ class NarLinks:
         """
         await self._records.put(link_records(link, *file_sha256s), durable=False)
 
-    async def put_zstd_file(self, link: NarLink, file: FileFacts, generation: int) -> None:
+    async def put_zstd_file(self, link: NarLink, file: FileFacts, seal: bytes) -> None:
         """As `put`, with the zstd file as which the NAR is served."""
-        records = link_records(link) | {_zstd_key(link.nar.sha256, generation): _HEAD.pack(*file)}
+        records = link_records(link) | {b"zstd:" + link.nar.sha256: _FILE.pack(*file, seal)}
         await self._records.put(records, durable=False)
 
 
@@ -85,7 +89,3 @@ def link_records(link: NarLink, *file_sha256s: bytes) -> dict[bytes, bytes]:
 
 def _key(sha256: bytes) -> bytes:
     return b"nar:" + sha256
-
-
-def _zstd_key(nar_sha256: bytes, generation: int) -> bytes:
-    return b"zstd:%d:%b" % (generation, nar_sha256) if generation else b"zstd:" + nar_sha256

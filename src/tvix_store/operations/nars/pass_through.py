@@ -1,7 +1,7 @@
 """NARs from stored frames; also as zstd without compressing: the chunks' frames, and small frames for the tokens between them.
 
 A zstd file is a sequence of frames (RFC 8878, section 3). What a NAR is made of takes a walk through the directories and a lookup
-for each chunk to find out, so its plan is kept, in memory and by the backend. See docs/design/http.md.
+for each chunk to find out, so its plan is kept, in memory and in the store. See docs/design/http.md.
 """
 
 from __future__ import annotations
@@ -13,25 +13,29 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from itertools import islice
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import zstandard
 from blake3 import blake3
 
 from tvix_store.concurrency.background_hash import BackgroundHash
-from tvix_store.errors import CorruptError, StoreError
-from tvix_store.model.nodes import Node, encode_node
+from tvix_store.errors import CorruptError, NotFoundError, StoreError
+from tvix_store.model.digest import Digest
+from tvix_store.model.nodes import Node
+from tvix_store.operations.nars.kept_plans import KeptPlans
 from tvix_store.operations.nars.links import FileFacts
-from tvix_store.operations.nars.plan import Piece, Plan
+from tvix_store.operations.nars.plan import VERSION, Piece, Plan
 from tvix_store.operations.nars.planner import plan_nar
-from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import StoredFrames
 from tvix_store.services.read_ahead import READ_AHEAD
+from tvix_store.services.store import Store
 
 _KEPT = 48 << 20
 """Bytes of plans that are kept in memory."""
 _PLANNING = 2
+"""NARs that are planned at a time."""
 _AT_ONCE = 1 << 20
 """Bytes that are made at a time, or a piece that is longer. As zstd, a piece is a third of that: a hop to a thread for each took
 a tenth longer."""
@@ -41,31 +45,27 @@ _log = logging.getLogger(__name__)
 
 _Part: TypeAlias = tuple[Piece, int, int]
 """A piece, and the part of its output that is meant."""
-_Make: TypeAlias = Callable[[StoredFrames, Piece], bytes]
+_Make: TypeAlias = Callable[[Piece, Sequence[memoryview]], bytes]
 
 
 class PlannedNars:
     """The NARs of a store, made from its frames."""
 
-    def __init__(self, directories: DirectoryService, frames: StoredFrames) -> None:
-        self._directories = directories
+    def __init__(self, store: Store, frames: StoredFrames) -> None:
+        self._store = store
         self._frames = frames
+        self._plans = KeptPlans(store)
         self._kept: dict[Node, Plan] = {}
-        """Plans of the present generation."""
-        self._generation = frames.generation
+        self._cost = 0
         self._planning = asyncio.Semaphore(_PLANNING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._looked_through: set[Node] = set()
         """NARs in which damage is looked for."""
 
-    @property
-    def generation(self) -> int:
-        """As `StoredFrames.generation`: zstd files of another one may have had other bytes."""
-        return self._frames.generation
-
-    async def look(self) -> None:
-        """As `StoredFrames.look`."""
-        await self._frames.look()
+    @classmethod
+    def of(cls, store: Store) -> Self | None:
+        """Those of a store that keeps frames."""
+        return None if store.frames is None else cls(store, store.frames)
 
     async def plan(self, node: Node) -> Plan:
         """How the NAR is made.
@@ -73,54 +73,73 @@ class PlannedNars:
         Raises:
             NotFoundError, InvalidError, CorruptError, ExhaustedError: as `plan_nar`.
         """
-        plan = self._in_memory(node)
+        plan = self._kept.get(node)
         if plan is None:
             async with self._planning:
-                plan = (
-                    self._in_memory(node) or await self._remembered(node) or await plan_nar(self._frames, self._directories, node)
-                )
+                plan = self._kept.get(node) or await self._plans.get(node) or await self._planned(node)
                 self._keep(node, plan)
         return plan
 
     async def known(self, node: Node) -> Plan | None:
         """As `plan`, but None where it has yet to be made."""
-        plan = self._in_memory(node)
-        if plan is None and (plan := await self._remembered(node)) is not None:
+        plan = self._kept.get(node)
+        if plan is None and (plan := await self._plans.get(node)) is not None:
             self._keep(node, plan)
         return plan
 
-    async def read(self, node: Node, plan: Plan, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+    def read(self, node: Node, plan: Plan, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """The bytes of the NAR from `start` up to `stop`; the next pieces are made while one is sent.
 
-        Where something does not lie any more where the plan says, reading goes on by a new one: the bytes are the same by any.
-
         Raises:
-            CorruptError: stored content is damaged; nothing of the damaged piece is given out.
+            CorruptError: stored content is damaged, or was stored anew in other bytes; nothing of such a piece is given out, and
+                the next reader gets a new plan.
             NotFoundError: content was found damaged, and forgotten.
         """
-        at = start
-        may_be_outdated = plan.is_checked
-        while True:
-            try:
-                async with aclosing(self._read(node, plan, _overlapping(plan.pieces, plan.ends, at, stop), _nar_of)) as pieces:
-                    async for piece in pieces:
-                        yield piece
-                        at += len(piece)
-                return
-            except CorruptError:
-                if not may_be_outdated:
-                    raise
-            plan = await plan_nar(self._frames, self._directories, node)
-            self._keep(node, plan)
-            may_be_outdated = False
+        return self._read(node, plan, _overlapping(plan.pieces, plan.ends, start, stop), _nar_of)
 
     def read_zstd(self, node: Node, plan: Plan, start: int, stop: int) -> AsyncGenerator[bytes, None]:
-        """As `read`, of the zstd file, whose bytes depend on the plan: it breaks off where that is outdated.
+        """As `read`, of the zstd file."""
+        return self._read(node, plan, _overlapping(plan.pieces, plan.zstd_ends, start, stop), _zstd_of)
+
+    async def etag(self, plan: Plan) -> bytes:
+        """Names the bytes of the zstd file: 16 bytes."""
+        epoch = await self._store.epoch()
+        return blake3(epoch.to_bytes(8, "little") + plan.recipe).digest(length=16)
+
+    async def seal(self) -> bytes:
+        """What FileFacts hold for (16 bytes): as long as it stays the same, the zstd file of a NAR has the same bytes.
+
+        Another epoch may have stored a chunk anew, and another zstd compresses tokens otherwise.
+        """
+        epoch = await self._store.epoch()
+        return blake3(b"%d %d %b" % (epoch, VERSION, repr(zstandard.ZSTD_VERSION).encode())).digest(length=16)
+
+    async def file_facts(self, node: Node) -> FileFacts:
+        """What is true of the zstd file; it is made, and checked, to its end.
 
         Raises:
-            CorruptError: as `read`, and where the plan is outdated. The next reader gets a new one.
+            NotFoundError, InvalidError, CorruptError, ExhaustedError: as `plan` and `read`.
         """
-        return self._read(node, plan, _overlapping(plan.pieces, plan.zstd_ends, start, stop), _zstd_of)
+        plan = await self.plan(node)
+        was_checked = plan.is_checked
+        try:
+            return await self._hashed(node, plan)
+        except (CorruptError, NotFoundError):
+            if not was_checked:
+                raise
+        # A chunk may have been stored anew in other bytes. That makes another file, which is as good.
+        plan = await self._planned(node)
+        self._keep(node, plan)
+        return await self._hashed(node, plan)
+
+    async def _hashed(self, node: Node, plan: Plan) -> FileFacts:
+        sha256 = hashlib.sha256()
+        hashing = BackgroundHash(sha256)
+        async with aclosing(self.read_zstd(node, plan, 0, plan.zstd_size)) as pieces:
+            async for piece in pieces:
+                await hashing.update(piece)
+        await hashing.finish()
+        return FileFacts(plan.zstd_size, sha256.digest())
 
     async def _read(self, node: Node, plan: Plan, wanted: Iterator[_Part], make: _Make) -> AsyncGenerator[bytes, None]:
         with READ_AHEAD.room((_AHEAD + 1) * _AT_ONCE) as has_room:
@@ -138,20 +157,21 @@ class PlannedNars:
         try:
             while True:
                 for group in islice(groups, at_once - len(making)):
-                    making.append(asyncio.ensure_future(asyncio.to_thread(_made, make, self._frames, group)))
+                    making.append(
+                        asyncio.ensure_future(self._frames.read([piece.run for piece, _, _ in group], partial(_made, make, group)))
+                    )
                 if not making:
                     return
                 pieces = await making.popleft()
                 if not (was_checked or making) and len(plan.pieces) > 1 and plan.is_checked:
                     was_checked = True
-                    self._begin(self._frames.put_plan(_key(node), plan.encode()))
+                    self._begin(self._plans.put(node, plan))
                 for piece in pieces:
                     yield piece
-        except CorruptError:
-            self._kept.pop(node, None)
+        except (CorruptError, NotFoundError):
+            self._forget(node)
             if was_checked:
-                # The plan itself may be outdated: the next reader makes it anew.
-                self._begin(self._frames.put_plan(_key(node), b""))
+                self._begin(self._plans.drop(node))
             if node not in self._looked_through:
                 self._looked_through.add(node)
                 self._begin(self._look_through(node))
@@ -160,50 +180,31 @@ class PlannedNars:
             for made in making:
                 made.cancel()
 
-    async def file_facts(self, node: Node) -> FileFacts:
-        """What is true of the zstd file; it is made, and checked, to its end.
-
-        Raises:
-            NotFoundError, InvalidError, CorruptError, ExhaustedError: as `plan` and `read`.
-        """
-        plan = await self.plan(node)
-        sha256 = hashlib.sha256()
-        hashing = BackgroundHash(sha256)
-        async for piece in self.read_zstd(node, plan, 0, plan.zstd_size):
-            await hashing.update(piece)
-        await hashing.finish()
-        return FileFacts(plan.zstd_size, sha256.digest())
-
     async def _look_through(self, node: Node) -> None:
-        """Find what is damaged, so that the NAR is offered no more: a piece that was checked before does not tell which chunk."""
+        """Read all chunks, so that the store finds what is damaged, and the NAR is offered no more."""
         try:
-            for piece in (await plan_nar(self._frames, self._directories, node)).pieces:
-                await asyncio.to_thread(_check, self._frames, piece)
-        except StoreError:
-            pass  # some of it is missing, which tells as much
+            plan = await self._planned(node)
+            for chunk in {chunk.digest for piece in plan.pieces for chunk in piece.chunks}:
+                with suppress(CorruptError, NotFoundError):
+                    async for _ in self._store.blobs.read(Digest(chunk)):
+                        pass
+                await asyncio.sleep(0)  # small ones are read on the event loop
         finally:
             self._looked_through.discard(node)
 
-    def _in_memory(self, node: Node) -> Plan | None:
-        generation = self._frames.generation
-        if generation != self._generation:
-            self._kept.clear()
-            self._generation = generation
-        return self._kept.get(node)
-
-    async def _remembered(self, node: Node) -> Plan | None:
-        """The plan that the backend has kept; None where it has none that can be read: a plan can always be made anew."""
-        try:
-            encoded = await self._frames.get_plan(_key(node))
-            return Plan.decode(encoded) if encoded else None
-        except StoreError as error:
-            _log.warning("a plan is made anew: %s", error)
-            return None
+    async def _planned(self, node: Node) -> Plan:
+        return await plan_nar(self._frames, self._store.directories, node)
 
     def _keep(self, node: Node, plan: Plan) -> None:
+        self._forget(node)
         self._kept[node] = plan
-        while len(self._kept) > 1 and sum(kept.cost for kept in self._kept.values()) > _KEPT:
-            del self._kept[next(iter(self._kept))]
+        self._cost += plan.cost
+        while len(self._kept) > 1 and self._cost > _KEPT:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, node: Node) -> None:
+        plan = self._kept.pop(node, None)
+        self._cost -= plan.cost if plan is not None else 0
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         """Do `work` beside; that it fails harms nobody."""
@@ -217,10 +218,6 @@ class PlannedNars:
         task = asyncio.create_task(quietly())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _key(node: Node) -> bytes:
-    return blake3(encode_node(b"", node)).digest()
 
 
 def _overlapping(pieces: list[Piece], ends: list[int], start: int, stop: int) -> Iterator[_Part]:
@@ -247,63 +244,51 @@ def _grouped(parts: Iterator[_Part], most: int) -> Iterator[list[_Part]]:
         yield group
 
 
-def _made(make: _Make, frames: StoredFrames, parts: list[_Part]) -> list[bytes]:
+def _made(make: _Make, parts: list[_Part], stored: list[list[memoryview]]) -> list[bytes]:
     """What is meant of the pieces. Blocks."""
     made: list[bytes] = []
-    for piece, first, last in parts:
-        data = make(frames, piece)
+    for (piece, first, last), chunks in zip(parts, stored, strict=True):
+        data = make(piece, chunks)
         made.append(data if len(data) == last - first else data[first:last])
     return made
 
 
-def _zstd_of(frames: StoredFrames, piece: Piece) -> bytes:
+def _zstd_of(piece: Piece, stored: Sequence[memoryview]) -> bytes:
     """The zstd frames of a piece, checked. Blocks."""
-    payloads, _ = _read(frames, piece)
-    return piece.rendered(payloads)
+    zstd, _ = _checked(piece, stored)
+    return zstd
 
 
-def _nar_of(frames: StoredFrames, piece: Piece) -> bytes:
+def _nar_of(piece: Piece, stored: Sequence[memoryview]) -> bytes:
     """The bytes of a piece, checked. Blocks."""
-    payloads, nar = _read(frames, piece)
-    return nar or _decompressed(piece.rendered(payloads), piece.size)
+    zstd, nar = _checked(piece, stored)
+    return nar or _decompressed(zstd, piece.size)
 
 
-def _read(frames: StoredFrames, piece: Piece) -> tuple[Sequence[bytes], bytes | None]:
-    """What a piece is made from, checked; and its bytes, where they had to be made for that.
+def _checked(piece: Piece, stored: Sequence[memoryview]) -> tuple[bytes, bytes | None]:
+    """The zstd frames of a piece; and what they hold, where that had to be made.
 
     Raises:
-        CorruptError: it is damaged, or something else lies there now.
+        CorruptError: what is stored is damaged, or is not what was checked.
     """
-    payloads = frames.read(piece.spans)
-    hasher = blake3()
-    for payload in payloads:
-        hasher.update(payload)
-    # Several readers may work on a piece at once. It loses its chunks after it got its digest, so they are looked at before that.
-    chunks = piece.chunks
+    # Several readers may work on a piece at once. It loses its extents after it got its digest, so they are looked at before that.
+    chunks = list(piece.chunks)
+    zstd = piece.rendered(stored)
+    digest = blake3(zstd).digest()
     if piece.digest:
-        if piece.digest != hasher.digest():
-            raise CorruptError(f"stored content is damaged, or has moved: a piece of a NAR has digest {hasher.hexdigest()}")
-        return payloads, None
+        if piece.digest != digest:
+            raise CorruptError(f"stored content is damaged, or was stored anew: a piece of a NAR has digest {digest.hex()}")
+        return zstd, None
     try:
-        nar = _decompressed(piece.rendered(payloads), piece.size)
-        view = memoryview(nar)
-        is_sound = all(blake3(view[at : at + frame.length]).digest() == frame.digest for frame, _, _, at in chunks)
+        nar = _decompressed(zstd, piece.size)
     except zstandard.ZstdError:
-        is_sound = False
-    if not is_sound:
-        _check(frames, piece)
+        nar = b""
+    view = memoryview(nar)
+    if len(nar) != piece.size or any(blake3(view[begin:end]).digest() != chunk for chunk, begin, end in chunks):
         raise CorruptError("stored content is damaged: the chunks of a piece of a NAR do not fit together")
-    piece.digest = hasher.digest()
-    piece.chunks = []
-    return payloads, nar
-
-
-def _check(frames: StoredFrames, piece: Piece) -> None:
-    """Let the backend look at the chunks of a piece, one by one, so that it gets to know which are damaged. Blocks."""
-    payloads = frames.read(piece.spans)
-    for frame, span, start, _ in piece.chunks:
-        with suppress(CorruptError):
-            frames.check(frame, payloads[span][start : start + frame.span.size])
+    piece.digest = digest
+    piece.extents = b""
+    return zstd, nar
 
 
 def _decompressed(frames: bytes, size: int) -> bytes:

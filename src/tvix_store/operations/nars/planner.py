@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 import zstandard
 
 from tvix_store.errors import ExhaustedError, InvalidError
-from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
-from tvix_store.nar import tokens
-from tvix_store.operations.nars.plan import ITEM, Chunk, Piece, Plan
+from tvix_store.model.nodes import DirectoryNode, FileNode, Node
+from tvix_store.operations.nars.around import around
+from tvix_store.operations.nars.plan import EXTENT, ITEM, Piece, Plan
 from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.operations.trees.walk import walk_tree
 from tvix_store.services.directories import DirectoryService
-from tvix_store.services.frames import Frame, Span, StoredFrames
+from tvix_store.services.frames import Frame, StoredFrames
 
 MAX_ENTRIES = 200_000
 """Entries of the largest tree that is planned, and
@@ -21,9 +21,6 @@ MAX_NAR: bytes of its NAR. Bound the memory of planning to some 100 MB; what is 
 MAX_NAR = 64 << 30
 _PIECE = 1 << 20
 """Bytes of the NAR."""
-_GAP = 8 << 10
-"""Bytes between two frames in a file that are read with them: less than a second read costs."""
-_MAX_SPAN = 4 << 20
 _BLOCK = 128 << 10
 """Bytes of the largest block of a zstd frame (RFC 8878, section 3.1.1.2.4)."""
 _FILES_AT_ONCE = 1024
@@ -84,26 +81,15 @@ async def _add(planner: _Planner, frames: StoredFrames, parts: list[tuple[bytes,
 
 async def _parts(tree: StoredTree) -> AsyncIterator[tuple[bytes, FileNode | None]]:
     """What the NAR consists of, in order: tokens, and the file whose contents follow them."""
-    pending = bytearray(tokens.MAGIC)
+    pending = bytearray()
     depth = 0
     async for name, child in walk_tree(tree):
-        if depth and child is not None:
-            pending += tokens.entry_start(name)
-        if type(child) is DirectoryNode:
-            pending += tokens.DIRECTORY_START
-            depth += 1
-            continue
+        before, behind, depth = around(name, child, depth)
+        pending += before
         if type(child) is FileNode:
-            pending += tokens.file_start(child.size, child.executable)
             yield bytes(pending), child
-            pending = bytearray(tokens.file_end(child.size))
-        elif type(child) is SymlinkNode:
-            pending += tokens.symlink(child.target)
-        else:
-            pending += tokens.DIRECTORY_END
-            depth -= 1
-        if depth:
-            pending += tokens.ENTRY_END
+            pending.clear()
+        pending += behind
         if len(pending) >= _BLOCK:
             yield bytes(pending), None
             pending.clear()
@@ -121,10 +107,10 @@ class _Planner:
     def _begin(self) -> None:
         self._size = self._zstd_size = 0
         self._items: list[bytes] = []
-        self._spans: list[Span] = []
+        self._run: list[bytes] = []
+        self._extents: list[bytes] = []
         self._literals: list[bytes] = []
         self._literal = 0
-        self._chunks: list[Chunk] = []
 
     def add_tokens(self, data: bytes) -> None:
         if data:
@@ -132,34 +118,35 @@ class _Planner:
             self._added(len(data))
 
     def add_frame(self, frame: Frame) -> None:
-        span, start = self._span(frame.span)
-        self._chunks.append(Chunk(frame, span, start, self._size))
-        if frame.span.size < frame.length:
-            self._add_item(span, start, frame.span.size)
+        self._extents.append(EXTENT.pack(self._size, self._size + frame.length))
+        if frame.stored < frame.length:
+            self._add_item(0, frame.stored)
         else:
-            self._add_raw(span, start, frame.length)
+            self._add_raw(frame.length)
+        self._run.append(frame.digest)
         self._added(frame.length)
 
     def finish(self) -> Plan:
         self._end_piece()
         return Plan(self._pieces)
 
-    def _add_raw(self, span: int, start: int, size: int) -> None:
+    def _add_raw(self, size: int) -> None:
         """A chunk that is not compressed: a frame of raw blocks (RFC 8878, section 3.1.1)."""
         self._add_literal(b"\x28\xb5\x2f\xfd\xa0" + size.to_bytes(4, "little"))  # magic; single segment, size in 4 bytes
         for at in range(0, size, _BLOCK):
             block = min(_BLOCK, size - at)
             is_last = at + block == size
             self._add_literal((block << 3 | is_last).to_bytes(3, "little"))
-            self._add_item(span, start + at, block)
+            self._add_item(at, block)
 
     def _add_literal(self, data: bytes) -> None:
         self._literals.append(data)
         self._literal += len(data)
         self._zstd_size += len(data)
 
-    def _add_item(self, span: int, start: int, size: int) -> None:
-        self._items.append(ITEM.pack(self._literal, span, start, size))
+    def _add_item(self, start: int, size: int) -> None:
+        """A part of the chunk that comes next."""
+        self._items.append(ITEM.pack(self._literal, len(self._run), start, size))
         self._literal = 0
         self._zstd_size += size
 
@@ -168,22 +155,10 @@ class _Planner:
         if self._size >= _PIECE:
             self._end_piece()
 
-    def _span(self, wanted: Span) -> tuple[int, int]:
-        """The number of the span that holds `wanted`, and where in it that begins."""
-        if self._spans:
-            last = self._spans[-1]
-            start = wanted.offset - last.offset
-            gap = start - last.size
-            if wanted.file == last.file and 0 <= gap <= _GAP and start + wanted.size <= _MAX_SPAN:
-                self._spans[-1] = Span(last.file, last.offset, start + wanted.size)
-                return len(self._spans) - 1, start
-        self._spans.append(wanted)
-        return len(self._spans) - 1, 0
-
     def _end_piece(self) -> None:
         if self._literal:
-            self._add_item(0, 0, 0)
+            self._add_item(0, 0)
         if self._size:
-            items, literals = b"".join(self._items), b"".join(self._literals)
-            self._pieces.append(Piece(self._size, self._zstd_size, items, self._spans, literals, chunks=self._chunks))
+            items, run, literals = b"".join(self._items), b"".join(self._run), b"".join(self._literals)
+            self._pieces.append(Piece(self._size, self._zstd_size, items, run, literals, extents=b"".join(self._extents)))
         self._begin()

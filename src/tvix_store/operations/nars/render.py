@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
-from tvix_store.nar import tokens
+from tvix_store.model.nodes import FileNode, Node
+from tvix_store.operations.nars.around import around
 from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.operations.trees.walk import Step, fetch_steps, read_contents, walk_tree
 from tvix_store.services.blobs import BlobService
@@ -46,39 +46,26 @@ async def render_steps(blobs: BlobService, steps: AsyncIterator[Step], depth: in
         NotFoundError, InvalidError, CorruptError: as `fetch_steps`.
     """
     # Parts that are joined once: contents are copied a single time.
-    parts = [b"" if depth else tokens.MAGIC]
+    parts: list[bytes] = []
     size = 0
     async for batch in fetch_steps(blobs, steps):
         contents = iter(batch.contents)
         for name, child in batch.steps:
-            if depth and child is not None:
-                parts.append(tokens.entry_start(name))
-            if type(child) is DirectoryNode:
-                parts.append(tokens.DIRECTORY_START)
-                depth += 1
-                continue
+            before, behind, depth = around(name, child, depth)
             if type(child) is FileNode:
-                parts += tokens.file_start(child.size, child.executable), next(contents), tokens.file_end(child.size)
+                parts += before, next(contents), behind
                 size += child.size
-            elif type(child) is SymlinkNode:
-                parts.append(tokens.symlink(child.target))
-                size += len(child.target)
             else:
-                parts.append(tokens.DIRECTORY_END)
-                depth -= 1
-            if depth:
-                parts.append(tokens.ENTRY_END)
+                parts += before, behind
+                size += len(before)
             if size >= _PIECE or len(parts) >= _PARTS:
                 yield b"".join(parts)
                 parts, size = [], 0
         if batch.large:
             name, file = batch.large
-            if depth:
-                parts.append(tokens.entry_start(name))
-            parts.append(tokens.file_start(file.size, file.executable))
+            before, behind, depth = around(name, file, depth)
+            parts.append(before)
             yield b"".join(parts)
             yield file
-            parts, size = [tokens.file_end(file.size)], 0
-            if depth:
-                parts.append(tokens.ENTRY_END)
+            parts, size = [behind], 0
     yield b"".join(parts)

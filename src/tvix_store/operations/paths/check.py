@@ -1,4 +1,4 @@
-"""What a path info claims, proven or refused: content address, signatures, references."""
+"""Checks of a path info's claims: content address, signatures, references."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tvix_store.services.store import Store
 
 
 async def proves_content_address(store: Store, path_info: PathInfo) -> bool:
-    """Whether the path follows from its content, so that nobody has to vouch for it; False where no content address is claimed.
+    """Whether the path follows from its content, and so needs no signature. False where no content address is claimed.
 
-    `path_info.nar` is taken for true: who calls has compared it with the content, or gets it from where that was done.
-    What is more to be read is read in bounded memory.
+    `path_info.nar` is taken for true: the caller has compared it with the content, or has it from a place where that was done.
+    Content is read in bounded memory.
 
     Raises:
         InvalidError: the content address that is claimed does not hold.
@@ -60,7 +60,7 @@ async def proves_content_address(store: Store, path_info: PathInfo) -> bool:
 
 
 def check_signatures(path_info: PathInfo | NarInfo, trusted: Sequence[PublicKey], store_dir: str = STORE_DIR) -> int:
-    """How many of the signatures are by trusted keys, and good. What other keys have signed cannot be told.
+    """How many of the signatures are by trusted keys, and good. Signatures by other keys cannot be judged.
 
     Raises:
         InvalidError: a signature bears the name of a trusted key, and is not that key's, or not of this path info.
@@ -84,7 +84,7 @@ async def missing_references(store: Store, path_info: PathInfo) -> list[StorePat
 
 
 async def _content_hashes(store: Store, path_info: PathInfo, ca: ContentAddress) -> ModuloHashes:
-    """The hashes of what the method says, but for the path's own name in it."""
+    """The hashes of the content that the method names, with the path's own name left out."""
     pieces: AsyncIterator[bytes]
     if ca.method is Method.NAR:
         pieces = render_nar(store.blobs, store.directories, path_info.node)

@@ -1,8 +1,8 @@
 """copy_paths: bring store paths, with all they refer to, from files on this machine into a store.
 
-Contents are read in any order, several paths at a time, and hashed on the way: what is not as stated is not recorded. Path infos
-follow in the order of the references, so whatever stops a copy, a path that is recorded is there with all that it refers to.
-A copy that is repeated reads only what was not recorded.
+Contents are read in any order, several paths at a time, and hashed on the way. A path whose content is not as stated is not
+recorded. Path infos are put in the order of the references. So a recorded path is complete with its closure, whatever stops a copy.
+A copy that is repeated reads only paths that are not recorded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _OF_A_PATH = (ConflictError, CorruptError, DeniedError, IncompleteError, Invalid
 
 
 class Status(Enum):
-    """What became of a path."""
+    """The outcome for a path."""
 
     COPIED = "copied"
     KNOWN = "known"
@@ -51,7 +51,7 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What became of a path; `error` says why it is not recorded."""
+    """The outcome for a path. `error` says why it is not recorded."""
 
     store_path: StorePath
     status: Status
@@ -71,10 +71,10 @@ async def copy_paths(
     size_rule: SizeRule | None = None,
     progress: Progress | None = None,
 ) -> AsyncGenerator[Copied, None]:
-    """Copy `paths`, whose contents are where `file` says; tell what became of each, references first.
+    """Copy `paths`, whose contents are where `file` says. Yields the outcome of each path, references first.
 
-    A path that the store has with the same NAR is not read; signatures that it has not yet are added. What is wrong with a path
-    concerns it, and what refers to it; the rest is copied. `progress` is told of paths, and bytes of their NARs.
+    A path that the store has with the same NAR is not read, and new signatures are added to it. An error of one path keeps this
+    path, and all that refer to it, from being recorded; the others are copied. `progress` gets numbers of paths and bytes of NARs.
 
     Raises:
         InvalidError: the references go round in a circle.
@@ -157,7 +157,7 @@ class _Copying:
         return known.with_signatures(stated.signatures)
 
     async def _read(self, stated: StatedPath, threads: ImportThreads) -> PathInfo:
-        """Store the content of a path, and make sure that it is what Nix says, and what its content address says."""
+        """Store the content of a path, and check it against Nix's NAR hash and the content address."""
         path = stated.store_path
         counted = 0
 
@@ -182,7 +182,7 @@ class _Copying:
         return path_info
 
     async def _missing_reference(self, stated: StatedPath) -> Copied | None:
-        """Wait until all references are recorded; what to say of the path if one cannot be."""
+        """Wait until all references are recorded. The outcome for the path if one cannot be, else None."""
         for reference in stated.references:
             if reference == stated.store_path:
                 continue

@@ -1,4 +1,4 @@
-"""KeptDocuments: what Nix puts beside narinfos (logs, realisations, build traces, debug information), kept as it is put.
+"""KeptDocuments: the documents that Nix puts beside narinfos (logs, realisations, build traces, debug information), unchanged.
 
 Contents are blobs. The record `document:` + path names them; its value is u8 version (1), the blob's digest (32 bytes), u64 size.
 A path too long for a key is named by its digest instead: `document:` + first part + `/b3:` + BLAKE3 in hexadecimal; none looks so.

@@ -1,7 +1,8 @@
-"""What Nix says of its store paths, in JSON: `nix path-info --json` in all its forms, and `exportReferencesGraph`.
+"""Nix's descriptions of store paths, in JSON: `nix path-info --json` in all its forms, and `exportReferencesGraph`.
 
-A list of objects (Nix until 2.18, Lix), an object by path (2.19 on), one under "info" (`--json-format` 2 and 3), or, where a
-derivation has `__structuredAttrs` and `exportReferencesGraph`, an object with such a list for each graph, among other attributes.
+There are four forms. Nix until 2.18 and Lix write a list of objects. Nix from 2.19 on writes an object by path, and with
+`--json-format` 2 and 3 the same under "info". A derivation with `__structuredAttrs` and `exportReferencesGraph` has an object with
+a list of objects for each graph, among other attributes.
 Source: the JSON of Nix 2.8, and the page "Store object info" of the Nix manual, 2.33 and 2.36.
 """
 

@@ -1,4 +1,4 @@
-"""NixStore: a store of Nix on this machine. The program `nix` tells what is in it; its files are there to be read."""
+"""NixStore: a store of Nix on this machine. The program `nix` describes its paths, and their files can be read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class NixStore:
         return self.directory / str(path)
 
     async def closure(self, paths: Sequence[StorePath]) -> dict[str, Json | None]:
-        """What Nix says of `paths` and all that they refer to; None of what is not valid. See `nix_json`.
+        """Nix's descriptions of the closure of `paths`; None for a path that is not valid. See `nix_json`.
 
         Raises:
             InvalidError: Nix refuses to answer.
@@ -120,10 +120,10 @@ def _directory(url: str, store_dir: str) -> Path:
 
 
 async def _output_of(*command: str) -> bytes:
-    """What a command prints.
+    """The output of a command.
 
     Raises:
-        InvalidError: it fails; with what it says is the error.
+        InvalidError: it fails. The error has its message.
         UnavailableError: it is not installed.
     """
     pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL

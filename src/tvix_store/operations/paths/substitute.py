@@ -1,4 +1,4 @@
-"""fetch_path: a store path from an upstream cache into a store. Nothing that the upstream says is believed."""
+"""fetch_path: a store path from an upstream cache into a store. Nothing that the upstream says is trusted."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFou
 from tvix_store.model import nixbase32
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.nix_hash import NixHash, hasher
-from tvix_store.model.path_info import PathInfo
+from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import STORE_DIR
-from tvix_store.operations.ingest.import_nar import NarImport
 from tvix_store.operations.nars.links import NarLink, NarLinks
+from tvix_store.operations.paths.accept_nar import accept_nar
 from tvix_store.operations.paths.check import check_signatures, proves_content_address
 from tvix_store.services.store import Store
 from tvix_store.services.upstream import Upstream, UpstreamLiesError
@@ -50,33 +50,34 @@ async def fetch_path(store: Store, upstream: Upstream, narinfo: NarInfo) -> Path
         UpstreamLacksError: the NAR is not there.
         UpstreamDownError: it does not come, or stops.
         UpstreamLiesError: the NAR, or its file, is not what the narinfo says.
-        StoreError: what the store raises.
+        StoreError: an error of the store.
     """
     links = NarLinks.of(store)
     known = await links.get(narinfo.nar.sha256) if links is not None else None
     if known is not None and known.nar == narinfo.nar and await _is_complete(store, known):
         return await _checked(store, narinfo.path_info(known.node))
     file = _File(upstream, narinfo)
-    # What was known of the path, and is not complete, may be damaged in more places than one.
-    async with aclosing(file.nar()) as nar, NarImport(store, rechecks=known is not None) as importing:
-        try:
-            node, facts = await importing.read(nar)
-        except InvalidError as error:
-            raise UpstreamLiesError(f"the NAR of {narinfo.store_path}: {error}") from None
+
+    def check(facts: NarFacts) -> Sequence[bytes]:
         if facts != narinfo.nar:
             raise UpstreamLiesError(
                 f"the NAR of {narinfo.store_path} has {facts.size} bytes and hash {NixHash('sha256', facts.sha256)}, "
                 f"not {narinfo.nar.size} and {NixHash('sha256', narinfo.nar.sha256)}"
             )
-        await importing.store()
-    await store.remember_nar(node, facts)
-    if links is not None:
-        await links.put(NarLink(facts, node), *file.sha256s)
-    return await _checked(store, narinfo.path_info(node))
+        return file.sha256s
+
+    async with aclosing(file.nar()) as nar:
+        try:
+            link = await accept_nar(store, nar, narinfo.nar.sha256, check)
+        except UpstreamLiesError:
+            raise
+        except InvalidError as error:
+            raise UpstreamLiesError(f"the NAR of {narinfo.store_path}: {error}") from None
+    return await _checked(store, narinfo.path_info(link.node))
 
 
 async def _checked(store: Store, path_info: PathInfo) -> PathInfo:
-    """What signatures do not cover: the content address, which others may take for a proof."""
+    """Check the content address, which signatures do not cover, and which others may take for a proof."""
     try:
         await proves_content_address(store, path_info)
     except InvalidError as error:

@@ -1,1 +1,1 @@
-"""Trees in a store: walking them, and finding what stands at a path."""
+"""Trees in a store: walking them, and looking up the node at a path."""

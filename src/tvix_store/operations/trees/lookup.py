@@ -1,19 +1,23 @@
-"""What stands at a path inside a node."""
+"""Looking up the node at a path inside another node."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from tvix_store.errors import ExhaustedError, InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.names import show
 from tvix_store.model.nodes import DirectoryNode, Node, SymlinkNode
+from tvix_store.model.store_path import StorePath
 from tvix_store.services.directories import DirectoryService, parse
+from tvix_store.services.store import Store
 
-MAX_SYMLINKS = 40
+_MAX_SYMLINKS = 40
 """As Linux follows."""
-MAX_NAMES = 2000
+_MAX_NAMES = 2000
 """Names that may be walked through, symlinks resolved: so many are in the longest path that Linux takes."""
 _MAX_ENTRIES = 1 << 18
 """Entries of the directories on the way after which no more are read."""
@@ -29,36 +33,77 @@ async def lookup(directories: DirectoryService, root: Node, path: bytes, *, foll
         InvalidError: `path`, or a symlink that is followed, leads out of `root`, or symlinks lead in a circle.
         ExhaustedError: too much is on the way.
     """
+    return (await _walk(directories, path, [root], follow=follow))[-1]
+
+
+async def lookup_in_store(store: Store, path: bytes) -> Node:
+    """The node at `path` (`<hash>-<name>/bin/hello`) below the store directory. Symlinks are followed, also into other store paths.
+
+    Raises:
+        NotFoundError, InvalidError, ExhaustedError: as `lookup`.
+    """
+
+    async def root(name: bytes) -> Node | None:
+        try:
+            store_path = StorePath.from_base_name(name.decode())
+        except (UnicodeDecodeError, InvalidError):
+            return None
+        path_info = await store.path_infos.get(store_path.output_hash)
+        return path_info.node if path_info is not None and path_info.store_path == store_path else None
+
+    trail = await _walk(store.directories, path, [], _StoreDir(store.store_dir.encode() + b"/", root), follow=True)
+    if not trail:
+        raise InvalidError(f"path {show(path)} leads out of the store path")
+    return trail[-1]
+
+
+class _StoreDir(NamedTuple):
+    """The directory in which store paths stand: its path, with a slash, and the root of a store path by its base name."""
+
+    prefix: bytes
+    root: Callable[[bytes], Awaitable[Node | None]]
+
+
+async def _walk(
+    directories: DirectoryService, path: bytes, trail: list[Node], store_dir: _StoreDir | None = None, *, follow: bool
+) -> list[Node]:
+    """The nodes from the beginning of `trail` to what stands at `path`. An empty trail is the store directory."""
     on_the_way = DirectoriesOnTheWay(directories)
-    trail = [root]
+    top = len(trail)
     names = deque(path.split(b"/"))
     followed = walked = 0
     while names:
         name = names.popleft()
         walked += 1
-        if walked > MAX_NAMES:
-            raise ExhaustedError(f"path {show(path)} leads through more than {MAX_NAMES} names")
+        if walked > _MAX_NAMES:
+            raise ExhaustedError(f"path {show(path)} leads through more than {_MAX_NAMES} names")
         if name in {b"", b"."}:
             continue
         if name == b"..":
-            if len(trail) == 1:
+            if len(trail) == top:
                 raise InvalidError(f"path {show(path)} leads out of the store path")
             trail.pop()
             continue
-        parent = trail[-1]
-        child = (await on_the_way.read(parent)).entries.get(name) if isinstance(parent, DirectoryNode) else None
+        child = None
+        if not trail and store_dir is not None:
+            child = await store_dir.root(name)
+        elif trail and isinstance(trail[-1], DirectoryNode):
+            child = (await on_the_way.read(trail[-1])).entries.get(name)
         if child is None:
             raise NotFoundError("path", show(path))
-        if follow and isinstance(child, SymlinkNode):
-            followed += 1
-            if followed > MAX_SYMLINKS:
-                raise InvalidError(f"path {show(path)} leads through more than {MAX_SYMLINKS} symlinks")
-            if child.target.startswith(b"/"):
-                raise InvalidError(f"path {show(path)} leads out of the store path, to {show(child.target)}")
-            names.extendleft(reversed(child.target.split(b"/")))
-        else:
+        if not (follow and isinstance(child, SymlinkNode)):
             trail.append(child)
-    return trail[-1]
+            continue
+        followed += 1
+        if followed > _MAX_SYMLINKS:
+            raise InvalidError(f"path {show(path)} leads through more than {_MAX_SYMLINKS} symlinks")
+        target = child.target
+        if target.startswith(b"/"):
+            if store_dir is None or not target.startswith(store_dir.prefix):
+                raise InvalidError(f"path {show(path)} leads out of the store path, to {show(target)}")
+            trail, target = [], target.removeprefix(store_dir.prefix)
+        names.extendleft(reversed(target.split(b"/")))
+    return trail
 
 
 class DirectoriesOnTheWay:

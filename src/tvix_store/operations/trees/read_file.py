@@ -1,4 +1,4 @@
-"""Reading a file by what a person writes."""
+"""Reading a file by a path that a person writes."""
 
 from __future__ import annotations
 

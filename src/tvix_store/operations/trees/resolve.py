@@ -1,4 +1,4 @@
-"""From what a person writes to what stands there: a store path or a digest, perhaps with a path inside."""
+"""From a text that a person writes to its node: a store path or a digest, perhaps with a path inside."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Resolved:
 
 
 async def resolve(store: Store, text: str, *, follow: bool = False) -> Resolved:
-    """What `text` names: `/nix/store/<hash>-<name>`, `<hash>-<name>`, `<hash>`, or the digest of a directory or blob.
+    """The node that `text` names: `/nix/store/<hash>-<name>`, `<hash>-<name>`, `<hash>`, or the digest of a directory or blob.
 
     `/path/inside` may follow. `follow` resolves symlinks on it, and at its end.
 

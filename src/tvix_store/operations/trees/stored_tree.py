@@ -17,7 +17,7 @@ _KEPT = 4 << 20
 class StoredTree:
     """Gives out the directories that `root` reaches, in any order, from one recursive read.
 
-    A call each would be a round trip each on a remote store. Of a tree too large to keep, what is beyond the limit is read one
+    A call each would be a round trip each on a remote store. Of a tree too large to keep, directories beyond the limit are read one
     by one.
     """
 
@@ -39,7 +39,7 @@ class StoredTree:
         return directory
 
     async def get_unparsed(self, digest: Digest) -> Directory:
-        """As `get`, for whoever does not look at all entries.
+        """As `get`, for a caller that does not look at all entries.
 
         Raises:
             NotFoundError: as `get`.

@@ -1,4 +1,4 @@
-"""A node and all below it with their contents, in the order of a NAR: what every export is made from.
+"""A node and all below it with their contents, in the order of a NAR. Every export is made from such a walk.
 
 Small files come in batches, one of which is fetched while the one before it is used.
 """
@@ -67,7 +67,7 @@ async def fetch_steps(blobs: BlobService, steps: AsyncIterator[Step]) -> AsyncIt
     """Some steps of a tree, such as those from its middle on, in batches.
 
     Raises:
-        NotFoundError, InvalidError, CorruptError: as `fetch_tree`, of blobs; and what `steps` raises.
+        NotFoundError, InvalidError, CorruptError: as `fetch_tree`, of blobs; and the errors of `steps`.
     """
     ahead: deque[tuple[_Plan, asyncio.Task[list[bytes]]]] = deque()
     with READ_AHEAD.room((_AHEAD + 1) * _BATCH_BYTES) as has_room:
@@ -92,10 +92,10 @@ async def read_contents(blobs: BlobService, node: FileNode, start: int = 0, stop
     """The contents of a file of any size, from `start` up to `stop` (at most its size), in the pieces of `BlobService.read`.
 
     Raises:
-        InvalidError: its size is seen not to be what the node states.
+        InvalidError: the size of the blob turns out not to be the node's.
         NotFoundError, CorruptError: as `BlobService.read`.
     """
-    # Up to its end it is read without a limit, so that a blob that is too long is found out.
+    # A read up to the end has no limit, so that a blob that is too long is noticed.
     left = (node.size if stop is None else stop) - start
     async for piece in blobs.read(node.digest, start, None if stop == node.size else stop):
         left -= len(piece)

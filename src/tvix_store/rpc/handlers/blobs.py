@@ -31,7 +31,8 @@ _ENCODED_HERE = 4096
 
 
 def blob_methods(blobs: BlobService, known_nars: KnownNars | None, dialect: Dialect, max_message: int) -> dict[str, Method]:
-    """The calls of a dialect's BlobService by path. `max_message` bounds in bytes a piece of a Put, and what the unary Get answers.
+    """The calls of a dialect's BlobService by path. `max_message` bounds in bytes a piece of a Put, and the answer of the unary
+    Get.
 
     `known_nars` get to know of lone files.
     """
@@ -76,7 +77,7 @@ def blob_methods(blobs: BlobService, known_nars: KnownNars | None, dialect: Dial
 
 
 async def encoded_list(encode: Callable[[ChunkList], bytes], chunks: ChunkList) -> bytes:
-    """What `encode` makes of a list of chunks, in a thread if it is long."""
+    """The message that `encode` makes of a list of chunks, in a thread if it is long."""
     return encode(chunks) if len(chunks) <= _ENCODED_HERE else await asyncio.to_thread(encode, chunks)
 
 

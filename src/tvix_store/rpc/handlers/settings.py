@@ -1,4 +1,4 @@
-"""SettingsService: what a client must do as the store does."""
+"""SettingsService: the settings of a store that its clients must follow."""
 
 from __future__ import annotations
 

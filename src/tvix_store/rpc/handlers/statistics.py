@@ -13,8 +13,10 @@ from tvix_store.services.statistics import Statistics, Stats
 
 
 def statistics_methods(statistics: Statistics) -> dict[str, Method]:
-    """The call of StatisticsService by its path. One count goes on at a time, since it reads the whole index: who asks meanwhile
-    gets its result, which may lack what was put after it began.
+    """The call of StatisticsService by its path.
+
+    A count reads the whole index, so there is one at a time. A caller that asks during a count gets the result of that count,
+    and content that was put after its begin may be missing from the figures.
     """
     counts = SingleFlight[None, Stats](lambda _: asyncio.create_task(statistics.stats()))
 

@@ -12,12 +12,24 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
-        for module in ("blobs", "small_blobs", "directories", "path_infos", "nar", "records", "staging", "statistics", "store")
+        for module in (
+            "blobs",
+            "small_blobs",
+            "directories",
+            "frames",
+            "path_infos",
+            "nar",
+            "records",
+            "staging",
+            "statistics",
+            "store",
+        )
     )
 )
 
 from tvix_store.testing.contracts.blobs import BlobServiceContract  # noqa: E402
 from tvix_store.testing.contracts.directories import DirectoryServiceContract  # noqa: E402
+from tvix_store.testing.contracts.frames import StoredFramesContract  # noqa: E402
 from tvix_store.testing.contracts.nar import NarServiceContract  # noqa: E402
 from tvix_store.testing.contracts.path_infos import PathInfoServiceContract  # noqa: E402
 from tvix_store.testing.contracts.records import RecordServiceContract  # noqa: E402
@@ -35,4 +47,5 @@ __all__ = [
     "StatisticsContract",
     "StoreContract",
     "StoreWithRecordsContract",
+    "StoredFramesContract",
 ]

@@ -9,10 +9,12 @@ from dataclasses import replace
 
 import pytest
 
+from tvix_store.errors import InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import DirectoryNode, Node
+from tvix_store.model.path_info import NarFacts
 from tvix_store.operations.nars.render import render_nar
-from tvix_store.services.staging import Stage
+from tvix_store.services.staging import Stage, StagedNar
 from tvix_store.services.statistics import Stats
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, put_file, put_tree, stream
@@ -77,6 +79,45 @@ class StagingContract:
             await stage.accept()
             assert await is_whole(store, node, STAGED)
         assert await is_whole(store, node, STAGED)
+
+    @pytest.mark.parametrize("tree", [{b"small": TreeFile(b"small")}, STAGED], ids=["small", "large"])
+    @pytest.mark.parametrize("rechecks", [False, True])
+    async def test_facts_and_records_come_with_the_content(self, store: Store, tree: Tree, rechecks: bool) -> None:
+        assert store.records is not None
+        facts = NarFacts(1234, b"n" * 32)  # not true: calculated, they would be others
+        async with begun(store, rechecks=rechecks) as stage:
+            node = await stage_tree(store, stage, tree)
+            assert await store.records.get(b"test:link") is None
+            with pytest.raises(InvalidError):
+                await stage.accept(StagedNar(node, facts), {b"test:link": b"1", b"": b"no key"})
+            assert await store.records.get(b"test:link") is None
+            with pytest.raises(NotFoundError):
+                await store.nar.calculate(node)
+            await stage.accept(StagedNar(node, facts), {b"test:link": b"1"})
+        assert await is_whole(store, node, tree)
+        assert await store.nar.calculate(node) == facts
+        assert await store.records.get(b"test:link") == b"1"
+
+    @pytest.mark.parametrize("tree", [{b"small": TreeFile(b"small")}, STAGED], ids=["small", "large"])
+    async def test_of_known_content_facts_and_records_are_taken_as_well(self, store: Store, tree: Tree) -> None:
+        assert store.records is not None
+        facts = NarFacts(1234, b"n" * 32)
+        await put_tree(store, tree)
+        async with begun(store) as stage:
+            node = await stage_tree(store, stage, tree)
+            await stage.accept(StagedNar(node, facts), {b"test:link": b"1"})
+        assert await store.nar.calculate(node) == facts
+        assert await store.records.get(b"test:link") == b"1"
+
+    async def test_what_grows_is_all_there(self, store: Store) -> None:
+        """A stage keeps little in memory: then it writes that first."""
+        blobs = [noise(60_000, f"growing {number}") for number in range(20)]
+        for size in (1, 4, 5, 20):
+            async with begun(store) as stage:
+                await asyncio.gather(*(stage.blobs.put_many([blob, blob[:1000]]) for blob in blobs[:size]))
+                await stage.accept()
+            assert await store.blobs.get_many([Digest.of(blob) for blob in blobs[:size]]) == blobs[:size]
+            assert not await store.blobs.missing([Digest.of(blob[:1000]) for blob in blobs[:size]])
 
     async def test_what_is_not_accepted_leaves_nothing(self, store: Store) -> None:
         await put_file(store.blobs, b"another file")

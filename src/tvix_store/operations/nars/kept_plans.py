@@ -1,0 +1,65 @@
+"""KeptPlans: the plans of NARs in a store.
+
+A plan is a blob. The record `plan:` and the BLAKE3 of the nameless root node has its digest. A plan can be made anew at any time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+
+from blake3 import blake3
+
+from tvix_store.errors import NotFoundError, StoreError
+from tvix_store.model.digest import Digest
+from tvix_store.model.nodes import Node, encode_node
+from tvix_store.operations.nars.plan import Plan
+from tvix_store.services.store import Store
+
+_log = logging.getLogger(__name__)
+
+
+class KeptPlans:
+    """Keeps plans, where the store takes records."""
+
+    def __init__(self, store: Store) -> None:
+        self._blobs = store.blobs
+        self._records = store.records
+        self._is_written = not store.read_only
+
+    async def get(self, node: Node) -> Plan | None:
+        """The plan of a NAR; None where there is none that can be read."""
+        if self._records is None:
+            return None
+        try:
+            digest = await self._records.get(_key(node))
+            if digest is None:
+                return None
+            encoded = b"".join([piece async for piece in self._blobs.read(Digest(digest))])
+            return Plan.decode(encoded) if encoded else None
+        except NotFoundError:
+            return None
+        except StoreError as error:
+            _log.warning("a plan is made anew: %s", error)
+            return None
+
+    async def put(self, node: Node, plan: Plan) -> None:
+        """Keep a plan, all of which is checked. A power cut may take it."""
+        await self._put(node, plan.encode())
+
+    async def drop(self, node: Node) -> None:
+        """Let the plan be made anew: an empty blob stands in its place."""
+        await self._put(node, b"")
+
+    async def _put(self, node: Node, encoded: bytes) -> None:
+        if self._records is not None and self._is_written:
+            digest = await self._blobs.put(_whole(encoded))
+            await self._records.put({_key(node): digest.raw}, durable=False)
+
+
+async def _whole(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+def _key(node: Node) -> bytes:
+    return b"plan:" + blake3(encode_node(b"", node)).digest()
