@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from struct import Struct
@@ -25,7 +26,7 @@ _KEPT = 16 << 20
 """Bytes of memory for where runs lie. A run of the 65 chunks of a MiB of a Go toolchain takes 3 kB."""
 _SPAN_COST, _LOCATED_COST = 200, 400
 """Bytes that a span, and a run beside its parts, take in memory."""
-_PART = Struct("<III")
+_PART = Struct("=III")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class LocalFrames:
         """Chunks that lie near each other, in the order of the run, are read together."""
         chunks = [run[at : at + _DIGEST] for at in range(0, len(run), _DIGEST)]
         spans: list[Place] = []
-        parts: list[bytes] = []
+        parts = array("I")
         pack = begin = end = 0
         for chunk, place in zip(chunks, self._engine.index.places_of_chunks(chunks), strict=True):
             if place is None:
@@ -116,10 +117,10 @@ class LocalFrames:
                     spans.append(Place(pack, begin, end - begin, 0))
                 pack, begin = its_pack, offset
             end = offset + stored
-            parts.append(_PART.pack(len(spans), offset - begin, end - begin))
+            parts.extend((len(spans), offset - begin, end - begin))
         if parts:
             spans.append(Place(pack, begin, end - begin, 0))
-        return _Located(spans, b"".join(parts))
+        return _Located(spans, parts.tobytes())
 
     def _keep(self, runs: Sequence[Run], found: Sequence[_Located]) -> None:
         for run, located in zip(runs, found, strict=True):

@@ -79,14 +79,17 @@ class Index(Environment):
 
     def places_of_chunks(self, digests: Sequence[bytes]) -> list[tuple[int, int, int, int] | None]:
         """As `chunks_at`, as the fields of a `Place`: to make one takes as long as to look it up."""
-        seed, found = self.chunks.seed, {}
         with self.reading() as txn, txn.cursor(self.chunks.handle) as cursor:
-            for key, row in cursor.getmulti(digests):
-                # `is_whole`, written out.
-                if crc32(row, crc32(key, seed)) == RESIDUE:
-                    found[key] = _PLACE_ROW.unpack(row)
-                else:
-                    self._tell_of_row(self.chunks, key)
+            rows = cursor.getmulti(digests)
+        seed, unpack = self.chunks.seed, _PLACE_ROW.unpack
+        # `is_whole`, written out.
+        fields = [unpack(row) if crc32(row, crc32(key, seed)) == RESIDUE else None for key, row in rows]
+        if len(fields) == len(digests) and None not in fields:
+            return fields
+        for (key, _), place in zip(rows, fields, strict=True):
+            if place is None:
+                self._tell_of_row(self.chunks, key)
+        found = dict(zip((key for key, _ in rows), fields, strict=True))
         return [found.get(digest) for digest in digests]
 
     def directory(self, digest: bytes) -> Place | None:

@@ -184,9 +184,9 @@ class PlannedNars:
         """Read all chunks, so that the store finds what is damaged, and the NAR is offered no more."""
         try:
             plan = await self._planned(node)
-            for chunk in {chunk.digest for piece in plan.pieces for chunk in piece.chunks}:
+            for chunk in (chunk for piece in plan.pieces for chunk in piece.chunks):
                 with suppress(CorruptError, NotFoundError):
-                    async for _ in self._store.blobs.read(Digest(chunk)):
+                    async for _ in self._store.blobs.read(Digest(chunk.digest)):
                         pass
                 await asyncio.sleep(0)  # small ones are read on the event loop
         finally:
