@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tvix_store.backends.local import open_store
-from tvix_store.backends.local.packs import PackWriter
+from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.errors import ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory

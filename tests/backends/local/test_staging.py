@@ -12,7 +12,7 @@ import pytest
 
 from tvix_store.backends.local import open_store, staging
 from tvix_store.backends.local.committer import Committer
-from tvix_store.backends.local.packs import PackWriter
+from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.records import MAGIC, Kind
 from tvix_store.errors import ExhaustedError, UnavailableError
 from tvix_store.model.digest import Digest

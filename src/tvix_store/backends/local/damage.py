@@ -13,7 +13,8 @@ from tvix_store.backends.local.compression import unpack
 from tvix_store.backends.local.contents import Written
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import FORGOTTEN, Index
-from tvix_store.backends.local.packs import PackReader, Place
+from tvix_store.backends.local.pack_reader import PackReader
+from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.errors import CorruptError, UnavailableError
 
@@ -68,14 +69,20 @@ def torn_blobs(
     txn: Txn,
     is_lost: Callable[[Place], bool] = lambda place: False,
     checked: Callable[[int], None] = lambda count: None,
+    blobs: Iterable[bytes] | None = None,
 ) -> Iterator[list[Written]]:
     """The blobs that lack a chunk, or a part of their chunk list: what there is of each list. Reads all lists: 36 bytes a chunk.
 
+    `blobs` are those that are looked at, instead of all.
     `is_lost` tells of places that can't be read for long: this process may still have open what was removed. `checked` hears how
     many parts of lists were looked at.
     """
-    for _, rows in groupby(index.contents(txn, Kind.CHUNK_LIST), lambda each: each.key[:KEY_SIZE]):
-        segments = list(rows)
+    lists = (
+        (list(rows) for _, rows in groupby(index.contents(txn, Kind.CHUNK_LIST), lambda each: each.key[:KEY_SIZE]))
+        if blobs is None
+        else (index.chunk_list(txn, blob) for blob in blobs)
+    )
+    for segments in filter(None, lists):
         checked(len(segments))
         if any(is_lost(each.place) for each in segments) or not _is_whole_list(index, reader, txn, segments):
             yield segments

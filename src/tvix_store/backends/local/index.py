@@ -20,12 +20,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tvix_store.backends.local.contents import Content, Written
+from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Environment, Txn
 from tvix_store.backends.local.index_damage import DamageMark
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.backends.local.rows import CHECK_SIZE, Table
-from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import NarFacts, belongs_to
 
@@ -36,6 +36,8 @@ _U64 = struct.Struct("<Q")
 _U64_PAIR = struct.Struct("<QQ")
 _VERSION = b"version of the index"
 SEQUENCE = b"path info sequence"
+HIGHEST_PACK = b"highest pack number"
+"""Of all packs that there ever were: numbers are not used twice."""
 FORGOTTEN = b"times that damage was forgotten"
 UNIQUE_BYTES = b"unique chunk bytes"
 STORED_BYTES = b"stored chunk bytes"
@@ -44,11 +46,13 @@ STORED_BYTES = b"stored chunk bytes"
 class Index(Environment):
     """Typed access to the tables."""
 
-    def __init__(self, directory: Path, mark: UnsyncedMark, damage: DamageMark) -> None:
-        super().__init__(directory, _TABLES, mark, damage)
+    def __init__(self, file: Path, durability: Durability, damage: DamageMark) -> None:
+        super().__init__(file, _TABLES, durability, damage)
         self.chunks, self.directories, self.chunk_lists, self.path_infos, self.records, self.nar, self.packs, self.counters = (
             self._all
         )
+        self.bytes_put = 0
+        """Stored bytes of all contents that this process has named."""
         self._tables = {Kind.CHUNK: self.chunks, Kind.DIRECTORY: self.directories, Kind.CHUNK_LIST: self.chunk_lists}
 
     @property
@@ -155,6 +159,7 @@ class Index(Environment):
 
     def put_content(self, txn: Txn, kind: Kind, key: bytes, place: Place, blob_size: int = 0) -> bool:
         """Name the place of a chunk, a directory or a segment of a chunk list; whether it was new."""
+        self.bytes_put += place.stored
         row = _U64.pack(blob_size) + place.to_bytes() if kind is Kind.CHUNK_LIST else place.to_bytes()
         return self._put(txn, self._tables[kind], key, row, overwrite=False)
 
@@ -194,17 +199,22 @@ class Index(Environment):
             if self._is_whole(self.chunk_lists, key, row):
                 yield key[:KEY_SIZE], Place.from_bytes(row[_U64.size :])
 
-    def chunk_list_places(self, blob: bytes) -> list[Place]:
-        """The places of all segments of a blob's chunk list."""
-        places: list[Place] = []
-        with self.reading() as txn, txn.cursor(self.chunk_lists.handle) as cursor:
+    def chunk_list(self, txn: Txn, blob: bytes) -> list[Written]:
+        """All segments of a blob's chunk list, in order."""
+        segments: list[Written] = []
+        with txn.cursor(self.chunk_lists.handle) as cursor:
             found = cursor.set_range(blob)
             while found and cursor.key().startswith(blob):
                 key, row = cursor.item()
                 if self._is_whole(self.chunk_lists, key, row):
-                    places.append(Place.from_bytes(row[_U64.size :]))
+                    segments.append(Written(Kind.CHUNK_LIST, key, _U64.unpack_from(row)[0], Place.from_bytes(row[_U64.size :])))
                 found = cursor.next()
-        return places
+        return segments
+
+    def chunk_list_places(self, blob: bytes) -> list[Place]:
+        """The places of all segments of a blob's chunk list."""
+        with self.reading() as txn:
+            return [segment.place for segment in self.chunk_list(txn, blob)]
 
     def drop_chunk_list(self, txn: Txn, blob: bytes) -> None:
         """Forget all segments of a blob's chunk list."""
@@ -231,6 +241,8 @@ class Index(Environment):
 
     def put_pack_sizes(self, txn: Txn, number: int, committed: int, synced: int) -> None:
         self._put(txn, self.packs, number.to_bytes(4, "big"), _U64_PAIR.pack(committed, synced))
+        if number > self.counter(txn, HIGHEST_PACK):
+            self._put(txn, self.counters, HIGHEST_PACK, _U64.pack(number))
 
     def committed_packs(self, txn: Txn) -> dict[int, int]:
         """The committed sizes of all packs, as far as they are known."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.requests import PutRecords
 from tvix_store.services.records import check_records
 
 
@@ -21,4 +22,4 @@ class LocalRecords:
     async def put(self, records: Mapping[bytes, bytes], *, durable: bool = True) -> None:
         check_records(records)
         if records:
-            await asyncio.wrap_future(self._engine.committer.put_records(records, durable=durable))
+            await asyncio.wrap_future(self._engine.committer.submit(PutRecords(records, durable=durable)))

@@ -10,6 +10,7 @@ from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.path_infos import node_key
 from tvix_store.backends.local.records import Kind
+from tvix_store.backends.local.requests import PutTree
 from tvix_store.model.path_info import NarFacts
 from tvix_store.services.records import check_records
 from tvix_store.services.small_trees import SmallTree
@@ -27,4 +28,4 @@ class LocalSmallTrees:
         # Compressed by the committer: to let another thread do that takes longer.
         contents, _ = self._blobs.cut_all(tree.blobs)
         contents += [Content(Kind.DIRECTORY, each.digest.raw, each.encoded) for each in tree.directories]
-        await asyncio.wrap_future(self._engine.committer.put_tree(contents, (node_key(tree.node), nar), records))
+        await asyncio.wrap_future(self._engine.committer.submit(PutTree(contents, (node_key(tree.node), nar), records)))
