@@ -19,7 +19,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tvix_store.backends.local.contents import Content, Written
+from tvix_store.backends.local.contents import Content, Name, Written
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Environment, Txn
 from tvix_store.backends.local.index_damage import DamageMark
@@ -188,6 +188,12 @@ class Index(Environment):
                 yield Written(kind, key, _U64.unpack_from(row)[0], Place.from_bytes(row[_U64.size :]))
             else:
                 yield Written(kind, key, 0, Place.from_bytes(row))
+
+    def touch(self, names: Sequence[Name]) -> None:
+        """Look contents up, so that their pages are in memory."""
+        with self.reading() as txn:
+            for kind, key in names:
+                txn.get(key, db=self._tables[kind].handle)
 
     def is_named(self, txn: Txn, kind: Kind, key: bytes) -> bool:
         """Whether there is a chunk, directory, or segment of a chunk list."""

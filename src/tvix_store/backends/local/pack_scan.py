@@ -22,12 +22,23 @@ _log = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
-    """An entry of a pack. The payload is given unless the kind is one that names itself."""
+    """An entry of a pack: where its payload lies, as stored and as meant. It is given unless the kind is one that names itself."""
 
     kind: Kind
     key: bytes
-    place: Place
+    pack: int
+    offset: int
+    stored: int
+    length: int
     payload: bytes
+
+    @property
+    def place(self) -> Place:
+        return Place(self.pack, self.offset, self.stored, self.length)
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.stored
 
 
 class PackScan:
@@ -58,25 +69,28 @@ class PackScan:
     def entries(self, progress: Progress, end: int | None = None) -> Iterator[Entry]:
         """The entries up to `end`, in their order."""
         at, size = self.start, self.size if end is None else end
+        number, key, done = self.number, self._key, 0
         while at + HEADER_SIZE <= size:
-            head = self._read(HEADER_SIZE, at)
+            head = self.read(HEADER_SIZE, at)
             header = parse_header(head)
             payload = b""
-            behind = at + HEADER_SIZE + (header.stored if header else 0)
+            begin = at + HEADER_SIZE
+            behind = begin + (header.stored if header else 0)
             if header is not None and header.kind not in SELF_NAMING and header.stored <= _MAX_CHECKED and behind <= size:
-                payload = self._read(header.stored, at + HEADER_SIZE)
-            if header is None or behind > size or not checks_out(self._key, header, head, payload):
+                payload = self.read(header.stored, begin)
+            if header is not None and behind <= size and checks_out(key, header, head, payload):
+                yield Entry(header.kind, header.key, number, begin, header.stored, header.length, payload)
+            else:
                 behind = self._next_magic(at + 1, size)
                 _log.warning("%s: passed over %d damaged bytes at %d", self._path, behind - at, at)
-            else:
-                yield Entry(header.kind, header.key, Place(self.number, at + HEADER_SIZE, header.stored, header.length), payload)
-            progress.add(behind - at)
+            done += behind - at
+            if done >= _SEARCHED:
+                progress.add(done)
+                done = 0
             at = behind
+        progress.add(done)
 
-    def payload(self, place: Place) -> bytes:
-        return self._read(place.stored, place.offset)
-
-    def _read(self, size: int, at: int) -> bytes:
+    def read(self, size: int, at: int) -> bytes:
         begin = at - self._window_at
         if begin < 0 or begin + size > len(self._window):
             if size >= _WINDOW:

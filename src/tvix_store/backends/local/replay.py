@@ -8,12 +8,17 @@ packs, and an empty one by all of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+from blake3 import blake3
+
 from tvix_store.backends.local.chunk_lists import SEGMENT_HEAD, segment_key
-from tvix_store.backends.local.damage import opened, torn_blobs
+from tvix_store.backends.local.compression import unpack
+from tvix_store.backends.local.contents import Name
+from tvix_store.backends.local.damage import torn_blobs
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index
@@ -38,6 +43,10 @@ from tvix_store.model.store_path import OUTPUT_HASH_SIZE
 _ENTRIES_A_TRANSACTION = 10_000
 _BYTES_A_TRANSACTION = 16 << 20
 """Of records and path infos that wait for the transaction."""
+_PREFETCHED_FROM = 500
+"""Contents; fewer are not worth the threads."""
+_READERS = 16
+"""Reads of the disk at a time."""
 _log = logging.getLogger(__name__)
 
 
@@ -92,58 +101,66 @@ def _drop_torn_blobs(index: Index, reader: PackReader, blobs: set[bytes] | None)
             index.drop_chunk_list(txn, blob)
 
 
-@dataclass(slots=True)
 class _Tail:
-    """The end of a pack."""
+    """The end of a pack. `checks_all` holds all contents against their digests, not only those that a power cut may have torn."""
 
-    scan: PackScan
-    checks_all: bool
-    """Whether all contents are held against their digests, not only what a power cut may have torn."""
-    _synced_to: int = 0
-    """Everything before had reached the disk when the entry there was written: a power cut spared that."""
-    _end: int = field(default=0)
-    """Behind it lies what was staged and not accepted."""
+    def __init__(self, scan: PackScan, *, checks_all: bool) -> None:
+        self.scan = scan
+        self._checks_all = checks_all
+        self._synced_to = 0
+        """Everything before had reached the disk when the entry there was written: a power cut spared that."""
+        self._end = scan.size
+        """Behind it lies what was staged and not accepted."""
 
     def survey(self, progress: Progress) -> None:
-        synced, staged = 0, self.scan.size
+        synced, end = 0, self.scan.size
         for entry in self.scan.entries(progress):
             if entry.kind is Kind.STAGED:  # the writer of a stage first cuts off what was not accepted before
-                staged = entry.place.offset - HEADER_SIZE
+                end = entry.offset - HEADER_SIZE
             elif entry.kind not in CONTENTS:
-                staged = self.scan.size
+                end = self.scan.size
             if entry.kind in DURABLE:
-                synced = entry.place.offset
-        self._synced_to, self._end = 0 if self.checks_all else synced, staged
+                synced = entry.offset
+        self._synced_to, self._end = 0 if self._checks_all else synced, end
 
     def enter(self, index: Index, blobs: set[bytes], progress: Progress) -> None:
         """Enter what is whole. `blobs` gets those of which a part of a chunk list is."""
-        entries = self._whole(self.scan.entries(progress, self._end))
+        entries = (
+            entry for entry in self.scan.entries(progress, self._end) if entry.offset <= self._synced_to or self._is_whole(entry)
+        )
         end = self.scan.start
         while some := _taken(entries):
+            some.sort(key=_order)
+            prefetch(index, [(entry.kind, entry.key) for entry in some if entry.kind in SELF_NAMING])
             with index.writing() as txn:
-                for entry in sorted(some, key=_order):
-                    self._enter(index, txn, entry, blobs)
-                end = some[-1].place.offset + some[-1].place.stored
+                added = [self._enter(index, txn, entry, blobs) for entry in some]
+                for counter, total in (
+                    (UNIQUE_BYTES, sum(unique for unique, _ in added)),
+                    (STORED_BYTES, sum(s for _, s in added)),
+                ):
+                    index.count(txn, counter, total)
+                end = max(entry.end for entry in some)
                 index.put_pack_sizes(txn, self.scan.number, end, 0)
         if end == PREFIX_SIZE:
             with index.writing() as txn:
                 index.put_pack_sizes(txn, self.scan.number, end, 0)
 
-    def _whole(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        return (entry for entry in entries if entry.place.offset <= self._synced_to or self._is_whole(entry))
-
     def _is_whole(self, entry: Entry) -> bool:
         """Whether the content of an entry that names itself is really there; the others were checked with their header."""
-        return entry.kind not in SELF_NAMING or opened(entry.key, entry.place, self.scan.payload(entry.place)) is not None
+        if entry.kind not in SELF_NAMING:
+            return True
+        stored = self.scan.read(entry.stored, entry.offset)
+        data = stored if entry.stored == entry.length else unpack(stored, entry.length)
+        return data is not None and blake3(data).digest() == entry.key
 
-    def _enter(self, index: Index, txn: Txn, entry: Entry, blobs: set[bytes]) -> None:
-        place = entry.place
+    def _enter(self, index: Index, txn: Txn, entry: Entry, blobs: set[bytes]) -> tuple[int, int]:
+        """Enter an entry; how many bytes of chunks there are more, as meant and as stored."""
         match entry.kind:
             case Kind.CHUNK | Kind.DIRECTORY:
-                self._enter_named(index, txn, entry)
+                return self._enter_named(index, txn, entry)
             case Kind.CHUNK_LIST:
                 key, blob_size = segment_key(entry.key, entry.payload)
-                index.put_content(txn, entry.kind, key, place, blob_size)
+                index.put_content(txn, entry.kind, key, entry.place, blob_size)
                 blobs.add(entry.key)
             case Kind.PATH_INFO:
                 sequence, encoded = parse_path_info(entry.payload)
@@ -153,27 +170,42 @@ class _Tail:
                 # Both have the same number where a writer that died before its commit left it to the next one.
                 newer, older = (encoded, present) if sequence >= stored else (present, encoded)
                 index.put_path_info(txn, output_hash, max(sequence, stored), _merged(newer, older))
-                index.count(txn, SEQUENCE, max(sequence - index.counter(txn, SEQUENCE), 0))
-            case Kind.STAGED | Kind.COMMITTED:
-                pass
+                _raise_sequence(index, txn, sequence)
             case Kind.RECORDS | Kind.LOOSE_RECORDS:
                 sequence, records = parse_keyed_records(entry.payload)
                 for key, value in records.items():
                     if sequence >= index.record_sequence(txn, key):
                         index.put_record(txn, key, sequence, value)
-                index.count(txn, SEQUENCE, max(sequence - index.counter(txn, SEQUENCE), 0))
+                _raise_sequence(index, txn, sequence)
+            case Kind.STAGED | Kind.COMMITTED:
+                pass
+        return 0, 0
 
-    def _enter_named(self, index: Index, txn: Txn, entry: Entry) -> None:
+    def _enter_named(self, index: Index, txn: Txn, entry: Entry) -> tuple[int, int]:
         """A chunk or a directory. Of two, one may have been found damaged, for which the other was put."""
+        place = entry.place
+        size, stored = (place.length, place.stored) if entry.kind is Kind.CHUNK else (0, 0)
+        if index.put_content(txn, entry.kind, entry.key, place):
+            return size, stored
         first = index.place_in(txn, entry.kind, entry.key)
-        if first is not None:
-            if not self._is_whole(entry):
-                return
+        if first is not None and first != place and self._is_whole(entry):
             index.drop_content(txn, entry.kind, entry.key, first)
-        index.put_content(txn, entry.kind, entry.key, entry.place)
-        if entry.kind is Kind.CHUNK:
-            index.count(txn, UNIQUE_BYTES, entry.place.length)
-            index.count(txn, STORED_BYTES, entry.place.stored)
+            index.put_content(txn, entry.kind, entry.key, place)
+            return size, stored
+        return 0, 0
+
+
+def _raise_sequence(index: Index, txn: Txn, sequence: int) -> None:
+    index.count(txn, SEQUENCE, max(sequence - index.counter(txn, SEQUENCE), 0))
+
+
+def prefetch(index: Index, names: Sequence[Name]) -> None:
+    """Read the pages of the index where these contents belong, many at a time: one after the other, a disk takes 0.1 ms for each."""
+    if len(names) < _PREFETCHED_FROM:
+        return
+    step = len(names) // _READERS + 1
+    with ThreadPoolExecutor(_READERS) as readers:
+        list(readers.map(index.touch, (names[at : at + step] for at in range(0, len(names), step))))
 
 
 def _taken(entries: Iterator[Entry]) -> list[Entry]:
