@@ -26,7 +26,7 @@ from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import HIGHEST_PACK, Index
 from tvix_store.errors import CorruptError, StoreError
 
-_ROWS = 50_000
+_ROWS = 30_000
 """Rows after which a checkpoint is due: to put them again into a large index that is not in memory takes a second."""
 _BYTES = 256 << 20
 """Stored bytes of content after which one is due: to read and hash them takes half a second."""

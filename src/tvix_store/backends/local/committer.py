@@ -30,7 +30,7 @@ from math import inf
 from time import monotonic
 
 from tvix_store.backends.local.contents import Content, Name, Written, name_of, new_records
-from tvix_store.backends.local.damage import forget
+from tvix_store.backends.local.damage import Forget
 from tvix_store.backends.local.durability import SyncFailedError
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
@@ -38,10 +38,9 @@ from tvix_store.backends.local.lost_packs import LostPacks
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import Place
-from tvix_store.backends.local.records import DURABLE, Kind, NewRecord
+from tvix_store.backends.local.records import SYNCED, Kind, NewRecord
 from tvix_store.backends.local.requests import (
     Commit,
-    ForgetDamaged,
     Look,
     Request,
     Result,
@@ -235,15 +234,23 @@ class Committer:
         self._writer.close()
 
     def _forget_damaged(self, group: list[Request]) -> None:
-        damaged = [(request.digest, request.place) for request in group if isinstance(request, ForgetDamaged)]
-        if damaged:
+        forgets = [request for request in group if isinstance(request, Forget)]
+        if forgets:
+            forget = Forget(
+                (suspect for each in forgets for suspect in each.suspects), (blob for each in forgets for blob in each.torn)
+            )
             try:
-                forget(self._index, self._reader, damaged)
+                if forget.prepare(self._index, self._reader):
+                    self._name([forget])
             except SyncFailedError:
                 raise
             except StoreError as error:
                 # A full disk, for example: who reads it next finds it again.
+                self._writer.rewind()
                 _log.warning("what was found damaged is not forgotten: %s", error)
+            for each in forgets:
+                each.done.set_result(None)
+            group[:] = [request for request in group if not isinstance(request, Forget)]
 
     def _write(self, group: list[Request]) -> None:
         """Compress and append what is new; those who are not content with that wait for the next commit."""
@@ -307,7 +314,7 @@ class Committer:
             results = [request.apply(commit) for request in requests]
             if commit.entries:
                 self._writer.append(commit.entries)
-                if any(entry.kind in DURABLE for entry in commit.entries):
+                if any(entry.kind in SYNCED for entry in commit.entries):
                     self._writer.sync()
                     synced[self._writer.number] = self._writer.size
             self._name_packs(txn, synced)

@@ -19,7 +19,7 @@ from tvix_store.backends.local.checkpointer import Checkpointer
 from tvix_store.backends.local.chunk_lists import Segment, parse_segment
 from tvix_store.backends.local.committer import Committer
 from tvix_store.backends.local.compression import unpacked
-from tvix_store.backends.local.damage import opened
+from tvix_store.backends.local.damage import Forget, opened
 from tvix_store.backends.local.disk import disk_errors, make_directory
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.index import Index
@@ -30,7 +30,6 @@ from tvix_store.backends.local.pack_pool import PackPool
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import Place
-from tvix_store.backends.local.requests import ForgetDamaged
 from tvix_store.errors import CorruptError, StoreError, UnavailableError
 
 T = TypeVar("T")
@@ -160,7 +159,12 @@ class Engine:
         """Let a chunk, directory or chunk list be forgotten, if it is damaged; nobody waits for it."""
         self.lost_packs.suspect()
         with suppress(UnavailableError):  # a store that is just closed
-            self.committer.submit(ForgetDamaged(digest, place))
+            self.committer.submit(Forget([(digest, place)]))
+
+    def forget_torn(self, blob: bytes) -> None:
+        """Let the chunk list of a blob be forgotten, if it names a chunk that is missing; nobody waits for it."""
+        with suppress(UnavailableError):
+            self.committer.submit(Forget(torn=[blob]))
 
     def record_store_dir(self, store_dir: str) -> None:
         """Make sure that the store knows its store directory, before it takes a path.

@@ -24,7 +24,7 @@ class LocalFrames:
 
     @property
     def generation(self) -> int:
-        return self._engine.index.forgotten()
+        return self._engine.index.generation()
 
     async def look(self) -> None:
         with suppress(StoreError):  # a store that can't be written can be read

@@ -15,6 +15,7 @@ damage is reported (see `index_damage.py`).
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,7 +39,8 @@ _VERSION = b"version of the index"
 SEQUENCE = b"path info sequence"
 HIGHEST_PACK = b"highest pack number"
 """Of all packs that there ever were: numbers are not used twice."""
-FORGOTTEN = b"times that damage was forgotten"
+GENERATION = b"times that damage was forgotten"
+"""A random number, which changes when something was forgotten. Stores of format 3 count there."""
 UNIQUE_BYTES = b"unique chunk bytes"
 STORED_BYTES = b"stored chunk bytes"
 
@@ -178,6 +180,10 @@ class Index(Environment):
             self.count(txn, STORED_BYTES, -place.stored)
         return True
 
+    def move_content(self, txn: Txn, kind: Kind, key: bytes, place: Place) -> None:
+        """Name another place of a chunk or a directory. The caller counts the bytes."""
+        self._put(txn, self._tables[kind], key, place.to_bytes())
+
     def contents(self, txn: Txn, kind: Kind) -> Iterator[Written]:
         """All chunks, directories, or segments of chunk lists, in the order of their keys."""
         table = self._tables[kind]
@@ -297,10 +303,13 @@ class Index(Environment):
         """How many blobs are cut into more than one chunk: the chunk list segments that begin one."""
         return sum(key.endswith(b"\0" * 8) for key in txn.cursor(self.chunk_lists.handle).iternext(values=False))
 
-    def forgotten(self) -> int:
-        """How many times something was forgotten because it was damaged."""
+    def generation(self) -> int:
+        """A number that changes when something is forgotten, and never comes back. It is 0 in a new store."""
         with self.reading() as txn:
-            return self.counter(txn, FORGOTTEN)
+            return self.counter(txn, GENERATION)
+
+    def renew_generation(self, txn: Txn) -> None:
+        self._put(txn, self.counters, GENERATION, os.urandom(_U64.size))
 
     def rows(self, txn: Txn, table: Table) -> int:
         return int(txn.stat(table.handle)["entries"])

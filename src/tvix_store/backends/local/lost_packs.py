@@ -28,7 +28,7 @@ from tvix_store.backends.local.damage import torn_blobs
 from tvix_store.backends.local.disk import disk_errors, new_file, unfinished_name
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Txn
-from tvix_store.backends.local.index import FORGOTTEN, HIGHEST_PACK, STORED_BYTES, UNIQUE_BYTES, Index
+from tvix_store.backends.local.index import HIGHEST_PACK, STORED_BYTES, UNIQUE_BYTES, Index
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.packs import PREFIX_SIZE, Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
@@ -218,7 +218,7 @@ class LostPacks:
                 self._reader.sync(number)
                 index.put_pack_sizes(txn, number, size, size)
         index.drop_nar_facts(txn)
-        index.count(txn, FORGOTTEN, 1)
+        index.renew_generation(txn)
         return dropped + len(torn)
 
     def _plan_contents(self, txn: Txn) -> set[bytes]:

@@ -2,12 +2,13 @@
 
     magic     4   b"tvxR"
     kind      1   1 chunk, 2 directory, 3 chunk list of a blob, 4 path info, 5 records of the record service, 6 the same, not
-                  synced, 7 staged: what follows is not accepted yet, 8 committed: all before it is. These two have no payload
+                  synced, 7 staged: what follows is not accepted yet, 8 committed: all before it is. These two have no payload.
+                  9 forgotten: what was found damaged, rows as of `contents.Written`
     reserved  3   zero
     stored    4   bytes of the payload as stored; smaller than `length` means: one zstd frame
     length    4   bytes of the payload as meant
     key      32   digest of the chunk, directory or blob; output hash and 12 zero bytes for a path info,
-                  BLAKE3 of the payload for records, zeros for 7 and 8
+                  BLAKE3 of the payload for 5, 6 and 9, zeros for 7 and 8
     check     8   BLAKE3, keyed with the pack's own key, of the header so far (and of a payload that is not named by its digest)
 
 All numbers are little-endian. The check tells a record from garbage when the index is rebuilt behind a damaged place; its
@@ -45,6 +46,7 @@ class Kind(IntEnum):
     LOOSE_RECORDS = 6
     STAGED = 7
     COMMITTED = 8
+    FORGOTTEN = 9
 
 
 _KINDS = {int(kind): kind for kind in Kind}
@@ -53,6 +55,9 @@ SELF_NAMING = frozenset({Kind.CHUNK, Kind.DIRECTORY})
 
 DURABLE = frozenset({Kind.PATH_INFO, Kind.RECORDS})
 """Kinds that are written, and synced, when all that was put before them is on the disk itself."""
+
+SYNCED = DURABLE | {Kind.FORGOTTEN}
+"""Kinds that are synced before the index says so."""
 
 CONTENTS = frozenset({Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST})
 """Kinds that a stage writes."""
@@ -84,6 +89,11 @@ class NewRecord:
 def mark(kind: Kind) -> NewRecord:
     """The record "staged" or "committed"."""
     return NewRecord(kind, bytes(KEY_SIZE), b"", 0)
+
+
+def forgotten(rows: bytes) -> NewRecord:
+    """The entry of what is forgotten: the rows of contents."""
+    return NewRecord(Kind.FORGOTTEN, blake3(rows).digest(), rows, len(rows))
 
 
 def path_info_record(output_hash: bytes, sequence: int, encoded: bytes) -> NewRecord:

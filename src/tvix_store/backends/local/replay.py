@@ -8,7 +8,7 @@ packs, and an empty one by all of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from tvix_store.backends.local.chunk_lists import SEGMENT_HEAD, segment_key
 from tvix_store.backends.local.compression import unpack
-from tvix_store.backends.local.contents import Name
+from tvix_store.backends.local.contents import Name, Written, read_rows
 from tvix_store.backends.local.damage import torn_blobs
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Txn
@@ -45,6 +45,8 @@ _BYTES_A_TRANSACTION = 16 << 20
 """Of records and path infos that wait for the transaction."""
 _PREFETCHED_FROM = 500
 """Contents; fewer are not worth the threads."""
+_KEPT = 100_000
+"""Entries of a tail that are kept in memory: 30 MB."""
 _READERS = 16
 """Reads of the disk at a time."""
 _log = logging.getLogger(__name__)
@@ -63,8 +65,12 @@ def replay(index: Index, packs: Path, durability: Durability) -> None:
     try:
         for tail in tails:
             tail.survey(progress)
+        gone = [each for tail in tails for each in tail.forgotten]
+        if gone or not known:
+            _forget(index, gone)
+        places = {(each.place.pack, each.place.offset) for each in gone}
         for tail in tails:
-            tail.enter(index, blobs, progress)
+            tail.enter(index, places, blobs, progress)
     finally:
         for tail in tails:
             tail.scan.close()
@@ -85,6 +91,18 @@ def _tails(packs: Path, known: dict[int, int]) -> Iterator[_Tail]:
             except CorruptError as error:
                 # With its first bytes, the key is lost that tells entries from garbage.
                 _log.warning("%s; nothing in it is found any more", error)
+
+
+def _forget(index: Index, gone: Iterable[Written]) -> None:
+    """Take out of the index what was forgotten since. Whatever was known of it, such as plans that name its places, is outdated."""
+    with index.writing() as txn:
+        for each in gone:
+            if each.kind is not Kind.CHUNK_LIST:
+                index.drop_content(txn, each.kind, each.key, each.place)
+            elif each in index.chunk_list(txn, each.key[:KEY_SIZE]):
+                index.drop_chunk_list(txn, each.key[:KEY_SIZE])
+        index.drop_nar_facts(txn)
+        index.renew_generation(txn)
 
 
 def _drop_torn_blobs(index: Index, reader: PackReader, blobs: set[bytes] | None) -> None:
@@ -111,22 +129,36 @@ class _Tail:
         """Everything before had reached the disk when the entry there was written: a power cut spared that."""
         self._end = scan.size
         """Behind it lies what was staged and not accepted."""
+        self.forgotten: list[Written] = []
+        """What its entries say is forgotten."""
+        self._entries: list[Entry] | None = None
+        """All of them, where they are few: then they are read once."""
 
     def survey(self, progress: Progress) -> None:
         synced, end = 0, self.scan.size
+        kept: list[Entry] = []
         for entry in self.scan.entries(progress):
+            if len(kept) <= _KEPT:
+                kept.append(_without_payload(entry))
             if entry.kind is Kind.STAGED:  # the writer of a stage first cuts off what was not accepted before
                 end = entry.offset - HEADER_SIZE
             elif entry.kind not in CONTENTS:
                 end = self.scan.size
+            if entry.kind is Kind.FORGOTTEN:
+                self.forgotten += read_rows(entry.payload)
             if entry.kind in DURABLE:
                 synced = entry.offset
         self._synced_to, self._end = 0 if self._checks_all else synced, end
+        if len(kept) <= _KEPT and self._checks_all:  # else there may be as many tails as there are packs
+            self._entries = kept
 
-    def enter(self, index: Index, blobs: set[bytes], progress: Progress) -> None:
-        """Enter what is whole. `blobs` gets those of which a part of a chunk list is."""
+    def enter(self, index: Index, forgotten: Container[tuple[int, int]], blobs: set[bytes], progress: Progress) -> None:
+        """Enter what is whole, and not forgotten (pack and offset). `blobs` gets those of which a part of a chunk list is."""
+        found = self.scan.entries(progress, self._end) if self._entries is None else self._entries
         entries = (
-            entry for entry in self.scan.entries(progress, self._end) if entry.offset <= self._synced_to or self._is_whole(entry)
+            entry
+            for entry in found
+            if entry.offset < self._end and (entry.pack, entry.offset) not in forgotten and self._is_there(entry)
         )
         end = self.scan.start
         while some := _taken(entries):
@@ -144,6 +176,9 @@ class _Tail:
         if end == PREFIX_SIZE:
             with index.writing() as txn:
                 index.put_pack_sizes(txn, self.scan.number, end, 0)
+
+    def _is_there(self, entry: Entry) -> bool:
+        return entry.offset <= self._synced_to or self._is_whole(entry)
 
     def _is_whole(self, entry: Entry) -> bool:
         """Whether the content of an entry that names itself is really there; the others were checked with their header."""
@@ -177,7 +212,7 @@ class _Tail:
                     if sequence >= index.record_sequence(txn, key):
                         index.put_record(txn, key, sequence, value)
                 _raise_sequence(index, txn, sequence)
-            case Kind.STAGED | Kind.COMMITTED:
+            case Kind.STAGED | Kind.COMMITTED | Kind.FORGOTTEN:
                 pass
         return 0, 0
 
@@ -189,9 +224,8 @@ class _Tail:
             return size, stored
         first = index.place_in(txn, entry.kind, entry.key)
         if first is not None and first != place and self._is_whole(entry):
-            index.drop_content(txn, entry.kind, entry.key, first)
-            index.put_content(txn, entry.kind, entry.key, place)
-            return size, stored
+            index.move_content(txn, entry.kind, entry.key, place)
+            return (size - first.length, stored - first.stored) if entry.kind is Kind.CHUNK else (0, 0)
         return 0, 0
 
 
@@ -200,7 +234,7 @@ def _raise_sequence(index: Index, txn: Txn, sequence: int) -> None:
 
 
 def prefetch(index: Index, names: Sequence[Name]) -> None:
-    """Read the pages of the index where these contents belong, many at a time: one after the other, a disk takes 0.1 ms for each."""
+    """Read the pages of the index where these contents belong, many at a time: a disk takes 0.1 ms for one after the other."""
     if len(names) < _PREFETCHED_FROM:
         return
     step = len(names) // _READERS + 1
@@ -213,11 +247,16 @@ def _taken(entries: Iterator[Entry]) -> list[Entry]:
     some: list[Entry] = []
     size = 0
     for entry in entries:
-        some.append(entry._replace(payload=entry.payload[:SEGMENT_HEAD]) if entry.kind is Kind.CHUNK_LIST else entry)
+        some.append(_without_payload(entry))
         size += len(some[-1].payload)
         if len(some) >= _ENTRIES_A_TRANSACTION or size >= _BYTES_A_TRANSACTION:
             break
     return some
+
+
+def _without_payload(entry: Entry) -> Entry:
+    """With as much of it as is entered: of a part of a chunk list, what it is called by."""
+    return entry._replace(payload=entry.payload[:SEGMENT_HEAD]) if entry.kind is Kind.CHUNK_LIST else entry
 
 
 def _order(entry: Entry) -> tuple[int, bytes]:

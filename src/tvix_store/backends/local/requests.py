@@ -10,7 +10,6 @@ from typing import TypeAlias
 from tvix_store.backends.local.contents import Content, Written, name_of
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index
-from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind, NewRecord, keyed_records, path_info_record
 from tvix_store.errors import StoreError
 from tvix_store.model.path_info import NarFacts, PathInfo
@@ -204,12 +203,3 @@ class PutPathInfo(Request):
             commit.entries.append(path_info_record(output_hash, sequence, merged.encoded))
             commit.index.put_path_info(commit.txn, output_hash, sequence, merged.encoded)
         return merged
-
-
-class ForgetDamaged(Request):
-    """Content that was found damaged at a place is to be forgotten; see `damage.forget`."""
-
-    def __init__(self, digest: bytes, place: Place) -> None:
-        super().__init__()
-        self.digest = digest
-        self.place = place
