@@ -57,9 +57,11 @@ class SimulatedDisk:
             shutil.copyfile(path, self._kept / f"{inode}.synced")
             (self._kept / f"{inode}.cut").unlink(missing_ok=True)
 
-    def cut(self, path: Path | str) -> None:
+    def cut(self, path: Path | str, size: int) -> None:
         """A file is about to be cut."""
-        (self._kept / f"{os.stat(path).st_ino}.cut").touch()
+        with self.alone():
+            mark = self._kept / f"{os.stat(path).st_ino}.cut"
+            mark.write_text(str(min(size, int(mark.read_text())) if mark.exists() else size))
 
     def after_a_cut(self, store: Path, copy: Path, generator: random.Random) -> None:
         """Make `copy` what is left of a store: all that was synced, and any part of the rest."""
@@ -93,7 +95,8 @@ class SimulatedDisk:
             return b""
         kept = self._kept / f"{inode}.synced"
         synced = kept.read_bytes() if kept.exists() else b""
-        if (self._kept / f"{inode}.cut").exists():
+        mark = self._kept / f"{inode}.cut"
+        if mark.exists():
             if generator.random() < 0.5:
                 return synced  # the cut, and all behind it, has not reached the disk
             synced = synced[: len(commonpath([synced, now]))]
@@ -112,7 +115,7 @@ class _Simulated(Durability):
         self._disk = disk
 
     def cut(self, fd: int, size: int) -> None:
-        self._disk.cut(f"/proc/self/fd/{fd}")
+        self._disk.cut(f"/proc/self/fd/{fd}", size)
         super().cut(fd, size)
 
     def _fdatasync(self, fd: int) -> None:
