@@ -28,6 +28,8 @@ from tvix_store.errors import CorruptError, StoreError
 
 _ROWS = 30_000
 """Rows after which a checkpoint is due: to put them again into a large index that is not in memory takes a second."""
+_MOST_ROWS = 90_000
+"""Rows after which it is made without a rest."""
 _BYTES = 256 << 20
 """Stored bytes of content after which one is due: to read and hash them takes half a second."""
 _SECONDS = 10.0
@@ -149,7 +151,8 @@ class Checkpointer:
                 self._rest_until = monotonic() + _SECONDS
 
     def _is_due(self, now: float) -> bool:
-        if self._pin is None or now < self._rest_until:
+        rows = self._index.rows_put - self._rows_at
+        if self._pin is None or (now < self._rest_until and rows < _MOST_ROWS):
             return False
         is_late = now > self._made_at + _SECONDS
         if self._commits == self._covered:  # others may have committed, and need the pages that this process holds
@@ -157,7 +160,7 @@ class Checkpointer:
         return (
             is_late
             or now > self._committed_at + _IDLE_AFTER
-            or self._index.rows_put - self._rows_at > _ROWS
+            or rows > _ROWS
             or self._index.bytes_put - self._bytes_at > _BYTES
             or self._index.file_size() - self._size_at > _GROWN
         )
