@@ -17,6 +17,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from tests.backends.local.store_files import index_file
 from tvix_store.backends.local import open_store
 from tvix_store.errors import CorruptError, StoreError, UnavailableError
 from tvix_store.model.digest import Digest
@@ -143,7 +144,7 @@ def main() -> None:
     logging.disable()
     for number in range(first, first + count):
         shutil.copytree(store, scratch)
-        flip(scratch / "index" / "data.mdb", random.Random(number))
+        flip(index_file(scratch), random.Random(number))
         print(number, *(in_process(scratch) for _ in range(PROCESSES)), flush=True)
         shutil.rmtree(scratch)
 

@@ -13,13 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends.local.store_files import checkpoint_of, index_file, let_another_boot_follow, opened_index
 from tvix_store.backends.local import chunk_lists, open_index, open_store
-from tvix_store.backends.local.index import Index
-from tvix_store.backends.local.index_damage import DamageMark
+from tvix_store.backends.local.checkpoint import newest_meta
 from tvix_store.backends.local.packs import PREFIX_SIZE, Place
 from tvix_store.backends.local.records import HEADER_SIZE, MAGIC, path_info_record
-from tvix_store.backends.local.unsynced import FILE as MARK
-from tvix_store.backends.local.unsynced import NoMark
 from tvix_store.chunking import cut
 from tvix_store.errors import CorruptError, InvalidError, NotFoundError, UnavailableError
 from tvix_store.model.digest import Digest
@@ -93,23 +91,22 @@ async def test_a_lost_index_is_made_anew_from_the_packs(filled: Path) -> None:
 
 
 async def test_an_index_that_a_power_cut_may_have_torn_is_made_anew(filled: Path) -> None:
-    (filled / MARK).write_text("the id of another boot")
-    (filled / "index" / "data.mdb").write_bytes(noise(100_000, "torn"))
+    let_another_boot_follow(filled)
+    os.truncate(index_file(filled), 5000)
     async with await open_store(filled) as store:
         await check_filled(store)
-    assert not (filled / MARK).exists()
+    assert checkpoint_of(filled).is_of_this_boot
 
 
-async def test_a_store_at_rest_has_nothing_unsynced(tmp_path: Path) -> None:
+async def test_a_store_at_rest_is_at_its_checkpoint(tmp_path: Path) -> None:
     async with await open_store(tmp_path) as store:
         await fill(store)
-        assert (tmp_path / MARK).exists()
         for _ in range(50):
             await asyncio.sleep(0.1)
-            if not (tmp_path / MARK).exists():
+            newest = newest_meta(index_file(tmp_path))
+            if newest == checkpoint_of(tmp_path).meta:
                 break
-        else:
-            pytest.fail("the mark stays")
+        assert newest == checkpoint_of(tmp_path).meta
 
 
 async def test_a_record_without_its_payload_at_the_end_of_a_pack_is_passed_over(filled: Path) -> None:
@@ -210,7 +207,7 @@ async def test_a_read_of_what_was_never_put_is_not_found(filled: Path) -> None:
 async def test_an_unknown_format_is_refused_by_number(filled: Path) -> None:
     settings = filled / "settings.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "format": 99}))
-    with pytest.raises(InvalidError, match=r"format 99.*reads format 3"):
+    with pytest.raises(InvalidError, match=r"format 99.*reads format 4"):
         await open_store(filled)
 
 
@@ -257,7 +254,7 @@ async def test_a_blob_that_lost_a_chunk_in_a_power_cut_is_not_there(tmp_path: Pa
     at = content.index(LARGE[1_500_000:1_500_064])
     content[at : at + 4096] = bytes(4096)  # a page that did not reach the disk
     pack.write_bytes(content)
-    (directory / MARK).write_text("the id of another boot")
+    shutil.rmtree(directory / "index")
     async with await open_store(directory) as store:
         assert await store.blobs.stat(Digest.of(LARGE)) is None
         assert await store.blobs.missing([Digest.of(LARGE)]) == {Digest.of(LARGE)}
@@ -296,7 +293,7 @@ async def all_chunks(store: Store, digest: Digest) -> Sequence[Chunk]:
 
 def lose_segment(store: Path, digest: Digest, lost: int, *, in_index: bool) -> list[int]:
     """Lose a segment of a chunk list, in the index or in the pack; the offsets of all of them."""
-    index = Index(store / "index", NoMark(), DamageMark(store))
+    index = opened_index(store)
     with index.writing() as txn:
         rows = [(bytes(key), bytes(row)) for key, row in txn.cursor(index.chunk_lists.handle)]
         if in_index:
@@ -346,16 +343,16 @@ async def check_filled_and_more(store: Store) -> None:
 
 
 async def test_an_index_that_lmdb_cannot_read_is_made_anew(filled: Path) -> None:
-    (filled / "index" / "data.mdb").write_bytes(bytes(65536))
+    index_file(filled).write_bytes(bytes(65536))
     async with await open_store(filled) as store:
         await check_filled(store)
 
 
-async def test_a_new_index_is_marked_until_it_is_synced(tmp_path: Path) -> None:
-    store = await open_store(tmp_path / "store")
-    assert (tmp_path / "store" / MARK).exists()
-    await store.close()
-    assert not (tmp_path / "store" / MARK).exists()
+async def test_a_store_that_is_closed_is_at_its_checkpoint(tmp_path: Path) -> None:
+    async with await open_store(tmp_path / "store") as store:
+        await fill(store)
+        assert newest_meta(index_file(tmp_path / "store")) != checkpoint_of(tmp_path / "store").meta
+    assert newest_meta(index_file(tmp_path / "store")) == checkpoint_of(tmp_path / "store").meta
 
 
 async def test_an_index_removed_under_a_running_user_is_not_waited_for_for_ever(

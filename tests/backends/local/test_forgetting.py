@@ -11,7 +11,8 @@ import pytest
 
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.engine import Engine
-from tvix_store.backends.local.packs import PackReader, Place
+from tvix_store.backends.local.pack_reader import PackReader
+from tvix_store.backends.local.packs import Place
 from tvix_store.errors import CorruptError, NotFoundError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -13,18 +14,19 @@ from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
-import lmdb
 import pytest
 
 from tests import programs
 from tests.backends.local.flip_index import PATHS, WRONG, blob, fill, look, path_info
+from tests.backends.local.store_files import TABLES, index_file, let_another_boot_follow, opened_table
 from tests.cli.program import Program
 from tests.programs import ROOT
 from tvix_store.backends.local import open_index, open_store
-from tvix_store.backends.local.environment import Environment
+from tvix_store.backends.local.durability import FILE as FAILED
+from tvix_store.backends.local.durability import Durability
+from tvix_store.backends.local.environment import lock_file
 from tvix_store.backends.local.index_damage import FILE as DAMAGED
 from tvix_store.backends.local.rows import CHECK_SIZE
-from tvix_store.backends.local.unsynced import FILE as MARK
 from tvix_store.errors import CorruptError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import belongs_to
@@ -32,7 +34,6 @@ from tvix_store.model.signature import Signature
 from tvix_store.testing.content import collect, noise
 
 FLIPS = int(os.environ.get("TVIX_STORE_TEST_FLIPS", "30"))
-_TABLES = (b"chunks", b"directories", b"chunk_lists", b"path_infos", b"records", b"nar", b"packs", b"counters")
 _FAULTS = {signal.SIGBUS.name, signal.SIGSEGV.name, signal.SIGABRT.name}
 
 
@@ -45,11 +46,9 @@ async def filled(tmp_path: Path) -> Path:
 
 def change(store: Path, table: bytes, edit: Callable[[bytes, bytes], bytes]) -> None:
     """Write every row of a table anew, as `edit` makes it of key and row."""
-    with lmdb.open(str(store / "index"), map_size=1 << 30, max_dbs=len(_TABLES)) as env:
-        handle = env.open_db(table)
-        with env.begin(handle, write=True) as txn:
-            for key, row in list(txn.cursor()):
-                txn.put(key, edit(key, row))
+    with opened_table(store, table) as (txn, _):
+        for key, row in list(txn.cursor()):
+            txn.put(key, edit(key, row))
 
 
 def flipped(at: int) -> Callable[[bytes, bytes], bytes]:
@@ -137,7 +136,7 @@ async def test_signatures_of_a_damaged_row_are_not_lost_when_the_path_is_put_aga
 async def test_a_damaged_counter_is_not_taken_for_zero(filled: Path) -> None:
     change(filled, b"counters", flipped(0))
     async with await open_store(filled) as store:
-        with pytest.raises(CorruptError, match="sequence"):
+        with pytest.raises(CorruptError, match="it has lost the"):
             await store.path_infos.put(path_info(1).with_signatures([Signature("more", b"m" * 64)]))
     async with await open_store(filled) as store:
         await store.path_infos.put(path_info(1).with_signatures([Signature("more", b"m" * 64)]))
@@ -206,23 +205,46 @@ async def test_a_process_that_died_elsewhere_leaves_the_index_as_it_is(filled: P
     assert (filled / "lock").read_bytes() == b""
 
 
+def as_of_format_3(store: Path) -> None:
+    """Give a store the files that format 3 has."""
+    file = index_file(store)
+    file.rename(file.with_name("data.mdb"))
+    lock_file(file).rename(file.with_name("lock.mdb"))
+    (store / "checkpoint").unlink()
+    settings = store / "settings.json"
+    settings.write_text(settings.read_text().replace('"format": 4', '"format": 3'))
+
+
+@pytest.mark.parametrize("is_torn", [False, True])
+async def test_a_store_of_format_3_is_upgraded_once(filled: Path, caplog: pytest.LogCaptureFixture, is_torn: bool) -> None:
+    as_of_format_3(filled)
+    if is_torn:
+        (filled / "index-unsynced").write_text("another boot")
+    for number in range(2):
+        async with await open_store(filled) as store:
+            assert await look(store) == {"right"}
+            await store.blobs.put_many([b"more", b"%d" % number])
+        assert caplog.text.count("upgrading") == (not is_torn)
+        assert caplog.text.count("anew") == is_torn
+    assert not (filled / "index-unsynced").exists()
+
+
 @pytest.mark.parametrize("version", [1, 2])
 async def test_a_store_of_an_older_format_is_upgraded_once(
     filled: Path, version: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for table in _TABLES:
+    for table in TABLES:
         change(filled, table, lambda _key, row: row[:-CHECK_SIZE])
-    with lmdb.open(str(filled / "index"), map_size=1 << 30, max_dbs=len(_TABLES)) as env:
-        handle = env.open_db(b"counters")
-        with env.begin(handle, write=True) as txn:
-            assert txn.delete(b"version of the index")
-            txn.put(b"times that damage was forgotten", struct.pack("<Q", 5))
+    with opened_table(filled, b"counters") as (txn, _):
+        assert txn.delete(b"version of the index")
+        txn.put(b"times that damage was forgotten", struct.pack("<Q", 5))
+    as_of_format_3(filled)
     settings = filled / "settings.json"
     settings.write_text(settings.read_text().replace('"format": 3', f'"format": {version}'))
     async with await open_store(filled) as store:
         assert await look(store) == {"right"}
         assert await store.epoch() == 5  # what only the index knows is kept
-    assert '"format": 3' in settings.read_text()
+    assert '"format": 4' in settings.read_text()
     assert caplog.text.count("upgrading") == 1
     assert "anew" not in caplog.text
     async with await open_store(filled) as store:
@@ -238,19 +260,22 @@ def replaced_by_a_directory(file: Path) -> None:
 @pytest.mark.parametrize(
     "harm",
     [
-        lambda index: (index / "data.mdb").write_bytes(b""),  # LMDB takes it for a new one
-        lambda index: os.truncate(index / "data.mdb", 100),
-        lambda index: os.truncate(index / "data.mdb", 4096),
-        lambda index: (index / "data.mdb").write_bytes(noise(300_000, "garbage")),
-        lambda index: (index / "data.mdb").unlink(),
-        lambda index: (index / "lock.mdb").write_bytes(noise(17 * 4096, "garbage")),
-        lambda index: replaced_by_a_directory(index / "data.mdb"),
-        lambda index: replaced_by_a_directory(index / "lock.mdb"),
-        lambda index: index.rename(index.with_name("index.new")).parent.joinpath("index").write_bytes(b""),
+        lambda file: file.write_bytes(b""),  # LMDB takes it for a new one
+        lambda file: os.truncate(file, 100),
+        lambda file: os.truncate(file, 4096),
+        lambda file: file.write_bytes(noise(300_000, "garbage")),
+        lambda file: file.unlink(),
+        lambda file: lock_file(file).write_bytes(noise(17 * 4096, "garbage")),
+        replaced_by_a_directory,
+        lambda file: replaced_by_a_directory(lock_file(file)),
+        lambda file: file.parent.rename(file.parent.with_name("other")).with_name("index").write_bytes(b""),
+        lambda file: file.parent.with_name("checkpoint").unlink(),
+        lambda file: file.parent.with_name("checkpoint").write_bytes(noise(300)),
+        lambda file: replaced_by_a_directory(file.parent.with_name("checkpoint")),
     ],
 )
 async def test_files_of_the_index_that_are_harmed_are_made_anew(filled: Path, harm: Callable[[Path], object]) -> None:
-    harm(filled / "index")
+    harm(index_file(filled))
     async with await open_store(filled) as store:
         assert await look(store) == {"right"}
         await fill(store)
@@ -260,10 +285,8 @@ async def test_files_of_the_index_that_are_harmed_are_made_anew(filled: Path, ha
 
 
 async def test_an_index_that_has_lost_its_version_is_made_anew(filled: Path) -> None:
-    with lmdb.open(str(filled / "index"), map_size=1 << 30, max_dbs=len(_TABLES)) as env:
-        handle = env.open_db(b"counters")
-        with env.begin(handle, write=True) as txn:
-            assert txn.delete(b"version of the index")
+    with opened_table(filled, b"counters") as (txn, _):
+        assert txn.delete(b"version of the index")
     async with await open_store(filled) as store:
         assert await look(store) == {"right"}
 
@@ -273,28 +296,28 @@ async def test_a_sync_of_the_index_that_fails_is_remembered(
 ) -> None:
     """Linux tells of a failed write once: the next sync says that all is well."""
     directory = tmp_path / "store"
-    failures = [UnavailableError("cannot use the index: Input/output error")]
-    sync = Environment.sync
+    failures = [OSError(errno.EIO, "Input/output error")]
+    sync = Durability._sync_database
 
-    def fail_once(index: Environment) -> None:
+    def fail_once(durability: Durability, path: Path, call: Callable[[], None]) -> None:
         if failures:
             raise failures.pop()
-        sync(index)
+        sync(durability, path, call)
 
     async with await open_store(directory) as store:
         await store.blobs.put_many([blob(1)])
-        monkeypatch.setattr(Environment, "sync", fail_once)
+        monkeypatch.setattr(Durability, "_sync_database", fail_once)
     assert not failures
-    assert (directory / MARK).read_text() == "a sync failed"
+    assert (directory / FAILED).exists()
     assert "a sync failed" in caplog.text
     caplog.clear()
     async with await open_store(directory) as store:
-        assert "anew" in caplog.text
+        assert "went back to the last checkpoint" in caplog.text
         assert await collect(store.blobs.read(Digest.of(blob(1)))) == blob(1)
-    assert not (directory / MARK).exists()
+    assert not (directory / FAILED).exists()
 
 
-@pytest.mark.parametrize(("file", "which"), [("index/data.mdb", 1), ("packs/00000001.pack", 1), ("packs/00000001.pack", 2)])
+@pytest.mark.parametrize(("file", "which"), [("index/1.mdb", 1), ("packs/00000001.pack", 1), ("packs/00000001.pack", 2)])
 def test_a_disk_that_fails_to_sync_once_is_told_of_and_nobody_builds_on_it(tmp_path: Path, file: str, which: int) -> None:
     """The second sync of a pack is that of the path info itself, the only one of the index that at the end."""
     program = Program(tmp_path)
@@ -307,9 +330,9 @@ def test_a_disk_that_fails_to_sync_once_is_told_of_and_nobody_builds_on_it(tmp_p
     assert "a sync failed" in ended.error
     assert "Traceback" not in ended.error
     assert ended.code == (0 if file.startswith("index") else 7)  # the path itself had reached the disk
-    assert (program.store / MARK).read_text() == "a sync failed"
+    assert (program.store / FAILED).exists()
     listed = program.run("list")
-    assert "anew from its packs" in listed.error
+    assert "went back to the last checkpoint" in listed.error
     assert any(line.endswith("-first") for line in listed.lines)
     assert len(listed.lines) == 2 or ended.code
     assert program("list").splitlines() == listed.lines
@@ -321,14 +344,14 @@ from pathlib import Path
 from tvix_store.backends.local import open_index, open_store
 
 open_index._TRIES = 5  # half a second
-rebuild = open_index.rebuild
+replay = open_index.replay
 
-def slow_rebuild(*arguments):
+def slow_replay(*arguments):
     time.sleep(2)
     print("made anew", flush=True)
-    rebuild(*arguments)
+    replay(*arguments)
 
-open_index.rebuild = slow_rebuild
+open_index.replay = slow_replay
 
 async def main():
     print("begun", flush=True)
@@ -341,7 +364,7 @@ asyncio.run(main())
 
 
 def test_processes_that_find_an_index_torn_wait_for_the_one_that_makes_it_anew(filled: Path) -> None:
-    (filled / MARK).write_text("another boot")
+    let_another_boot_follow(filled)
     command = [sys.executable, "-c", _OPENS, str(filled), str(PATHS)]
     with ExitStack() as running:
         processes = [

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends.local.store_files import make_index_anew
 from tests.backends.local.writer_process import link, records, shared
 from tvix_store.backends.local import open_store
-from tvix_store.backends.local.index_damage import DamageMark
-from tvix_store.backends.local.open_index import rebuild_index
 from tvix_store.model.digest import Digest
 from tvix_store.model.store_path import StorePath
 from tvix_store.services.store import Store
@@ -123,5 +122,5 @@ def test_killed_writers_lose_nothing_that_was_acknowledged(tmp_path: Path) -> No
             return await _check_everything_visible(store)
 
     visible = asyncio.run(visible_paths())
-    rebuild_index(store_directory, DamageMark(store_directory))
+    make_index_anew(store_directory)
     assert asyncio.run(visible_paths()) >= visible

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tvix_store.backends.local import lost_packs, open_store
+from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.lost_packs import LostPacks
 from tvix_store.errors import ExhaustedError, NotFoundError, StoreError, UnavailableError
@@ -247,7 +248,7 @@ async def test_a_writer_does_not_name_its_pack_again_that_another_process_has_fo
         engine = Engine.acquire(directory, {})
         for pack in packs(directory):
             pack.unlink()
-        LostPacks(engine.index, engine.reader, directory).forget()
+        LostPacks(engine.index, engine.reader, directory, Durability(directory)).forget()
         await asyncio.sleep(2.5)  # the committer has settled, with nobody asking for anything
         with engine.index.reading() as txn:
             assert engine.index.committed_packs(txn) == {}

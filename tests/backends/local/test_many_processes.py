@@ -63,4 +63,4 @@ def test_a_directory_becomes_one_store_however_many_make_it(tmp_path: Path) -> N
     for maker in makers:
         maker.join()
         assert maker.exitcode == 0
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["index", "lock", "packs", "settings.json"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["checkpoint", "index", "lock", "packs", "settings.json"]

@@ -15,7 +15,8 @@ import pytest
 from tests import programs
 from tests.cli.program import TVIX_STORE
 from tvix_store.backends.local import open_store
-from tvix_store.backends.local.disk import make_directory, open_or_create, write_file
+from tvix_store.backends.local.disk import make_directory, open_or_create
+from tvix_store.backends.local.durability import Durability
 from tvix_store.model.digest import Digest
 from tvix_store.testing.content import noise
 
@@ -145,7 +146,7 @@ def test_what_was_made_before_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "file").chmod(0o640)
     os.close(open_or_create(tmp_path / "file"))
     assert made(tmp_path)["file"][2] == 0o640
-    write_file(tmp_path / "file", b"replaced")
+    Durability(tmp_path).replace_file(tmp_path / "file", b"replaced")
     assert made(tmp_path)["file"][2] == 0o644
     for _ in range(2):
         make_directory(tmp_path / "directory")

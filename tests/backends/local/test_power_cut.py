@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends.local.simulated_disk import SimulatedDisk
 from tests.backends.local.test_kill import check, is_linked
 from tests.backends.local.writer_process import PACK_SIZE, write_for_ever
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.committer import Committer
-from tvix_store.backends.local.unsynced import FILE as MARK
 from tvix_store.errors import NotFoundError
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect
@@ -24,60 +24,21 @@ from tvix_store.testing.content import collect
 CUTS = int(os.environ.get("TVIX_STORE_TEST_POWER_CUTS", "30"))
 CUTS_OF_A_STORE = 5
 WRITERS = 4
-PAGE = 4096
 DURABLE = ("path", "signature", "records")
 
 
-class Disk:
-    """Knows how much of each file was synced, instead of syncing it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._synced: dict[int, int] = {}
-        monkeypatch.setattr(os, "fdatasync", self._sync)
-        monkeypatch.setattr(os, "fsync", self._sync)
-        self._ftruncate = os.ftruncate
-        monkeypatch.setattr(os, "ftruncate", self._cut)
-
-    def _sync(self, fd: int) -> None:
-        status = os.fstat(fd)
-        self._synced[status.st_ino] = status.st_size
-
-    def _cut(self, fd: int, size: int) -> None:
-        self._ftruncate(fd, size)
-        inode = os.fstat(fd).st_ino
-        self._synced[inode] = min(self._synced.get(inode, 0), size)
-
-    def after_a_cut(self, store: Path, copy: Path, generator: random.Random) -> None:
-        """Make `copy` what is left of a store: all that was synced, and any pages of the rest."""
-        (copy / "packs").mkdir(parents=True)
-        for pack in (store / "packs").iterdir():
-            if pack.suffix != ".pack":  # not finished, and nobody's
-                continue
-            synced = self._synced.get(pack.stat().st_ino, 0)
-            data = pack.read_bytes()
-            rest = bytearray(data[synced : synced + generator.randrange(len(data) - synced + 1)])
-            for at in range(0, len(rest), PAGE):
-                if generator.random() < 0.5:
-                    rest[at : at + PAGE] = bytes(len(rest[at : at + PAGE]))
-            (copy / "packs" / pack.name).write_bytes(data[:synced] + rest)
-        for file in store.iterdir():
-            if file.is_file():
-                shutil.copyfile(file, copy / file.name)
-        (copy / MARK).write_text("another boot")
-
-
 @asynccontextmanager
-async def written(directory: Path, told: list[str], seed: str) -> AsyncIterator[None]:
+async def written(directory: Path, told: list[str], seed: str, disk: SimulatedDisk) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Some writers at work on the store; what they tell is added to `told`."""
 
     async def write(store: Store, number: int) -> None:
         async for line in write_for_ever(store, f"{seed} {number}"):
             told.append(line)  # noqa: PERF401 - others look at it meanwhile
 
-    async with await open_store(directory, pack_size=PACK_SIZE) as store:
+    async with await open_store(directory, pack_size=PACK_SIZE, durability=disk) as store:
         writers = [asyncio.create_task(write(store, number)) for number in range(WRITERS)]
         try:
-            yield
+            yield writers
         finally:
             for writer in writers:
                 writer.cancel()
@@ -109,13 +70,14 @@ async def test_a_power_cut_takes_nothing_that_was_acknowledged_as_durable(
         monkeypatch.setattr(Committer, "_sync_records", lambda committer: None)
     generator = random.Random(11)
     durable = trees = 0
-    disk = Disk(monkeypatch)
+    disk = SimulatedDisk(tmp_path / "disk")
     for number in range(CUTS // CUTS_OF_A_STORE):
         told: list[str] = []
-        async with written(tmp_path / f"store {number}", told, f"store {number}"):
+        async with written(tmp_path / f"store {number}", told, f"store {number}", disk) as writers:
             for cut in range(CUTS_OF_A_STORE):
                 await asyncio.sleep(generator.random() * 0.2)
-                while sum(line.startswith("tree") for line in told) <= 2 * cut:  # noqa: ASYNC110 - only on a busy machine
+                while sum(line.startswith("tree") for line in told) <= 2 * cut:
+                    assert not any(writer.done() for writer in writers)
                     await asyncio.sleep(0.01)
                 before = [line for line in told if line.startswith(DURABLE)]
                 copy = tmp_path / f"copy {number} {cut}"

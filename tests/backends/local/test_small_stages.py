@@ -11,7 +11,7 @@ import pytest
 
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.committer import Committer
-from tvix_store.backends.local.packs import PackWriter
+from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.errors import ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
@@ -59,14 +59,14 @@ async def test_all_of_it_is_there(tmp_path: Path) -> None:
 
 async def test_it_is_one_request_to_the_committer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    submit = Committer._submit
+    submit = Committer.submit
 
     def counted(self: Committer, request: Any) -> Any:
         asked.append(request)
         return submit(self, request)
 
     async with await open_store(tmp_path / "store") as store:
-        monkeypatch.setattr(Committer, "_submit", counted)
+        monkeypatch.setattr(Committer, "submit", counted)
         await put(store)
         assert len(asked) == 1
 

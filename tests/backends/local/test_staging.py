@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tvix_store.backends.local import open_store, staging
-from tvix_store.backends.local.committer import Committer
-from tvix_store.backends.local.packs import PackWriter
+from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.records import MAGIC, Kind
+from tvix_store.backends.local.requests import Commit, NamePack
 from tvix_store.errors import ExhaustedError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import DirectoryNode
@@ -208,11 +208,11 @@ async def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatc
 
 
 async def test_a_pack_that_could_not_be_named_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Committer, number: int, size: int) -> object:
+    def full(self: NamePack, commit: Commit) -> None:
         raise ExhaustedError("the disk is full")
 
     async with await open_store(tmp_path / "store") as store:
-        monkeypatch.setattr(Committer, "name_pack", full)
+        monkeypatch.setattr(NamePack, "apply", full)
         with pytest.raises(ExhaustedError):
             async with begun(store) as stage:
                 await stage_tree(store, stage, STAGED)

@@ -116,13 +116,13 @@ async def test_links_stand_beside_path_infos(tmp_path: Path, tree: Tree) -> None
 
 async def test_a_small_nar_waits_for_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    submit = Committer._submit
+    submit = Committer.submit
 
     def counted(self: Committer, request: Any) -> Any:
         asked.append(request)
         return submit(self, request)
 
     async with await open_local_store(tmp_path / "store") as store:
-        monkeypatch.setattr(Committer, "_submit", counted)
+        monkeypatch.setattr(Committer, "submit", counted)
         await accepted(store, SMALL)
     assert len(asked) == 1

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from tvix_store.backends.local.assembling import LocalAssembling
 from tvix_store.backends.local.blobs import LocalBlobs
 from tvix_store.backends.local.directories import LocalDirectories
+from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.engine import READ_THREADS, Engine
 from tvix_store.backends.local.frames import LocalFrames
 from tvix_store.backends.local.keyed_records import LocalRecords
 from tvix_store.backends.local.path_infos import LocalNarFacts, LocalPathInfos
+from tvix_store.backends.local.requests import Sync
 from tvix_store.backends.local.settings import Settings
 from tvix_store.backends.local.staging import LocalStaging
 from tvix_store.backends.local.statistics import LocalStatistics
@@ -34,6 +37,7 @@ async def open_store(
     size_rule: SizeRule | None = None,
     store_dir: str | None = None,
     threads: int = READ_THREADS,
+    durability: Callable[[Path], Durability] = Durability,
 ) -> Store:
     """Open the store in `directory`, or make one there.
 
@@ -42,6 +46,7 @@ async def open_store(
     default with the next path info.
     `threads` is not one of them: so many threads read and check at a time, and with none the event loop's does. That is for a
     process that does one thing after the other: handing work to a thread and back takes 0.1 ms.
+    `durability` makes what syncs the store. Who opens the store first in a process says so.
 
     Raises:
         InvalidError: `directory` holds something else, an unknown format, or a store with other settings.
@@ -57,7 +62,7 @@ async def open_store(
     }
     wanted = {name: value for name, value in settings.items() if value is not None}
     Settings(**wanted)  # type: ignore[arg-type]  # checks them, before a directory is made for them
-    engine = await asyncio.to_thread(Engine.acquire, directory, wanted, threads)
+    engine = await asyncio.to_thread(Engine.acquire, directory, wanted, threads, durability)
     its_store_dir = store_dir or engine.settings.store_dir or STORE_DIR
     path_infos = LocalPathInfos(engine, its_store_dir)
     blobs, directories, records = LocalBlobs(engine), LocalDirectories(engine), LocalRecords(engine)
@@ -69,10 +74,10 @@ async def open_store(
     async def epoch() -> int:
         with suppress(StoreError):  # a store that can't be written can be read
             await engine.without_losses()
-        return engine.index.forgotten()
+        return engine.index.generation()
 
     async def sync() -> None:
-        await asyncio.wrap_future(engine.committer.sync())
+        await asyncio.wrap_future(engine.committer.submit(Sync()))
 
     async def close() -> None:
         await asyncio.to_thread(engine.release)

@@ -199,6 +199,7 @@ class LocalBlobs:
         for key, begin, end in self._ranges(digest, start, stop):
             place = engine.index.chunk(key)
             if place is None:
+                engine.forget_torn(digest.raw)
                 raise CorruptError(f"blob {digest} is damaged: its chunk b3:{key.hex()} is missing")
             if group and size + end - begin > most:
                 yield group

@@ -19,6 +19,8 @@ SEGMENT_CHUNKS = 4096
 """Chunks a segment: 144 KiB, for half a GiB of blob."""
 _HEAD = struct.Struct("<QQ")
 _ENTRY = struct.Struct("<32sI")
+SEGMENT_HEAD = _HEAD.size
+"""Bytes at the start of a segment's payload that `segment_key` needs."""
 _SPOOL_BYTES = 1 << 20
 
 

@@ -42,15 +42,6 @@ def translated(error: OSError, where: Path) -> Exception:
     return UnavailableError(f"cannot use {error.filename or where}: {reason}")
 
 
-def sync_file(path: Path) -> None:
-    """Bring a file, or the names in a directory, to the disk itself."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def unfinished_name(path: Path) -> Path:
     """A name beside `path` that nobody else uses, also where process ids are not unique: containers share file systems."""
     return path.with_name(f"{path.name}.{os.urandom(6).hex()}.new")
@@ -103,19 +94,6 @@ def make_directory(path: Path) -> None:
         unfinished.rmdir()
         if not path.is_dir():  # somebody may have been faster
             raise
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Create or replace a small file so that, after a power cut, it has either its old or its new content."""
-    unfinished = unfinished_name(path)
-    fd = new_file(unfinished)
-    try:
-        os.write(fd, data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.rename(unfinished, path)
-    sync_file(path.parent)
 
 
 def _inherit(fd: int, directory: Path, bits: int, *, least: int) -> None:

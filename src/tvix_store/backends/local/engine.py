@@ -5,29 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from blake3 import blake3
 
 from tvix_store.backends.local import settings
+from tvix_store.backends.local.checkpointer import Checkpointer
 from tvix_store.backends.local.chunk_lists import Segment, parse_segment
 from tvix_store.backends.local.committer import Committer
 from tvix_store.backends.local.compression import unpacked
-from tvix_store.backends.local.damage import opened
-from tvix_store.backends.local.disk import disk_errors, make_directory, sync_file
-from tvix_store.backends.local.environment import FILE as INDEX_FILE
+from tvix_store.backends.local.damage import Forget, opened
+from tvix_store.backends.local.disk import disk_errors, make_directory
+from tvix_store.backends.local.durability import Durability
+from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.index_damage import DamageMark
 from tvix_store.backends.local.lost_packs import LostPacks
-from tvix_store.backends.local.open_index import open_index
+from tvix_store.backends.local.open_index import new_index_file, open_index, publish, remove_other_indexes
 from tvix_store.backends.local.pack_pool import PackPool
-from tvix_store.backends.local.packs import PackReader, PackWriter, Place
-from tvix_store.backends.local.unsynced import UnsyncedMark
+from tvix_store.backends.local.pack_reader import PackReader
+from tvix_store.backends.local.pack_writer import PackWriter
+from tvix_store.backends.local.packs import Place
 from tvix_store.errors import CorruptError, StoreError, UnavailableError
 
 T = TypeVar("T")
@@ -35,7 +37,7 @@ T = TypeVar("T")
 READ_THREADS = 4
 """Threads that read, check and decompress, where nothing else is asked for; more than cores, since some wait for the disk."""
 _COMPACTED_FROM, _COMPACTED_TO = 256, 16_384
-"""Pages (4 KiB) of an index that is compacted when the store is closed: 1 to 64 MiB, which takes 2 to 100 ms."""
+"""Pages (4 KiB) of an index that is compacted when the store is closed: at least 1 MiB, and 64 MiB in use, which takes 100 ms."""
 
 _log = logging.getLogger(__name__)
 _open_engines: dict[Path, Engine] = {}
@@ -45,18 +47,19 @@ _open_lock = threading.Lock()
 class Engine:
     """The parts of an open store. Get one by `acquire`, give it back by `release`."""
 
-    def __init__(self, directory: Path, wanted: dict[str, int | str], threads: int) -> None:
+    def __init__(self, directory: Path, wanted: dict[str, int | str], threads: int, durability: Durability) -> None:
         self.directory = directory
-        self.settings = settings.load_or_create(directory, wanted)
+        self._durability = durability
+        self.settings = settings.load_or_create(directory, wanted, durability)
         self._users = 0
         packs = directory / "packs"
-        mark, damage = UnsyncedMark(directory), DamageMark(directory)
-        self._damage = damage
+        self._damage = DamageMark(directory)
         with disk_errors(directory):
             make_directory(packs)
-            self._lock, self.index = open_index(directory, mark, damage)
-        self.reader = PackReader(packs)
-        self.lost_packs = LostPacks(self.index, self.reader, directory)
+            self._lock, self.index = open_index(directory, durability, self._damage)
+        self.reader = PackReader(packs, durability)
+        self._checkpointer = Checkpointer(directory, self.index, self.reader.sync, durability)
+        self.lost_packs = LostPacks(self.index, self.reader, directory, durability)
         try:
             self.lost_packs.take_back()
             self.lost_packs.forget()
@@ -66,7 +69,6 @@ class Engine:
             self.index,
             self._new_writer(),
             self.reader,
-            mark,
             self.lost_packs,
             level=self.settings.compression_level,
             threads=os.cpu_count() or 1,
@@ -157,7 +159,12 @@ class Engine:
         """Let a chunk, directory or chunk list be forgotten, if it is damaged; nobody waits for it."""
         self.lost_packs.suspect()
         with suppress(UnavailableError):  # a store that is just closed
-            self.committer.forget_damaged(digest, place)
+            self.committer.submit(Forget([(digest, place)]))
+
+    def forget_torn(self, blob: bytes) -> None:
+        """Let the chunk list of a blob be forgotten, if it names a chunk that is missing; nobody waits for it."""
+        with suppress(UnavailableError):
+            self.committer.submit(Forget(torn=[blob]))
 
     def record_store_dir(self, store_dir: str) -> None:
         """Make sure that the store knows its store directory, before it takes a path.
@@ -165,7 +172,7 @@ class Engine:
         Raises:
             InvalidError: it is another one.
         """
-        self.settings = settings.record_store_dir(self.directory, store_dir)
+        self.settings = settings.record_store_dir(self.directory, store_dir, self._durability)
 
     async def without_losses(self) -> None:
         """Return when the index names nothing that lies in a lost pack.
@@ -196,7 +203,13 @@ class Engine:
         self._of_thread.is_ours = True
 
     def _new_writer(self) -> PackWriter:
-        return PackWriter(self.directory / "packs", self._committed_size, self.lost_packs.highest_number, self.settings.pack_size)
+        return PackWriter(
+            self.directory / "packs",
+            self._committed_size,
+            self.lost_packs.highest_number,
+            self.settings.pack_size,
+            self._durability,
+        )
 
     def _committed_size(self, pack: int) -> int:
         """For who would write to the pack."""
@@ -210,9 +223,11 @@ class Engine:
         if self._threads is not None:
             self._threads.shutdown()
         self.spare_packs.close()
+        is_settled = self._checkpointer.close()
         self.reader.close()
-        with suppress(StoreError, OSError):  # on a full disk the index just stays large
-            self._compact_index()
+        if is_settled:
+            with suppress(StoreError, OSError):  # on a full disk the index just stays large
+                self._compact_index()
         self.index.close()
         self._lock.close()
 
@@ -222,25 +237,28 @@ class Engine:
         LMDB keeps them for its next commits: after the import of one tree they are more than half of the file.
         """
         pages, used = self.index.pages()
-        if not _COMPACTED_FROM <= pages <= _COMPACTED_TO or pages < 1.5 * used or UnsyncedMark(self.directory).is_set():
+        if pages < _COMPACTED_FROM or used > _COMPACTED_TO or pages < 1.5 * used:
             return
-        if self._damage.is_set() or not self._lock.take_alone():
+        if self._damage.is_set() or self._durability.is_poisoned() or not self._lock.take_alone():
             return
-        unfinished = self.directory / "index.new"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        make_directory(unfinished)
+        file = new_index_file(self.directory)
         try:
-            self.index.copy_to(unfinished)
+            self.index.copy_to(file)
+            with closing(Index(file, self._durability, self._damage)) as copy:
+                publish(copy, self.directory, self._durability)
         except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            file.unlink(missing_ok=True)
             raise
         self.index.close()
-        os.rename(unfinished / INDEX_FILE, self.directory / "index" / INDEX_FILE)
-        unfinished.rmdir()
-        sync_file(self.directory / "index")
+        remove_other_indexes(file)
 
     @staticmethod
-    def acquire(directory: Path, wanted: dict[str, int | str], threads: int = READ_THREADS) -> Engine:
+    def acquire(
+        directory: Path,
+        wanted: dict[str, int | str],
+        threads: int = READ_THREADS,
+        durability: Callable[[Path], Durability] = Durability,
+    ) -> Engine:
         """The engine of a store directory, which is made where it does not exist. Who opens it first says how many threads read."""
         with disk_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
@@ -248,9 +266,9 @@ class Engine:
         with _open_lock:
             engine = _open_engines.get(key)
             if engine is None:
-                engine = _open_engines[key] = Engine(key, wanted, threads)
+                engine = _open_engines[key] = Engine(key, wanted, threads, durability(key))
             elif wanted:
-                settings.load_or_create(key, wanted)
+                settings.load_or_create(key, wanted, engine._durability)
             engine._users += 1
             return engine
 

@@ -1,13 +1,13 @@
 """Environment: rows in the tables of one LMDB environment, each with a check, and the errors of LMDB as ours.
 
-LMDB commits are not synced one by one (see `unsynced.py`): after a power cut a possibly torn index is not used, but rebuilt.
+LMDB commits are not synced one by one: after a power cut the index goes back to its last checkpoint (see `checkpoint.py`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
@@ -15,17 +15,16 @@ from zlib import crc32
 
 import lmdb
 
+from tvix_store.backends.local.checkpoint import Meta, newest_meta
 from tvix_store.backends.local.disk import disk_errors, make_directory, new_file, open_or_create
+from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.index_damage import DamageMark
 from tvix_store.backends.local.progress import Progress
 from tvix_store.backends.local.rows import RESIDUE, Table
-from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.errors import CorruptError, ExhaustedError, StoreError, UnavailableError
 
 MAP_SIZE = 1 << 38
 """Address space for the index in bytes (256 GiB: some two billion chunks). Not disk, not memory: the file grows as it is used."""
-FILE = "data.mdb"
-LOCK_FILE = "lock.mdb"
 _MAX_READERS = 1024
 _NEARLY_FULL = 4 << 20
 """Bytes left on a disk, fewer than which may be the cause of a write that failed half-way."""
@@ -36,33 +35,41 @@ _ROWS_A_TRANSACTION = 10_000
 Txn: TypeAlias = "lmdb.Transaction[bytes]"
 
 
-def _create_files(directory: Path) -> None:
+def lock_file(file: Path) -> Path:
+    """The file beside an environment in which LMDB keeps its readers."""
+    return file.with_name(f"{file.name}-lock")
+
+
+def _create_files(file: Path) -> None:
     """Create the files of an environment, with the owner and mode that they should have."""
-    with disk_errors(directory):
-        make_directory(directory)
+    with disk_errors(file):
+        make_directory(file.parent)
         # LMDB maps this file, and would make it sparse: on a full disk, the first access kills the process (SIGBUS).
-        fd = open_or_create(directory / LOCK_FILE)
+        fd = open_or_create(lock_file(file))
         try:
             os.posix_fallocate(fd, 0, _LOCK_FILE_SIZE)
         finally:
             os.close(fd)
-        if not (directory / FILE).exists():
-            os.close(open_or_create(directory / FILE))  # LMDB takes an empty file for a new environment
+        if not file.exists():
+            os.close(open_or_create(file))  # LMDB takes an empty file for a new environment
 
 
 class Environment:
     """Transactions on checked rows. Readers take no locks; one transaction at a time writes, across all processes."""
 
-    def __init__(self, directory: Path, names: Sequence[bytes], mark: UnsyncedMark, damage: DamageMark) -> None:
-        self._directory = directory
-        self._mark = mark
+    def __init__(self, file: Path, names: Sequence[bytes], durability: Durability, damage: DamageMark) -> None:
+        self.file = file
+        self._durability = durability
         self._damage = damage
-        if not (directory / FILE).exists():
-            mark.set()
-        _create_files(directory)
+        self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Entered around each commit. A new index, which nobody has begun to rely on, needs none."""
+        self.rows_put = 0
+        """By this process."""
+        _create_files(file)
         with self._errors():
             self._env = lmdb.open(
-                str(directory),
+                str(file),
+                subdir=False,
                 map_size=MAP_SIZE,
                 max_dbs=len(names),
                 max_readers=_MAX_READERS,
@@ -86,14 +93,39 @@ class Environment:
     @contextmanager
     def writing(self) -> Iterator[Txn]:
         """A write transaction: committed at the end, undone on any error."""
-        with self._errors(), self._env.begin(write=True) as txn:
-            self._mark.set()
+        with self._errors(), self.guard(), self._env.begin(write=True) as txn:
             yield txn
+
+    def pin(self) -> tuple[Txn, Meta]:
+        """A read transaction of the last commit, which keeps its pages as they are, and its meta page. Waits for other writers."""
+        with self._errors(), disk_errors(self.file):
+            self._env.reader_check()
+            writer = self._env.begin(write=True)  # so that nobody commits meanwhile
+            try:
+                pin, meta = self._env.begin(), newest_meta(self.file)
+            finally:
+                writer.abort()
+        if meta is None or meta.transaction != pin.id():
+            pin.abort()
+            raise self._damaged("it has lost its root")
+        return pin, meta
 
     def sync(self) -> None:
         """Bring every commit so far to the disk itself."""
-        with self._errors():
-            self._env.sync(True)
+
+        def sync() -> None:
+            with self._errors():
+                self._env.sync(True)
+
+        self._durability.sync_index(self.file, sync)
+
+    def file_size(self) -> int:
+        """Bytes of the file that were ever used."""
+        return (int(self._env.info()["last_pgno"]) + 1) * int(self._env.stat()["psize"])
+
+    def last_transaction(self) -> int:
+        """The number of the last commit, by any process."""
+        return int(self._env.info()["last_txnid"])
 
     def close(self) -> None:
         self._env.close()
@@ -105,24 +137,27 @@ class Environment:
         used = sum(table[kind] for table in tables for kind in ("branch_pages", "leaf_pages", "overflow_pages"))
         return self._env.info()["last_pgno"] + 1, used
 
-    def copy_to(self, directory: Path) -> None:
-        """Write a copy without free pages into an empty directory, and bring it to the disk itself."""
-        with disk_errors(directory):
-            fd = new_file(directory / FILE)
+    def copy_to(self, file: Path) -> None:
+        """Write a copy without free pages into a new file, and bring it to the disk itself."""
+        with disk_errors(file):
+            fd = new_file(file)
             try:
                 with self._errors():
                     self._env.copyfd(fd, compact=True)
-                os.fsync(fd)
+                self._durability.sync_file(fd)
             finally:
                 os.close(fd)
 
-    def copy_unchecked(self, directory: Path) -> None:
-        """Take over all rows of an environment whose rows have no checks.
+    def copy_unchecked(self, file: Path) -> None:
+        """Take over all rows of an environment whose rows have no checks, from `data.mdb` and the lock file that is meant for it.
 
         Raises:
             CorruptError: it is damaged, or its rows have checks.
         """
-        with self._errors(), closing(lmdb.open(str(directory), map_size=MAP_SIZE, max_dbs=len(self._all), readahead=False)) as old:
+        with (
+            self._errors(),
+            closing(lmdb.open(str(file.parent), map_size=MAP_SIZE, max_dbs=len(self._all), readahead=False)) as old,
+        ):
             for table in self._all:
                 with suppress(lmdb.NotFoundError), old.begin(old.open_db(table.name, create=False)) as source:
                     self._copy_rows(source, table)
@@ -157,6 +192,7 @@ class Environment:
 
     def _put(self, txn: Txn, table: Table, key: bytes, row: bytes, *, overwrite: bool = True) -> bool:
         """Put a row with its check; whether that was done. Without `overwrite`, a whole row that is there already stays."""
+        self.rows_put += 1
         checked = table.with_check(key, row)
         if not txn.put(key, checked, db=table.handle, overwrite=overwrite):
             return self._row(txn, table, key) is None and self._put(txn, table, key, row)
@@ -176,7 +212,7 @@ class Environment:
 
     def _damaged(self, what: str) -> CorruptError:
         """Tell of damage; the error for whoever cannot go on."""
-        message = f"the index in {self._directory} is damaged: {what}"
+        message = f"the index {self.file} is damaged: {what}"
         self._damage.set(message)
         return CorruptError(f"{message}; it is made anew when the store is opened again")
 
@@ -188,7 +224,7 @@ class Environment:
             raise self._translated(error) from error
 
     def _is_disk_nearly_full(self) -> bool:
-        status = os.statvfs(self._directory)
+        status = os.statvfs(self.file)
         return status.f_bavail * status.f_frsize < _NEARLY_FULL
 
     def _translated(self, error: lmdb.Error) -> StoreError:
@@ -201,9 +237,9 @@ class Environment:
             case lmdb.CorruptedError() | lmdb.InvalidError() | lmdb.PageNotFoundError() | lmdb.VersionMismatchError():
                 return self._damaged(str(error))
             case lmdb.ReadersFullError():
-                return ExhaustedError(f"too many processes use the index in {self._directory}: {error}")
+                return ExhaustedError(f"too many processes use the index {self.file}: {error}")
             case _:
                 pass
         if full:
-            return ExhaustedError(f"cannot write the index in {self._directory}: {error}; free some space and try again")
-        return UnavailableError(f"cannot use the index in {self._directory}: {error}")
+            return ExhaustedError(f"cannot write the index {self.file}: {error}; free some space and try again")
+        return UnavailableError(f"cannot use the index {self.file}: {error}")

@@ -15,18 +15,19 @@ damage is reported (see `index_damage.py`).
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from zlib import crc32
 
-from tvix_store.backends.local.contents import Content, Written
+from tvix_store.backends.local.contents import Content, Name, Written
+from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Environment, Txn
 from tvix_store.backends.local.index_damage import DamageMark
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.backends.local.rows import CHECK_SIZE, RESIDUE, Table
-from tvix_store.backends.local.unsynced import UnsyncedMark
 from tvix_store.model.path_info import NarFacts, belongs_to
 
 VERSION = 1
@@ -39,7 +40,10 @@ _VERSION = b"version of the index"
 _DELETED = 1 << 63
 """Set in the sequence number of a record that was deleted."""
 SEQUENCE = b"path info sequence"
-FORGOTTEN = b"times that damage was forgotten"
+HIGHEST_PACK = b"highest pack number"
+"""Of all packs that there ever were: numbers are not used twice."""
+GENERATION = b"times that damage was forgotten"
+"""A random number, which changes when something was forgotten. Stores of format 3 count there."""
 UNIQUE_BYTES = b"unique chunk bytes"
 STORED_BYTES = b"stored chunk bytes"
 
@@ -47,11 +51,13 @@ STORED_BYTES = b"stored chunk bytes"
 class Index(Environment):
     """Typed access to the tables."""
 
-    def __init__(self, directory: Path, mark: UnsyncedMark, damage: DamageMark) -> None:
-        super().__init__(directory, _TABLES, mark, damage)
+    def __init__(self, file: Path, durability: Durability, damage: DamageMark) -> None:
+        super().__init__(file, _TABLES, durability, damage)
         self.chunks, self.directories, self.chunk_lists, self.path_infos, self.records, self.nar, self.packs, self.counters = (
             self._all
         )
+        self.bytes_put = 0
+        """Stored bytes of all contents that this process has named."""
         self._tables = {Kind.CHUNK: self.chunks, Kind.DIRECTORY: self.directories, Kind.CHUNK_LIST: self.chunk_lists}
 
     @property
@@ -185,6 +191,7 @@ class Index(Environment):
 
     def put_content(self, txn: Txn, kind: Kind, key: bytes, place: Place, blob_size: int = 0) -> bool:
         """Name the place of a chunk, a directory or a segment of a chunk list; whether it was new."""
+        self.bytes_put += place.stored
         row = _U64.pack(blob_size) + place.to_bytes() if kind is Kind.CHUNK_LIST else place.to_bytes()
         return self._put(txn, self._tables[kind], key, row, overwrite=False)
 
@@ -203,6 +210,10 @@ class Index(Environment):
             self.count(txn, STORED_BYTES, -place.stored)
         return True
 
+    def move_content(self, txn: Txn, kind: Kind, key: bytes, place: Place) -> None:
+        """Name another place of a chunk or a directory. The caller counts the bytes."""
+        self._put(txn, self._tables[kind], key, place.to_bytes())
+
     def contents(self, txn: Txn, kind: Kind) -> Iterator[Written]:
         """All chunks, directories, or segments of chunk lists, in the order of their keys."""
         table = self._tables[kind]
@@ -214,6 +225,12 @@ class Index(Environment):
             else:
                 yield Written(kind, key, 0, Place.from_bytes(row))
 
+    def touch(self, names: Sequence[Name]) -> None:
+        """Look contents up, so that their pages are in memory."""
+        with self.reading() as txn:
+            for kind, key in names:
+                txn.get(key, db=self._tables[kind].handle)
+
     def is_named(self, txn: Txn, kind: Kind, key: bytes) -> bool:
         """Whether there is a chunk, directory, or segment of a chunk list."""
         return self._row(txn, self._tables[kind], key) is not None
@@ -224,17 +241,22 @@ class Index(Environment):
             if self._is_whole(self.chunk_lists, key, row):
                 yield key[:KEY_SIZE], Place.from_bytes(row[_U64.size :])
 
-    def chunk_list_places(self, blob: bytes) -> list[Place]:
-        """The places of all segments of a blob's chunk list."""
-        places: list[Place] = []
-        with self.reading() as txn, txn.cursor(self.chunk_lists.handle) as cursor:
+    def chunk_list(self, txn: Txn, blob: bytes) -> list[Written]:
+        """All segments of a blob's chunk list, in order."""
+        segments: list[Written] = []
+        with txn.cursor(self.chunk_lists.handle) as cursor:
             found = cursor.set_range(blob)
             while found and cursor.key().startswith(blob):
                 key, row = cursor.item()
                 if self._is_whole(self.chunk_lists, key, row):
-                    places.append(Place.from_bytes(row[_U64.size :]))
+                    segments.append(Written(Kind.CHUNK_LIST, key, _U64.unpack_from(row)[0], Place.from_bytes(row[_U64.size :])))
                 found = cursor.next()
-        return places
+        return segments
+
+    def chunk_list_places(self, blob: bytes) -> list[Place]:
+        """The places of all segments of a blob's chunk list."""
+        with self.reading() as txn:
+            return [segment.place for segment in self.chunk_list(txn, blob)]
 
     def drop_chunk_list(self, txn: Txn, blob: bytes) -> None:
         """Forget all segments of a blob's chunk list."""
@@ -261,6 +283,8 @@ class Index(Environment):
 
     def put_pack_sizes(self, txn: Txn, number: int, committed: int, synced: int) -> None:
         self._put(txn, self.packs, number.to_bytes(4, "big"), _U64_PAIR.pack(committed, synced))
+        if number > self.counter(txn, HIGHEST_PACK):
+            self._put(txn, self.counters, HIGHEST_PACK, _U64.pack(number))
 
     def committed_packs(self, txn: Txn) -> dict[int, int]:
         """The committed sizes of all packs, as far as they are known."""
@@ -309,10 +333,13 @@ class Index(Environment):
         """How many blobs are cut into more than one chunk: the chunk list segments that begin one."""
         return sum(key.endswith(b"\0" * 8) for key in txn.cursor(self.chunk_lists.handle).iternext(values=False))
 
-    def forgotten(self) -> int:
-        """How many times something was forgotten because it was damaged."""
+    def generation(self) -> int:
+        """A number that changes when something is forgotten, and never comes back. It is 0 in a new store."""
         with self.reading() as txn:
-            return self.counter(txn, FORGOTTEN)
+            return self.counter(txn, GENERATION)
+
+    def renew_generation(self, txn: Txn) -> None:
+        self._put(txn, self.counters, GENERATION, os.urandom(_U64.size))
 
     def rows(self, txn: Txn, table: Table) -> int:
         return int(txn.stat(table.handle)["entries"])

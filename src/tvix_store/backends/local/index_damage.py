@@ -16,7 +16,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from tvix_store.backends.local.disk import disk_errors, open_or_create, sync_file
+from tvix_store.backends.local.disk import disk_errors, open_or_create
+from tvix_store.backends.local.durability import Durability
 
 FILE = "index-damaged"
 _FRAME = '  File "'
@@ -50,11 +51,11 @@ class DamageMark:
             finally:
                 os.close(fd)
 
-    def clear(self) -> None:
+    def clear(self, durability: Durability) -> None:
         with disk_errors(self._store):
             if self._path.exists():
                 self._path.unlink(missing_ok=True)
-                sync_file(self._store)
+                durability.sync_names(self._store)
         self._is_told = False
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 
 from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.requests import PutRecords
 from tvix_store.services.records import check_records
 
 _PAGE = 256
@@ -24,12 +25,12 @@ class LocalRecords:
     async def put(self, records: Mapping[bytes, bytes], *, durable: bool = True) -> None:
         check_records(records)
         if records:
-            await asyncio.wrap_future(self._engine.committer.put_records(records, durable=durable))
+            await asyncio.wrap_future(self._engine.committer.submit(PutRecords(records, durable=durable)))
 
     async def delete(self, keys: Collection[bytes]) -> None:
         there = dict.fromkeys(key for key in keys if self._engine.index.record(key) is not None)
         if there:
-            await asyncio.wrap_future(self._engine.committer.put_records(there, durable=True))
+            await asyncio.wrap_future(self._engine.committer.submit(PutRecords(there, durable=True)))
 
     async def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:
         start = prefix

@@ -25,10 +25,12 @@ from typing import BinaryIO, NamedTuple
 from tvix_store.backends.local.chunk_lists import parse_segment
 from tvix_store.backends.local.contents import ROW_SIZE, Written, read_rows
 from tvix_store.backends.local.damage import torn_blobs
-from tvix_store.backends.local.disk import disk_errors, new_file, sync_file, unfinished_name
+from tvix_store.backends.local.disk import disk_errors, new_file, unfinished_name
+from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Txn
-from tvix_store.backends.local.index import FORGOTTEN, STORED_BYTES, UNIQUE_BYTES, Index
-from tvix_store.backends.local.packs import PREFIX_SIZE, PackReader, Place
+from tvix_store.backends.local.index import HIGHEST_PACK, STORED_BYTES, UNIQUE_BYTES, Index
+from tvix_store.backends.local.pack_reader import PackReader
+from tvix_store.backends.local.packs import PREFIX_SIZE, Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.errors import CorruptError, UnavailableError
 
@@ -55,7 +57,8 @@ class _Loss(NamedTuple):
 class LostPacks:
     """Notices that packs are lost, forgets what they held, and takes it back. Its methods may be called from any thread."""
 
-    def __init__(self, index: Index, reader: PackReader, directory: Path) -> None:
+    def __init__(self, index: Index, reader: PackReader, directory: Path, durability: Durability) -> None:
+        self._durability = durability
         self._index = index
         self._reader = reader
         self._directory = directory
@@ -107,12 +110,12 @@ class LostPacks:
                 try:
                     forgotten = self._forget(txn, lost, file)
                     file.flush()
-                    os.fsync(file.fileno())
+                    self._durability.sync_file(file.fileno())
                 except BaseException:
                     unfinished.unlink()
                     raise
             unfinished.rename(path)
-            sync_file(self._directory)
+            self._durability.sync_names(self._directory)
         names = ", ".join(f"{number:08x}.pack" for number in sorted(lost)[:10])
         _log.error(
             "%s: %d packs are missing or cut short (%s): %d contents count as missing until they are put again",
@@ -154,7 +157,9 @@ class LostPacks:
 
     def highest_number(self) -> int:
         """The highest number of a pack that the index names, or that was lost: numbers are not used twice."""
-        return max(self._committed().keys() | {number for loss in self._losses() for number in loss.packs}, default=0)
+        with self._index.reading() as txn:
+            highest = self._index.counter(txn, HIGHEST_PACK)
+        return max({highest} | {number for loss in self._losses() for number in loss.packs})
 
     def may_come_back(self, number: int) -> bool:
         """Whether a pack was lost, and nobody may write to what is left of it."""
@@ -213,7 +218,7 @@ class LostPacks:
                 self._reader.sync(number)
                 index.put_pack_sizes(txn, number, size, size)
         index.drop_nar_facts(txn)
-        index.count(txn, FORGOTTEN, 1)
+        index.renew_generation(txn)
         return dropped + len(torn)
 
     def _plan_contents(self, txn: Txn) -> set[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from tvix_store.backends.local.packs import PackWriter
+from tvix_store.backends.local.pack_writer import PackWriter
 
 _SPARE = 4
 """Writers that are kept while nobody needs them: finding an unfinished pack takes milliseconds in a large store."""

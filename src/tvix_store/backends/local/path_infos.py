@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.requests import PutNarFacts, PutPathInfo
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import Node, encode_node
 from tvix_store.model.path_info import NarFacts, PathInfo
@@ -38,7 +39,7 @@ class LocalPathInfos:
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         if self._engine.settings.store_dir != self._store_dir:
             await self._engine.in_thread(self._engine.record_store_dir, self._store_dir)
-        stored = await asyncio.wrap_future(self._engine.committer.put_path_info(path_info, trust))
+        stored = await asyncio.wrap_future(self._engine.committer.submit(PutPathInfo(path_info, trust)))
         assert stored is not None
         return stored
 
@@ -65,7 +66,7 @@ class LocalNarFacts:
         return self._engine.index.nar_facts(node_key(node))
 
     async def put(self, node: Node, facts: NarFacts) -> None:
-        await asyncio.wrap_future(self._engine.committer.put_nar_facts(node_key(node), facts))
+        await asyncio.wrap_future(self._engine.committer.submit(PutNarFacts(node_key(node), facts)))
 
 
 def node_key(node: Node) -> bytes:

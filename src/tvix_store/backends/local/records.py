@@ -2,12 +2,13 @@
 
     magic     4   b"tvxR"
     kind      1   1 chunk, 2 directory, 3 chunk list of a blob, 4 path info, 5 records of the record service, 6 the same, not
-                  synced, 7 staged: what follows is not accepted yet, 8 committed: all before it is. These two have no payload
+                  synced, 7 staged: what follows is not accepted yet, 8 committed: all before it is. These two have no payload.
+                  9 forgotten: what was found damaged, rows as of `contents.Written`
     reserved  3   zero
     stored    4   bytes of the payload as stored; smaller than `length` means: one zstd frame
     length    4   bytes of the payload as meant
     key      32   digest of the chunk, directory or blob; output hash and 12 zero bytes for a path info,
-                  BLAKE3 of the payload for records, zeros for 7 and 8
+                  BLAKE3 of the payload for 5, 6 and 9, zeros for 7 and 8
     check     8   BLAKE3, keyed with the pack's own key, of the header so far (and of a payload that is not named by its digest)
 
 All numbers are little-endian. The check tells a record from garbage when the index is rebuilt behind a damaged place; its
@@ -23,6 +24,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -46,14 +48,18 @@ class Kind(IntEnum):
     LOOSE_RECORDS = 6
     STAGED = 7
     COMMITTED = 8
+    FORGOTTEN = 9
 
 
-_KINDS = frozenset(map(int, Kind))
+_KINDS = {int(kind): kind for kind in Kind}
 SELF_NAMING = frozenset({Kind.CHUNK, Kind.DIRECTORY})
 """Kinds whose key is the digest of their payload, which therefore needs no other check."""
 
 DURABLE = frozenset({Kind.PATH_INFO, Kind.RECORDS})
 """Kinds that are written, and synced, when all that was put before them is on the disk itself."""
+
+SYNCED = DURABLE | {Kind.FORGOTTEN}
+"""Kinds that are synced before the index says so."""
 
 CONTENTS = frozenset({Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST})
 """Kinds that a stage writes."""
@@ -61,8 +67,7 @@ CONTENTS = frozenset({Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST})
 Buffer = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):  # of a dataclass, making one takes four times as long
     kind: Kind
     stored: int
     length: int
@@ -86,6 +91,11 @@ class NewRecord:
 def mark(kind: Kind) -> NewRecord:
     """The record "staged" or "committed"."""
     return NewRecord(kind, bytes(KEY_SIZE), b"", 0)
+
+
+def forgotten(rows: bytes) -> NewRecord:
+    """The entry of what is forgotten: the rows of contents."""
+    return NewRecord(Kind.FORGOTTEN, blake3(rows).digest(), rows, len(rows))
 
 
 def path_info_record(output_hash: bytes, sequence: int, encoded: bytes) -> NewRecord:
@@ -133,10 +143,9 @@ def parse_header(data: bytes) -> Header | None:
     """The header at the start of `data`, or None if there is none. Its check is not looked at."""
     if len(data) < HEADER_SIZE or not data.startswith(MAGIC):
         return None
-    _, kind, stored, length, key = _HEADER.unpack_from(data)
-    if kind not in _KINDS:
-        return None
-    return Header(Kind(kind), stored, length, key)
+    _, number, stored, length, key = _HEADER.unpack_from(data)
+    kind = _KINDS.get(number)
+    return None if kind is None else Header(kind, stored, length, key)
 
 
 def checks_out(pack_key: bytes, header: Header, head: bytes, payload: Buffer) -> bool:

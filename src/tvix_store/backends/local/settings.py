@@ -12,14 +12,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tvix_store.backends.local.disk import disk_errors, new_file, sync_file, unfinished_name
+from tvix_store.backends.local.disk import disk_errors, new_file, unfinished_name
+from tvix_store.backends.local.durability import Durability
 from tvix_store.errors import CorruptError, InvalidError
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR, check_store_dir
 
-FORMAT = 3
-"""The format version that this module writes. Format 1 had no records, format 2 no checks in the index. Stores of older formats
-are raised to this one when they are opened, by one process alone; older programs refuse them from then on."""
+FORMAT = 4
+"""The format version that this module writes. Format 1 had no records, 2 no checks in the index, 3 no checkpoint. Stores
+of older formats are raised to this one when they are opened, by one process alone; older programs refuse them from then on."""
 FILE = "settings.json"
 MIN_AVERAGE, MAX_AVERAGE = 4096, 256 * 1024
 """Bytes. A chunk, at most four times the average, is read, checked and given out as a whole."""
@@ -56,7 +57,7 @@ class Settings:
             check_store_dir(self.store_dir)
 
 
-def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
+def load_or_create(directory: Path, wanted: dict[str, int | str], durability: Durability) -> Settings:
     """The settings of the store in `directory`; a new store is made with `wanted`.
 
     Raises:
@@ -68,14 +69,15 @@ def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / FILE
         if not path.exists():
-            others = any(name != "lock" and not name.startswith(FILE) for name in os.listdir(directory))
+            others = any(name not in ("lock", "sync-failed") and not name.startswith(FILE) for name in os.listdir(directory))
             if others and not path.exists():  # another process may have made the store meanwhile
                 raise InvalidError(f"{directory} is neither empty nor a store: it has no {FILE}")
             # Linked, not renamed: of two processes that make the same store, the first one's settings stand.
-            _write(path, Settings(**{"store_dir": STORE_DIR, **wanted}), os.link)  # type: ignore[arg-type]  # checked by __post_init__
+            made = Settings(**{"store_dir": STORE_DIR, **wanted})  # type: ignore[arg-type]  # checked by __post_init__
+            _write(path, made, os.link, durability)
         settings, _ = _parse(path)
     if settings.store_dir is None and "store_dir" in wanted:
-        settings = record_store_dir(directory, str(wanted["store_dir"]))
+        settings = record_store_dir(directory, str(wanted["store_dir"]), durability)
     if "store_dir" in wanted:
         check_same_store_dir(directory, settings, str(wanted["store_dir"]))
     for key, value in wanted.items():
@@ -86,22 +88,22 @@ def load_or_create(directory: Path, wanted: dict[str, int | str]) -> Settings:
     return settings
 
 
-def is_of_older_format(directory: Path) -> bool:
-    """Whether the store must be raised to this format."""
+def format_of(directory: Path) -> int:
+    """The format that a store has now."""
     with disk_errors(directory):
-        return _parse(directory / FILE)[1] != FORMAT
+        return _parse(directory / FILE)[1]
 
 
-def raise_format(directory: Path) -> None:
+def raise_format(directory: Path, durability: Durability) -> None:
     """Say that the store has this format. The caller has it to itself, and makes the rest of it so."""
     path = directory / FILE
     with disk_errors(directory), _alone(directory):
         settings, version = _parse(path)
         if version != FORMAT:
-            _write(path, settings, os.replace)
+            _write(path, settings, os.replace, durability)
 
 
-def record_store_dir(directory: Path, store_dir: str) -> Settings:
+def record_store_dir(directory: Path, store_dir: str, durability: Durability) -> Settings:
     """Record the store directory of a store that does not know it: an earlier version has made it. The settings.
 
     Raises:
@@ -113,7 +115,7 @@ def record_store_dir(directory: Path, store_dir: str) -> Settings:
         settings, version = _parse(path)
         if settings.store_dir is None:
             settings = replace(settings, store_dir=store_dir)
-            _write(path, settings, os.replace, version)
+            _write(path, settings, os.replace, durability, version)
     check_same_store_dir(directory, settings, store_dir)
     return settings
 
@@ -145,7 +147,7 @@ def _parse(path: Path) -> tuple[Settings, int]:
     version = values.pop("format", None)
     if type(version) is not int:
         raise CorruptError(f"{path} is not the settings of a store: it names no format")
-    if version not in (1, 2, FORMAT):
+    if version not in range(1, FORMAT + 1):
         raise InvalidError(f"{path.parent} has store format {version!r}; this version of tvix-store reads format {FORMAT}")
     for name, value in values.items():
         if type(value) is not _TYPES.get(name):
@@ -173,17 +175,19 @@ def _values(path: Path) -> dict[str, Any]:
     return values
 
 
-def _write(path: Path, settings: Settings, publish: Callable[[Path, Path], None], version: int = FORMAT) -> None:
+def _write(
+    path: Path, settings: Settings, publish: Callable[[Path, Path], None], durability: Durability, version: int = FORMAT
+) -> None:
     unfinished = unfinished_name(path)
     fd = new_file(unfinished)
     try:
         known = {name: value for name, value in asdict(settings).items() if value is not None}
         os.write(fd, json.dumps({"format": version, **known}, indent=2).encode() + b"\n")
-        os.fsync(fd)
+        durability.sync_file(fd)
         publish(unfinished, path)
     except FileExistsError:
         pass
     finally:
         os.close(fd)
         unfinished.unlink(missing_ok=True)
-    sync_file(path.parent)
+    durability.sync_names(path.parent)

@@ -20,9 +20,11 @@ from tvix_store.backends.local.contents import ROW_SIZE, Content, Name, Written,
 from tvix_store.backends.local.directories import LocalDirectories
 from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.engine import Engine
-from tvix_store.backends.local.packs import PackWriter, Place
+from tvix_store.backends.local.pack_writer import PackWriter
+from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.path_infos import node_key
 from tvix_store.backends.local.records import KEY_SIZE, Kind
+from tvix_store.backends.local.requests import NameContents, NamePack, PutTree
 from tvix_store.errors import CorruptError, UnavailableError
 from tvix_store.model.path_info import NarFacts
 from tvix_store.services.records import check_records
@@ -72,7 +74,7 @@ class LocalStage:
         check_records(records)
         facts = None if nar is None else (node_key(nar.node), nar.facts)
         if self._held is not None:
-            self._naming = self._engine.committer.put_tree(list(self._held.values()), facts, records)
+            self._naming = self._engine.committer.submit(PutTree(list(self._held.values()), facts, records))
             await asyncio.wrap_future(self._naming)
         else:
             await self._accept_written(facts, records)
@@ -85,14 +87,13 @@ class LocalStage:
             if writer.is_lost:
                 raise UnavailableError(f"pack {writer.number:08x} was removed while it was written; put the content again")
             writer.accept_stage()
-        sizes = {writer.number: writer.size for writer in self._writers}
-        batches = self._written()
-        batch: list[Written] | None = next(batches, [])
+        batches = self._batches()
+        batch: tuple[list[Written], dict[int, int]] | None = next(batches, ([], {}))
         while batch is not None:
             following = next(batches, None)
             # What is true of all of it is known with the last of it.
             more = (facts, records) if following is None else (None, NO_RECORDS)
-            self._naming = self._engine.committer.name_contents(batch, sizes, *more)
+            self._naming = self._engine.committer.submit(NameContents(*batch, *more))
             await asyncio.wrap_future(self._naming)
             batch = following
 
@@ -181,7 +182,7 @@ class LocalStage:
             writer.next_pack()
             writer.begin_stage()
             # It may be a new one, which is to count as one of the store before anything is cut off it.
-            self._engine.committer.name_pack(writer.number, writer.size).result()
+            self._engine.committer.submit(NamePack(writer.number, writer.size)).result()
         return self._writers[-1]
 
     def _remember(self, contents: Sequence[Content], places: Sequence[Place]) -> None:
@@ -191,6 +192,18 @@ class LocalStage:
         if len(self._seen) > _SEEN:
             self._seen.clear()
         self._seen.update(map(name_of, contents))
+
+    def _batches(self) -> Iterator[tuple[list[Written], dict[int, int]]]:
+        """What was staged, and how many bytes of each pack count with that: up to the end of what is named."""
+        sizes = {writer.number: writer.size for writer in self._writers}
+        batches = self._written()
+        batch = next(batches, None)
+        while batch is not None:
+            following = next(batches, None)
+            ends = {each.place.pack: each.place.offset + each.place.stored for each in batch}
+            unfinished = following[0].place.pack if following else 0  # one pack is written after the other
+            yield batch, {number: end if number == unfinished else sizes[number] for number, end in ends.items()}
+            batch = following
 
     def _written(self) -> Iterator[list[Written]]:
         """What was staged, in the order in which it came."""

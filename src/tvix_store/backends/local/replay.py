@@ -1,0 +1,275 @@
+"""Replay: entering into the index what lies in packs behind what the index names of them.
+
+Packs hold all that was ever stored, in the order in which it was stored. The index says of each pack how many bytes of it are
+entered. So an index of any age becomes a new one by a replay: that of the last checkpoint, after a power cut, by the ends of some
+packs, and an empty one by all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from blake3 import blake3
+
+from tvix_store.backends.local.chunk_lists import SEGMENT_HEAD, segment_key
+from tvix_store.backends.local.compression import unpack
+from tvix_store.backends.local.contents import Name, Written, read_rows
+from tvix_store.backends.local.damage import torn_blobs
+from tvix_store.backends.local.durability import Durability
+from tvix_store.backends.local.environment import Txn
+from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index
+from tvix_store.backends.local.pack_reader import PackReader
+from tvix_store.backends.local.pack_scan import Entry, PackScan
+from tvix_store.backends.local.packs import PREFIX_SIZE, pack_numbers, pack_path
+from tvix_store.backends.local.progress import Progress
+from tvix_store.backends.local.records import (
+    CONTENTS,
+    DURABLE,
+    HEADER_SIZE,
+    KEY_SIZE,
+    SELF_NAMING,
+    Kind,
+    parse_keyed_records,
+    parse_path_info,
+)
+from tvix_store.errors import CorruptError, StoreError
+from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import OUTPUT_HASH_SIZE
+
+_ENTRIES_A_TRANSACTION = 10_000
+_BYTES_A_TRANSACTION = 16 << 20
+"""Of records and path infos that wait for the transaction."""
+_PREFETCHED_FROM = 500
+"""Contents; fewer are not worth the threads."""
+_KEPT = 100_000
+"""Entries of a tail that are kept in memory: 30 MB."""
+_READERS = 16
+"""Reads of the disk at a time."""
+_log = logging.getLogger(__name__)
+
+
+def replay(index: Index, packs: Path, durability: Durability) -> None:
+    """Enter every entry that the index does not have. Damaged places are passed over, and logged."""
+    with index.reading() as txn:
+        known = index.committed_packs(txn)
+    tails = list(_tails(packs, known))
+    if not tails:
+        return
+    # Each tail is gone through twice.
+    progress = Progress("replaying packs", 2 * sum(tail.scan.size - tail.scan.start for tail in tails))
+    blobs: set[bytes] = set()
+    try:
+        for tail in tails:
+            tail.survey(progress)
+        gone = [each for tail in tails for each in tail.forgotten]
+        if gone or not known:
+            _forget(index, gone)
+        places = {(each.place.pack, each.place.offset) for each in gone}
+        for tail in tails:
+            tail.enter(index, places, blobs, progress)
+    finally:
+        for tail in tails:
+            tail.scan.close()
+    reader = PackReader(packs, durability)
+    try:
+        _drop_torn_blobs(index, reader, blobs if known else None)
+    finally:
+        reader.close()
+
+
+def _tails(packs: Path, known: dict[int, int]) -> Iterator[_Tail]:
+    """The packs that have more bytes than the index knows."""
+    for number in pack_numbers(packs):
+        path, start = pack_path(packs, number), known.get(number, 0)
+        if path.stat().st_size > start:
+            try:
+                yield _Tail(PackScan(path, number, max(start, PREFIX_SIZE)), checks_all=bool(known))
+            except CorruptError as error:
+                # With its first bytes, the key is lost that tells entries from garbage.
+                _log.warning("%s; nothing in it is found any more", error)
+
+
+def _forget(index: Index, gone: Iterable[Written]) -> None:
+    """Take out of the index what was forgotten since. Whatever was known of it, such as plans that name its places, is outdated."""
+    with index.writing() as txn:
+        for each in gone:
+            if each.kind is not Kind.CHUNK_LIST:
+                index.drop_content(txn, each.kind, each.key, each.place)
+            elif each in index.chunk_list(txn, each.key[:KEY_SIZE]):
+                index.drop_chunk_list(txn, each.key[:KEY_SIZE])
+        index.drop_nar_facts(txn)
+        index.renew_generation(txn)
+
+
+def _drop_torn_blobs(index: Index, reader: PackReader, blobs: set[bytes] | None) -> None:
+    """Forget those of the blobs that lack a chunk, or a part of their list: a power cut may keep one pack, and lose what is in
+    another. None stands for all blobs.
+    """
+    with index.reading() as txn:
+        total = index.rows(txn, index.chunk_lists) if blobs is None else len(blobs)
+        progress = Progress("checking chunk lists", total)
+        torn = [segments[0].key[:KEY_SIZE] for segments in torn_blobs(index, reader, txn, blobs=blobs, checked=progress.add)]
+    for blob in torn:
+        _log.warning("blob b3:%s has lost a chunk; it must be put again", blob.hex())
+        with index.writing() as txn:
+            index.drop_chunk_list(txn, blob)
+
+
+class _Tail:
+    """The end of a pack. `checks_all` holds all contents against their digests, not only those that a power cut may have torn."""
+
+    def __init__(self, scan: PackScan, *, checks_all: bool) -> None:
+        self.scan = scan
+        self._checks_all = checks_all
+        self._synced_to = 0
+        """Everything before had reached the disk when the entry there was written: a power cut spared that."""
+        self._end = scan.size
+        """Behind it lies what was staged and not accepted."""
+        self.forgotten: list[Written] = []
+        """What its entries say is forgotten."""
+        self._entries: list[Entry] | None = None
+        """All of them, where they are few: then they are read once."""
+
+    def survey(self, progress: Progress) -> None:
+        synced, end = 0, self.scan.size
+        kept: list[Entry] = []
+        for entry in self.scan.entries(progress):
+            if len(kept) <= _KEPT:
+                kept.append(_without_payload(entry))
+            if entry.kind is Kind.STAGED:  # the writer of a stage first cuts off what was not accepted before
+                end = entry.offset - HEADER_SIZE
+            elif entry.kind not in CONTENTS:
+                end = self.scan.size
+            if entry.kind is Kind.FORGOTTEN:
+                self.forgotten += read_rows(entry.payload)
+            if entry.kind in DURABLE:
+                synced = entry.offset
+        self._synced_to, self._end = 0 if self._checks_all else synced, end
+        if len(kept) <= _KEPT and self._checks_all:  # else there may be as many tails as there are packs
+            self._entries = kept
+
+    def enter(self, index: Index, forgotten: Container[tuple[int, int]], blobs: set[bytes], progress: Progress) -> None:
+        """Enter what is whole, and not forgotten (pack and offset). `blobs` gets those of which a part of a chunk list is."""
+        found = self.scan.entries(progress, self._end) if self._entries is None else self._entries
+        entries = (
+            entry
+            for entry in found
+            if entry.offset < self._end and (entry.pack, entry.offset) not in forgotten and self._is_there(entry)
+        )
+        end = self.scan.start
+        while some := _taken(entries):
+            some.sort(key=_order)
+            prefetch(index, [(entry.kind, entry.key) for entry in some if entry.kind in SELF_NAMING])
+            with index.writing() as txn:
+                added = [self._enter(index, txn, entry, blobs) for entry in some]
+                for counter, total in (
+                    (UNIQUE_BYTES, sum(unique for unique, _ in added)),
+                    (STORED_BYTES, sum(s for _, s in added)),
+                ):
+                    index.count(txn, counter, total)
+                end = max(entry.end for entry in some)
+                index.put_pack_sizes(txn, self.scan.number, end, 0)
+        if end == PREFIX_SIZE:
+            with index.writing() as txn:
+                index.put_pack_sizes(txn, self.scan.number, end, 0)
+
+    def _is_there(self, entry: Entry) -> bool:
+        return entry.offset <= self._synced_to or self._is_whole(entry)
+
+    def _is_whole(self, entry: Entry) -> bool:
+        """Whether the content of an entry that names itself is really there; the others were checked with their header."""
+        if entry.kind not in SELF_NAMING:
+            return True
+        stored = self.scan.read(entry.stored, entry.offset)
+        data = stored if entry.stored == entry.length else unpack(stored, entry.length)
+        return data is not None and blake3(data).digest() == entry.key
+
+    def _enter(self, index: Index, txn: Txn, entry: Entry, blobs: set[bytes]) -> tuple[int, int]:
+        """Enter an entry; how many bytes of chunks there are more, as meant and as stored."""
+        match entry.kind:
+            case Kind.CHUNK | Kind.DIRECTORY:
+                return self._enter_named(index, txn, entry)
+            case Kind.CHUNK_LIST:
+                key, blob_size = segment_key(entry.key, entry.payload)
+                index.put_content(txn, entry.kind, key, entry.place, blob_size)
+                blobs.add(entry.key)
+            case Kind.PATH_INFO:
+                sequence, encoded = parse_path_info(entry.payload)
+                output_hash = entry.key[:OUTPUT_HASH_SIZE]
+                stored, present = index.path_info_sequence(txn, output_hash), index.path_info_in(txn, output_hash)
+                # The newer one has all that is in the older one, unless the row of that was damaged when the newer one was put.
+                # Both have the same number where a writer that died before its commit left it to the next one.
+                newer, older = (encoded, present) if sequence >= stored else (present, encoded)
+                index.put_path_info(txn, output_hash, max(sequence, stored), _merged(newer, older))
+                _raise_sequence(index, txn, sequence)
+            case Kind.RECORDS | Kind.LOOSE_RECORDS:
+                sequence, records = parse_keyed_records(entry.payload)
+                for key, value in records.items():
+                    if sequence >= index.record_sequence(txn, key):
+                        index.put_record(txn, key, sequence, value)
+                _raise_sequence(index, txn, sequence)
+            case Kind.STAGED | Kind.COMMITTED | Kind.FORGOTTEN:
+                pass
+        return 0, 0
+
+    def _enter_named(self, index: Index, txn: Txn, entry: Entry) -> tuple[int, int]:
+        """A chunk or a directory. Of two, one may have been found damaged, for which the other was put."""
+        place = entry.place
+        size, stored = (place.length, place.stored) if entry.kind is Kind.CHUNK else (0, 0)
+        if index.put_content(txn, entry.kind, entry.key, place):
+            return size, stored
+        first = index.place_in(txn, entry.kind, entry.key)
+        if first is not None and first != place and self._is_whole(entry):
+            index.move_content(txn, entry.kind, entry.key, place)
+            return (size - first.length, stored - first.stored) if entry.kind is Kind.CHUNK else (0, 0)
+        return 0, 0
+
+
+def _raise_sequence(index: Index, txn: Txn, sequence: int) -> None:
+    index.count(txn, SEQUENCE, max(sequence - index.counter(txn, SEQUENCE), 0))
+
+
+def prefetch(index: Index, names: Sequence[Name]) -> None:
+    """Read the pages of the index where these contents belong, many at a time: a disk takes 0.1 ms for one after the other."""
+    if len(names) < _PREFETCHED_FROM:
+        return
+    step = len(names) // _READERS + 1
+    with ThreadPoolExecutor(_READERS) as readers:
+        list(readers.map(index.touch, (names[at : at + step] for at in range(0, len(names), step))))
+
+
+def _taken(entries: Iterator[Entry]) -> list[Entry]:
+    """The next entries, as many as are put in one transaction."""
+    some: list[Entry] = []
+    size = 0
+    for entry in entries:
+        some.append(_without_payload(entry))
+        size += len(some[-1].payload)
+        if len(some) >= _ENTRIES_A_TRANSACTION or size >= _BYTES_A_TRANSACTION:
+            break
+    return some
+
+
+def _without_payload(entry: Entry) -> Entry:
+    """With as much of it as is entered: of a part of a chunk list, what it is called by."""
+    return entry._replace(payload=entry.payload[:SEGMENT_HEAD]) if entry.kind is Kind.CHUNK_LIST else entry
+
+
+def _order(entry: Entry) -> tuple[int, bytes]:
+    """Contents by their keys, since neighbours on a page of the index are written while it is at hand; then the rest as it came."""
+    return (entry.kind, entry.key) if entry.kind in CONTENTS else (max(CONTENTS) + 1, b"")
+
+
+def _merged(newer: bytes | None, older: bytes | None) -> bytes:
+    """The newer path info, with the signatures that only the older one has. At least one of the two is given."""
+    if newer is None or older is None:
+        return newer or older or b""
+    try:
+        path_info = PathInfo.stored(newer)
+        return replace(path_info.merged(PathInfo.stored(older)), node=path_info.node).encoded
+    except StoreError:  # of two with the same number only one can have been acknowledged, and a put of the other was refused since
+        return newer

@@ -1,0 +1,223 @@
+"""Requests to the committer: what each of them stores, and how it applies itself to the transaction of a commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from tvix_store.backends.local.contents import Content, Written, name_of
+from tvix_store.backends.local.environment import Txn
+from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index
+from tvix_store.backends.local.records import Kind, NewRecord, keyed_records, path_info_record
+from tvix_store.errors import StoreError
+from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.trust import NOBODY, Trust
+from tvix_store.services.staging import NO_RECORDS
+
+NarOfNode: TypeAlias = tuple[bytes, NarFacts]
+"""The key of a node (`path_infos.node_key`), and what is true of its NAR."""
+Result: TypeAlias = PathInfo | StoreError | None
+"""What a request comes to. An error of its own harms no other request of the same commit."""
+
+
+@dataclass(slots=True)
+class Commit:
+    """One transaction of the index, and the entries that are appended to the pack before it ends."""
+
+    index: Index
+    txn: Txn
+    entries: list[NewRecord] = field(default_factory=list)
+
+    def sequence(self) -> int:
+        """The next sequence number: of two path infos or records with one key, the higher number counts."""
+        return self.index.count(self.txn, SEQUENCE, 1)
+
+    def name_contents(self, contents: Iterable[Written]) -> list[Written]:
+        """Name contents; those that were new."""
+        unique = stored = 0
+        named: list[Written] = []
+        # In the order of the keys: neighbours on a page of the index are written while it is at hand.
+        for each in sorted(contents, key=name_of):
+            kind, key, blob_size, place = each
+            # Another process may have been first; its entry stays, ours is garbage.
+            if self.index.put_content(self.txn, kind, key, place, blob_size):
+                named.append(each)
+                if kind is Kind.CHUNK:
+                    unique += place.length
+                    stored += place.stored
+        if unique:
+            self.index.count(self.txn, UNIQUE_BYTES, unique)
+            self.index.count(self.txn, STORED_BYTES, stored)
+        return named
+
+    def name_pack(self, number: int, size: int) -> None:
+        """Commit at least `size` bytes of a pack."""
+        committed, synced = self.index.pack_sizes(self.txn, number)
+        if size > committed:
+            self.index.put_pack_sizes(self.txn, number, size, synced)
+
+    def put_nar(self, nar: NarOfNode | None, records: Mapping[bytes, bytes]) -> None:
+        """Remember what is true of a NAR, and records that are not durable."""
+        if nar is not None:
+            self.index.put_nar_facts(self.txn, *nar)
+        if records:
+            self.put_records(records, durable=False)
+
+    def put_records(self, records: Mapping[bytes, bytes | None], *, durable: bool) -> None:
+        sequence = self.sequence()
+        self.entries.append(keyed_records(sequence, records, durable=durable))
+        for key, value in records.items():
+            self.index.put_record(self.txn, key, sequence, value)
+
+
+class Request:
+    """Asks for something. `contents` are stored before it applies itself; the future `done` is set when all has happened."""
+
+    is_lazy = False
+    """Whether it is enough that the contents are written; a later commit names them."""
+    is_durable = False
+    """Whether all that was put before is brought to the disk first, and its own entries then."""
+    appends = False
+    """Whether it may append entries when it is applied."""
+
+    def __init__(self, contents: Sequence[Content] = ()) -> None:
+        self.contents = contents
+        self.done: Future[PathInfo | None] = Future()
+
+    @property
+    def size(self) -> int:
+        return sum(len(content.payload) for content in self.contents)
+
+    def apply(self, commit: Commit) -> Result:
+        """Do what is asked beside storing the contents."""
+        return None
+
+
+class Look(Request):
+    """Asks for nothing: what lies in lost packs is forgotten before any request is done."""
+
+
+class PutContents(Request):
+    """Contents, to be visible when it is done."""
+
+
+class WriteContents(Request):
+    """Contents that nobody needs to see yet."""
+
+    is_lazy = True
+
+
+class Sync(Request):
+    """Everything put before is to be on the disk itself."""
+
+    is_durable = True
+
+
+class PutTree(Request):
+    """Contents, what is true of their NAR, and records that are not durable."""
+
+    def __init__(self, contents: Sequence[Content], nar: NarOfNode | None, records: Mapping[bytes, bytes]) -> None:
+        super().__init__(contents)
+        self._nar = nar
+        self._records = records
+        self.appends = bool(records)
+
+    def apply(self, commit: Commit) -> Result:
+        commit.put_nar(self._nar, self._records)
+        return None
+
+
+class PutNarFacts(Request):
+    """What is true of the NAR of a node."""
+
+    def __init__(self, node_key: bytes, facts: NarFacts) -> None:
+        super().__init__()
+        self._node_key = node_key
+        self._facts = facts
+
+    def apply(self, commit: Commit) -> Result:
+        commit.index.put_nar_facts(commit.txn, self._node_key, self._facts)
+        return None
+
+
+class NamePack(Request):
+    """A pack that another writer has begun, of `size` bytes, is one of this store."""
+
+    def __init__(self, number: int, size: int) -> None:
+        super().__init__()
+        self._number = number
+        self._size = size
+
+    def apply(self, commit: Commit) -> Result:
+        commit.name_pack(self._number, self._size)
+        return None
+
+
+class NameContents(Request):
+    """Contents that another writer has written to its packs; of those there already, the place stays as it is.
+
+    `sizes` says how many bytes of each pack count from then on, if any of its contents is new. There is no entry before that
+    size that is not named: a replay begins there. In the same commit, what is true of their NAR, and records that are not durable.
+    """
+
+    def __init__(
+        self,
+        written: Sequence[Written],
+        sizes: Mapping[int, int],
+        nar: NarOfNode | None = None,
+        records: Mapping[bytes, bytes] = NO_RECORDS,
+    ) -> None:
+        super().__init__()
+        self._written = written
+        self._sizes = sizes
+        self._nar = nar
+        self._records = records
+        self.appends = bool(records)
+
+    def apply(self, commit: Commit) -> Result:
+        for number in {each.place.pack for each in commit.name_contents(self._written)}:
+            commit.name_pack(number, self._sizes[number])
+        commit.put_nar(self._nar, self._records)
+        return None
+
+
+class PutRecords(Request):
+    """Records of the record service; the value None deletes one."""
+
+    appends = True
+
+    def __init__(self, records: Mapping[bytes, bytes | None], *, durable: bool) -> None:
+        super().__init__()
+        self._records = records
+        self.is_durable = durable
+
+    def apply(self, commit: Commit) -> Result:
+        commit.put_records(self._records, durable=self.is_durable)
+        return None
+
+
+class PutPathInfo(Request):
+    """A path info, durably; its result is what is stored now."""
+
+    is_durable = True
+    appends = True
+
+    def __init__(self, path_info: PathInfo, trust: Trust = NOBODY) -> None:
+        super().__init__()
+        self._path_info = path_info
+        self._trust = trust
+
+    def apply(self, commit: Commit) -> Result:
+        output_hash = self._path_info.store_path.output_hash
+        stored = commit.index.path_info_in(commit.txn, output_hash)
+        try:
+            merged = self._path_info if stored is None else PathInfo.stored(stored).merged(self._path_info, self._trust)
+        except StoreError as error:
+            return error
+        if merged.encoded != stored:
+            sequence = commit.sequence()
+            commit.entries.append(path_info_record(output_hash, sequence, merged.encoded))
+            commit.index.put_path_info(commit.txn, output_hash, sequence, merged.encoded)
+        return merged
