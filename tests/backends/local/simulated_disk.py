@@ -12,7 +12,6 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from os.path import commonpath
 from pathlib import Path
 
 from tests.backends.local.store_files import let_another_boot_follow
@@ -99,7 +98,7 @@ class SimulatedDisk:
         if mark.exists():
             if generator.random() < 0.5:
                 return synced  # the cut, and all behind it, has not reached the disk
-            synced = synced[: len(commonpath([synced, now]))]
+            synced = synced[: int(mark.read_text())]
         size = len(synced) if len(now) <= len(synced) else generator.randrange(len(synced), len(now) + 1)
         left = bytearray(synced.ljust(size, b"\0"))
         for at in range(0, size, PAGE):
