@@ -128,7 +128,7 @@ async def test_a_list_that_is_committed_while_damage_is_looked_for_goes_with_the
     assert place is not None
     apply = Forget.apply
     other = LARGE + noise(100_000, "behind it")
-    contents, _ = store.blobs.cut_all([other[:800_000]])  # type: ignore[attr-defined]
+    contents, _ = store.blobs._cut_all([other[:800_000]])  # type: ignore[attr-defined]
 
     def put_meanwhile(forget: Forget, commit: Commit) -> object:
         places = engine.spare_packs.take()
