@@ -50,7 +50,7 @@ class Address:
         return cls(text, url.scheme, url.netloc, unquote(url.path), parameters)
 
     def read_parameters(self, known: Mapping[str, Callable[[str], object]]) -> dict[str, Any]:
-        """The parameters that were given, each read by the function of its name, which raises ValueError for what it refuses.
+        """The given parameters, each read by the function of its name. That function raises ValueError for a value that it refuses.
 
         Raises:
             InvalidError: a parameter is not among the `known`, or its value is refused.

@@ -36,9 +36,9 @@ async def open_store(
     `blobs`, `directories` and `path_infos` are addresses of single services that stand elsewhere. `store_dir` is the directory of
     Nix's store: by default the one that the store was made for, and `/nix/store` for a new one. It is a part of what a store path
     stands for, so a local store takes no other one than it was made for.
-    `substituters` are the URLs of binary caches in which paths are looked for that the store lacks; what they give must be signed
-    by one of `substituter_public_keys`, or of those in their URL. The address of a cache as `path_infos` means the same.
-    A process that does one thing after the other opens it `as_worker` (of a pool): then local stores use no threads.
+    `substituters` are the URLs of binary caches from which missing paths are fetched. A path must be signed by one of
+    `substituter_public_keys`, or by a key in the cache's URL. The address of a cache as `path_infos` means the same. A process that
+    does one thing after the other opens it `as_worker` (of a pool): then local stores use no threads.
 
     Raises:
         InvalidError: an address is malformed, or of an unknown scheme.
@@ -138,12 +138,12 @@ def verified(
     if require_references:
         # References first: to look them up costs little, to calculate a NAR much.
         path_infos = ClosedPathInfos(store, path_infos)
-    # They check what is put, and change nothing of what is there.
+    # They check puts, and change no stored content.
     return store.with_services(path_infos=path_infos, keep=["statistics"])
 
 
 def read_only(store: Store) -> Store:
-    """The store, taking nothing. It may remember what it works out from its content: that is all that `records` takes."""
+    """The store, taking nothing. It may remember results that it computes from its content, and `records` takes nothing else."""
     from tvix_store.layers.read_only import ReadOnlyBlobs, ReadOnlyDirectories, ReadOnlyPathInfos, ReadOnlyRecords
 
     reading = store.with_services(

@@ -11,10 +11,10 @@ from tvix_store.services.offer import Offer
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What is wanted of an address, beside what its parameters say.
+    """The requirements on an address, beside its parameters.
 
-    store_dir: the directory of Nix's store that path infos are for; None means as the store was made
-    as_worker: whether this process does one thing after the other, as a member of a pool, so that threads would not help it
+    store_dir: The directory of Nix's store that path infos are for. None means as the store was made.
+    as_worker: Whether this process does one task after the other, as a member of a pool. Threads would not help it.
     """
 
     store_dir: str | None = None
@@ -25,8 +25,8 @@ class Opening:
 class Scheme:
     """How the addresses of a scheme are opened.
 
-    open: the offer at an address. It raises InvalidError where the address is malformed
-    works_here: whether the process that opens such a store does its work, so that more processes do more
+    open: Opens the offer at an address. Raises InvalidError for a malformed address.
+    works_here: Whether the process that opens such a store does its work. More processes then do more.
     """
 
     open: Callable[[Address, Opening], Awaitable[Offer]]

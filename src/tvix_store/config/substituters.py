@@ -29,8 +29,8 @@ _LOCK_NAME = "fetching.lock"
 def checked_urls(urls: Sequence[str], *, require_signatures: bool = False) -> list[str]:
     """The URLs without the parameters that mean nothing here, of which the log has a line; for who opens them more than once.
 
-    With `require_signatures`, none may be of a cache whose unsigned paths are taken: the store would give them out as if a trusted
-    key had signed them, under its own key.
+    With `require_signatures`, no cache may be one whose unsigned paths are taken. The store would sign such paths with its own key,
+    as if a trusted key had signed them.
 
     Raises:
         InvalidError: a URL is malformed, or such a one.

@@ -27,8 +27,9 @@ from tvix_store.services.store import Store
 _KEPT_BYTES = 32 << 20
 """Bytes of rendered narinfos, and what they were rendered from, that a worker keeps."""
 _FRESH = 60.0
-"""Seconds after which a narinfo is made anew, since its content may turn out to be damaged, and
-_FRESH_FOR_NOW: one that offers another compression than it is to."""
+"""Seconds after which a narinfo is made anew, since its content may turn out to be damaged.
+
+_FRESH_FOR_NOW: the same for a narinfo that offers another compression for now."""
 _FRESH_FOR_NOW = 2.0
 _LOOK = 0.5
 """Seconds within which a narinfo is made anew after something was found damaged."""

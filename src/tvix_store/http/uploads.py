@@ -56,7 +56,7 @@ class Uploads:
                 )
             return (file_hash,)
 
-        # Closed here, whatever happens, and not when nobody refers to it any more: it holds a place that others wait for.
+        # Closed here, whatever happens, and not by the garbage collector: others wait for the place that it holds.
         async with aclosing(file.nar()) as pieces:
             most, entries = self._settings.max_nar_size, self._settings.max_nar_entries
             await accept_nar(self._store, pieces, file_hash, check, max_size=most, max_entries=entries)

@@ -21,8 +21,8 @@ _WORDS = {"blobs": "blobs", "directories": "directories", "path_infos": "path in
 def composed(blobs: Offer, directories: Offer, path_infos: Offer) -> Store:
     """The store of these services, which closes all three. Records stand beside the path infos.
 
-    A power is there if all services that it is bound to come from one offer that has it. NARs are calculated here, and remembered
-    while this process runs, unless one offer has all content and calculates them itself.
+    The store has a power if one offer has it, and all services that the power is bound to come from that offer. NARs are calculated
+    here, and remembered while this process runs, unless one offer has all content and calculates them itself.
 
     Raises:
         UnsupportedError: an offer lacks the service that it was chosen for.

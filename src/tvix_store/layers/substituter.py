@@ -48,8 +48,8 @@ class Terms:
 
     public_keys: one of them must have signed a path, unless `unsigned` paths are taken
     priority: the lowest is asked first; None means as the upstream says
-    negative_ttl: seconds for which it is remembered that it lacks, or lied about, a path
-    pause: seconds for which it is left alone after it did not answer
+    negative_ttl: Seconds for which it is remembered that it lacks, or lied about, a path.
+    pause: Seconds for which it is left alone after it did not answer.
     """
 
     public_keys: tuple[PublicKey, ...] = ()

@@ -39,8 +39,8 @@ class StoredFrames(Protocol):
     async def read(self, runs: Sequence[Run], use: Callable[[list[list[memoryview]]], T]) -> T:
         """Hand the stored bytes of the chunks of each run to `use`, in a thread, and return what it returns.
 
-        They are not verified. `use` checks them, and raises CorruptError where they are not what it needs; it may be called once
-        more then, with what was looked up anew. Who reads a run again spares the backend looking it up.
+        The bytes are not verified. `use` checks them, and raises CorruptError if they are wrong. It may then be called once more,
+        after a new lookup. The backend remembers the places of a run, so reading it again costs no lookup.
 
         Raises:
             NotFoundError: a chunk is not there.

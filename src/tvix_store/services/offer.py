@@ -1,4 +1,4 @@
-"""Offer: what stands at an address, some or all of the services of a store."""
+"""Offer: the services at an address, some or all of a store's."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ async def always_the_same() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """Services that belong together, with their powers. None stands for what the backend does not have.
+    """Services that belong together, with their powers. None stands for a service or power that the backend lacks.
 
-    name: the address, for messages, without secrets
-    nar: calculates NARs of what `blobs` and `directories` hold
-    known_nars: the facts from which `nar` answers; None where it believes nobody
-    substituters: URLs of binary caches from which path infos come, with their content; path infos are kept elsewhere
-    elsewhere: addresses at which services stand that belong to this offer
-    check: raises UnavailableError while the services cannot serve
+    name: The address, for messages, without secrets.
+    nar: Calculates NARs of the content of `blobs` and `directories`.
+    known_nars: The facts from which `nar` answers. None where it trusts nobody.
+    substituters: URLs of binary caches from which path infos come, with their content. Path infos are kept elsewhere.
+    elsewhere: Addresses of services that belong to this offer.
+    check: Raises UnavailableError while the services cannot serve.
     epoch: returns a number that changes whenever content turns out to be damaged or lost: what was found out before may be wrong
-    sync: brings all acknowledged content to the disk itself, as a put of a path info does in one store. Where path infos stand
+    sync: Brings all acknowledged content to the disk itself, as a put of a path info does in one store. Where path infos stand
         elsewhere, it is called before they are put
     close: to be called when done
     """

@@ -11,7 +11,7 @@ from tvix_store.model.trust import NOBODY, Trust
 
 
 class PathInfoService(Protocol):
-    """Stores path infos. What `put` has acknowledged survives a power cut, with all content that it reaches."""
+    """Stores path infos. An acknowledged put survives a power cut, with all content that the path info reaches."""
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         """The path info of an output hash (20 bytes), or None if it is not there."""
@@ -25,9 +25,9 @@ class PathInfoService(Protocol):
         ...
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
-        """Store a path info, and return what is stored now: as `PathInfo.merged` with what was there, by this trust.
+        """Store a path info, and return the stored one: merged with an older one by `PathInfo.merged`, by this trust.
 
-        A backend stores what it is given; `layers.verifying` checks that it is true.
+        A backend checks nothing; `layers.verifying` checks that the path info is true.
 
         Raises:
             ConflictError: the path is there with another name, NAR hash or references.

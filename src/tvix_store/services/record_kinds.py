@@ -1,4 +1,4 @@
-"""The kinds of records, and what each says of content.
+"""The kinds of records, and how each relates to content.
 
 A record's key begins with its kind. Collection reads this table: a record either keeps content alive, or goes with the content that
 it is about. Who adds a kind adds a row.
@@ -26,10 +26,10 @@ _DOCUMENT_DIGEST = slice(1, 33)
 class RecordKind:
     """A kind of record.
 
-    prefix: what its keys begin with
-    content: the content that a value refers to; raises InvalidError for a value that is damaged
-    follows: whether the record says something of content and is worth nothing without it: it goes with its content, and is made
-        again where it is wanted. All other records keep their content alive
+    prefix: The beginning of its keys.
+    content: The content that a value refers to. Raises InvalidError for a damaged value.
+    follows: Whether the record describes content, and is worth nothing without it. Such a record goes with its content, and is
+        made again on demand. All other records keep their content alive.
     """
 
     prefix: bytes

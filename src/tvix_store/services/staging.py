@@ -1,4 +1,4 @@
-"""Staging: an optional power of a backend that takes content before it is known whether it is wanted."""
+"""Staging: an optional power of a backend. It takes content that may yet be refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class StagedNar(NamedTuple):
 
 
 class Stage(Protocol):
-    """Content that nobody sees yet: what is put by these services cannot be read, by them or others, until it is accepted.
+    """Content that nobody sees yet. Content that is put by these services cannot be read, through them or otherwise, until it is
+    accepted.
 
     The services know what the store has, and do not keep that again. Closures have thousands of small paths: a stage keeps a small
     tree in memory, and accepting it is all that waits for a commit. Close a stage when nothing is being put any more.
@@ -35,7 +36,7 @@ class Stage(Protocol):
     def directories(self) -> DirectoryService: ...
 
     async def accept(self, nar: StagedNar | None = None, records: Mapping[bytes, bytes] = NO_RECORDS) -> None:
-        """Make all of it part of the store, where it is as safe as what is put there. Once, when all puts are done.
+        """Make all of it part of the store, as safe as content put there directly. To be called once, when all puts are done.
 
         With the last of it, and not before, the facts of `nar` are known, and `records` are there, which are not `durable`.
 
@@ -46,7 +47,7 @@ class Stage(Protocol):
         ...
 
     async def close(self) -> None:
-        """Take back what was not accepted: nothing of it is left."""
+        """Take back content that was not accepted. Nothing of it is left."""
         ...
 
 

@@ -10,9 +10,9 @@ from typing import Protocol
 class Stats:
     """How much a store holds. Bytes throughout.
 
-    `logical_bytes` counts content as often as paths refer to it (the sum of NAR sizes), `unique_bytes` each distinct
-    chunk once, `stored_bytes` the same as it is stored, compressed, and `disk_bytes` all that the store takes on disk.
-    `chunked_blobs` are the blobs that were cut; the others are a chunk each.
+    `logical_bytes` counts content as often as paths refer to it (the sum of NAR sizes). `unique_bytes` counts each distinct chunk
+    once, and `stored_bytes` the same as it is stored, compressed. `disk_bytes` are all bytes of the store on disk. `chunked_blobs`
+    are the blobs that were cut; the others are a chunk each.
     """
 
     path_infos: int

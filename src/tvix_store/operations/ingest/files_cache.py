@@ -1,15 +1,16 @@
-"""FilesCache: what the files of a tree held when it was imported last, so that those that look unchanged are not read again.
+"""FilesCache: the digests of a tree's files at its last import. Files that look unchanged are not read again.
 
-A file is taken to be unchanged while its inode, size, and times of modification and of change are what they were. On the file
-systems of _WATCHED, mounted to be written, the kernel sets the last one whenever the contents, or any of the others, are
-changed; no program can set it back. borg and restic go by the same, anywhere. Elsewhere nothing is remembered: an image that is
-mounted to be read may be another one tomorrow, with the same times, and the clock of a network file system is not ours. What
-was changed less than _FRESH before it was read is not remembered either: another change might have come within the same tick of
-the clock. What stays unseen is a program that goes on to write through a memory map, since the kernel sets the times when it
-begins to, and who writes to the device below the file system.
+A file is taken to be unchanged while its inode, size, and times of modification and of change are what they were. On writable file
+systems of _WATCHED, the kernel sets the time of change whenever the contents, or any of the others, change. No program can set it
+back. borg and restic go by the same, anywhere. Elsewhere nothing is remembered: an image that is mounted to be read may be another
+one tomorrow, with the same times, and the clock of a network file system is not ours. What was changed less than _FRESH before it
+was read is not remembered either: another change might have come within the same tick of the clock. Two kinds of changes stay
+unseen. A program may go on to write through a memory map: the kernel sets the times when it begins to. And somebody may write to
+the device below the file system.
 
-A cache file, one for the root of each tree, holds a magic, the BLAKE3 digest of the rest, then for each file u64 inode, u64 size,
-i64 and i64 nanoseconds of modification and change, 32 bytes digest; numbers are little-endian. A damaged one counts as empty.
+There is a cache file for the root of each tree. It holds a magic and the BLAKE3 digest of the rest. Then each file has u64 inode,
+u64 size, i64 and i64 nanoseconds of modification and change, and 32 bytes digest. Numbers are little-endian. A damaged one counts
+as empty.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def _mount(device: int) -> bytes | None:
 
 
 def _read_own(path: Path) -> bytes:
-    """What stands in a file of ours; nobody else can tell us what files hold."""
+    """The content of a cache file that this user has written. Files of others are not trusted."""
     with path.open("rb") as file:
         return file.read() if os.fstat(file.fileno()).st_uid == os.geteuid() else b""
 

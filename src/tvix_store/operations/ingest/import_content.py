@@ -1,8 +1,8 @@
-"""import_content: put the content of a tree of a file system into a store, and tell what is true of its NAR.
+"""import_content: put the content of a tree of a file system into a store, and return the facts of its NAR.
 
-One thread reads the files in the order of the NAR. What it reads goes two ways at once: into the NAR's SHA-256, which
-another thread computes, and into the blob service, in batches of small files and streams of large ones. The directories
-follow, leaves to root. All of it goes to a stage, where the store has such: an import that does not come to its end leaves nothing.
+One thread reads the files in the order of the NAR. Each piece goes two ways at once: into the NAR's SHA-256, in another thread, and
+into the blob service. Small files go in batches, large ones as streams. The directories follow, leaves to root. In a store with
+stages, all of it goes to a stage: an import that does not come to its end leaves nothing.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What became of a tree: its root node, what is true of its NAR, how many nodes are inside each other at most, and the SHA-256
-    of the contents of a file read as `flat`."""
+    """An imported tree: its root node, the facts of its NAR, and its depth (nodes inside each other). A file that was read as
+    `flat` has its SHA-256."""
 
     node: Node
     nar: NarFacts
@@ -58,7 +58,7 @@ class ImportThreads:
         self.hashing = ThreadPoolExecutor(1, thread_name_prefix="tvix-store-hashing")
 
     def stop(self) -> None:
-        """Wait for what they are doing; what they have not begun is dropped."""
+        """Wait for running work, and drop work that has not begun."""
         self.reading.shutdown(cancel_futures=True)
         self.hashing.shutdown(cancel_futures=True)
 
@@ -287,8 +287,8 @@ class _Contents:
     def _decide(self, *, found: bool) -> None:
         """Whether to hash the NAR, once, by whether the first contents were found in the store.
 
-        A tree that begins with known contents was most likely imported before, and the store knows its NAR; it
-        computes what it does not know. That saves the better half of the work of importing a tree again.
+        A tree that begins with known contents was most likely imported before, so the store knows its NAR. If not, the store
+        computes it. That saves the better half of the work of importing a tree again.
         """
         if not self._decided:
             self._decided = True

@@ -1,8 +1,8 @@
 """import_nar: take a NAR apart, while it arrives, into the blobs and directories of a store.
 
 Small files are gathered into batches, large ones streamed; both are stored while the next bytes are read. Directories follow their
-contents, leaves to root, as a stream that the directory service accepts only when it is whole. All of it goes to a stage, where the
-store has such: what stops on the way, or turns out to be another NAR than it should be, leaves nothing.
+contents, leaves to root, as a stream that the directory service accepts only when it is whole. In a store with stages, all of it
+goes to a stage. So an import that stops on the way, or finds another NAR than it should, leaves nothing.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _AT_ONCE = 256 << 10
 async def import_nar(
     store: Store, nar: AsyncIterable[bytes], *, max_size: int | None = None, max_entries: int = MAX_ENTRIES
 ) -> tuple[Node, NarFacts]:
-    """Store what the NAR holds; its root node, and what is true of the NAR. Memory is bounded.
+    """Store the content of the NAR, and return its root node and its facts. Memory is bounded.
 
     Raises:
         InvalidError: it is no NAR, or has more than `max_entries` entries; the error names the byte.
@@ -140,7 +140,7 @@ class NarImport:
                 await self._stage.close()
 
     async def read(self, nar: AsyncIterable[bytes], max_size: int | None = None, max_entries: int = MAX_ENTRIES) -> StagedNar:
-        """Read the NAR to its end, and write meanwhile what is more than a little; the root node, and what is true of the NAR.
+        """Read the NAR to its end, and return its root node and its facts. Content of more than a little is written meanwhile.
 
         Raises: as `import_nar`.
         """
@@ -173,7 +173,8 @@ class NarImport:
         return self._nar
 
     async def store(self, records: Mapping[bytes, bytes] = NO_RECORDS) -> None:
-        """Store what was read, with what is true of its NAR. Only from then on is it in the store; in one with stages, all at once.
+        """Store the content that was read, with the facts of its NAR. Only from then on is it in the store; in one with stages, all
+        at once.
 
         `records` go where the store keeps links. They are not durable.
         """

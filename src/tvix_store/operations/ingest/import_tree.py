@@ -22,7 +22,7 @@ from tvix_store.services.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of a tree: its root node, what is true of its NAR, its store path, and the path info if one was put.
+    """An imported tree: its root node, the facts of its NAR, its store path, and the path info if one was put.
 
     `depth` is how many nodes are inside each other at most. Nix reads NARs of at most `nar.MAX_DEPTH`.
     """

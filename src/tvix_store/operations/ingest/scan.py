@@ -40,7 +40,7 @@ _KINDS = {
     stat.S_IFBLK: "a block device",
 }
 _CHANGED = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ESTALE}
-"""What is said of an entry that is not there any more, or not of the kind that its directory told."""
+"""The message for an entry that is gone, or is of another kind than its directory said."""
 
 
 def _wrong_size(fd: int, path: bytes, size: int) -> InvalidError:
@@ -264,7 +264,7 @@ class TreeReader:
         return file
 
     def _check_unchanged(self, fd: int, before: os.stat_result) -> None:
-        """Refuse what is being read, and is open, where its status is not what it was."""
+        """Refuse the open file or directory if its status has changed."""
         now = os.fstat(fd)
         if (
             now.st_ctime_ns != before.st_ctime_ns

@@ -31,7 +31,7 @@ Unfinished = UnfinishedFile | UnfinishedDirectory | SymlinkNode
 
 
 class UnfinishedTree:
-    """A tree that is being read: directories are added when they are complete, each behind those that it holds."""
+    """A tree that is being read. Directories are added when they are complete, children first."""
 
     def __init__(self) -> None:
         self.root: Unfinished | None = None

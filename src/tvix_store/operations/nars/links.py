@@ -1,9 +1,9 @@
 """NarLinks: from the hash of a NAR to what it holds.
 
 A binary cache gets and gives NARs by their hashes, long before and after the narinfos that tell whose they are. A link is a record,
-`nar:` and 32 bytes, whose value is u64 NAR size, NAR SHA-256, and the nameless root node. Beside it may stand what is true of the
-zstd file that the NAR is served as, under `zstd:` and the NAR's SHA-256: u64 size, SHA-256, and the seal (16 bytes) under which
-that holds.
+`nar:` and 32 bytes, whose value is u64 NAR size, NAR SHA-256, and the nameless root node. A second record may describe the zstd
+file of the NAR. Its key is `zstd:` and the NAR's SHA-256; its value is u64 size, SHA-256, and the seal (16 bytes) under which these
+hold.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class NarLinks:
     async def put(self, link: NarLink, *file_sha256s: bytes) -> None:
         """Link the NAR, and the compressed files of it with these hashes.
 
-        Not durable at once: a power cut that takes a link, which is younger than a second, ends the push that it belongs to, too,
-        and who pushes again hears that the NAR is not here.
+        Not durable at once. A power cut may take a link that is younger than a second. It also ends the push of that NAR, and a
+        client that pushes again learns that the NAR is not here.
         """
         await self._records.put(link_records(link, *file_sha256s), durable=False)
 

@@ -1,4 +1,4 @@
-"""What a cache offers a client of a path: where its NAR is, how it is compressed, and what is true of that file.
+"""The offer of a path in a binary cache: the place of its NAR, the compression, and the facts of that file.
 
 A client remembers an offer for a month. So nothing is offered that could not be served now, and every offer says the hash and size
 of its file: `nix store sign` of Nix 2.8 ends in an assertion without.
@@ -44,7 +44,7 @@ class NarOffers:
     def __init__(self, store: Store, planned: PlannedNars | None) -> None:
         self._store = store
         self._planned = planned
-        # What is true of files is kept with the store itself, or not at all: beside it, it would outlive a store that is made anew.
+        # Facts of files are kept with the store itself, or not at all. Elsewhere they would outlive a store that is made anew.
         self._files = NarLinks(store.records) if store.records is not None else None
         self._hashing: dict[bytes, asyncio.Task[None]] = {}
         self._one_hashing = asyncio.Semaphore(1)

@@ -1,7 +1,7 @@
 """NARs from stored frames; also as zstd without compressing: the chunks' frames, and small frames for the tokens between them.
 
-A zstd file is a sequence of frames (RFC 8878, section 3). What a NAR is made of takes a walk through the directories and a lookup
-for each chunk to find out, so its plan is kept, in memory and in the store. See docs/design/http.md.
+A zstd file is a sequence of frames (RFC 8878, section 3). To plan a NAR takes a walk through the directories and a lookup for each
+chunk. So its plan is kept, in memory and in the store. See docs/design/http.md.
 """
 
 from __future__ import annotations
@@ -269,9 +269,9 @@ def _checked(piece: Piece, stored: Sequence[memoryview]) -> tuple[bytes, bytes |
     """The zstd frames of a piece; and what they hold, where that had to be made.
 
     Raises:
-        CorruptError: what is stored is damaged, or is not what was checked.
+        CorruptError: stored content is damaged, or is not the content that was checked.
     """
-    # Several readers may work on a piece at once. It loses its extents after it got its digest, so they are looked at before that.
+    # Several readers may work on a piece at once. A piece loses its extents after it got its digest: they are read first.
     chunks = list(piece.chunks)
     zstd = piece.rendered(stored)
     digest = blake3(zstd).digest()

@@ -53,7 +53,7 @@ class _Count:
 
 
 async def measure(tree: StoredTree, root: Digest, known: MutableMapping[Digest, Extent]) -> Extent:
-    """How much a directory of the tree takes. What is in `known` is not read again; what is read is added to it.
+    """How much a directory of the tree takes. Directories in `known` are not read again; others are added to it.
 
     Raises:
         NotFoundError, ExhaustedError: as `nar_size`.

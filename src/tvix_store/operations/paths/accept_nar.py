@@ -19,12 +19,12 @@ async def accept_nar(
     max_size: int | None = None,
     max_entries: int = MAX_ENTRIES,
 ) -> NarLink:
-    """Store what a NAR holds, with what is true of it, and its link. In a store with stages, all of that becomes visible together.
+    """Store the content of a NAR, its facts, and its link. In a store with stages, all of these become visible together.
 
-    `sha256` names the NAR, or the file that it came in. Where that is linked already, the NAR is sent again because something of it
-    is missing or damaged: then all that the store has of it is read and checked, and stored anew where it is damaged.
-    `check` is called when all has come. It raises where this is not the NAR that it should be, and returns the SHA-256 of files
-    that the NAR is to be linked by as well.
+    `sha256` names the NAR, or the file that it came in. A NAR that is linked already is sent again because a part is missing or
+    damaged. Then all stored content of the NAR is read and checked, and stored anew where it is damaged. `check` is called when the
+    whole NAR has come. It raises if this is another NAR than was announced. It returns the SHA-256 of the files by which the NAR is
+    linked as well.
 
     Raises:
         InvalidError, ExhaustedError: as `import_nar`.

@@ -1,6 +1,6 @@
 """The contract of PathInfoService.
 
-Every path info here is true of content that was put before, so that services that verify what they are given pass too.
+Every path info here is true of content that was put before. So services that verify path infos pass too.
 """
 
 from __future__ import annotations
