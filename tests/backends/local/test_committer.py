@@ -10,7 +10,7 @@ from time import monotonic
 import pytest
 
 from tvix_store.backends.local import open_store
-from tvix_store.backends.local.committer import Committer
+from tvix_store.backends.local.request_queue import RequestQueue
 from tvix_store.errors import UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.testing.content import collect, noise, pieces, stream
@@ -60,11 +60,11 @@ async def test_a_store_that_is_closed_says_so(tmp_path: Path) -> None:
 
 
 async def test_nobody_waits_for_a_committer_that_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(_self: Committer, _timeout: float | None) -> None:
+    def die(_self: RequestQueue, _timeout: float | None, _most: int) -> None:
         raise AssertionError("a bug")
 
     store = await open_store(tmp_path / "store")
-    monkeypatch.setattr(Committer, "_collect", die)
+    monkeypatch.setattr(RequestQueue, "take", die)
     puts = [store.blobs.put(stream([noise(40_000, f"{n}")])) for n in range(3)]
     results = await asyncio.wait_for(asyncio.gather(*puts, return_exceptions=True), 10)
     assert any(isinstance(result, UnavailableError) for result in results)

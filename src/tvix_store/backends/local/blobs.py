@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from blake3 import blake3
 
 from tvix_store.backends.local.chunk_lists import ChunkListWriter
-from tvix_store.backends.local.compression import looks_compressible, packed
-from tvix_store.backends.local.contents import Content, Sink
+from tvix_store.backends.local.compression import looks_compressible
+from tvix_store.backends.local.contents import Content, Sink, compress
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind
@@ -337,11 +337,7 @@ def _lacks_segment(digest: Digest, at: int) -> CorruptError:
 def _compressed(engine: Engine, sink: Sink, contents: Sequence[Content]) -> list[Content]:
     """Those of the contents that are not stored yet, with their chunks compressed."""
     unknown = sink.unknown(contents)
-    chunks = [content for content in unknown if content.kind is Kind.CHUNK and content.packed is None]
-    for chunk, frame in zip(
-        chunks, packed([chunk.payload for chunk in chunks], engine.settings.compression_level, threads=1), strict=True
-    ):
-        chunk.packed = frame
+    compress(unknown, engine.settings.compression_level)
     return unknown
 
 

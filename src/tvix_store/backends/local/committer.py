@@ -22,7 +22,6 @@ Records that nobody waits for to be durable are synced as soon as there is nothi
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -39,14 +38,9 @@ from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import SYNCED, Kind, NewRecord
-from tvix_store.backends.local.requests import (
-    Commit,
-    Look,
-    Request,
-    Result,
-    WriteContents,
-)
-from tvix_store.errors import CorruptError, StoreError, UnavailableError
+from tvix_store.backends.local.request_queue import RequestQueue
+from tvix_store.backends.local.requests import Commit, Look, Request, Result, WriteContents
+from tvix_store.errors import CorruptError, StoreError
 from tvix_store.model.path_info import PathInfo
 
 _log = logging.getLogger(__name__)
@@ -92,12 +86,8 @@ class Committer:
         self._rest_until = 0.0
         self._sync_at = inf
         """When records that were put without being durable are synced."""
-        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._closed = False
-        self.failure: Exception | None = None
-        """Why nothing can be put any more, until the store is opened again."""
+        self._requests = RequestQueue()
         self._writing: list[Request] = []
-        self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="tvix-store-committer", daemon=True)
         self._thread.start()
 
@@ -125,25 +115,17 @@ class Committer:
         return self.submit(WriteContents(contents))
 
     def submit(self, request: Request) -> Future[PathInfo | None]:
-        """Have a request done.
+        """Have a request done. The future raises the request's StoreError, or that of the disk; else as `RequestQueue.put`."""
+        return self._requests.put(request)
 
-        Raises:
-            UnavailableError: the store is closed, or must be opened again.
-            StoreError (in the future): that of the request, or of the disk.
-        """
-        with self._closing:
-            if self.failure is not None:
-                raise UnavailableError(f"the store must be opened again: {self.failure}")
-            if self._closed:
-                raise UnavailableError("the store is closed")
-            self._requests.put(request)
-        return request.done
+    @property
+    def failure(self) -> Exception | None:
+        """Why nothing can be put any more, until the store is opened again."""
+        return self._requests.failure
 
     def close(self) -> None:
         """Finish what was asked for, and stop."""
-        with self._closing:
-            self._closed = True
-            self._requests.put(None)
+        self._requests.close()
         self._thread.join()
         self._writer.close()
 
@@ -151,30 +133,15 @@ class Committer:
         try:
             self._serve()
         except SyncFailedError as error:
-            self._give_up(error)
+            self._requests.fail(error, (*self._writing, *self._waiting))
         except Exception as error:  # noqa: BLE001  # a bug
             _log.exception("the committer of a store failed")
-            self._give_up(error)
-
-    def _give_up(self, error: Exception) -> None:
-        """Nobody may be left waiting for a thread that is gone."""
-        with self._closing:
-            self.failure = error
-        accepted = [request for request in (*self._writing, *self._waiting) if not request.done.done()]
-        while not self._requests.empty():
-            request = self._requests.get()
-            if request is not None and request.done.set_running_or_notify_cancel():
-                accepted.append(request)
-        for request in accepted:
-            request.done.set_exception(UnavailableError(f"the store must be opened again: {error}"))
+            self._requests.fail(error, (*self._writing, *self._waiting))
 
     def _serve(self) -> None:
         stop = False
         while not stop:
-            try:
-                group, stop = self._collect(self._patience())
-            except queue.Empty:
-                group = []
+            group, stop = self._requests.take(self._patience(), _GROUP_BYTES)
             if group:
                 self._writing = group
                 if self._forget_lost(group):
@@ -183,7 +150,7 @@ class Committer:
                 self._writing = []
             if self._waiting and (stop or self._is_urgent() or monotonic() >= self._rest_until):
                 self._commit()
-            if self._requests.empty() or monotonic() >= self._sync_at:
+            if self._requests.is_empty() or monotonic() >= self._sync_at:
                 self._sync_records()
         self._name_rest()
 
@@ -193,23 +160,6 @@ class Committer:
 
     def _is_urgent(self) -> bool:
         return self._unnamed_bytes >= _UNNAMED_BYTES or any(request.is_durable for request in self._waiting)
-
-    def _collect(self, timeout: float | None) -> tuple[list[Request], bool]:
-        """The requests that wait, as many as are written together, and whether to stop behind them."""
-        request = self._requests.get(timeout=timeout)
-        group: list[Request] = []
-        size = 0
-        while request is not None:
-            if request.done.set_running_or_notify_cancel():  # from here on it cannot be cancelled
-                group.append(request)
-                size += request.size
-            if size >= _GROUP_BYTES:
-                return group, False
-            try:
-                request = self._requests.get_nowait()
-            except queue.Empty:
-                return group, False
-        return group, True
 
     def _forget_lost(self, group: list[Request]) -> bool:
         """Forget what lies in lost packs; where that cannot be done, nobody may hear that something is stored."""

@@ -83,6 +83,13 @@ class Sink(Protocol):
         ...
 
 
+def compress(contents: Sequence[Content], level: int) -> None:
+    """Compress the chunks among the contents that are not compressed yet, in this thread."""
+    chunks = [content for content in contents if content.kind is Kind.CHUNK and content.packed is None]
+    for chunk, frame in zip(chunks, packed([chunk.payload for chunk in chunks], level, threads=1), strict=True):
+        chunk.packed = frame
+
+
 def new_records(contents: Sequence[Content], level: int, threads: int) -> list[NewRecord]:
     """The records of contents, whose chunks are compressed where they are not yet."""
     unpacked = [content for content in contents if content.kind is Kind.CHUNK and content.packed is None]
