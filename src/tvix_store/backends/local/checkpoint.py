@@ -1,8 +1,8 @@
 """A checkpoint: a durable copy of the page from which LMDB finds one of its transactions, the file `<store>/checkpoint`.
 
 LMDB never changes a page that a committed transaction reaches. It writes changed pages elsewhere, and a page of its own, the meta
-page, that names the root. A page is used again when no reader needs it. So a transaction is there for as long as a reader holds
-it, and whoever puts its meta page back goes back to it: `restore`. All pages of the transaction must be on the disk before.
+page, that names the root. A page is used again when no reader needs it. So a transaction exists for as long as a reader holds it.
+To put its meta page back is to go back to it: `restore`. All pages of the transaction must be on the disk before.
 
     magic 16, boot 36, file name 28 (padded with zeros), highest pack number u64, the beginning of the meta page 152,
     BLAKE3 of all that 32
@@ -50,7 +50,7 @@ def this_boot() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What a meta page says: its first 152 bytes, its transaction, the last page that it knows, and the size of pages in bytes."""
+    """A meta page: its first 152 bytes, its transaction, the last page that it knows, and the size of pages in bytes."""
 
     content: bytes
     transaction: int
@@ -137,7 +137,7 @@ class Checkpoint:
         """Let LMDB see the file as it was. The caller has the store to itself, and nobody has the file open."""
         fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
         try:
-            # What a failed write-back left in memory is not what the disk has.
+            # After a failed write-back, memory and disk differ.
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             for number in range(2):
                 os.pwrite(fd, number.to_bytes(8, "little") + self.meta.content[8:], number * self.meta.page_size)

@@ -207,7 +207,7 @@ class Committer:
             group[:] = [request for request in group if not isinstance(request, Forget)]
 
     def _write(self, group: list[Request]) -> None:
-        """Compress and append what is new; those who are not content with that wait for the next commit."""
+        """Compress and append new contents. A request that needs more waits for the next commit."""
         try:
             contents = self._unknown(group)
             if self._unnamed_bytes >= _UNNAMED_BYTES:

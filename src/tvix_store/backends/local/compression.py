@@ -15,8 +15,8 @@ _PARALLEL_FROM = 512 << 10
 _FEW = 256 << 10
 """Bytes of content up to which a compressor that is there is used, for one after the other: the call for many begins with 37 µs."""
 _LARGE = 32 << 10
-"""Bytes of an average chunk from which that is done as well: making a compressor costs a tenth for 8 chunks of 128 KiB, and a
-quarter where two threads share them."""
+"""Bytes of an average chunk from which that is done as well. To make a compressor costs a tenth of the time for 8 chunks of 128
+KiB, and a quarter where two threads share them."""
 _of_thread = threading.local()
 """Holds compressors and a decompressor: one must not be used by two threads at once."""
 _SAMPLES = 4

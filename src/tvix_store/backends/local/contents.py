@@ -72,7 +72,7 @@ class Sink(Protocol):
         ...
 
     def put_contents(self, contents: Sequence[Content]) -> Future[Any]:
-        """Store contents, so that whoever sees what this sink stores sees them. The future is set when it has happened."""
+        """Store contents. They become visible with all else that this sink stores. The future is set when it has happened."""
         ...
 
     def write_contents(self, contents: Sequence[Content]) -> Future[Any]:

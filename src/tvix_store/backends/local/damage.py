@@ -1,4 +1,4 @@
-"""Forgetting what was found damaged, so that it counts as missing, and is stored anew when it is put again."""
+"""Forgetting damaged content. It counts as missing then, and the next put stores it anew."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def opened(digest: bytes, place: Place, stored: bytes) -> bytes | None:
 
 
 class Forget(Request):
-    """What is damaged is taken out of the index, for good: an entry of the pack says so.
+    """Takes damaged content out of the index for good: an entry of the pack says so.
 
     `suspects` are chunks, directories and chunk lists (by their blobs), and where they lie. With a chunk go the chunk lists that
     name it, or their blobs would count as whole. `torn` are blobs of which a chunk was missing: their lists go, if that is so. With
-    all of them goes what is known of NARs: a narinfo is given out on the strength of that, and which NARs hold the content
-    nobody knows. Content that a failing disk does not give stays: it may come back.
+    all of them go the facts of NARs: narinfos are given out on the strength of these facts, and nobody knows which NARs hold the
+    content. Content that a failing disk does not give stays: it may come back.
     """
 
     appends = True

@@ -73,7 +73,7 @@ class Durability:
         self._sync(lambda: self._sync_database(path, sync))
 
     def replace_file(self, path: Path, data: bytes) -> None:
-        """Create or replace a small file so that, after a power cut, it has either its old or its new content."""
+        """Create or replace a small file. After a power cut, it has either its old or its new content."""
         with disk_errors(self._store):
             unfinished = unfinished_name(path)
             fd = new_file(unfinished)

@@ -102,7 +102,7 @@ class Engine:
         """The chunk or directory at `place`, decompressed and checked. `stored` saves reading it.
 
         Raises:
-            CorruptError: it does not match `digest`; then it is forgotten, so that it can be put again.
+            CorruptError: the bytes do not match `digest`. The chunk is forgotten then, so that it can be put again.
         """
         data = opened(digest, place, self.stored(digest, place) if stored is None else stored)
         if data is None:
@@ -113,7 +113,7 @@ class Engine:
         """The chunk or directory at `place`, as it is stored.
 
         Raises:
-            CorruptError: its pack is missing or too short; then it is forgotten, so that it can be put again.
+            CorruptError: its pack is missing or too short. The chunk is forgotten then, so that it can be put again.
         """
         try:
             return self.reader.read(place)

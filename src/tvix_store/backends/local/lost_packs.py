@@ -231,7 +231,8 @@ class LostPacks:
         return found
 
     def _unused(self, name: str) -> Path:
-        """A file for a loss. A pack may be lost twice: what is left of one that was cut, or what its writer named meanwhile."""
+        """A file for a loss. A pack may be lost twice: the rest of a pack that was cut, or entries that its writer named
+        meanwhile."""
         path, number = self._directory / f"{name}.lost", 1
         while path.exists():
             number += 1

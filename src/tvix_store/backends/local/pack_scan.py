@@ -57,7 +57,7 @@ class PackScan:
         try:
             self._key = read_key(self._fd, path)
             self.size = os.fstat(self._fd).st_size
-            # What a failed write-back left in memory is not what the disk has.
+            # After a failed write-back, memory and disk differ.
             os.posix_fadvise(self._fd, start, 0, os.POSIX_FADV_DONTNEED)
         except BaseException:
             os.close(self._fd)

@@ -1,7 +1,7 @@
 """PackWriter: appends records to a pack of its own.
 
-The owner holds an exclusive lock (`flock`) on its pack. A pack whose owner is gone and that is not full is taken over by
-the next writer, which first cuts off what its last owner had not committed to the index: nobody was told of that.
+The owner holds an exclusive lock (`flock`) on its pack. The next writer takes over a pack that is not full and whose owner is gone.
+It first cuts off the bytes that the last owner had not committed to the index: nobody was told that these are stored.
 """
 
 from __future__ import annotations

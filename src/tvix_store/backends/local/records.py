@@ -1,4 +1,4 @@
-"""The records of a pack: a fixed header, then the payload as it is stored.
+"""The entries of a pack: a fixed header, then the payload as it is stored.
 
     magic     4   b"tvxR"
     kind      1   1 chunk, 2 directory, 3 chunk list of a blob, 4 path info, 5 records of the record service, 6 the same, not
@@ -11,10 +11,10 @@
                   BLAKE3 of the payload for 5, 6 and 9, zeros for 7 and 8
     check     8   BLAKE3, keyed with the pack's own key, of the header so far (and of a payload that is not named by its digest)
 
-All numbers are little-endian. The check tells a record from garbage when the index is rebuilt behind a damaged place; its
-key is random and never leaves the pack, so nobody can plant a record inside the content of a file.
+All numbers are little-endian. Behind a damaged place, the check tells an entry from garbage. Its key is random and never leaves the
+pack. So nobody can plant an entry inside the content of a file.
 
-A stage writes a record "staged", its contents, and, when it is accepted, a record "committed". Of a stage that was not accepted
+A stage writes an entry "staged", its contents, and, when it is accepted, an entry "committed". Of a stage that was not accepted
 nothing comes back when the index is made anew. Stores of earlier versions have neither record.
 """
 

@@ -1,8 +1,8 @@
-"""Replay: entering into the index what lies in packs behind what the index names of them.
+"""Replay: entering the ends of packs, which the index does not name yet, into the index.
 
 Packs hold all that was ever stored, in the order in which it was stored. The index says of each pack how many bytes of it are
-entered. So an index of any age becomes a new one by a replay: that of the last checkpoint, after a power cut, by the ends of some
-packs, and an empty one by all of them.
+entered. So a replay makes a current index of one of any age. After a power cut, it begins with the index of the last checkpoint,
+and enters the ends of some packs. An empty index takes all packs.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _tails(packs: Path, known: dict[int, int]) -> Iterator[_Tail]:
 
 
 def _forget(index: Index, gone: Iterable[Written]) -> None:
-    """Take out of the index what was forgotten since. Whatever was known of it, such as plans that name its places, is outdated."""
+    """Take content out of the index that was forgotten since. All facts about it are outdated."""
     with index.writing() as txn:
         for each in gone:
             if each.kind is not Kind.CHUNK_LIST:

@@ -156,7 +156,7 @@ class NamePack(Request):
 
 
 class NameContents(Request):
-    """Contents that another writer has written to its packs; of those there already, the place stays as it is.
+    """Contents that another writer has written to its packs. Known contents keep their places.
 
     `sizes` says how many bytes of each pack count from then on, if any of its contents is new. There is no entry before that
     size that is not named: a replay begins there. In the same commit, what is true of their NAR, and records that are not durable.

@@ -1,9 +1,9 @@
 """LocalStaging: content in packs of its own, which nobody sees until it is accepted.
 
-Whoever owns a pack may cut off what the index does not name, and who takes over the pack of an owner that was killed does. So it is
-all the same whether content is taken back, its process is killed, or others have stored the same meanwhile: it is cut off.
-Of a stage of a few hundred KiB nothing is written before it is accepted: then all of it goes to the committer, in one request.
-Where the index is lost as well, records in the pack tell where a stage begins, and whether it was accepted: see `records.py`.
+The owner of a pack may cut off bytes that the index does not name, and the next owner does so when the owner was killed. So content
+is cut off in all three cases: it is taken back, its process is killed, or others have stored the same meanwhile. Of a stage of a
+few hundred KiB nothing is written before it is accepted: then all of it goes to the committer, in one request. Where the index is
+lost as well, records in the pack tell where a stage begins, and whether it was accepted: see `records.py`.
 """
 
 from __future__ import annotations
@@ -194,7 +194,8 @@ class LocalStage:
         self._seen.update(map(name_of, contents))
 
     def _batches(self) -> Iterator[tuple[list[Written], dict[int, int]]]:
-        """What was staged, and how many bytes of each pack count with that: up to the end of what is named."""
+        """The staged contents in batches, each with the bytes of each pack that count with it: up to the end of the last named
+        entry."""
         sizes = {writer.number: writer.size for writer in self._writers}
         batches = self._written()
         batch = next(batches, None)
@@ -212,7 +213,7 @@ class LocalStage:
             yield read_rows(rows)
 
     def _release(self) -> None:
-        # What the committer has begun to name must be named before what is not is cut off.
+        # The committer must finish naming before the unnamed bytes are cut off.
         if self._naming is not None and not self._naming.cancel():
             wait((self._naming,))
         with self._lock:
