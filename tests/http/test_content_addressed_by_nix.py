@@ -68,4 +68,4 @@ def test_content_addresses_of_git_are_refused_by_name(strict: Daemon, nix: Nix, 
     path = nix("nix", "store", "add", "--hash-algo", "sha1", "--mode", "git", source)
     refused = nix.run("nix", "copy", "--to", strict.url, path)
     assert refused.returncode
-    assert "the method 'git' with sha1 cannot be checked here" in refused.stderr
+    assert "the method 'git' with 'sha1' cannot be checked here" in refused.stderr

@@ -73,8 +73,9 @@ def test_what_is_not_a_content_address_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("fixed:git:sha1:" + "0" * 32, "the method 'git' with sha1 cannot be checked here"),
-        ("fixed:git:sha256:" + "0" * 52, "the method 'git' with sha256 cannot be checked here"),
+        ("fixed:git:sha1:" + "0" * 32, "the method 'git' with 'sha1' cannot be checked here"),
+        ("fixed:git:sha256:" + "0" * 52, "the method 'git' with 'sha256' cannot be checked here"),
+        ("fixed:a\n:b\0:c", r"the method 'a\n' with 'b\x00' cannot be checked here"),  # nothing that steers a terminal
         ("fixed:r:sha3-256:" + "0" * 52, "unknown hash algorithm 'sha3-256' (known: md5, sha1, sha256, sha512, blake3)"),
         ("fixed:sha3:" + "0" * 52, "unknown hash algorithm 'sha3'"),
         ("text:blake3:" + "0" * 52, "text:blake3 does not exist"),

@@ -65,7 +65,7 @@ class Nars:
         facts = await self._store.nar.calculate(node)
         stated = request.query.get("narsize")
         if stated is not None and stated != str(facts.size):
-            raise HttpError(404, f"the NAR has {facts.size} bytes, not {stated[:20]}")
+            raise HttpError(404, f"the NAR has {facts.size} bytes, not {stated[:20]!r}")
         return self._rendered(request, NarLink(facts, node), (_TYPE, _FOR_EVER))
 
     async def get_file(self, request: Request, name: bytes) -> Response:

@@ -76,7 +76,7 @@ class ContentAddress:
             # Nix has `fixed:git:sha1:…`, the hash of a Git tree, as an experiment.
             algorithm = rest.partition(":")[0]
             raise InvalidError(
-                f"content address {text[:100]!r}: the method {other[:40]!r} with {algorithm[:40]} cannot be checked here "
+                f"content address {text[:100]!r}: the method {other[:40]!r} with {algorithm[:40]!r} cannot be checked here "
                 "(fixed:r:…, fixed:… and text:… can)"
             )
         try:

@@ -99,7 +99,7 @@ def test_other_json_is_refused(document: Any) -> None:
         ({"references": ["/elsewhere/x"]}, "references: not a store path"),
         ({"references": [1]}, "references is malformed"),
         ({"deriver": f"{STORE_DIR}/{OTHER}"}, r"deriver: .* does not end in \.drv"),
-        ({"ca": "fixed:git:sha1:" + "0" * 40}, "ca: .*the method 'git' with sha1"),
+        ({"ca": "fixed:git:sha1:" + "0" * 40}, "ca: .*the method 'git' with 'sha1'"),
         ({"ca": {"method": "git", "hash": HASH.sri}}, "ca: the method 'git' is not one that can be kept"),
         ({"ca": {"method": "text", "hash": "sha512-" + "A" * 86 + "=="}}, "ca: content address: text:sha512 does not exist"),
         ({"ca": {}}, "ca is malformed"),
