@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from tvix_store.asgi import Event
-from tvix_store.backends.local import blobs, contents, open_store
+from tvix_store.backends.local import contents, open_store
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.records import Buffer
 from tvix_store.backends.nix_http.client import USER_AGENT
@@ -234,7 +234,6 @@ async def test_a_chunk_that_is_stored_anew_in_other_bytes_makes_another_file(
         await store.blobs.get_many([text])
     await store.sync()
     monkeypatch.setattr(contents, "packed", Reversed.packed)
-    monkeypatch.setattr(blobs, "packed", Reversed.packed)
     assert await put_tree(store, files) == node
     for app in apps:
         app._narinfos._look_at = 0.0

@@ -132,6 +132,7 @@ async def largest_messages(directory: Path) -> dict[str, int]:
         return {path: method.takes.max_message for path, method in app.methods.items()}
 
 
+@pytest.mark.timeout(400)
 async def test_no_message_to_any_method_keeps_others_waiting(daemon: Daemon, others: Others, tmp_path: Path) -> None:
     methods = await largest_messages(tmp_path / "store")
     assert {dialect.directory("Put") for dialect in DIALECTS} <= set(methods)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from blake3 import blake3
 
@@ -25,6 +26,7 @@ class KeptPlans:
     def __init__(self, store: Store) -> None:
         self._blobs = store.blobs
         self._records = store.records
+        self._sync = store.sync
         self._is_written = not store.read_only
 
     async def get(self, node: Node) -> Plan | None:
@@ -36,25 +38,26 @@ class KeptPlans:
             if digest is None:
                 return None
             encoded = b"".join([piece async for piece in self._blobs.read(Digest(digest))])
-            return Plan.decode(encoded) if encoded else None
+            return Plan.decode(encoded)
         except NotFoundError:
             return None
         except StoreError as error:
             _log.warning("a plan is made anew: %s", error)
+            # Then damaged content is forgotten. The new plan may have the same bytes, which must not count as there.
+            with suppress(StoreError):
+                await self._sync()
             return None
 
     async def put(self, node: Node, plan: Plan) -> None:
         """Keep a plan, all of which is checked. A power cut may take it."""
-        await self._put(node, plan.encode())
-
-    async def drop(self, node: Node) -> None:
-        """Let the plan be made anew: an empty blob stands in its place."""
-        await self._put(node, b"")
-
-    async def _put(self, node: Node, encoded: bytes) -> None:
         if self._records is not None and self._is_written:
-            digest = await self._blobs.put(_whole(encoded))
+            digest = await self._blobs.put(_whole(plan.encode()))
             await self._records.put({_key(node): digest.raw}, durable=False)
+
+    async def drop(self, node: Node, plan: Plan) -> None:
+        """Let the plan be made anew, unless somebody has put another one in its place."""
+        if self._records is not None and self._is_written and await self._records.get(_key(node)) == Digest.of(plan.encode()).raw:
+            await self._records.delete([_key(node)])
 
 
 async def _whole(data: bytes) -> AsyncIterator[bytes]:

@@ -171,7 +171,7 @@ class PlannedNars:
         except (CorruptError, NotFoundError):
             self._forget(node)
             if was_checked:
-                self._begin(self._plans.drop(node))
+                self._begin(self._plans.drop(node, plan))
             if node not in self._looked_through:
                 self._looked_through.add(node)
                 self._begin(self._look_through(node))
