@@ -1,15 +1,23 @@
 """The entries of a pack: a fixed header, then the payload as it is stored.
 
     magic     4   b"tvxR"
-    kind      1   1 chunk, 2 directory, 3 chunk list of a blob, 4 path info, 5 records of the record service, 6 the same, not
-                  synced, 7 staged: what follows is not accepted yet, 8 committed: all before it is. These two have no payload.
-                  9 forgotten: what was found damaged, rows as of `contents.Written`
+    kind      1   one of those below
     reserved  3   zero
     stored    4   bytes of the payload as stored; smaller than `length` means: one zstd frame
     length    4   bytes of the payload as meant
     key      32   digest of the chunk, directory or blob; output hash and 12 zero bytes for a path info,
                   BLAKE3 of the payload for 5, 6 and 9, zeros for 7 and 8
     check     8   BLAKE3, keyed with the pack's own key, of the header so far (and of a payload that is not named by its digest)
+
+    1  a chunk
+    2  a directory
+    3  a segment of the chunk list of a blob
+    4  a path info
+    5  records of the record service
+    6  records that were not synced
+    7  staged: the entries behind it are not accepted yet. It has no payload
+    8  committed: all entries before it are accepted. It has no payload
+    9  forgotten: the rows, as of `contents.Written`, of damaged content
 
 All numbers are little-endian. Behind a damaged place, the check tells an entry from garbage. Its key is random and never leaves the
 pack. So nobody can plant an entry inside the content of a file.
