@@ -27,8 +27,11 @@ from tvix_store.traffic import LostPlaceError, Traffic
 
 _NARINFO = b".narinfo"
 _LISTING = b".ls"
-_FOR_ANY_PAGE = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*"))
-"""Lets web pages read, as cache.nixos.org does. Not for PUT and DELETE: no page may write. Source: fetch.spec.whatwg.org."""
+_FOR_ANY_PAGE = ((b"access-control-allow-origin", b"*"),)
+"""Lets web pages read, as cache.nixos.org does. Not for PUT and DELETE: no page may write. Source: fetch.spec.whatwg.org.
+
+_FOR_THE_PAGE: for a request that names its page. Others are spared the second field: it was a twentieth of a narinfo's time."""
+_FOR_THE_PAGE = (*_FOR_ANY_PAGE, (b"access-control-expose-headers", b"*"))
 _GETTING = ("GET", "HEAD")
 _READING = (*_GETTING, "OPTIONS")
 _log = logging.getLogger(__name__)
@@ -62,7 +65,9 @@ class BinaryCache:
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, self._settings.body_timeout, self._traffic.incoming)
-        more = _FOR_ANY_PAGE if request.method in _READING else ()
+        more: Headers = ()
+        if request.method in _READING:
+            more = _FOR_THE_PAGE if b"origin" in request.headers else _FOR_ANY_PAGE
         try:
             try:
                 if request.method in _GETTING:

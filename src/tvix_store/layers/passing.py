@@ -15,6 +15,10 @@ class PassingPathInfos:
 
     def __init__(self, inner: PathInfoService) -> None:
         self._inner = inner
+        # What a layer does not override is the inner service's own method: to pass `get` on three times was 1 of a narinfo's 30 µs.
+        for name in ("get", "existing", "put", "list"):
+            if getattr(type(self), name) is getattr(PassingPathInfos, name):
+                setattr(self, name, getattr(inner, name))
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         return await self._inner.get(output_hash)

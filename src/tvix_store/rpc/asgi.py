@@ -59,6 +59,8 @@ class GrpcApp:
     def __call__(self, scope: Event, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["type"] == "websocket":
             return _refuse_websocket(send)
+        if scope["method"] == "GET" and scope["path"] not in self.methods:
+            return self._fallback(scope, receive, send)  # most requests of a cache, and gRPC is POST alone
         headers: dict[bytes, bytes] = dict(scope["headers"])
         content_type = headers.get(b"content-type", b"")
         method = self.methods.get(scope["path"])
