@@ -1,16 +1,18 @@
-"""`python -m benchmarks [--quick] [--rounds N] [--json FILE] [PART…]`."""
+"""`python -m benchmarks [--quick] [--rounds N] [--against REVISION] [--json FILE] [PART…]`."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 
+from benchmarks.against import compare
 from benchmarks.bench import Bench, output, say
 from benchmarks.figures import Row
 from benchmarks.report import table, to_json
@@ -47,6 +49,9 @@ VERSIONS = {"nix-store": "--version", "restic": "version", "borg": "--version", 
     metavar="SECONDS",
     help="How long to wait for quiet cores before every measurement.",
 )
+@click.option(
+    "--against", "revision", metavar="REVISION", help="Measure the code of this commit in turn with today's, instead of the peers."
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all that was measured to this file.")
 @click.option(
     "--work-directory",
@@ -56,21 +61,24 @@ VERSIONS = {"nix-store": "--version", "restic": "version", "borg": "--version", 
     help="Where to work, on the disk that is to be measured; it needs 40 GB.",
 )
 def main(
-    parts: tuple[str, ...], rounds: int | None, quick: bool, patience: float, json_file: Path | None, work_directory: Path
+    parts: tuple[str, ...],
+    rounds: int | None,
+    quick: bool,
+    patience: float,
+    revision: str | None,
+    json_file: Path | None,
+    work_directory: Path,
 ) -> None:
     """Measure PARTS, or all."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode; to compile at every start takes 0.1 s
-    rows: list[Row] = []
     load_before = os.getloadavg()[0]
     with TemporaryDirectory(dir=work_directory, prefix="tvix-store-bench-") as work:
         bench = Bench(Path(work), rounds or (1 if quick else 5), quick, 0 if quick else patience)
-        for part in parts or PARTS:
-            missing = [name for name in PARTS[part] if programs.find(name) is None]
-            for name in missing:
-                say(f"{part} is left out: {name} is missing; {programs.advice(name)}")
-            if not missing:
-                say(f"{part}:")
-                rows += import_module(f"benchmarks.parts.{part.replace('-', '_')}").measure(bench)
+        if revision is None:
+            rows = _measured(bench, parts or tuple(PARTS))
+        else:
+            options = [*(["--quick"] if quick else []), "--patience", str(patience), "--work-directory", work]
+            rows = compare(revision, parts, options, bench.rounds, Path(work))
     machine = {
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),
@@ -82,6 +90,18 @@ def main(
         json_file.write_text(json.dumps(to_json(rows, machine), indent=2) + "\n")
     print(table(rows))
     print("\n" + "\n".join(f"{name}: {value}" for name, value in machine.items()))
+
+
+def _measured(bench: Bench, parts: Sequence[str]) -> list[Row]:
+    rows: list[Row] = []
+    for part in parts:
+        missing = [name for name in PARTS[part] if programs.find(name) is None]
+        for name in missing:
+            say(f"{part} is left out: {name} is missing; {programs.advice(name)}")
+        if not missing:
+            say(f"{part}:")
+            rows += import_module(f"benchmarks.parts.{part.replace('-', '_')}").measure(bench)
+    return rows
 
 
 if __name__ == "__main__":

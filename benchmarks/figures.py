@@ -30,6 +30,8 @@ MEGABYTES = Unit("MB", 1)
 GIGABYTES_A_SECOND = Unit("GB/s", 2, more_is_better=True)
 CALLS_A_SECOND = Unit("/s", 0, more_is_better=True)
 TIMES = Unit("x", 2)
+UNITS = {unit.symbol: unit for unit in (SECONDS, MILLISECONDS, MICROSECONDS, MEGABYTES, GIGABYTES_A_SECOND, CALLS_A_SECOND, TIMES)}
+"""All units by their symbols."""
 
 
 @dataclass(frozen=True, slots=True)
