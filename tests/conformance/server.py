@@ -19,7 +19,7 @@ import uvloop
 from tests.conformance.messages import message
 from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
 from tvix_store.rpc.deadline import seconds
-from tvix_store.rpc.method import Call, Fields, Method, Streaming, Takes, Unary, client_streaming, server_streaming
+from tvix_store.rpc.method import Call, Fields, Method, ServerStreaming, Streaming, Takes, Unary, client_streaming
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.server.listeners import listening
 from tvix_store.server.settings import ServerConfig, TlsFiles
@@ -140,7 +140,7 @@ METHODS: dict[str, Method] = {
     f"/{SERVICE}/Unary": Unary(unary, _ANY_SIZE),
     f"/{SERVICE}/IdempotentUnary": Unary(idempotent_unary, _ANY_SIZE),
     f"/{SERVICE}/ClientStream": client_streaming(client_stream, _ANY_SIZE),
-    f"/{SERVICE}/ServerStream": server_streaming(server_stream, _ANY_SIZE),
+    f"/{SERVICE}/ServerStream": ServerStreaming(server_stream, _ANY_SIZE),
     f"/{SERVICE}/BidiStream": Streaming(bidi_stream, _ANY_SIZE),
 }
 

@@ -14,7 +14,7 @@ from tvix_store.asgi import Event
 from tvix_store.errors import ConflictError, InvalidError
 from tvix_store.rpc.asgi import GrpcApp, not_found
 from tvix_store.rpc.framing import Frames, frame, gzip_frame
-from tvix_store.rpc.method import LOOKUP, Call, Method, Streaming, Takes, Unary, client_streaming, server_streaming
+from tvix_store.rpc.method import LOOKUP, Call, Method, ServerStreaming, Streaming, Takes, Unary, client_streaming
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.traffic import Budget, Traffic
 
@@ -57,7 +57,7 @@ async def with_metadata(message: bytes, call: Call) -> bytes:
 METHODS: dict[str, Method] = {
     "/s/Echo": Unary(echo),
     "/s/Slow": Unary(slow),
-    "/s/Letters": server_streaming(letters),
+    "/s/Letters": ServerStreaming(letters),
     "/s/Join": client_streaming(join),
     "/s/EchoEach": Streaming(echo_each),
     "/s/WithMetadata": Unary(with_metadata),

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from tvix_store.rpc.asgi import GrpcApp, not_found
-from tvix_store.rpc.method import Call, Method, Streaming, Unary, client_streaming, server_streaming
+from tvix_store.rpc.method import Call, Method, ServerStreaming, Streaming, Unary, client_streaming
 from tvix_store.server.listeners import listening, name
 from tvix_store.server.settings import ServerConfig
 from tvix_store.server.worker import serving
@@ -60,7 +60,7 @@ class Service:
     def methods(self) -> dict[str, Method]:
         return {
             "/s/Wait": Unary(self.wait),
-            "/s/Pour": server_streaming(self.pour),
+            "/s/Pour": ServerStreaming(self.pour),
             "/s/Swallow": client_streaming(self.swallow),
             "/s/Think": Streaming(self.think),
         }

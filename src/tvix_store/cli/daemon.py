@@ -156,8 +156,8 @@ def daemon(
     import logging
 
     from tvix_store.cli.key_files import read_public_keys, read_secret_key
+    from tvix_store.config import prepare_for_pool, verified
     from tvix_store.config import read_only as made_read_only
-    from tvix_store.config import verified
     from tvix_store.config.links import with_links
     from tvix_store.http.settings import CacheSettings
     from tvix_store.server import ServerConfig, serve
@@ -223,6 +223,7 @@ def daemon(
         cache=cache,
         **{name: value for name, value in given.items() if value is not None},
     )
+    prepare_for_pool(invocation.addresses().values())  # what the supervisor imports, its workers share
     serve(config, open_store)
 
 

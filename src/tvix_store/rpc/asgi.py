@@ -13,7 +13,7 @@ from tvix_store.errors import DeniedError
 from tvix_store.rpc.deadline import within
 from tvix_store.rpc.decoding import Decoder
 from tvix_store.rpc.framing import PREFIX, Frames
-from tvix_store.rpc.method import LOOKUP, Call, Method, Streaming, Takes, Unary, single
+from tvix_store.rpc.method import LOOKUP, Answer, Call, Method, ServerStreaming, Streaming, Takes, Unary, single
 from tvix_store.rpc.response import Response
 from tvix_store.rpc.status import RpcError, Status, rpc_error
 from tvix_store.rpc.time_slices import TimeSlices
@@ -91,23 +91,17 @@ class GrpcApp:
         match method:
             case Unary():
                 await self._unary(method, call, encoding, receive, response)
+            case ServerStreaming():
+                await self._server_stream(method, call, encoding, receive, response)
             case Streaming():
                 await self._stream(method, call, encoding, receive, response)
             case None:
                 raise RpcError(Status.UNIMPLEMENTED, f"unknown method {call.path}")
 
     async def _unary(self, method: Unary, call: Call, encoding: bytes, receive: Receive, response: Response) -> None:
-        event = await receive()
-        body: bytes = event.get("body", b"")
-        if (
-            not event.get("more_body")
-            and encoding == b"identity"
-            and body[:1] == b"\0"
-            and len(body) - PREFIX == int.from_bytes(body[1:PREFIX]) <= min(method.takes.max_message, _AT_ONCE)
-        ):
-            request: Any = body[PREFIX:]  # one whole message in one piece: nearly every unary call
-            if method.takes.decode is not None:
-                request = await self._decoder.decoded(method.takes.decode, request)
+        event = await _with_end(await receive(), receive)
+        if (message := _whole(event, encoding, method.takes)) is not None:
+            request = message if method.takes.decode is None else await self._decoder.decoded(method.takes.decode, message)
             answer = await method.handle(request, call)
         else:
             with self._traffic.incoming.place(call.client) as arriving:
@@ -120,12 +114,31 @@ class GrpcApp:
                 await response.message(answer, leaving, last=True)
         await response.end(body_ended=True)
 
+    async def _server_stream(
+        self, method: ServerStreaming, call: Call, encoding: bytes, receive: Receive, response: Response
+    ) -> None:
+        event = await _with_end(await receive(), receive)
+        if (message := _whole(event, encoding, method.takes)) is not None:
+            request = message if method.takes.decode is None else await self._decoder.decoded(method.takes.decode, message)
+            await self._send_all(method.handle(request, call), call, response)
+        else:
+            with self._traffic.incoming.place(call.client) as arriving:
+                request = await single(self._requests(method.takes, encoding, receive, event, arriving, single=True))
+                await self._send_all(method.handle(request, call), call, response)
+
+    async def _send_all(self, answers: AsyncGenerator[Answer, None], call: Call, response: Response) -> None:
+        with self._leaving(call) as leaving:
+            async with aclosing(answers):
+                async for answer in answers:
+                    if self._slices.is_over():
+                        await self._slices.next()
+                    await response.message(answer, leaving)
+        await response.end()
+
     async def _stream(self, method: Streaming, call: Call, encoding: bytes, receive: Receive, response: Response) -> None:
         with self._leaving(call) as leaving, self._traffic.incoming.place(call.client) as arriving:
             async with (
-                aclosing(
-                    self._requests(method.takes, encoding, receive, await receive(), arriving, single=method.single)
-                ) as requests,
+                aclosing(self._requests(method.takes, encoding, receive, await receive(), arriving, single=False)) as requests,
                 aclosing(method.handle(requests, call)) as answers,
             ):
                 async for answer in answers:
@@ -195,6 +208,27 @@ class GrpcApp:
                 arriving.works()
                 arriving.hold_at_most(0)
             event = await receive()
+
+
+async def _with_end(event: Event, receive: Receive) -> Event:
+    """A first event that is short, together with the next one: many clients say in an event of its own that no messages follow."""
+    if not event.get("more_body") or len(event["body"]) > _AT_ONCE:
+        return event
+    end = await receive()
+    return {**end, "body": event["body"] + end.get("body", b"")}
+
+
+def _whole(event: Event, encoding: bytes, takes: Takes) -> bytes | None:
+    """The message of a request that is small and came in one piece, as of nearly every call with a single message."""
+    body: bytes = event.get("body", b"")
+    if (
+        event.get("more_body")
+        or encoding != b"identity"
+        or body[:1] != b"\0"
+        or not len(body) - PREFIX == int.from_bytes(body[1:PREFIX]) <= min(takes.max_message, _AT_ONCE)
+    ):
+        return None
+    return body[PREFIX:]
 
 
 def _is_grpc(content_type: bytes) -> bool:

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from tvix_store.errors import StoreError
 from tvix_store.model import wire
-from tvix_store.rpc.method import Call, Method, Unary, server_streaming
+from tvix_store.rpc.method import Call, Method, ServerStreaming, Unary
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.services.offer import Check
 
@@ -84,7 +84,7 @@ class Health:
         return {
             f"/{HEALTH_SERVICE}/Check": Unary(self._check_one),
             f"/{HEALTH_SERVICE}/List": Unary(self._check_all),
-            f"/{HEALTH_SERVICE}/Watch": server_streaming(self._watch),
+            f"/{HEALTH_SERVICE}/Watch": ServerStreaming(self._watch),
         }
 
     async def _check_one(self, message: bytes, _call: Call) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -68,29 +67,22 @@ class Unary:
 
 
 @dataclass(frozen=True, slots=True)
-class Streaming:
-    """Messages in, messages out; they may overlap.
+class ServerStreaming:
+    """One message in, which is kept until the call ends; many out."""
 
-    single: Whether it takes one message alone, which is kept until the call ends.
-    """
+    handle: Callable[[Any, Call], AsyncGenerator[Answer, None]]
+    takes: Takes = _LOOKUP
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """Messages in, messages out; they may overlap."""
 
     handle: Callable[[AsyncIterator[Any], Call], AsyncGenerator[Answer, None]]
     takes: Takes = _LOOKUP
-    single: bool = False
 
 
-Method: TypeAlias = Unary | Streaming
-
-
-def server_streaming(handle: Callable[[Any, Call], AsyncGenerator[Answer, None]], takes: Takes = _LOOKUP) -> Streaming:
-    """One message in, many out."""
-
-    async def stream(messages: AsyncIterator[T], call: Call) -> AsyncGenerator[Answer, None]:
-        async with aclosing(handle(await single(messages), call)) as answers:
-            async for answer in answers:
-                yield answer
-
-    return Streaming(stream, takes, single=True)
+Method: TypeAlias = Unary | ServerStreaming | Streaming
 
 
 def client_streaming(handle: Callable[[AsyncIterator[Any], Call], Coroutine[Any, Any, bytes]], takes: Takes = _LOOKUP) -> Streaming:

@@ -17,6 +17,8 @@ _SHORT = 4096
 """Bytes of answers that need no place."""
 _BEGUN = 1 << 20
 """Bytes that a call keeps which has just begun to answer."""
+_JOINED = 32 << 10
+"""Bytes of data that are copied behind their header: an event more would take longer."""
 _END_OF_BODY: Event = {"type": "http.response.body"}
 
 
@@ -55,7 +57,10 @@ class Response:
             else:
                 head, body = message
                 head = prefix(len(head) + len(body)) + head
-                await self._send({"type": "http.response.body", "body": head, "more_body": True})
+                if len(body) <= _JOINED:
+                    body = head + body
+                else:
+                    await self._send({"type": "http.response.body", "body": head, "more_body": True})
             await self._send({"type": "http.response.body", "body": body, "more_body": not last})
         except OSError:
             raise DisconnectedError from None

@@ -9,6 +9,7 @@ end the daemon. SIGCHLD says that a worker has died. SIGUSR1 says that a worker 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -96,6 +97,9 @@ class _Supervisor:
 
     def run(self) -> None:
         try:
+            # The workers share the pages of what is here now, until they write to them. A collection writes to each object.
+            gc.collect()
+            gc.freeze()
             self._start()
             while (cause := self._next_signal()) not in _END:
                 self._read_news()

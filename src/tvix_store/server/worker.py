@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeAlias
 
-import h2corn
 import uvloop
+from h2corn import Config, Server
 
 from tvix_store.asgi import App
 from tvix_store.errors import InvalidError, StoreError
@@ -101,7 +101,7 @@ async def serving(
     Raises:
         InvalidError: the engine does not take the settings, such as the TLS files.
     """
-    server = h2corn.Server(app, _engine(sockets, config))
+    server = Server(app, _engine(sockets, config))
     with _silent_stderr():  # the engine greets there, once a worker, and cannot be told not to
         running = asyncio.create_task(server.serve())
         try:
@@ -119,8 +119,8 @@ async def serving(
         await running
 
 
-def _engine(sockets: Sequence[socket.socket], config: ServerConfig) -> h2corn.Config:
-    return h2corn.Config(
+def _engine(sockets: Sequence[socket.socket], config: ServerConfig) -> Config:
+    return Config(
         bind=tuple(f"fd://{each.fileno()}" for each in sockets),
         lifespan="off",  # the store is opened before the engine starts, and closed after it has ended
         grpc=True,

@@ -21,7 +21,7 @@ from tvix_store.protocol.blobs import (
     encode_stat,
 )
 from tvix_store.protocol.dialects import Dialect
-from tvix_store.rpc.method import Answer, Call, Method, Takes, Unary, client_streaming, server_streaming
+from tvix_store.rpc.method import Answer, Call, Method, ServerStreaming, Takes, Unary, client_streaming
 from tvix_store.services import BlobService, KnownNars
 
 ChunkList: TypeAlias = Sequence[tuple[Digest, int]]
@@ -68,7 +68,7 @@ def blob_methods(blobs: BlobService, known_nars: KnownNars | None, dialect: Dial
 
     methods: dict[str, Method] = {
         dialect.blob("Stat"): Unary(stat),
-        dialect.blob("Read"): server_streaming(read),
+        dialect.blob("Read"): ServerStreaming(read),
         dialect.blob("Put"): client_streaming(put, Takes(max_message=max_message, writes=True)),
     }
     if dialect.whole_blobs:

@@ -8,7 +8,7 @@ from tvix_store.errors import ExhaustedError
 from tvix_store.model.digest import Digest
 from tvix_store.protocol.bulk import MAX_BLOBS, decode_blobs, decode_digests, encode_blobs, encode_digests
 from tvix_store.protocol.dialects import BULK_SERVICE
-from tvix_store.rpc.method import Call, Method, Takes, Unary, client_streaming, server_streaming
+from tvix_store.rpc.method import Call, Method, ServerStreaming, Takes, Unary, client_streaming
 from tvix_store.services.blobs import SMALL_BLOB, BlobService, get_all
 from tvix_store.services.read_ahead import READ_AHEAD
 
@@ -54,6 +54,6 @@ def bulk_methods(blobs: BlobService, max_message: int) -> dict[str, Method]:
     many_digests = Takes(max_message=MAX_BLOBS * _ENCODED_DIGEST, decode=decode_digests)
     return {
         f"/{BULK_SERVICE}/PutMany": client_streaming(put_many, Takes(max_message=max_message, decode=decode_blobs, writes=True)),
-        f"/{BULK_SERVICE}/GetMany": server_streaming(get_many, many_digests),
+        f"/{BULK_SERVICE}/GetMany": ServerStreaming(get_many, many_digests),
         f"/{BULK_SERVICE}/Missing": Unary(missing, many_digests),
     }

@@ -15,7 +15,7 @@ from tvix_store.protocol.blobs import chunk_header, decode_chunk, decode_digest,
 from tvix_store.protocol.chunk_stores import decode_put_blob, encode_blob_meta
 from tvix_store.protocol.dialects import BLOB_STORE_SERVICE, CHUNK_STORE_SERVICE
 from tvix_store.rpc.handlers.blobs import encoded_list
-from tvix_store.rpc.method import Answer, Call, Method, Takes, Unary, client_streaming, server_streaming
+from tvix_store.rpc.method import Answer, Call, Method, ServerStreaming, Takes, Unary, client_streaming
 from tvix_store.services.assembling import Assembling
 from tvix_store.services.blobs import BlobService, Chunk
 
@@ -60,7 +60,7 @@ def chunk_store_methods(blobs: BlobService, assembling: Assembling | None) -> di
 
     return {
         f"/{CHUNK_STORE_SERVICE}/StatChunk": Unary(stat),
-        f"/{CHUNK_STORE_SERVICE}/GetChunk": server_streaming(get_chunk),
+        f"/{CHUNK_STORE_SERVICE}/GetChunk": ServerStreaming(get_chunk),
         f"/{CHUNK_STORE_SERVICE}/PutChunk": client_streaming(put_chunk, Takes(max_message=MAX_CHUNK + _AROUND, writes=True)),
         f"/{BLOB_STORE_SERVICE}/StatBlob": Unary(stat),
         f"/{BLOB_STORE_SERVICE}/GetBlob": Unary(get_blob),

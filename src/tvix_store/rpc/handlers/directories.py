@@ -9,7 +9,7 @@ from tvix_store.model.directory import Directory
 from tvix_store.protocol.blobs import encode_digest
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.protocol.directories import decode_get_directory
-from tvix_store.rpc.method import Call, Method, Takes, client_streaming, server_streaming
+from tvix_store.rpc.method import Call, Method, ServerStreaming, Takes, client_streaming
 from tvix_store.services import DirectoryService
 
 
@@ -31,6 +31,6 @@ def directory_methods(directories: DirectoryService, dialect: Dialect, max_messa
         return encode_digest(await directories.put(graph))
 
     return {
-        dialect.directory("Get"): server_streaming(get),
+        dialect.directory("Get"): ServerStreaming(get),
         dialect.directory("Put"): client_streaming(put, Takes(max_message=max_message, decode=Directory.received, writes=True)),
     }

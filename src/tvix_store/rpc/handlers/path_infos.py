@@ -10,7 +10,7 @@ from tvix_store.model.nodes import decode_node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.protocol.path_infos import decode_get_path_info, encode_nar_facts
-from tvix_store.rpc.method import Call, Method, Takes, Unary, server_streaming
+from tvix_store.rpc.method import Call, Method, ServerStreaming, Takes, Unary
 from tvix_store.services import NarService, PathInfoService
 
 _MAX_PATH_INFO = 4 << 20
@@ -42,7 +42,7 @@ def path_info_methods(path_infos: PathInfoService, nar: NarService, dialect: Dia
         dialect.path_info("Get"): Unary(get),
         dialect.path_info("Put"): Unary(put, Takes(max_message=_MAX_PATH_INFO, decode=_decode, writes=True)),
         dialect.path_info("CalculateNAR"): Unary(calculate_nar),
-        dialect.path_info("List"): server_streaming(every),
+        dialect.path_info("List"): ServerStreaming(every),
     }
 
 
