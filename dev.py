@@ -7,6 +7,7 @@
     python3 dev.py lint         check style, types and layers
     python3 dev.py format       mend what can be mended of the style
     python3 dev.py fuzz         feed hostile input to the parsers
+    python3 dev.py mutants      put faults into the code, and list those that no test notices
     python3 dev.py conformance  run the gRPC conformance suite alone
     python3 dev.py bench        measure against other stores
     python3 dev.py protos       compile protos/ to the descriptor set in src/
@@ -88,6 +89,11 @@ def fuzz(arguments: list[str]) -> None:
         do([PYTHON, target, *arguments])
 
 
+def mutants(arguments: list[str]) -> None:
+    set_up("dev")
+    become(PYTHON, "tools/mutants.py", *arguments)
+
+
 def conformance(arguments: list[str]) -> None:
     set_up("dev")
     programs.install("connectconformance")
@@ -130,6 +136,7 @@ TASKS: dict[str, Callable[[list[str]], None]] = {
     "lint": lint,
     "format": format_,
     "fuzz": fuzz,
+    "mutants": mutants,
     "conformance": conformance,
     "bench": bench,
     "protos": protos,
