@@ -54,7 +54,7 @@ class ContentAddress:
 
     def __post_init__(self) -> None:
         if (self.method, self.hash.algorithm) not in _NUMBERS:
-            raise InvalidError(f"content address: {self.method.value}{self.hash.algorithm} does not exist")
+            raise InvalidError(f"there are no content addresses by {self.method.value}{self.hash.algorithm}")
 
     @classmethod
     def parse(cls, text: str) -> ContentAddress:

@@ -37,7 +37,7 @@ def place() -> Iterator[Path]:
 def run(place: Path, *arguments: str, user: int = 0, group: int | None = None, umask: int = 0o022) -> str:
     """Run the program as a user, on a store whose packs are small."""
     identity = (f"--reuid={user}", f"--regid={user if group is None else group}", "--clear-groups")
-    environment = {"PATH": os.environ["PATH"], "HOME": str(place), "XDG_CACHE_HOME": "/nonexistent"}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(place), "XDG_CACHE_HOME": "/dev/null/none"}
     address = f"local://{place}/s?pack_size=1048576"
     done = subprocess.run(
         [programs.require("setpriv"), *identity, TVIX_STORE, "--store", address, *arguments],
