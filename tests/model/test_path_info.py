@@ -78,7 +78,7 @@ def test_what_is_not_a_content_address_is_refused(text: str) -> None:
         ("fixed:a\n:b\0:c", r"the method 'a\n' with 'b\x00' cannot be checked here"),  # nothing that steers a terminal
         ("fixed:r:sha3-256:" + "0" * 52, "unknown hash algorithm 'sha3-256' (known: md5, sha1, sha256, sha512, blake3)"),
         ("fixed:sha3:" + "0" * 52, "unknown hash algorithm 'sha3'"),
-        ("text:blake3:" + "0" * 52, "text:blake3 does not exist"),
+        ("text:blake3:" + "0" * 52, "there are no content addresses by text:blake3"),
     ],
 )
 def test_a_content_address_that_cannot_be_checked_is_refused_by_method_and_algorithm(text: str, words: str) -> None:
