@@ -28,7 +28,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.protocol.blobs import encode_chunk
 from tvix_store.protocol.dialects import BULK_SERVICE, TVIX
-from tvix_store.rpc.method import Answer, Call, Method, Streaming, Unary, single
+from tvix_store.rpc.method import Answer, Call, Method, ServerStreaming, Streaming, Unary, single
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.services.blobs import get_all
 from tvix_store.services.store import Store
@@ -65,7 +65,8 @@ class Failing:
             if isinstance(method, Unary):
                 yield await method.handle(await single(messages), call)
             else:
-                async for answer in method.handle(messages, call):
+                given = await single(messages) if isinstance(method, ServerStreaming) else messages
+                async for answer in method.handle(given, call):
                     yield answer
 
         return Streaming(handle, method.takes)

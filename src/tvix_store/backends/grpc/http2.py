@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import cast
 
 from tvix_store.backends.grpc.call_error import CallError, reset_by_server
+from tvix_store.backends.grpc.frame_writer import SENT_AT_ONCE, FrameWriter
 from tvix_store.backends.grpc.frames import (
     ACK,
     DEFAULT_WINDOW,
@@ -40,10 +41,6 @@ from tvix_store.protocol.status import Status
 _CONNECTION_WINDOW = 64 << 20
 _LARGEST_SENT = 1 << 16
 """Bytes of data in a frame that we send, where the server takes that many."""
-_SENT_AT_ONCE = 1 << 20
-"""Bytes of data that are handed to the transport before it is asked whether it takes more."""
-_MOST_UNSENT = 4 << 20
-"""Bytes that may wait in the transport. Answers to a server that sends PINGs and does not read are no reason to keep more."""
 _SILENCE = 310.0
 """Seconds without a word from the server after which it is asked whether it is there. Servers close a connection that asks oftener
 than every 5 minutes."""
@@ -60,7 +57,8 @@ class Http2(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
         self._loop = loop
-        self._transport: asyncio.Transport | None = None
+        self._writer = FrameWriter(loop, self.abort)
+        self._write = self._writer.write
         self._streams: dict[int, Stream] = {}
         self._next = 1
         self._buffer = b""
@@ -76,10 +74,6 @@ class Http2(asyncio.Protocol):
         self._initial_window = DEFAULT_WINDOW
         self._largest_frame = LARGEST_PAYLOAD
         self._most_streams = LARGEST_WINDOW
-        self._may_write = True
-        self._outgoing: list[bytes | memoryview] = []
-        """Frames that go out together, when the event loop comes round: calls that begin at once take one system call."""
-        self._outgoing_size = 0
         self._changes: list[asyncio.Future[None]] = []
         """Callers that wait for a window, a place, or the transport."""
         self._heard = loop.time()
@@ -110,8 +104,8 @@ class Http2(asyncio.Protocol):
     async def send(self, stream: Stream, data: bytes, *, last: bool) -> None:
         view = memoryview(data)
         while not stream.ended:
-            size = min(len(view), self._send_window, stream.send_window, _SENT_AT_ONCE)
-            if not self._may_write or (size <= 0 < len(view)):
+            size = min(len(view), self._send_window, stream.send_window, SENT_AT_ONCE)
+            if not self._writer.may_write or (size <= 0 < len(view)):
                 await self._changed()
                 continue
             parts: list[bytes | memoryview] = []
@@ -148,13 +142,13 @@ class Http2(asyncio.Protocol):
     async def close(self) -> None:
         """End the connection, with all that is on it."""
         self.abort(CallError(Status.UNAVAILABLE, "the connection was closed"))
-        if self._transport is not None:
+        if self._writer.transport is not None:
             await self._lost.wait()
 
     # What the transport tells.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        self._writer.transport = cast("asyncio.Transport", transport)
         own = ((Setting.HEADER_TABLE_SIZE, 0), (Setting.ENABLE_PUSH, 0), (Setting.INITIAL_WINDOW_SIZE, WINDOW))
         self._write(PREFACE + settings(own) + window_update(0, _CONNECTION_WINDOW - DEFAULT_WINDOW))
 
@@ -178,10 +172,10 @@ class Http2(asyncio.Protocol):
         self.abort(CallError(Status.UNAVAILABLE, f"the connection broke: {exc}" if exc else "the server closed the connection"))
 
     def pause_writing(self) -> None:
-        self._may_write = False
+        self._writer.may_write = False
 
     def resume_writing(self) -> None:
-        self._may_write = True
+        self._writer.may_write = True
         self._tell_changes()
 
     # What the server tells.
@@ -303,24 +297,6 @@ class Http2(asyncio.Protocol):
                 stream.got_error(error)
         self._tell_changes()
 
-    def _write(self, *parts: bytes | memoryview) -> None:
-        if self._closed is not None:
-            return
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing += parts
-        self._outgoing_size += sum(map(len, parts))
-        if self._outgoing_size >= _SENT_AT_ONCE:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._transport is None or self._closed is not None or not self._outgoing:
-            return
-        self._transport.writelines(self._outgoing)
-        self._outgoing, self._outgoing_size = [], 0
-        if self._transport.get_write_buffer_size() > _MOST_UNSENT:
-            self.abort(CallError(Status.UNAVAILABLE, "the server does not read"))
-
     async def _changed(self) -> None:
         """Wait until a window, a place or the transport may have become free."""
         waiter: asyncio.Future[None] = self._loop.create_future()
@@ -349,10 +325,7 @@ class Http2(asyncio.Protocol):
             stream.got_error(error)
         self._streams.clear()
         self._tell_changes()
-        if self._transport is not None:
-            if self._outgoing and not self._transport.is_closing():
-                self._transport.writelines(self._outgoing)  # a last word
-            self._transport.abort()
+        self._writer.close()
 
     def _look(self) -> None:
         """See from time to time whether the server is there, while it owes an answer."""
