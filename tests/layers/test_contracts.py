@@ -76,7 +76,7 @@ class OtherPutsBlobs:
 
 class OtherPutsDirectories:
     def __init__(self, reading: DirectoryService, putting: DirectoryService) -> None:
-        self.get, self.get_recursive = reading.get, reading.get_recursive
+        self.get, self.get_recursive, self.tree = reading.get, reading.get_recursive, reading.tree
         self.put = putting.put
 
 
@@ -122,8 +122,9 @@ class StagedBlobs:
 
 class StagedDirectories:
     def __init__(self, store: Store) -> None:
+        directories = store.directories
         self._store = store
-        self.get, self.get_recursive = store.directories.get, store.directories.get_recursive
+        self.get, self.get_recursive, self.tree = directories.get, directories.get_recursive, directories.tree
 
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
         async with Accepted(self._store) as stage:

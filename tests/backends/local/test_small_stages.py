@@ -46,7 +46,7 @@ async def is_there(store: Store) -> None:
     assert await store.blobs.get_many([Digest.of(content) for content in FILES.values()]) == list(FILES.values())
     assert [each async for each in store.directories.get_recursive(OUTER.digest)] == [OUTER, INNER]
     assert {key: await store.records.get(key) for key in RECORDS} == RECORDS
-    await collect(render_nar(store.blobs, store.directories, OUTER.node()))
+    await collect(render_nar(store.blobs, store.directories.tree(OUTER.node())))
 
 
 async def test_all_of_it_is_there(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ async def test_a_directory_that_gets_an_entry_while_it_is_read_is_read_once_more
             return
         imported = await import_tree(store, tree)
     assert await import_tree(store, tree) == imported
-    assert await lookup(store.directories, imported.node, b"bin/added 0") == FileNode(Digest.of(b"added"), 5)
+    assert await lookup(store.directories.tree(imported.node), b"bin/added 0") == FileNode(Digest.of(b"added"), 5)
 
 
 @contextmanager

@@ -72,7 +72,7 @@ async def test_all_of_it_is_there(store: Store, tree: Tree) -> None:
         assert await links_of(store).get(FILE) == link
         assert await links_of(store).get(link.nar.sha256) == link
         assert await store.nar.calculate(link.node) == link.nar
-        assert await collect(render_nar(store.blobs, store.directories, link.node)) == trees.nar(tree)
+        assert await collect(render_nar(store.blobs, store.directories.tree(link.node))) == trees.nar(tree)
 
 
 @pytest.mark.parametrize("tree", [SMALL, LARGE], ids=["small", "large"])

@@ -40,7 +40,7 @@ class StoreContract(BlobServiceContract, DirectoryServiceContract, PathInfoServi
         info = await store.path_infos.get(put.store_path.output_hash)
         assert info is not None
         assert info.nar == NAR_OF_TREE
-        file = await lookup(store.directories, info.node, b"bin/hello")
+        file = await lookup(store.directories.tree(info.node), b"bin/hello")
         assert isinstance(file, FileNode)
         assert await collect(store.blobs.read(file.digest)) == HELLO
 
