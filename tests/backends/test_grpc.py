@@ -2,18 +2,20 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.backends.grpc_servers import serve, store_methods
 from tvix_store.backends.grpc import open_store
+from tvix_store.backends.local import open_store as open_local
 from tvix_store.chunking import DEFAULT_SIZES
 from tvix_store.protocol.dialects import CHUNK_STORE_SERVICE, DIALECTS, SNIX, Dialect
 from tvix_store.rpc.method import Answer, Call, Streaming
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, stream
-from tvix_store.testing.contracts import BlobServiceContract, StoreContract
+from tvix_store.testing.contracts import BlobServiceContract, LoneFilesContract, StatisticsContract, StoreContract
 
 
 @pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.name)
@@ -22,10 +24,21 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
     return request.param
 
 
-class TestServerWithBulkService(StoreContract):
+class TestServerWithBulkService(StoreContract, LoneFilesContract):
     @pytest.fixture
     async def store(self, dialect: Dialect) -> AsyncIterator[Store]:
         async with serve(await store_methods()) as url, await open_store(f"{url}?dialect={dialect.name}") as store:
+            yield store
+
+
+class TestServerThatCounts(StatisticsContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
+        async with (
+            await open_local(tmp_path / "store") as local,
+            serve(await store_methods(store=local)) as url,
+            await open_store(url) as store,
+        ):
             yield store
 
 
