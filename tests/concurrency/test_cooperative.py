@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.concurrency.turns import turns_during
 from tvix_store.backends import local, memory
 from tvix_store.concurrency.cooperative import STEPS
 from tvix_store.http.browse import format_index
@@ -89,21 +89,3 @@ async def test_a_large_directory_is_not_put_together_on_the_event_loop(monkeypat
     assert imported == LARGE.node()
     assert threads
     assert threading.main_thread() not in threads
-
-
-async def turns_during(work: Awaitable[object]) -> int:
-    """How often another task runs while `work` does."""
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(other())
-    try:
-        await work
-    finally:
-        task.cancel()
-    return turns

@@ -31,7 +31,7 @@ from tvix_store.testing.contracts import (
     BlobServiceContract,
     DirectoryServiceContract,
     KnownNarsContract,
-    StagingContract,
+    PowersContract,
     StatisticsContract,
     StoreContract,
     StoredFramesContract,
@@ -44,10 +44,6 @@ class TestSignaturePolicy(StoreWithRecordsContract):
     async def store(self) -> AsyncIterator[Store]:
         async with verified(await open_memory(), [SecretKey.generate("trusted-1").public]) as store:
             yield store
-
-
-class PowersContract(AssemblingContract, KnownNarsContract, StagingContract, StatisticsContract, StoredFramesContract):
-    """That of all powers of the local store."""
 
 
 class TestPowersOfAVerifiedStore(PowersContract):

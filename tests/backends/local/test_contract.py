@@ -7,18 +7,7 @@ import pytest
 
 from tvix_store.backends.local import open_store
 from tvix_store.services.store import Store
-from tvix_store.testing.contracts import (
-    AssemblingContract,
-    KnownNarsContract,
-    StagingContract,
-    StatisticsContract,
-    StoredFramesContract,
-    StoreWithRecordsContract,
-)
-
-
-class PowersContract(AssemblingContract, KnownNarsContract, StagingContract, StatisticsContract, StoredFramesContract):
-    """That of all powers of the local store."""
+from tvix_store.testing.contracts import PowersContract, StoreWithRecordsContract
 
 
 class TestLocalStore(StoreWithRecordsContract, PowersContract):

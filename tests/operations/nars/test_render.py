@@ -20,7 +20,7 @@ from tvix_store.nar import tokens
 from tvix_store.operations.nars.calculate import calculate_nar
 from tvix_store.operations.nars.render import render_nar
 from tvix_store.services.store import Store
-from tvix_store.testing.content import collect, missing, noise, put_file, put_tree, stream
+from tvix_store.testing.content import collect, missing, nested, noise, put_file, put_tree, stream
 from tvix_store.testing.faults import FaultyBlobs, FaultyDirectories, cutting, delaying, failing, faulty
 from tvix_store.testing.strategies import trees
 from tvix_store.testing.trees import Tree, TreeFile, nar, write
@@ -103,9 +103,7 @@ async def test_pieces_are_not_large_and_few_are_small() -> None:
 
 async def test_a_tree_may_be_ten_thousand_levels_deep() -> None:
     depth = 10_000
-    graph = [Directory({})]
-    for _ in range(depth):
-        graph.append(Directory({b"d": graph[-1].node()}))
+    graph = nested(depth)
     store = await open_store()
     await store.directories.put(stream(graph))
     down = (tokens.DIRECTORY_START + tokens.entry_start(b"d")) * depth + tokens.DIRECTORY_START

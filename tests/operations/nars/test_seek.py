@@ -18,7 +18,7 @@ from tvix_store.nar import tokens
 from tvix_store.operations.nars import seek
 from tvix_store.operations.nars.seek import NarLayouts
 from tvix_store.services.store import Store
-from tvix_store.testing.content import collect, missing, noise, put_file, put_tree, stream
+from tvix_store.testing.content import collect, missing, nested, noise, put_file, put_tree, stream
 from tvix_store.testing.faults import FaultyBlobs, FaultyDirectories, delaying
 from tvix_store.testing.strategies import trees
 from tvix_store.testing.trees import Tree, TreeFile, nar
@@ -146,9 +146,7 @@ async def test_what_is_forgotten_is_found_out_again(monkeypatch: pytest.MonkeyPa
 
 
 async def test_the_end_of_a_tree_ten_thousand_levels_deep_is_rendered() -> None:
-    graph = [Directory({})]
-    for _ in range(10_000):
-        graph.append(Directory({b"d": graph[-1].node()}))
+    graph = nested(10_000)
     store = await open_store()
     await store.directories.put(stream(graph))
     size = len(tokens.MAGIC) + 10_001 * tokens.DIRECTORY_SIZE + 10_000 * tokens.entry_size(b"d")

@@ -19,7 +19,7 @@ from tvix_store.operations.nars import size as limits
 from tvix_store.operations.nars.calculate import calculate_nar
 from tvix_store.operations.nars.size import nar_size
 from tvix_store.services.store import Store
-from tvix_store.testing.content import missing, put_tree, stream
+from tvix_store.testing.content import missing, nested, put_tree, stream
 from tvix_store.testing.strategies import trees
 from tvix_store.testing.trees import Tree, TreeFile, nar
 
@@ -58,9 +58,7 @@ async def test_a_shared_directory_counts_as_often_as_it_is_referred_to(levels: i
 
 async def test_a_tree_may_be_ten_thousand_levels_deep() -> None:
     depth = 10_000
-    graph = [Directory({})]
-    for _ in range(depth):
-        graph.append(Directory({b"d": graph[-1].node()}))
+    graph = nested(depth)
     store = await open_store()
     await store.directories.put(stream(graph))
     expected = len(tokens.MAGIC) + (depth + 1) * tokens.DIRECTORY_SIZE + depth * tokens.entry_size(b"d")

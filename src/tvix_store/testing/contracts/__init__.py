@@ -41,7 +41,7 @@ from tvix_store.testing.contracts.path_infos import PathInfoServiceContract  # n
 from tvix_store.testing.contracts.records import RecordServiceContract  # noqa: E402
 from tvix_store.testing.contracts.staging import StagingContract  # noqa: E402
 from tvix_store.testing.contracts.statistics import StatisticsContract  # noqa: E402
-from tvix_store.testing.contracts.store import StoreContract, StoreWithRecordsContract  # noqa: E402
+from tvix_store.testing.contracts.store import PowersContract, StoreContract, StoreWithRecordsContract  # noqa: E402
 
 __all__ = [
     "AssemblingContract",
@@ -51,6 +51,7 @@ __all__ = [
     "LoneFilesContract",
     "NarServiceContract",
     "PathInfoServiceContract",
+    "PowersContract",
     "RecordServiceContract",
     "StagingContract",
     "StatisticsContract",
