@@ -8,13 +8,21 @@ from contextlib import asynccontextmanager, suppress
 
 from tvix_store.backends.memory import open_store as open_memory_store
 from tvix_store.config import verified
-from tvix_store.protocol.dialects import BLOB_STORE_SERVICE, BULK_SERVICE, CHUNK_STORE_SERVICE, DIALECTS, Dialect
+from tvix_store.protocol.dialects import (
+    BLOB_STORE_SERVICE,
+    BULK_SERVICE,
+    CHUNK_STORE_SERVICE,
+    DIALECTS,
+    STATISTICS_SERVICE,
+    Dialect,
+)
 from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
 from tvix_store.rpc.handlers.blobs import blob_methods
 from tvix_store.rpc.handlers.bulk import bulk_methods
 from tvix_store.rpc.handlers.chunk_stores import chunk_store_methods
 from tvix_store.rpc.handlers.directories import directory_methods
 from tvix_store.rpc.handlers.path_infos import path_info_methods
+from tvix_store.rpc.handlers.statistics import statistics_methods
 from tvix_store.rpc.method import Method, Takes
 from tvix_store.rpc.reflection import reflection_methods
 from tvix_store.server.listeners import listening, name
@@ -45,6 +53,9 @@ async def store_methods(
     if chunks:
         methods |= chunk_store_methods(store.blobs, store.assembling)
         services += [CHUNK_STORE_SERVICE, BLOB_STORE_SERVICE]
+    if store.statistics is not None:
+        methods |= statistics_methods(store.statistics)
+        services.append(STATISTICS_SERVICE)
     for dialect in dialects:
         if whole_blobs:
             methods |= blob_methods(store.blobs, store.known_nars, dialect, MAX_MESSAGE)

@@ -1,15 +1,21 @@
 """The gRPC client keeps the contract, in every dialect, with and without calls for many blobs at once."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.backends.grpc_servers import serve, store_methods
 from tvix_store.backends.grpc import open_store
-from tvix_store.protocol.dialects import DIALECTS, SNIX, Dialect
+from tvix_store.backends.local import open_store as open_local
+from tvix_store.chunking import DEFAULT_SIZES
+from tvix_store.protocol.dialects import CHUNK_STORE_SERVICE, DIALECTS, SNIX, Dialect
+from tvix_store.rpc.method import Answer, Call, Streaming
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.store import Store
-from tvix_store.testing.contracts import BlobServiceContract, StoreContract
+from tvix_store.testing.content import collect, noise, stream
+from tvix_store.testing.contracts import BlobServiceContract, LoneFilesContract, StatisticsContract, StoreContract
 
 
 @pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.name)
@@ -18,10 +24,21 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
     return request.param
 
 
-class TestServerWithBulkService(StoreContract):
+class TestServerWithBulkService(StoreContract, LoneFilesContract):
     @pytest.fixture
     async def store(self, dialect: Dialect) -> AsyncIterator[Store]:
         async with serve(await store_methods()) as url, await open_store(f"{url}?dialect={dialect.name}") as store:
+            yield store
+
+
+class TestServerThatCounts(StatisticsContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
+        async with (
+            await open_local(tmp_path / "store") as local,
+            serve(await store_methods(store=local)) as url,
+            await open_store(url) as store,
+        ):
             yield store
 
 
@@ -40,6 +57,28 @@ class TestServerOfChunks(StoreContract):
         methods = await store_methods(dialects=[SNIX], bulk=False, chunks=True, whole_blobs=False)
         async with serve(methods) as url, await open_store(url) as store:
             yield store
+
+
+async def test_a_blob_of_one_message_is_cut_for_a_server_of_chunks() -> None:
+    methods = await store_methods(dialects=[SNIX], bulk=False, chunks=True, whole_blobs=False)
+    put_chunk = methods[f"/{CHUNK_STORE_SERVICE}/PutChunk"]
+    assert isinstance(put_chunk, Streaming)
+    sizes: list[int] = []
+
+    async def counted(messages: AsyncIterator[bytes], call: Call) -> AsyncGenerator[Answer, None]:
+        received = [message async for message in messages]
+        sizes.append(sum(map(len, received)))
+        async for answer in put_chunk.handle(stream(received), call):
+            yield answer
+
+    methods[f"/{CHUNK_STORE_SERVICE}/PutChunk"] = replace(put_chunk, handle=counted)
+    async with serve(methods) as url, await open_store(url) as store:
+        content = noise(1_000_000, "cut")
+        digest = await store.blobs.put(stream([content]))
+        assert await collect(store.blobs.read(digest)) == content
+        assert max(sizes) < DEFAULT_SIZES.maximum + 100
+        [small] = await store.blobs.put_many([b"small"])
+        assert await collect(store.blobs.read(small)) == b"small"
 
 
 class TestServerOfBlobsAndChunks(BlobServiceContract):

@@ -101,7 +101,7 @@ async def test_nars_are_calculated_here_where_the_server_has_no_path_infos(refle
         root = Directory({b"file": FileNode(digest, 5)})
         await store.directories.put(stream([root]))
         facts = await store.nar.calculate(root.node())
-        assert facts == await calculate_nar(store.blobs, store.directories, root.node())
+        assert facts == await calculate_nar(store.blobs, store.directories.tree(root.node()))
         await store.path_infos.put(PathInfo(StorePath(bytes(20), "x"), root.node(), facts))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.concurrency.turns import turns_during
 from tvix_store.backends import local, memory
 from tvix_store.concurrency.cooperative import STEPS
 from tvix_store.http.browse import format_index
@@ -19,10 +19,8 @@ from tvix_store.operations.ingest import import_nar
 from tvix_store.operations.nars.render import render_nar
 from tvix_store.operations.nars.seek import NarLayouts
 from tvix_store.operations.nars.size import nar_size
-from tvix_store.operations.trees.lookup import read_directory
-from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.operations.trees.walk import walk_tree
-from tvix_store.services.directories import parse
+from tvix_store.services.directories import parse, read_directory
 from tvix_store.services.store import Store
 from tvix_store.testing.content import stream
 from tvix_store.testing.trees import nar
@@ -37,12 +35,14 @@ async def end(pieces: AsyncIterator[object]) -> None:
 
 
 WORKS: dict[str, Callable[[Store, DirectoryNode], Awaitable[object]]] = {
-    "walking through it": lambda store, node: end(walk_tree(StoredTree(store.directories, node))),
-    "listing it": lambda store, node: end(format_listing(StoredTree(store.directories, node))),
+    "walking through it": lambda store, node: end(walk_tree(store.directories.tree(node))),
+    "listing it": lambda store, node: end(format_listing(store.directories.tree(node))),
     "showing it": lambda _, __: end(format_index([b"x"], LARGE)),
-    "measuring it": lambda store, node: nar_size(StoredTree(store.directories, node)),
-    "rendering it": lambda store, node: end(render_nar(store.blobs, store.directories, node)),
-    "rendering a part of it": lambda store, node: end(NarLayouts(store.blobs, store.directories).render_range(node, 1000, 1001)),
+    "measuring it": lambda store, node: nar_size(store.directories.tree(node)),
+    "rendering it": lambda store, node: end(render_nar(store.blobs, store.directories.tree(node))),
+    "rendering a part of it": lambda store, node: end(
+        NarLayouts(store.blobs).render_range(store.directories.tree(node), 1000, 1001)
+    ),
 }
 
 
@@ -72,8 +72,7 @@ async def test_a_large_directory_is_not_parsed_on_the_event_loop(tmp_path: Path)
         assert await turns_during(parse(directory)) > 1
         assert directory.is_parsed
         assert directory.entries == LARGE.entries
-        assert (await read_directory(store.directories, LARGE.node())).is_parsed
-        assert (await StoredTree(store.directories, LARGE.node()).get(LARGE.digest)).is_parsed
+        assert (await read_directory(store.directories.tree(LARGE.node()), LARGE.digest)).is_parsed
 
 
 async def test_a_large_directory_is_not_put_together_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,21 +89,3 @@ async def test_a_large_directory_is_not_put_together_on_the_event_loop(monkeypat
     assert imported == LARGE.node()
     assert threads
     assert threading.main_thread() not in threads
-
-
-async def turns_during(work: Awaitable[object]) -> int:
-    """How often another task runs while `work` does."""
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(other())
-    try:
-        await work
-    finally:
-        task.cancel()
-    return turns

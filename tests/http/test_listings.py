@@ -21,7 +21,6 @@ from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import SymlinkNode
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath
-from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.testing.content import collect, noise, put_file, put_tree, stream
 from tvix_store.testing.strategies import trees
 from tvix_store.testing.trees import Tree, TreeFile, nar, write
@@ -147,7 +146,7 @@ def distinct(tree: Tree) -> Tree:
 def test_the_listing_of_any_tree_says_where_files_are_in_its_nar(tree: Tree) -> None:
     async def listing() -> bytes:
         store = await open_store()
-        return await collect(format_listing(StoredTree(store.directories, await put_tree(store, tree))))
+        return await collect(format_listing(store.directories.tree(await put_tree(store, tree))))
 
     assert json.loads(asyncio.run(listing())) == {"version": 1, "root": described(tree, nar(tree))}
 
@@ -165,7 +164,7 @@ async def test_a_tree_of_a_hundred_thousand_entries_is_listed_in_small_pieces() 
             sizes.append(len(piece))
             yield piece
 
-    listing = json.loads(await collect(seen(format_listing(StoredTree(store.directories, root.node())))))
+    listing = json.loads(await collect(seen(format_listing(store.directories.tree(root.node())))))
     assert sum(len(low["entries"]) for low in listing["root"]["entries"].values()) == 100_000
     assert max(sizes) < 100_000
 

@@ -1,33 +1,40 @@
-"""Layers, and the services of stages, keep the contracts of what they stand over."""
+"""Layers, and the services of stages, keep the contracts of what they stand over, and of the powers that pass them."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
 from tvix_store.backends.local import open_store as open_local
 from tvix_store.backends.memory import open_store as open_memory
 from tvix_store.config import open_store, read_only, verified
+from tvix_store.config.substituters import with_substituters
+from tvix_store.layers.closed import ClosedPathInfos
 from tvix_store.layers.passing import PassingPathInfos
-from tvix_store.layers.substituters import Substituters
-from tvix_store.layers.substituting import SubstitutingPathInfos
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import SecretKey
+from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.path_infos import PathInfoService
+from tvix_store.services.records import RecordService
 from tvix_store.services.staging import Stage
 from tvix_store.services.store import Store
 from tvix_store.testing.contracts import (
+    AssemblingContract,
     BlobServiceContract,
     DirectoryServiceContract,
+    KnownNarsContract,
+    PowersContract,
     StatisticsContract,
     StoreContract,
+    StoredFramesContract,
     StoreWithRecordsContract,
 )
 
@@ -39,13 +46,28 @@ class TestSignaturePolicy(StoreWithRecordsContract):
             yield store
 
 
-class TestVerifiedLocalStore(StatisticsContract):
-    """What checks path infos does not get between the store and its count."""
+class TestPowersOfAVerifiedStore(PowersContract):
+    """What checks path infos does not get between the store and its powers."""
 
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
-        async with verified(await open_local(tmp_path / "store")) as store:
+        async with verified(await open_local(tmp_path / "store"), [SecretKey.generate("trusted-1").public]) as store:
             yield store
+
+
+class EveryPathExists(PassingPathInfos):
+    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
+        return dict.fromkeys(output_hashes, ANY)
+
+
+class TestClosedStore(StoreContract):
+    """What is put with all its references is as in the store itself."""
+
+    @pytest.fixture
+    async def store(self) -> AsyncIterator[Store]:
+        async with await open_memory() as store:
+            closed = store.with_services(path_infos=EveryPathExists(store.path_infos))
+            yield store.with_services(path_infos=ClosedPathInfos(closed, store.path_infos))
 
 
 class TestComposedStore(StoreWithRecordsContract):
@@ -55,15 +77,37 @@ class TestComposedStore(StoreWithRecordsContract):
             yield store
 
 
+class TestPowersOfAComposedStore(PowersContract):
+    """Content in one store, and path infos with records in another."""
+
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
+        async with await open_store(str(tmp_path / "content"), path_infos=str(tmp_path / "path infos")) as store:
+            yield store
+
+
+class TestPowersOfAStoreComposedOfThree(AssemblingContract, KnownNarsContract, StatisticsContract, StoredFramesContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
+        blobs, directories, path_infos = (str(tmp_path / name) for name in ("blobs", "directories", "path infos"))
+        async with await open_store(blobs, directories=directories, path_infos=path_infos) as store:
+            yield store
+
+
 class TestSubstitutingStore(StoreWithRecordsContract):
     """What no upstream has is as in the store itself."""
 
     @pytest.fixture
     async def store(self) -> AsyncIterator[Store]:
-        async with await open_memory() as store:
-            layer = SubstitutingPathInfos(store, Substituters([]))
-            yield store.with_services(path_infos=layer)
-            await layer.close()
+        async with await with_substituters(await open_memory(), [], [], None) as store:
+            yield store
+
+
+class TestPowersOfASubstitutingStore(PowersContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
+        async with await with_substituters(await open_local(tmp_path / "store"), [], [], None) as store:
+            yield store
 
 
 class OtherPutsBlobs:
@@ -76,7 +120,7 @@ class OtherPutsBlobs:
 
 class OtherPutsDirectories:
     def __init__(self, reading: DirectoryService, putting: DirectoryService) -> None:
-        self.get, self.get_recursive = reading.get, reading.get_recursive
+        self.get, self.get_recursive, self.tree = reading.get, reading.get_recursive, reading.tree
         self.put = putting.put
 
 
@@ -89,18 +133,38 @@ class OtherPutsPathInfos(PassingPathInfos):
         return await self._putting.put(path_info, trust)
 
 
-class TestReadOnlyStore(StoreContract):
-    """What is put into the store itself is read through the layer."""
+class OtherPutsRecords:
+    def __init__(self, reading: RecordService, putting: RecordService) -> None:
+        self.get, self.list = reading.get, reading.list
+        self.put, self.delete = putting.put, putting.delete
 
+
+def read_only_over(store: Store) -> Store:
+    """A read-only store, through which all is read; puts go to the store itself."""
+    reader = read_only(store)
+    assert store.records is not None
+    assert reader.records is not None
+    return reader.with_services(
+        blobs=OtherPutsBlobs(reader.blobs, store.blobs),
+        directories=OtherPutsDirectories(reader.directories, store.directories),
+        path_infos=OtherPutsPathInfos(reader.path_infos, store.path_infos),
+        records=OtherPutsRecords(reader.records, store.records),
+        keep=["frames", "statistics"],
+    )
+
+
+class TestReadOnlyStore(StoreWithRecordsContract):
     @pytest.fixture
     async def store(self) -> AsyncIterator[Store]:
         async with await open_memory() as store:
-            reader = read_only(store)
-            yield reader.with_services(
-                blobs=OtherPutsBlobs(reader.blobs, store.blobs),
-                directories=OtherPutsDirectories(reader.directories, store.directories),
-                path_infos=OtherPutsPathInfos(reader.path_infos, store.path_infos),
-            )
+            yield read_only_over(store)
+
+
+class TestPowersOfAReadOnlyStore(KnownNarsContract, StatisticsContract, StoredFramesContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
+        async with await open_local(tmp_path / "store") as store:
+            yield read_only_over(store)
 
 
 class StagedBlobs:
@@ -122,8 +186,9 @@ class StagedBlobs:
 
 class StagedDirectories:
     def __init__(self, store: Store) -> None:
+        directories = store.directories
         self._store = store
-        self.get, self.get_recursive = store.directories.get, store.directories.get_recursive
+        self.get, self.get_recursive, self.tree = directories.get, directories.get_recursive, directories.tree
 
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
         async with Accepted(self._store) as stage:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.concurrency.turns import turns_during
 from tests.rpc.drive import GRPC, request
 from tvix_store.asgi import Event
 from tvix_store.errors import ConflictError, InvalidError
@@ -185,18 +186,10 @@ async def test_a_message_that_cannot_be_decoded_is_refused_wherever_that_happens
 
 
 async def test_others_have_their_turn_while_a_stream_of_tiny_messages_is_taken() -> None:
-    turns = 0
+    async def take() -> None:
+        assert (await request(APP, "/s/Join", [frame(b"") * 50_000])).status == Status.OK
 
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(other())
-    assert (await request(APP, "/s/Join", [frame(b"") * 50_000])).status == Status.OK
-    task.cancel()
-    assert turns > 5
+    assert await turns_during(take()) > 5
 
 
 async def test_a_server_that_is_read_only_refuses_a_write_before_it_reads_a_byte() -> None:

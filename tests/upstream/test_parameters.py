@@ -52,7 +52,7 @@ def test_what_means_nothing_here_is_ignored_and_said_to_be(caplog: pytest.LogCap
     assert [record.getMessage() for record in caplog.records] == [
         f"substituter https://cache.example: ignored, since it means nothing here: {NAMES}"
     ]
-    assert without_ignored(f"https://cache.example?{NIX}") == "https://cache.example"
+    assert without_ignored(f"https://cache.example?{NIX}")[0] == "https://cache.example"
 
 
 async def test_who_opens_a_store_hears_of_it_too(caplog: pytest.LogCaptureFixture) -> None:

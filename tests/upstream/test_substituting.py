@@ -40,7 +40,7 @@ async def test_a_path_comes_from_the_cache_with_all_its_content(cache: CacheServ
     got = await front.get(path.output_hash)
     assert got is not None
     assert got == path.narinfo.path_info(got.node)
-    assert await collect(render_nar(front.store.blobs, front.store.directories, got.node)) == path.nar
+    assert await collect(render_nar(front.store.blobs, front.store.directories.tree(got.node))) == path.nar
 
 
 async def test_it_is_fetched_once_and_kept(cache: CacheServer, before: Before) -> None:
@@ -372,7 +372,7 @@ async def test_the_address_of_a_cache_is_one_of_path_infos(cache: CacheServer, t
     async with await open_store(str(tmp_path / "store")) as store:
         got = await store.path_infos.get(path.output_hash)
         assert got is not None
-        assert await collect(render_nar(store.blobs, store.directories, got.node)) == path.nar
+        assert await collect(render_nar(store.blobs, store.directories.tree(got.node))) == path.nar
 
 
 async def test_the_address_of_a_cache_may_say_where_content_goes(cache: CacheServer, tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ async def test_a_cache_may_be_one_of_path_infos_whose_content_stands_in_two_plac
     async with await open_store(blobs=blobs, directories=directories, path_infos=f"nix+{cache.url}") as store:
         got = await store.path_infos.get(path.output_hash)
         assert got is not None
-        assert await collect(render_nar(store.blobs, store.directories, got.node)) == path.nar
+        assert await collect(render_nar(store.blobs, store.directories.tree(got.node))) == path.nar
         assert store.foreign_documents is not None
 
 

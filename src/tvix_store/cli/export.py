@@ -43,18 +43,18 @@ async def export(invocation: Invocation, path: str, destination: Path, form: str
         size = found.path_info.nar.size if found.path_info and not found.inner else None
         with progress_bar(invocation, destination.name, size) as bar:
             if form == "dir":
-                await export_tree(store.blobs, store.directories, found.node, destination, pool=pool, progress=bar.add)
+                await export_tree(store.blobs, found.tree, destination, pool=pool, progress=bar.add)
                 return
             blobs = CountedBlobs(store.blobs, bar)
             pieces: AsyncIterator[bytes]
             if form == "nar":
                 from tvix_store.operations.nars.render import render_nar
 
-                pieces = render_nar(blobs, store.directories, found.node)
+                pieces = render_nar(blobs, found.tree)
             else:
                 from tvix_store.operations.export.tar import render_tar
 
-                pieces = render_tar(blobs, store.directories, found.node, found.name)
+                pieces = render_tar(blobs, found.tree, found.name)
             if to_standard_output:
                 await print_bytes(pieces)
             else:

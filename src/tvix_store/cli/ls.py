@@ -11,7 +11,7 @@ from tvix_store.cli.invocation import Invocation, command, json_option
 
 if TYPE_CHECKING:
     from tvix_store.model.nodes import Node
-    from tvix_store.services.directories import DirectoryService
+    from tvix_store.services.directories import DirectoryTree
 
 
 @command
@@ -36,7 +36,7 @@ async def ls(invocation: Invocation, path: str, long: bool, recursive: bool, as_
     async with await invocation.open_store() as store:
         found = await resolve(store, path)
         if isinstance(found.node, DirectoryNode):
-            entries = _below(store.directories, found.node, recursive=recursive)
+            entries = _below(found.tree, recursive=recursive)
         else:
             entries = _only(found.name, found.node)
         if as_json:
@@ -50,18 +50,20 @@ async def _only(name: bytes, node: Node) -> AsyncIterator[tuple[bytes, Node]]:
     yield name, node
 
 
-async def _below(directories: DirectoryService, root: Node, *, recursive: bool) -> AsyncIterator[tuple[bytes, Node]]:
-    """All nodes below a directory, with their paths from there, each directory before its contents."""
+async def _below(tree: DirectoryTree, *, recursive: bool) -> AsyncIterator[tuple[bytes, Node]]:
+    """All nodes below the root, with their paths from there, each directory before its contents."""
     from tvix_store.model.nodes import DirectoryNode
-    from tvix_store.operations.trees.lookup import read_directory
+    from tvix_store.services.directories import read_directory
 
-    waiting: list[tuple[bytes, Node]] = [(b"", root)]
+    if recursive:
+        tree.expect_all()
+    waiting: list[tuple[bytes, Node]] = [(b"", tree.root)]
     while waiting:
         path, node = waiting.pop()
         if path:
             yield path, node
         if isinstance(node, DirectoryNode) and (recursive or not path):
-            children = list((await read_directory(directories, node)).entries.items())
+            children = list((await read_directory(tree, node.digest)).entries.items())
             waiting += [(b"/".join((path, name)) if path else name, child) for name, child in reversed(children)]
 
 

@@ -47,7 +47,7 @@ async def sign(invocation: Invocation, paths: tuple[str, ...], key_file: IO[str]
         for path in paths:
             path_info = await store_path_info(store, path)
             # Read again, and not asked of the store: nothing is signed that was not verified here.
-            if await calculate_nar(store.blobs, store.directories, path_info.node) != path_info.nar:
+            if await calculate_nar(store.blobs, store.directories.tree(path_info.node)) != path_info.nar:
                 raise CorruptError(f"{path_info.store_path} is not signed: its NAR is not what its path info says")
             signature = key.sign(path_info.fingerprint(store.store_dir))
             yield await store.path_infos.put(path_info.with_signatures([signature]), Trust((key.public,), store.store_dir))

@@ -85,7 +85,7 @@ async def _damage(blobs: BlobService, directories: DirectoryService, path_info: 
     from tvix_store.operations.nars.calculate import calculate_nar
 
     try:
-        facts = await calculate_nar(blobs, directories, path_info.node)
+        facts = await calculate_nar(blobs, directories.tree(path_info.node))
     except (CorruptError, InvalidError, NotFoundError) as error:
         return str(error)
     return None if facts == path_info.nar else "its NAR is not what its path info says"

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from tvix_store.config.address import Address
 from tvix_store.config.scheme import Opening
 from tvix_store.config.schemes import open_address, scheme_of
 from tvix_store.layers.composing import composed
+from tvix_store.model.address import Address
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import check_store_dir
 from tvix_store.services.offer import Offer, Service

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tvix_store.backends import local
-from tvix_store.config.address import Address
 from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.config.size_rule import read_size_rule
 from tvix_store.config.user_directories import data_directory
 from tvix_store.errors import InvalidError
+from tvix_store.model.address import Address
 from tvix_store.services.store import Store
 
 _MOST_THREADS = 256

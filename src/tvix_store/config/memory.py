@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tvix_store.backends import memory
-from tvix_store.config.address import Address
 from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.config.size_rule import read_size_rule
 from tvix_store.errors import InvalidError
+from tvix_store.model.address import Address
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.services.store import Store
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tvix_store.backends.nix_http import CacheAddress
-from tvix_store.config.address import Address
 from tvix_store.config.scheme import Opening, Scheme
+from tvix_store.model.address import Address
 from tvix_store.services.offer import Offer, Service
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tvix_store.config.address import Address
+from tvix_store.model.address import Address
 from tvix_store.services.offer import Offer
 
 

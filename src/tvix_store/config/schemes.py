@@ -11,9 +11,9 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
-from tvix_store.config.address import Address, without_secrets
 from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.errors import InvalidError
+from tvix_store.model.address import Address, without_secrets
 from tvix_store.services.offer import Offer
 
 SCHEMES = {

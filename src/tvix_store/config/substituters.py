@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from tvix_store.backends import nix_http
-from tvix_store.config.address import Address
 from tvix_store.config.user_directories import data_directory
 from tvix_store.errors import InvalidError
 from tvix_store.layers.fetch_lock import FetchLock
@@ -19,6 +18,7 @@ from tvix_store.layers.substituter import Substituter, Terms
 from tvix_store.layers.substituters import Substituters
 from tvix_store.layers.substituting import SubstitutingPathInfos
 from tvix_store.layers.substituting_documents import SubstitutingDocuments
+from tvix_store.model.address import Address
 from tvix_store.model.signature import PublicKey
 from tvix_store.services.store import Store
 
@@ -43,7 +43,7 @@ def checked_urls(urls: Sequence[str], *, require_signatures: bool = False) -> li
                 f"{address.name}: its unsigned paths would be taken, but signatures are required; "
                 "give its key as ?trusted-public-keys=name:base64, or leave one of the two out"
             )
-    return [nix_http.without_ignored(url) for url in urls]
+    return [nix_http.without_ignored(url)[0] for url in urls]
 
 
 async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequence[PublicKey], lock: FetchLock | None) -> Store:

@@ -21,7 +21,8 @@ from tvix_store.http.response import Response, text
 from tvix_store.http.status import HttpError
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
-from tvix_store.operations.trees.lookup import lookup_in_store, read_directory
+from tvix_store.operations.trees.lookup import lookup_in_store
+from tvix_store.services.directories import read_directory
 from tvix_store.services.store import Store
 
 _PIECE = 64 * 1024
@@ -46,13 +47,14 @@ class Browse:
         if b"" in names or any(b"/" in name for name in names):
             raise HttpError(404, "a path has no empty names, and no slashes in them")
         try:
-            node = await lookup_in_store(self._store, b"/".join(names))
+            tree = await lookup_in_store(self._store, b"/".join(names))
         except (InvalidError, ExhaustedError) as error:
             raise HttpError(404, str(error)) from None
+        node = tree.root
         if isinstance(node, DirectoryNode):
             if not is_directory_url:
                 return text(302, "a directory ends with a slash", ((b"location", b"./" + _quoted(names[-1]) + b"/"),))
-            return await self._index(request, names, node)
+            return await self._index(request, names, await read_directory(tree, node.digest))
         if is_directory_url or not isinstance(node, FileNode):
             raise HttpError(404, "this is no directory")
         return file_response(request, self._store.blobs, node, ((b"content-type", await self._type(names[-1], node)),))
@@ -67,14 +69,13 @@ class Browse:
             guessed = "text/plain" if _is_text(start) else "application/octet-stream"
         return (f"{guessed}; charset=utf-8" if guessed.startswith("text/") else guessed).encode()
 
-    async def _index(self, request: Request, names: list[bytes], node: DirectoryNode) -> Response:
-        etag = b'"index1-%b"' % node.digest.hex.encode()
+    async def _index(self, request: Request, names: list[bytes], directory: Directory) -> Response:
+        etag = b'"index1-%b"' % directory.digest.hex.encode()
         headers = (
             (b"content-type", b"text/html; charset=utf-8"),
             (b"x-content-type-options", b"nosniff"),
             (b"content-security-policy", _INDEX_POLICY),
         )
-        directory = await read_directory(self._store.directories, node)
         return await made_response(request, etag, headers, format_index(names, directory))
 
 

@@ -18,8 +18,8 @@ from tvix_store.http.request import Request
 from tvix_store.http.response import Response, text
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, encode_node
 from tvix_store.operations.nars.around import around
-from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.operations.trees.walk import walk_tree
+from tvix_store.services.directories import DirectoryTree
 from tvix_store.services.store import Store
 
 _PIECE = 64 * 1024
@@ -44,7 +44,7 @@ class Listings:
         if path_info is None:
             raise NotFoundError("path", name.decode())
         etag = b'"ls1-%b"' % blake3(encode_node(b"", path_info.node)).hexdigest().encode()
-        listing = format_listing(StoredTree(self._store.directories, path_info.node))
+        listing = format_listing(self._store.directories.tree(path_info.node))
         small = not isinstance(path_info.node, DirectoryNode) or path_info.node.size <= _MAX_COUNTED
         return await made_response(request, etag, ((b"content-type", b"application/json"),), listing, countable=small)
 
@@ -60,7 +60,7 @@ class Listings:
         return text(200, "listings are made here from what is in the store")
 
 
-async def format_listing(tree: StoredTree) -> AsyncGenerator[bytes, None]:
+async def format_listing(tree: DirectoryTree) -> AsyncGenerator[bytes, None]:
     """The listing of the tree's root, in pieces.
 
     JSON has no way to write a name that is not UTF-8: its odd bytes are escaped as U+DC80 and above, as Python has it.

@@ -53,7 +53,7 @@ class Nars:
     def __init__(self, store: Store, links: NarLinks | None, planned: PlannedNars | None) -> None:
         self._store = store
         self._links = links
-        self._layouts = NarLayouts(store.blobs, store.directories)
+        self._layouts = NarLayouts(store.blobs)
         self._planned = planned
 
     async def get_rendered(self, request: Request, name: bytes) -> Response:
@@ -107,10 +107,9 @@ class Nars:
             plan = await (self._planned.plan(node) if is_whole else self._planned.known(node))
         if plan is not None and self._planned is not None:
             body = self._planned.read(node, plan, start, stop)
-        elif is_whole:
-            body = render_nar(self._store.blobs, self._store.directories, node)
         else:
-            body = self._layouts.render_range(node, start, stop)
+            tree = self._store.directories.tree(node)
+            body = render_nar(self._store.blobs, tree) if is_whole else self._layouts.render_range(tree, start, stop)
         async with aclosing(body):
             async for piece in body:
                 yield piece

@@ -7,12 +7,14 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from tvix_store.errors import UnsupportedError
+from tvix_store.layers.composed_statistics import ComposedStatistics
 from tvix_store.layers.memory_nars import MemoryNars
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.layers.staging_beside import StagingBeside
 from tvix_store.layers.syncing import SyncingPathInfos
 from tvix_store.services.offer import POWERS, Offer, Service
 from tvix_store.services.staging import Staging
+from tvix_store.services.statistics import Statistics
 from tvix_store.services.store import ServiceChecks, Store
 
 _WORDS = {"blobs": "blobs", "directories": "directories", "path_infos": "path infos"}
@@ -21,8 +23,9 @@ _WORDS = {"blobs": "blobs", "directories": "directories", "path_infos": "path in
 def composed(blobs: Offer, directories: Offer, path_infos: Offer) -> Store:
     """The store of these services, which closes all three. Records stand beside the path infos.
 
-    The store has a power if one offer has it, and all services that the power is bound to come from that offer. NARs are calculated
-    here, and remembered while this process runs, unless one offer has all content and calculates them itself.
+    The store has a power if one offer has it, and all services that the power is bound to come from that offer. Its statistics are
+    put together if all offers have some. NARs are calculated here, and remembered while this process runs, unless one offer has all
+    content and calculates them itself.
 
     Raises:
         UnsupportedError: an offer lacks the service that it was chosen for.
@@ -43,6 +46,7 @@ def composed(blobs: Offer, directories: Offer, path_infos: Offer) -> Store:
         "records": path_infos,
     }
     known_nars = MemoryNars()  # where nobody has calculated
+    powers: dict[str, Any] = {"known_nars": known_nars} | _statistics(blobs, directories, path_infos) | _powers(of)
     return Store(
         name=path_infos.name,
         blobs=blobs.blobs,
@@ -57,7 +61,7 @@ def composed(blobs: Offer, directories: Offer, path_infos: Offer) -> Store:
         epoch=blobs.epoch,
         sync=_each([each.sync for each in distinct]),
         close=_each([each.close for each in distinct]),
-        **({"known_nars": known_nars} | _powers(of) | _staging_beside(content, path_infos)),
+        **(powers | _staging_beside(content, path_infos)),
     )
 
 
@@ -69,6 +73,13 @@ def _powers(of: Mapping[Service, Offer | None]) -> dict[str, Any]:
         if owner is not None and all(other is owner for other in others):
             powers[name] = getattr(owner, name)
     return powers
+
+
+def _statistics(blobs: Offer, directories: Offer, path_infos: Offer) -> dict[str, Statistics]:
+    """The statistics of the three offers, put together; nothing where one of them has none."""
+    if blobs.statistics is None or directories.statistics is None or path_infos.statistics is None:
+        return {}
+    return {"statistics": ComposedStatistics(blobs.statistics, directories.statistics, path_infos.statistics)}
 
 
 def _staging_beside(content: Offer | None, path_infos: Offer) -> dict[str, Staging]:

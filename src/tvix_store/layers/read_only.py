@@ -8,10 +8,11 @@ from tvix_store.errors import DeniedError
 from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
+from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.blobs import BlobService, BlobStat
-from tvix_store.services.directories import DirectoryService
+from tvix_store.services.directories import DirectoryService, DirectoryTree
 from tvix_store.services.record_kinds import kind_of
 from tvix_store.services.records import RecordService
 
@@ -56,6 +57,9 @@ class ReadOnlyDirectories:
 
     def get_recursive(self, digest: Digest) -> AsyncIterator[Directory]:
         return self._inner.get_recursive(digest)
+
+    def tree(self, root: Node) -> DirectoryTree:
+        return self._inner.tree(root)
 
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
         raise _refused()

@@ -8,9 +8,37 @@ from typing import Protocol
 
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
+from tvix_store.model.nodes import Node
 
 _PARSED_HERE = 256 << 10
 """Bytes of an encoded directory that are parsed on the event loop: some 20 ms."""
+
+
+class DirectoryTree(Protocol):
+    """A handle of one tree: a node, and a reader of the directories that the node reaches.
+
+    All reading below a known root goes through its handle. A backend may find directories by the roots of trees only.
+    """
+
+    @property
+    def root(self) -> Node: ...
+
+    def expect_all(self) -> None:
+        """Announce that most directories will be read. A backend may then read ahead."""
+        ...
+
+    async def get(self, digest: Digest) -> Directory:
+        """The root, or a directory that it reaches.
+
+        Raises:
+            NotFoundError: the directory is not there. If the caller expects all: or another one below the root.
+            CorruptError: as `DirectoryService.get`.
+        """
+        ...
+
+    def below(self, node: Node) -> DirectoryTree:
+        """The part of the tree below `node`, which the root reaches."""
+        ...
 
 
 class DirectoryService(Protocol):
@@ -33,6 +61,10 @@ class DirectoryService(Protocol):
         """
         ...
 
+    def tree(self, root: Node) -> DirectoryTree:
+        """The tree of a root node, such as that of a path info. Nothing is read yet."""
+        ...
+
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
         """Store a graph sent from its leaves to its root, and return the root's digest.
 
@@ -43,6 +75,13 @@ class DirectoryService(Protocol):
             ExhaustedError: the disk, or a limit, is full.
         """
         ...
+
+
+async def read_directory(tree: DirectoryTree, digest: Digest) -> Directory:
+    """As `DirectoryTree.get`, parsed."""
+    directory = await tree.get(digest)
+    await parse(directory)
+    return directory
 
 
 async def parse(directory: Directory) -> None:

@@ -68,6 +68,14 @@ def diamond() -> list[Directory]:
     return [bottom, left, right, Directory({b"left": left.node(), b"right": right.node()})]
 
 
+def nested(depth: int) -> list[Directory]:
+    """Directories inside each other, `d/d/d…`, the innermost first: `depth` of them in an outermost one."""
+    graph = [Directory({})]
+    for _ in range(depth):
+        graph.append(Directory({b"d": graph[-1].node()}))
+    return graph
+
+
 def missing(seed: str = "missing") -> Digest:
     """The digest of something that is in no store."""
     return Digest.of(noise(64, f"never stored {seed}"))

@@ -12,6 +12,7 @@ from typing import TypeAlias, TypeVar
 
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
+from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
@@ -19,6 +20,7 @@ from tvix_store.services.blobs import BlobService, BlobStat
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.store import Store
+from tvix_store.services.stored_tree import StoredTree
 from tvix_store.testing.content import stream
 
 T = TypeVar("T")
@@ -135,6 +137,9 @@ class FaultyDirectories:
         await _begin(self._fault)
         async for directory in _past(self._inner.get_recursive(digest), self._fault):
             yield directory
+
+    def tree(self, root: Node) -> StoredTree:
+        return StoredTree(self, root)
 
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
         await _begin(self._fault)

@@ -169,7 +169,7 @@ async def test_a_nar_with_damaged_content_is_not_known_to_be_whole(store: Store,
 async def test_what_was_put_again_outlives_the_index(tmp_path: Path) -> None:
     async with await open_store(tmp_path / "store") as store:
         node = await put_tree(store, TREE)
-        nar = await collect(render_nar(store.blobs, store.directories, node))
+        nar = await collect(render_nar(store.blobs, store.directories.tree(node)))
         for content in (SMALL, LARGE[:100]):
             damage(tmp_path, content)
         await read_in_vain(store, SMALL)
@@ -180,7 +180,7 @@ async def test_what_was_put_again_outlives_the_index(tmp_path: Path) -> None:
         before = await stats(store)
     shutil.rmtree(tmp_path / "store" / "index")
     async with await open_store(tmp_path / "store") as store:
-        assert await collect(render_nar(store.blobs, store.directories, node)) == nar
+        assert await collect(render_nar(store.blobs, store.directories.tree(node))) == nar
         after = await stats(store)
         assert (after.chunks, after.unique_bytes, after.stored_bytes) == (before.chunks, before.unique_bytes, before.stored_bytes)
 

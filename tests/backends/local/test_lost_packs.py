@@ -47,7 +47,7 @@ async def is_healthy(store: Store) -> bool:
 
 
 async def nar(store: Store) -> bytes:
-    return await collect(render_nar(store.blobs, store.directories, await put_tree(store, TREE)))
+    return await collect(render_nar(store.blobs, store.directories.tree(await put_tree(store, TREE))))
 
 
 @pytest.fixture

@@ -5,13 +5,11 @@ from __future__ import annotations
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.backends.local.committer_watch import fill_disk, watch_requests
 from tvix_store.backends.local import open_store
-from tvix_store.backends.local.committer import Committer
-from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.errors import ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
@@ -46,7 +44,7 @@ async def is_there(store: Store) -> None:
     assert await store.blobs.get_many([Digest.of(content) for content in FILES.values()]) == list(FILES.values())
     assert [each async for each in store.directories.get_recursive(OUTER.digest)] == [OUTER, INNER]
     assert {key: await store.records.get(key) for key in RECORDS} == RECORDS
-    await collect(render_nar(store.blobs, store.directories, OUTER.node()))
+    await collect(render_nar(store.blobs, store.directories.tree(OUTER.node())))
 
 
 async def test_all_of_it_is_there(tmp_path: Path) -> None:
@@ -58,15 +56,8 @@ async def test_all_of_it_is_there(tmp_path: Path) -> None:
 
 
 async def test_it_is_one_request_to_the_committer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
-    submit = Committer.submit
-
-    def counted(self: Committer, request: Any) -> Any:
-        asked.append(request)
-        return submit(self, request)
-
     async with await open_store(tmp_path / "store") as store:
-        monkeypatch.setattr(Committer, "submit", counted)
+        asked = watch_requests(monkeypatch)
         await put(store)
         assert len(asked) == 1
 
@@ -81,20 +72,10 @@ async def test_it_outlives_the_index(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("works", [0, 1], ids=["contents", "records"])
 async def test_what_cannot_be_written_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: int) -> None:
-    append = PackWriter.append
-    left = works
-
-    def full(self: PackWriter, records: list[object]) -> object:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise ExhaustedError("the disk is full")
-        return append(self, records)  # type: ignore[arg-type]
-
     async with await open_store(tmp_path / "store") as store:
         assert store.records is not None
         with monkeypatch.context() as patched:
-            patched.setattr(PackWriter, "append", full)
+            fill_disk(patched, after=works)
             with pytest.raises(ExhaustedError):
                 await put(store)
         assert [await store.records.get(key) for key in RECORDS] == [None, None]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends.local.committer_watch import fill_disk
 from tvix_store.backends.local import open_store, staging
 from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.records import MAGIC, Kind
@@ -184,22 +185,12 @@ async def test_a_long_journal_goes_to_the_disk(tmp_path: Path, monkeypatch: pyte
 
 
 async def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    append = PackWriter.append
-    left = 3
-
-    def fills(self: PackWriter, records: list[object]) -> object:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise ExhaustedError("the disk is full")
-        return append(self, records)  # type: ignore[arg-type]
-
     async with await open_store(tmp_path / "store") as store:
-        monkeypatch.setattr(PackWriter, "append", fills)
-        with pytest.raises(ExhaustedError, match="the disk is full"):
-            async with begun(store) as stage:
-                await stage_tree(store, stage, STAGED)
-        monkeypatch.setattr(PackWriter, "append", append)
+        with monkeypatch.context() as patched:
+            fill_disk(patched, after=3)
+            with pytest.raises(ExhaustedError, match="the disk is full"):
+                async with begun(store) as stage:
+                    await stage_tree(store, stage, STAGED)
         assert pack_bytes(tmp_path / "store") < 1000
         async with begun(store) as stage:
             node = await stage_tree(store, stage, STAGED)

@@ -8,8 +8,9 @@ from tvix_store import BlobStat, Digest, Directory, InvalidError, NotFoundError,
 from tvix_store.config import Address, Opening, Scheme
 from tvix_store.errors import ExhaustedError
 from tvix_store.model.directory_graph import LeavesToRoot
+from tvix_store.model.nodes import Node
 from tvix_store.model.trust import NOBODY, Trust
-from tvix_store.services import SMALL_BLOB, Offer
+from tvix_store.services import SMALL_BLOB, Offer, StoredTree
 
 _PIECE = 1 << 20
 
@@ -65,6 +66,9 @@ class ToyDirectories:
             wanted += dict.fromkeys(
                 child.digest for _, child in self._directories[each].directories() if child.digest not in wanted
             )
+
+    def tree(self, root: Node) -> StoredTree:
+        return StoredTree(self, root)
 
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
         order, graph = LeavesToRoot(), {}

@@ -49,7 +49,7 @@ def umask() -> Iterator[None]:
 
 
 async def export(store: Store, tree: Tree, target: Path) -> None:
-    await export_tree(store.blobs, store.directories, await put_tree(store, tree), target)
+    await export_tree(store.blobs, store.directories.tree(await put_tree(store, tree)), target)
 
 
 @pytest.mark.parametrize("tree", [TREE, {}, TreeFile(b"file"), TreeFile(noise(400_000), executable=True), SymlinkNode(b"nowhere")])
@@ -115,7 +115,7 @@ async def test_a_target_that_appears_during_the_export_is_kept(
 
     node = await put_tree(store, tree)
     with pytest.raises(ConflictError, match="exists"):
-        await export_tree(faulty(store, appear).blobs, store.directories, node, tmp_path / "out")
+        await export_tree(faulty(store, appear).blobs, store.directories.tree(node), tmp_path / "out")
     assert os.listdir(tmp_path) == ["out"]
     assert read(tmp_path / "out") != tree
 
@@ -125,7 +125,7 @@ async def test_a_failed_export_leaves_nothing(store: Store, tmp_path: Path, afte
     node = await put_tree(store, TREE)
     broken = faulty(store, failing(CorruptError("damaged"), after=after))
     with pytest.raises(CorruptError):
-        await export_tree(broken.blobs, broken.directories, node, tmp_path / "out")
+        await export_tree(broken.blobs, broken.directories.tree(node), tmp_path / "out")
     assert os.listdir(tmp_path) == []
 
 
@@ -133,7 +133,7 @@ async def test_a_missing_blob_leaves_nothing(store: Store, tmp_path: Path) -> No
     root = Directory({b"a": SymlinkNode(b"b"), b"missing": FileNode(missing(), 3)})
     await store.directories.put(stream([root]))
     with pytest.raises(NotFoundError):
-        await export_tree(store.blobs, store.directories, root.node(), tmp_path / "out")
+        await export_tree(store.blobs, store.directories.tree(root.node()), tmp_path / "out")
     assert os.listdir(tmp_path) == []
 
 
@@ -147,7 +147,7 @@ async def test_a_cancelled_export_leaves_nothing(store: Store, tmp_path: Path) -
         return data
 
     node = await put_tree(store, TREE)
-    exporting = asyncio.create_task(export_tree(faulty(store, slow).blobs, store.directories, node, tmp_path / "out"))
+    exporting = asyncio.create_task(export_tree(faulty(store, slow).blobs, store.directories.tree(node), tmp_path / "out"))
     await begun.wait()
     exporting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -192,7 +192,7 @@ async def test_the_path_of_a_file_may_be_longer_than_the_system_takes(store: Sto
 
 async def test_a_nar_is_saved_whole(store: Store, tmp_path: Path) -> None:
     node = await put_tree(store, TREE)
-    await save_stream(render_nar(store.blobs, store.directories, node), tmp_path / "out.nar")
+    await save_stream(render_nar(store.blobs, store.directories.tree(node)), tmp_path / "out.nar")
     assert (tmp_path / "out.nar").read_bytes() == nar(TREE)
     assert os.listdir(tmp_path) == ["out.nar"]
 
@@ -218,8 +218,8 @@ async def test_a_stream_is_not_saved_over_a_file(tmp_path: Path) -> None:
 async def test_a_symlink_whose_target_is_too_long_to_be_followed_is_exported(tmp_path: Path) -> None:
     link = SymlinkNode(b"x" * 300)
     async with await open_store() as store:
-        await export_tree(store.blobs, store.directories, link, tmp_path / "out")
+        await export_tree(store.blobs, store.directories.tree(link), tmp_path / "out")
         with pytest.raises(ConflictError):
-            await export_tree(store.blobs, store.directories, link, tmp_path / "out")
+            await export_tree(store.blobs, store.directories.tree(link), tmp_path / "out")
     assert (tmp_path / "out").readlink() == Path("x" * 300)
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]  # noqa: ASYNC240

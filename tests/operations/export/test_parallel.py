@@ -55,7 +55,7 @@ async def refused(store: Store, pool: WorkerPool, root: Directory, out: Path) ->
     root = Directory(dict(root.entries) | {b"link %d" % n: SymlinkNode(b"x") for n in range(300)})
     await store.directories.put(stream([root]))
     with pytest.raises(StoreError) as caught:
-        await export_tree(store.blobs, store.directories, root.node(), out, pool=pool)
+        await export_tree(store.blobs, store.directories.tree(root.node()), out, pool=pool)
     assert os.listdir(out.parent) == ["store"]
     return caught.value
 
@@ -71,7 +71,7 @@ async def test_a_tree_comes_back(tmp_path: Path, tree: Tree) -> None:
 
     async with opened(tmp_path) as (store, pool):
         node = await put_tree(store, tree)
-        await export_tree(store.blobs, store.directories, node, tmp_path / "out", pool=pool, progress=count)
+        await export_tree(store.blobs, store.directories.tree(node), tmp_path / "out", pool=pool, progress=count)
     assert read(tmp_path / "out") == tree
     assert sorted(os.listdir(tmp_path)) == ["out", "store"]
     files = [path for path in [tmp_path / "out", *(tmp_path / "out").rglob("*")] if path.is_file() and not path.is_symlink()]
@@ -105,7 +105,9 @@ async def test_a_cancelled_export_leaves_nothing(tmp_path: Path) -> None:
         node = await put_tree(store, SHARED)
         begun = asyncio.Event()
         exporting = asyncio.create_task(
-            export_tree(store.blobs, store.directories, node, tmp_path / "out", pool=pool, progress=lambda files, size: begun.set())
+            export_tree(
+                store.blobs, store.directories.tree(node), tmp_path / "out", pool=pool, progress=lambda files, size: begun.set()
+            )
         )
         await begun.wait()
         exporting.cancel()
@@ -119,7 +121,7 @@ async def test_a_member_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     async with opened(tmp_path) as (store, pool):
         node = await put_tree(store, SHARED)
         victim = await pool.run(_pid)
-        exporting = asyncio.create_task(export_tree(store.blobs, store.directories, node, tmp_path / "out", pool=pool))
+        exporting = asyncio.create_task(export_tree(store.blobs, store.directories.tree(node), tmp_path / "out", pool=pool))
         await asyncio.sleep(0)
         os.kill(victim, signal.SIGKILL)
         with pytest.raises(UnavailableError):
@@ -138,7 +140,7 @@ async def test_what_the_disk_refuses_is_said(tmp_path: Path) -> None:
         node = await put_tree(store, {**SMALL, b"large": {b"file": TreeFile(noise(100_000))}})
         await asyncio.gather(pool.run(_limit_files, 50_000), pool.run(_limit_files, 50_000))
         with pytest.raises(ExhaustedError, match=f"cannot write {tmp_path}/out: File too large"):
-            await export_tree(store.blobs, store.directories, node, tmp_path / "out", pool=pool)
+            await export_tree(store.blobs, store.directories.tree(node), tmp_path / "out", pool=pool)
     assert os.listdir(tmp_path) == ["store"]
 
 
@@ -151,7 +153,7 @@ async def test_an_export_that_is_cancelled_while_it_waits_for_the_last_shares_le
     async with opened(tmp_path) as (store, pool):
         node = await put_tree(store, SMALL)
         busy = [asyncio.create_task(pool.run(_sleep, 0.3)) for _ in range(2)]
-        exporting = asyncio.create_task(export_tree(store.blobs, store.directories, node, tmp_path / "out", pool=pool))
+        exporting = asyncio.create_task(export_tree(store.blobs, store.directories.tree(node), tmp_path / "out", pool=pool))
         await asyncio.sleep(0.1)
         exporting.cancel()
         with pytest.raises(asyncio.CancelledError):

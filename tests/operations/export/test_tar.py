@@ -34,7 +34,7 @@ VARIED: Tree = {
 
 async def archive(tree: Tree, name: bytes = b"tree") -> bytes:
     store = await open_store()
-    return await collect(render_tar(store.blobs, store.directories, await put_tree(store, tree), name))
+    return await collect(render_tar(store.blobs, store.directories.tree(await put_tree(store, tree)), name))
 
 
 @pytest.mark.parametrize("tree", [VARIED, {}, TreeFile(b"only", executable=True), SymlinkNode(b"nowhere")])
@@ -65,7 +65,7 @@ async def test_the_same_tree_always_makes_the_same_tar() -> None:
 async def test_pieces_are_bounded() -> None:
     store = await open_store()
     node = await put_tree(store, VARIED)
-    sizes = [len(piece) async for piece in render_tar(store.blobs, store.directories, node, b"tree")]
+    sizes = [len(piece) async for piece in render_tar(store.blobs, store.directories.tree(node), b"tree")]
     assert max(sizes) < 1_300_000
     assert min(sizes[:-1]) >= 256 * 1024
 
@@ -75,4 +75,4 @@ async def test_an_error_of_the_store_ends_the_tar() -> None:
     node = await put_tree(store, VARIED)
     broken = faulty(store, failing(CorruptError("damaged"), after=100))
     with pytest.raises(CorruptError):
-        await collect(render_tar(broken.blobs, broken.directories, node, b"tree"))
+        await collect(render_tar(broken.blobs, broken.directories.tree(node), b"tree"))

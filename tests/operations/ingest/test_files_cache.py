@@ -231,7 +231,7 @@ async def test_a_store_that_lacks_what_is_remembered_gets_it(store: Store, tree:
         # Some are there, and counted before others turn out to be missing.
         await other.blobs.put_many([noise(n * 300) for n in range(FILES // 2)])
         assert await import_tree(other, tree, cache=FilesCache(tree.parent / "cache", tree), progress=count) == first
-        assert await calculate_nar(other.blobs, other.directories, first.node) == first.nar
+        assert await calculate_nar(other.blobs, other.directories.tree(first.node)) == first.nar
     assert counted == [FILES + 2, sum(n * 300 for n in range(FILES)) + 9_000_000 + 700_000]
 
 
@@ -243,10 +243,10 @@ async def test_content_that_was_found_damaged_is_stored_again(tmp_path: Path, tr
         contents[contents.index(noise(50 * 300)[:1000]) + 10] ^= 1
         pack.write_bytes(contents)
         with pytest.raises(CorruptError):
-            await calculate_nar(store.blobs, store.directories, first.node)
+            await calculate_nar(store.blobs, store.directories.tree(first.node))
         await store.sync()
         assert await remembered(store, tree) == first
-        assert await calculate_nar(store.blobs, store.directories, first.node) == first.nar
+        assert await calculate_nar(store.blobs, store.directories.tree(first.node)) == first.nar
 
 
 @pytest.mark.parametrize("harm", ["cut", "flipped", "other", "empty", "directory"])

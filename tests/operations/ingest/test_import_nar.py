@@ -34,7 +34,7 @@ async def cut(nar: bytes, size: int) -> AsyncIterator[bytes]:
 
 async def nar_of(store: Store, tree: Tree) -> bytes:
     node = await put_tree(store, tree)
-    return b"".join([piece async for piece in render_nar(store.blobs, store.directories, node)])
+    return b"".join([piece async for piece in render_nar(store.blobs, store.directories.tree(node))])
 
 
 async def imported(store: Store, nar: bytes, size: int = 1 << 16, **options: int) -> tuple[object, NarFacts]:
@@ -47,11 +47,11 @@ def test_the_nar_of_any_tree_gives_back_the_tree(tree: Tree, size: int, rule: Si
     async def check() -> None:
         source, target = await open_store(size_rule=rule), await open_store(size_rule=rule)
         node = await put_tree(source, tree)
-        nar = b"".join([piece async for piece in render_nar(source.blobs, source.directories, node)])
+        nar = b"".join([piece async for piece in render_nar(source.blobs, source.directories.tree(node))])
         made, facts = await imported(target, nar, size)
         assert made == node
         assert facts == NarFacts(len(nar), hashlib.sha256(nar).digest())
-        assert b"".join([piece async for piece in render_nar(target.blobs, target.directories, node)]) == nar
+        assert b"".join([piece async for piece in render_nar(target.blobs, target.directories.tree(node))]) == nar
 
     asyncio.run(check())
 
@@ -165,4 +165,4 @@ async def test_a_small_nar_is_stored_as_a_whole(files: int, is_held: bool) -> No
         assert facts.size == len(nar)
         assert (importing._held is not None) is is_held
         await importing.store()
-    assert b"".join([piece async for piece in render_nar(target.blobs, target.directories, node)]) == nar
+    assert b"".join([piece async for piece in render_nar(target.blobs, target.directories.tree(node))]) == nar

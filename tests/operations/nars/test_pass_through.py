@@ -66,7 +66,7 @@ def decompressed(data: bytes) -> bytes:
 
 
 async def nar(store: Store, node: Node) -> bytes:
-    return await collect(render_nar(store.blobs, store.directories, node))
+    return await collect(render_nar(store.blobs, store.directories.tree(node)))
 
 
 async def settled(zstd: PlannedNars) -> None:

@@ -20,7 +20,7 @@ from tvix_store.nar import tokens
 from tvix_store.operations.nars.calculate import calculate_nar
 from tvix_store.operations.nars.render import render_nar
 from tvix_store.services.store import Store
-from tvix_store.testing.content import collect, missing, noise, put_file, put_tree, stream
+from tvix_store.testing.content import collect, missing, nested, noise, put_file, put_tree, stream
 from tvix_store.testing.faults import FaultyBlobs, FaultyDirectories, cutting, delaying, failing, faulty
 from tvix_store.testing.strategies import trees
 from tvix_store.testing.trees import Tree, TreeFile, nar, write
@@ -38,7 +38,7 @@ VARIED: Tree = {
 
 
 async def rendered(store: Store, node: Node) -> bytes:
-    return await collect(render_nar(store.blobs, store.directories, node))
+    return await collect(render_nar(store.blobs, store.directories.tree(node)))
 
 
 def dumped(path: Path) -> bytes:
@@ -68,7 +68,7 @@ async def test_size_and_hash_are_those_of_the_nar() -> None:
     store = await open_store()
     node = await put_tree(store, VARIED)
     expected = nar(VARIED)
-    facts = await calculate_nar(store.blobs, store.directories, node)
+    facts = await calculate_nar(store.blobs, store.directories.tree(node))
     assert facts == NarFacts(len(expected), hashlib.sha256(expected).digest())
 
 
@@ -89,23 +89,21 @@ async def test_size_and_hash_take_one_read_of_the_directories() -> None:
     store = await open_store()
     node = await put_tree(store, VARIED)
     directories = CountingDirectories(store.directories, delaying(0))
-    await calculate_nar(store.blobs, directories, node)
+    await calculate_nar(store.blobs, directories.tree(node))
     assert directories.reads == 1
 
 
 async def test_pieces_are_not_large_and_few_are_small() -> None:
     store = await open_store()
     node = await put_tree(store, VARIED)
-    sizes = [len(piece) async for piece in render_nar(store.blobs, store.directories, node)]
+    sizes = [len(piece) async for piece in render_nar(store.blobs, store.directories.tree(node))]
     assert max(sizes) < 1.3 * MIB
     assert sum(sizes) / len(sizes) >= 128 * 1024
 
 
 async def test_a_tree_may_be_ten_thousand_levels_deep() -> None:
     depth = 10_000
-    graph = [Directory({})]
-    for _ in range(depth):
-        graph.append(Directory({b"d": graph[-1].node()}))
+    graph = nested(depth)
     store = await open_store()
     await store.directories.put(stream(graph))
     down = (tokens.DIRECTORY_START + tokens.entry_start(b"d")) * depth + tokens.DIRECTORY_START
@@ -137,7 +135,7 @@ async def test_little_is_fetched_ahead_of_a_slow_consumer() -> None:
     store = await open_store()
     node = await put_tree(store, {b"%03d" % n: TreeFile(noise(200_000, str(n))) for n in range(150)})
     blobs = GreedyBlobs(store.blobs, delaying(0))
-    rendering = render_nar(blobs, store.directories, node)
+    rendering = render_nar(blobs, store.directories.tree(node))
     given_out = len(await anext(rendering))
     for _ in range(20):
         await asyncio.sleep(0.01)
@@ -148,7 +146,7 @@ async def test_little_is_fetched_ahead_of_a_slow_consumer() -> None:
 async def test_a_rendering_may_be_given_up() -> None:
     store = await open_store()
     node = await put_tree(store, VARIED)
-    async for _ in render_nar(store.blobs, store.directories, node):
+    async for _ in render_nar(store.blobs, store.directories.tree(node)):
         break
     await asyncio.sleep(0)
     assert await rendered(store, node) == nar(VARIED)
@@ -176,16 +174,14 @@ async def test_a_directory_that_is_gone_is_named() -> None:
     root = Directory({b"inner": inner.node()})
     await store.directories.put(stream([inner, root]))
 
-    class WithoutInner:
-        get = store.directories.get
-        put = store.directories.put
-
+    class WithoutInner(FaultyDirectories):
         async def get_recursive(self, digest: Digest) -> AsyncIterator[Directory]:
             yield root
             raise NotFoundError("directory", inner.digest)
 
+    directories = WithoutInner(store.directories, delaying(0))
     with pytest.raises(NotFoundError, match=inner.digest.hex):
-        await collect(render_nar(store.blobs, WithoutInner(), root.node()))
+        await collect(render_nar(store.blobs, directories.tree(root.node())))
 
 
 async def test_a_file_stated_smaller_than_it_is_never_makes_a_batch_large() -> None:

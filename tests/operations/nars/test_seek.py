@@ -18,7 +18,7 @@ from tvix_store.nar import tokens
 from tvix_store.operations.nars import seek
 from tvix_store.operations.nars.seek import NarLayouts
 from tvix_store.services.store import Store
-from tvix_store.testing.content import collect, missing, noise, put_file, put_tree, stream
+from tvix_store.testing.content import collect, missing, nested, noise, put_file, put_tree, stream
 from tvix_store.testing.faults import FaultyBlobs, FaultyDirectories, delaying
 from tvix_store.testing.strategies import trees
 from tvix_store.testing.trees import Tree, TreeFile, nar
@@ -34,7 +34,7 @@ VARIED: Tree = {
 
 
 async def part(store: Store, node: Node, start: int, stop: int) -> bytes:
-    return await collect(NarLayouts(store.blobs, store.directories).render_range(node, start, stop))
+    return await collect(NarLayouts(store.blobs).render_range(store.directories.tree(node), start, stop))
 
 
 @settings(max_examples=200)
@@ -56,12 +56,12 @@ async def test_a_nar_may_be_cut_anywhere(tree: Tree) -> None:
     store = await open_store()
     node = await put_tree(store, tree)
     whole = nar(tree)
-    layouts = NarLayouts(store.blobs, store.directories)
+    layouts, handle = NarLayouts(store.blobs), store.directories.tree(node)
     for at in {*range(0, len(whole), max(len(whole) // 50, 1)), len(whole)}:
-        first = await collect(layouts.render_range(node, max(at - 3000, 0), at))
-        second = await collect(layouts.render_range(node, at, at + 3000))
+        first = await collect(layouts.render_range(handle, max(at - 3000, 0), at))
+        second = await collect(layouts.render_range(handle, at, at + 3000))
         assert first + second == whole[max(at - 3000, 0) : at + 3000]
-    assert await collect(layouts.render_range(node, 0, len(whole))) == whole
+    assert await collect(layouts.render_range(handle, 0, len(whole))) == whole
 
 
 class Watched(FaultyBlobs):
@@ -89,8 +89,8 @@ async def test_of_large_files_only_the_part_inside_is_read() -> None:
     blobs = Watched(store)
     begin = len(tokens.MAGIC + tokens.DIRECTORY_START + tokens.entry_start(b"b") + tokens.file_start(3 * MIB, False))
     begin += tokens.entry_size(b"a") + tokens.file_size(3 * MIB, False)
-    layouts = NarLayouts(blobs, store.directories)
-    assert await collect(layouts.render_range(root.node(), begin + 5, begin + MIB)) == noise(MIB)[5:]
+    layouts = NarLayouts(blobs)
+    assert await collect(layouts.render_range(store.directories.tree(root.node()), begin + 5, begin + MIB)) == noise(MIB)[5:]
     assert blobs.read_parts == [(large.digest, 5, MIB)]
 
 
@@ -99,7 +99,7 @@ async def test_small_files_outside_are_not_read() -> None:
     node = await put_tree(store, VARIED)
     at = nar(VARIED).index(b"deep")
     blobs = Watched(store)
-    assert await collect(NarLayouts(blobs, store.directories).render_range(node, at, at + 4)) == b"deep"
+    assert await collect(NarLayouts(blobs).render_range(store.directories.tree(node), at, at + 4)) == b"deep"
     assert blobs.read_parts == []
     assert blobs.batches == [Digest.of(b"deep")]
 
@@ -124,12 +124,12 @@ async def test_sizes_are_found_out_once() -> None:
     tree: Tree = {b"%02d" % n: {b"x": {b"y": TreeFile(b"%d" % n)}} for n in range(30)}
     node = await put_tree(store, tree)
     directories = CountingDirectories(store.directories, delaying(0))
-    layouts = NarLayouts(store.blobs, directories)
+    layouts = NarLayouts(store.blobs)
     for at in (5000, 5100, 5200):
-        assert await collect(layouts.render_range(node, at, at + 50)) == nar(tree)[at : at + 50]
+        assert await collect(layouts.render_range(directories.tree(node), at, at + 50)) == nar(tree)[at : at + 50]
     assert directories.recursive == 1
     directories.single = 0
-    assert await collect(layouts.render_range(node, 5200, 5250)) == nar(tree)[5200:5250]
+    assert await collect(layouts.render_range(directories.tree(node), 5200, 5250)) == nar(tree)[5200:5250]
     assert directories.single == 1
 
 
@@ -140,15 +140,13 @@ async def test_what_is_forgotten_is_found_out_again(monkeypatch: pytest.MonkeyPa
     store = await open_store()
     tree: Tree = {b"%02d" % n: {b"x": {b"y": TreeFile(b"%d" % n)}} for n in range(20)}
     node = await put_tree(store, tree)
-    layouts = NarLayouts(store.blobs, store.directories)
+    layouts = NarLayouts(store.blobs)
     for at in range(0, len(nar(tree)), 1000):
-        assert await collect(layouts.render_range(node, at, at + 1500)) == nar(tree)[at : at + 1500]
+        assert await collect(layouts.render_range(store.directories.tree(node), at, at + 1500)) == nar(tree)[at : at + 1500]
 
 
 async def test_the_end_of_a_tree_ten_thousand_levels_deep_is_rendered() -> None:
-    graph = [Directory({})]
-    for _ in range(10_000):
-        graph.append(Directory({b"d": graph[-1].node()}))
+    graph = nested(10_000)
     store = await open_store()
     await store.directories.put(stream(graph))
     size = len(tokens.MAGIC) + 10_001 * tokens.DIRECTORY_SIZE + 10_000 * tokens.entry_size(b"d")

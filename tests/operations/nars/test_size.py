@@ -18,15 +18,14 @@ from tvix_store.nar import tokens
 from tvix_store.operations.nars import size as limits
 from tvix_store.operations.nars.calculate import calculate_nar
 from tvix_store.operations.nars.size import nar_size
-from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.services.store import Store
-from tvix_store.testing.content import missing, put_tree, stream
+from tvix_store.testing.content import missing, nested, put_tree, stream
 from tvix_store.testing.strategies import trees
 from tvix_store.testing.trees import Tree, TreeFile, nar
 
 
 async def size_of(store: Store, node: Node) -> int:
-    return await nar_size(StoredTree(store.directories, node))
+    return await nar_size(store.directories.tree(node))
 
 
 async def put_doubling(store: Store, levels: int) -> DirectoryNode:
@@ -54,14 +53,12 @@ async def test_a_shared_directory_counts_as_often_as_it_is_referred_to(levels: i
     entries = 2 ** (levels + 1) - 2
     expected = len(tokens.MAGIC) + (entries + 1) * tokens.DIRECTORY_SIZE + entries * tokens.entry_size(b"a")
     node = await put_doubling(store, levels)
-    assert await size_of(store, node) == (await calculate_nar(store.blobs, store.directories, node)).size == expected
+    assert await size_of(store, node) == (await calculate_nar(store.blobs, store.directories.tree(node))).size == expected
 
 
 async def test_a_tree_may_be_ten_thousand_levels_deep() -> None:
     depth = 10_000
-    graph = [Directory({})]
-    for _ in range(depth):
-        graph.append(Directory({b"d": graph[-1].node()}))
+    graph = nested(depth)
     store = await open_store()
     await store.directories.put(stream(graph))
     expected = len(tokens.MAGIC) + (depth + 1) * tokens.DIRECTORY_SIZE + depth * tokens.entry_size(b"d")
@@ -88,7 +85,7 @@ async def test_a_file_larger_than_a_nar_may_be_is_refused_before_it_is_read(belo
         await store.directories.put(stream([root]))
         node = root.node()
     with pytest.raises(ExhaustedError, match="at most 1099511627776"):
-        await calculate_nar(store.blobs, store.directories, node)
+        await calculate_nar(store.blobs, store.directories.tree(node))
 
 
 async def test_a_tree_at_the_limits_passes_and_one_over_them_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.backends.local.committer_watch import watch_requests
 from tvix_store.backends import memory
 from tvix_store.backends.local import open_store as open_local_store
-from tvix_store.backends.local.committer import Committer
 from tvix_store.config import open_store
 from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.model.digest import Digest
@@ -72,7 +72,7 @@ async def test_all_of_it_is_there(store: Store, tree: Tree) -> None:
         assert await links_of(store).get(FILE) == link
         assert await links_of(store).get(link.nar.sha256) == link
         assert await store.nar.calculate(link.node) == link.nar
-        assert await collect(render_nar(store.blobs, store.directories, link.node)) == trees.nar(tree)
+        assert await collect(render_nar(store.blobs, store.directories.tree(link.node))) == trees.nar(tree)
 
 
 @pytest.mark.parametrize("tree", [SMALL, LARGE], ids=["small", "large"])
@@ -115,14 +115,7 @@ async def test_links_stand_beside_path_infos(tmp_path: Path, tree: Tree) -> None
 
 
 async def test_a_small_nar_waits_for_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
-    submit = Committer.submit
-
-    def counted(self: Committer, request: Any) -> Any:
-        asked.append(request)
-        return submit(self, request)
-
     async with await open_local_store(tmp_path / "store") as store:
-        monkeypatch.setattr(Committer, "submit", counted)
+        asked = watch_requests(monkeypatch)
         await accepted(store, SMALL)
     assert len(asked) == 1

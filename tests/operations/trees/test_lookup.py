@@ -7,9 +7,10 @@ from tvix_store.errors import ExhaustedError, InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
-from tvix_store.operations.trees.lookup import lookup, read_directory
-from tvix_store.services.directories import DirectoryService
+from tvix_store.operations.trees.lookup import lookup
+from tvix_store.services.directories import read_directory
 from tvix_store.testing.content import missing, put_tree
+from tvix_store.testing.faults import FaultyDirectories, delaying
 from tvix_store.testing.trees import Tree, TreeFile
 
 TREE: Tree = {
@@ -27,7 +28,7 @@ TREE: Tree = {
 
 async def found(path: bytes, *, follow: bool = False) -> Node:
     store = await open_store()
-    return await lookup(store.directories, await put_tree(store, TREE), path, follow=follow)
+    return await lookup(store.directories.tree(await put_tree(store, TREE)), path, follow=follow)
 
 
 @pytest.mark.parametrize("path", [b"bin/hello", b"/bin/hello", b"bin//hello/", b"./bin/./hello", b"lib/../bin/hello"])
@@ -41,7 +42,7 @@ async def test_a_file_is_found_however_its_path_is_spelled(path: bytes) -> None:
 async def test_an_empty_path_is_the_root(path: bytes) -> None:
     store = await open_store()
     root = await put_tree(store, TREE)
-    assert await lookup(store.directories, root, path) == root
+    assert await lookup(store.directories.tree(root), path) == root
     assert isinstance(root, DirectoryNode)
 
 
@@ -83,30 +84,26 @@ async def test_a_directory_that_is_not_in_the_store_is_named() -> None:
     store = await open_store()
     node = DirectoryNode(missing(), 1)
     with pytest.raises(NotFoundError, match=missing().hex):
-        await lookup(store.directories, node, b"file")
+        await lookup(store.directories.tree(node), b"file")
     with pytest.raises(NotFoundError, match=missing().hex):
-        await read_directory(store.directories, node)
+        await read_directory(store.directories.tree(node), node.digest)
 
 
-class CountedDirectories:
+class CountedDirectories(FaultyDirectories):
     """The directories of a store; counts how often one is read."""
 
-    def __init__(self, directories: DirectoryService) -> None:
-        self.put = directories.put
-        self.get_recursive = directories.get_recursive
-        self._directories = directories
-        self.reads = 0
+    reads = 0
 
     async def get(self, digest: Digest) -> Directory | None:
         self.reads += 1
-        return await self._directories.get(digest)
+        return await super().get(digest)
 
 
 async def test_a_directory_is_read_once_however_often_the_way_leads_through_it() -> None:
     store = await open_store()
     root = await put_tree(store, TREE)
-    directories = CountedDirectories(store.directories)
-    assert await lookup(directories, root, b"bin/../lib/../" * 400 + b"bin/hello") == await found(b"bin/hello")
+    directories = CountedDirectories(store.directories, delaying(0))
+    assert await lookup(directories.tree(root), b"bin/../lib/../" * 400 + b"bin/hello") == await found(b"bin/hello")
     assert directories.reads == 2
 
 
@@ -117,7 +114,7 @@ async def test_a_way_has_an_end() -> None:
     store = await open_store()
     root = await put_tree(store, {b"to-and-fro": SymlinkNode(b"d/../" * 800), b"d": {}})
     with pytest.raises(ExhaustedError, match="more than 2000 names"):
-        await lookup(store.directories, root, b"to-and-fro/" * 3, follow=True)
+        await lookup(store.directories.tree(root), b"to-and-fro/" * 3, follow=True)
 
 
 async def test_a_way_through_ever_more_large_directories_has_an_end() -> None:
@@ -126,6 +123,6 @@ async def test_a_way_through_ever_more_large_directories_has_an_end() -> None:
     for depth in range(30):
         tree = {b"down": tree, **{b"%d-%d" % (depth, n): SymlinkNode(b"x") for n in range(10_000)}}
     root = await put_tree(store, tree)
-    assert isinstance(await lookup(store.directories, root, b"down/" * 20), DirectoryNode)
+    assert isinstance(await lookup(store.directories.tree(root), b"down/" * 20), DirectoryNode)
     with pytest.raises(ExhaustedError, match="entries"):
-        await lookup(store.directories, root, b"down/" * 30)
+        await lookup(store.directories.tree(root), b"down/" * 30)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tvix_store.errors import InvalidError
+from tvix_store.model.address import Address, without_secrets
 from tvix_store.protocol.dialects import DIALECTS, Dialect
 
 _PORTS = {"grpc+http": 80, "grpc+https": 443}
 _DIALECTS = {dialect.name: dialect for dialect in DIALECTS}
-_USER = re.compile("//[^/?#]*@")
-"""The part before a host: names and passwords are never shown."""
-_SWITCH = {"0": False, "1": True}
+
+
+def _read_dialect(name: str) -> Dialect:
+    if name not in _DIALECTS:
+        raise InvalidError(f"unknown dialect {name!r} (known: {', '.join(_DIALECTS)})")
+    return _DIALECTS[name]
+
+
+def _read_switch(text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise InvalidError(f"it is 0 or 1, not {text!r}")
+    return text == "1"
+
+
+_PARAMETERS: dict[str, Callable[[str], object]] = {"dialect": _read_dialect, "wait-connect": _read_switch}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,48 +79,28 @@ class ServerAddress:
         Raises:
             InvalidError: `text` is none of these, or has a parameter that is unknown, given twice, or has an unknown value.
         """
-        shown = _USER.sub("//", text)
-        try:
-            url = urlsplit(text)
-            host, port = url.hostname, url.port
-            pairs = parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query))
-        except ValueError as error:
-            why = "" if "@" in text else f" ({error})"  # the error's words may hold what stands before the host
-            raise InvalidError(f"not the address of a server: {shown!r}{why}") from None
-        if url.scheme == "grpc+unix":
-            if url.netloc or not url.path.startswith("/"):
+        address = Address.parse_url(text, "a server", "grpc+http://host:port, grpc+https://host:port or grpc+unix:///path")
+        shown = without_secrets(text)
+        if address.scheme == "grpc+unix":
+            if address.host or not address.path.startswith("/"):
                 raise InvalidError(
                     f"{shown}: the path of a socket has three slashes before it, as in grpc+unix:///run/tvix-store.sock"
                 )
-            target = f"unix:{unquote(url.path)}"
-        elif url.scheme in _PORTS:
-            if not host or url.path not in {"", "/"} or "@" in url.netloc:
-                raise InvalidError(f"{shown}: a server is written as {url.scheme}://host:port")
-            target = f"{f'[{host}]' if ':' in host else host}:{port or _PORTS[url.scheme]}"
+            target = f"unix:{address.path}"
+        elif address.scheme in _PORTS:
+            host = address.host_name
+            if not host or address.path not in {"", "/"} or "@" in address.host:
+                raise InvalidError(f"{shown}: a server is written as {address.scheme}://host:port")
+            target = f"{f'[{host}]' if ':' in host else host}:{address.port or _PORTS[address.scheme]}"
         else:
-            raise InvalidError(f"{shown}: unknown scheme {url.scheme!r} (known: grpc+http, grpc+https, grpc+unix)")
-        if url.fragment:
-            raise InvalidError(f"{shown}: an address ends before the #; write it as %23 in a path")
-        parameters = dict(pairs)
-        if len(parameters) != len(pairs):
-            raise InvalidError(f"{shown}: a parameter stands there twice")
-        tls = url.scheme == "grpc+https"
-        known = ["dialect", "wait-connect", *(["ca"] if tls else [])]
-        for parameter in parameters:
-            if parameter not in known:
-                raise InvalidError(f"{shown}: unknown parameter {parameter!r} (known: {', '.join(known)})")
-        ca = parameters.get("ca")
-        dialect = parameters.get("dialect")
-        wait_connect = parameters.get("wait-connect", "0")
-        if dialect is not None and dialect not in _DIALECTS:
-            raise InvalidError(f"{shown}: unknown dialect {dialect!r} (known: {', '.join(_DIALECTS)})")
-        if wait_connect not in _SWITCH:
-            raise InvalidError(f"{shown}: wait-connect is 0 or 1, not {wait_connect!r}")
+            raise InvalidError(f"{shown}: unknown scheme {address.scheme!r} (known: grpc+http, grpc+https, grpc+unix)")
+        tls = address.scheme == "grpc+https"
+        given = address.read_parameters(_PARAMETERS | ({"ca": Path} if tls else {}))
         return cls(
-            name=text.partition("?")[0],
+            name=address.location,
             target=target,
             tls=tls,
-            ca=None if ca is None else Path(ca),
-            dialect=None if dialect is None else _DIALECTS[dialect],
-            wait_connect=_SWITCH[wait_connect],
+            ca=given.get("ca"),
+            dialect=given.get("dialect"),
+            wait_connect=given.get("wait-connect", False),
         )

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
-from blake3 import blake3
-
 from tvix_store.backends.grpc.channel import THOROUGH, Metadata
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.contents import MESSAGE, joined_chunks, verified
 from tvix_store.backends.grpc.received import check_stored, decoding
 from tvix_store.backends.grpc.single_blobs import each_at_once
-from tvix_store.chunking import DEFAULT_SIZES, Cutter
+from tvix_store.chunking import BlobAssembler, CutChunk, cut_blob
 from tvix_store.errors import CorruptError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.protocol.blobs import encode_chunk, encode_digest
@@ -55,32 +53,36 @@ class ChunkedBlobs:
         return verified(self._chunk(chunk.digest), chunk.digest, self._connection.server)
 
     async def put(self, digest: Digest, blob: bytes) -> None:
-        if blob:
+        _, chunks = cut_blob(blob)
+        if len(chunks) > 1:
+            await self._put_blob(digest, await self._put_missing(chunks))
+        elif blob:  # to ask for the chunk would take as long as to send it
             await self._put_chunk(digest, blob)
-        await self._put_blob(digest, [Chunk(digest, len(blob))] if blob else [])
+            await self._put_blob(digest, [Chunk(digest, len(blob))])
+        else:
+            await self._put_blob(digest, [])
 
     async def put_stream(self, first: bytes, rest: AsyncGenerator[bytes, None], metadata: Metadata) -> Digest:
-        hasher = blake3(first)
-        cutter = Cutter(DEFAULT_SIZES)
-        listed = await self._put_missing(cutter.feed(first))
+        blob = BlobAssembler()
+        listed = await self._put_missing(blob.feed(first))
         async for piece in rest:
-            hasher.update(piece)
-            listed += await self._put_missing(cutter.feed(piece))
-        listed += await self._put_missing(cutter.finish())
-        digest = Digest(hasher.digest())
+            listed += await self._put_missing(blob.feed(piece))
+        listed += await self._put_missing(blob.finish())
+        digest = Digest(blob.digest)
         await self._put_blob(digest, listed)
         return digest
 
-    async def _put_missing(self, contents: Sequence[bytes | memoryview]) -> list[Chunk]:
-        """Store the chunks that the server lacks; all of them, as they are listed."""
-        chunks = {Digest.of(content): bytes(content) for content in contents}
+    async def _put_missing(self, chunks: Sequence[CutChunk]) -> list[Chunk]:
+        """Store the chunks that the server lacks. Return all of them, as they are listed."""
+        contents = dict(chunks)
 
-        async def put(digest: Digest) -> None:
+        async def put(chunk: bytes) -> None:
+            digest = Digest(chunk)
             if await self._found(f"/{CHUNK_STORE_SERVICE}/StatChunk", digest) is None:
-                await self._put_chunk(digest, chunks[digest])
+                await self._put_chunk(digest, bytes(contents[chunk]))
 
-        await each_at_once(put, list(chunks))
-        return [Chunk(Digest.of(content), len(content)) for content in contents]
+        await each_at_once(put, list(contents))
+        return [Chunk(Digest(chunk), len(content)) for chunk, content in chunks]
 
     async def _put_chunk(self, digest: Digest, content: bytes) -> None:
         answer = await self._connection.call(f"/{CHUNK_STORE_SERVICE}/PutChunk", encode_chunk(content), ("blob", digest))

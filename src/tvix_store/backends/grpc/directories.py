@@ -11,8 +11,10 @@ from tvix_store.errors import CorruptError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.directory_graph import RootToLeaves
+from tvix_store.model.nodes import Node
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.protocol.directories import encode_get_directory
+from tvix_store.services.stored_tree import StoredTree
 
 
 class GrpcDirectories:
@@ -45,6 +47,9 @@ class GrpcDirectories:
             raise NotFoundError("directory", digest)
         with decoding(self._connection.server):
             order.finish()
+
+    def tree(self, root: Node) -> StoredTree:
+        return StoredTree(self, root)
 
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
         root: Digest | None = None

@@ -10,15 +10,13 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any, TypeVar
 
-from blake3 import blake3
-
 from tvix_store.backends.local.chunk_lists import ChunkListWriter
 from tvix_store.backends.local.compression import looks_compressible
 from tvix_store.backends.local.contents import Content, Sink, compress
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind
-from tvix_store.chunking import ChunkSizes, Cutter, cut
+from tvix_store.chunking import BlobAssembler, ChunkSizes, CutChunk, cut_blob
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.services.blobs import SMALL_BLOB, BlobStat, Chunk
@@ -142,21 +140,17 @@ class LocalBlobs:
         """What is to be stored of small blobs, not compressed, and their digests."""
         contents: list[Content] = []
         digests: list[Digest] = []
-        minimum = self._sizes.minimum
         for blob in blobs:
-            key = blake3(blob).digest()
+            key, chunks = cut_blob(blob, self._sizes)
             digests.append(Digest(key))
-            chunks = cut(blob, self._sizes) if len(blob) > minimum else ()
-            if len(chunks) < 2:
-                contents.append(Content(Kind.CHUNK, key, blob))
-                continue
-            chunk_list = ChunkListWriter(self._engine.directory)
-            for chunk in chunks:
-                chunk_key = blake3(chunk).digest()
-                contents.append(Content(Kind.CHUNK, chunk_key, chunk))
-                chunk_list.add(chunk_key, len(chunk))
-            contents.extend(chunk_list.segments(key))
-            chunk_list.close()
+            for chunk, content in chunks:
+                contents.append(Content(Kind.CHUNK, chunk, content))
+            if len(chunks) > 1:
+                chunk_list = ChunkListWriter(self._engine.directory)
+                for chunk, content in chunks:
+                    chunk_list.add(chunk, len(content))
+                contents.extend(chunk_list.segments(key))
+                chunk_list.close()
         return contents, digests
 
     def _missing(self, digests: Sequence[Digest]) -> set[Digest]:
@@ -262,13 +256,12 @@ class LocalBlobs:
 
 
 class _BlobWriter:
-    """A put in progress: hashes, cuts and hands over chunks, in a thread, while the next pieces come."""
+    """A put in progress: assembles the blob and hands over its chunks, in a thread, while the next pieces come."""
 
     def __init__(self, engine: Engine, sink: Sink, sizes: ChunkSizes) -> None:
         self._engine = engine
         self._sink = sink
-        self._hasher = blake3()
-        self._cutter = Cutter(sizes)
+        self._blob = BlobAssembler(sizes)
         self._chunk_list = ChunkListWriter(engine.directory)
         self._working: Future[None] | None = None
         self._writes: deque[Future[Future[Any]]] = deque()
@@ -290,7 +283,7 @@ class _BlobWriter:
         await self._engine.in_thread(self._cut_rest)
         while self._writes:
             await _done(await asyncio.wrap_future(self._writes.popleft()))
-        digest = Digest(self._hasher.digest())
+        digest = Digest(self._blob.digest)
         segments = list(self._chunk_list.segments(digest.raw)) if self._chunk_list.chunks > 1 else []
         await _done(self._sink.put_contents(segments))
         return digest
@@ -312,17 +305,16 @@ class _BlobWriter:
 
     def _cut(self, pieces: list[bytes | memoryview]) -> None:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._hasher.update(data)
-        self._hand_over(self._cutter.feed(data), raw=len(data) >= PIECE and not looks_compressible(data))
+        self._hand_over(self._blob.feed(data), raw=len(data) >= PIECE and not looks_compressible(data))
 
     def _cut_rest(self) -> None:
-        self._hand_over(self._cutter.finish(), raw=False)
+        self._hand_over(self._blob.finish(), raw=False)
 
-    def _hand_over(self, chunks: Sequence[memoryview], *, raw: bool) -> None:
-        contents = [Content(Kind.CHUNK, blake3(chunk).digest(), chunk, packed=chunk if raw else None) for chunk in chunks]
-        for content in contents:
-            self._chunk_list.add(content.key, len(content.payload))
-        if contents:
+    def _hand_over(self, chunks: Sequence[CutChunk], *, raw: bool) -> None:
+        for digest, content in chunks:
+            self._chunk_list.add(digest, len(content))
+        if chunks:
+            contents = [Content(Kind.CHUNK, digest, content, packed=content if raw else None) for digest, content in chunks]
             self._writes.append(self._engine.start_in_thread(self._write, contents))
 
     def _write(self, contents: list[Content]) -> Future[Any]:

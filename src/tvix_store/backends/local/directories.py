@@ -13,7 +13,9 @@ from tvix_store.errors import ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.directory_graph import LeavesToRoot
+from tvix_store.model.nodes import Node
 from tvix_store.services.directories import parse
+from tvix_store.services.stored_tree import StoredTree
 
 MAX_GRAPH = 128 << 20
 """Bytes that the directories of one put may take while they wait in memory until the graph is known to be right."""
@@ -55,6 +57,9 @@ class LocalDirectories:
                 if child.digest.raw not in seen:
                     seen.add(child.digest.raw)
                     waiting.append(child.digest)
+
+    def tree(self, root: Node) -> StoredTree:
+        return StoredTree(self, root)
 
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
         graph = LeavesToRoot()

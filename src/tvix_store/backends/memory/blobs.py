@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 
 from blake3 import blake3
 
-from tvix_store.chunking import DEFAULT_SIZES, ChunkSizes, Cutter, cut
+from tvix_store.chunking import DEFAULT_SIZES, BlobAssembler, ChunkSizes, CutChunk, cut_blob
 from tvix_store.errors import ExhaustedError, InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.services.assembling import not_the_blob, wrong_chunk_size
@@ -44,20 +44,18 @@ class MemoryBlobs:
             at += len(chunk)
 
     async def put(self, data: AsyncIterable[bytes]) -> Digest:
-        cutter = Cutter(self._sizes)
-        hasher = blake3()
-        chunks: list[bytes] = []
+        blob = BlobAssembler(self._sizes)
+        chunks: list[CutChunk] = []
         async for piece in data:
-            hasher.update(piece)
-            chunks += map(bytes, cutter.feed(piece))
-        chunks += map(bytes, cutter.finish())
-        return self._keep(Digest(hasher.digest()), chunks)
+            chunks += blob.feed(piece)
+        chunks += blob.finish()
+        return self._keep(blob.digest, chunks)
 
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
         for blob in blobs:
             if len(blob) > SMALL_BLOB:
                 raise InvalidError(f"put_many takes blobs of at most {SMALL_BLOB} bytes, not of {len(blob)}")
-        return [self._keep(Digest.of(blob), [bytes(chunk) for chunk in cut(blob, self._sizes)]) for blob in blobs]
+        return [self._keep(*cut_blob(blob, self._sizes)) for blob in blobs]
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
         return [self._small(digest) if digest in self._chunks or digest in self._lists else None for digest in digests]
@@ -83,14 +81,12 @@ class MemoryBlobs:
         self._chunks |= other._chunks
         self._lists |= other._lists
 
-    def _keep(self, digest: Digest, contents: Sequence[bytes]) -> Digest:
-        """Store a blob whose chunks are `contents`, all at once."""
-        if len(contents) <= 1:
-            self._chunks[digest] = b"".join(contents)
-        else:
-            parts = tuple(Chunk(Digest.of(chunk), len(chunk)) for chunk in contents)
-            self._chunks.update((part.digest, chunk) for part, chunk in zip(parts, contents, strict=True))
-            self._lists[digest] = parts
+    def _keep(self, blob: bytes, chunks: Sequence[CutChunk]) -> Digest:
+        """Store a blob and its chunks, all at once."""
+        digest = Digest(blob)
+        self._chunks.update((Digest(chunk), bytes(content)) for chunk, content in chunks)
+        if len(chunks) > 1:
+            self._lists[digest] = tuple(Chunk(Digest(chunk), len(content)) for chunk, content in chunks)
         return digest
 
     def _contents(self, digest: Digest) -> Iterable[bytes]:

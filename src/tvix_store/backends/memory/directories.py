@@ -9,6 +9,8 @@ from tvix_store.errors import NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.directory_graph import LeavesToRoot
+from tvix_store.model.nodes import Node
+from tvix_store.services.stored_tree import StoredTree
 
 
 class MemoryDirectories:
@@ -32,6 +34,9 @@ class MemoryDirectories:
                 if child.digest not in seen:
                     seen.add(child.digest)
                     waiting.append(child.digest)
+
+    def tree(self, root: Node) -> StoredTree:
+        return StoredTree(self, root)
 
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
         order = LeavesToRoot()

@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import unquote
 
 from yarl import URL
 
 from tvix_store.backends.nix_http.credentials import Credentials
 from tvix_store.errors import InvalidError
+from tvix_store.model.address import Address, not_an_address, without_secrets
 from tvix_store.model.signature import PublicKey
 
 _SCHEMES = ("http", "https", "nix+http", "nix+https")
+_WHAT = "a binary cache", "http://… or https://…"
 _SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 """As Nix reads them."""
-_KNOWN = (
-    "trusted-public-keys",
-    "require-signatures",
-    "trusted",
-    "priority",
-    "narinfo-cache-negative-ttl",
-    "store",
-    "blob_service",
-    "directory_service",
-)
+
+
+def _read_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise ValueError(text)
+    return int(text)
+
+
+def _read_keys(text: str) -> tuple[PublicKey, ...]:
+    return tuple(map(PublicKey.parse, text.split()))
+
+
+_PARAMETERS: dict[str, Callable[[str], object]] = {
+    "trusted-public-keys": _read_keys,
+    "require-signatures": _SWITCH.__getitem__,
+    "trusted": _SWITCH.__getitem__,
+    "priority": _read_number,
+    "narinfo-cache-negative-ttl": _read_number,
+    "store": str,
+    "blob_service": str,
+    "directory_service": str,
+}
+_FIELDS = {
+    "trusted-public-keys": "public_keys",
+    "priority": "priority",
+    "narinfo-cache-negative-ttl": "negative_ttl",
+    "store": "store_dir",
+    "blob_service": "blob_service",
+    "directory_service": "directory_service",
+}
+"""The parameters that are fields of a CacheAddress as they are."""
 _MEANINGLESS = frozenset(
     (
         "compression",
@@ -95,91 +117,49 @@ class CacheAddress:
         Raises:
             InvalidError: `text` is malformed, or has a parameter that is unknown, given twice, or has an impossible value.
         """
-        shown, _, query = text.partition("?")
-        shown = _without_credentials(shown)
-        scheme, separator, rest = text.partition("?")[0].partition("://")
-        if scheme not in _SCHEMES or not separator:
-            raise InvalidError(f"not the address of a binary cache: {shown!r} (expected http://… or https://…)")
-        if not text.isascii() or not text.isprintable() or " " in rest or "#" in rest:
-            raise InvalidError(f"not the address of a binary cache: {shown!r} (write unusual characters as %XX)")
+        kept, ignored = without_ignored(text)
+        address = Address.parse_url(kept, *_WHAT)
+        location = address.location
+        if address.scheme not in _SCHEMES:
+            raise not_an_address(location, *_WHAT)
+        if not kept.isascii() or not kept.isprintable() or " " in location:
+            raise not_an_address(location, _WHAT[0], "unusual characters as %XX")
         try:
-            url = URL(f"{scheme.removeprefix('nix+')}://{rest.rstrip('/')}/", encoded=True)
+            place = location.partition(":")[2].rstrip("/")
+            url = URL(f"{address.scheme.removeprefix('nix+')}:{place}/", encoded=True)
             user, password = url.user, url.password
             usable = bool(url.host and url.port)
-        except ValueError as error:
-            raise InvalidError(f"not the address of a binary cache: {shown!r} ({error})") from None
+        except ValueError:
+            usable = False
         if not usable:
-            raise InvalidError(f"not the address of a binary cache: {shown!r} (a host is missing)")
+            raise not_an_address(location, *_WHAT)
+        values = address.read_parameters(_PARAMETERS)
         return cls(
             url.with_user(None),
             Credentials(user or "", password or "") if user is not None or password is not None else None,
-            **_Parameters(shown, query).read(),
+            ignored=tuple(ignored),
+            **{_FIELDS[name]: value for name, value in values.items() if name in _FIELDS},
+            require_signatures=_requires_signatures(without_secrets(text), values),
         )
 
 
-def without_ignored(text: str) -> str:
-    """The address without the parameters that mean nothing here."""
+def without_ignored(text: str) -> tuple[str, list[str]]:
+    """The address without the parameters that mean nothing here, and the names of these."""
     base, _, query = text.partition("?")
-    kept = [pair for pair in query.split("&") if pair.partition("=")[0] not in _MEANINGLESS]
-    return f"{base}?{'&'.join(kept)}" if any(kept) else base
+    kept: list[str] = []
+    ignored: dict[str, None] = {}
+    for pair in query.split("&"):
+        name = pair.partition("=")[0]
+        if name in _MEANINGLESS:
+            ignored[name] = None
+        else:
+            kept.append(pair)
+    return f"{base}?{'&'.join(kept)}" if any(kept) else base, list(ignored)
 
 
-class _Parameters:
-    def __init__(self, shown: str, query: str) -> None:
-        self._shown = shown
-        self._values: dict[str, str] = {}
-        self._ignored: dict[str, None] = {}
-        for pair in filter(None, query.split("&")):
-            name, _, value = pair.partition("=")
-            if name in _MEANINGLESS:
-                self._ignored[name] = None
-                continue
-            if name not in _KNOWN:
-                raise InvalidError(f"{shown}: unknown parameter {name!r} (known: {', '.join(_KNOWN)})")
-            if name in self._values:
-                raise InvalidError(f"{shown}: the parameter {name} stands there twice")
-            self._values[name] = unquote(value)
-
-    def read(self) -> dict[str, Any]:
-        values = self._values
-        names = {"store": "store_dir", "blob_service": "blob_service", "directory_service": "directory_service"}
-        made: dict[str, Any] = {field: values[name] for name, field in names.items() if name in values}
-        made["ignored"] = tuple(self._ignored)
-        try:
-            if "trusted-public-keys" in values:
-                made["public_keys"] = tuple(map(PublicKey.parse, values["trusted-public-keys"].split()))
-        except InvalidError as error:
-            raise InvalidError(f"{self._shown}: trusted-public-keys: {error}") from None
-        made |= self._trust()
-        if "priority" in values:
-            made["priority"] = self._one("priority", _number(values["priority"]))
-        if "narinfo-cache-negative-ttl" in values:
-            made["negative_ttl"] = self._one("narinfo-cache-negative-ttl", _number(values["narinfo-cache-negative-ttl"]))
-        return made
-
-    def _trust(self) -> dict[str, Any]:
-        """Nix's `trusted` is the opposite of `require-signatures`."""
-        said = {
-            self._one(name, _SWITCH.get(self._values[name])) == required
-            for name, required in (("require-signatures", True), ("trusted", False))
-            if name in self._values
-        }
-        if len(said) > 1:
-            raise InvalidError(f"{self._shown}: trusted and require-signatures say the opposite; leave one of them out")
-        return {"require_signatures": said.pop()} if said else {}
-
-    def _one(self, name: str, value: int | None) -> int:
-        if value is None:
-            raise InvalidError(f"{self._shown}: {self._values[name]!r} is not a value for {name}")
-        return value
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
-
-
-def _without_credentials(url: str) -> str:
-    """`url` with its user and password left out, however broken it is."""
-    scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+def _requires_signatures(shown: str, values: Mapping[str, bool]) -> bool:
+    """Nix's `trusted` is the opposite of `require-signatures`."""
+    said = {values[name] == required for name, required in (("require-signatures", True), ("trusted", False)) if name in values}
+    if len(said) > 1:
+        raise InvalidError(f"{shown}: trusted and require-signatures say the opposite; leave one of them out")
+    return said.pop() if said else True

@@ -6,15 +6,14 @@ import os
 from collections.abc import AsyncIterable, Callable
 from pathlib import Path
 
-from tvix_store.model.nodes import DirectoryNode, Node
+from tvix_store.model.nodes import DirectoryNode
 from tvix_store.operations.export.atomic_target import AtomicTarget
 from tvix_store.operations.export.parallel import export_parallel
 from tvix_store.operations.export.tree_writer import NEW_FILE, TreeWriter, write_all
 from tvix_store.operations.export.worker_pool import WorkerPool
-from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.operations.trees.walk import fetch_tree, read_contents
 from tvix_store.services.blobs import BlobService
-from tvix_store.services.directories import DirectoryService
+from tvix_store.services.directories import DirectoryTree
 
 _WORTH_A_POOL = 200
 """Size of a directory from which others help: they have to open the store first, which takes longer than writing some files."""
@@ -24,14 +23,13 @@ Progress = Callable[[int, int], None]
 
 async def export_tree(
     blobs: BlobService,
-    directories: DirectoryService,
-    node: Node,
+    tree: DirectoryTree,
     target: Path,
     *,
     pool: WorkerPool | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Make `target` the directory, file or symlink that `node` is; it appears whole, or not at all.
+    """Make `target` the directory, file or symlink that the tree's root is; it appears whole, or not at all.
 
     Modes are those that `nix-store --restore` gives: files 0666, executable ones and directories 0777, less the umask.
     A `pool`, whose workers have the same store open, shares the work.
@@ -42,7 +40,7 @@ async def export_tree(
         UnavailableError: as `WorkerPool.run`.
     """
     count = progress or (lambda files, size: None)
-    tree = StoredTree(directories, node)
+    node = tree.root
     async with AtomicTarget(target) as atomic:
         writer = await atomic.run(TreeWriter, atomic.path)
         try:
@@ -54,7 +52,7 @@ async def export_tree(
             await atomic.run(writer.close)
 
 
-async def _export(blobs: BlobService, tree: StoredTree, atomic: AtomicTarget, writer: TreeWriter, count: Progress) -> None:
+async def _export(blobs: BlobService, tree: DirectoryTree, atomic: AtomicTarget, writer: TreeWriter, count: Progress) -> None:
     async for batch in fetch_tree(blobs, tree):
         await atomic.run(writer.write, batch.steps, batch.contents)
         count(len(batch.contents), sum(map(len, batch.contents)))

@@ -20,9 +20,9 @@ from tvix_store.operations.export.atomic_target import AtomicTarget
 from tvix_store.operations.export.tree_writer import TreeWriter, new_file, write_all
 from tvix_store.operations.export.worker_pool import WorkerPool
 from tvix_store.operations.trees.open_directory import OpenDirectory
-from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.operations.trees.walk import LEAVE, Step, check_root, read_contents, wrong_size
 from tvix_store.services.blobs import SMALL_BLOB, BlobService, get_all
+from tvix_store.services.directories import DirectoryTree
 from tvix_store.services.store import Store
 
 _SHARE_FILES = 128
@@ -70,7 +70,7 @@ class _File(NamedTuple):
 
 
 async def export_parallel(
-    pool: WorkerPool, tree: StoredTree, target: AtomicTarget, writer: TreeWriter, count: Callable[[int, int], None]
+    pool: WorkerPool, tree: DirectoryTree, target: AtomicTarget, writer: TreeWriter, count: Callable[[int, int], None]
 ) -> None:
     """Write the tree, whose root is a directory, to `target` by way of `writer` and `pool`.
 
@@ -140,7 +140,7 @@ def _raise_first(ended: set[asyncio.Task[None]]) -> None:
         raise errors[0]
 
 
-async def _shares(tree: StoredTree) -> AsyncIterator[_Share]:
+async def _shares(tree: DirectoryTree) -> AsyncIterator[_Share]:
     share = _Share()
     async for steps, folder in _walk(tree):
         share.steps += steps
@@ -157,10 +157,11 @@ async def _shares(tree: StoredTree) -> AsyncIterator[_Share]:
     yield share
 
 
-async def _walk(tree: StoredTree) -> AsyncIterator[tuple[list[Step], Folder]]:
+async def _walk(tree: DirectoryTree) -> AsyncIterator[tuple[list[Step], Folder]]:
     """The steps from one directory to the next, and through the latter's symlinks; and its files."""
     root = tree.root
     assert isinstance(root, DirectoryNode)
+    tree.expect_all()
     entered = [iter([(b"", root)])]
     path: list[bytes] = []
     steps: list[Step] = []
@@ -173,7 +174,7 @@ async def _walk(tree: StoredTree) -> AsyncIterator[tuple[list[Step], Folder]]:
                 steps.append(LEAVE)
             continue
         name, node = child
-        directory = await tree.get_unparsed(node.digest)
+        directory = await tree.get(node.digest)
         if node is root:
             check_root(node, directory)
         path.append(name)

@@ -6,16 +6,15 @@ import tarfile
 from collections.abc import AsyncIterator
 
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
-from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.operations.trees.walk import fetch_tree, read_contents
 from tvix_store.services.blobs import BlobService
-from tvix_store.services.directories import DirectoryService
+from tvix_store.services.directories import DirectoryTree
 
 _PIECE = 256 * 1024
 
 
-async def render_tar(blobs: BlobService, directories: DirectoryService, node: Node, name: bytes) -> AsyncIterator[bytes]:
-    """The bytes of an archive in which the node is called `name`, in pieces of 256 KiB to 1.3 MiB but for the last.
+async def render_tar(blobs: BlobService, tree: DirectoryTree, name: bytes) -> AsyncIterator[bytes]:
+    """The bytes of an archive in which the tree's root is called `name`, in pieces of 256 KiB to 1.3 MiB but for the last.
 
     Members are sorted by name; each is owned by 0:0, has the time 1 (as in Nix's store), and the mode 0644, or 0755 if it is
     executable or a directory. Names that are not UTF-8 keep their bytes.
@@ -25,7 +24,7 @@ async def render_tar(blobs: BlobService, directories: DirectoryService, node: No
     """
     pending = bytearray()
     entered: list[bytes] = []
-    async for batch in fetch_tree(blobs, StoredTree(directories, node)):
+    async for batch in fetch_tree(blobs, tree):
         contents = iter(batch.contents)
         for step_name, child in batch.steps:
             if child is None:

@@ -11,8 +11,6 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,8 +22,11 @@ from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
 from tvix_store.operations.ingest.files_cache import FilesCache
+from tvix_store.operations.ingest.import_threads import ImportThreads
 from tvix_store.operations.ingest.scan import ChangedError, Event, KnownFiles, LargeFile, TreeReader, WholeFiles
+from tvix_store.operations.ingest.target import Target
 from tvix_store.services.blobs import SMALL_BLOB
+from tvix_store.services.staging import StagedNar
 from tvix_store.services.store import Store
 
 _BATCHES_IN_FLIGHT = 4
@@ -45,22 +46,6 @@ class Content:
     nar: NarFacts
     depth: int
     file_sha256: bytes
-
-
-class ImportThreads:
-    """The threads of one import after the other: one reads, one hashes. They start when they are needed.
-
-    Starting and stopping them takes longer than importing a small tree, and keeps the event loop waiting.
-    """
-
-    def __init__(self) -> None:
-        self.reading = ThreadPoolExecutor(1, thread_name_prefix="tvix-store-reading")
-        self.hashing = ThreadPoolExecutor(1, thread_name_prefix="tvix-store-hashing")
-
-    def stop(self) -> None:
-        """Wait for running work, and drop work that has not begun."""
-        self.reading.shutdown(cancel_futures=True)
-        self.hashing.shutdown(cancel_futures=True)
 
 
 async def import_content(
@@ -98,13 +83,18 @@ async def import_content(
             progress(files, size)
 
     async def stored() -> tuple[TreeReader, _Contents, Node]:
-        async with _staged(store) as stage:
+        target = Target(store)
+        try:
             reader = TreeReader(path, flat=flat, cache=known)
-            contents = _Contents(store, stage, reader, used, check_nar is not None, count)
+            contents = _Contents(store, target.store, reader, used, check_nar is not None, count)
             await contents.store_all()
             if check_nar is not None and contents.nar is not None:
                 check_nar(contents.nar)
-            return reader, contents, await _directories(stage, reader, contents.digests, size_rule or store.size_rule)
+            node = await _directories(target.store, reader, contents.digests, size_rule or store.size_rule)
+            await target.accept(None if contents.nar is None else StagedNar(node, contents.nar))
+            return reader, contents, node
+        finally:
+            await target.close()
 
     try:
         while True:
@@ -122,31 +112,10 @@ async def import_content(
     finally:
         if threads is None:
             used.stop()
-    nar = contents.nar
-    if nar is None:
-        nar = await store.nar.calculate(node)
-    else:
-        await store.remember_nar(node, nar)
+    nar = contents.nar or await store.nar.calculate(node)
     if known is not None and reader.keys:
         known.save(reader.keys, contents.digests)
     return Content(node, nar, reader.depth, contents.file_sha256)
-
-
-@asynccontextmanager
-async def _staged(store: Store) -> AsyncIterator[Store]:
-    """A store for the content of one import: it becomes part of `store` where the body ends well, and else is taken back.
-
-    A store without stages is given as it is.
-    """
-    if store.staging is None:
-        yield store
-        return
-    stage = store.staging.begin()
-    try:
-        yield store.with_services(blobs=stage.blobs, directories=stage.directories)
-        await stage.accept()
-    finally:
-        await stage.close()
 
 
 class _LackingError(Exception):

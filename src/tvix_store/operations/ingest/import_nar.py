@@ -34,6 +34,7 @@ from tvix_store.nar import (
     NarReader,
     Symlink,
 )
+from tvix_store.operations.ingest.target import Target
 from tvix_store.services.blobs import SMALL_BLOB
 from tvix_store.services.staging import NO_RECORDS, StagedNar
 from tvix_store.services.store import Store
@@ -98,11 +99,9 @@ class NarImport:
     """
 
     def __init__(self, store: Store, *, rechecks: bool = False) -> None:
-        self._store = store
-        self._stage = store.staging.begin(rechecks=rechecks) if store.staging is not None else None
-        target = self._stage or store
-        self._blobs = target.blobs
-        self._directories = target.directories
+        self._target = Target(store, rechecks=rechecks)
+        self._blobs = self._target.store.blobs
+        self._directories = self._target.store.directories
         self._size_rule = store.size_rule
         self._root: _File | _Directory | SymlinkNode | None = None
         self._open: list[_Directory] = []
@@ -136,8 +135,7 @@ class NarImport:
             await asyncio.gather(*running, return_exceptions=True)
             await self._hashing.finish()
         finally:
-            if self._stage is not None:
-                await self._stage.close()
+            await self._target.close()
 
     async def read(self, nar: AsyncIterable[bytes], max_size: int | None = None, max_entries: int = MAX_ENTRIES) -> StagedNar:
         """Read the NAR to its end, and return its root node and its facts. Content of more than a little is written meanwhile.
@@ -186,15 +184,7 @@ class NarImport:
             self._storing.append(self._sent.task)
         await asyncio.gather(*self._storing)
         assert self._nar is not None
-        if self._stage is not None and self._store.records is not None:
-            await self._stage.accept(self._nar, records)
-            return
-        if self._stage is not None:
-            await self._stage.accept(self._nar)
-        links = self._store.records or self._store.links
-        # Side by side, so that they wait for the same commit.
-        putting = [links.put(records, durable=False)] if links is not None and records else []
-        await asyncio.gather(self._store.remember_nar(*self._nar), *putting)
+        await self._target.accept(self._nar, records)
 
     async def _take(self, event: Event) -> None:
         match event:

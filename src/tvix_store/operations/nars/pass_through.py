@@ -193,7 +193,7 @@ class PlannedNars:
             self._looked_through.discard(node)
 
     async def _planned(self, node: Node) -> Plan:
-        return await plan_nar(self._frames, self._store.directories, node)
+        return await plan_nar(self._frames, self._store.directories.tree(node))
 
     def _keep(self, node: Node, plan: Plan) -> None:
         self._forget(node)

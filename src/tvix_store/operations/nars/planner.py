@@ -10,9 +10,8 @@ from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.operations.nars.around import around
 from tvix_store.operations.nars.plan import EXTENT, ITEM, Piece, Plan
-from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.operations.trees.walk import walk_tree
-from tvix_store.services.directories import DirectoryService
+from tvix_store.services.directories import DirectoryTree
 from tvix_store.services.frames import Frame, StoredFrames
 
 MAX_ENTRIES = 200_000
@@ -43,15 +42,15 @@ def is_worth_a_plan(node: Node, nar_size: int) -> bool:
     return isinstance(node, DirectoryNode) and can_be_planned(node, nar_size) and nar_size < _SMALL_FILES * node.size
 
 
-async def plan_nar(frames: StoredFrames, directories: DirectoryService, node: Node) -> Plan:
-    """How to make the node's NAR, none of which is checked yet.
+async def plan_nar(frames: StoredFrames, tree: DirectoryTree) -> Plan:
+    """How to make the NAR of the tree's root, none of which is checked yet.
 
     Raises:
         NotFoundError, InvalidError, CorruptError: as `fetch_tree`.
         ExhaustedError: the tree is too large (see `can_be_planned`).
     """
     planner = _Planner()
-    parts = _parts(StoredTree(directories, node))
+    parts = _parts(tree)
     batch: list[tuple[bytes, FileNode | None]] = []
     entries = 0
     async for part in parts:
@@ -79,7 +78,7 @@ async def _add(planner: _Planner, frames: StoredFrames, parts: list[tuple[bytes,
             planner.add_frame(chunk)
 
 
-async def _parts(tree: StoredTree) -> AsyncIterator[tuple[bytes, FileNode | None]]:
+async def _parts(tree: DirectoryTree) -> AsyncIterator[tuple[bytes, FileNode | None]]:
     """What the NAR consists of, in order: tokens, and the file whose contents follow them."""
     pending = bytearray()
     depth = 0

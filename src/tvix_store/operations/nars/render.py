@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from tvix_store.model.nodes import FileNode, Node
+from tvix_store.model.nodes import FileNode
 from tvix_store.operations.nars.around import around
-from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.operations.trees.walk import Step, fetch_steps, read_contents, walk_tree
 from tvix_store.services.blobs import BlobService
-from tvix_store.services.directories import DirectoryService
+from tvix_store.services.directories import DirectoryTree
 
 _PIECE = 256 * 1024
 """Bytes of contents, and
@@ -17,17 +16,12 @@ _PARTS: pieces of them and tokens, that are joined to a piece."""
 _PARTS = 8192
 
 
-def render_nar(blobs: BlobService, directories: DirectoryService, node: Node) -> AsyncGenerator[bytes, None]:
-    """The bytes of the node's NAR, in pieces of up to 1.3 MiB; memory is bounded.
+async def render_nar(blobs: BlobService, tree: DirectoryTree) -> AsyncGenerator[bytes, None]:
+    """The bytes of the NAR of the tree's root, in pieces of up to 1.3 MiB; memory is bounded.
 
     Raises:
         NotFoundError, InvalidError, CorruptError: as `fetch_tree`; what was given out before is no NAR then.
     """
-    return render_tree(blobs, StoredTree(directories, node))
-
-
-async def render_tree(blobs: BlobService, tree: StoredTree) -> AsyncGenerator[bytes, None]:
-    """As `render_nar`, of the tree's root."""
     async for piece in render_steps(blobs, walk_tree(tree)):
         if isinstance(piece, bytes):
             yield piece

@@ -14,15 +14,13 @@ from itertools import islice
 
 from tvix_store.concurrency.cooperative import cooperatively
 from tvix_store.model.digest import Digest
-from tvix_store.model.nodes import DirectoryNode, FileNode, Node
+from tvix_store.model.nodes import DirectoryNode, FileNode
 from tvix_store.nar import tokens
 from tvix_store.operations.nars.render import render_steps
 from tvix_store.operations.nars.size import Extent, leaf_size, measure
-from tvix_store.operations.trees.lookup import read_directory
-from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.operations.trees.walk import LEAVE, Step, check_root, read_contents
 from tvix_store.services.blobs import BlobService
-from tvix_store.services.directories import DirectoryService
+from tvix_store.services.directories import DirectoryTree, read_directory
 
 KEPT_EXTENTS = 1 << 16
 """Directories whose extents are kept: 20 MB of objects. A Go toolchain has 1,700."""
@@ -55,15 +53,14 @@ class _Entered:
 class NarLayouts:
     """The NARs of the trees of a store. Keeps what it has found out, in bounded memory: share one between requests."""
 
-    def __init__(self, blobs: BlobService, directories: DirectoryService) -> None:
+    def __init__(self, blobs: BlobService) -> None:
         self._blobs = blobs
-        self._directories = directories
         self._extents: dict[Digest, Extent] = {}
         self._layouts: dict[Digest, _Layout] = {}
         self._laid_out = 0
 
-    async def render_range(self, root: Node, start: int, stop: int) -> AsyncGenerator[bytes, None]:
-        """The bytes from `start` up to `stop` of the NAR of `root`; a `stop` behind the end means the end.
+    async def render_range(self, tree: DirectoryTree, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """The bytes from `start` up to `stop` of the NAR of the tree's root; a `stop` behind the end means the end.
 
         Contents that lie before or behind are not read, but for those of small files that are read at once with others.
 
@@ -73,9 +70,9 @@ class NarLayouts:
         """
         if start >= stop:
             return
-        trail = await self._find(root, start)
+        trail = await self._find(tree, start)
         at = trail[-1].at if trail else 0
-        async for piece in render_steps(self._blobs, self._steps(root, trail, stop), depth=len(trail)):
+        async for piece in render_steps(self._blobs, self._steps(tree, trail, stop), depth=len(trail)):
             size = piece.size if isinstance(piece, FileNode) else len(piece)
             first, last = max(start - at, 0), min(stop - at, size)
             at += size
@@ -87,15 +84,16 @@ class NarLayouts:
             async for data in read_contents(self._blobs, piece, first, last):
                 yield data
 
-    async def _find(self, root: Node, wanted: int) -> list[_Entered]:
+    async def _find(self, tree: DirectoryTree, wanted: int) -> list[_Entered]:
         """The way to the last step that begins at `wanted` or before it: the directories that are entered then."""
+        root = tree.root
         if not isinstance(root, DirectoryNode):
             return []
-        check_root(root, await read_directory(self._directories, root))
+        check_root(root, await read_directory(tree, root.digest))
         trail: list[_Entered] = []
         node, begin = root, len(tokens.MAGIC)
         while wanted >= begin + len(tokens.DIRECTORY_START):
-            layout = await self._layout(node)
+            layout = await self._layout(tree, node)
             trail.append(_Entered(layout, begin, bisect_right(layout.starts, wanted - begin) - 1))
             if trail[-1].next == len(layout.steps):
                 break
@@ -107,12 +105,13 @@ class NarLayouts:
             node = child
         return trail
 
-    async def _steps(self, root: Node, trail: list[_Entered], stop: int) -> AsyncIterator[Step]:
+    async def _steps(self, tree: DirectoryTree, trail: list[_Entered], stop: int) -> AsyncIterator[Step]:
         """The steps from the end of `trail` on, as far as they begin before `stop`."""
+        root = tree.root
         if not trail:
             yield Step(b"", root)
             if isinstance(root, DirectoryNode):
-                trail.append(_Entered(await self._layout(root), len(tokens.MAGIC), 0))
+                trail.append(_Entered(await self._layout(tree, root), len(tokens.MAGIC), 0))
         while trail:
             entered = trail[-1]
             begin = entered.at
@@ -126,16 +125,16 @@ class NarLayouts:
             entered.next += 1
             yield step
             if isinstance(step.node, DirectoryNode):
-                trail.append(_Entered(await self._layout(step.node), begin + len(tokens.entry_start(step.name)), 0))
+                trail.append(_Entered(await self._layout(tree, step.node), begin + len(tokens.entry_start(step.name)), 0))
 
-    async def _layout(self, node: DirectoryNode) -> _Layout:
+    async def _layout(self, tree: DirectoryTree, node: DirectoryNode) -> _Layout:
         layout = self._layouts.get(node.digest)
         if layout is not None:
             return layout
-        directory = await read_directory(self._directories, node)
+        directory = await read_directory(tree, node.digest)
         extents = self._extents
         if not all(child.digest in extents for _, child in directory.directories()):
-            extents = await self._measured(node)
+            extents = await self._measured(tree.below(node), node.digest)
         at = len(tokens.DIRECTORY_START)
         starts = array("Q", [at])
         async for name, child in cooperatively(directory.entries.items()):
@@ -146,12 +145,12 @@ class NarLayouts:
         self._keep(node.digest, layout)
         return layout
 
-    async def _measured(self, node: DirectoryNode) -> dict[Digest, Extent]:
-        """What is known, and the extents of all directories below `node`."""
+    async def _measured(self, tree: DirectoryTree, root: Digest) -> dict[Digest, Extent]:
+        """What is known, and the extents of all directories of the tree."""
         # A copy: what others forget in the meantime would be measured as often as something refers to it.
         known = self._extents.copy()
-        known.pop(node.digest, None)
-        await measure(StoredTree(self._directories, node), node.digest, known)
+        known.pop(root, None)
+        await measure(tree, root, known)
         self._extents = dict(islice(known.items(), max(len(known) - KEPT_EXTENTS, 0), None))
         return known
 

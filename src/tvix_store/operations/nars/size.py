@@ -11,7 +11,7 @@ from tvix_store.errors import ExhaustedError
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import DirectoryNode, FileNode, SymlinkNode
 from tvix_store.nar import tokens
-from tvix_store.operations.trees.stored_tree import StoredTree
+from tvix_store.services.directories import DirectoryTree, read_directory
 
 # What a NAR takes to calculate is bounded: 41 tiny directories, each with two references to the next, have a NAR of 2**41 entries.
 MAX_SIZE = 1 << 40
@@ -27,11 +27,11 @@ class Extent(NamedTuple):
     entries: int
 
 
-async def nar_size(tree: StoredTree) -> int:
+async def nar_size(tree: DirectoryTree) -> int:
     """Bytes of the NAR of the tree's root, if files are as large as their nodes state. Each distinct directory is read once.
 
     Raises:
-        NotFoundError: as `StoredTree.get`.
+        NotFoundError: as `DirectoryTree.get`.
         ExhaustedError: the NAR is larger than MAX_SIZE, or has more than MAX_ENTRIES entries.
     """
     root = tree.root
@@ -52,7 +52,7 @@ class _Count:
     uncounted: list[Digest]
 
 
-async def measure(tree: StoredTree, root: Digest, known: MutableMapping[Digest, Extent]) -> Extent:
+async def measure(tree: DirectoryTree, root: Digest, known: MutableMapping[Digest, Extent]) -> Extent:
     """How much a directory of the tree takes. Directories in `known` are not read again; others are added to it.
 
     Raises:
@@ -60,6 +60,7 @@ async def measure(tree: StoredTree, root: Digest, known: MutableMapping[Digest, 
     """
     if root in known:
         return known[root]
+    tree.expect_all()
     # A stack of our own: trees may be nested deeper than Python recurses.
     counts = [await _begun(tree, root)]
     yielder = Yielder()
@@ -85,9 +86,9 @@ async def measure(tree: StoredTree, root: Digest, known: MutableMapping[Digest, 
     return known[root]
 
 
-async def _begun(tree: StoredTree, digest: Digest) -> _Count:
+async def _begun(tree: DirectoryTree, digest: Digest) -> _Count:
     """Everything but the child directories is counted."""
-    entries = (await tree.get(digest)).entries
+    entries = (await read_directory(tree, digest)).entries
     size = tokens.DIRECTORY_SIZE
     uncounted: list[Digest] = []
     async for name, node in cooperatively(entries.items()):

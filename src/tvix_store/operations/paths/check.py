@@ -87,7 +87,7 @@ async def _content_hashes(store: Store, path_info: PathInfo, ca: ContentAddress)
     """The hashes of the content that the method names, with the path's own name left out."""
     pieces: AsyncIterator[bytes]
     if ca.method is Method.NAR:
-        pieces = render_nar(store.blobs, store.directories, path_info.node)
+        pieces = render_nar(store.blobs, store.directories.tree(path_info.node))
     else:
         assert isinstance(path_info.node, FileNode)
         pieces = read_contents(store.blobs, path_info.node)

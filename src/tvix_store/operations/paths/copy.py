@@ -27,7 +27,8 @@ from tvix_store.model.directory import SizeRule
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath
-from tvix_store.operations.ingest.import_content import ImportThreads, Progress, import_content
+from tvix_store.operations.ingest.import_content import Progress, import_content
+from tvix_store.operations.ingest.import_threads import ImportThreads
 from tvix_store.operations.paths.check import proves_content_address
 from tvix_store.operations.paths.nix_json import StatedPath
 from tvix_store.services.store import Store

@@ -12,7 +12,7 @@ from tvix_store.model.directory import Directory
 from tvix_store.model.names import show
 from tvix_store.model.nodes import DirectoryNode, Node, SymlinkNode
 from tvix_store.model.store_path import StorePath
-from tvix_store.services.directories import DirectoryService, parse
+from tvix_store.services.directories import DirectoryTree, read_directory
 from tvix_store.services.store import Store
 
 _MAX_SYMLINKS = 40
@@ -23,52 +23,59 @@ _MAX_ENTRIES = 1 << 18
 """Entries of the directories on the way after which no more are read."""
 
 
-async def lookup(directories: DirectoryService, root: Node, path: bytes, *, follow: bool = False) -> Node:
-    """The node at `path` (`bin/hello`; empty for the root itself) inside `root`.
+async def lookup(tree: DirectoryTree, path: bytes, *, follow: bool = False) -> Node:
+    """The node at `path` (`bin/hello`; empty for the root itself) inside a tree.
 
-    `follow` resolves symlinks on the way and at the end, as far as they stay inside `root`.
+    `follow` resolves symlinks on the way and at the end, as far as they stay inside the tree.
 
     Raises:
         NotFoundError: there is nothing at `path` (kind "path"), or a directory on the way is not in the store.
-        InvalidError: `path`, or a symlink that is followed, leads out of `root`, or symlinks lead in a circle.
+        InvalidError: `path`, or a symlink that is followed, leads out of the tree, or symlinks lead in a circle.
         ExhaustedError: too much is on the way.
     """
-    return (await _walk(directories, path, [root], follow=follow))[-1]
+    _, trail = await _walk(path, tree, None, follow=follow)
+    return trail[-1]
 
 
-async def lookup_in_store(store: Store, path: bytes) -> Node:
-    """The node at `path` (`<hash>-<name>/bin/hello`) below the store directory. Symlinks are followed, also into other store paths.
+async def lookup_in_store(store: Store, path: bytes) -> DirectoryTree:
+    """The tree of the node at `path` (`<hash>-<name>/bin/hello`) below the store directory.
+
+    Symlinks are followed, also into other store paths.
 
     Raises:
         NotFoundError, InvalidError, ExhaustedError: as `lookup`.
     """
 
-    async def root(name: bytes) -> Node | None:
+    async def tree_of(name: bytes) -> DirectoryTree | None:
         try:
             store_path = StorePath.from_base_name(name.decode())
         except (UnicodeDecodeError, InvalidError):
             return None
         path_info = await store.path_infos.get(store_path.output_hash)
-        return path_info.node if path_info is not None and path_info.store_path == store_path else None
+        return store.directories.tree(path_info.node) if path_info is not None and path_info.store_path == store_path else None
 
-    trail = await _walk(store.directories, path, [], _StoreDir(store.store_dir.encode() + b"/", root), follow=True)
-    if not trail:
+    tree, trail = await _walk(path, None, _StoreDir(store.store_dir.encode() + b"/", tree_of), follow=True)
+    if tree is None or not trail:
         raise InvalidError(f"path {show(path)} leads out of the store path")
-    return trail[-1]
+    return tree.below(trail[-1])
 
 
 class _StoreDir(NamedTuple):
-    """The directory in which store paths stand: its path, with a slash, and the root of a store path by its base name."""
+    """The directory in which store paths stand: its path, with a slash, and the tree of a store path by its base name."""
 
     prefix: bytes
-    root: Callable[[bytes], Awaitable[Node | None]]
+    tree: Callable[[bytes], Awaitable[DirectoryTree | None]]
 
 
 async def _walk(
-    directories: DirectoryService, path: bytes, trail: list[Node], store_dir: _StoreDir | None = None, *, follow: bool
-) -> list[Node]:
-    """The nodes from the beginning of `trail` to what stands at `path`. An empty trail is the store directory."""
-    on_the_way = DirectoriesOnTheWay(directories)
+    path: bytes, tree: DirectoryTree | None, store_dir: _StoreDir | None, *, follow: bool
+) -> tuple[DirectoryTree | None, list[Node]]:
+    """The tree in which `path` ends, and the nodes from its root to there. It begins in `tree`, or else in the store directory.
+
+    No nodes stand for the store directory itself.
+    """
+    on_the_way = _DirectoriesOnTheWay()
+    trail = [] if tree is None else [tree.root]
     top = len(trail)
     names = deque(path.split(b"/"))
     followed = walked = 0
@@ -86,9 +93,10 @@ async def _walk(
             continue
         child = None
         if not trail and store_dir is not None:
-            child = await store_dir.root(name)
-        elif trail and isinstance(trail[-1], DirectoryNode):
-            child = (await on_the_way.read(trail[-1])).entries.get(name)
+            tree = await store_dir.tree(name)
+            child = None if tree is None else tree.root
+        elif tree is not None and trail and isinstance(trail[-1], DirectoryNode):
+            child = (await on_the_way.read(tree, trail[-1])).entries.get(name)
         if child is None:
             raise NotFoundError("path", show(path))
         if not (follow and isinstance(child, SymlinkNode)):
@@ -103,41 +111,27 @@ async def _walk(
                 raise InvalidError(f"path {show(path)} leads out of the store path, to {show(target)}")
             trail, target = [], target.removeprefix(store_dir.prefix)
         names.extendleft(reversed(target.split(b"/")))
-    return trail
+    return tree, trail
 
 
-class DirectoriesOnTheWay:
+class _DirectoriesOnTheWay:
     """Reads the directories that one lookup comes to, each once: symlinks may lead to and fro."""
 
-    def __init__(self, directories: DirectoryService) -> None:
-        self._directories = directories
+    def __init__(self) -> None:
         self._read: dict[Digest, Directory] = {}
         self._entries = 0
 
-    async def read(self, node: DirectoryNode) -> Directory:
-        """The directory that `node` refers to.
+    async def read(self, tree: DirectoryTree, node: DirectoryNode) -> Directory:
+        """The directory that `node` refers to, which is in `tree`.
 
         Raises:
-            NotFoundError: as `read_directory`.
+            NotFoundError: it is not in the store.
             ExhaustedError: those that were read had too many entries.
         """
         directory = self._read.get(node.digest)
         if directory is None:
             if self._entries > _MAX_ENTRIES:
                 raise ExhaustedError(f"the directories on the way have more than {_MAX_ENTRIES} entries")
-            directory = self._read[node.digest] = await read_directory(self._directories, node)
+            directory = self._read[node.digest] = await read_directory(tree, node.digest)
             self._entries += len(directory.entries)
         return directory
-
-
-async def read_directory(directories: DirectoryService, node: DirectoryNode) -> Directory:
-    """The directory that `node` refers to.
-
-    Raises:
-        NotFoundError: it is not in the store.
-    """
-    directory = await directories.get(node.digest)
-    if directory is None:
-        raise NotFoundError("directory", node.digest)
-    await parse(directory)
-    return directory

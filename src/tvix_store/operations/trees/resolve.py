@@ -15,6 +15,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import parse_output_hash
 from tvix_store.operations.trees.lookup import lookup
 from tvix_store.services.blobs import BlobService
+from tvix_store.services.directories import DirectoryTree
 from tvix_store.services.store import Store
 
 _DIGEST = re.compile(r"(?:b3:|blake3-)?(?:[0-9a-f]{64}|[0-9A-Za-z+/]{43}=)(?=/|$)")
@@ -22,15 +23,19 @@ _DIGEST = re.compile(r"(?:b3:|blake3-)?(?:[0-9a-f]{64}|[0-9A-Za-z+/]{43}=)(?=/|$
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A node, and where it was found: in the store path of `path_info`, unless it was named by its digest, at `inner` inside it.
+    """A tree, and where it was found: in the store path of `path_info`, unless it was named by its digest, at `inner` inside it.
 
-    `name` is the file name that suits the node.
+    `name` is the file name that suits its root.
     """
 
-    node: Node
+    tree: DirectoryTree
     name: bytes
     path_info: PathInfo | None
     inner: bytes
+
+    @property
+    def node(self) -> Node:
+        return self.tree.root
 
 
 async def resolve(store: Store, text: str, *, follow: bool = False) -> Resolved:
@@ -55,13 +60,14 @@ async def resolve(store: Store, text: str, *, follow: bool = False) -> Resolved:
         root = path_info.node
         name = str(path_info.store_path)
     path = os.fsencode(inner).strip(b"/")
+    tree = store.directories.tree(root)
     if not path:
-        return Resolved(root, name.encode(), path_info, path)
+        return Resolved(tree, name.encode(), path_info, path)
     try:
-        node = await lookup(store.directories, root, path, follow=follow)
+        node = await lookup(tree, path, follow=follow)
     except NotFoundError as error:
         raise (NotFoundError("path", show(os.fsencode(text))) if error.kind == "path" else error) from None
-    return Resolved(node, path.rpartition(b"/")[2], path_info, path)
+    return Resolved(tree.below(node), path.rpartition(b"/")[2], path_info, path)
 
 
 def parse_digest(text: str) -> Digest | None:

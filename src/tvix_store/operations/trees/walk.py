@@ -15,8 +15,8 @@ from tvix_store.concurrency.cooperative import STEPS, Yielder
 from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
-from tvix_store.operations.trees.stored_tree import StoredTree
 from tvix_store.services.blobs import SMALL_BLOB, BlobService, get_all
+from tvix_store.services.directories import DirectoryTree, read_directory
 from tvix_store.services.read_ahead import READ_AHEAD
 
 _BATCH_BYTES = 2 << 20
@@ -49,7 +49,7 @@ class Batch:
     large: tuple[bytes, FileNode] | None
 
 
-async def fetch_tree(blobs: BlobService, tree: StoredTree) -> AsyncIterator[Batch]:
+async def fetch_tree(blobs: BlobService, tree: DirectoryTree) -> AsyncIterator[Batch]:
     """Everything that the tree's root reaches, in batches.
 
     A directory's step comes before those of its children, which are sorted by name; a step with no node closes it.
@@ -134,7 +134,7 @@ async def _plan(walk: AsyncIterator[Step], most: int) -> AsyncIterator[_Plan]:
     yield _Plan(steps, files)
 
 
-async def walk_tree(tree: StoredTree) -> AsyncIterator[Step]:
+async def walk_tree(tree: DirectoryTree) -> AsyncIterator[Step]:
     """The steps alone, without contents.
 
     Raises:
@@ -144,7 +144,8 @@ async def walk_tree(tree: StoredTree) -> AsyncIterator[Step]:
     yield Step(b"", root)
     if not isinstance(root, DirectoryNode):
         return
-    directory = await tree.get(root.digest)
+    tree.expect_all()
+    directory = await read_directory(tree, root.digest)
     check_root(root, directory)
     # A stack of our own: trees may be nested deeper than Python recurses.
     entered = [iter(directory.entries.items())]
@@ -158,7 +159,7 @@ async def walk_tree(tree: StoredTree) -> AsyncIterator[Step]:
                 await asyncio.sleep(0)
             if type(node) is DirectoryNode:
                 await yielder.step()
-                entered.append(iter((await tree.get(node.digest)).entries.items()))
+                entered.append(iter((await read_directory(tree, node.digest)).entries.items()))
                 break
         else:
             entered.pop()

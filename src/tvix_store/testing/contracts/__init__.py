@@ -13,10 +13,13 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
         for module in (
+            "assembling",
             "blobs",
             "small_blobs",
             "directories",
             "frames",
+            "known_nars",
+            "lone_files",
             "path_infos",
             "nar",
             "records",
@@ -27,21 +30,28 @@ pytest.register_assert_rewrite(
     )
 )
 
+from tvix_store.testing.contracts.assembling import AssemblingContract  # noqa: E402
 from tvix_store.testing.contracts.blobs import BlobServiceContract  # noqa: E402
 from tvix_store.testing.contracts.directories import DirectoryServiceContract  # noqa: E402
 from tvix_store.testing.contracts.frames import StoredFramesContract  # noqa: E402
+from tvix_store.testing.contracts.known_nars import KnownNarsContract  # noqa: E402
+from tvix_store.testing.contracts.lone_files import LoneFilesContract  # noqa: E402
 from tvix_store.testing.contracts.nar import NarServiceContract  # noqa: E402
 from tvix_store.testing.contracts.path_infos import PathInfoServiceContract  # noqa: E402
 from tvix_store.testing.contracts.records import RecordServiceContract  # noqa: E402
 from tvix_store.testing.contracts.staging import StagingContract  # noqa: E402
 from tvix_store.testing.contracts.statistics import StatisticsContract  # noqa: E402
-from tvix_store.testing.contracts.store import StoreContract, StoreWithRecordsContract  # noqa: E402
+from tvix_store.testing.contracts.store import PowersContract, StoreContract, StoreWithRecordsContract  # noqa: E402
 
 __all__ = [
+    "AssemblingContract",
     "BlobServiceContract",
     "DirectoryServiceContract",
+    "KnownNarsContract",
+    "LoneFilesContract",
     "NarServiceContract",
     "PathInfoServiceContract",
+    "PowersContract",
     "RecordServiceContract",
     "StagingContract",
     "StatisticsContract",

@@ -53,6 +53,27 @@ class DirectoryServiceContract:
         assert await directories.get(EMPTY) == EMPTY_DIRECTORY
         assert await all_below(directories, EMPTY) == [EMPTY_DIRECTORY]
 
+    @pytest.mark.parametrize("expects_all", [False, True])
+    async def test_a_tree_reads_the_directories_below_its_root(self, directories: DirectoryService, expects_all: bool) -> None:
+        low = leaf("low")
+        middle = parent(low=low)
+        root = parent(middle=middle, low=low)
+        await directories.put(stream([low, middle, root]))
+        tree = directories.tree(root.node())
+        part = tree.below(middle.node())
+        assert (tree.root, part.root) == (root.node(), middle.node())
+        if expects_all:
+            tree.expect_all()
+            part.expect_all()
+        assert [await tree.get(each.digest) for each in (low, root, middle, low)] == [low, root, middle, low]
+        assert [await part.get(each.digest) for each in (middle, low)] == [middle, low]
+        with pytest.raises(NotFoundError):
+            await tree.get(missing())
+        absent = directories.tree(DirectoryNode(missing(), 1))
+        with pytest.raises(NotFoundError):
+            await absent.get(missing())
+        assert directories.tree(SymlinkNode(b"x")).root == SymlinkNode(b"x")
+
     async def test_all_kinds_of_children_come_back_as_they_were(self, directories: DirectoryService) -> None:
         children: dict[bytes, Node] = {
             b"\xff not UTF-8": FileNode(missing("a"), 2**40),

@@ -46,7 +46,7 @@ async def stage_tree(store: Store, stage: Stage, tree: Tree) -> Node:
 
 
 async def is_whole(store: Store, node: Node, tree: Tree) -> bool:
-    return await collect(render_nar(store.blobs, store.directories, node)) == nar(tree)
+    return await collect(render_nar(store.blobs, store.directories.tree(node))) == nar(tree)
 
 
 async def is_absent(store: Store, node: Node) -> bool:

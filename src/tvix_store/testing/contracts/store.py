@@ -12,11 +12,16 @@ from tvix_store.services.directories import DirectoryService
 from tvix_store.services.records import RecordService
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, put_tree
+from tvix_store.testing.contracts.assembling import AssemblingContract
 from tvix_store.testing.contracts.blobs import BlobServiceContract
 from tvix_store.testing.contracts.directories import DirectoryServiceContract
+from tvix_store.testing.contracts.frames import StoredFramesContract
+from tvix_store.testing.contracts.known_nars import KnownNarsContract
 from tvix_store.testing.contracts.nar import HELLO, NAR_OF_TREE, TREE, NarServiceContract
 from tvix_store.testing.contracts.path_infos import PathInfoServiceContract, path
 from tvix_store.testing.contracts.records import RecordServiceContract
+from tvix_store.testing.contracts.staging import StagingContract
+from tvix_store.testing.contracts.statistics import StatisticsContract
 
 
 class StoreContract(BlobServiceContract, DirectoryServiceContract, PathInfoServiceContract, NarServiceContract):
@@ -40,9 +45,13 @@ class StoreContract(BlobServiceContract, DirectoryServiceContract, PathInfoServi
         info = await store.path_infos.get(put.store_path.output_hash)
         assert info is not None
         assert info.nar == NAR_OF_TREE
-        file = await lookup(store.directories, info.node, b"bin/hello")
+        file = await lookup(store.directories.tree(info.node), b"bin/hello")
         assert isinstance(file, FileNode)
         assert await collect(store.blobs.read(file.digest)) == HELLO
+
+
+class PowersContract(AssemblingContract, KnownNarsContract, StagingContract, StatisticsContract, StoredFramesContract):
+    """That of all powers of a store on this machine."""
 
 
 class StoreWithRecordsContract(StoreContract, RecordServiceContract):
