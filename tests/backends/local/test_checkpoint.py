@@ -16,10 +16,12 @@ import pytest
 from tests.backends.local.simulated_disk import SimulatedDisk
 from tests.backends.local.store_files import let_another_boot_follow, make_index_anew
 from tvix_store.backends.local import checkpointer, open_store, staging
+from tvix_store.backends.local.checkpointer import Checkpointer
 from tvix_store.backends.local.contents import Written, new_records
 from tvix_store.backends.local.damage import Forget
 from tvix_store.backends.local.durability import Durability, SyncFailedError
 from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.own_index import OwnIndex
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind
 from tvix_store.backends.local.requests import Commit, NameContents
@@ -39,6 +41,11 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 def engine_of(store: Store) -> Engine:
     return store.blobs._engine  # type: ignore[attr-defined, no-any-return]
+
+
+def checkpointer_of(engine: Engine) -> Checkpointer:
+    assert isinstance(engine._opened, OwnIndex)
+    return engine._opened.checkpointer
 
 
 def flip(directory: Path, place: Place) -> None:
@@ -79,7 +86,7 @@ async def test_a_failed_sync_of_any_kind_stops_all_writes_until_the_store_is_rep
             await store.records.put({b"durable": b"record"})
     else:
         with pytest.raises(SyncFailedError):
-            await asyncio.to_thread(engine_of(store)._checkpointer.make)
+            await asyncio.to_thread(checkpointer_of(engine_of(store)).make)
     monkeypatch.undo()  # Linux tells of it once
     with pytest.raises(SyncFailedError):  # as in another process
         Durability(directory).check()
@@ -98,7 +105,7 @@ async def test_what_was_forgotten_stays_forgotten(tmp_path: Path, how: str) -> N
     directory = tmp_path / "store"
     async with await open_store(directory) as store:
         await store.blobs.put_many([SMALL])
-        await asyncio.to_thread(engine_of(store)._checkpointer.make)
+        await asyncio.to_thread(checkpointer_of(engine_of(store)).make)
         await find_damage(store, directory)
         generation = await store.epoch()
         if how == "replayed":
@@ -187,7 +194,7 @@ async def test_a_cut_between_the_batches_of_an_acceptance_takes_nothing_that_fol
             nonlocal batches
             batches += 1
             if batches == 3:  # the two before are in a checkpoint, this one and those behind are not
-                checkpoints.append(asyncio.run_coroutine_threadsafe(asyncio.to_thread(engine._checkpointer.make), loop))
+                checkpoints.append(asyncio.run_coroutine_threadsafe(asyncio.to_thread(checkpointer_of(engine).make), loop))
             return apply(request, commit)
 
         loop, checkpoints = asyncio.get_running_loop(), list[Any]()
@@ -227,7 +234,7 @@ async def test_a_process_that_rests_gives_its_pin_up_and_takes_one_before_it_com
     for name in ("_IDLE_AFTER", "_LET_GO_AFTER", "_TICK"):
         monkeypatch.setattr(checkpointer, name, 0.01)
     async with await open_store(tmp_path / "store") as store:
-        own = engine_of(store)._checkpointer
+        own = checkpointer_of(engine_of(store))
         for number in range(3):
             await store.blobs.put_many([noise(100, f"{number}")])
             for _ in range(500):
