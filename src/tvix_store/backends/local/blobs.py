@@ -212,16 +212,14 @@ class LocalBlobs:
 
     def _ranges(self, digest: Digest, start: int, stop: int | None) -> Iterator[tuple[bytes, int, int]]:
         """The chunks that `start` to `stop` touches, each with the part of it that is meant."""
-        at = start
-        while True:
-            found = self._engine.index.chunk_list_segment(digest.raw, at)
-            if found is None:
+        at, end = start, start + 1
+        while at < end:
+            segment = self._engine.segment(digest.raw, at)
+            if segment is None:
                 raise NotFoundError("blob", digest)
-            blob_size, place = found
-            end = blob_size if stop is None else min(stop, blob_size)
+            end = segment.blob_size if stop is None else min(stop, segment.blob_size)
             if at >= end:
                 return
-            segment = self._engine.segment(digest.raw, place)
             offset = segment.offset
             for key, size in segment.entries:
                 if offset + size > at:
@@ -250,10 +248,9 @@ class LocalBlobs:
         chunks: list[Chunk] = []
         at = 0
         while at < blob_size:
-            found = self._engine.index.chunk_list_segment(digest.raw, at)
-            if found is None:  # forgotten just now, since it was found damaged
+            segment = self._engine.segment(digest.raw, at)
+            if segment is None:  # forgotten just now, since it was found damaged
                 raise _lacks_segment(digest, at)
-            segment = self._engine.segment(digest.raw, found[1])
             chunks.extend(Chunk(Digest(key), size) for key, size in segment.entries)
             if segment.end <= at:
                 raise _lacks_segment(digest, at)

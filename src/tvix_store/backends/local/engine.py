@@ -105,27 +105,34 @@ class Engine:
         return _done(call, *arguments) if hasattr(self._of_thread, "is_ours") else self.start_in_thread(call, *arguments)
 
     def payload(self, digest: bytes, place: Place, stored: bytes | None = None) -> bytes:
-        """The chunk or directory at `place`, decompressed and checked. `stored` saves reading it.
+        """The chunk or directory that was found at `place`, decompressed and checked. `stored` saves reading it.
+
+        It may lie elsewhere by now, since it was put again, or its pack was rewritten. Then it is read there.
 
         Raises:
-            CorruptError: the bytes do not match `digest`. The chunk is forgotten then, so that it can be put again.
-        """
-        data = opened(digest, place, self.stored(digest, place) if stored is None else stored)
-        if data is None:
-            raise self._damaged(digest, place)
-        return data
-
-    def stored(self, digest: bytes, place: Place) -> bytes:
-        """The chunk or directory at `place`, as it is stored.
-
-        Raises:
-            CorruptError: its pack is missing or too short. The chunk is forgotten then, so that it can be put again.
+            CorruptError: the bytes do not match `digest`, or the pack is missing or too short. The chunk is forgotten then, so that
+                it can be put again.
         """
         try:
-            return self.reader.read(place)
-        except CorruptError:
-            self.forget_damaged(digest, place)
-            raise
+            data = opened(digest, place, self.reader.read(place) if stored is None else stored)
+        except CorruptError as error:
+            return self._payload_by_now(digest, place, error)
+        if data is None:
+            return self._payload_by_now(digest, place, _damaged(digest, place))
+        return data
+
+    def _payload_by_now(self, digest: bytes, place: Place, error: CorruptError) -> bytes:
+        """What could not be read at `place`, from where it lies now, if that is elsewhere."""
+        failed = {place}
+        while now := [each for each in (self.index.chunk(digest), self.index.directory(digest)) if each and each not in failed]:
+            failed.add(now[0])
+            with suppress(CorruptError):
+                data = opened(digest, now[0], self.reader.read(now[0]))
+                if data is not None:
+                    return data
+        for each in failed:
+            self.forget_damaged(digest, each)
+        raise error
 
     def payloads(self, wanted: Sequence[tuple[bytes, Place]]) -> dict[bytes, bytes]:
         """Many chunks, by digest, as `payload` gives each; read in few calls, and decompressed by several threads at once."""
@@ -144,22 +151,26 @@ class Engine:
         if contents is None:
             return found | {digest: self.payload(digest, place, bytes(data)) for digest, place, data in frames}
         for (digest, place, _), content in zip(frames, contents, strict=True):
-            if blake3(content).digest() != digest:
-                raise self._damaged(digest, place)
-            found[digest] = bytes(content)
+            found[digest] = bytes(content) if blake3(content).digest() == digest else self.payload(digest, place)
         return found
 
-    def segment(self, blob: bytes, place: Place) -> Segment:
-        """The part of a blob's chunk list at `place`.
+    def segment(self, blob: bytes, at: int) -> Segment | None:
+        """The part of a blob's chunk list that covers the byte `at`; None where there is none.
 
         Raises:
             CorruptError: it is damaged; then the list is forgotten, so that the blob can be put again.
         """
-        try:
-            return parse_segment(self.reader.read_checked(place))
-        except CorruptError:
-            self.forget_damaged(blob, place)
-            raise
+        failed: Place | None = None
+        while (found := self.index.chunk_list_segment(blob, at)) is not None:
+            place = found[1]
+            try:
+                return parse_segment(self.reader.read_checked(place))
+            except CorruptError:  # unless it lies elsewhere by now
+                if place == failed:
+                    self.forget_damaged(blob, place)
+                    raise
+                failed = place
+        return None
 
     def forget_damaged(self, digest: bytes, place: Place) -> None:
         """Let a chunk, directory or chunk list be forgotten, if it is damaged; nobody waits for it."""
@@ -200,10 +211,6 @@ class Engine:
             raise UnavailableError(f"the index in {self.directory} is damaged; it is made anew when the store is opened again")
         self.lost_packs.check()
         self.index.path_info(b"\0" * 20)
-
-    def _damaged(self, digest: bytes, place: Place) -> CorruptError:
-        self.forget_damaged(digest, place)
-        return CorruptError(f"stored content of b3:{digest.hex()} is damaged (pack {place.pack:08x}, offset {place.offset})")
 
     def _begin_thread(self) -> None:
         self._of_thread.is_ours = True
@@ -272,6 +279,10 @@ class Engine:
             if self._users == 0:
                 del _open_engines[self.directory, self.refusal is not None]
                 self._close()
+
+
+def _damaged(digest: bytes, place: Place) -> CorruptError:
+    return CorruptError(f"stored content of b3:{digest.hex()} is damaged (pack {place.pack:08x}, offset {place.offset})")
 
 
 def _done(call: Callable[..., T], *arguments: object) -> Future[T]:
