@@ -213,6 +213,58 @@ async def test_a_cut_between_the_batches_of_an_acceptance_takes_nothing_that_fol
         assert await collect(store.blobs.read(digest)) == LARGE
 
 
+@pytest.mark.parametrize("how", ["killed", "power cut", "index lost"])
+async def test_a_crash_in_the_middle_of_an_acceptance_leaves_whole_contents_and_no_half_of_a_blob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Before each batch is named, and before it is committed."""
+    monkeypatch.setattr(staging, "_NAMED_AT_ONCE", 20)
+    directory, disk, generator = tmp_path / "store", SimulatedDisk(tmp_path / "disk"), random.Random(7)
+    copies: list[Path] = []
+
+    def crash() -> None:
+        copies.append(tmp_path / f"copy {len(copies)}")
+        if how == "killed":
+            shutil.copytree(directory, copies[-1])
+        else:
+            disk.after_a_cut(directory, copies[-1], generator)
+
+    apply = NameContents.apply
+
+    def apply_and_crash(request: NameContents, commit: Commit) -> object:
+        crash()
+        result = apply(request, commit)
+        crash()
+        return result
+
+    monkeypatch.setattr(NameContents, "apply", apply_and_crash)
+    async with await open_store(directory, chunk_average=4096, durability=disk) as store:
+        assert store.staging is not None
+        before = await store.blobs.put(pieces(LARGE[:300_000], 50_000))
+        assert store.records is not None
+        await store.records.put({b"before": before.raw})
+        stage = store.staging.begin()
+        digest = await stage.blobs.put(pieces(LARGE, 50_000))
+        await stage.accept()
+        await stage.close()
+    assert len(copies) > 10
+    monkeypatch.setattr(NameContents, "apply", apply)
+    for copy in copies:
+        if how == "index lost":
+            shutil.rmtree(copy / "index")
+        async with await open_store(copy) as store:
+            assert await collect(store.blobs.read(before)) == LARGE[:300_000]
+            engine = engine_of(store)
+            with engine.index.reading() as txn:
+                chunks = list(engine.index.contents(txn, Kind.CHUNK))
+            for chunk in chunks:
+                engine.payload(chunk.key, chunk.place)
+            if not await store.blobs.missing([digest]):
+                assert await collect(store.blobs.read(digest)) == LARGE
+            assert await store.blobs.put(pieces(LARGE, 50_000)) == digest
+            assert await collect(store.blobs.read(digest)) == LARGE
+
+
 async def test_the_number_of_a_pack_is_not_used_twice(tmp_path: Path) -> None:
     directory = tmp_path / "store"
     async with await open_store(directory) as store:
