@@ -159,6 +159,7 @@ def daemon(
     from tvix_store.config import prepare_for_pool, verified
     from tvix_store.config import read_only as made_read_only
     from tvix_store.config.links import with_links
+    from tvix_store.errors import DeniedError
     from tvix_store.http.settings import CacheSettings
     from tvix_store.server import ServerConfig, serve
     from tvix_store.server.settings import TlsFiles
@@ -181,6 +182,9 @@ def daemon(
 
     async def open_store() -> Store:
         opened = await invocation.open_store(substituters=urls, substituter_public_keys=keys)
+        if opened.read_only and not read_only:
+            await opened.close()
+            raise DeniedError(f"{opened.name} can only be read here: serve it with --read-only, or as a user who may write to it")
         linked = opened if read_only else await with_links(opened, invocation.addresses())
         # What is signed here is seen here.
         store = verified(

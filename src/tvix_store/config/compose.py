@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from tvix_store.config.scheme import Opening
 from tvix_store.config.schemes import open_address, scheme_of
+from tvix_store.errors import DeniedError
 from tvix_store.layers.composing import composed
-from tvix_store.model.address import Address
+from tvix_store.model.address import Address, without_secrets
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import check_store_dir
 from tvix_store.services.offer import Offer, Service
@@ -64,6 +65,8 @@ async def open_store(
             store = replace(store, store_dir=store_dir)
         caches = list(dict.fromkeys((*caches, *substituters)))
         if caches:
+            if store.read_only:
+                raise DeniedError(f"{store.name} can only be read: what comes from {without_secrets(caches[0])} has no place there")
             from tvix_store.config.substituters import fetch_lock, with_substituters
 
             store = await with_substituters(store, caches, substituter_public_keys, fetch_lock(kept_at))
@@ -140,17 +143,3 @@ def verified(
         path_infos = ClosedPathInfos(store, path_infos)
     # They check puts, and change no stored content.
     return store.with_services(path_infos=path_infos, keep=["statistics"])
-
-
-def read_only(store: Store) -> Store:
-    """The store, taking nothing. It may remember results that it computes from its content, and `records` takes nothing else."""
-    from tvix_store.layers.read_only import ReadOnlyBlobs, ReadOnlyDirectories, ReadOnlyPathInfos, ReadOnlyRecords
-
-    reading = store.with_services(
-        blobs=ReadOnlyBlobs(store.blobs),
-        directories=ReadOnlyDirectories(store.directories),
-        path_infos=ReadOnlyPathInfos(store.path_infos),
-        records=None if store.records is None else ReadOnlyRecords(store.records),
-        keep=("frames", "statistics"),
-    )
-    return replace(reading, read_only=True)

@@ -23,19 +23,26 @@ def _read_threads(text: str) -> int:
     return threads
 
 
+def _read_switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError(text)
+    return text == "1"
+
+
 PARAMETERS: dict[str, Callable[[str], object]] = {
     "chunk_average": int,
     "compression_level": int,
     "pack_size": int,
     "size_rule": read_size_rule,
     "threads": _read_threads,
+    "read-only": _read_switch,
 }
 
 
 async def open_address(address: Address, opening: Opening) -> Store:
     """Open `local:///path?chunk_average=BYTES&compression_level=LEVEL&pack_size=BYTES&size_rule=documented|snix&threads=NUMBER`.
 
-    Without a path it is the default one. A worker opens it without threads.
+    Without a path it is the default one. A worker opens it without threads. With `&read-only=1` nothing of it is written or locked.
     """
     if address.host:
         raise InvalidError(f"{address.text}: an absolute path has three slashes, as in local:///{address.host}{address.path}")
@@ -46,7 +53,8 @@ async def open_address(address: Address, opening: Opening) -> Store:
     settings = address.read_parameters(PARAMETERS)
     if opening.as_worker:
         settings["threads"] = 0
-    return await local.open_store(directory, store_dir=opening.store_dir, **settings)
+    read_only = settings.pop("read-only", False)
+    return await local.open_store(directory, store_dir=opening.store_dir, read_only=read_only, **settings)
 
 
 SCHEME = Scheme(open_address, works_here=True)

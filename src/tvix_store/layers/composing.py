@@ -54,6 +54,7 @@ def composed(blobs: Offer, directories: Offer, path_infos: Offer) -> Store:
         path_infos=SyncingPathInfos(service, _each([each.sync for each in others])) if others else service,
         nar=(content and content.nar) or RememberingNarService(blobs.blobs, directories.directories, known_nars),
         records=path_infos.records,
+        read_only=all(each.read_only for each in distinct),
         store_dir=path_infos.store_dir,
         size_rule=directories.size_rule,
         check=_each([each.check for each in distinct]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from tvix_store.errors import DeniedError
 from tvix_store.layers.passing import PassingPathInfos
@@ -13,19 +14,37 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.blobs import BlobService, BlobStat
 from tvix_store.services.directories import DirectoryService, DirectoryTree
+from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.record_kinds import kind_of
 from tvix_store.services.records import RecordService
+from tvix_store.services.store import Store
+
+_READ_ONLY = "this store is read-only"
 
 
-def _refused() -> DeniedError:
-    return DeniedError("this store is read-only")
+def read_only(store: Store, refusal: str = _READ_ONLY) -> Store:
+    """The store, taking nothing. It may remember results that it computes from its content, and `records` takes nothing else.
+
+    Whoever puts something hears the `refusal`.
+    """
+    if store.read_only:
+        return store
+    reading = store.with_services(
+        blobs=ReadOnlyBlobs(store.blobs, refusal),
+        directories=ReadOnlyDirectories(store.directories, refusal),
+        path_infos=ReadOnlyPathInfos(store.path_infos, refusal),
+        records=None if store.records is None else ReadOnlyRecords(store.records, refusal),
+        keep=("frames", "statistics"),
+    )
+    return replace(reading, read_only=True)
 
 
 class ReadOnlyBlobs:
     """A BlobService whose puts raise DeniedError."""
 
-    def __init__(self, inner: BlobService) -> None:
+    def __init__(self, inner: BlobService, refusal: str = _READ_ONLY) -> None:
         self._inner = inner
+        self._refusal = refusal
 
     async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
         return await self._inner.stat(digest, chunks=chunks)
@@ -37,10 +56,10 @@ class ReadOnlyBlobs:
         return self._inner.read(digest, start, stop)
 
     async def put(self, data: AsyncIterable[bytes]) -> Digest:
-        raise _refused()
+        raise DeniedError(self._refusal)
 
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
-        raise _refused()
+        raise DeniedError(self._refusal)
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
         return await self._inner.get_many(digests)
@@ -49,8 +68,9 @@ class ReadOnlyBlobs:
 class ReadOnlyDirectories:
     """A DirectoryService whose put raises DeniedError."""
 
-    def __init__(self, inner: DirectoryService) -> None:
+    def __init__(self, inner: DirectoryService, refusal: str = _READ_ONLY) -> None:
         self._inner = inner
+        self._refusal = refusal
 
     async def get(self, digest: Digest) -> Directory | None:
         return await self._inner.get(digest)
@@ -62,32 +82,37 @@ class ReadOnlyDirectories:
         return self._inner.tree(root)
 
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
-        raise _refused()
+        raise DeniedError(self._refusal)
 
 
 class ReadOnlyPathInfos(PassingPathInfos):
     """A PathInfoService whose put raises DeniedError."""
 
+    def __init__(self, inner: PathInfoService, refusal: str = _READ_ONLY) -> None:
+        super().__init__(inner)
+        self._refusal = refusal
+
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
-        raise _refused()
+        raise DeniedError(self._refusal)
 
 
 class ReadOnlyRecords:
     """A RecordService whose puts raise DeniedError, but for records that follow from content which the store has."""
 
-    def __init__(self, inner: RecordService) -> None:
+    def __init__(self, inner: RecordService, refusal: str = _READ_ONLY) -> None:
         self._inner = inner
+        self._refusal = refusal
 
     async def get(self, key: bytes) -> bytes | None:
         return await self._inner.get(key)
 
     async def put(self, records: Mapping[bytes, bytes], *, durable: bool = True) -> None:
         if not all(kind is not None and kind.follows for kind in map(kind_of, records)):
-            raise _refused()
+            raise DeniedError(self._refusal)
         await self._inner.put(records, durable=durable)
 
     async def delete(self, keys: Collection[bytes]) -> None:
-        raise _refused()
+        raise DeniedError(self._refusal)
 
     def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:
         return self._inner.list(prefix)

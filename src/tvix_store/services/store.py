@@ -35,7 +35,6 @@ class Store(Offer):
 
     links: a place for the links of NARs where there are no records; it may forget the oldest
     foreign_documents: the documents of upstream caches; None for a store that has no upstream
-    read_only: every put is refused
     service_checks: a check for each service, where services stand in several stores
 
     Use as `async with store:` or call `close` when done.
@@ -47,7 +46,6 @@ class Store(Offer):
     nar: NarService
     links: RecordService | None = None
     foreign_documents: ForeignDocuments | None = None
-    read_only: bool = False
     service_checks: ServiceChecks | None = None
 
     def with_services(

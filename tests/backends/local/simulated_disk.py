@@ -49,11 +49,11 @@ class SimulatedDisk:
             inode = os.stat(path).st_ino
             if os.path.isdir(path):
                 names = {entry.name: entry.inode() for entry in os.scandir(path)}
-                (self._kept / f"{inode}.names").write_text(json.dumps(names))
+                self._keep(inode, "names", lambda kept: kept.write_text(json.dumps(names)))
                 return
             with suppress(FileExistsError):  # a file that is removed keeps its inode to itself
                 os.link(path, self._kept / f"{inode}.file", src_dir_fd=fd)  # of any descriptor, so that a link is followed
-            shutil.copyfile(path, self._kept / f"{inode}.synced")
+            self._keep(inode, "synced", lambda kept: shutil.copyfile(path, kept))
             (self._kept / f"{inode}.cut").unlink(missing_ok=True)
 
     def cut(self, path: Path | str, size: int) -> None:
@@ -61,6 +61,12 @@ class SimulatedDisk:
         with self.alone():
             mark = self._kept / f"{os.stat(path).st_ino}.cut"
             mark.write_text(str(min(size, int(mark.read_text())) if mark.exists() else size))
+
+    def _keep(self, inode: int, what: str, write: Callable[[Path], object]) -> None:
+        """Write a file in one go, whenever the process is killed."""
+        unfinished = self._kept / f"{inode}.{what}.new"
+        write(unfinished)
+        unfinished.rename(self._kept / f"{inode}.{what}")
 
     def after_a_cut(self, store: Path, copy: Path, generator: random.Random) -> None:
         """Make `copy` what is left of a store: all that was synced, and any part of the rest."""

@@ -16,10 +16,12 @@ import pytest
 from tests.backends.local.simulated_disk import SimulatedDisk
 from tests.backends.local.store_files import let_another_boot_follow, make_index_anew
 from tvix_store.backends.local import checkpointer, open_store, staging
+from tvix_store.backends.local.checkpointer import Checkpointer
 from tvix_store.backends.local.contents import Written, new_records
 from tvix_store.backends.local.damage import Forget
 from tvix_store.backends.local.durability import Durability, SyncFailedError
 from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.own_index import OwnIndex
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind
 from tvix_store.backends.local.requests import Commit, NameContents
@@ -39,6 +41,11 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 def engine_of(store: Store) -> Engine:
     return store.blobs._engine  # type: ignore[attr-defined, no-any-return]
+
+
+def checkpointer_of(engine: Engine) -> Checkpointer:
+    assert isinstance(engine._opened, OwnIndex)
+    return engine._opened.checkpointer
 
 
 def flip(directory: Path, place: Place) -> None:
@@ -79,7 +86,7 @@ async def test_a_failed_sync_of_any_kind_stops_all_writes_until_the_store_is_rep
             await store.records.put({b"durable": b"record"})
     else:
         with pytest.raises(SyncFailedError):
-            await asyncio.to_thread(engine_of(store)._checkpointer.make)
+            await asyncio.to_thread(checkpointer_of(engine_of(store)).make)
     monkeypatch.undo()  # Linux tells of it once
     with pytest.raises(SyncFailedError):  # as in another process
         Durability(directory).check()
@@ -98,7 +105,7 @@ async def test_what_was_forgotten_stays_forgotten(tmp_path: Path, how: str) -> N
     directory = tmp_path / "store"
     async with await open_store(directory) as store:
         await store.blobs.put_many([SMALL])
-        await asyncio.to_thread(engine_of(store)._checkpointer.make)
+        await asyncio.to_thread(checkpointer_of(engine_of(store)).make)
         await find_damage(store, directory)
         generation = await store.epoch()
         if how == "replayed":
@@ -187,7 +194,7 @@ async def test_a_cut_between_the_batches_of_an_acceptance_takes_nothing_that_fol
             nonlocal batches
             batches += 1
             if batches == 3:  # the two before are in a checkpoint, this one and those behind are not
-                checkpoints.append(asyncio.run_coroutine_threadsafe(asyncio.to_thread(engine._checkpointer.make), loop))
+                checkpoints.append(asyncio.run_coroutine_threadsafe(asyncio.to_thread(checkpointer_of(engine).make), loop))
             return apply(request, commit)
 
         loop, checkpoints = asyncio.get_running_loop(), list[Any]()
@@ -204,6 +211,58 @@ async def test_a_cut_between_the_batches_of_an_acceptance_takes_nothing_that_fol
     assert batches > 5
     async with await open_store(tmp_path / "cut") as store:
         assert await collect(store.blobs.read(digest)) == LARGE
+
+
+@pytest.mark.parametrize("how", ["killed", "power cut", "index lost"])
+async def test_a_crash_in_the_middle_of_an_acceptance_leaves_whole_contents_and_no_half_of_a_blob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Before each batch is named, and before it is committed."""
+    monkeypatch.setattr(staging, "_NAMED_AT_ONCE", 20)
+    directory, disk, generator = tmp_path / "store", SimulatedDisk(tmp_path / "disk"), random.Random(7)
+    copies: list[Path] = []
+
+    def crash() -> None:
+        copies.append(tmp_path / f"copy {len(copies)}")
+        if how == "killed":
+            shutil.copytree(directory, copies[-1])
+        else:
+            disk.after_a_cut(directory, copies[-1], generator)
+
+    apply = NameContents.apply
+
+    def apply_and_crash(request: NameContents, commit: Commit) -> object:
+        crash()
+        result = apply(request, commit)
+        crash()
+        return result
+
+    monkeypatch.setattr(NameContents, "apply", apply_and_crash)
+    async with await open_store(directory, chunk_average=4096, durability=disk) as store:
+        assert store.staging is not None
+        before = await store.blobs.put(pieces(LARGE[:300_000], 50_000))
+        assert store.records is not None
+        await store.records.put({b"before": before.raw})
+        stage = store.staging.begin()
+        digest = await stage.blobs.put(pieces(LARGE, 50_000))
+        await stage.accept()
+        await stage.close()
+    assert len(copies) > 10
+    monkeypatch.setattr(NameContents, "apply", apply)
+    for copy in copies:
+        if how == "index lost":
+            shutil.rmtree(copy / "index")
+        async with await open_store(copy) as store:
+            assert await collect(store.blobs.read(before)) == LARGE[:300_000]
+            engine = engine_of(store)
+            with engine.index.reading() as txn:
+                chunks = list(engine.index.contents(txn, Kind.CHUNK))
+            for chunk in chunks:
+                engine.payload(chunk.key, chunk.place)
+            if not await store.blobs.missing([digest]):
+                assert await collect(store.blobs.read(digest)) == LARGE
+            assert await store.blobs.put(pieces(LARGE, 50_000)) == digest
+            assert await collect(store.blobs.read(digest)) == LARGE
 
 
 async def test_the_number_of_a_pack_is_not_used_twice(tmp_path: Path) -> None:
@@ -227,7 +286,7 @@ async def test_a_process_that_rests_gives_its_pin_up_and_takes_one_before_it_com
     for name in ("_IDLE_AFTER", "_LET_GO_AFTER", "_TICK"):
         monkeypatch.setattr(checkpointer, name, 0.01)
     async with await open_store(tmp_path / "store") as store:
-        own = engine_of(store)._checkpointer
+        own = checkpointer_of(engine_of(store))
         for number in range(3):
             await store.blobs.put_many([noise(100, f"{number}")])
             for _ in range(500):

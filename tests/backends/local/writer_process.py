@@ -1,6 +1,7 @@
 """A process that writes to a local store until it is killed, and tells on its standard output what was acknowledged.
 
-Run as: python writer_process.py STORE SEED. Each line of its output is `blob <hex digest>`,
+Run as: python writer_process.py STORE SEED [DISK], where DISK is the directory of a SimulatedDisk (then with -m, as a module).
+Each line of its output is `blob <hex digest>`,
 `directory <hex digest>`, `path <store path> <hex of blob>`, `signature <name>`, which was added to the path info `shared(name)`,
 `records <seed> <number>`, which are two that were put together, or `tree <seed> <number>`, a small tree that was put with `link`.
 Contents follow from the seed, so whoever reads the lines can tell whether what the store holds is right.
@@ -12,10 +13,11 @@ import asyncio
 import hashlib
 import random
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from tvix_store.backends.local import open_store
+from tvix_store.backends.local.durability import Durability
 from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import FileNode
@@ -100,11 +102,16 @@ async def write_for_ever(store: Store, seed: str) -> AsyncIterator[str]:
             await stage.close()
 
 
-async def main(directory: Path, seed: str) -> None:
-    async with await open_store(directory, pack_size=PACK_SIZE) as store:
+async def main(directory: Path, seed: str, durability: Callable[[Path], Durability]) -> None:
+    async with await open_store(directory, pack_size=PACK_SIZE, durability=durability) as store:
         async for line in write_for_ever(store, seed):
             print(line, flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+    disk: Callable[[Path], Durability] = Durability
+    if len(sys.argv) > 3:
+        from tests.backends.local.simulated_disk import SimulatedDisk
+
+        disk = SimulatedDisk(Path(sys.argv[3]))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], disk))

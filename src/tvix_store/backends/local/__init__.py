@@ -20,6 +20,7 @@ from tvix_store.backends.local.settings import Settings
 from tvix_store.backends.local.staging import LocalStaging
 from tvix_store.backends.local.statistics import LocalStatistics
 from tvix_store.errors import StoreError
+from tvix_store.layers.read_only import read_only as made_read_only
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
@@ -37,6 +38,7 @@ async def open_store(
     size_rule: SizeRule | None = None,
     store_dir: str | None = None,
     threads: int = READ_THREADS,
+    read_only: bool = False,
     durability: Callable[[Path], Durability] = Durability,
 ) -> Store:
     """Open the store in `directory`, or make one there.
@@ -46,10 +48,12 @@ async def open_store(
     default with the next path info.
     `threads` is not one of them: so many threads read and check at a time, and with none the event loop's does. That is for a
     process that does one thing after the other: handing work to a thread and back takes 0.1 ms.
+    A store that this process cannot write is only read, as one that is opened `read_only`: every put is refused. It is seen as it
+    is now, and some seconds later what others add.
     `durability` makes what syncs the store. Who opens the store first in a process says so.
 
     Raises:
-        InvalidError: `directory` holds something else, an unknown format, or a store with other settings.
+        InvalidError: `directory` holds something else, an unknown format, a store with other settings, or, `read_only`, no store.
         CorruptError: its files are damaged.
         DeniedError, ExhaustedError, UnavailableError: the disk does not let us.
     """
@@ -62,7 +66,7 @@ async def open_store(
     }
     wanted = {name: value for name, value in settings.items() if value is not None}
     Settings(**wanted)  # type: ignore[arg-type]  # checks them, before a directory is made for them
-    engine = await asyncio.to_thread(Engine.acquire, directory, wanted, threads, durability)
+    engine = await asyncio.to_thread(Engine.acquire, directory, wanted, threads, durability, read_only=read_only)
     its_store_dir = store_dir or engine.settings.store_dir or STORE_DIR
     path_infos = LocalPathInfos(engine, its_store_dir)
     blobs, directories, records = LocalBlobs(engine), LocalDirectories(engine), LocalRecords(engine)
@@ -82,7 +86,7 @@ async def open_store(
     async def close() -> None:
         await asyncio.to_thread(engine.release)
 
-    return Store(
+    store = Store(
         blobs=blobs,
         directories=directories,
         path_infos=path_infos,
@@ -100,3 +104,4 @@ async def open_store(
         sync=sync,
         close=close,
     )
+    return store if engine.refusal is None else made_read_only(store, engine.refusal)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from blake3 import blake3
 
+from tvix_store.backends.local.blob_writer import put_chunk_list
 from tvix_store.backends.local.blobs import LocalBlobs
 from tvix_store.backends.local.chunk_lists import ChunkListWriter
 from tvix_store.backends.local.engine import Engine
@@ -40,8 +41,7 @@ class LocalAssembling:
             if hasher.digest() != digest.raw:
                 raise not_the_blob(digest)
             if writer.chunks > 1:  # else it is its own only chunk, which is there
-                segments = await self._engine.in_thread(lambda: list(writer.segments(digest.raw)))
-                await asyncio.wrap_future(self._engine.committer.put_contents(segments))
+                await put_chunk_list(self._engine, self._engine.committer, writer, digest)
         finally:
             writer.close()
 

@@ -129,8 +129,9 @@ class Checkpoint:
         if len(content) == _FILE.size + META_SIZE and blake3(content).digest() == check:
             magic, boot, file, highest_pack = _FILE.unpack_from(content)
             meta = parse_meta(content[_FILE.size :])
-            if magic == _MAGIC and meta is not None:
-                return cls(boot.decode(), file.rstrip(b"\0").decode(), highest_pack, meta)
+            name = file.rstrip(b"\0").decode(errors="replace")
+            if magic == _MAGIC and meta is not None and name == os.path.basename(name):  # no file of another directory
+                return cls(boot.decode(), name, highest_pack, meta)
         raise CorruptError(f"{path} is damaged")
 
     def restore(self, file: Path, durability: Durability) -> None:

@@ -40,7 +40,7 @@ class LocalDirectories:
             return None
         stored = self._engine.reader.read_if_cached(place)
         if stored is None:
-            stored = await self._engine.in_thread(self._engine.stored, digest.raw, place)
+            return Directory.stored(digest, await self._engine.in_thread(self._engine.payload, digest.raw, place))
         return Directory.stored(digest, self._engine.payload(digest.raw, place, stored))
 
     async def get_recursive(self, digest: Digest) -> AsyncIterator[Directory]:

@@ -123,3 +123,22 @@ class Durability:
 
     def _sync_database(self, _path: Path, sync: Callable[[], None]) -> None:
         sync()
+
+
+class NoDurability(Durability):
+    """That of files which are thrown away, such as a private copy of the index: nothing of them needs to reach the disk."""
+
+    def check(self) -> None:
+        pass
+
+    def is_poisoned(self) -> bool:
+        return False
+
+    def _fdatasync(self, fd: int) -> None:
+        pass
+
+    def _fsync(self, fd: int) -> None:
+        pass
+
+    def _sync_database(self, _path: Path, sync: Callable[[], None]) -> None:
+        pass

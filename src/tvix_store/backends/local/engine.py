@@ -8,60 +8,66 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from blake3 import blake3
 
 from tvix_store.backends.local import settings
-from tvix_store.backends.local.checkpointer import Checkpointer
 from tvix_store.backends.local.chunk_lists import Segment, parse_segment
 from tvix_store.backends.local.committer import Committer
 from tvix_store.backends.local.compression import unpacked
 from tvix_store.backends.local.damage import Forget, opened
 from tvix_store.backends.local.disk import disk_errors, make_directory
 from tvix_store.backends.local.durability import Durability
-from tvix_store.backends.local.index import Index
-from tvix_store.backends.local.index_damage import DamageMark
 from tvix_store.backends.local.lost_packs import LostPacks
-from tvix_store.backends.local.open_index import new_index_file, open_index, publish, remove_other_indexes
+from tvix_store.backends.local.own_index import OwnIndex
 from tvix_store.backends.local.pack_pool import PackPool
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import Place
+from tvix_store.backends.local.snapshot import NoPack, Snapshot, why_read_only
 from tvix_store.errors import CorruptError, StoreError, UnavailableError
 
 T = TypeVar("T")
 
 READ_THREADS = 4
 """Threads that read, check and decompress, where nothing else is asked for; more than cores, since some wait for the disk."""
-_COMPACTED_FROM, _COMPACTED_TO = 256, 16_384
-"""Pages (4 KiB) of an index that is compacted when the store is closed: at least 1 MiB, and 64 MiB in use, which takes 100 ms."""
-
 _log = logging.getLogger(__name__)
-_open_engines: dict[Path, Engine] = {}
+_open_engines: dict[tuple[Path, bool], Engine] = {}
+"""By their directories, and whether they only read."""
 _open_lock = threading.Lock()
 
 
 class Engine:
     """The parts of an open store. Get one by `acquire`, give it back by `release`."""
 
-    def __init__(self, directory: Path, wanted: dict[str, int | str], threads: int, durability: Durability) -> None:
+    def __init__(
+        self, directory: Path, wanted: dict[str, int | str], threads: int, durability: Durability, refusal: str | None = None
+    ) -> None:
         self.directory = directory
-        self._durability = durability
-        self.settings = settings.load_or_create(directory, wanted, durability)
+        self.refusal = refusal
+        """Why the store is only read; None where it is written."""
         self._users = 0
         packs = directory / "packs"
-        self._damage = DamageMark(directory)
-        with disk_errors(directory):
-            make_directory(packs)
-            self._lock, self.index = open_index(directory, durability, self._damage)
-        self.reader = PackReader(packs, durability)
-        self._checkpointer = Checkpointer(directory, self.index, self.reader.sync, durability)
-        self.lost_packs = LostPacks(self.index, self.reader, directory, durability)
+        self._opened: OwnIndex | Snapshot
+        if refusal is None:
+            self.settings = settings.load_or_create(directory, wanted, durability)
+            self.reader = PackReader(packs, durability)
+            with disk_errors(directory):
+                make_directory(packs)
+                self._opened = OwnIndex(directory, self.reader, durability)
+        else:
+            self.settings = settings.load(directory, wanted)
+            self._opened = Snapshot(directory)
+            self.reader = PackReader(packs, self._opened.durability)
+        self._durability = self._opened.durability
+        self.index = self._opened.index
+        self.lost_packs = LostPacks(self.index, self.reader, directory, self._durability, keeps_notes=refusal is None)
         try:
-            self.lost_packs.take_back()
+            if refusal is None:
+                self.lost_packs.take_back()
             self.lost_packs.forget()
         except StoreError as error:  # on a full disk, for example: it is tried again before anybody relies on what is lost
             _log.error("what lies in lost packs is not forgotten: %s", error)
@@ -99,27 +105,34 @@ class Engine:
         return _done(call, *arguments) if hasattr(self._of_thread, "is_ours") else self.start_in_thread(call, *arguments)
 
     def payload(self, digest: bytes, place: Place, stored: bytes | None = None) -> bytes:
-        """The chunk or directory at `place`, decompressed and checked. `stored` saves reading it.
+        """The chunk or directory that was found at `place`, decompressed and checked. `stored` saves reading it.
+
+        It may lie elsewhere by now, since it was put again, or its pack was rewritten. Then it is read there.
 
         Raises:
-            CorruptError: the bytes do not match `digest`. The chunk is forgotten then, so that it can be put again.
-        """
-        data = opened(digest, place, self.stored(digest, place) if stored is None else stored)
-        if data is None:
-            raise self._damaged(digest, place)
-        return data
-
-    def stored(self, digest: bytes, place: Place) -> bytes:
-        """The chunk or directory at `place`, as it is stored.
-
-        Raises:
-            CorruptError: its pack is missing or too short. The chunk is forgotten then, so that it can be put again.
+            CorruptError: the bytes do not match `digest`, or the pack is missing or too short. The chunk is forgotten then, so that
+                it can be put again.
         """
         try:
-            return self.reader.read(place)
-        except CorruptError:
-            self.forget_damaged(digest, place)
-            raise
+            data = opened(digest, place, self.reader.read(place) if stored is None else stored)
+        except CorruptError as error:
+            return self._payload_by_now(digest, place, error)
+        if data is None:
+            return self._payload_by_now(digest, place, _damaged(digest, place))
+        return data
+
+    def _payload_by_now(self, digest: bytes, place: Place, error: CorruptError) -> bytes:
+        """What could not be read at `place`, from where it lies now, if that is elsewhere."""
+        failed = {place}
+        while now := [each for each in (self.index.chunk(digest), self.index.directory(digest)) if each and each not in failed]:
+            failed.add(now[0])
+            with suppress(CorruptError):
+                data = opened(digest, now[0], self.reader.read(now[0]))
+                if data is not None:
+                    return data
+        for each in failed:
+            self.forget_damaged(digest, each)
+        raise error
 
     def payloads(self, wanted: Sequence[tuple[bytes, Place]]) -> dict[bytes, bytes]:
         """Many chunks, by digest, as `payload` gives each; read in few calls, and decompressed by several threads at once."""
@@ -138,22 +151,26 @@ class Engine:
         if contents is None:
             return found | {digest: self.payload(digest, place, bytes(data)) for digest, place, data in frames}
         for (digest, place, _), content in zip(frames, contents, strict=True):
-            if blake3(content).digest() != digest:
-                raise self._damaged(digest, place)
-            found[digest] = bytes(content)
+            found[digest] = bytes(content) if blake3(content).digest() == digest else self.payload(digest, place)
         return found
 
-    def segment(self, blob: bytes, place: Place) -> Segment:
-        """The part of a blob's chunk list at `place`.
+    def segment(self, blob: bytes, at: int) -> Segment | None:
+        """The part of a blob's chunk list that covers the byte `at`; None where there is none.
 
         Raises:
             CorruptError: it is damaged; then the list is forgotten, so that the blob can be put again.
         """
-        try:
-            return parse_segment(self.reader.read_checked(place))
-        except CorruptError:
-            self.forget_damaged(blob, place)
-            raise
+        failed: Place | None = None
+        while (found := self.index.chunk_list_segment(blob, at)) is not None:
+            place = found[1]
+            try:
+                return parse_segment(self.reader.read_checked(place))
+            except CorruptError:  # unless it lies elsewhere by now
+                if place == failed:
+                    self.forget_damaged(blob, place)
+                    raise
+                failed = place
+        return None
 
     def forget_damaged(self, digest: bytes, place: Place) -> None:
         """Let a chunk, directory or chunk list be forgotten, if it is damaged; nobody waits for it."""
@@ -190,19 +207,17 @@ class Engine:
             raise UnavailableError(f"the store must be opened again: {self.committer.failure}")
         if not (self.directory / settings.FILE).exists():
             raise UnavailableError(f"the store in {self.directory} is gone")
-        if self._damage.is_set():
+        if self._opened.damage.is_set():
             raise UnavailableError(f"the index in {self.directory} is damaged; it is made anew when the store is opened again")
         self.lost_packs.check()
         self.index.path_info(b"\0" * 20)
-
-    def _damaged(self, digest: bytes, place: Place) -> CorruptError:
-        self.forget_damaged(digest, place)
-        return CorruptError(f"stored content of b3:{digest.hex()} is damaged (pack {place.pack:08x}, offset {place.offset})")
 
     def _begin_thread(self) -> None:
         self._of_thread.is_ours = True
 
     def _new_writer(self) -> PackWriter:
+        if self.refusal is not None:
+            return NoPack(self.directory, self.refusal)
         return PackWriter(
             self.directory / "packs",
             self._committed_size,
@@ -223,34 +238,8 @@ class Engine:
         if self._threads is not None:
             self._threads.shutdown()
         self.spare_packs.close()
-        is_settled = self._checkpointer.close()
+        self._opened.close()
         self.reader.close()
-        if is_settled:
-            with suppress(StoreError, OSError):  # on a full disk the index just stays large
-                self._compact_index()
-        self.index.close()
-        self._lock.close()
-
-    def _compact_index(self) -> None:
-        """Give back the free pages of a small index, if nobody else uses the store.
-
-        LMDB keeps them for its next commits: after the import of one tree they are more than half of the file.
-        """
-        pages, used = self.index.pages()
-        if pages < _COMPACTED_FROM or used > _COMPACTED_TO or pages < 1.5 * used:
-            return
-        if self._damage.is_set() or self._durability.is_poisoned() or not self._lock.take_alone():
-            return
-        file = new_index_file(self.directory)
-        try:
-            self.index.copy_to(file)
-            with closing(Index(file, self._durability, self._damage)) as copy:
-                publish(copy, self.directory, self._durability)
-        except BaseException:
-            file.unlink(missing_ok=True)
-            raise
-        self.index.close()
-        remove_other_indexes(file)
 
     @staticmethod
     def acquire(
@@ -258,17 +247,28 @@ class Engine:
         wanted: dict[str, int | str],
         threads: int = READ_THREADS,
         durability: Callable[[Path], Durability] = Durability,
+        *,
+        read_only: bool = False,
     ) -> Engine:
-        """The engine of a store directory, which is made where it does not exist. Who opens it first says how many threads read."""
+        """The engine of a store directory, which is made where it does not exist. Who opens it first says how many threads read.
+
+        A store that this process cannot write is only read, as one that is opened `read_only`.
+        """
         with disk_errors(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            key = directory.resolve()
+            if not read_only:
+                directory.mkdir(parents=True, exist_ok=True)
+            where = directory.resolve()
+        why = "it was opened with read-only=1" if read_only else why_read_only(where)
+        refusal = None if why is None else f"the store in {where} can only be read: {why}"
+        key = (where, why is not None)
         with _open_lock:
             engine = _open_engines.get(key)
             if engine is None:
-                engine = _open_engines[key] = Engine(key, wanted, threads, durability(key))
+                engine = _open_engines[key] = Engine(where, wanted, threads, durability(where), refusal)
+            elif why is not None:
+                settings.load(where, wanted)
             elif wanted:
-                settings.load_or_create(key, wanted, engine._durability)
+                settings.load_or_create(where, wanted, engine._durability)
             engine._users += 1
             return engine
 
@@ -277,8 +277,12 @@ class Engine:
         with _open_lock:
             self._users -= 1
             if self._users == 0:
-                del _open_engines[self.directory]
+                del _open_engines[self.directory, self.refusal is not None]
                 self._close()
+
+
+def _damaged(digest: bytes, place: Place) -> CorruptError:
+    return CorruptError(f"stored content of b3:{digest.hex()} is damaged (pack {place.pack:08x}, offset {place.offset})")
 
 
 def _done(call: Callable[..., T], *arguments: object) -> Future[T]:

@@ -82,13 +82,20 @@ class LocalFrames:
         frames: list[Frame] = []
         for chunk, place in zip(chunks, index.places_of_chunks(chunks), strict=True):
             if place is None:
+                self._engine.forget_torn(digest.raw)
                 raise CorruptError(f"blob {digest} is damaged: its chunk b3:{chunk.hex()} is missing")
             frames.append(_frame(chunk, place))
         return frames
 
     def _found_and_used(self, runs: Sequence[Run], use: Callable[[list[list[memoryview]]], T]) -> tuple[list[_Located], T]:
         found = [self._locate(run) for run in runs]
-        return found, self._used(found, use)
+        try:
+            return found, self._used(found, use)
+        except CorruptError:
+            now = [self._locate(run) for run in runs]
+            if now == found:
+                raise
+            return now, self._used(now, use)
 
     def _used(self, located: list[_Located], use: Callable[[list[list[memoryview]]], T]) -> T:
         return use([self._read(each) for each in located])

@@ -22,7 +22,22 @@ from tvix_store.backends.local.durability import Durability
 FILE = "index-damaged"
 _FRAME = '  File "'
 _OURS = tuple(f"/backends/local/{name}.py" for name in ("index", "environment"))
+_MOST_NOTES = 1 << 16
+"""Bytes that are read of notes."""
 _log = logging.getLogger(__name__)
+
+
+def has_notes_of_index(path: Path) -> bool:
+    """Whether a process died while it worked on the index, for a reader who may not write to the notes; False where there are
+    none."""
+    with suppress(FileNotFoundError), path.open("rb") as notes:
+        return _is_of_index(notes.read(_MOST_NOTES).decode(errors="replace"))
+    return False
+
+
+def _is_of_index(text: str) -> bool:
+    frames = [line for line in text.splitlines() if line.startswith(_FRAME)]
+    return bool(frames) and any(module in frames[0] for module in _OURS)
 
 
 class DamageMark:
@@ -80,9 +95,8 @@ class CrashNotes:
 
     def tell_of_index(self) -> bool:
         """Whether a process died while it worked on the index. Notes of other deaths are logged, and removed."""
-        text = os.pread(self._fd, 1 << 16, 0).decode(errors="replace")
-        frames = [line for line in text.splitlines() if line.startswith(_FRAME)]
-        if frames and any(module in frames[0] for module in _OURS):
+        text = os.pread(self._fd, _MOST_NOTES, 0).decode(errors="replace")
+        if _is_of_index(text):
             return True
         if text:
             _log.warning("a process that used the store was killed by a fault: %s", " ".join(text.split())[:1000])

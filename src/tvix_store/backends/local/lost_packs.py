@@ -16,9 +16,10 @@ import logging
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryFile
 from time import monotonic
 from typing import BinaryIO, NamedTuple
 
@@ -55,9 +56,15 @@ class _Loss(NamedTuple):
 
 
 class LostPacks:
-    """Notices that packs are lost, forgets what they held, and takes it back. Its methods may be called from any thread."""
+    """Notices that packs are lost, forgets what they held, and takes it back. Its methods may be called from any thread.
 
-    def __init__(self, index: Index, reader: PackReader, directory: Path, durability: Durability) -> None:
+    Without `keeps_notes`, only this process forgets it: its index is a copy of its own.
+    """
+
+    def __init__(
+        self, index: Index, reader: PackReader, directory: Path, durability: Durability, *, keeps_notes: bool = True
+    ) -> None:
+        self._keeps_notes = keeps_notes
         self._durability = durability
         self._index = index
         self._reader = reader
@@ -104,18 +111,8 @@ class LostPacks:
             lost = self._lost(self._index.committed_packs(txn))
             if not lost:  # another process was faster
                 return
-            path = self._unused(f"{min(lost):08x}")
-            unfinished = unfinished_name(path)
-            with os.fdopen(new_file(unfinished), "w+b") as file:
-                try:
-                    forgotten = self._forget(txn, lost, file)
-                    file.flush()
-                    self._durability.sync_file(file.fileno())
-                except BaseException:
-                    unfinished.unlink()
-                    raise
-            unfinished.rename(path)
-            self._durability.sync_names(self._directory)
+            with self._note(f"{min(lost):08x}") if self._keeps_notes else TemporaryFile() as file:
+                forgotten = self._forget(txn, lost, file)
         names = ", ".join(f"{number:08x}.pack" for number in sorted(lost)[:10])
         _log.error(
             "%s: %d packs are missing or cut short (%s): %d contents count as missing until they are put again",
@@ -220,6 +217,22 @@ class LostPacks:
         index.drop_nar_facts(txn)
         index.renew_generation(txn)
         return dropped + len(torn)
+
+    @contextmanager
+    def _note(self, name: str) -> Iterator[BinaryIO]:
+        """A file for what is forgotten, which is there when all of it is written."""
+        path = self._unused(name)
+        unfinished = unfinished_name(path)
+        with os.fdopen(new_file(unfinished), "w+b") as file:
+            try:
+                yield file
+                file.flush()
+                self._durability.sync_file(file.fileno())
+            except BaseException:
+                unfinished.unlink()
+                raise
+        unfinished.rename(path)
+        self._durability.sync_names(self._directory)
 
     def _plan_contents(self, txn: Txn) -> set[bytes]:
         """The blobs and chunks of plans of NARs, as far as they can be read: nobody puts these again, they are made anew."""

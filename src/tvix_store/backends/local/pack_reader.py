@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tvix_store.backends.local.disk import translated
@@ -20,13 +19,25 @@ _OPEN_PACKS = 256
 """Packs that a reader keeps open; the soft limit of open files is 1024 on many systems. Others are opened for each read."""
 
 
+class _OpenPack:
+    """The descriptor of a pack. It is closed with the last reference to this, and so never under a reader."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.fd)
+
+
 class PackReader:
     """Reads payloads from packs. Safe to use from many threads."""
 
     def __init__(self, directory: Path, durability: Durability) -> None:
         self._directory = directory
         self._durability = durability
-        self._fds: dict[int, int] = {}
+        self._packs: dict[int, _OpenPack] = {}
         self._keys: dict[int, bytes] = {}
         self._lock = threading.Lock()
 
@@ -37,8 +48,7 @@ class PackReader:
             CorruptError: the pack is missing, or too short.
             UnavailableError: the disk does not give it.
         """
-        with self._opened(place.pack) as fd:
-            data = self._pread(fd, place.pack, place.stored, place.offset)
+        data = self._pread(self._opened(place.pack), place.pack, place.stored, place.offset)
         if len(data) != place.stored:
             raise CorruptError(f"{pack_path(self._directory, place.pack)} is cut short: no {place.stored} bytes at {place.offset}")
         return data
@@ -70,10 +80,10 @@ class PackReader:
         Raises:
             CorruptError: also where the record is damaged.
         """
-        with self._opened(place.pack) as fd:
-            if place.pack not in self._keys:
-                self._keys[place.pack] = read_key(fd, pack_path(self._directory, place.pack))
-            data = self._pread(fd, place.pack, HEADER_SIZE + place.stored, place.offset - HEADER_SIZE)
+        pack = self._opened(place.pack)
+        if place.pack not in self._keys:
+            self._keys[place.pack] = read_key(pack.fd, pack_path(self._directory, place.pack))
+        data = self._pread(pack, place.pack, HEADER_SIZE + place.stored, place.offset - HEADER_SIZE)
         head, payload = data[:HEADER_SIZE], data[HEADER_SIZE:]
         header = parse_header(head)
         if header is None or len(payload) != place.stored or not checks_out(self._keys[place.pack], header, head, payload):
@@ -82,52 +92,45 @@ class PackReader:
 
     def read_if_cached(self, place: Place) -> bytes | None:
         """As `read`, but None where that would wait for the disk."""
-        fd = self._fds.get(place.pack)
-        if fd is None:
+        pack = self._packs.get(place.pack)
+        if pack is None:
             return None
         data = bytearray(place.stored)
         try:
-            count = os.preadv(fd, [data], place.offset, os.RWF_NOWAIT)
+            count = os.preadv(pack.fd, [data], place.offset, os.RWF_NOWAIT)
         except OSError:  # EAGAIN: not in memory; EOPNOTSUPP: this file system cannot tell
             return None
         return bytes(data) if count == place.stored else None
 
     def sync(self, number: int) -> None:
         """Bring a pack, whoever writes it, to the disk itself."""
-        with self._opened(number) as fd:
-            self._durability.sync_data(fd)
+        pack = self._opened(number)
+        self._durability.sync_data(pack.fd)
 
     def close(self) -> None:
+        """Close the packs that nobody reads from; the others when that is done."""
         with self._lock:
-            while self._fds:
-                os.close(self._fds.popitem()[1])
+            self._packs.clear()
 
-    def _pread(self, fd: int, number: int, size: int, offset: int) -> bytes:
+    def _pread(self, pack: _OpenPack, number: int, size: int, offset: int) -> bytes:
         try:
-            return os.pread(fd, size, offset)
+            return os.pread(pack.fd, size, offset)
         except OSError as error:  # a disk that fails
             raise translated(error, pack_path(self._directory, number)) from error
 
-    @contextmanager
-    def _opened(self, number: int) -> Iterator[int]:
-        fd = self._fds.get(number)
-        if fd is not None:
-            yield fd
-            return
+    def _opened(self, number: int) -> _OpenPack:
+        pack = self._packs.get(number)
+        if pack is not None:
+            return pack
         path = pack_path(self._directory, number)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            pack = _OpenPack(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except FileNotFoundError:
             raise CorruptError(f"{path} is missing, but the index names it") from None
         except OSError as error:
             raise translated(error, path) from error
         with self._lock:
-            kept = len(self._fds) < _OPEN_PACKS and self._fds.setdefault(number, fd) == fd
-        try:
-            yield fd
-        finally:
-            if not kept:
-                os.close(fd)
+            return self._packs.setdefault(number, pack) if len(self._packs) < _OPEN_PACKS else pack
 
 
 def _is_near(place: Place, start: Place, end: int) -> bool:

@@ -42,14 +42,15 @@ class Entry(NamedTuple):
 
 
 class PackScan:
-    """Reads a pack from the offset `start` on.
+    """Reads a pack from the offset `start` on. Where it `is_live`, somebody may be writing to its end.
 
     Raises:
         CorruptError: the file is not a pack.
     """
 
-    def __init__(self, path: Path, number: int, start: int) -> None:
+    def __init__(self, path: Path, number: int, start: int, *, is_live: bool = False) -> None:
         self._path = path
+        self._level = logging.DEBUG if is_live else logging.WARNING
         self.number = number
         self.start = start
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -82,7 +83,7 @@ class PackScan:
                 yield Entry(header.kind, header.key, number, begin, header.stored, header.length, payload)
             else:
                 behind = self._next_magic(at + 1, size)
-                _log.warning("%s: passed over %d damaged bytes at %d", self._path, behind - at, at)
+                _log.log(self._level, "%s: passed over %d damaged bytes at %d", self._path, behind - at, at)
             done += behind - at
             if done >= _SEARCHED:
                 progress.add(done)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,42 +53,61 @@ _READERS = 16
 _log = logging.getLogger(__name__)
 
 
-def replay(index: Index, packs: Path, durability: Durability) -> None:
-    """Enter every entry that the index does not have. Damaged places are passed over, and logged."""
+def replay(index: Index, packs: Path, durability: Durability, *, is_live: bool = False) -> None:
+    """Enter every entry that the index does not have. Damaged places are passed over, and logged.
+
+    Where it `is_live`, others may be writing to the packs, and packs are read at different moments. So contents that were appended
+    meanwhile are entered at the end: whatever was entered before finds the content that it refers to. The next replay enters the
+    rest.
+    """
     with index.reading() as txn:
         known = index.committed_packs(txn)
-    tails = list(_tails(packs, known))
-    if not tails:
-        return
+    blobs: set[bytes] = set()
+    is_changed = _enter_tails(index, packs, known, blobs, is_live=is_live)
+    if is_live:
+        with index.reading() as txn:
+            entered = index.committed_packs(txn)
+        is_changed |= _enter_tails(index, packs, entered, blobs, is_live=True, only_contents=True)
+    if is_changed:
+        with closing(PackReader(packs, durability)) as reader:
+            _drop_torn_blobs(index, reader, blobs if known else None, logging.DEBUG if is_live else logging.WARNING)
+
+
+def _enter_tails(
+    index: Index,
+    packs: Path,
+    known: dict[int, int],
+    blobs: set[bytes],
+    *,
+    is_live: bool,
+    only_contents: bool = False,
+) -> bool:
+    """Enter the entries behind the `known` sizes of packs; whether there are any. `blobs` gets those with a chunk list there."""
+    tails = list(_tails(packs, known, is_live=is_live))
     # Each tail is gone through twice.
     progress = Progress("replaying packs", 2 * sum(tail.scan.size - tail.scan.start for tail in tails))
-    blobs: set[bytes] = set()
     try:
         for tail in tails:
             tail.survey(progress)
         gone = [each for tail in tails for each in tail.forgotten]
-        if gone or not known:
+        if tails and (gone or not known):
             _forget(index, gone)
         places = {(each.place.pack, each.place.offset) for each in gone}
         for tail in tails:
-            tail.enter(index, places, blobs, progress)
+            tail.enter(index, places, blobs, progress, only_contents=only_contents)
     finally:
         for tail in tails:
             tail.scan.close()
-    reader = PackReader(packs, durability)
-    try:
-        _drop_torn_blobs(index, reader, blobs if known else None)
-    finally:
-        reader.close()
+    return bool(tails)
 
 
-def _tails(packs: Path, known: dict[int, int]) -> Iterator[_Tail]:
+def _tails(packs: Path, known: dict[int, int], *, is_live: bool) -> Iterator[_Tail]:
     """The packs that have more bytes than the index knows."""
     for number in pack_numbers(packs):
         path, start = pack_path(packs, number), known.get(number, 0)
         if path.stat().st_size > start:
             try:
-                yield _Tail(PackScan(path, number, max(start, PREFIX_SIZE)), checks_all=bool(known))
+                yield _Tail(PackScan(path, number, max(start, PREFIX_SIZE), is_live=is_live), checks_all=bool(known))
             except CorruptError as error:
                 # With its first bytes, the key is lost that tells entries from garbage.
                 _log.warning("%s; nothing in it is found any more", error)
@@ -105,7 +125,7 @@ def _forget(index: Index, gone: Iterable[Written]) -> None:
         index.renew_generation(txn)
 
 
-def _drop_torn_blobs(index: Index, reader: PackReader, blobs: set[bytes] | None) -> None:
+def _drop_torn_blobs(index: Index, reader: PackReader, blobs: set[bytes] | None, level: int) -> None:
     """Forget those of the blobs that lack a chunk, or a part of their list: a power cut may keep one pack, and lose what is in
     another. None stands for all blobs.
     """
@@ -114,7 +134,7 @@ def _drop_torn_blobs(index: Index, reader: PackReader, blobs: set[bytes] | None)
         progress = Progress("checking chunk lists", total)
         torn = [segments[0].key[:KEY_SIZE] for segments in torn_blobs(index, reader, txn, blobs=blobs, checked=progress.add)]
     for blob in torn:
-        _log.warning("blob b3:%s has lost a chunk; it must be put again", blob.hex())
+        _log.log(level, "blob b3:%s has lost a chunk; it must be put again", blob.hex())
         with index.writing() as txn:
             index.drop_chunk_list(txn, blob)
 
@@ -152,13 +172,27 @@ class _Tail:
         if len(kept) <= _KEPT and self._checks_all:  # else there may be as many tails as there are packs
             self._entries = kept
 
-    def enter(self, index: Index, forgotten: Container[tuple[int, int]], blobs: set[bytes], progress: Progress) -> None:
-        """Enter what is whole, and not forgotten (pack and offset). `blobs` gets those of which a part of a chunk list is."""
+    def enter(
+        self,
+        index: Index,
+        forgotten: Container[tuple[int, int]],
+        blobs: set[bytes],
+        progress: Progress,
+        *,
+        only_contents: bool,
+    ) -> None:
+        """Enter what is whole, and not forgotten (pack and offset). `blobs` gets those of which a part of a chunk list is.
+
+        With `only_contents`, the rest of the tail is still to be entered.
+        """
         found = self.scan.entries(progress, self._end) if self._entries is None else self._entries
         entries = (
             entry
             for entry in found
-            if entry.offset < self._end and (entry.pack, entry.offset) not in forgotten and self._is_there(entry)
+            if entry.offset < self._end
+            and (entry.kind in CONTENTS or not only_contents)
+            and (entry.pack, entry.offset) not in forgotten
+            and self._is_there(entry)
         )
         end = self.scan.start
         while some := _taken(entries):
@@ -172,7 +206,8 @@ class _Tail:
                 ):
                     index.count(txn, counter, total)
                 end = max(entry.end for entry in some)
-                index.put_pack_sizes(txn, self.scan.number, end, 0)
+                if not only_contents:
+                    index.put_pack_sizes(txn, self.scan.number, end, 0)
         if end == PREFIX_SIZE:
             with index.writing() as txn:
                 index.put_pack_sizes(txn, self.scan.number, end, 0)

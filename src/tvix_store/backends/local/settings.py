@@ -78,6 +78,23 @@ def load_or_create(directory: Path, wanted: dict[str, int | str], durability: Du
         settings, _ = _parse(path)
     if settings.store_dir is None and "store_dir" in wanted:
         settings = record_store_dir(directory, str(wanted["store_dir"]), durability)
+    return _checked(directory, settings, wanted)
+
+
+def load(directory: Path, wanted: dict[str, int | str]) -> Settings:
+    """The settings of a store that is only read. Raises as `load_or_create`, and InvalidError where there is no store."""
+    path = directory / FILE
+    with disk_errors(directory):
+        if not path.exists():
+            raise InvalidError(f"there is no store in {directory}: it has no {FILE}")
+        settings, _ = _parse(path)
+    if settings.store_dir is None and "store_dir" in wanted:
+        settings = replace(settings, store_dir=str(wanted["store_dir"]))
+    return _checked(directory, settings, wanted)
+
+
+def _checked(directory: Path, settings: Settings, wanted: dict[str, int | str]) -> Settings:
+    """The settings, if they are as wanted."""
     if "store_dir" in wanted:
         check_same_store_dir(directory, settings, str(wanted["store_dir"]))
     for key, value in wanted.items():

@@ -121,9 +121,7 @@ class LocalStage:
         try:
             match content.kind:
                 case Kind.CHUNK_LIST:
-                    found = engine.index.chunk_list_segment(key[:KEY_SIZE], int.from_bytes(key[KEY_SIZE:], "big"))
-                    if found is not None:
-                        engine.segment(key[:KEY_SIZE], found[1])
+                    engine.segment(key[:KEY_SIZE], int.from_bytes(key[KEY_SIZE:], "big"))
                     return True  # it is forgotten with any of its chunks, by whoever finds that damaged, at any moment
                 case kind:
                     place = engine.index.chunk(key) if kind is Kind.CHUNK else engine.index.directory(key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import stat
 from pathlib import Path
 
@@ -23,7 +22,7 @@ class LocalStatistics:
         logical = 0
         async for path_info in self._path_infos.list():
             logical += path_info.nar.size
-        return await asyncio.to_thread(self._counted, logical)
+        return await self._engine.in_thread(self._counted, logical)
 
     def _counted(self, logical_bytes: int) -> Stats:
         index = self._engine.index
