@@ -62,7 +62,7 @@ def rewrite(store: Store) -> None:
 
 def move(index: Index, txn: Any, each: Written) -> None:
     row = each.place.to_bytes()
-    index._put(txn, index._tables[each.kind], each.key, each.blob_size.to_bytes(8, "little") + row if each.blob_size else row)
+    index._put(txn, index._table_of[each.kind], each.key, each.blob_size.to_bytes(8, "little") + row if each.blob_size else row)
 
 
 async def read_frames(store: Store) -> object:

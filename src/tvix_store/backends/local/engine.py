@@ -57,7 +57,7 @@ class Engine:
             self.reader = PackReader(packs, durability)
             with disk_errors(directory):
                 make_directory(packs)
-                self._opened = OwnIndex(directory, self.reader, durability)
+                self._opened = OwnIndex(directory, self.reader, durability, scrubs=threads > 0)
         else:
             self.settings = settings.load(directory, wanted)
             self._opened = Snapshot(directory)

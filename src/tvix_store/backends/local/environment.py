@@ -32,6 +32,20 @@ _LOCK_FILE_SIZE = 17 * 4096
 """Bytes; LMDB needs 64 for each reader, and 128."""
 _ROWS_A_TRANSACTION = 10_000
 
+_OF_DAMAGE = (
+    lmdb.BadDbiError,
+    lmdb.BadTxnError,
+    lmdb.CorruptedError,
+    lmdb.CursorFullError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.PageFullError,
+    lmdb.PageNotFoundError,
+    lmdb.VersionMismatchError,
+)
+"""What LMDB says of damaged pages. We use no transaction that has ended, so BadTxnError is of pages too: flips in the head of a
+root page have shown it."""
+
 Txn: TypeAlias = "lmdb.Transaction[bytes]"
 
 
@@ -78,12 +92,15 @@ class Environment:
                 readahead=False,
             )
             self._env.reader_check()
-            self._all = [Table(name, self._env.open_db(name)) for name in names]
+            self.tables = [Table(name, self._env.open_db(name)) for name in names]
+            if self._env.stat()["entries"] > len(names):
+                self._env.close()
+                raise self._damaged("the name of a table is not right")
 
     @property
     def is_empty(self) -> bool:
         with self.reading() as txn:
-            return not any(txn.stat(table.handle)["entries"] for table in self._all)
+            return not any(txn.stat(table.handle)["entries"] for table in self.tables)
 
     @contextmanager
     def reading(self) -> Iterator[Txn]:
@@ -133,7 +150,7 @@ class Environment:
     def pages(self) -> tuple[int, int]:
         """How many pages the file has, and how many of them are in use."""
         with self.reading() as txn:
-            tables = (self._env.stat(), *(txn.stat(table.handle) for table in self._all))
+            tables = (self._env.stat(), *(txn.stat(table.handle) for table in self.tables))
         used = sum(table[kind] for table in tables for kind in ("branch_pages", "leaf_pages", "overflow_pages"))
         return self._env.info()["last_pgno"] + 1, used
 
@@ -148,6 +165,37 @@ class Environment:
             finally:
                 os.close(fd)
 
+    def look_at(self, table: Table, behind: bytes | None, limit: int) -> tuple[int, bytes | None]:
+        """Look whether up to `limit` rows, behind a key or from the start, are whole, in order, and found by their keys.
+
+        How many there were, and the last key; None where no more rows follow.
+
+        Raises:
+            CorruptError: a page is damaged, and that was told. Of single rows it is told, and nothing raised.
+        """
+        with self.reading() as txn, txn.cursor(table.handle) as cursor:
+            last, count = behind, 0
+            found = cursor.set_range(behind or b"") and (cursor.key() != behind or cursor.next())
+            while found and count < limit:
+                key, row = cursor.item()
+                if last is not None and key <= last:
+                    raise self._damaged(f"the rows of {table.name.decode()} are not in order")
+                if txn.get(key, db=table.handle) != row:
+                    raise self._damaged(f"a row of {table.name.decode()} is not found by its key")
+                self._is_whole(table, key, row)
+                last, count = key, count + 1
+                found = cursor.next()
+            return count, last if found else None
+
+    def state_of(self, table: Table) -> tuple[int, int]:
+        """The number of the last commit, and how many rows the table says that it has."""
+        with self.reading() as txn:
+            return txn.id(), txn.stat(table.handle)["entries"]
+
+    def tell_of_hidden_rows(self, table: Table, count: int) -> None:
+        """Tell that rows of a table are not found, though it counts them."""
+        self._damaged(f"{count} rows of {table.name.decode()} are hidden")
+
     def copy_unchecked(self, file: Path) -> None:
         """Take over all rows of an environment whose rows have no checks, from `data.mdb` and the lock file that is meant for it.
 
@@ -156,9 +204,9 @@ class Environment:
         """
         with (
             self._errors(),
-            closing(lmdb.open(str(file.parent), map_size=MAP_SIZE, max_dbs=len(self._all), readahead=False)) as old,
+            closing(lmdb.open(str(file.parent), map_size=MAP_SIZE, max_dbs=len(self.tables), readahead=False)) as old,
         ):
-            for table in self._all:
+            for table in self.tables:
                 with suppress(lmdb.NotFoundError), old.begin(old.open_db(table.name, create=False)) as source:
                     self._copy_rows(source, table)
 
@@ -234,7 +282,7 @@ class Environment:
         match error:
             case lmdb.DiskError() | lmdb.MapFullError():
                 full = True
-            case lmdb.CorruptedError() | lmdb.InvalidError() | lmdb.PageNotFoundError() | lmdb.VersionMismatchError():
+            case _ if isinstance(error, _OF_DAMAGE):
                 return self._damaged(str(error))
             case lmdb.ReadersFullError():
                 return ExhaustedError(f"too many processes use the index {self.file}: {error}")

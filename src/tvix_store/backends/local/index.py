@@ -54,11 +54,11 @@ class Index(Environment):
     def __init__(self, file: Path, durability: Durability, damage: DamageMark) -> None:
         super().__init__(file, _TABLES, durability, damage)
         self.chunks, self.directories, self.chunk_lists, self.path_infos, self.records, self.nar, self.packs, self.counters = (
-            self._all
+            self.tables
         )
         self.bytes_put = 0
         """Stored bytes of all contents that this process has named."""
-        self._tables = {Kind.CHUNK: self.chunks, Kind.DIRECTORY: self.directories, Kind.CHUNK_LIST: self.chunk_lists}
+        self._table_of = {Kind.CHUNK: self.chunks, Kind.DIRECTORY: self.directories, Kind.CHUNK_LIST: self.chunk_lists}
 
     @property
     def is_current(self) -> bool:
@@ -77,7 +77,7 @@ class Index(Environment):
     def unknown(self, contents: Sequence[Content]) -> list[Content]:
         """Those of the contents that are not in the index."""
         with self.reading() as txn:
-            return [content for content in contents if self._row(txn, self._tables[content.kind], content.key) is None]
+            return [content for content in contents if self._row(txn, self._table_of[content.kind], content.key) is None]
 
     def chunks_at(self, digests: Sequence[bytes]) -> list[Place | None]:
         """Where chunks lie, in the order of `digests`."""
@@ -193,18 +193,18 @@ class Index(Environment):
         """Name the place of a chunk, a directory or a segment of a chunk list; whether it was new."""
         self.bytes_put += place.stored
         row = _U64.pack(blob_size) + place.to_bytes() if kind is Kind.CHUNK_LIST else place.to_bytes()
-        return self._put(txn, self._tables[kind], key, row, overwrite=False)
+        return self._put(txn, self._table_of[kind], key, row, overwrite=False)
 
     def place_in(self, txn: Txn, kind: Kind, key: bytes) -> Place | None:
         """Where a chunk or a directory lies."""
-        row = self._row(txn, self._tables[kind], key)
+        row = self._row(txn, self._table_of[kind], key)
         return None if row is None else Place.from_bytes(row)
 
     def drop_content(self, txn: Txn, kind: Kind, key: bytes, place: Place) -> bool:
         """Forget a chunk or a directory, if it is named and lies at `place`; whether it did."""
         if self.place_in(txn, kind, key) != place:
             return False
-        txn.delete(key, db=self._tables[kind].handle)
+        txn.delete(key, db=self._table_of[kind].handle)
         if kind is Kind.CHUNK:
             self.count(txn, UNIQUE_BYTES, -place.length)
             self.count(txn, STORED_BYTES, -place.stored)
@@ -212,11 +212,11 @@ class Index(Environment):
 
     def move_content(self, txn: Txn, kind: Kind, key: bytes, place: Place) -> None:
         """Name another place of a chunk or a directory. The caller counts the bytes."""
-        self._put(txn, self._tables[kind], key, place.to_bytes())
+        self._put(txn, self._table_of[kind], key, place.to_bytes())
 
     def contents(self, txn: Txn, kind: Kind) -> Iterator[Written]:
         """All chunks, directories, or segments of chunk lists, in the order of their keys."""
-        table = self._tables[kind]
+        table = self._table_of[kind]
         for key, row in txn.cursor(table.handle):
             if not self._is_whole(table, key, row):
                 continue
@@ -229,11 +229,11 @@ class Index(Environment):
         """Look contents up, so that their pages are in memory."""
         with self.reading() as txn:
             for kind, key in names:
-                txn.get(key, db=self._tables[kind].handle)
+                txn.get(key, db=self._table_of[kind].handle)
 
     def is_named(self, txn: Txn, kind: Kind, key: bytes) -> bool:
         """Whether there is a chunk, directory, or segment of a chunk list."""
-        return self._row(txn, self._tables[kind], key) is not None
+        return self._row(txn, self._table_of[kind], key) is not None
 
     def chunk_list_segments(self, txn: Txn) -> Iterator[tuple[bytes, Place]]:
         """All segments of all chunk lists: the digest of the blob, and the place."""

@@ -9,6 +9,7 @@ from tvix_store.backends.local.checkpointer import Checkpointer
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.index_damage import DamageMark
+from tvix_store.backends.local.index_scrub import IndexScrub
 from tvix_store.backends.local.open_index import new_index_file, open_index, publish, remove_other_indexes
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.errors import StoreError
@@ -18,17 +19,20 @@ _COMPACTED_FROM, _COMPACTED_TO = 256, 16_384
 
 
 class OwnIndex:
-    """An index that is open. `damage` tells all processes that it is damaged."""
+    """An index that is open. `damage` tells all processes that it is damaged. With `scrubs`, a thread looks for damage."""
 
-    def __init__(self, store: Path, reader: PackReader, durability: Durability) -> None:
+    def __init__(self, store: Path, reader: PackReader, durability: Durability, *, scrubs: bool) -> None:
         self._store = store
         self.durability = durability
         self.damage = DamageMark(store)
         self._lock, self.index = open_index(store, durability, self.damage)
         self.checkpointer = Checkpointer(store, self.index, reader.sync, durability)
+        self._scrub = IndexScrub(self.index) if scrubs else None
 
     def close(self) -> None:
         """Make the last checkpoint, and close the index."""
+        if self._scrub is not None:
+            self._scrub.close()
         if self.checkpointer.close():
             with suppress(StoreError, OSError):  # on a full disk the index just stays large
                 self._compact()
