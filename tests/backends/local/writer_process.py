@@ -109,7 +109,9 @@ async def main(directory: Path, seed: str, durability: Callable[[Path], Durabili
 
 
 if __name__ == "__main__":
-    from tests.backends.local.simulated_disk import SimulatedDisk
+    durability: Callable[[Path], Durability] = Durability
+    if len(sys.argv) > 3:
+        from tests.backends.local.simulated_disk import SimulatedDisk
 
-    disk = SimulatedDisk(Path(sys.argv[3])) if len(sys.argv) > 3 else Durability
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], disk))
+        durability = SimulatedDisk(Path(sys.argv[3]))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], durability))
