@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.backends.local.simulated_disk import SimulatedDisk
-from tests.backends.local.store_files import let_another_boot_follow, make_index_anew
+from tests.backends.local.store_files import checkpoint_of, let_another_boot_follow, make_index_anew
 from tvix_store.backends.local import checkpointer, open_store, staging
 from tvix_store.backends.local.checkpointer import Checkpointer
 from tvix_store.backends.local.contents import Written, new_records
@@ -278,6 +279,32 @@ async def test_the_number_of_a_pack_is_not_used_twice(tmp_path: Path) -> None:
             lost.unlink()  # to do without
         async with await open_store(directory) as store:
             await store.blobs.put_many([SMALL])
+
+
+async def test_a_checkpoint_is_never_replaced_by_an_older_one(tmp_path: Path) -> None:
+    """One process is slow to sync; another one, which began later, makes a checkpoint meanwhile."""
+    async with await open_store(tmp_path / "store") as store:
+        await store.blobs.put_many([SMALL])
+        engine = engine_of(store)
+        first = checkpointer_of(engine)
+        syncs, goes_on = threading.Event(), threading.Event()
+
+        def sync_slowly(_pack: int) -> None:
+            syncs.set()
+            assert goes_on.wait(20)
+
+        slow = Checkpointer(tmp_path / "store", engine.index, sync_slowly, Durability(tmp_path / "store"))
+        engine.index.guard = first._committing
+        making = asyncio.create_task(asyncio.to_thread(slow.make))
+        await asyncio.to_thread(syncs.wait, 20)
+        await store.blobs.put_many([noise(100, "more")])
+        last = engine.index.last_transaction()
+        newer = asyncio.create_task(asyncio.to_thread(first.make))
+        await asyncio.wait([newer], timeout=0.3)  # by itself, it takes a few ms
+        goes_on.set()
+        await asyncio.gather(making, newer)
+        assert checkpoint_of(tmp_path / "store").meta.transaction >= last
+        slow.close()
 
 
 async def test_a_process_that_rests_gives_its_pin_up_and_takes_one_before_it_commits(

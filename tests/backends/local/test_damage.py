@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ import pytest
 from tests.backends.local.store_files import checkpoint_of, index_file, let_another_boot_follow, opened_index
 from tvix_store.backends.local import chunk_lists, open_index, open_store
 from tvix_store.backends.local.checkpoint import newest_meta
+from tvix_store.backends.local.pack_scan import PackScan
 from tvix_store.backends.local.packs import PREFIX_SIZE, Place
+from tvix_store.backends.local.progress import Progress
 from tvix_store.backends.local.records import HEADER_SIZE, MAGIC, path_info_record
 from tvix_store.chunking import cut
 from tvix_store.errors import CorruptError, InvalidError, NotFoundError, UnavailableError
@@ -143,12 +146,17 @@ async def test_a_record_planted_in_a_file_is_not_taken_for_one(filled: Path) -> 
     [pack] = (filled / "packs").iterdir()
     stolen = pack.read_bytes()[PREFIX_SIZE:]  # records that another pack wrote
     other = filled.with_name("other")
+    planted = noise(700_000, "before") + stolen[-2_000:] + noise(700_000, "behind")  # so large that it is not compressed
     async with await open_store(other) as store:
-        await store.blobs.put_many([stolen[-20_000:]])
+        await store.blobs.put(stream([planted]))
         await store.blobs.put_many([b"after"])
     [pack] = (other / "packs").iterdir()
     content = bytearray(pack.read_bytes())
-    content[PREFIX_SIZE + 10] ^= 1  # so that the search for the next record goes through the file
+    assert stolen[-2_000:] in content
+    with closing(PackScan(pack, 1, PREFIX_SIZE)) as scan:
+        for entry in scan.entries(Progress("", 1)):
+            if entry.length > 5:  # so that the search for the next entry goes through the contents
+                content[entry.offset - HEADER_SIZE + 10] ^= 1
     pack.write_bytes(content)
     shutil.rmtree(other / "index")
     async with await open_store(other) as store:

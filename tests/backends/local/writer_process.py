@@ -109,9 +109,9 @@ async def main(directory: Path, seed: str, durability: Callable[[Path], Durabili
 
 
 if __name__ == "__main__":
-    disk: Callable[[Path], Durability] = Durability
+    durability: Callable[[Path], Durability] = Durability
     if len(sys.argv) > 3:
         from tests.backends.local.simulated_disk import SimulatedDisk
 
-        disk = SimulatedDisk(Path(sys.argv[3]))
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], disk))
+        durability = SimulatedDisk(Path(sys.argv[3]))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], durability))
