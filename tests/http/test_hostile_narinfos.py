@@ -174,7 +174,10 @@ LIES: dict[str, tuple[bytes, str]] = {
     # Content address
     "a malformed content address": (more("CA: hello"), "not a content address"),
     "a content address without a hash": (more("CA: fixed:r:"), "not a hash"),
-    "a content address by a method that does not exist": (more(f"CA: text:{hashed('sha512')}"), "there are no content addresses by text:sha512"),
+    "a content address by a method that does not exist": (
+        more(f"CA: text:{hashed('sha512')}"),
+        "no content addresses by text:sha512",
+    ),
     "a content address that gives another path": (more(f"CA: {FIXED}"), "by its content address"),
     "a flat content address that gives another path": (more(f"CA: fixed:{hashed('sha256')}"), "content addressed by"),
     "a text's content address that gives another path": (more(f"CA: text:{hashed('sha256')}"), "content address"),
