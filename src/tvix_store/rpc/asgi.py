@@ -99,7 +99,9 @@ class GrpcApp:
                 raise RpcError(Status.UNIMPLEMENTED, f"unknown method {call.path}")
 
     async def _unary(self, method: Unary, call: Call, encoding: bytes, receive: Receive, response: Response) -> None:
-        event = await _with_end(await receive(), receive)
+        event = await receive()
+        if event.get("more_body"):
+            event = await _with_end(event, receive)
         if (message := _whole(event, encoding, method.takes)) is not None:
             request = message if method.takes.decode is None else await self._decoder.decoded(method.takes.decode, message)
             answer = await method.handle(request, call)
@@ -117,7 +119,9 @@ class GrpcApp:
     async def _server_stream(
         self, method: ServerStreaming, call: Call, encoding: bytes, receive: Receive, response: Response
     ) -> None:
-        event = await _with_end(await receive(), receive)
+        event = await receive()
+        if event.get("more_body"):
+            event = await _with_end(event, receive)
         if (message := _whole(event, encoding, method.takes)) is not None:
             request = message if method.takes.decode is None else await self._decoder.decoded(method.takes.decode, message)
             await self._send_all(method.handle(request, call), call, response)
@@ -212,7 +216,7 @@ class GrpcApp:
 
 async def _with_end(event: Event, receive: Receive) -> Event:
     """A first event that is short, together with the next one: many clients say in an event of its own that no messages follow."""
-    if not event.get("more_body") or len(event["body"]) > _AT_ONCE:
+    if len(event["body"]) > _AT_ONCE:
         return event
     end = await receive()
     return {**end, "body": event["body"] + end.get("body", b"")}
