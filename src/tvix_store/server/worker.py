@@ -15,11 +15,12 @@ import uvloop
 from h2corn import Config, Server
 
 from tvix_store.asgi import App
+from tvix_store.concurrency.allocator import keep_freed_memory
 from tvix_store.errors import InvalidError, StoreError
 from tvix_store.http.app import BinaryCache
 from tvix_store.rpc.services import serve_store
-from tvix_store.server.allocator import giving_back, keep_freed_memory
 from tvix_store.server.browser_guard import BrowserGuard
+from tvix_store.server.giving_back import giving_back
 from tvix_store.server.hang_up import hang_up
 from tvix_store.server.listeners import host_names
 from tvix_store.server.settings import ServerConfig
