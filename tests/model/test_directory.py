@@ -10,7 +10,7 @@ from tests.model import oracle
 from tvix_store.errors import InvalidError
 from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.model.directory import Directory, SizeRule
-from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
+from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode, decode_file
 from tvix_store.testing import strategies
 
 FILE = FileNode(EMPTY, 0)
@@ -213,3 +213,36 @@ def decoded(data: bytes) -> Directory | None:
             Directory.received(data)
         assume("longer than 64 bits" not in str(error))
         return None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        FileNode(EMPTY, size, executable).encode(b"n" * length)
+        for length in (1, 126, 127, 128, 129, 255)
+        for size, executable in ((0, False), (300, True))
+    ],
+    ids=len,
+)
+def test_a_file_node_of_any_bytes_is_what_the_runtime_reads(data: bytes) -> None:
+    """The encoding, cut short anywhere, and with any byte changed."""
+    changed = [data[:at] + bytes([data[at] ^ bits]) + data[at + 1 :] for at in range(len(data)) for bits in (1, 0x80)]
+    for each in (data, *(data[:size] for size in range(len(data))), *changed, data + b"\x00", data + b"\x20\x01"):
+        message = oracle.parse("FileNode", each)
+        expected: FileNode | None = None
+        if message is not None and len(message.digest) == 32:
+            expected = FileNode(Digest(message.digest), message.size, message.executable)
+        if expected is None:
+            with pytest.raises(InvalidError):
+                decode_file(each)
+        else:
+            assert decode_file(each) == (message.name, expected)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 127])
+def test_a_length_that_takes_a_byte_too_many_is_not_taken_for_a_longer_name(size: int) -> None:
+    """Its first byte is 128 more than the length. Read as a length, it leads exactly to the digest."""
+    hidden = oracle.encode("FileNode", name=b"x" * 125)
+    data = b"\x0a" + varint(size, 1) + b"s" * size + hidden
+    assert data[1] == len(data) - 2
+    assert decode_file(data + oracle.encode("FileNode", digest=RAW)) == (b"x" * 125, FileNode(Digest(RAW), 0))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tvix_store.backends.memory import open_store
 from tvix_store.errors import ExhaustedError, InvalidError, UnavailableError
-from tvix_store.model.directory import SizeRule
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import SymlinkNode
 from tvix_store.model.path_info import NarFacts
 from tvix_store.nar import tokens
@@ -105,6 +106,53 @@ async def test_names_that_must_be_kept_at_once_are_bounded(monkeypatch: pytest.M
         await imported(await open_store(), await nar_of(await open_store(), flat))
     spread = {b"%05d" % n: {b"%05d" % m: child for m in range(100)} for n in range(50)}
     await imported(await open_store(), await nar_of(await open_store(), spread))
+
+
+async def test_names_that_wait_for_a_large_file_are_no_more_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directories behind it are handed on when it is stored, which is waited for."""
+    monkeypatch.setattr(module, "MAX_UNFINISHED", 200_000)
+    many: dict[bytes, Tree] = {b"%05d" % n: {b"%05d" % m: {} for m in range(100)} for n in range(50)}
+    tree: Tree = {b"0": {b"!": TreeFile(noise(SMALL_BLOB + 1, "slow")), **many}}
+    target = replace(await open_store(), staging=None)
+    put = target.blobs.put
+
+    async def slow(pieces: AsyncIterator[bytes]) -> Digest:
+        digest = await put(pieces)
+        await asyncio.sleep(0.3)
+        return digest
+
+    monkeypatch.setattr(target.blobs, "put", slow)
+    made, _ = await imported(target, await nar_of(await open_store(), tree))
+    assert made == await put_tree(await open_store(), tree)
+
+
+async def test_directories_are_handed_on_while_the_nar_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed_on = 0
+    target = replace(await open_store(), staging=None)
+    put = target.directories.put
+
+    async def counted(directories: AsyncIterator[Directory]) -> Digest:
+        async def counting() -> AsyncIterator[Directory]:
+            nonlocal handed_on
+            async for directory in directories:
+                handed_on += 1
+                yield directory
+
+        return await put(counting())
+
+    monkeypatch.setattr(target.directories, "put", counted)
+    tree: Tree = {b"%05d" % n: {b"%05d" % m: SymlinkNode(b"%d" % n) for m in range(20)} for n in range(500)}
+    nar = await nar_of(await open_store(), tree)
+
+    async def half_way() -> AsyncIterator[bytes]:
+        yield nar[: len(nar) // 2]
+        await asyncio.sleep(0)
+        yield nar[len(nar) // 2 : -100]
+        assert handed_on > 200
+        yield nar[-100:]
+
+    await import_nar(target, half_way())
+    assert handed_on == 501
 
 
 @pytest.mark.parametrize("call", ["put", "put_many"])

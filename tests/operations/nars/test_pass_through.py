@@ -6,6 +6,7 @@ import asyncio
 import io
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,41 @@ async def test_a_nar_whose_content_was_stored_again_elsewhere_is_read_on(store: 
     await put_tree(store, MIXED)
     assert await whole(planned, node) == expected
     assert await whole(nars(store), node) == expected
+
+
+@pytest.mark.parametrize("is_zstd", [False, True])
+async def test_a_plan_is_made_anew_after_content_was_stored_again_in_other_bytes(
+    store: Store, tmp_path: Path, is_zstd: bool
+) -> None:
+    """By who has it in memory, and by who takes it from the store."""
+    read = whole_zstd if is_zstd else whole
+    text = b" ".join(b"word number %d" % byte for byte in noise(5_000, "words"))
+    tree: Tree = {b"mixed": MIXED, b"words": TreeFile(text)}
+    node = await put_tree(store, tree)
+    planned = nars(store)
+    expected = await nar(store, node)
+    await read(planned, node)
+    await settled(planned)
+    engine = store.blobs._engine  # type: ignore[attr-defined]
+    place = engine.index.chunk(Digest.of(text).raw)
+    flip_a_bit(tmp_path / "store", engine.reader.read(place))
+    with pytest.raises(CorruptError):
+        await collect(store.blobs.read(Digest.of(text)))
+    await store.sync()
+    engine.settings = replace(engine.settings, compression_level=19)  # as a newer compressor may do it
+    await put_tree(store, tree)
+    other = nars(store)
+    for each in (planned, other):
+        assert (await each.plan(node)).is_checked
+    for each in (planned, other):
+        with pytest.raises(CorruptError, match="stored anew"):
+            await read(each, node)
+        await settled(each)
+    for each in (planned, other, nars(store)):
+        data = await read(each, node)
+        assert (decompressed(data) if is_zstd else data) == expected
+        await settled(each)
+    assert (await nars(store).plan(node)).is_checked
 
 
 async def test_what_is_behind_the_damage_can_still_be_read(store: Store, tmp_path: Path) -> None:

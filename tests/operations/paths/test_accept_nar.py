@@ -84,6 +84,22 @@ async def test_of_what_is_refused_nothing_is_there(store: Store, tree: Tree) -> 
 
 
 @pytest.mark.parametrize("tree", [SMALL, LARGE], ids=["small", "large"])
+async def test_what_is_damaged_is_mended_when_the_nar_is_sent_again(tmp_path: Path, tree: Tree) -> None:
+    """Also where nobody has found the damage."""
+    async with await open_local_store(tmp_path / "store") as store:
+        link = await accepted(store, tree)
+        engine = store.blobs._engine  # type: ignore[attr-defined]
+        for content in (b"small", trees.castore(tree).directories[-1].encoded):
+            key = Digest.of(content).raw
+            place = engine.index.chunk(key) or engine.index.directory(key)
+            with (tmp_path / f"store/packs/{place.pack:08x}.pack").open("r+b") as pack:
+                pack.seek(place.offset)
+                pack.write(bytes(place.stored))
+        assert await accepted(store, tree) == link
+        assert await collect(render_nar(store.blobs, store.directories.tree(link.node))) == trees.nar(tree)
+
+
+@pytest.mark.parametrize("tree", [SMALL, LARGE], ids=["small", "large"])
 async def test_in_a_store_without_stages_the_link_comes_last(store: Store, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     target = replace(store, staging=None)
 

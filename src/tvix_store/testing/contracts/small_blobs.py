@@ -69,11 +69,14 @@ class SmallBlobsContract:
             await blobs.put_many([b"small", noise(SMALL_BLOB + 1, "too large")])
         assert await blobs.stat(Digest.of(noise(SMALL_BLOB + 1, "too large"))) is None
 
-    async def test_a_blob_too_large_for_get_many_is_refused(self, blobs: BlobService) -> None:
-        [small] = await blobs.put_many([b"small"])
-        large = await blobs.put(stream([noise(SMALL_BLOB + 1, "too large to get")]))
+    @pytest.mark.parametrize("content", [noise(SMALL_BLOB + 1, "too large to get"), bytes(SMALL_BLOB + 1)], ids=["noise", "zeros"])
+    async def test_a_blob_too_large_for_get_many_is_refused(self, blobs: BlobService, content: bytes) -> None:
+        """Also if it is one chunk, as zeros are."""
+        small, just_small = await blobs.put_many([b"small", content[1:]])
+        large = await blobs.put(stream([content]))
         with pytest.raises(ExhaustedError):
             await blobs.get_many([small, large])
+        assert await blobs.get_many([small, just_small]) == [b"small", content[1:]]
 
     async def test_a_batch_tells_which_blobs_are_missing(self, blobs: BlobService) -> None:
         one, two = await blobs.put_many([b"there", b"too"])
