@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
@@ -147,28 +148,19 @@ class Index(Environment):
 
     def records_from(self, start: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes | None]]:
         """Up to `limit` rows of records whose keys begin with `prefix`, from `start` on: key, and value (None: deleted)."""
-        with self.reading() as txn, txn.cursor(self.records.handle) as cursor:
-            found = cursor.set_range(start)
-            rows: list[tuple[bytes, bytes | None]] = []
-            while found and len(rows) < limit and cursor.key().startswith(prefix):
-                key, row = cursor.item()
-                rows.append((key, _value(row) if self._is_whole(self.records, key, row) else None))
-                found = cursor.next()
-            return rows
+        with self.reading() as txn:
+            rows = islice(self._beginning_with(txn, self.records, prefix, start), limit)
+            return [(key, None if row is None else _value(row)) for key, row in rows]
 
     def record_sequence(self, txn: Txn, key: bytes) -> int:
         return self._sequence(txn, self.records, key) & ~_DELETED
 
     def record_values(self, txn: Txn, prefix: bytes) -> Iterator[bytes]:
         """The values of all records whose keys begin with `prefix`."""
-        with txn.cursor(self.records.handle) as cursor:
-            found = cursor.set_range(prefix)
-            while found and cursor.key().startswith(prefix):
-                key, row = cursor.item()
-                value = _value(row) if self._is_whole(self.records, key, row) else None
-                if value is not None:
-                    yield value
-                found = cursor.next()
+        for _, row in self._beginning_with(txn, self.records, prefix, prefix):
+            value = None if row is None else _value(row)
+            if value is not None:
+                yield value
 
     def put_record(self, txn: Txn, key: bytes, sequence: int, value: bytes | None) -> None:
         """Put a record, or what keeps older ones of its key from coming back when packs are read again."""
@@ -217,13 +209,10 @@ class Index(Environment):
     def contents(self, txn: Txn, kind: Kind) -> Iterator[Written]:
         """All chunks, directories, or segments of chunk lists, in the order of their keys."""
         table = self._table_of[kind]
+        head = _U64.size if kind is Kind.CHUNK_LIST else 0
         for key, row in txn.cursor(table.handle):
-            if not self._is_whole(table, key, row):
-                continue
-            if kind is Kind.CHUNK_LIST:
-                yield Written(kind, key, _U64.unpack_from(row)[0], Place.from_bytes(row[_U64.size :]))
-            else:
-                yield Written(kind, key, 0, Place.from_bytes(row))
+            if self._is_whole(table, key, row):
+                yield Written(kind, key, _U64.unpack_from(row)[0] if head else 0, Place.from_bytes(row[head:]))
 
     def touch(self, names: Sequence[Name]) -> None:
         """Look contents up, so that their pages are in memory."""
@@ -237,21 +226,15 @@ class Index(Environment):
 
     def chunk_list_segments(self, txn: Txn) -> Iterator[tuple[bytes, Place]]:
         """All segments of all chunk lists: the digest of the blob, and the place."""
-        for key, row in txn.cursor(self.chunk_lists.handle):
-            if self._is_whole(self.chunk_lists, key, row):
-                yield key[:KEY_SIZE], Place.from_bytes(row[_U64.size :])
+        return ((segment.key[:KEY_SIZE], segment.place) for segment in self.contents(txn, Kind.CHUNK_LIST))
 
     def chunk_list(self, txn: Txn, blob: bytes) -> list[Written]:
         """All segments of a blob's chunk list, in order."""
-        segments: list[Written] = []
-        with txn.cursor(self.chunk_lists.handle) as cursor:
-            found = cursor.set_range(blob)
-            while found and cursor.key().startswith(blob):
-                key, row = cursor.item()
-                if self._is_whole(self.chunk_lists, key, row):
-                    segments.append(Written(Kind.CHUNK_LIST, key, _U64.unpack_from(row)[0], Place.from_bytes(row[_U64.size :])))
-                found = cursor.next()
-        return segments
+        return [
+            Written(Kind.CHUNK_LIST, key, _U64.unpack_from(row)[0], Place.from_bytes(row[_U64.size :]))
+            for key, row in self._beginning_with(txn, self.chunk_lists, blob, blob)
+            if row is not None
+        ]
 
     def chunk_list_places(self, blob: bytes) -> list[Place]:
         """The places of all segments of a blob's chunk list."""
@@ -347,6 +330,15 @@ class Index(Environment):
     def _place(self, table: Table, key: bytes) -> Place | None:
         row = self._get(table, key)
         return None if row is None else Place.from_bytes(row)
+
+    def _beginning_with(self, txn: Txn, table: Table, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+        """The rows whose keys begin with `prefix`, from `start` on; None for a row that fails its check."""
+        with txn.cursor(table.handle) as cursor:
+            found = cursor.set_range(start)
+            while found and cursor.key().startswith(prefix):
+                key, row = cursor.item()
+                yield key, row if self._is_whole(table, key, row) else None
+                found = cursor.next()
 
     def _sequence(self, txn: Txn, table: Table, key: bytes) -> int:
         row = self._row(txn, table, key)
