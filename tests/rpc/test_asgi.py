@@ -20,6 +20,8 @@ from tvix_store.rpc.status import RpcError, Status
 from tvix_store.traffic import Budget, Traffic
 
 GZIP = (b"grpc-encoding", b"gzip")
+_MORE_THAN_A_FEW = 100_000
+"""Bytes of an answer that is not gathered with others."""
 
 
 async def echo(message: bytes, _call: Call) -> bytes:
@@ -260,15 +262,32 @@ async def test_nothing_is_sent_to_a_caller_that_went_away() -> None:
         assert (await request(APP, path, disconnects=True)).events == []
 
 
-async def test_a_caller_that_goes_away_in_the_middle_of_the_answers_ends_the_call_quietly() -> None:
+@pytest.mark.parametrize("leaves_at", [0, 2])
+async def test_a_caller_that_goes_away_in_the_middle_of_the_answers_ends_the_call_quietly(leaves_at: int) -> None:
+    """Nothing more is made or sent, and no status."""
+    steps: list[object] = []
+
+    async def numbers(_message: bytes, _call: Call) -> AsyncGenerator[bytes, None]:
+        try:
+            for number in range(10):
+                steps.append(number)
+                yield b"%d" % number * _MORE_THAN_A_FEW
+        finally:
+            steps.append("ended")
+
     async def receive() -> Event:
-        return {"type": "http.request", "body": frame(b"abc")}
+        return {"type": "http.request", "body": frame(b"")}
 
     async def send(event: Event) -> None:
-        if event["type"] == "http.response.body":
+        sent.append(event)
+        if len(sent) == 2 + leaves_at:
             raise ConnectionResetError
 
-    await APP({"type": "http", "path": "/s/Letters", "method": "POST", "headers": [GRPC]}, receive, send)
+    sent: list[Event] = []
+    app = GrpcApp({"/s/Numbers": ServerStreaming(numbers)}, not_found)
+    await app({"type": "http", "path": "/s/Numbers", "method": "POST", "headers": [GRPC]}, receive, send)
+    assert [event["type"] for event in sent] == ["http.response.start"] + ["http.response.body"] * (1 + leaves_at)
+    assert steps == [*range(1 + leaves_at), "ended"]
 
 
 def app_with_budget(handle: Callable[[bytes, Call], Coroutine[Any, Any, bytes]]) -> tuple[GrpcApp, Traffic]:

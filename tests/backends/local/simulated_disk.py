@@ -42,6 +42,28 @@ class SimulatedDisk:
         finally:
             os.close(fd)
 
+    def unsynced(self, store: Path) -> set[str]:
+        """The files below a directory whose bytes or names a power cut may take, or bring back; but for locks, which have none."""
+        with self.alone():
+            return {each for each in self._unsynced(store, "") if "lock" not in each}
+
+    def _unsynced(self, directory: Path, prefix: str) -> Iterator[str]:
+        now = {entry.name: entry.inode() for entry in os.scandir(directory)}
+        synced = self._synced_names(directory)
+        yield from (prefix + name for name in {*now, *synced} if now.get(name) != synced.get(name))
+        for name, inode in now.items():
+            if (directory / name).is_dir():
+                yield from self._unsynced(directory / name, f"{prefix}{name}/")
+                continue
+            kept = self._kept / f"{inode}.synced"
+            if (directory / name).read_bytes() != (kept.read_bytes() if kept.exists() else b""):
+                yield prefix + name
+
+    def _synced_names(self, directory: Path) -> dict[str, int]:
+        kept = self._kept / f"{directory.stat().st_ino}.names"
+        names: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
+        return names
+
     def sync(self, path: Path | str) -> None:
         """All that a file holds, or a directory names, is on the disk from now on."""
         with self.alone() as fd:
@@ -78,8 +100,7 @@ class SimulatedDisk:
     def _leave(self, directory: Path, copy: Path, generator: random.Random) -> None:
         copy.mkdir()
         now = {entry.name: entry.inode() for entry in os.scandir(directory)}
-        kept = self._kept / f"{directory.stat().st_ino}.names"
-        synced: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
+        synced = self._synced_names(directory)
         for name in sorted({*now, *synced}):
             inode = now.get(name)
             if inode != synced.get(name) and generator.random() < 0.5:
@@ -112,6 +133,19 @@ class SimulatedDisk:
                 page = now[at : min(at + PAGE, size)]
                 left[at : at + len(page)] = page
         return bytes(left)
+
+
+class NoSyncs(Durability):
+    """For stores that no power cut follows: syncs take most of the time of a test."""
+
+    def _fdatasync(self, fd: int) -> None:
+        pass
+
+    def _fsync(self, fd: int) -> None:
+        pass
+
+    def _sync_database(self, path: Path, sync: Callable[[], None]) -> None:
+        pass
 
 
 class _Simulated(Durability):
