@@ -1,11 +1,12 @@
 """Puts small faults into the code of a room, one at a time, and looks whether the tests of the room notice.
 
     python3 dev.py mutants [--count 20] [--seed 0] [ROOM…]
-    python3 dev.py mutants backends/local --only committer.py
+    python3 dev.py mutants backends/local --only committer.py --tests test_committer.py --tests test_syncs.py
 
-A room is a package below src/tvix_store; its tests are those below tests/ of the same name. Each fault is put into a copy of the
-code. The tests of the room stop at the first failure. A fault that they do not notice survives, and is printed as a change of its
-line. Some survivors mean nothing: a bound that is there for speed alone, or a log line. The exit code is 1 where any survives.
+A room is a package below src/tvix_store; its tests are those below tests/ of the same name. Where these take long, `--tests`
+names some of their files. Each fault is put into a copy of the code. The tests stop at the first failure. A fault that they do not
+notice survives, and is printed as a change of its line. Some survivors mean nothing: a bound that is there for speed alone, or a
+log line. The exit code is 1 where any survives.
 """
 
 from __future__ import annotations
@@ -138,11 +139,11 @@ def _replaced(source: str, node: ast.expr | ast.stmt, replacement: str) -> str |
     return None if same else mutated
 
 
-def _tests(directory: Path, room: str, seconds: float | None) -> bool:
-    """Whether the tests of a room pass with the code in `directory`."""
+def _tests(directory: Path, tests: Sequence[Path], seconds: float | None) -> bool:
+    """Whether tests pass with the code in `directory`."""
     environment = {**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
     options = ("-x", "-q", "-n", "2", "--dist=worksteal", "-p", "no:cacheprovider", "--hypothesis-seed=0")
-    command = [sys.executable, "-m", "pytest", *options, str(ROOT / "tests" / room)]
+    command = [sys.executable, "-m", "pytest", *options, *map(str, tests)]
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -164,14 +165,16 @@ def _sample(room: str, only: str | None, count: int, seed: int) -> list[Mutant]:
 @click.option("--count", default=20, show_default=True, help="Faults for each room.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, other faults.")
 @click.option("--only", metavar="FILE", help="Put faults into modules of this name alone.")
-def main(rooms: Sequence[str], count: int, seed: int, only: str | None) -> None:
+@click.option("--tests", "names", multiple=True, metavar="FILE", help="Run only tests in files of this name; may be repeated.")
+def main(rooms: Sequence[str], count: int, seed: int, only: str | None, names: Sequence[str]) -> None:
     survivors = 0
     with TemporaryDirectory(prefix="tvix-store-mutants-") as temporary:
         copy = Path(temporary)
         shutil.copytree(PACKAGE, copy / "tvix_store", ignore=shutil.ignore_patterns("__pycache__"))
         for room in rooms or _rooms():
+            tests = [file for name in names for file in (ROOT / "tests" / room).rglob(name)] or [ROOT / "tests" / room]
             began = time.monotonic()
-            if not _tests(copy, room, None):
+            if not _tests(copy, tests, None):
                 sys.exit(f"the tests of {room} fail without any fault")
             limit = 30 + 3 * (time.monotonic() - began)
             sample = _sample(room, only, count, seed)
@@ -179,7 +182,7 @@ def main(rooms: Sequence[str], count: int, seed: int, only: str | None) -> None:
             for number, mutant in enumerate(sample, 1):
                 place = copy / "tvix_store" / mutant.file
                 place.write_text(mutant.mutated)
-                if _tests(copy, room, limit):
+                if _tests(copy, tests, limit):
                     survived += 1
                     click.echo(f"survives: {mutant}")
                 place.write_text(mutant.source)

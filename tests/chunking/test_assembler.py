@@ -36,6 +36,19 @@ def test_chunks_do_not_depend_on_the_pieces(lengths: list[int]) -> None:
     assert in_pieces(pieces, TINY) == cut_blob(b"".join(pieces), TINY)
 
 
+@pytest.mark.parametrize("more", [0, 1, TINY.minimum, TINY.maximum])
+@pytest.mark.parametrize("chunks", [4, 5, 9])
+def test_a_last_chunk_that_comes_alone_has_its_own_digest(chunks: int, more: int) -> None:
+    """Zeros are cut at the maximum only. So one chunk is left for the end, or none."""
+    data = bytes(chunks * TINY.maximum + more)
+    blob = BlobAssembler(TINY)
+    assert len(blob.feed(data)) >= chunks
+    last = blob.finish()
+    assert len(last) == (more > 0 and more < TINY.maximum)
+    assert all(Digest.of(content).raw == chunk for chunk, content in last)
+    assert in_pieces([data], TINY) == cut_blob(data, TINY)
+
+
 def test_a_blob_that_is_not_cut_is_its_own_only_chunk() -> None:
     for data in (b"", b"small", BYTES[: DEFAULT_SIZES.minimum]):
         assert cut_blob(data) == in_pieces([data], DEFAULT_SIZES) == (Digest.of(data).raw, [(Digest.of(data).raw, data)])

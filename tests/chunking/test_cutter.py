@@ -96,11 +96,23 @@ def test_a_large_piece_is_cut_where_it_lies() -> None:
 
 
 @pytest.mark.parametrize(
-    "sizes", [(63, 256, 1024), (64, 255, 1024), (64, 256, 1023), (512, 256, 1024), (64, 2048, 1024), (64, 256, 2**25)]
+    "sizes",
+    [
+        *[(63, 256, 1024), (64, 255, 1024), (64, 256, 1023), (512, 256, 1024), (64, 2048, 1024)],
+        *[(2**20 + 1, 2**22, 2**24), (2**20, 2**22 + 1, 2**24), (2**20, 2**22, 2**24 + 1)],
+    ],
 )
 def test_sizes_that_the_algorithm_does_not_take_are_refused(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(InvalidError, match="chunk sizes"):
         ChunkSizes(*sizes)
+
+
+@pytest.mark.parametrize("sizes", [(64, 256, 1024), (256, 256, 1024), (64, 1024, 1024), (2**20, 2**22, 2**24)])
+def test_the_least_and_the_largest_sizes_are_taken(sizes: tuple[int, int, int]) -> None:
+    least, _, most = sizes
+    chunks = [len(chunk) for chunk in cut(BYTES, ChunkSizes(*sizes))]
+    assert sum(chunks) == len(BYTES)
+    assert all(least <= size <= most for size in chunks[:-1])
 
 
 def test_without_the_compiled_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from tvix_store.layers.substituter import Substituter, Terms
 from tvix_store.layers.substituters import Substituters
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import NarFacts
+from tvix_store.model.signature import SecretKey
 from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.services.upstream import UpstreamDownError, UpstreamFailsError, UpstreamLacksError, UpstreamLiesError
 from tvix_store.testing.content import collect, noise
@@ -97,6 +98,12 @@ async def test_after_a_lie_the_path_is_left_alone_and_another_is_asked_for(now: 
     assert not await has(source, "lied about")
     now.at += 0.1
     assert await has(source, "lied about")
+
+
+async def test_a_narinfo_is_checked_against_the_terms(now: SimpleNamespace) -> None:
+    key = SecretKey.generate("upstream-1").public
+    assert not await has(Substituter(Made(), Terms(public_keys=(key,))), "not signed")
+    assert await has(Substituter(Made(), Terms(public_keys=(key,), unsigned=True)), "not signed")
 
 
 async def test_who_lies_of_itself_is_left_alone_for_a_pause(now: SimpleNamespace) -> None:

@@ -9,9 +9,12 @@ from time import monotonic
 
 import pytest
 
+from tests.backends.local.store_files import opened_index
 from tvix_store.backends.local import open_store
+from tvix_store.backends.local.pack_writer import PackWriter
+from tvix_store.backends.local.packs import PREFIX_SIZE
 from tvix_store.backends.local.request_queue import RequestQueue
-from tvix_store.errors import UnavailableError
+from tvix_store.errors import ExhaustedError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.testing.content import collect, noise, pieces, stream
 
@@ -70,3 +73,25 @@ async def test_nobody_waits_for_a_committer_that_died(tmp_path: Path, monkeypatc
     assert any(isinstance(result, UnavailableError) for result in results)
     assert all(isinstance(result, (UnavailableError, Digest)) for result in results)
     await store.close()
+
+
+async def test_a_new_pack_counts_as_one_of_the_store_before_anything_is_written_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So its next owner may cut it, should the process die now."""
+
+    def full(*_: object) -> None:
+        raise ExhaustedError("the disk is full")
+
+    async with await open_store(tmp_path / "store") as store:
+        with monkeypatch.context() as patched:
+            patched.setattr(PackWriter, "append", full)
+            with pytest.raises(ExhaustedError):
+                await store.blobs.put_many([b"content"])
+    index = opened_index(tmp_path / "store")
+    with index.reading() as txn:
+        assert index.committed_packs(txn) == {1: PREFIX_SIZE}
+    index.close()
+    async with await open_store(tmp_path / "store") as store:
+        await store.blobs.put_many([b"content"])
+    assert os.listdir(tmp_path / "store/packs") == ["00000001.pack"]

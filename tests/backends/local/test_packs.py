@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tvix_store.backends.local import open_store
+from tvix_store.backends.local.packs import PREFIX_SIZE
 from tvix_store.model.digest import Digest
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, pieces, stream
@@ -54,15 +56,24 @@ async def test_an_unfinished_pack_is_taken_over(tmp_path: Path) -> None:
 
 
 async def test_sync_brings_what_was_put_to_the_disk_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[str] = []
-    fdatasync = os.fdatasync
+    """By system calls; tests of what must be synced when replace these."""
+    synced: dict[int, int] = {}
 
-    def watch(fd: int) -> None:
-        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
-        fdatasync(fd)
+    def watch(call: Callable[[int], None]) -> Callable[[int], None]:
+        def watched(fd: int) -> None:
+            call(fd)
+            synced[os.fstat(fd).st_ino] = os.fstat(fd).st_size
 
-    async with await open_store(tmp_path / "store") as store:
+        return watched
+
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, watch(getattr(os, name)))
+    directory = tmp_path / "store"
+    async with await open_store(directory) as store:
         await store.blobs.put(stream([noise(50_000, "synced")]))
-        monkeypatch.setattr(os, "fdatasync", watch)
+        for path in (directory, directory / "settings.json", directory / "index", directory / "packs"):
+            assert path.stat().st_ino in synced
+        [pack] = (directory / "packs").iterdir()
+        assert synced[pack.stat().st_ino] == PREFIX_SIZE
         await store.sync()
-        assert any("/packs/" in path for path in synced)
+        assert synced[pack.stat().st_ino] == pack.stat().st_size > 50_000

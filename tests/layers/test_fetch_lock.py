@@ -50,6 +50,16 @@ async def is_free(lock: FetchLock, output_hash: bytes = PATH) -> bool:
         return False
 
 
+async def test_neighbours_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """Each lock is one byte of the file."""
+    lock = FetchLock(tmp_path / "lock")
+    one, next_one = (number.to_bytes(8, "big") + bytes(12) for number in (1 << 40, (1 << 40) + 4))
+    for held, other in ((one, next_one), (next_one, one)):
+        async with lock.holding(held):
+            assert not await is_free(lock, held)
+            assert await is_free(lock, other)
+
+
 async def test_while_one_process_holds_a_path_another_waits(tmp_path: Path) -> None:
     lock = FetchLock(tmp_path / "lock")
     with held_by_another_process(tmp_path / "lock") as holder:
