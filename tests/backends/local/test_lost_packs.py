@@ -14,6 +14,7 @@ from tvix_store.backends.local import lost_packs, open_store
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.lost_packs import LostPacks
+from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.errors import ExhaustedError, NotFoundError, StoreError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import FileNode
@@ -248,10 +249,13 @@ async def test_a_writer_does_not_name_its_pack_again_that_another_process_has_fo
         engine = Engine.acquire(directory, {})
         for pack in packs(directory):
             pack.unlink()
-        LostPacks(engine.index, engine.reader, directory, Durability(directory)).forget()
+        writer = engine._new_writer()
+        writer.next_pack()
+        LostPacks(engine.index, engine.reader, directory, Durability(directory)).forget(writer)
         await asyncio.sleep(2.5)  # the committer has settled, with nobody asking for anything
         with engine.index.reading() as txn:
-            assert engine.index.committed_packs(txn) == {}
+            assert engine.index.committed_packs(txn) == {writer.number: writer.size}
+        writer.close()
         assert not await is_healthy(store)
         await store.blobs.put_many([content])
         assert await is_healthy(store)
@@ -267,7 +271,10 @@ async def test_a_pack_that_is_lost_twice_has_two_lists(directory: Path, tmp_path
         engine = Engine.acquire(directory, {})
         with engine.index.writing() as txn:  # by its writer, just before that sees the loss
             engine.index.put_pack_sizes(txn, int(lost.stem, 16), 100_000, 0)
-        engine.lost_packs.forget()
+        writer = engine._new_writer()
+        writer.next_pack()
+        engine.lost_packs.forget(writer)
+        writer.close()
         assert len(lost_files(directory)) == 2
         assert (directory / first).read_bytes() == before
         assert not await is_healthy(store)
@@ -303,7 +310,7 @@ async def test_where_a_loss_can_not_be_forgotten_nothing_is_acknowledged(directo
         engine = Engine.acquire(directory, {})
         packs(directory)[0].unlink()
 
-        def full() -> None:
+        def full(writer: PackWriter) -> None:
             raise ExhaustedError("the disk is full")
 
         monkeypatch.setattr(engine.lost_packs, "forget", full)

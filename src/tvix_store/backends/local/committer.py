@@ -165,8 +165,11 @@ class Committer:
         """Forget what lies in lost packs; where that cannot be done, nobody may hear that something is stored."""
         try:
             if self._lost_packs.sees_loss():
-                self._lost_packs.forget()
                 self._leave_lost_pack()
+                if self._unnamed:
+                    self._name([])
+                self._make_room()
+                self._lost_packs.forget(self._writer)
             elif self._lost_packs.changed != self._packs_changed:  # another process may have forgotten it
                 self._leave_lost_pack()
             self._packs_changed = self._lost_packs.changed
@@ -266,6 +269,7 @@ class Committer:
             commit = Commit(self._index, txn)
             commit.name_contents(self._unnamed.values())
             results = [request.apply(commit) for request in requests]
+            commit.accept({number: size for number, size in synced.items() if number != self._writer.number})
             if commit.entries:
                 self._writer.append(commit.entries)
                 if any(entry.kind in SYNCED for entry in commit.entries):

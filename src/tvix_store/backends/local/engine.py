@@ -68,9 +68,8 @@ class Engine:
         try:
             if refusal is None:
                 self.lost_packs.take_back()
-            self.lost_packs.forget()
-        except StoreError as error:  # on a full disk, for example: it is tried again before anybody relies on what is lost
-            _log.error("what lies in lost packs is not forgotten: %s", error)
+        except StoreError as error:  # on a full disk, for example
+            _log.error("packs that are there again are not named: %s", error)
         self.committer = Committer(
             self.index,
             self._new_writer(),
@@ -79,6 +78,12 @@ class Engine:
             level=self.settings.compression_level,
             threads=os.cpu_count() or 1,
         )
+        try:
+            losing = self.committer.losing()
+            if losing is not None:
+                losing.result()
+        except StoreError as error:  # it is tried again before anybody relies on what is lost
+            _log.error("what lies in lost packs is not forgotten: %s", error)
         self.spare_packs = PackPool(self._new_writer)
         self.held_graphs = 0
         """Bytes that the directories which are being put take in memory."""

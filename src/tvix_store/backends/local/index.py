@@ -138,6 +138,12 @@ class Index(Environment):
     def path_info_sequence(self, txn: Txn, output_hash: bytes) -> int:
         return self._sequence(txn, self.path_infos, output_hash)
 
+    def path_info_rows(self, txn: Txn) -> Iterator[tuple[bytes, int, bytes]]:
+        """All path infos: output hash, sequence number, and encoded."""
+        for key, row in txn.cursor(self.path_infos.handle):
+            if self._is_whole(self.path_infos, key, row) and (encoded := self._encoded(key, row)) is not None:
+                yield key, _U64.unpack_from(row)[0], encoded
+
     def put_path_info(self, txn: Txn, output_hash: bytes, sequence: int, encoded: bytes) -> None:
         self._put(txn, self.path_infos, output_hash, _U64.pack(sequence) + encoded)
 
@@ -161,6 +167,12 @@ class Index(Environment):
             value = None if row is None else _value(row)
             if value is not None:
                 yield value
+
+    def record_rows(self, txn: Txn) -> Iterator[tuple[bytes, int, bytes | None]]:
+        """All records: key, sequence number, and value (None: deleted)."""
+        for key, row in txn.cursor(self.records.handle):
+            if self._is_whole(self.records, key, row):
+                yield key, _U64.unpack_from(row)[0] & ~_DELETED, _value(row)
 
     def put_record(self, txn: Txn, key: bytes, sequence: int, value: bytes | None) -> None:
         """Put a record, or what keeps older ones of its key from coming back when packs are read again."""

@@ -1,8 +1,9 @@
 """Packs that are gone, or shorter than the index says. Their content counts as missing, so a put stores it anew.
 
 The index knows how many bytes of each pack are committed. A pack that has fewer is lost. All that the index names there is
-forgotten, with the chunk lists of blobs that lack a chunk now, and what is known of NARs. Path infos and records stay: the index
-holds them.
+forgotten, with the chunk lists of blobs that lack a chunk now, and what is known of NARs. What else may have stood in the lost
+packs is appended to another one in the same transaction: all path infos and records, and how many bytes of each pack are accepted.
+So it is still there when the index is made anew.
 
 A file `<store>/XXXXXXXX.lost`, or `XXXXXXXX-2.lost` and so on, keeps what was forgotten, to name it again if the packs come back.
 While it is there, health says so, and nobody writes to what is left of the packs.
@@ -17,7 +18,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from time import monotonic
@@ -29,10 +30,11 @@ from tvix_store.backends.local.damage import torn_blobs
 from tvix_store.backends.local.disk import disk_errors, new_file, unfinished_name
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Txn
-from tvix_store.backends.local.index import HIGHEST_PACK, STORED_BYTES, UNIQUE_BYTES, Index
+from tvix_store.backends.local.index import HIGHEST_PACK, SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index
 from tvix_store.backends.local.pack_reader import PackReader
+from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import PREFIX_SIZE, Place
-from tvix_store.backends.local.records import KEY_SIZE, Kind
+from tvix_store.backends.local.records import KEY_SIZE, Kind, accepted, keyed_records, path_info_record
 from tvix_store.errors import CorruptError, UnavailableError
 
 _LOOK_EVERY = 0.5
@@ -41,6 +43,8 @@ _LOOKING = 0.01
 """Share of the time that looking may take."""
 _ROWS_A_CHECK = 10_000
 """Contents of which one call of `check` looks whether they were put again: 30 ms."""
+_APPENDED_AT_ONCE = 1_000
+"""Path infos and records that are appended with one call: 1 MB."""
 _COUNT = struct.Struct("<I")
 _PACK = struct.Struct("<IQ")
 _PLAN = b"plan:"
@@ -99,20 +103,27 @@ class LostPacks:
         """Something could not be read: let the next `sees_loss` look at all packs."""
         self._look_at = 0.0
 
-    def forget(self) -> None:
-        """Take out of the index what lies in lost packs.
+    def forget(self, writer: PackWriter) -> None:
+        """Take out of the index what lies in lost packs. `writer` has a pack with nothing in it that the index does not name.
 
         Raises:
             StoreError: that cannot be written; the index is as it was.
         """
         if not self._lost(self._committed()):
             return
-        with self._index.writing() as txn, disk_errors(self._directory):
-            lost = self._lost(self._index.committed_packs(txn))
-            if not lost:  # another process was faster
-                return
-            with self._note(f"{min(lost):08x}") if self._keeps_notes else TemporaryFile() as file:
-                forgotten = self._forget(txn, lost, file)
+        try:
+            with self._index.writing() as txn, disk_errors(self._directory):
+                lost = self._lost(self._index.committed_packs(txn))
+                if not lost:  # another process was faster
+                    return
+                with self._note(f"{min(lost):08x}") if self._keeps_notes else TemporaryFile() as file:
+                    forgotten = self._forget(txn, lost, file)
+                    if self._keeps_notes:
+                        self._say_anew(txn, writer)
+        except BaseException:
+            writer.rewind()
+            raise
+        writer.keep()
         names = ", ".join(f"{number:08x}.pack" for number in sorted(lost)[:10])
         _log.error(
             "%s: %d packs are missing or cut short (%s): %d contents count as missing until they are put again",
@@ -217,6 +228,20 @@ class LostPacks:
         index.drop_nar_facts(txn)
         index.renew_generation(txn)
         return dropped + len(torn)
+
+    def _say_anew(self, txn: Txn, writer: PackWriter) -> None:
+        """Append, and sync, all that the index knows and that may have stood in no other pack than the lost ones."""
+        index = self._index
+        entries = chain(
+            (accepted(index.count(txn, SEQUENCE, 1), index.committed_packs(txn)),),
+            (path_info_record(*row) for row in index.path_info_rows(txn)),
+            (keyed_records(number, {key: value}, durable=False) for key, number, value in index.record_rows(txn)),
+        )
+        writer.sync()  # what lies before a path info was on the disk before
+        while some := list(islice(entries, _APPENDED_AT_ONCE)):
+            writer.append(some)
+        writer.sync()
+        index.put_pack_sizes(txn, writer.number, writer.size, writer.size)
 
     @contextmanager
     def _note(self, name: str) -> Iterator[BinaryIO]:

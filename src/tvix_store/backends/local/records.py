@@ -16,7 +16,7 @@
     5  records of the record service
     6  records that were not synced
     7  staged: the entries behind it are not accepted yet. It has no payload
-    8  committed: all entries before it are accepted. It has no payload
+    8  committed: all entries before it are accepted. Its payload, if any, says so of other packs too
     9  forgotten: the rows, as of `contents.Written`, of damaged content
 
 All numbers are little-endian. Behind a damaged place, the check tells an entry from garbage. Its key is random and never leaves the
@@ -24,6 +24,10 @@ pack. So nobody can plant an entry inside the content of a file.
 
 A stage writes an entry "staged", its contents, and, when it is accepted, an entry "committed". Of a stage that was not accepted
 nothing comes back when the index is made anew. Stores of earlier versions have neither record.
+
+An entry "committed" may be lost with the end of its pack. So another pack says the same, in the payload of such an entry: a
+sequence number (u64), then for each pack its number (u32) and how many bytes of it are accepted (u64). Of two that name one pack,
+the higher sequence number counts.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ MAGIC = b"tvxR"
 _HEADER = struct.Struct("<4sB3xII32s")
 _U64 = struct.Struct("<Q")
 _PAIR = struct.Struct("<HI")
+_PACK = struct.Struct("<IQ")
 _DELETED = 0xFFFFFFFF
 """Stands for the size of a value that was deleted."""
 CHECK_SIZE = 8
@@ -99,6 +104,19 @@ class NewRecord:
 def mark(kind: Kind) -> NewRecord:
     """The record "staged" or "committed"."""
     return NewRecord(kind, bytes(KEY_SIZE), b"", 0)
+
+
+def accepted(sequence: int, sizes: Mapping[int, int]) -> NewRecord:
+    """The entry "committed" that says how many bytes of other packs are accepted."""
+    payload = _U64.pack(sequence) + b"".join(_PACK.pack(*each) for each in sizes.items())
+    return NewRecord(Kind.COMMITTED, bytes(KEY_SIZE), payload, len(payload))
+
+
+def parse_accepted(payload: bytes) -> tuple[int, dict[int, int]]:
+    """The sequence number, and the accepted bytes of packs by their numbers; nothing where there is no payload."""
+    if not payload:
+        return 0, {}
+    return _U64.unpack_from(payload)[0], dict(_PACK.iter_unpack(payload[_U64.size :]))
 
 
 def forgotten(rows: bytes) -> NewRecord:

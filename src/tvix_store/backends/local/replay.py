@@ -34,6 +34,7 @@ from tvix_store.backends.local.records import (
     KEY_SIZE,
     SELF_NAMING,
     Kind,
+    parse_accepted,
     parse_keyed_records,
     parse_path_info,
 )
@@ -89,6 +90,7 @@ def _enter_tails(
     try:
         for tail in tails:
             tail.survey(progress)
+        _accept(tails)
         gone = [each for tail in tails for each in tail.forgotten]
         if tails and (gone or not known):
             _forget(index, gone)
@@ -111,6 +113,16 @@ def _tails(packs: Path, known: dict[int, int], *, is_live: bool) -> Iterator[_Ta
             except CorruptError as error:
                 # With its first bytes, the key is lost that tells entries from garbage.
                 _log.warning("%s; nothing in it is found any more", error)
+
+
+def _accept(tails: Sequence[_Tail]) -> None:
+    """Let each tail know what the entries of all packs say of it. The newest one counts: a pack that was cut gets shorter."""
+    newest: dict[int, tuple[int, int]] = {}
+    for tail in tails:
+        for number, said in tail.accepted.items():
+            newest[number] = max(said, newest.get(number, said))
+    for tail in tails:
+        tail.accept(newest.get(tail.scan.number, (0, 0))[1])
 
 
 def _forget(index: Index, gone: Iterable[Written]) -> None:
@@ -151,6 +163,8 @@ class _Tail:
         """Behind it lies what was staged and not accepted."""
         self.forgotten: list[Written] = []
         """What its entries say is forgotten."""
+        self.accepted: dict[int, tuple[int, int]] = {}
+        """What its entries say of packs: a sequence number, and how many bytes are accepted."""
         self._entries: list[Entry] | None = None
         """All of them, where they are few: then they are read once."""
 
@@ -166,11 +180,18 @@ class _Tail:
                 end = self.scan.size
             if entry.kind is Kind.FORGOTTEN:
                 self.forgotten += read_rows(entry.payload)
+            if entry.kind is Kind.COMMITTED:
+                sequence, sizes = parse_accepted(entry.payload)  # the numbers rise within a pack
+                self.accepted |= {number: (sequence, size) for number, size in sizes.items()}
             if entry.kind in DURABLE:
                 synced = entry.offset
         self._synced_to, self._end = 0 if self._checks_all else synced, end
         if len(kept) <= _KEPT and self._checks_all:  # else there may be as many tails as there are packs
             self._entries = kept
+
+    def accept(self, size: int) -> None:
+        """So many bytes of the pack are accepted, though the entry that said so may be lost."""
+        self._end = max(self._end, size)
 
     def enter(
         self,
@@ -247,7 +268,9 @@ class _Tail:
                     if sequence >= index.record_sequence(txn, key):
                         index.put_record(txn, key, sequence, value)
                 _raise_sequence(index, txn, sequence)
-            case Kind.STAGED | Kind.COMMITTED | Kind.FORGOTTEN:
+            case Kind.COMMITTED:
+                _raise_sequence(index, txn, parse_accepted(entry.payload)[0])
+            case Kind.STAGED | Kind.FORGOTTEN:
                 pass
         return 0, 0
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from tvix_store.backends.local.contents import Content, Written, name_of
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index
-from tvix_store.backends.local.records import Kind, NewRecord, keyed_records, path_info_record
+from tvix_store.backends.local.records import Kind, NewRecord, accepted, keyed_records, path_info_record
 from tvix_store.errors import StoreError
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.trust import NOBODY, Trust
@@ -57,6 +57,11 @@ class Commit:
         committed, synced = self.index.pack_sizes(self.txn, number)
         if size > committed:
             self.index.put_pack_sizes(self.txn, number, size, synced)
+
+    def accept(self, sizes: Mapping[int, int]) -> None:
+        """Say that so many bytes of other packs are accepted: what they say themselves may be damaged, or cut off."""
+        if sizes:
+            self.entries.append(accepted(self.sequence(), sizes))
 
     def put_nar(self, nar: NarOfNode | None, records: Mapping[bytes, bytes]) -> None:
         """Remember what is true of a NAR, and records that are not durable."""
