@@ -9,12 +9,15 @@ import difflib
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.errors import InvalidError
 from tvix_store.model.address import Address, without_secrets
 from tvix_store.services.offer import Offer
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 SCHEMES = {
     "local": "tvix_store.config.local",
@@ -77,7 +80,9 @@ def scheme_of(address: Address) -> Scheme:
 
 @cache
 def _installed() -> dict[str, EntryPoint]:
-    """The schemes of other packages. To look for them takes some milliseconds."""
+    """The schemes of other packages. To look for them takes some milliseconds, as much as importing what looks."""
+    from importlib.metadata import entry_points
+
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
 
 

@@ -76,7 +76,7 @@ async def test_a_store_that_was_closed_is_on_the_disk(directory: Path, disk: Sim
 
 async def test_a_checkpoint_has_on_the_disk_what_came_since_the_last(store: Store, directory: Path, disk: SimulatedDisk) -> None:
     """Of packs that an earlier checkpoint has synced, too."""
-    make = store.blobs._engine._checkpointer.make  # type: ignore[attr-defined]
+    make = store.blobs._engine._opened.checkpointer.make  # type: ignore[attr-defined]
     for number in range(3):
         await store.blobs.put_many([noise(1000, f"{number}")])
         await stage(store, noise(600_000, f"{number}"))

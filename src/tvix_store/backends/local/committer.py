@@ -269,10 +269,12 @@ class Committer:
             commit = Commit(self._index, txn)
             commit.name_contents(self._unnamed.values())
             results = [request.apply(commit) for request in requests]
-            commit.accept({number: size for number, size in synced.items() if number != self._writer.number})
+            is_synced = any(entry.kind in SYNCED for entry in commit.entries)
+            if is_synced:
+                commit.accept({number: size for number, size in synced.items() if number != self._writer.number})
             if commit.entries:
                 self._writer.append(commit.entries)
-                if any(entry.kind in SYNCED for entry in commit.entries):
+                if is_synced:
                     self._writer.sync()
                     synced[self._writer.number] = self._writer.size
             self._name_packs(txn, synced)
