@@ -139,8 +139,8 @@ def _replaced(source: str, node: ast.expr | ast.stmt, replacement: str) -> str |
     return None if same else mutated
 
 
-def _tests(directory: Path, tests: Sequence[Path], seconds: float | None) -> bool:
-    """Whether tests pass with the code in `directory`."""
+def _tests(directory: Path, tests: Sequence[Path], seconds: float | None) -> bool | None:
+    """Whether tests pass with the code in `directory`; None where they are not over in time."""
     environment = {**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
     options = ("-x", "-q", "-n", "2", "--dist=worksteal", "-p", "no:cacheprovider", "--hypothesis-seed=0")
     command = [sys.executable, "-m", "pytest", *options, *map(str, tests)]
@@ -152,7 +152,7 @@ def _tests(directory: Path, tests: Sequence[Path], seconds: float | None) -> boo
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)  # the tests' own children are in its session
         process.wait()
-        return False
+        return None
 
 
 def _sample(room: str, only: str | None, count: int, seed: int) -> list[Mutant]:
@@ -182,9 +182,10 @@ def main(rooms: Sequence[str], count: int, seed: int, only: str | None, names: S
             for number, mutant in enumerate(sample, 1):
                 place = copy / "tvix_store" / mutant.file
                 place.write_text(mutant.mutated)
-                if _tests(copy, tests, limit):
-                    survived += 1
-                    click.echo(f"survives: {mutant}")
+                passed = _tests(copy, tests, limit)
+                survived += bool(passed)
+                if passed is not False:
+                    click.echo(f"{'survives' if passed else 'takes too long, which counts as noticed'}: {mutant}")
                 place.write_text(mutant.source)
                 click.echo(f"{room}: {number} of {len(sample)}, {survived} survive", err=True)
             click.echo(f"{room}: {len(sample) - survived} of {len(sample)} were noticed")

@@ -143,7 +143,9 @@ async def test_records_that_are_not_durable_are_synced_before_their_pack_is_left
 
 
 @pytest.mark.parametrize("harm", ["a damaged index", "another boot", "a failed sync", "a lost index"])
-async def test_a_store_that_was_repaired_is_on_the_disk(directory: Path, disk: SimulatedDisk, harm: str) -> None:
+async def test_a_store_that_was_repaired_is_on_the_disk(
+    directory: Path, disk: SimulatedDisk, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
     """The marks that told of the harm are gone there too."""
     async with await open_store(directory, durability=disk) as store:
         await store.blobs.put_many([b"content"])
@@ -161,8 +163,9 @@ async def test_a_store_that_was_repaired_is_on_the_disk(directory: Path, disk: S
     async with await open_store(directory, durability=disk) as store:
         assert unsynced(disk, directory) == set()
         assert not {DAMAGED, FAILED} & set(os.listdir(directory))
-        file = index_file(directory)
-        assert not {f"index/{file.name}"} & disk.unsynced(directory)
+        assert ("from its packs" in caplog.text) == (harm in ("a damaged index", "a lost index"))
+        assert ("went back" in caplog.text) == (harm in ("another boot", "a failed sync"))
+        assert f"index/{index_file(directory).name}" not in disk.unsynced(directory)
         assert await store.blobs.get_many([Digest.of(b"content")]) == [b"content"]
 
 

@@ -133,6 +133,17 @@ async def test_any_range_is_that_part(store: Store) -> None:
             assert got == [data[start:stop] for start, stop in ranges]
 
 
+async def test_a_part_of_the_middle_is_not_taken_for_all(store: Store) -> None:
+    """As much is left out at the begin as at the end. The NAR is one piece."""
+    node = await put_tree(store, {b"file": TreeFile(noise(1000, "middle"))})
+    planned = nars(store)
+    plan = await planned.plan(node)
+    assert len(plan.pieces) == 1
+    for left_out in (0, 1, 100, plan.size // 2 - 1):
+        got = await collect(planned.read(node, plan, left_out, plan.size - left_out))
+        assert got == (await nar(store, node))[left_out : plan.size - left_out]
+
+
 async def test_a_plan_is_known_once_it_was_made(store: Store) -> None:
     node = await put_tree(store, MIXED)
     planned = nars(store)

@@ -1,5 +1,7 @@
 """What stands at a path inside a node."""
 
+import os
+
 import pytest
 
 from tvix_store.backends.memory import open_store
@@ -7,9 +9,12 @@ from tvix_store.errors import ExhaustedError, InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
-from tvix_store.operations.trees.lookup import lookup
+from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.store_path import StorePath
+from tvix_store.operations.trees.lookup import lookup, lookup_in_store
+from tvix_store.operations.trees.read_file import read_file
 from tvix_store.services.directories import read_directory
-from tvix_store.testing.content import missing, put_tree
+from tvix_store.testing.content import collect, missing, put_tree
 from tvix_store.testing.faults import FaultyDirectories, delaying
 from tvix_store.testing.trees import Tree, TreeFile
 
@@ -73,6 +78,57 @@ async def test_a_dangling_symlink_leads_to_nothing() -> None:
 async def test_nothing_outside_is_reached(path: bytes) -> None:
     with pytest.raises(InvalidError, match="out of the store path"):
         await found(path, follow=True)
+
+
+async def in_store(path: bytes) -> Node:
+    """The node at a path below the store directory; two store paths are there, whose symlinks lead to each other and astray."""
+    store = await open_store()
+    other = StorePath(b"o" * 20, "other")
+    beside = os.fsencode(str(other))
+    trees: dict[StorePath, Tree] = {
+        StorePath(b"p" * 20, "path"): {
+            b"beside": SymlinkNode(b"../" + beside + b"/file"),
+            b"absolute": SymlinkNode(b"/nix/store/" + beside + b"/file"),
+            b"here": SymlinkNode(b"../" + beside + b"/.."),
+            b"up": SymlinkNode(b".."),
+            b"out": SymlinkNode(b"../../store"),
+            b"elsewhere": SymlinkNode(b"/etc/passwd"),
+            b"absent": SymlinkNode(b"../" + b"0" * 32 + b"-absent"),
+        },
+        other: {b"file": TreeFile(b"hi")},
+    }
+    for store_path, tree in trees.items():
+        await store.path_infos.put(PathInfo(store_path, await put_tree(store, tree), NarFacts(1, bytes(32))))
+    return (await lookup_in_store(store, path)).root
+
+
+PATH = os.fsencode(str(StorePath(b"p" * 20, "path")))
+
+
+@pytest.mark.parametrize("name", [b"beside", b"absolute", b"here/" + PATH + b"/beside"])
+async def test_symlinks_may_lead_from_one_store_path_to_another(name: bytes) -> None:
+    assert await in_store(PATH + b"/" + name) == FileNode(Digest.of(b"hi"), 2)
+
+
+@pytest.mark.parametrize("path", [b"", b".", *(PATH + b"/" + name for name in (b"..", b"here", b"up", b"out", b"elsewhere"))])
+async def test_the_store_directory_is_outside_of_all_store_paths(path: bytes) -> None:
+    with pytest.raises(InvalidError, match="leads out of the store path"):
+        await in_store(path)
+
+
+@pytest.mark.parametrize("path", [PATH + b"/absent", b"0" * 32 + b"-absent", PATH + b"-other", b"no-store-path", b"\xff"])
+async def test_a_store_path_that_is_not_there_is_not_found(path: bytes) -> None:
+    with pytest.raises(NotFoundError):
+        await in_store(path)
+
+
+async def test_a_directory_or_a_symlink_is_not_read_as_a_file() -> None:
+    for name, tree, kind in (("directory", TREE, "a directory"), ("symlink", SymlinkNode(b"x"), "a symlink")):
+        path = StorePath(b"p" * 20, name)
+        store = await open_store()
+        await store.path_infos.put(PathInfo(path, await put_tree(store, tree), NarFacts(1, bytes(32))))
+        with pytest.raises(InvalidError, match=f"{path} is {kind}, not a file"):
+            await collect(read_file(store, str(path)))
 
 
 async def test_symlinks_in_a_circle_are_given_up() -> None:
