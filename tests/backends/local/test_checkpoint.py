@@ -20,6 +20,7 @@ from tvix_store.backends.local import checkpointer, open_store, staging
 from tvix_store.backends.local.checkpointer import Checkpointer
 from tvix_store.backends.local.contents import Written, new_records
 from tvix_store.backends.local.damage import Forget
+from tvix_store.backends.local.durability import FILE as FAILED
 from tvix_store.backends.local.durability import Durability, SyncFailedError
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.own_index import OwnIndex
@@ -123,6 +124,55 @@ async def test_what_was_forgotten_stays_forgotten(tmp_path: Path, how: str) -> N
     make_index_anew(directory)
     async with await open_store(directory) as store:
         assert await store.blobs.get_many([Digest.of(SMALL)]) == [SMALL]
+
+
+@pytest.mark.parametrize("is_put_again", [False, True])
+async def test_a_chunk_list_that_was_forgotten_stays_forgotten_until_its_blob_is_put_again(
+    tmp_path: Path, is_put_again: bool
+) -> None:
+    directory = tmp_path / "store"
+    async with await open_store(directory, chunk_average=4096) as store:
+        chunk = (await put_cut(store, LARGE))[3]
+        await asyncio.to_thread(checkpointer_of(engine_of(store)).make)
+        place = engine_of(store).index.chunk(chunk)
+        assert place is not None
+        flip(directory, place)
+        with pytest.raises(CorruptError):
+            await collect(store.blobs.read(Digest.of(LARGE)))
+        await store.sync()
+        if is_put_again:
+            await put_cut(store, LARGE)
+        shutil.copytree(directory, tmp_path / "cut")
+    let_another_boot_follow(tmp_path / "cut")
+    async with await open_store(tmp_path / "cut") as store:
+        if is_put_again:
+            assert await collect(store.blobs.read(Digest.of(LARGE))) == LARGE
+        else:
+            assert await store.blobs.missing([Digest.of(LARGE)]) == {Digest.of(LARGE)}
+
+
+@pytest.mark.parametrize("way", ["another boot", "a failed sync"])
+async def test_a_replay_from_a_checkpoint_trusts_nothing_that_it_reads(tmp_path: Path, way: str) -> None:
+    """Not even what lies before a durable entry: the sync between them may be the one that failed."""
+    directory = tmp_path / "store"
+    async with await open_store(directory) as store:
+        assert store.records is not None
+        await store.records.put({b"first": b""})
+        await asyncio.to_thread(checkpointer_of(engine_of(store)).make)
+        await store.blobs.put_many([SMALL, b"another"])
+        await store.records.put({b"durable": b"record"})
+        place = engine_of(store).index.chunk(Digest.of(SMALL).raw)
+        shutil.copytree(directory, tmp_path / "cut")
+    assert place is not None
+    flip(tmp_path / "cut", place)
+    if way == "another boot":
+        let_another_boot_follow(tmp_path / "cut")
+    else:
+        (tmp_path / "cut" / FAILED).write_bytes(b"")
+    async with await open_store(tmp_path / "cut") as store:
+        assert store.records is not None
+        assert await store.records.get(b"durable") == b"record"
+        assert await store.blobs.missing([Digest.of(SMALL), Digest.of(b"another")]) == {Digest.of(SMALL)}
 
 
 async def test_a_list_that_is_committed_while_damage_is_looked_for_goes_with_the_damage(

@@ -396,6 +396,29 @@ async def test_an_error_of_the_store_while_it_takes_files_is_raised_as_it_is(
         await import_tree(replace(store, blobs=blobs, staging=None), tmp_path / "files")
 
 
+@pytest.mark.parametrize("fails", ["put", "put_many"])
+async def test_an_error_of_one_put_ends_the_others_and_is_raised_as_it_is(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Small and larger files of a batch are put beside each other."""
+    trees.write({b"%d" % n: TreeFile(noise(size)) for n, size in enumerate((10, SMALL_BLOB + 1))}, tmp_path / "files")
+    waiting = asyncio.Event()
+
+    async def full(*_: object) -> NoReturn:
+        await waiting.wait()
+        raise ExhaustedError("disk full")
+
+    async def never(*_: object) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    target = replace(store, staging=None)
+    monkeypatch.setattr(target.blobs, fails, full)
+    monkeypatch.setattr(target.blobs, "put_many" if fails == "put" else "put", never)
+    with pytest.raises(ExhaustedError, match="disk full"):
+        await asyncio.wait_for(import_tree(target, tmp_path / "files"), 20)
+
+
 async def test_a_cancelled_import_leaves_no_path_and_nothing_running(store: Store, tree: Path) -> None:
     work = asyncio.create_task(import_tree(store, tree))
     for _ in range(3):
