@@ -10,7 +10,7 @@ from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.config.size_rule import read_size_rule
 from tvix_store.config.user_directories import data_directory
 from tvix_store.errors import InvalidError
-from tvix_store.model.address import Address
+from tvix_store.model.address import Address, read_switch
 from tvix_store.services.store import Store
 
 _MOST_THREADS = 256
@@ -23,19 +23,13 @@ def _read_threads(text: str) -> int:
     return threads
 
 
-def _read_switch(text: str) -> bool:
-    if text not in ("0", "1"):
-        raise ValueError(text)
-    return text == "1"
-
-
 PARAMETERS: dict[str, Callable[[str], object]] = {
     "chunk_average": int,
     "compression_level": int,
     "pack_size": int,
     "size_rule": read_size_rule,
     "threads": _read_threads,
-    "read-only": _read_switch,
+    "read-only": read_switch,
 }
 
 

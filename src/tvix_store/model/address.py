@@ -96,6 +96,17 @@ class Address:
         return values
 
 
+def read_switch(text: str) -> bool:
+    """The value of a parameter that is 0 or 1.
+
+    Raises:
+        InvalidError: it is neither.
+    """
+    if text not in {"0", "1"}:
+        raise InvalidError(f"it is 0 or 1, not {text!r}")
+    return text == "1"
+
+
 def not_an_address(text: str, what: str, expected: str) -> InvalidError:
     return InvalidError(f"not the address of {what}: {without_secrets(text)!r} (expected {expected})")
 

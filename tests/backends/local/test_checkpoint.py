@@ -215,13 +215,18 @@ async def put_cut(store: Store, blob: bytes) -> list[bytes]:
     return [chunk.digest.raw for chunk in stat.chunks]
 
 
-async def test_a_list_that_names_a_missing_chunk_is_forgotten_by_who_misses_it(store: Store) -> None:
-    chunk = (await put_cut(store, LARGE))[3]
+def drop_chunk(store: Store, chunk: bytes) -> None:
+    """Take a chunk out of the index alone."""
     index = engine_of(store).index
     with index.writing() as txn:
         place = index.chunk(chunk)
         assert place is not None
         index.drop_content(txn, Kind.CHUNK, chunk, place)
+
+
+async def test_a_list_that_names_a_missing_chunk_is_forgotten_by_who_misses_it(store: Store) -> None:
+    chunk = (await put_cut(store, LARGE))[3]
+    drop_chunk(store, chunk)
     with pytest.raises(CorruptError, match="missing"):
         await collect(store.blobs.read(Digest.of(LARGE)))
     await store.sync()

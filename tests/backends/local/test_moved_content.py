@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.backends.local.test_checkpoint import engine_of, put_cut
+from tests.backends.local.test_checkpoint import drop_chunk, engine_of, put_cut
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.contents import Written
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.packs import PREFIX_SIZE, pack_path
-from tvix_store.backends.local.records import CONTENTS, KEY_SIZE, Kind, NewRecord
+from tvix_store.backends.local.records import CONTENTS, KEY_SIZE, NewRecord
 from tvix_store.errors import CorruptError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
@@ -120,11 +120,7 @@ async def test_what_moves_between_its_lookup_and_its_reading_is_read_where_it_is
 
 async def test_frames_of_a_list_that_names_a_missing_chunk_let_it_be_forgotten(store: Store) -> None:
     chunk = (await put_cut(store, CUT))[3]
-    index = engine_of(store).index
-    with index.writing() as txn:
-        place = index.chunk(chunk)
-        assert place is not None
-        index.drop_content(txn, Kind.CHUNK, chunk, place)
+    drop_chunk(store, chunk)
     assert store.frames is not None
     with pytest.raises(CorruptError, match="missing"):
         await store.frames.find([Digest.of(CUT)])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvix_store.errors import InvalidError
-from tvix_store.model.address import Address, without_secrets
+from tvix_store.model.address import Address, read_switch, without_secrets
 from tvix_store.protocol.dialects import DIALECTS, Dialect
 
 _PORTS = {"grpc+http": 80, "grpc+https": 443}
@@ -20,13 +20,7 @@ def _read_dialect(name: str) -> Dialect:
     return _DIALECTS[name]
 
 
-def _read_switch(text: str) -> bool:
-    if text not in {"0", "1"}:
-        raise InvalidError(f"it is 0 or 1, not {text!r}")
-    return text == "1"
-
-
-_PARAMETERS: dict[str, Callable[[str], object]] = {"dialect": _read_dialect, "wait-connect": _read_switch}
+_PARAMETERS: dict[str, Callable[[str], object]] = {"dialect": _read_dialect, "wait-connect": read_switch}
 
 
 @dataclass(frozen=True, slots=True)

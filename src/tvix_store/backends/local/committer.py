@@ -166,8 +166,7 @@ class Committer:
         try:
             if self._lost_packs.sees_loss():
                 self._leave_lost_pack()
-                if self._unnamed:
-                    self._name([])
+                self._name_appended()
                 self._make_room()
                 self._lost_packs.forget(self._writer)
             elif self._lost_packs.changed != self._packs_changed:  # another process may have forgotten it
@@ -286,6 +285,11 @@ class Committer:
             self._sync_at = min(self._sync_at, monotonic() + _SYNC_WITHIN)
         return results
 
+    def _name_appended(self) -> None:
+        """Name what was appended since the last commit."""
+        if self._unnamed:
+            self._name([])
+
     def _unknown(self, group: list[Request]) -> list[Content]:
         found: dict[Name, Content] = {}
         for request in group:
@@ -302,8 +306,7 @@ class Committer:
     def _make_room(self) -> None:
         """Go on with the next pack where this one is full. What it holds is named first, else it would not count as its own."""
         if self._writer.is_full:
-            if self._unnamed:
-                self._name([])
+            self._name_appended()
             self._sync_records()
             self._writer.next_pack()
             with self._index.writing() as txn:  # so that it counts as a pack of this store, even if we die before the next commit
@@ -348,8 +351,7 @@ class Committer:
         """Name, at the end, pieces of blobs that were not put to their end: whoever puts one again need not store them."""
         try:
             self._leave_lost_pack()
-            if self._unnamed:
-                self._name([])
+            self._name_appended()
         except SyncFailedError:
             raise
         except StoreError as error:

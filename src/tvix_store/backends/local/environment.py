@@ -100,7 +100,7 @@ class Environment:
     @property
     def is_empty(self) -> bool:
         with self.reading() as txn:
-            return not any(txn.stat(table.handle)["entries"] for table in self.tables)
+            return not any(self.rows(txn, table) for table in self.tables)
 
     @contextmanager
     def reading(self) -> Iterator[Txn]:
@@ -190,7 +190,11 @@ class Environment:
     def state_of(self, table: Table) -> tuple[int, int]:
         """The number of the last commit, and how many rows the table says that it has."""
         with self.reading() as txn:
-            return txn.id(), txn.stat(table.handle)["entries"]
+            return txn.id(), self.rows(txn, table)
+
+    def rows(self, txn: Txn, table: Table) -> int:
+        """How many rows a table says that it has."""
+        return int(txn.stat(table.handle)["entries"])
 
     def tell_of_hidden_rows(self, table: Table, count: int) -> None:
         """Tell that rows of a table are not found, though it counts them."""
@@ -237,6 +241,10 @@ class Environment:
         """A row with its check, if it is there and whole."""
         row: bytes | None = txn.get(key, db=table.handle)
         return row if row is None or self._is_whole(table, key, row) else None
+
+    def _whole_rows(self, txn: Txn, table: Table) -> Iterator[tuple[bytes, bytes]]:
+        """All rows with their checks, in the order of their keys, but those that fail it."""
+        return ((key, row) for key, row in txn.cursor(table.handle) if self._is_whole(table, key, row))
 
     def _put(self, txn: Txn, table: Table, key: bytes, row: bytes, *, overwrite: bool = True) -> bool:
         """Put a row with its check; whether that was done. Without `overwrite`, a whole row that is there already stays."""

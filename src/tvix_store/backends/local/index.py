@@ -140,8 +140,8 @@ class Index(Environment):
 
     def path_info_rows(self, txn: Txn) -> Iterator[tuple[bytes, int, bytes]]:
         """All path infos: output hash, sequence number, and encoded."""
-        for key, row in txn.cursor(self.path_infos.handle):
-            if self._is_whole(self.path_infos, key, row) and (encoded := self._encoded(key, row)) is not None:
+        for key, row in self._whole_rows(txn, self.path_infos):
+            if (encoded := self._encoded(key, row)) is not None:
                 yield key, _U64.unpack_from(row)[0], encoded
 
     def put_path_info(self, txn: Txn, output_hash: bytes, sequence: int, encoded: bytes) -> None:
@@ -170,9 +170,8 @@ class Index(Environment):
 
     def record_rows(self, txn: Txn) -> Iterator[tuple[bytes, int, bytes | None]]:
         """All records: key, sequence number, and value (None: deleted)."""
-        for key, row in txn.cursor(self.records.handle):
-            if self._is_whole(self.records, key, row):
-                yield key, _U64.unpack_from(row)[0] & ~_DELETED, _value(row)
+        for key, row in self._whole_rows(txn, self.records):
+            yield key, _U64.unpack_from(row)[0] & ~_DELETED, _value(row)
 
     def put_record(self, txn: Txn, key: bytes, sequence: int, value: bytes | None) -> None:
         """Put a record, or what keeps older ones of its key from coming back when packs are read again."""
@@ -220,11 +219,9 @@ class Index(Environment):
 
     def contents(self, txn: Txn, kind: Kind) -> Iterator[Written]:
         """All chunks, directories, or segments of chunk lists, in the order of their keys."""
-        table = self._table_of[kind]
         head = _U64.size if kind is Kind.CHUNK_LIST else 0
-        for key, row in txn.cursor(table.handle):
-            if self._is_whole(table, key, row):
-                yield Written(kind, key, _U64.unpack_from(row)[0] if head else 0, Place.from_bytes(row[head:]))
+        for key, row in self._whole_rows(txn, self._table_of[kind]):
+            yield Written(kind, key, _U64.unpack_from(row)[0] if head else 0, Place.from_bytes(row[head:]))
 
     def touch(self, names: Sequence[Name]) -> None:
         """Look contents up, so that their pages are in memory."""
@@ -283,8 +280,7 @@ class Index(Environment):
 
     def committed_packs(self, txn: Txn) -> dict[int, int]:
         """The committed sizes of all packs, as far as they are known."""
-        rows = ((key, row) for key, row in txn.cursor(self.packs.handle) if self._is_whole(self.packs, key, row))
-        return {int.from_bytes(key, "big"): _U64_PAIR.unpack_from(row)[0] for key, row in rows}
+        return {int.from_bytes(key, "big"): _U64_PAIR.unpack_from(row)[0] for key, row in self._whole_rows(txn, self.packs)}
 
     def drop_pack(self, txn: Txn, number: int) -> None:
         """Forget a pack: it is not one of this store any more."""
@@ -335,9 +331,6 @@ class Index(Environment):
 
     def renew_generation(self, txn: Txn) -> None:
         self._put(txn, self.counters, GENERATION, os.urandom(_U64.size))
-
-    def rows(self, txn: Txn, table: Table) -> int:
-        return int(txn.stat(table.handle)["entries"])
 
     def _place(self, table: Table, key: bytes) -> Place | None:
         row = self._get(table, key)
