@@ -35,6 +35,7 @@ class Watched:
         self._inner = inner
         self.list = inner.list
         self.get = inner.get
+        self.get_many = inner.get_many
         self.existing = inner.existing
         self.put_paths: list[StorePath] = []
 

@@ -66,6 +66,12 @@ class LocalFrames:
         self._keep(runs, found)
         return result
 
+    async def read_once(self, run: Run, use: Callable[[list[memoryview]], T]) -> T:
+        """As `read`, of one run that is not remembered."""
+        result: T
+        _, result = await self._engine.in_thread(self._found_and_used, [run], lambda stored: use(stored[0]))
+        return result
+
     def _find(self, digests: Sequence[Digest]) -> list[list[Frame]]:
         places = self._engine.index.places_of_chunks([digest.raw for digest in digests])
         return [
