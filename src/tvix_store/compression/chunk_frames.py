@@ -6,7 +6,6 @@ nothing else, and no decoder may need more for it than for a frame of ours.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 
 import zstandard
@@ -16,12 +15,14 @@ from tvix_store.errors import InvalidError
 
 _MAX_WINDOW = 8 << 20
 """Bytes: what every decoder of RFC 8878 must take, by its section 3.1.1.1.2."""
-_of_thread = threading.local()
-"""Holds a decompressor: one must not be used by two threads at once."""
 
 
-def chunk_content(stored: bytes | memoryview, length: int) -> bytes | memoryview:
+def chunk_content(
+    stored: bytes | memoryview, length: int, decompressor: zstandard.ZstdDecompressor | None = None
+) -> bytes | memoryview:
     """The content of a chunk of `length` bytes, of which `stored` is kept: one zstd frame if it is shorter, or the chunk itself.
+
+    A `decompressor` that is used for many spares making one each.
 
     Raises:
         InvalidError: it is neither.
@@ -30,14 +31,11 @@ def chunk_content(stored: bytes | memoryview, length: int) -> bytes | memoryview
         return stored
     if len(stored) > length:
         raise InvalidError(f"a chunk of {length} bytes is sent in {len(stored)}")
-    decompressor: zstandard.ZstdDecompressor | None = getattr(_of_thread, "decompressor", None)
-    if decompressor is None:
-        decompressor = _of_thread.decompressor = zstandard.ZstdDecompressor()
     try:
         frame = zstandard.get_frame_parameters(stored)
         if frame.content_size != length or frame.window_size > _MAX_WINDOW or frame.dict_id:
             raise InvalidError("a chunk's zstd frame states another size, a window of more than 8 MiB, or a dictionary")
-        return decompressor.decompress(stored, allow_extra_data=False)
+        return (decompressor or zstandard.ZstdDecompressor()).decompress(stored, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise InvalidError(f"a chunk is no zstd frame: {error}") from None
 
@@ -48,11 +46,12 @@ def checked_contents(chunks: Iterable[tuple[bytes, int, bytes | memoryview]], mo
     Raises:
         InvalidError: one is not what its digest says, or is larger than `most` bytes.
     """
+    decompressor = zstandard.ZstdDecompressor()
     contents: list[bytes | memoryview] = []
     for digest, length, stored in chunks:
         if length > most:
             raise InvalidError(f"chunk b3:{digest.hex()} has {length} bytes; a chunk has at most {most}")
-        content = chunk_content(stored, length)
+        content = chunk_content(stored, length, decompressor)
         if blake3(content).digest() != digest:
             raise InvalidError(f"what was sent as chunk b3:{digest.hex()} is something else")
         contents.append(content)
