@@ -1,4 +1,4 @@
-"""copy_paths: what is recorded, in which order, and what an error leaves."""
+"""copy_files: what is recorded, in which order, and what an error leaves."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import Signature
 from tvix_store.model.store_path import StorePath, fixed_output_path
 from tvix_store.model.trust import NOBODY, Trust
-from tvix_store.operations.paths.copy import Copied, Status, copy_paths
+from tvix_store.operations.paths.copy_files import copy_files
 from tvix_store.operations.paths.nix_json import StatedPath
+from tvix_store.operations.paths.path_copies import Copied, Status
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.store import Store
 from tvix_store.testing import trees
@@ -79,7 +80,7 @@ def source(tmp_path: Path) -> Source:
 
 
 async def copied(store: Store, source: Source, paths: list[StatedPath], jobs: int = 4) -> dict[StorePath, Copied]:
-    return {each.store_path: each async for each in copy_paths(store, paths, source.file, jobs=jobs)}
+    return {each.store_path: each async for each in copy_files(store, paths, source.file, jobs=jobs)}
 
 
 @pytest.mark.parametrize("jobs", [1, 4])
@@ -106,7 +107,7 @@ async def test_paths_and_bytes_are_counted(store: Store, source: Source) -> None
             nonlocal paths, size
             paths, size = paths + more_paths, size + more
 
-        async for _each in copy_paths(store, stated, source.file, progress=count):
+        async for _each in copy_files(store, stated, source.file, progress=count):
             pass
         assert (paths, size) == (3, sum(each.nar.size for each in stated))
 
@@ -162,7 +163,7 @@ async def test_a_store_that_goes_away_ends_the_copy(store: Store, source: Source
 
 
 async def test_a_copy_that_is_left_early_stops(store: Store, source: Source) -> None:
-    copying = copy_paths(store, [source.make(path(n)) for n in range(50)], source.file)
+    copying = copy_files(store, [source.make(path(n)) for n in range(50)], source.file)
     await anext(copying)
     await copying.aclose()
     assert len(asyncio.all_tasks()) == 1
