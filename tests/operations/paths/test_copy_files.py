@@ -152,7 +152,7 @@ async def test_signatures_are_united(store: Store, source: Source) -> None:
 
 async def test_a_store_that_goes_away_ends_the_copy(store: Store, source: Source) -> None:
     stated = [source.make(path(n), *([path(n - 1)] if n else [])) for n in range(10)]
-    faulty = replace(store, path_infos=FaultyPathInfos(store.path_infos, failing(UnavailableError("gone"), after=15)))
+    faulty = replace(store, path_infos=FaultyPathInfos(store.path_infos, failing(UnavailableError("gone"), after=5)))
     with pytest.raises(UnavailableError, match="gone"):
         await copied(faulty, source, stated)
     there = [each.store_path async for each in store.path_infos.list()]

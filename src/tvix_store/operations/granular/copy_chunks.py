@@ -68,6 +68,8 @@ class ChunkCopier:
 
     async def _copy_batch(self, chunks: Sequence[Frame]) -> Sequence[None]:
         stored = await self._source.get_chunks(chunks)
+        if [(each.digest, each.length) for each in stored] != [(chunk.digest, chunk.length) for chunk in chunks]:
+            raise CorruptError(f"{self._name} gives other chunks than it was asked for")
         try:
             await self._target.put_chunks(stored)
         except InvalidError as error:
