@@ -30,7 +30,7 @@ class StoredChunk(NamedTuple):
 class Granular(Protocol):
     """The parts of a store's content. Who copies between stores asks which parts are missing, and moves these alone.
 
-    It knows the same content as the blob and the directory service. `BlobService.missing` tells which blobs and chunks are missing.
+    It knows the same content as the blob and the directory service. `BlobService.missing` tells which blobs are missing.
     The caller bounds each call: to thousands of digests, and to MAX_STORED bytes of stored chunks.
     """
 
@@ -74,6 +74,10 @@ class Granular(Protocol):
             NotFoundError: one is not there.
             CorruptError: the bytes of one are not there.
         """
+        ...
+
+    async def missing_chunks(self, digests: Sequence[Digest]) -> set[Digest]:
+        """The digests of which the store has neither a chunk nor a blob that is its own only chunk."""
         ...
 
     async def put_chunks(self, chunks: Sequence[StoredChunk]) -> None:

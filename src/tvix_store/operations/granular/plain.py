@@ -35,8 +35,8 @@ class PlainGranular:
 
     async def missing_directories(self, digests: Sequence[Digest]) -> set[Digest]:
         distinct = list(dict.fromkeys(digests))
-        found = await each_at_once(self._directories.get, distinct)
-        return {digest for digest, directory in zip(distinct, found, strict=True) if directory is None}
+        absent = await each_at_once(self._is_absent, distinct)
+        return {digest for digest, is_absent in zip(distinct, absent, strict=True) if is_absent}
 
     async def get_directories(self, digests: Sequence[Digest]) -> list[Directory]:
         return await each_at_once(self._directory, digests)
@@ -71,6 +71,9 @@ class PlainGranular:
 
         return await each_at_once(stored, chunks)
 
+    async def missing_chunks(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await self._blobs.missing(digests)
+
     async def put_chunks(self, chunks: Sequence[StoredChunk]) -> None:
         contents = [bytes(each) for each in await asyncio.to_thread(checked_contents, chunks, MAX_CHUNK)]
         small = [content for content in contents if len(content) <= SMALL_BLOB]
@@ -80,6 +83,9 @@ class PlainGranular:
 
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
         await assemble_blob(self._blobs, self._assembling, digest, chunks)
+
+    async def _is_absent(self, digest: Digest) -> bool:
+        return await self._directories.get(digest) is None
 
     async def _directory(self, digest: Digest) -> Directory:
         directory = await self._directories.get(digest)

@@ -148,6 +148,8 @@ class GranularContract:
         put_chunks = await put(granular, [*chunks, chunks[1]])
         await put(granular, chunks[:2])
         assert await store.blobs.missing([chunk.digest for chunk in put_chunks]) == set()
+        assert await granular.missing_chunks([missing(), *(chunk.digest for chunk in put_chunks)]) == {missing()}
+        assert await granular.missing_chunks([]) == set()
         for content in contents:
             assert await collect(store.blobs.read(Digest.of(content))) == content
 
