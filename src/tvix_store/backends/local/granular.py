@@ -46,15 +46,13 @@ class LocalGranular:
             await done(storing)
 
     async def list_chunks(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
-        return list(await self._frames.find([blob.digest for blob in blobs]))
+        return list(await self._frames.find_sized(blobs))
 
     async def get_chunks(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
-        run = b"".join(chunk.digest for chunk in chunks)
-
         def told(stored: list[memoryview]) -> list[StoredChunk]:
             return [StoredChunk(chunk.digest, chunk.length, part) for chunk, part in zip(chunks, stored, strict=True)]
 
-        return await self._frames.read_once(run, told)
+        return await self._frames.read_once(chunks, told)
 
     async def missing_chunks(self, digests: Sequence[Digest]) -> set[Digest]:
         return await self._blobs.missing(digests)

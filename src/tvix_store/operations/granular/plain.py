@@ -16,7 +16,7 @@ from tvix_store.services.assembling import Assembling
 from tvix_store.services.blobs import SMALL_BLOB, BlobService, Chunk
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import Frame
-from tvix_store.services.granular import MAX_CHUNK, Granular, StoredChunk
+from tvix_store.services.granular import MAX_CHUNK, Granular, StoredChunk, wrong_size
 from tvix_store.services.store import Store
 
 
@@ -64,9 +64,11 @@ class PlainGranular:
 
         async def stored(chunk: Frame) -> StoredChunk:
             digest = Digest(chunk.digest)
-            content = contents[digest] if chunk.length <= SMALL_BLOB else await self._large(digest)
+            content = contents[digest] if chunk.length <= SMALL_BLOB else await self._large(digest, chunk.length)
             if content is None:
                 raise NotFoundError("blob", digest)
+            if len(content) != chunk.length:
+                raise wrong_size("chunk", digest, chunk.length)
             return StoredChunk(chunk.digest, chunk.length, content)
 
         return await each_at_once(stored, chunks)
@@ -114,11 +116,13 @@ class PlainGranular:
         stat = await self._blobs.stat(blob.digest, chunks=True)
         if stat is None:
             raise NotFoundError("blob", blob.digest)
+        if (sum(chunk.size for chunk in stat.chunks) if stat.chunks else stat.size) not in (None, blob.size):
+            raise wrong_size("blob", blob.digest, blob.size)
         return [Frame(chunk.digest.raw, chunk.size, chunk.size) for chunk in stat.chunks or (blob,)]
 
-    async def _large(self, digest: Digest) -> bytes:
+    async def _large(self, digest: Digest, length: int) -> bytes:
         content = bytearray()
-        async for piece in self._blobs.read(digest, 0, MAX_CHUNK + 1):
+        async for piece in self._blobs.read(digest, 0, min(length, MAX_CHUNK) + 1):
             content += piece
         return bytes(content)
 
