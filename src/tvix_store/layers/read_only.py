@@ -110,6 +110,9 @@ class ReadOnlyGranular:
     async def get_chunks(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
         return await self._inner.get_chunks(chunks)
 
+    async def missing_chunks(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await self._inner.missing_chunks(digests)
+
     async def put_chunks(self, chunks: Sequence[StoredChunk]) -> None:
         raise DeniedError(self._refusal)
 

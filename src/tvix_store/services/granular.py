@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from tvix_store.errors import InvalidError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.services.blobs import Chunk
@@ -30,7 +31,7 @@ class StoredChunk(NamedTuple):
 class Granular(Protocol):
     """The parts of a store's content. Who copies between stores asks which parts are missing, and moves these alone.
 
-    It knows the same content as the blob and the directory service. `BlobService.missing` tells which blobs and chunks are missing.
+    It knows the same content as the blob and the directory service. `BlobService.missing` tells which blobs are missing.
     The caller bounds each call: to thousands of digests, and to MAX_STORED bytes of stored chunks.
     """
 
@@ -59,9 +60,11 @@ class Granular(Protocol):
     async def list_chunks(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
         """The chunks of each blob, in order. A blob that is its own only chunk is listed as that, with the size that is stated.
 
-        A backend that does not know how much is stored of a chunk says its length.
+        A backend that does not know how much is stored of a chunk says its length. No long list is made before its size was checked:
+        so the stated sizes bound the memory of a call, whoever states them.
 
         Raises:
+            InvalidError: a blob has another size than is stated.
             NotFoundError: a blob is not there.
             CorruptError: a chunk of one is not.
         """
@@ -70,10 +73,17 @@ class Granular(Protocol):
     async def get_chunks(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
         """The content of some chunks, in order, each of at most MAX_CHUNK bytes. It is not verified: who takes it does that.
 
+        The stated lengths bound what is read; how much is stored need not be stated.
+
         Raises:
+            InvalidError: one has another length than is stated.
             NotFoundError: one is not there.
             CorruptError: the bytes of one are not there.
         """
+        ...
+
+    async def missing_chunks(self, digests: Sequence[Digest]) -> set[Digest]:
+        """The digests of which the store has neither a chunk nor a blob that is its own only chunk."""
         ...
 
     async def put_chunks(self, chunks: Sequence[StoredChunk]) -> None:
@@ -94,3 +104,8 @@ class Granular(Protocol):
             IncompleteError: a chunk is not there.
         """
         ...
+
+
+def wrong_size(kind: str, digest: Digest, stated: int) -> InvalidError:
+    """`kind` says what it is."""
+    return InvalidError(f"{kind} {digest} has not {stated} bytes, as is stated")

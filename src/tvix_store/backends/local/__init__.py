@@ -97,7 +97,7 @@ async def open_store(
         records=records,
         frames=frames,
         assembling=assembling,
-        granular=LocalGranular(engine, frames, assembling),
+        granular=LocalGranular(engine, blobs, frames, assembling),
         staging=LocalStaging(engine),
         statistics=LocalStatistics(engine, path_infos),
         store_dir=its_store_dir,

@@ -8,6 +8,7 @@ from typing import Any
 
 from tvix_store.backends.local.assembling import LocalAssembling
 from tvix_store.backends.local.blob_writer import compressed, done
+from tvix_store.backends.local.blobs import LocalBlobs
 from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.frames import LocalFrames
@@ -25,8 +26,9 @@ from tvix_store.services.granular import MAX_CHUNK, StoredChunk
 class LocalGranular:
     """The Granular of a local store. A chunk is stored as the zstd frame that it came in, and given out as it is stored."""
 
-    def __init__(self, engine: Engine, frames: LocalFrames, assembling: LocalAssembling) -> None:
+    def __init__(self, engine: Engine, blobs: LocalBlobs, frames: LocalFrames, assembling: LocalAssembling) -> None:
         self._engine = engine
+        self._blobs = blobs
         self._frames = frames
         self._assembling = assembling
 
@@ -44,15 +46,16 @@ class LocalGranular:
             await done(storing)
 
     async def list_chunks(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
-        return list(await self._frames.find([blob.digest for blob in blobs]))
+        return list(await self._frames.find_sized(blobs))
 
     async def get_chunks(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
-        run = b"".join(chunk.digest for chunk in chunks)
-
         def told(stored: list[memoryview]) -> list[StoredChunk]:
             return [StoredChunk(chunk.digest, chunk.length, part) for chunk, part in zip(chunks, stored, strict=True)]
 
-        return await self._frames.read_once(run, told)
+        return await self._frames.read_once(chunks, told)
+
+    async def missing_chunks(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await self._blobs.missing(digests)
 
     async def put_chunks(self, chunks: Sequence[StoredChunk]) -> None:
         storing = await self._engine.in_thread(self._begin_to_store_chunks, chunks)

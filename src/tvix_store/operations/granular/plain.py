@@ -16,7 +16,7 @@ from tvix_store.services.assembling import Assembling
 from tvix_store.services.blobs import SMALL_BLOB, BlobService, Chunk
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import Frame
-from tvix_store.services.granular import MAX_CHUNK, Granular, StoredChunk
+from tvix_store.services.granular import MAX_CHUNK, Granular, StoredChunk, wrong_size
 from tvix_store.services.store import Store
 
 
@@ -35,8 +35,8 @@ class PlainGranular:
 
     async def missing_directories(self, digests: Sequence[Digest]) -> set[Digest]:
         distinct = list(dict.fromkeys(digests))
-        found = await each_at_once(self._directories.get, distinct)
-        return {digest for digest, directory in zip(distinct, found, strict=True) if directory is None}
+        absent = await each_at_once(self._is_absent, distinct)
+        return {digest for digest, is_absent in zip(distinct, absent, strict=True) if is_absent}
 
     async def get_directories(self, digests: Sequence[Digest]) -> list[Directory]:
         return await each_at_once(self._directory, digests)
@@ -64,12 +64,17 @@ class PlainGranular:
 
         async def stored(chunk: Frame) -> StoredChunk:
             digest = Digest(chunk.digest)
-            content = contents[digest] if chunk.length <= SMALL_BLOB else await self._large(digest)
+            content = contents[digest] if chunk.length <= SMALL_BLOB else await self._large(digest, chunk.length)
             if content is None:
                 raise NotFoundError("blob", digest)
+            if len(content) != chunk.length:
+                raise wrong_size("chunk", digest, chunk.length)
             return StoredChunk(chunk.digest, chunk.length, content)
 
         return await each_at_once(stored, chunks)
+
+    async def missing_chunks(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await self._blobs.missing(digests)
 
     async def put_chunks(self, chunks: Sequence[StoredChunk]) -> None:
         contents = [bytes(each) for each in await asyncio.to_thread(checked_contents, chunks, MAX_CHUNK)]
@@ -80,6 +85,9 @@ class PlainGranular:
 
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
         await assemble_blob(self._blobs, self._assembling, digest, chunks)
+
+    async def _is_absent(self, digest: Digest) -> bool:
+        return await self._directories.get(digest) is None
 
     async def _directory(self, digest: Digest) -> Directory:
         directory = await self._directories.get(digest)
@@ -108,11 +116,13 @@ class PlainGranular:
         stat = await self._blobs.stat(blob.digest, chunks=True)
         if stat is None:
             raise NotFoundError("blob", blob.digest)
+        if (sum(chunk.size for chunk in stat.chunks) if stat.chunks else stat.size) not in (None, blob.size):
+            raise wrong_size("blob", blob.digest, blob.size)
         return [Frame(chunk.digest.raw, chunk.size, chunk.size) for chunk in stat.chunks or (blob,)]
 
-    async def _large(self, digest: Digest) -> bytes:
+    async def _large(self, digest: Digest, length: int) -> bytes:
         content = bytearray()
-        async for piece in self._blobs.read(digest, 0, MAX_CHUNK + 1):
+        async for piece in self._blobs.read(digest, 0, min(length, MAX_CHUNK) + 1):
             content += piece
         return bytes(content)
 

@@ -142,12 +142,27 @@ class GranularContract:
             await granular.get_chunks([Frame(Digest.of(b"small").raw, 5, 5), Frame(missing().raw, 3, 3)])
         assert await granular.list_chunks([]) == []
 
+    async def test_other_sizes_than_are_stated_are_refused(self, store: Store, granular: Granular) -> None:
+        blobs = await put_all(store)
+        one, several = blobs[1], blobs[4]
+        for blob in (one, several):
+            for size in (blob.size - 1, blob.size + 1):
+                with pytest.raises(InvalidError) as caught:
+                    await granular.list_chunks([*blobs, Chunk(blob.digest, size)])
+                assert str(blob.digest) in str(caught.value)
+        [[chunk]] = await granular.list_chunks([one])
+        for length in (chunk.length - 1, chunk.length + 1):
+            with pytest.raises(InvalidError):
+                await granular.get_chunks([chunk, chunk._replace(length=length)])
+
     async def test_chunks_are_put_as_frames_or_as_they_are(self, store: Store, granular: Granular) -> None:
         contents = (b"", b"raw", b"compressible " * 1000, noise(600_000, "large"), b"large " * 200_000)
         chunks = [stored_chunk(content, compressed(content) if b"compressible" in content else None) for content in contents]
         put_chunks = await put(granular, [*chunks, chunks[1]])
         await put(granular, chunks[:2])
         assert await store.blobs.missing([chunk.digest for chunk in put_chunks]) == set()
+        assert await granular.missing_chunks([missing(), *(chunk.digest for chunk in put_chunks)]) == {missing()}
+        assert await granular.missing_chunks([]) == set()
         for content in contents:
             assert await collect(store.blobs.read(Digest.of(content))) == content
 
