@@ -13,6 +13,7 @@ from tvix_store.backends.memory import open_store as open_memory_store
 from tvix_store.config import open_store, read_only, verified
 from tvix_store.errors import DeniedError
 from tvix_store.layers.read_only import ReadOnlyBlobs, ReadOnlyDirectories, ReadOnlyPathInfos, ReadOnlyRecords
+from tvix_store.model.digest import Digest
 from tvix_store.operations.nars.links import NarLink, NarLinks
 from tvix_store.services.offer import POWERS, Power, Service
 from tvix_store.services.store import Store
@@ -72,7 +73,15 @@ async def test_nothing_writes_past_the_services_of_a_read_only_store(tmp_path: P
     async with await full(tmp_path) as store:
         reader = read_only(store)
         kept = {power for power in POWERS if getattr(reader, power) is not None}
-        assert kept == {"frames", "statistics", "known_nars"}
+        assert kept == {"frames", "granular", "statistics", "known_nars"}
+        assert reader.granular is not None
+        for put in (
+            reader.granular.put_chunks([]),
+            reader.granular.put_directories([]),
+            reader.granular.assemble(Digest.of(b""), []),
+        ):
+            with pytest.raises(DeniedError, match="read-only"):
+                await put
 
 
 PARTLY = {"frames", "assembling", "statistics", "known_nars"}
@@ -82,7 +91,7 @@ PARTLY = {"frames", "assembling", "statistics", "known_nars"}
 async def test_services_of_one_store_keep_the_powers_that_are_theirs(tmp_path: Path) -> None:
     content, path_infos = str(tmp_path / "content"), str(tmp_path / "path-infos")
     async with await open_store(content, path_infos=path_infos) as store:
-        assert {power for power in POWERS if getattr(store, power) is not None} == PARTLY | {"staging"}
+        assert {power for power in POWERS if getattr(store, power) is not None} == PARTLY | {"staging", "granular"}
     async with await open_store(content, directories=path_infos) as store:
         assert {power for power in POWERS if getattr(store, power) is not None} == PARTLY
     async with await open_store(path_infos, blobs=content) as store:

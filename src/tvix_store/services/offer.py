@@ -12,6 +12,7 @@ from tvix_store.services.assembling import Assembling
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import StoredFrames
+from tvix_store.services.granular import Granular
 from tvix_store.services.lone_files import LoneFiles
 from tvix_store.services.nar import KnownNars, NarService
 from tvix_store.services.path_infos import PathInfoService
@@ -20,12 +21,13 @@ from tvix_store.services.staging import Staging
 from tvix_store.services.statistics import Statistics
 
 Service: TypeAlias = Literal["blobs", "directories", "path_infos", "nar", "records"]
-Power: TypeAlias = Literal["frames", "lone_files", "staging", "assembling", "statistics", "known_nars"]
+Power: TypeAlias = Literal["frames", "lone_files", "staging", "assembling", "granular", "statistics", "known_nars"]
 POWERS: Mapping[Power, frozenset[Service]] = {
     "frames": frozenset(("blobs",)),
     "lone_files": frozenset(("blobs",)),
     "staging": frozenset(("blobs", "directories", "nar", "records")),
     "assembling": frozenset(("blobs",)),
+    "granular": frozenset(("blobs", "directories")),
     "statistics": frozenset(("blobs", "directories", "path_infos")),
     "known_nars": frozenset(("nar",)),
 }
@@ -70,6 +72,7 @@ class Offer:
     lone_files: LoneFiles | None = None
     staging: Staging | None = None
     assembling: Assembling | None = None
+    granular: Granular | None = None
     statistics: Statistics | None = None
     known_nars: KnownNars | None = None
     substituters: Sequence[str] = ()

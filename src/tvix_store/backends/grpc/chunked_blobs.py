@@ -9,8 +9,8 @@ from tvix_store.backends.grpc.channel import THOROUGH, Metadata
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.contents import MESSAGE, joined_chunks, verified
 from tvix_store.backends.grpc.received import check_stored, decoding
-from tvix_store.backends.grpc.single_blobs import each_at_once
 from tvix_store.chunking import BlobAssembler, CutChunk, cut_blob
+from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import CorruptError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.protocol.blobs import encode_chunk, encode_digest

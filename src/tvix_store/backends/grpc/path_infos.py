@@ -8,8 +8,8 @@ from contextlib import aclosing
 from tvix_store.backends.grpc.channel import THOROUGH
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.received import decoding
-from tvix_store.backends.grpc.single_blobs import each_at_once
 from tvix_store.backends.grpc.statuses import Subject
+from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import ConflictError, CorruptError, IncompleteError, NotFoundError
 from tvix_store.model import nixbase32
 from tvix_store.model.nodes import Node, encode_node
@@ -38,13 +38,14 @@ class GrpcPathInfos:
             raise CorruptError(f"{self._connection.server}: the server sent {path_info.store_path} for path info {subject[1]}")
         return path_info
 
-    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
-        """As `PathInfoService.existing`. No dialect has such a call: each path info is asked for, many at once.
-
-        A server before caches may fetch a path for that.
-        """
+    async def get_many(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
+        """As `PathInfoService.get_many`. No dialect has such a call: each path info is asked for, many at once."""
         found = await each_at_once(self.get, list(dict.fromkeys(output_hashes)))
-        return {each.store_path.output_hash: each.store_path for each in found if each is not None}
+        return {each.store_path.output_hash: each for each in found if each is not None}
+
+    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
+        """As `PathInfoService.existing`. A server before caches may fetch a path for that."""
+        return {output_hash: found.store_path for output_hash, found in (await self.get_many(output_hashes)).items()}
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         """As `PathInfoService.put`.

@@ -9,7 +9,8 @@ from typing import Protocol, TypeVar
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.contents import MESSAGE
 from tvix_store.backends.grpc.received import decoding
-from tvix_store.backends.grpc.single_blobs import SingleBlobs, each_at_once
+from tvix_store.backends.grpc.single_blobs import SingleBlobs
+from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.protocol.bulk import decode_blobs, decode_digests, encode_blobs, encode_digests

@@ -13,6 +13,7 @@ from tvix_store.backends.local.directories import LocalDirectories
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.engine import READ_THREADS, Engine
 from tvix_store.backends.local.frames import LocalFrames
+from tvix_store.backends.local.granular import LocalGranular
 from tvix_store.backends.local.keyed_records import LocalRecords
 from tvix_store.backends.local.path_infos import LocalNarFacts, LocalPathInfos
 from tvix_store.backends.local.requests import Sync
@@ -71,6 +72,7 @@ async def open_store(
     path_infos = LocalPathInfos(engine, its_store_dir)
     blobs, directories, records = LocalBlobs(engine), LocalDirectories(engine), LocalRecords(engine)
     known_nars = LocalNarFacts(engine)
+    frames, assembling = LocalFrames(engine, blobs), LocalAssembling(engine, blobs)
 
     async def check() -> None:
         engine.check()
@@ -93,8 +95,9 @@ async def open_store(
         nar=RememberingNarService(blobs, directories, known_nars),
         known_nars=known_nars,
         records=records,
-        frames=LocalFrames(engine, blobs),
-        assembling=LocalAssembling(engine, blobs),
+        frames=frames,
+        assembling=assembling,
+        granular=LocalGranular(engine, blobs, frames, assembling),
         staging=LocalStaging(engine),
         statistics=LocalStatistics(engine, path_infos),
         store_dir=its_store_dir,

@@ -18,6 +18,7 @@ pytest.register_assert_rewrite(
             "small_blobs",
             "directories",
             "frames",
+            "granular",
             "known_nars",
             "lone_files",
             "path_infos",
@@ -34,6 +35,7 @@ from tvix_store.testing.contracts.assembling import AssemblingContract  # noqa: 
 from tvix_store.testing.contracts.blobs import BlobServiceContract  # noqa: E402
 from tvix_store.testing.contracts.directories import DirectoryServiceContract  # noqa: E402
 from tvix_store.testing.contracts.frames import StoredFramesContract  # noqa: E402
+from tvix_store.testing.contracts.granular import GranularContract  # noqa: E402
 from tvix_store.testing.contracts.known_nars import KnownNarsContract  # noqa: E402
 from tvix_store.testing.contracts.lone_files import LoneFilesContract  # noqa: E402
 from tvix_store.testing.contracts.nar import NarServiceContract  # noqa: E402
@@ -47,6 +49,7 @@ __all__ = [
     "AssemblingContract",
     "BlobServiceContract",
     "DirectoryServiceContract",
+    "GranularContract",
     "KnownNarsContract",
     "LoneFilesContract",
     "NarServiceContract",

@@ -10,9 +10,7 @@ from tvix_store.errors import IncompleteError, InvalidError, NotFoundError
 from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.services.assembling import Assembling, not_the_blob, wrong_chunk_size
 from tvix_store.services.blobs import BlobService, Chunk
-
-MAX_CHUNK = 4 << 20
-"""Bytes of the largest chunk; snix makes them of up to 512 KiB. It bounds what one line of a list makes a server read."""
+from tvix_store.services.granular import MAX_CHUNK
 
 
 async def assemble_blob(blobs: BlobService, assembling: Assembling | None, digest: Digest, chunks: Sequence[Chunk]) -> None:
