@@ -25,6 +25,8 @@ SCHEMES = {
     "grpc+http": "tvix_store.config.grpc",
     "grpc+https": "tvix_store.config.grpc",
     "grpc+unix": "tvix_store.config.grpc",
+    "connect+http": "tvix_store.config.grpc",
+    "connect+https": "tvix_store.config.grpc",
     "nix+http": "tvix_store.config.nix_http",
     "nix+https": "tvix_store.config.nix_http",
 }
