@@ -85,6 +85,10 @@ async def connected(url: str) -> AsyncIterator[Connection]:
         await connection.close()
 
 
+async def one() -> AsyncGenerator[bytes, None]:
+    yield b"x"
+
+
 def http(status: str, content_type: str, body: bytes, *fields: str) -> bytes:
     lines = [f"HTTP/1.1 {status}", f"Content-Type: {content_type}", f"Content-Length: {len(body)}", *fields, "", ""]
     return "\r\n".join(lines).encode() + body
@@ -106,7 +110,7 @@ def error(code: object, status: str = "500 No", text: object = "as it is") -> by
 @pytest.mark.parametrize(
     ("says", "kind", "words"),
     [
-        (b"SSH-2.0-OpenSSH_9.2\r\n", RemoteError, "not HTTP/1.1; does it speak TLS?"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", UnavailableError, "not HTTP/1.1; does it speak TLS?"),
         (b"", UnavailableError, "the server closed the connection"),
         (b"HTTP/1.1 200 OK\r\nContent-", UnavailableError, "the server closed the connection"),
         (http("200 OK", "text/html", b"<h1>Sign in</h1>"), RemoteError, "answered with 'text/html'; does it speak Connect?"),
@@ -170,7 +174,23 @@ async def test_a_strange_stream_is_one_line(says: bytes, kind: type[StoreError],
         assert type(caught.value) is kind
         assert "\n" not in str(caught.value)
         with pytest.raises(StoreError, match=words):
-            await connection.send("/s/M", lambda: stream([b"x"]), SUBJECT)
+            await connection.send("/s/M", one, SUBJECT)
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "is not HTTP/1.1"),
+        (http("200 OK", "text/html", b"<h1>Sign in</h1>"), "answered with 'text/html'; does it speak Connect?"),
+        (http("404 Not Found", "text/html", b"<h1>nginx</h1>"), "offers none of the services of a store"),
+        (http("403 Forbidden", "text/html", b""), "HTTP status 403"),
+        (http("502 Bad Gateway", "text/html", b""), "HTTP status 502"),
+    ],
+)
+async def test_what_is_no_server_of_ours_is_not_opened(says: bytes, words: str) -> None:
+    async with Raw(says).running() as address:
+        with pytest.raises(StoreError, match=words):
+            await open_store(f"connect+http://{address}")
 
 
 @pytest.mark.parametrize("says", [b"", UNARY(b"xyz")[:-1]])
@@ -247,13 +267,13 @@ async def test_a_server_that_refuses_in_the_middle_is_sent_no_more(sleeps: float
 
 async def test_a_call_asks_with_its_address_and_its_credentials() -> None:
     raw = Raw(UNARY(b"answer"))
-    async with raw.running() as address:
-        async with connected(f"connect+http://some%40one:pass%3Aword@{address}/a%20path/?max_body=600000") as connection:
-            assert connection.server == f"connect+http://{address}/a%20path/"
-            assert connection.most_sent == 600_000 - 4096
-            assert await connection.call("/s/M", b"\xfb\xef", SUBJECT) == b"answer"
-            assert await connection.call("/s/M", b"\xfb\xef", SUBJECT, immutable=True) == b"answer"
-            assert await connection.call("/s/M", bytes(2000), SUBJECT, immutable=True) == b"answer"
+    url = "connect+http://some%40one:pass%3Aword@{}/a%20path/?max_body=600000"
+    async with raw.running() as address, connected(url.format(address)) as connection:
+        assert connection.server == f"connect+http://{address}/a%20path/"
+        assert connection.most_sent == 600_000 - 4096
+        assert await connection.call("/s/M", b"\xfb\xef", SUBJECT) == b"answer"
+        assert await connection.call("/s/M", b"\xfb\xef", SUBJECT, immutable=True) == b"answer"
+        assert await connection.call("/s/M", bytes(2000), SUBJECT, immutable=True) == b"answer"
     posted, got, too_long = raw.requests
     assert posted.startswith(b"POST /a%20path/rpc/v1/s/M HTTP/1.1\r\n")
     assert b"\r\nAuthorization: Basic c29tZUBvbmU6cGFzczp3b3Jk\r\n" in posted

@@ -42,7 +42,7 @@ def failures_told() -> Iterator[None]:
     except aiohttp.ClientHttpProxyError as error:
         raise CallError(Status.UNAVAILABLE, f"the proxy refused the connection with the HTTP status {error.status}") from error
     except aiohttp.ClientResponseError as error:
-        raise CallError(Status.UNKNOWN, "the server's answer is not HTTP/1.1; does it speak TLS?") from error
+        raise CallError(Status.UNAVAILABLE, "the server's answer is not HTTP/1.1; does it speak TLS?") from error
     except aiohttp.ClientPayloadError as error:
         raise CallError(Status.UNAVAILABLE, "the answer breaks off") from error
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientError) as error:
