@@ -16,10 +16,12 @@ from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.errors import ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory
+from tvix_store.model.nodes import DirectoryNode, FileNode
 from tvix_store.protocol.blobs import decode_chunk, encode_digest
 from tvix_store.protocol.dialects import SEED
 from tvix_store.services.store import Store
-from tvix_store.testing.content import noise, stream
+from tvix_store.testing.content import missing, noise, stream
 from tvix_store.testing.contracts import StoreContract
 
 MIB = 1 << 20
@@ -112,6 +114,18 @@ async def test_a_body_that_the_proxy_refuses_is_told_in_one_line_that_says_what_
     assert "\n" not in line
     async with await open_store(url) as store:
         assert await store.blobs.put_many(blobs) == [Digest.of(blob) for blob in blobs]
+
+
+async def test_a_stream_that_does_not_fit_is_refused_as_clearly(url: str) -> None:
+    """Directories go in one call."""
+    files = [FileNode(missing(str(number)), number) for number in range(3000)]
+    directories = [Directory({b"%d-%d" % (part, number): node for number, node in enumerate(files)}) for part in range(20)]
+    root = Directory({b"%d" % part: DirectoryNode(each.digest, each.size()) for part, each in enumerate(directories)})
+    assert sum(len(each.encoded) for each in directories) > 2 * MIB
+    async with await open_store(url) as store:
+        with pytest.raises(ExhaustedError, match=r"\(HTTP status 413\)"):
+            await store.directories.put(stream([*directories, root]))
+        assert await store.directories.get(root.digest) is None
 
 
 def test_a_daemon_that_is_away_is_named(tmp_path: Path) -> None:
