@@ -99,11 +99,9 @@ class GrpcApp:
                 raise RpcError(Status.UNIMPLEMENTED, f"unknown method {call.path}")
 
     async def _unary(self, method: Unary, call: Call, encoding: bytes, receive: Receive, response: Response) -> None:
-        event = await receive()
-        if event.get("more_body"):
-            event = await _with_end(event, receive)
+        event = await _first(receive)
         if (message := _whole(event, encoding, method.takes)) is not None:
-            request = message if method.takes.decode is None else await self._decoder.decoded(method.takes.decode, message)
+            request = await self._decoder.decoded(method.takes.decode, message)
             answer = await method.handle(request, call)
         else:
             with self._traffic.incoming.place(call.client) as arriving:
@@ -119,11 +117,9 @@ class GrpcApp:
     async def _server_stream(
         self, method: ServerStreaming, call: Call, encoding: bytes, receive: Receive, response: Response
     ) -> None:
-        event = await receive()
-        if event.get("more_body"):
-            event = await _with_end(event, receive)
+        event = await _first(receive)
         if (message := _whole(event, encoding, method.takes)) is not None:
-            request = message if method.takes.decode is None else await self._decoder.decoded(method.takes.decode, message)
+            request = await self._decoder.decoded(method.takes.decode, message)
             await self._send_all(method.handle(request, call), call, response)
         else:
             with self._traffic.incoming.place(call.client) as arriving:
@@ -194,7 +190,7 @@ class GrpcApp:
                 arriving.works()
                 if single and len(message) > _AT_ONCE:
                     await arriving.hold(len(message) * weight, kept=len(message))
-                yield message if takes.decode is None else await self._decoder.decoded(takes.decode, message)
+                yield await self._decoder.decoded(takes.decode, message)
             if not event.get("more_body"):
                 frames.finish()
                 return
@@ -214,9 +210,10 @@ class GrpcApp:
             event = await receive()
 
 
-async def _with_end(event: Event, receive: Receive) -> Event:
-    """A first event that is short, together with the next one: many clients say in an event of its own that no messages follow."""
-    if len(event["body"]) > _AT_ONCE:
+async def _first(receive: Receive) -> Event:
+    """The first event, and the next one where the first is short: many clients say in an event of its own that no messages follow."""
+    event = await receive()
+    if not event.get("more_body") or len(event["body"]) > _AT_ONCE:
         return event
     end = await receive()
     return {**end, "body": event["body"] + end.get("body", b"")}
