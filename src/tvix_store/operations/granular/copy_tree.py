@@ -49,6 +49,7 @@ class TreeCopier:
         self._chunks = ChunkCopier(self._from, self._to, self._name, account)
         self._lacks_directories = Coalesced(self._which_directories, most=_QUESTION)
         self._lacks_blobs = Coalesced(self._which_blobs, most=_QUESTION)
+        self._lacks_chunks = Coalesced(self._which_chunks, most=_QUESTION)
         self._get_directories = Coalesced(self._from.get_directories, most=_DIRECTORIES)
         self._list_chunks = Coalesced(self._from.list_chunks, most=_LISTED_FILES)
 
@@ -75,8 +76,10 @@ class TreeCopier:
     async def close(self) -> None:
         """End all that is under way."""
         await self._chunks.close()
-        for calls in (self._lacks_directories, self._lacks_blobs, self._get_directories, self._list_chunks):
-            await calls.close()
+        for questions in (self._lacks_directories, self._lacks_blobs, self._lacks_chunks):
+            await questions.close()
+        await self._get_directories.close()
+        await self._list_chunks.close()
 
     async def _missing_directories(self, root: Node, *, thorough: bool) -> dict[Digest, Directory]:
         """The directories to copy, each after one that refers to it."""
@@ -110,7 +113,10 @@ class TreeCopier:
             await self._copy_some(some)
 
     async def _copy_some(self, files: Sequence[FileNode]) -> None:
-        listed = await self._list_chunks([Chunk(file.digest, file.size) for file in files])
+        try:
+            listed = await self._list_chunks([Chunk(file.digest, file.size) for file in files])
+        except InvalidError as error:
+            raise CorruptError(f"{self._name}: {error}, as a node states") from None
         alone: list[Frame] = []
         for file, chunks in zip(files, listed, strict=True):
             if sum(chunk.length for chunk in chunks) != file.size:
@@ -131,7 +137,7 @@ class TreeCopier:
             return
         for at in range(0, len(chunks), _CHUNKS):
             some = chunks[at : at + _CHUNKS]
-            lacking = await self._lacks_blobs([Digest(chunk.digest) for chunk in some])
+            lacking = await self._lacks_chunks([Digest(chunk.digest) for chunk in some])
             missing = [chunk for chunk, is_lacking in zip(some, lacking, strict=True) if is_lacking]
             await self._chunks.copy(missing)
             moved = sum(chunk.length for chunk in some)
@@ -175,6 +181,10 @@ class TreeCopier:
 
     async def _which_blobs(self, digests: Sequence[Digest]) -> list[bool]:
         missing = await self._target.blobs.missing(digests)
+        return [digest in missing for digest in digests]
+
+    async def _which_chunks(self, digests: Sequence[Digest]) -> list[bool]:
+        missing = await self._to.missing_chunks(digests)
         return [digest in missing for digest in digests]
 
 
