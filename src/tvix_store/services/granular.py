@@ -60,8 +60,8 @@ class Granular(Protocol):
     async def list_chunks(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
         """The chunks of each blob, in order. A blob that is its own only chunk is listed as that, with the size that is stated.
 
-        A backend that does not know how much is stored of a chunk says its length. No long list is made before its size was checked:
-        so the stated sizes bound the memory of a call, whoever states them.
+        A backend that does not know how much is stored of a chunk says its length. No long list is made before its size was
+        checked: so the stated sizes bound the memory of a call, whoever states them.
 
         Raises:
             InvalidError: a blob has another size than is stated.
