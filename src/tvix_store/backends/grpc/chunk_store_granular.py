@@ -16,7 +16,10 @@ from tvix_store.services.granular import MAX_CHUNK, Granular, StoredChunk
 
 
 class ChunkStoreGranular:
-    """A Granular by calls for each chunk, which is no blob there: so it is asked for, got and put by itself. `inner` does the rest."""
+    """A Granular by calls for each chunk.
+
+    A chunk is no blob there, so it is asked for, got and put by itself. `inner` does the rest.
+    """
 
     def __init__(self, chunks: ChunkedBlobs, inner: Granular) -> None:
         self._chunks = chunks
