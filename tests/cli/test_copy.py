@@ -212,7 +212,11 @@ def test_a_path_may_be_said_as_a_link_a_base_name_or_with_a_path_inside(
         (["--from-nix", "--nix-store", "NIX", "hello"], 3, "not a store path: 'hello'"),
         (["--from-nix"], 2, "name some PATHs"),
         (["--from-json", "x", LIBRARY], 2, "the PATHs are in the FILE"),
-        ([LIBRARY], 2, "say either --from-nix or --from-json FILE"),
+        ([LIBRARY], 2, "say where from and where to"),
+        (["--from-nix", "--to", "memory:", LIBRARY], 2, "none of the options for other stores"),
+        (["--to", "memory:"], 2, "name some PATHs, or say --all"),
+        (["--to", "memory:", "--all", LIBRARY], 2, "name some PATHs, or say --all"),
+        (["--to", "memory:", "--require-signatures", LIBRARY], 2, "needs --trusted-public-keys"),
         (["--from-json", "absent"], 2, "absent"),
     ],
 )

@@ -17,9 +17,9 @@ from tests.rpc.schema import message
 from tests.rpc.test_store_services import Refusal
 from tvix_store.config import open_store
 from tvix_store.model.digest import EMPTY, Digest
-from tvix_store.operations.ingest.assemble_blob import MAX_CHUNK
 from tvix_store.protocol import chunk_stores
 from tvix_store.services import Store
+from tvix_store.services.granular import MAX_CHUNK
 from tvix_store.testing.content import collect, missing, noise, stream
 
 PACKAGE = "snix.castore.v1"

@@ -13,7 +13,9 @@ from tvix_store.backends.memory import open_store as open_memory_store
 from tvix_store.config import open_store, read_only, verified
 from tvix_store.errors import DeniedError
 from tvix_store.layers.read_only import ReadOnlyBlobs, ReadOnlyDirectories, ReadOnlyPathInfos, ReadOnlyRecords
+from tvix_store.model.digest import Digest
 from tvix_store.operations.nars.links import NarLink, NarLinks
+from tvix_store.services.blobs import Chunk
 from tvix_store.services.offer import POWERS, Power, Service
 from tvix_store.services.store import Store
 from tvix_store.testing.content import noise, put_file, stream
@@ -72,17 +74,27 @@ async def test_nothing_writes_past_the_services_of_a_read_only_store(tmp_path: P
     async with await full(tmp_path) as store:
         reader = read_only(store)
         kept = {power for power in POWERS if getattr(reader, power) is not None}
-        assert kept == {"frames", "statistics", "known_nars"}
+        assert kept == {"frames", "granular", "deltas", "named_paths", "statistics", "known_nars"}
+        assert reader.granular is not None
+        assert reader.deltas is not None
+        for put in (
+            reader.deltas.apply(Digest.of(b""), Chunk(Digest.of(b""), 0), b""),
+            reader.granular.put_chunks([]),
+            reader.granular.put_directories([]),
+            reader.granular.assemble(Digest.of(b""), []),
+        ):
+            with pytest.raises(DeniedError, match="read-only"):
+                await put
 
 
-PARTLY = {"frames", "assembling", "statistics", "known_nars"}
+PARTLY = {"frames", "assembling", "deltas", "named_paths", "statistics", "known_nars"}
 """The powers of a store whose blobs alone come from one store."""
 
 
 async def test_services_of_one_store_keep_the_powers_that_are_theirs(tmp_path: Path) -> None:
     content, path_infos = str(tmp_path / "content"), str(tmp_path / "path-infos")
     async with await open_store(content, path_infos=path_infos) as store:
-        assert {power for power in POWERS if getattr(store, power) is not None} == PARTLY | {"staging"}
+        assert {power for power in POWERS if getattr(store, power) is not None} == PARTLY | {"staging", "granular"}
     async with await open_store(content, directories=path_infos) as store:
         assert {power for power in POWERS if getattr(store, power) is not None} == PARTLY
     async with await open_store(path_infos, blobs=content) as store:

@@ -5,7 +5,6 @@ A library is imported when a stream of its format is opened.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import cast
 
@@ -82,11 +81,9 @@ def zstd(max_window: int) -> Decompressor:
 
     Not by `zstandard` alone, which bounds no output of a stream: 64 KiB of input may make 512 MiB in one call of its.
     """
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
     import zstandard
+
+    from tvix_store.compression.standard_zstd import zstd
 
     window: dict[int, int] = {zstd.DecompressionParameter.window_log_max: max_window.bit_length() - 1}
     reused = zstandard.ZstdDecompressor()

@@ -16,12 +16,15 @@ class PassingPathInfos:
     def __init__(self, inner: PathInfoService) -> None:
         self._inner = inner
         # What a layer does not override is the inner service's own method: to pass `get` on three times was 1 of a narinfo's 30 µs.
-        for name in ("get", "existing", "put", "list"):
+        for name in ("get", "get_many", "existing", "put", "list"):
             if getattr(type(self), name) is getattr(PassingPathInfos, name):
                 setattr(self, name, getattr(inner, name))
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         return await self._inner.get(output_hash)
+
+    async def get_many(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
+        return await self._inner.get_many(output_hashes)
 
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         return await self._inner.existing(output_hashes)

@@ -12,8 +12,11 @@ from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.trust import NOBODY, Trust
-from tvix_store.services.blobs import BlobService, BlobStat
+from tvix_store.services.blobs import BlobService, BlobStat, Chunk
+from tvix_store.services.deltas import Deltas
 from tvix_store.services.directories import DirectoryService, DirectoryTree
+from tvix_store.services.frames import Frame
+from tvix_store.services.granular import Granular, StoredChunk
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.record_kinds import kind_of
 from tvix_store.services.records import RecordService
@@ -34,9 +37,11 @@ def read_only(store: Store, refusal: str = _READ_ONLY) -> Store:
         directories=ReadOnlyDirectories(store.directories, refusal),
         path_infos=ReadOnlyPathInfos(store.path_infos, refusal),
         records=None if store.records is None else ReadOnlyRecords(store.records, refusal),
-        keep=("frames", "statistics"),
+        keep=("frames", "named_paths", "statistics"),
     )
-    return replace(reading, read_only=True)
+    granular = None if store.granular is None else ReadOnlyGranular(store.granular, refusal)
+    deltas = None if store.deltas is None else ReadOnlyDeltas(store.deltas, refusal)
+    return replace(reading, granular=granular, deltas=deltas, read_only=True)
 
 
 class ReadOnlyBlobs:
@@ -82,6 +87,52 @@ class ReadOnlyDirectories:
         return self._inner.tree(root)
 
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
+        raise DeniedError(self._refusal)
+
+
+class ReadOnlyGranular:
+    """A Granular whose puts raise DeniedError."""
+
+    def __init__(self, inner: Granular, refusal: str = _READ_ONLY) -> None:
+        self._inner = inner
+        self._refusal = refusal
+
+    async def missing_directories(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await self._inner.missing_directories(digests)
+
+    async def get_directories(self, digests: Sequence[Digest]) -> list[Directory]:
+        return await self._inner.get_directories(digests)
+
+    async def put_directories(self, directories: Sequence[Directory]) -> None:
+        raise DeniedError(self._refusal)
+
+    async def list_chunks(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
+        return await self._inner.list_chunks(blobs)
+
+    async def get_chunks(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
+        return await self._inner.get_chunks(chunks)
+
+    async def missing_chunks(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await self._inner.missing_chunks(digests)
+
+    async def put_chunks(self, chunks: Sequence[StoredChunk]) -> None:
+        raise DeniedError(self._refusal)
+
+    async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
+        raise DeniedError(self._refusal)
+
+
+class ReadOnlyDeltas:
+    """Deltas that are made, and not applied."""
+
+    def __init__(self, inner: Deltas, refusal: str = _READ_ONLY) -> None:
+        self._inner = inner
+        self._refusal = refusal
+
+    async def make(self, base: Digest, target: Chunk, most: int) -> bytes | None:
+        return await self._inner.make(base, target, most)
+
+    async def apply(self, base: Digest, target: Chunk, delta: bytes) -> None:
         raise DeniedError(self._refusal)
 
 

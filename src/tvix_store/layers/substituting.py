@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 
+from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.concurrency.single_flight import SingleFlight
 from tvix_store.errors import ConflictError, ExhaustedError
 from tvix_store.layers.fetch_lock import FetchLock
@@ -39,14 +40,19 @@ class SubstitutingPathInfos:
         found = await self._store.path_infos.get(output_hash)
         return found if found is not None else await self._searches.result(output_hash)
 
+    async def get_many(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
+        """As `PathInfoService.get_many`: what the store lacks is fetched."""
+        found = await self._store.path_infos.get_many(output_hashes)
+        lacking = [each for each in dict.fromkeys(output_hashes) if each not in found]
+        fetched = await each_at_once(self.get, lacking)
+        return found | {each.store_path.output_hash: each for each in fetched if each is not None}
+
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         """The paths that the store has, or that an upstream says, credibly, that it has. Nothing is fetched."""
         found = await self._store.path_infos.existing(output_hashes)
         lacking = [each for each in dict.fromkeys(output_hashes) if each not in found]
-        for at in range(0, len(lacking), _ASKED_AT_ONCE):
-            offered = await asyncio.gather(*map(self._offered, lacking[at : at + _ASKED_AT_ONCE]))
-            found |= {path.output_hash: path for path in offered if path is not None}
-        return found
+        offered = await each_at_once(self._offered, lacking, _ASKED_AT_ONCE)
+        return found | {path.output_hash: path for path in offered if path is not None}
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         self._substituters.forget(path_info.store_path.output_hash)

@@ -5,19 +5,26 @@ Both checkers keep a few words per directory, not the directories.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tvix_store.errors import InvalidError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.names import show
 
 
+def _nothing(_: Digest) -> Directory | None:
+    return None
+
+
 class LeavesToRoot:
     """Checks a `Put` stream: each directory refers only to earlier ones, all hang together at the last.
 
-    A directory may be sent twice; the second time changes nothing.
+    A directory may be sent twice; the second time changes nothing. `known` finds directories that count as sent before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Callable[[Digest], Directory | None] = _nothing) -> None:
+        self._known = known
         self._sizes: dict[bytes, tuple[int, int]] = {}
         """The least and the largest size that a parent may state."""
         self._unclaimed: set[bytes] = set()
@@ -31,6 +38,8 @@ class LeavesToRoot:
         """
         for name, child in directory.directories():
             sizes = self._sizes.get(child.digest.raw)
+            if sizes is None and (found := self._known(child.digest)) is not None:
+                sizes = self._sizes[child.digest.raw] = _allowed(found)
             if sizes is None:
                 raise InvalidError(
                     f"directory {directory.digest} refers to {child.digest} as {show(name)}, which was not sent before it"

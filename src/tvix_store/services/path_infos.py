@@ -17,6 +17,10 @@ class PathInfoService(Protocol):
         """The path info of an output hash (20 bytes), or None if it is not there."""
         ...
 
+    async def get_many(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
+        """The path infos that there are of these output hashes, by hash, as `get` each."""
+        ...
+
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         """The store paths that there are of these output hashes, by hash. Nothing is fetched.
 

@@ -157,6 +157,10 @@ class FaultyPathInfos:
         await _begin(self._fault)
         return await self._inner.get(output_hash)
 
+    async def get_many(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
+        await _begin(self._fault)
+        return await self._inner.get_many(output_hashes)
+
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         await _begin(self._fault)
         return await self._inner.existing(output_hashes)

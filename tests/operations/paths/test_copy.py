@@ -1,172 +1,420 @@
-"""copy_paths: what is recorded, in which order, and what an error leaves."""
+"""copy_paths: what is moved between stores, what is recorded, and what lies and failures leave."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
+from hypothesis import given, settings
 
-from tvix_store.backends.memory import open_store
-from tvix_store.errors import InvalidError, UnavailableError
-from tvix_store.model.content_address import ContentAddress, Method
-from tvix_store.model.nix_hash import NixHash
+from tests.operations.granular.watched import Watched, watched
+from tvix_store.backends.local import open_store as open_local
+from tvix_store.backends.memory import open_store as open_memory
+from tvix_store.chunking import ChunkSizes
+from tvix_store.compression.delta import make_delta
+from tvix_store.config import verified
+from tvix_store.errors import ExhaustedError, IncompleteError, InvalidError, NotFoundError, UnavailableError
+from tvix_store.model.digest import EMPTY, Digest
+from tvix_store.model.directory import Directory, SizeRule
+from tvix_store.model.nodes import DirectoryNode, FileNode, SymlinkNode
 from tvix_store.model.path_info import NarFacts, PathInfo
-from tvix_store.model.signature import Signature
-from tvix_store.model.store_path import StorePath, fixed_output_path
-from tvix_store.model.trust import NOBODY, Trust
-from tvix_store.operations.paths.copy import Copied, Status, copy_paths
-from tvix_store.operations.paths.nix_json import StatedPath
-from tvix_store.services.path_infos import PathInfoService
+from tvix_store.model.signature import SecretKey, Signature
+from tvix_store.model.store_path import StorePath
+from tvix_store.operations.granular.account import Account
+from tvix_store.operations.nars.render import render_nar
+from tvix_store.operations.paths.copy import copy_paths, named_path_infos
+from tvix_store.operations.paths.path_copies import Copied, Status
+from tvix_store.services.blobs import Chunk
+from tvix_store.services.frames import Frame
 from tvix_store.services.store import Store
-from tvix_store.testing import trees
-from tvix_store.testing.content import noise
-from tvix_store.testing.faults import FaultyPathInfos, failing
-from tvix_store.testing.trees import Tree, TreeFile
+from tvix_store.testing import strategies
+from tvix_store.testing.content import collect, noise, put_tree, stream
+from tvix_store.testing.trees import Tree, TreeFile, nar
+
+BIG = noise(2_000_000, "big")
+TREE: Tree = {
+    b"big": TreeFile(BIG),
+    b"empty": TreeFile(b""),
+    b"link": SymlinkNode(b"target"),
+    b"lib": {b"deep": {b"file": TreeFile(b"deep"), b"tool": TreeFile(b"#!", executable=True)}, b"again": TreeFile(b"deep")},
+    b"share": {b"doc": {b"text": TreeFile(b"text " * 1000)}},
+}
+Open: TypeAlias = Callable[[str], "AsyncIterator[Store]"]
+PAIRS = ("memory memory", "local local", "memory local", "local memory")
 
 
-class Watched:
-    """A PathInfoService that is slow with some, and sees whether references come first."""
-
-    def __init__(self, inner: PathInfoService) -> None:
-        self._inner = inner
-        self.list = inner.list
-        self.get = inner.get
-        self.existing = inner.existing
-        self.put_paths: list[StorePath] = []
-
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
-        for reference in path_info.references:
-            assert reference == path_info.store_path or await self.get(reference.output_hash)
-        await asyncio.sleep(path_info.store_path.output_hash[-1] % 3 / 1000)
-        self.put_paths.append(path_info.store_path)
-        return await self._inner.put(path_info, trust)
+@asynccontextmanager
+async def opened(kind: str, tmp_path: Path, name: str) -> AsyncIterator[Store]:
+    store = await (open_local(tmp_path / name) if kind == "local" else open_memory())
+    async with store:
+        yield replace(store, name=name)
 
 
-@pytest.fixture
-async def store() -> AsyncIterator[Store]:
-    async with await open_store() as store:
-        yield store
-
-
-def path(number: int) -> StorePath:
-    return StorePath(number.to_bytes(20, "big"), f"path-{number}")
-
-
-class Source:
-    """Files, and what is stated of them."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-
-    def file(self, store_path: StorePath) -> Path:
-        return self.directory / str(store_path)
-
-    def make(self, store_path: StorePath, *references: StorePath, tree: Tree | None = None) -> StatedPath:
-        tree = tree or {b"name": TreeFile(store_path.name.encode()), b"a": TreeFile(b"everywhere", executable=True)}
-        trees.write(tree, self.file(store_path))
-        nar = trees.nar(tree)
-        return StatedPath(store_path, NarFacts(len(nar), hashlib.sha256(nar).digest()), references)
+@pytest.fixture(params=PAIRS)
+async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Store, Store]]:
+    one, other = request.param.split()
+    async with opened(one, tmp_path, "source") as source, opened(other, tmp_path, "target") as target:
+        yield source, verified(target)
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Source:
-    return Source(tmp_path)
+async def stores() -> AsyncIterator[tuple[Store, Store]]:
+    async with await open_memory() as source, await open_memory() as target:
+        yield replace(source, name="source"), verified(replace(target, name="target"))
 
 
-async def copied(store: Store, source: Source, paths: list[StatedPath], jobs: int = 4) -> dict[StorePath, Copied]:
-    return {each.store_path: each async for each in copy_paths(store, paths, source.file, jobs=jobs)}
+def path(name: str) -> StorePath:
+    return StorePath(noise(20, name), name)
 
 
-@pytest.mark.parametrize("jobs", [1, 4])
-async def test_references_are_recorded_first(store: Store, source: Source, jobs: int) -> None:
-    graph = {n: [path(m) for m in range(n) if n % (m + 2) == 0] + [path(n)] * (n % 2) for n in range(40)}
-    stated = [source.make(path(n), *references) for n, references in reversed(graph.items())]
-    watched = Watched(store.path_infos)
-    done = await copied(replace(store, path_infos=watched), source, stated, jobs)
+async def stored(store: Store, name: str, tree: Tree, *references: StorePath) -> PathInfo:
+    """A path with this content, in the store."""
+    node = await put_tree(store, tree)
+    return await store.path_infos.put(PathInfo(path(name), node, await store.nar.calculate(node), references))
+
+
+async def copied(source: Store, target: Store, *infos: PathInfo, account: Account | None = None) -> dict[str, Copied]:
+    return {each.store_path.name: each async for each in copy_paths(source, target, infos, account=account)}
+
+
+async def assert_whole(store: Store, info: PathInfo, tree: Tree) -> None:
+    """The store has the path with all its content."""
+    assert await store.path_infos.get(info.store_path.output_hash) == info
+    assert await collect(render_nar(store.blobs, store.directories.tree(info.node))) == nar(tree)
+
+
+async def test_a_path_is_copied_with_all_it_says(pair: tuple[Store, Store]) -> None:
+    source, target = pair
+    low = await stored(source, "low", TreeFile(b"alone"))
+    high = await stored(source, "high", TREE, low.store_path, path("high"))
+    signed = replace(high, signatures=(Signature("key-1", noise(64)),), deriver=StorePath(noise(20, "drv"), "high.drv"))
+    await source.path_infos.put(signed)
+    account = Account()
+    done = await copied(source, target, signed, low, account=account)
+    assert {name: each.status for name, each in done.items()} == {"low": Status.COPIED, "high": Status.COPIED}
+    assert list(done) == ["low", "high"]
+    await assert_whole(target, signed, TREE)
+    await assert_whole(target, low, TreeFile(b"alone"))
+    assert account.logical == high.nar.size + low.nar.size
+    assert len(BIG) < account.sent < 1.01 * len(BIG) + 10_000
+
+
+async def test_a_path_that_is_there_is_not_looked_at_but_gets_signatures(stores: tuple[Store, Store]) -> None:
+    (source, seen), (target, put) = watched(stores[0]), watched(stores[1])
+    info = await stored(source, "known", TREE)
+    await copied(source, target, info)
+    seen.calls = put.calls = 0
+    signed = info.with_signatures([Signature("new-1", noise(64))])
+    done = await copied(source, target, signed)
+    assert done["known"].status is Status.KNOWN
+    assert (seen.calls, put.calls) == (0, 0)
+    assert await target.path_infos.get(info.store_path.output_hash) == signed
+
+
+async def test_only_what_differs_is_moved(pair: tuple[Store, Store]) -> None:
+    (source, seen), (target, put) = watched(pair[0]), watched(pair[1])
+    await copied(source, target, await stored(source, "old", TREE))
+    changed = BIG[:1_000_000] + b"changed" + BIG[1_000_000:]
+    tree: Tree = {**TREE, b"big": TreeFile(changed), b"new": {b"file": TreeFile(b"new")}}  # type: ignore[dict-item]
+    seen.directories_got.clear()
+    put.chunks_put.clear()
+    put.directories_put.clear()
+    account = Account()
+    new = await stored(source, "new", tree)
+    assert (await copied(source, target, new, account=account))["new"].status is Status.COPIED
+    await assert_whole(target, new, tree)
+    assert len(seen.directories_got) == len(put.directories_put) == 2, "the root, and the new directory"
+    sent = [len(await collect(source.blobs.read(Digest(chunk)))) for chunk in put.chunks_put]
+    assert sum(sent) < 600_000, "a chunk of the changed file or two, and the new file"
+    assert account.sent < 600_000
+    assert account.there > 1_400_000
+
+
+async def test_what_has_arrived_is_not_sent_again(stores: tuple[Store, Store]) -> None:
+    (source, seen), (target, put) = watched(stores[0]), watched(stores[1])
+    infos = [await stored(source, f"path-{n}", {b"file": TreeFile(noise(900_000, str(n)))}) for n in range(6)]
+    left = 3
+
+    def stop() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise UnavailableError("the line is cut")
+
+    seen.before_chunks = stop
+    with pytest.raises(UnavailableError):
+        await copied(source, target, *infos)
+    arrived = set(put.chunks_put)
+    assert arrived
+    seen.before_chunks = lambda: None
+    put.chunks_put.clear()
+    done = await copied(source, target, *infos)
+    assert {each.status for each in done.values()} <= {Status.COPIED, Status.KNOWN}
+    assert put.chunks_put
+    assert not arrived.intersection(put.chunks_put)
+    for n, info in enumerate(infos):
+        await assert_whole(target, info, {b"file": TreeFile(noise(900_000, str(n)))})
+
+
+async def test_a_chunk_that_many_paths_need_is_sent_once(stores: tuple[Store, Store]) -> None:
+    source, (target, put) = stores[0], watched(stores[1])
+    infos = [await stored(source, f"path-{n}", {b"%d" % n: TreeFile(BIG)}) for n in range(5)]
+    await copied(source, target, *infos)
+    assert len(put.chunks_put) == len(set(put.chunks_put))
+
+
+async def test_many_small_paths_share_calls(stores: tuple[Store, Store]) -> None:
+    (source, seen), (target, put) = watched(stores[0]), watched(stores[1])
+    infos = [await stored(source, f"path-{n}", {b"d": {b"file": TreeFile(b"%d" % n)}}) for n in range(200)]
+    done = await copied(source, target, *infos)
     assert {each.status for each in done.values()} == {Status.COPIED}
-    assert sorted(watched.put_paths) == [path(n) for n in range(40)]
-    for each in stated:
-        found = await store.path_infos.get(each.store_path.output_hash)
-        assert found is not None
-        assert found == each.path_info(found.node)
-        assert await store.nar.calculate(found.node) == each.nar
+    assert seen.calls + put.calls < 400, "two or so for each path; alone, each takes nine"
 
 
-async def test_paths_and_bytes_are_counted(store: Store, source: Source) -> None:
-    stated = [source.make(path(n), tree=TreeFile(noise(n * 5_000_000, str(n)))) for n in range(3)]
-    for _ in range(2):  # copied, then known
-        paths = size = 0
-
-        def count(more_paths: int, more: int) -> None:
-            nonlocal paths, size
-            paths, size = paths + more_paths, size + more
-
-        async for _each in copy_paths(store, stated, source.file, progress=count):
-            pass
-        assert (paths, size) == (3, sum(each.nar.size for each in stated))
+async def test_a_directory_whose_files_are_missing_is_not_relied_upon(pair: tuple[Store, Store]) -> None:
+    source, target = pair
+    info = await stored(source, "gap", TREE)
+    await target.directories.put(stream(reversed([each async for each in source.directories.get_recursive(digest_of(info))])))
+    assert (await copied(source, target, info))["gap"].status is Status.COPIED
+    await assert_whole(target, info, TREE)
 
 
-async def test_what_is_wrong_with_a_path_keeps_it_and_its_referrers_alone(store: Store, source: Source) -> None:
-    bad, good = source.make(path(1)), source.make(path(2))
-    above, top = source.make(path(3), path(1), path(2)), source.make(path(4), path(3))
-    bad = replace(bad, nar=replace(bad.nar, size=bad.nar.size + 8))
-    done = await copied(store, source, [top, bad, good, above])
-    assert {each: done[each].status for each in done} == {
-        path(1): Status.FAILED,
-        path(2): Status.COPIED,
-        path(3): Status.LEFT_OUT,
-        path(4): Status.LEFT_OUT,
-    }
-    assert "its NAR hash is" in str(done[path(1)].error)
-    assert [each.store_path async for each in store.path_infos.list()] == [path(2)]
+def digest_of(info: PathInfo) -> Digest:
+    assert isinstance(info.node, DirectoryNode)
+    return info.node.digest
 
 
-async def test_a_false_content_address_is_refused(store: Store, source: Source) -> None:
-    stated = source.make(path(1))
-    true = ContentAddress(Method.NAR, NixHash("sha256", stated.nar.sha256))
-    named = source.make(
-        fixed_output_path("path-1", stated.nar.sha256),
-        tree={b"name": TreeFile(b"path-1"), b"a": TreeFile(b"everywhere", executable=True)},
-    )
-    done = await copied(store, source, [replace(stated, ca=true), replace(named, ca=true)])
-    assert done[path(1)].status is Status.FAILED
-    assert done[named.store_path].status is Status.COPIED
+async def test_another_node_of_the_same_nar_is_left_alone(stores: tuple[Store, Store]) -> None:
+    """Its directories state sizes by another rule, and the target has no such directories."""
+    source, target = stores
+    info = await stored(source, "ruled", TREE)
+    other = replace(target, size_rule=SizeRule.SNIX)
+    mine = await stored(other, "ruled", TREE)
+    assert mine.node != info.node
+    assert (await copied(source, target, info.with_signatures([Signature("a-1", noise(64))])))["ruled"].status is Status.KNOWN
+    stored_info = await target.path_infos.get(info.store_path.output_hash)
+    assert stored_info is not None
+    assert stored_info.node == mine.node
+    assert len(stored_info.signatures) == 1
 
 
-async def test_signatures_are_united(store: Store, source: Source) -> None:
-    stated = source.make(path(1))
-    signatures = [Signature(f"key-{n}", bytes([n]) * 64) for n in range(2)]
-    for n, status in enumerate((Status.COPIED, Status.KNOWN)):
-        done = await copied(store, source, [replace(stated, signatures=(signatures[n],))])
-        assert done[path(1)].status is status
-    found = await store.path_infos.get(path(1).output_hash)
-    assert found is not None
-    assert list(found.signatures) == signatures
+def wrong_content(seen: Watched) -> None:
+    seen.change_chunk = lambda chunk: chunk._replace(stored=bytes(len(chunk.stored)), length=len(chunk.stored))
 
 
-async def test_a_store_that_goes_away_ends_the_copy(store: Store, source: Source) -> None:
-    stated = [source.make(path(n), *([path(n - 1)] if n else [])) for n in range(10)]
-    faulty = replace(store, path_infos=FaultyPathInfos(store.path_infos, failing(UnavailableError("gone"), after=15)))
-    with pytest.raises(UnavailableError, match="gone"):
-        await copied(faulty, source, stated)
-    there = [each.store_path async for each in store.path_infos.list()]
-    assert there == [path(n) for n in range(len(there))]
-    assert len(asyncio.all_tasks()) == 1
-    done = await copied(store, source, stated)
-    assert [done[path(n)].status is Status.KNOWN for n in range(10)] == [path(n) in there for n in range(10)]
+def wrong_chunk(seen: Watched) -> None:
+    other = b"another chunk"
+    seen.change_chunk = lambda chunk: chunk._replace(digest=Digest.of(other).raw, length=len(other), stored=other)
 
 
-async def test_a_copy_that_is_left_early_stops(store: Store, source: Source) -> None:
-    copying = copy_paths(store, [source.make(path(n)) for n in range(50)], source.file)
-    await anext(copying)
-    await copying.aclose()
-    assert len(asyncio.all_tasks()) == 1
+def wrong_directory(seen: Watched) -> None:
+    seen.change_directory = lambda directory: Directory({**directory.entries, b"more": SymlinkNode(b"x")})
 
 
-async def test_references_in_a_circle_are_refused(store: Store, source: Source) -> None:
-    with pytest.raises(InvalidError, match="references go round in a circle"):
-        await copied(store, source, [source.make(path(1), path(2)), source.make(path(2), path(1))])
+def another_list(seen: Watched) -> None:
+    seen.change_list = lambda blob, chunks: [*chunks[1:], chunks[0]] if len(chunks) > 1 else chunks
+
+
+def a_short_list(seen: Watched) -> None:
+    seen.change_list = lambda blob, chunks: chunks[:-1]
+
+
+def a_long_list(seen: Watched) -> None:
+    seen.change_list = lambda blob, chunks: [*chunks, Frame(EMPTY.raw, 1 << 60, 1)]
+
+
+LIES: Sequence[Callable[[Watched], None]] = (
+    wrong_content,
+    wrong_chunk,
+    wrong_directory,
+    another_list,
+    a_short_list,
+    a_long_list,
+)
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_lie_costs_the_paths_that_need_it_and_no_others(pair: tuple[Store, Store], lie: Callable[[Watched], None]) -> None:
+    source, target = pair
+    good = await stored(source, "good", {b"d": {b"file": TreeFile(b"good")}})
+    bad = await stored(source, "bad", TREE)
+    above = await stored(source, "above", {b"x": TreeFile(b"above")}, bad.store_path)
+    assert (await copied(source, target, good))["good"].status is Status.COPIED
+    lying, seen = watched(source)
+    lie(seen)
+    done = await copied(lying, target, good, bad, above)
+    assert done["good"].status is Status.KNOWN
+    assert done["bad"].status is Status.FAILED
+    assert "source" in str(done["bad"].error)
+    assert "\n" not in str(done["bad"].error)
+    assert done["above"].status in (Status.LEFT_OUT, Status.FAILED)
+    for info in (bad, above):
+        assert await target.path_infos.get(info.store_path.output_hash) is None
+    done = await copied(source, target, good, bad, above)
+    assert {each.status for each in done.values()} <= {Status.COPIED, Status.KNOWN}
+    await assert_whole(target, bad, TREE)
+
+
+@pytest.mark.parametrize("facts", [NarFacts(1, bytes(32)), None])
+async def test_a_wrong_nar_hash_is_refused(pair: tuple[Store, Store], facts: NarFacts | None) -> None:
+    source, target = pair
+    info = await stored(source, "path", TREE)
+    wrong = replace(info, nar=facts or replace(info.nar, sha256=bytes(32)))
+    done = await copied(source, target, wrong)
+    assert done["path"].status is Status.FAILED
+    assert "NAR hash" in str(done["path"].error)
+    assert await target.path_infos.get(info.store_path.output_hash) is None
+
+
+async def test_content_that_the_source_lacks_is_named(pair: tuple[Store, Store]) -> None:
+    source, target = pair
+    info = await stored(source, "path", TREE)
+    lacking = Digest.of(b"nobody has this")
+    node = FileNode(lacking, 15)
+    done = await copied(source, target, replace(info, store_path=path("lost"), node=node), info)
+    assert done["lost"].status is Status.FAILED
+    assert str(lacking) in str(done["lost"].error)
+    assert done["path"].status is Status.COPIED
+
+
+async def test_the_target_may_want_signatures(stores: tuple[Store, Store]) -> None:
+    source, target = stores
+    key = SecretKey.generate("trusted-1")
+    strict = verified(target, [key.public], require_signatures=True)
+    plain = await stored(source, "plain", TREE)
+    signed = replace(plain, store_path=path("signed"))
+    signed = signed.with_signatures([key.sign(signed.fingerprint(source.store_dir))])
+    done = await copied(source, strict, plain, signed)
+    assert (done["plain"].status, done["signed"].status) == (Status.FAILED, Status.COPIED)
+    assert "signature" in str(done["plain"].error)
+
+
+async def test_references_must_be_there_or_come_along(stores: tuple[Store, Store]) -> None:
+    source, target = stores
+    low = await stored(source, "low", TreeFile(b"low"))
+    high = await stored(source, "high", TreeFile(b"high"), low.store_path)
+    done = await copied(source, target, high)
+    assert done["high"].status is Status.FAILED
+    assert str(low.store_path) in str(done["high"].error)
+    found = await named_path_infos(source, [str(high.store_path)], closure=True)
+    assert {each.store_path.name for each in found} == {"low", "high"}
+    assert {each.status for each in (await copied(source, target, *found)).values()} == {Status.COPIED}
+    with pytest.raises(NotFoundError):
+        await named_path_infos(source, [str(path("absent"))])
+
+
+async def test_stores_of_other_directories_do_not_mix(stores: tuple[Store, Store]) -> None:
+    source, target = stores
+    info = await stored(source, "path", TREE)
+    with pytest.raises(InvalidError, match="/gnu/store"):
+        await copied(source, replace(target, store_dir="/gnu/store"), info)
+
+
+async def test_a_copy_that_is_left_stops(stores: tuple[Store, Store]) -> None:
+    source, target = stores
+    infos = [await stored(source, f"path-{n}", {b"file": TreeFile(noise(50_000, str(n)))}) for n in range(20)]
+    async with aclosing(copy_paths(source, target, infos)) as copies:
+        await anext(copies)
+    there = await target.path_infos.existing([each.store_path.output_hash for each in infos])
+    for info in infos:
+        if info.store_path.output_hash in there:
+            await target.nar.calculate(info.node)
+
+
+@given(strategies.trees(), strategies.trees())
+@settings(max_examples=60, deadline=None)
+async def test_any_trees_are_copied(one: Tree, other: Tree) -> None:
+    sizes = ChunkSizes.of_average(256)
+    async with await open_memory(sizes=sizes) as source, await open_memory(sizes=sizes) as target:
+        infos = [await stored(source, name, tree) for name, tree in (("one", one), ("other", other))]
+        for info, tree in zip(infos, (one, other), strict=True):
+            assert [each.status for each in (await copied(source, verified(target), info)).values()] == [Status.COPIED]
+            await assert_whole(target, info, tree)
+
+
+def release(number: int) -> bytes:
+    """A program of this release: most of it as in all others, with a few bytes changed everywhere."""
+    content = bytearray(BIG)
+    for at in range(0, len(content), 5000):
+        content[at : at + 3] = b"%03d" % number
+    return bytes(content)
+
+
+def package(number: int) -> Tree:
+    return {b"bin": {b"program": TreeFile(release(number), executable=True)}, b"share": {b"doc": TreeFile(b"doc")}}
+
+
+async def pair_of_releases(source: Store) -> list[PathInfo]:
+    return [await stored(source, f"go-1.{number}", package(number)) for number in (1, 2)]
+
+
+async def test_a_program_that_was_built_again_is_sent_as_a_delta(pair: tuple[Store, Store]) -> None:
+    source, target = pair
+    old, new = await pair_of_releases(source)
+    await copied(source, target, old)
+    chunks, deltas = Account(), Account()
+    async with await open_memory() as other:
+        await copied(source, verified(other), old, account=Account())
+        await drained(copy_paths(source, verified(other), [new], deltas=False, account=chunks))
+    await drained(copy_paths(source, target, [new], deltas=True, account=deltas))
+    await assert_whole(target, new, package(2))
+    assert (deltas.deltas, chunks.deltas) == (1, 0)
+    assert deltas.sent < chunks.sent / 50
+
+
+async def drained(copies: AsyncIterator[Copied]) -> list[Copied]:
+    outcomes = [each async for each in copies]
+    assert {each.status for each in outcomes} == {Status.COPIED}
+    return outcomes
+
+
+class Lying:
+    """Deltas that make something else."""
+
+    def __init__(self, frame: bytes | None, error: Exception | None = None) -> None:
+        self._frame = frame
+        self._error = error
+
+    async def make(self, base: Digest, target: Chunk, most: int) -> bytes | None:
+        if self._error is not None:
+            raise self._error
+        return self._frame
+
+    async def apply(self, base: Digest, target: Chunk, delta: bytes) -> None:
+        assert self._error is not None
+        raise self._error
+
+
+async def test_a_wrong_delta_is_told(pair: tuple[Store, Store]) -> None:
+    source, target = pair
+    old, new = await pair_of_releases(source)
+    await copied(source, target, old)
+    lying = replace(source, deltas=Lying(make_delta(release(1), release(3))))
+    [outcome] = [each async for each in copy_paths(lying, target, [new], deltas=True)]
+    assert outcome.status is Status.FAILED
+    assert "wrong delta" in str(outcome.error)
+    assert await target.path_infos.get(new.store_path.output_hash) is None
+
+
+@pytest.mark.parametrize("error", [IncompleteError("no base"), ExhaustedError("busy"), UnavailableError("gone")])
+async def test_a_store_that_cannot_work_with_a_delta_gets_chunks(stores: tuple[Store, Store], error: Exception) -> None:
+    source, target = stores
+    old, new = await pair_of_releases(source)
+    await copied(source, target, old)
+    lacking = target.with_services(path_infos=target.path_infos, keep=["named_paths", "granular"])
+    account = Account()
+    await drained(copy_paths(source, replace(lacking, deltas=Lying(None, error)), [new], deltas=True, account=account))
+    await assert_whole(target, new, package(2))
+    assert account.deltas == 0
+
+
+async def test_between_stores_of_this_machine_deltas_must_be_wanted(stores: tuple[Store, Store]) -> None:
+    source, target = stores
+    old, new = await pair_of_releases(source)
+    account = Account()
+    await copied(source, target, old, new, account=account)
+    assert account.deltas == 0

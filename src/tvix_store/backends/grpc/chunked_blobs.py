@@ -9,8 +9,8 @@ from tvix_store.backends.grpc.channel import THOROUGH, Metadata
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.contents import MESSAGE, joined_chunks, verified
 from tvix_store.backends.grpc.received import check_stored, decoding
-from tvix_store.backends.grpc.single_blobs import each_at_once
 from tvix_store.chunking import BlobAssembler, CutChunk, cut_blob
+from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import CorruptError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.protocol.blobs import encode_chunk, encode_digest
@@ -52,58 +52,28 @@ class ChunkedBlobs:
     def read_chunk(self, chunk: Chunk) -> AsyncGenerator[bytes, None]:
         return verified(self._chunk(chunk.digest), chunk.digest, self._connection.server)
 
-    async def put(self, digest: Digest, blob: bytes) -> None:
-        _, chunks = cut_blob(blob)
-        if len(chunks) > 1:
-            await self._put_blob(digest, await self._put_missing(chunks))
-        elif blob:  # to ask for the chunk would take as long as to send it
-            await self._put_chunk(digest, blob)
-            await self._put_blob(digest, [Chunk(digest, len(blob))])
-        else:
-            await self._put_blob(digest, [])
+    async def has_chunk(self, digest: Digest) -> bool:
+        return await self._found(f"/{CHUNK_STORE_SERVICE}/StatChunk", digest) is not None
 
-    async def put_stream(self, first: bytes, rest: AsyncGenerator[bytes, None], metadata: Metadata) -> Digest:
-        blob = BlobAssembler()
-        listed = await self._put_missing(blob.feed(first))
-        async for piece in rest:
-            listed += await self._put_missing(blob.feed(piece))
-        listed += await self._put_missing(blob.finish())
-        digest = Digest(blob.digest)
-        await self._put_blob(digest, listed)
-        return digest
+    async def put_chunk(self, digest: Digest, content: bytes) -> None:
+        async def messages() -> AsyncGenerator[bytes, None]:
+            for at in range(0, max(len(content), 1), MESSAGE):
+                yield encode_chunk(content[at : at + MESSAGE])
 
-    async def _put_missing(self, chunks: Sequence[CutChunk]) -> list[Chunk]:
-        """Store the chunks that the server lacks. Return all of them, as they are listed."""
-        contents = dict(chunks)
-
-        async def put(chunk: bytes) -> None:
-            digest = Digest(chunk)
-            if await self._found(f"/{CHUNK_STORE_SERVICE}/StatChunk", digest) is None:
-                await self._put_chunk(digest, bytes(contents[chunk]))
-
-        await each_at_once(put, list(contents))
-        return [Chunk(Digest(chunk), len(content)) for chunk, content in chunks]
-
-    async def _put_chunk(self, digest: Digest, content: bytes) -> None:
-        answer = await self._connection.call(f"/{CHUNK_STORE_SERVICE}/PutChunk", encode_chunk(content), ("blob", digest))
+        answer = await self._connection.send(f"/{CHUNK_STORE_SERVICE}/PutChunk", messages, ("blob", digest))
         check_stored(answer, digest, self._connection.server)
 
-    async def _put_blob(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
+    async def put_blob(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
+        """Make a blob of chunks that the server has."""
         request = encode_put_blob(digest, ((chunk.digest, chunk.size) for chunk in chunks))
         await self._connection.call(f"/{BLOB_STORE_SERVICE}/PutBlob", request, ("blob", digest), seconds=THOROUGH)
 
-    async def _all(self, chunks: Sequence[Chunk]) -> AsyncGenerator[bytes, None]:
-        """The contents of the chunks; those of a piece are fetched at once."""
-        for group in _groups(chunks):
-            if len(group) == 1:
-                async with aclosing(self.read_chunk(group[0])) as pieces:
-                    async for piece in pieces:
-                        yield piece
-            else:
-                for content in await each_at_once(self._small_chunk, group):
-                    yield content
+    async def whole_chunk(self, chunk: Chunk) -> bytes:
+        """The content of a chunk.
 
-    async def _small_chunk(self, chunk: Chunk) -> bytes:
+        Raises:
+            CorruptError: it is another, or has another length than the chunk.
+        """
         pieces: list[bytes] = []
         size = 0
         async with aclosing(self.read_chunk(chunk)) as chunk_pieces:
@@ -113,8 +83,51 @@ class ChunkedBlobs:
                     break
                 pieces.append(piece)
         if size != chunk.size:
-            raise CorruptError(f"{self._connection.server}: chunk {chunk.digest} has not {chunk.size} bytes, as the server says")
+            raise CorruptError(f"{self._connection.server}: chunk {chunk.digest} has not {chunk.size} bytes, as is stated")
         return b"".join(pieces)
+
+    async def put(self, digest: Digest, blob: bytes) -> None:
+        _, chunks = cut_blob(blob)
+        if len(chunks) > 1:
+            await self.put_blob(digest, await self._put_missing(chunks))
+        elif blob:  # to ask for the chunk would take as long as to send it
+            await self.put_chunk(digest, blob)
+            await self.put_blob(digest, [Chunk(digest, len(blob))])
+        else:
+            await self.put_blob(digest, [])
+
+    async def put_stream(self, first: bytes, rest: AsyncGenerator[bytes, None], metadata: Metadata) -> Digest:
+        blob = BlobAssembler()
+        listed = await self._put_missing(blob.feed(first))
+        async for piece in rest:
+            listed += await self._put_missing(blob.feed(piece))
+        listed += await self._put_missing(blob.finish())
+        digest = Digest(blob.digest)
+        await self.put_blob(digest, listed)
+        return digest
+
+    async def _put_missing(self, chunks: Sequence[CutChunk]) -> list[Chunk]:
+        """Store the chunks that the server lacks. Return all of them, as they are listed."""
+        contents = dict(chunks)
+
+        async def put(chunk: bytes) -> None:
+            digest = Digest(chunk)
+            if not await self.has_chunk(digest):
+                await self.put_chunk(digest, bytes(contents[chunk]))
+
+        await each_at_once(put, list(contents))
+        return [Chunk(Digest(chunk), len(content)) for chunk, content in chunks]
+
+    async def _all(self, chunks: Sequence[Chunk]) -> AsyncGenerator[bytes, None]:
+        """The contents of the chunks; those of a piece are fetched at once."""
+        for group in _groups(chunks):
+            if len(group) == 1:
+                async with aclosing(self.read_chunk(group[0])) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            else:
+                for content in await each_at_once(self.whole_chunk, group):
+                    yield content
 
     async def _chunk(self, digest: Digest) -> AsyncGenerator[bytes, None]:
         """The bytes of a chunk, not verified."""

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from tvix_store.backends.grpc.connection import PROMPT, Connection
-from tvix_store.backends.grpc.single_blobs import each_at_once
+from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import DeniedError, StoreError, UnavailableError, UnsupportedError
 from tvix_store.model import wire
 from tvix_store.model.digest import EMPTY

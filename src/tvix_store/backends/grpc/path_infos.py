@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
+from tvix_store.backends.grpc.bulk_path_infos import BulkPathInfos
 from tvix_store.backends.grpc.channel import THOROUGH
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.received import decoding
-from tvix_store.backends.grpc.single_blobs import each_at_once
 from tvix_store.backends.grpc.statuses import Subject
+from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import ConflictError, CorruptError, IncompleteError, NotFoundError
 from tvix_store.model import nixbase32
 from tvix_store.model.nodes import Node, encode_node
@@ -21,11 +22,15 @@ from tvix_store.protocol.path_infos import decode_nar_facts, encode_get_path_inf
 
 
 class GrpcPathInfos:
-    """A PathInfoService over a connection, in a dialect. Path infos are listed in the order of the server."""
+    """A PathInfoService over a connection, in a dialect. Path infos are listed in the order of the server.
 
-    def __init__(self, connection: Connection, dialect: Dialect) -> None:
+    `bulk` gets many at once, where the server has calls for that.
+    """
+
+    def __init__(self, connection: Connection, dialect: Dialect, bulk: BulkPathInfos | None = None) -> None:
         self._connection = connection
         self._dialect = dialect
+        self._bulk = bulk
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         subject: Subject = ("path info", nixbase32.encode(output_hash))
@@ -38,13 +43,18 @@ class GrpcPathInfos:
             raise CorruptError(f"{self._connection.server}: the server sent {path_info.store_path} for path info {subject[1]}")
         return path_info
 
-    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
-        """As `PathInfoService.existing`. No dialect has such a call: each path info is asked for, many at once.
-
-        A server before caches may fetch a path for that.
-        """
+    async def get_many(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
+        """As `PathInfoService.get_many`. No dialect has such a call: without our own, each path info is asked for, many at once."""
+        if self._bulk is not None:
+            return await self._bulk.get_many(output_hashes)
         found = await each_at_once(self.get, list(dict.fromkeys(output_hashes)))
-        return {each.store_path.output_hash: each.store_path for each in found if each is not None}
+        return {each.store_path.output_hash: each for each in found if each is not None}
+
+    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
+        """As `PathInfoService.existing`. Without our own call for that, a server before caches may fetch a path."""
+        if self._bulk is not None:
+            return await self._bulk.existing(output_hashes)
+        return {output_hash: found.store_path for output_hash, found in (await self.get_many(output_hashes)).items()}
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         """As `PathInfoService.put`.

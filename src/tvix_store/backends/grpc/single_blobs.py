@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
 
 from tvix_store.backends.grpc.channel import Metadata
 from tvix_store.model.digest import Digest
 from tvix_store.services.blobs import Chunk
-
-_CALLS_AT_ONCE = 32
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class SingleBlobs(Protocol):
@@ -35,22 +30,3 @@ class SingleBlobs(Protocol):
     async def put_stream(self, first: bytes, rest: AsyncGenerator[bytes, None], metadata: Metadata) -> Digest:
         """Store a blob that comes in pieces. `metadata` goes with the call, where there is one for all."""
         ...
-
-
-async def each_at_once(function: Callable[[T], Awaitable[R]], items: Sequence[T]) -> list[R]:
-    """The results of `function` for all items, some at a time. The first error ends the rest."""
-    results: dict[int, R] = {}
-    waiting = iter(enumerate(items))
-
-    async def work() -> None:
-        for number, item in waiting:
-            results[number] = await function(item)
-
-    workers = [asyncio.ensure_future(work()) for _ in range(min(_CALLS_AT_ONCE, len(items)))]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-    return [results[number] for number in range(len(items))]

@@ -13,6 +13,7 @@ from tvix_store.backends.local.directories import LocalDirectories
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.engine import READ_THREADS, Engine
 from tvix_store.backends.local.frames import LocalFrames
+from tvix_store.backends.local.granular import LocalGranular
 from tvix_store.backends.local.keyed_records import LocalRecords
 from tvix_store.backends.local.path_infos import LocalNarFacts, LocalPathInfos
 from tvix_store.backends.local.requests import Sync
@@ -20,6 +21,8 @@ from tvix_store.backends.local.settings import Settings
 from tvix_store.backends.local.staging import LocalStaging
 from tvix_store.backends.local.statistics import LocalStatistics
 from tvix_store.errors import StoreError
+from tvix_store.layers.blob_deltas import BlobDeltas
+from tvix_store.layers.named_paths import ListedNames
 from tvix_store.layers.read_only import read_only as made_read_only
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
@@ -71,6 +74,7 @@ async def open_store(
     path_infos = LocalPathInfos(engine, its_store_dir)
     blobs, directories, records = LocalBlobs(engine), LocalDirectories(engine), LocalRecords(engine)
     known_nars = LocalNarFacts(engine)
+    frames, assembling = LocalFrames(engine, blobs), LocalAssembling(engine, blobs)
 
     async def check() -> None:
         engine.check()
@@ -93,8 +97,11 @@ async def open_store(
         nar=RememberingNarService(blobs, directories, known_nars),
         known_nars=known_nars,
         records=records,
-        frames=LocalFrames(engine, blobs),
-        assembling=LocalAssembling(engine, blobs),
+        frames=frames,
+        assembling=assembling,
+        granular=LocalGranular(engine, blobs, frames, assembling),
+        deltas=BlobDeltas(blobs),
+        named_paths=ListedNames(path_infos),
         staging=LocalStaging(engine),
         statistics=LocalStatistics(engine, path_infos),
         store_dir=its_store_dir,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from struct import Struct
 from typing import TypeVar
 
@@ -13,7 +14,9 @@ from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.packs import Place
 from tvix_store.errors import CorruptError, NotFoundError
 from tvix_store.model.digest import Digest
+from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame, Run
+from tvix_store.services.granular import wrong_size
 
 T = TypeVar("T")
 
@@ -66,18 +69,45 @@ class LocalFrames:
         self._keep(runs, found)
         return result
 
-    def _find(self, digests: Sequence[Digest]) -> list[list[Frame]]:
-        places = self._engine.index.places_of_chunks([digest.raw for digest in digests])
-        return [
-            self._chunks(digest) if place is None else [_frame(digest.raw, place)]
-            for digest, place in zip(digests, places, strict=True)
-        ]
+    async def find_sized(self, blobs: Sequence[Chunk]) -> list[list[Frame]]:
+        """As `find`, of blobs whose sizes are stated.
 
-    def _chunks(self, digest: Digest) -> list[Frame]:
+        Raises:
+            InvalidError: one has another size. Its list was not read.
+        """
+        return await self._engine.in_thread(self._find, [blob.digest for blob in blobs], [blob.size for blob in blobs])
+
+    async def read_once(self, chunks: Sequence[Frame], use: Callable[[list[memoryview]], T]) -> T:
+        """As `read`, of one run that is not remembered: chunks whose lengths are stated.
+
+        Raises:
+            InvalidError: one has another length. Nothing was read.
+        """
+        run = b"".join(chunk.digest for chunk in chunks)
+        lengths = [chunk.length for chunk in chunks]
+        result: T
+        _, result = await self._engine.in_thread(self._found_and_used, [run], lambda stored: use(stored[0]), lengths)
+        return result
+
+    def _find(self, digests: Sequence[Digest], sizes: Sequence[int] | None = None) -> list[list[Frame]]:
+        places = self._engine.index.places_of_chunks([digest.raw for digest in digests])
+        found: list[list[Frame]] = []
+        for digest, place, size in zip(digests, places, sizes or repeat(None, len(digests)), strict=True):
+            if place is None:
+                found.append(self._chunks(digest, size))
+                continue
+            if size is not None and size != place[3]:
+                raise wrong_size("blob", digest, size)
+            found.append([_frame(digest.raw, place)])
+        return found
+
+    def _chunks(self, digest: Digest, size: int | None) -> list[Frame]:
         index = self._engine.index
         found = index.chunk_list_segment(digest.raw, 0)
         if found is None:
             raise NotFoundError("blob", digest)
+        if size is not None and size != found[0]:
+            raise wrong_size("blob", digest, size)
         chunks = [chunk.digest.raw for chunk in self._blobs.chunk_list(digest, found[0])]
         frames: list[Frame] = []
         for chunk, place in zip(chunks, index.places_of_chunks(chunks), strict=True):
@@ -87,8 +117,10 @@ class LocalFrames:
             frames.append(_frame(chunk, place))
         return frames
 
-    def _found_and_used(self, runs: Sequence[Run], use: Callable[[list[list[memoryview]]], T]) -> tuple[list[_Located], T]:
-        found = [self._locate(run) for run in runs]
+    def _found_and_used(
+        self, runs: Sequence[Run], use: Callable[[list[list[memoryview]]], T], lengths: Sequence[int] | None = None
+    ) -> tuple[list[_Located], T]:
+        found = [self._locate(run, lengths) for run in runs]
         try:
             return found, self._used(found, use)
         except CorruptError:
@@ -109,16 +141,19 @@ class LocalFrames:
             raise
         return [views[span][start:end] for span, start, end in _PART.iter_unpack(located.parts)]
 
-    def _locate(self, run: Run) -> _Located:
+    def _locate(self, run: Run, lengths: Sequence[int] | None = None) -> _Located:
         """Chunks that lie near each other, in the order of the run, are read together."""
         chunks = [run[at : at + _DIGEST] for at in range(0, len(run), _DIGEST)]
         spans: list[Place] = []
         parts = array("I")
         pack = begin = end = 0
-        for chunk, place in zip(chunks, self._engine.index.places_of_chunks(chunks), strict=True):
+        places = self._engine.index.places_of_chunks(chunks)
+        for chunk, place, wanted in zip(chunks, places, lengths or repeat(None, len(chunks)), strict=True):
             if place is None:
                 raise NotFoundError("chunk", f"b3:{chunk.hex()}")
-            its_pack, offset, stored, _ = place
+            its_pack, offset, stored, length = place
+            if wanted is not None and wanted != length:
+                raise wrong_size("chunk", Digest(chunk), wanted)
             if its_pack != pack or not 0 <= offset - end <= _GAP or offset + stored - begin > _MAX_SPAN:
                 if parts:
                     spans.append(Place(pack, begin, end - begin, 0))

@@ -31,10 +31,13 @@ class LocalPathInfos:
         encoded = self._engine.index.path_info(output_hash)
         return None if encoded is None else PathInfo.stored(encoded)
 
-    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
+    async def get_many(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
         if len(output_hashes) <= _LOOKED_UP_HERE:
-            return self._existing(output_hashes)
-        return await self._engine.in_thread(self._existing, output_hashes)
+            return self._found(output_hashes)
+        return await self._engine.in_thread(self._found, output_hashes)
+
+    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
+        return {output_hash: found.store_path for output_hash, found in (await self.get_many(output_hashes)).items()}
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         if self._engine.settings.store_dir != self._store_dir:
@@ -50,9 +53,9 @@ class LocalPathInfos:
                 yield PathInfo.stored(encoded)
             last = rows[-1][0]
 
-    def _existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
+    def _found(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
         found = {each: self._engine.index.path_info(each) for each in output_hashes}
-        return {each: PathInfo.stored(encoded).store_path for each, encoded in found.items() if encoded is not None}
+        return {each: PathInfo.stored(encoded) for each, encoded in found.items() if encoded is not None}
 
 
 class LocalNarFacts:

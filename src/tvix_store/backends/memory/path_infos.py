@@ -18,6 +18,9 @@ class MemoryPathInfos:
     async def get(self, output_hash: bytes) -> PathInfo | None:
         return self._path_infos.get(output_hash)
 
+    async def get_many(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
+        return {each: self._path_infos[each] for each in output_hashes if each in self._path_infos}
+
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         return {each: self._path_infos[each].store_path for each in output_hashes if each in self._path_infos}
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from tvix_store.errors import ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
-from tvix_store.operations.ingest.assemble_blob import MAX_CHUNK, assemble_blob
+from tvix_store.operations.granular.assemble_blob import assemble_blob
 from tvix_store.operations.trees.resolve import blob_size
 from tvix_store.protocol.blobs import chunk_header, decode_chunk, decode_digest, encode_digest
 from tvix_store.protocol.chunk_stores import decode_put_blob, encode_blob_meta
@@ -18,6 +18,7 @@ from tvix_store.rpc.handlers.blobs import encoded_list
 from tvix_store.rpc.method import Answer, Call, Method, ServerStreaming, Takes, Unary, client_streaming
 from tvix_store.services.assembling import Assembling
 from tvix_store.services.blobs import BlobService, Chunk
+from tvix_store.services.granular import MAX_CHUNK
 
 _AROUND = 16
 """Bytes around the data of a chunk in a message."""

@@ -15,9 +15,11 @@ pytest.register_assert_rewrite(
         for module in (
             "assembling",
             "blobs",
+            "deltas",
             "small_blobs",
             "directories",
             "frames",
+            "granular",
             "known_nars",
             "lone_files",
             "path_infos",
@@ -32,8 +34,10 @@ pytest.register_assert_rewrite(
 
 from tvix_store.testing.contracts.assembling import AssemblingContract  # noqa: E402
 from tvix_store.testing.contracts.blobs import BlobServiceContract  # noqa: E402
+from tvix_store.testing.contracts.deltas import DeltasContract  # noqa: E402
 from tvix_store.testing.contracts.directories import DirectoryServiceContract  # noqa: E402
 from tvix_store.testing.contracts.frames import StoredFramesContract  # noqa: E402
+from tvix_store.testing.contracts.granular import GranularContract  # noqa: E402
 from tvix_store.testing.contracts.known_nars import KnownNarsContract  # noqa: E402
 from tvix_store.testing.contracts.lone_files import LoneFilesContract  # noqa: E402
 from tvix_store.testing.contracts.nar import NarServiceContract  # noqa: E402
@@ -46,7 +50,9 @@ from tvix_store.testing.contracts.store import PowersContract, StoreContract, St
 __all__ = [
     "AssemblingContract",
     "BlobServiceContract",
+    "DeltasContract",
     "DirectoryServiceContract",
+    "GranularContract",
     "KnownNarsContract",
     "LoneFilesContract",
     "NarServiceContract",

@@ -152,6 +152,16 @@ class PathInfoServiceContract:
     async def test_an_empty_store_lists_nothing(self, store: Store) -> None:
         assert [each async for each in store.path_infos.list()] == []
 
+    async def test_many_path_infos_are_got_at_once(self, store: Store) -> None:
+        infos = [await stored_file(store, f"one of many {n}".replace(" ", "-")) for n in range(100)]
+        for info in infos[::2]:
+            await store.path_infos.put(info)
+        there = {info.store_path.output_hash: info for info in infos[::2]}
+        hashes = [info.store_path.output_hash for info in infos]
+        assert await store.path_infos.get_many([*hashes, hashes[0]]) == there
+        assert await store.path_infos.existing(hashes) == {each: info.store_path for each, info in there.items()}
+        assert await store.path_infos.get_many([]) == {}
+
     async def test_all_path_infos_are_listed_by_output_hash(self, store: Store) -> None:
         infos = [await stored_file(store, f"listed-{n}") for n in range(60)]
         for info in infos:

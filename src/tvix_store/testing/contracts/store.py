@@ -14,8 +14,10 @@ from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, put_tree
 from tvix_store.testing.contracts.assembling import AssemblingContract
 from tvix_store.testing.contracts.blobs import BlobServiceContract
+from tvix_store.testing.contracts.deltas import DeltasContract
 from tvix_store.testing.contracts.directories import DirectoryServiceContract
 from tvix_store.testing.contracts.frames import StoredFramesContract
+from tvix_store.testing.contracts.granular import GranularContract
 from tvix_store.testing.contracts.known_nars import KnownNarsContract
 from tvix_store.testing.contracts.nar import HELLO, NAR_OF_TREE, TREE, NarServiceContract
 from tvix_store.testing.contracts.path_infos import PathInfoServiceContract, path
@@ -50,7 +52,15 @@ class StoreContract(BlobServiceContract, DirectoryServiceContract, PathInfoServi
         assert await collect(store.blobs.read(file.digest)) == HELLO
 
 
-class PowersContract(AssemblingContract, KnownNarsContract, StagingContract, StatisticsContract, StoredFramesContract):
+class PowersContract(
+    AssemblingContract,
+    DeltasContract,
+    GranularContract,
+    KnownNarsContract,
+    StagingContract,
+    StatisticsContract,
+    StoredFramesContract,
+):
     """That of all powers of a store on this machine."""
 
 

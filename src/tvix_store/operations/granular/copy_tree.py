@@ -1,0 +1,241 @@
+"""TreeCopier: brings a tree from one store into another. Only parts that the target lacks are moved.
+
+Directories are asked for by level: one that the target has is not entered. Of the files in the others, the target says which it
+lacks; of these, the source lists the chunks, and the target says which chunks it lacks. Contents come first and directories last,
+from the leaves. So a directory in the target has all below it, whenever a copy stops. What has arrived is not sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from tvix_store.concurrency.coalesced import Coalesced
+from tvix_store.concurrency.each_at_once import each_at_once
+from tvix_store.errors import CorruptError, ExhaustedError, InvalidError
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory
+from tvix_store.model.nodes import DirectoryNode, FileNode, Node
+from tvix_store.model.store_path import StorePath
+from tvix_store.operations.granular.account import Account
+from tvix_store.operations.granular.copy_chunks import ChunkCopier
+from tvix_store.operations.granular.copy_deltas import DeltaCopier
+from tvix_store.operations.granular.plain import granular_of
+from tvix_store.services.blobs import Chunk
+from tvix_store.services.directories import parse
+from tvix_store.services.frames import Frame
+from tvix_store.services.granular import MAX_CHUNK, MAX_STORED
+from tvix_store.services.store import Store
+
+_QUESTION = 10_000
+"""Digests that are asked for in one call."""
+_DIRECTORIES = 1000
+"""Directories that are fetched in one call: some 800 bytes each."""
+_MAX_GRAPH = 128 << 20
+"""Bytes of the directories of one tree that may be missing: they stay in memory until their contents are there."""
+_LISTED_FILES, _LISTED_BYTES = 4096, 4 << 30
+"""Files, and their bytes, whose chunks are listed at a time: 4 GiB have 32,000 chunks, which take 10 MB."""
+_LARGE_AT_ONCE = 16
+"""Files of several chunks that are copied at a time."""
+_CHUNKS = 8192
+"""Chunks of one file that are asked for, and moved, at a time."""
+
+
+class _Place(NamedTuple):
+    """Where files stand: below the root node of a store path, in directories that the target lacks."""
+
+    path: StorePath | None
+    root: Node
+    directories: Mapping[Digest, Directory]
+
+
+class TreeCopier:
+    """Copies trees from `source` to `target`, many at a time; they share calls.
+
+    `deltas` says whether files may be sent as the difference from others. None leaves it to the speed of the link.
+    """
+
+    def __init__(self, source: Store, target: Store, account: Account, *, deltas: bool | None = None) -> None:
+        self._source, self._target = source, target
+        self._from, self._to = granular_of(source), granular_of(target)
+        self._account = account
+        self._name = source.name or "the source"
+        self._chunks = ChunkCopier(self._from, self._to, self._name, account)
+        self._deltas = DeltaCopier.between(source, target, account, lambda: self._chunks.rate, wanted=deltas)
+        self._lacks_directories = Coalesced(self._which_directories, most=_QUESTION)
+        self._lacks_blobs = Coalesced(self._which_blobs, most=_QUESTION)
+        self._lacks_chunks = Coalesced(self._which_chunks, most=_QUESTION)
+        self._get_directories = Coalesced(self._from.get_directories, most=_DIRECTORIES)
+        self._list_chunks = Coalesced(self._from.list_chunks, most=_LISTED_FILES)
+
+    async def copy(self, root: Node, path: StorePath | None = None, *, thorough: bool = False) -> None:
+        """Return when the target has all that `root`, the root node of `path`, reaches.
+
+        A directory in the target is taken to be complete, as to its files too, unless the copy is `thorough`.
+
+        Raises:
+            NotFoundError: the source lacks a part.
+            CorruptError: what the source gives is not what it should be.
+            ExhaustedError: the tree has too many directories, or the target is full.
+        """
+        directories = await self._missing_directories(root, thorough=thorough)
+        files = {root.digest: root} if isinstance(root, FileNode) else {}
+        for directory in directories.values():
+            for node in directory.entries.values():
+                if isinstance(node, FileNode):
+                    files[node.digest] = node
+        await self._copy_files(list(files.values()), _Place(path, root, directories))
+        if isinstance(root, DirectoryNode):
+            await self._put_directories(root.digest, directories)
+
+    async def close(self) -> None:
+        """End all that is under way."""
+        await self._chunks.close()
+        for questions in (self._lacks_directories, self._lacks_blobs, self._lacks_chunks):
+            await questions.close()
+        await self._get_directories.close()
+        await self._list_chunks.close()
+
+    async def _missing_directories(self, root: Node, *, thorough: bool) -> dict[Digest, Directory]:
+        """The directories to copy, each after one that refers to it."""
+        found: dict[Digest, Directory] = {}
+        size = 0
+        level = [root.digest] if isinstance(root, DirectoryNode) else []
+        while level:
+            if not thorough:
+                lacking = await self._lacks_directories(level)
+                level = [digest for digest, is_lacking in zip(level, lacking, strict=True) if is_lacking]
+            below: dict[Digest, None] = {}
+            for digest, directory in zip(level, await self._get_directories(level), strict=True):
+                if directory.digest != digest:
+                    raise CorruptError(f"{self._name} gives {directory.digest} as directory {digest}")
+                size += len(directory.encoded)
+                if size > _MAX_GRAPH:
+                    raise ExhaustedError(f"the directories of a tree have more than {_MAX_GRAPH} bytes")
+                await parse(directory)
+                found[digest] = directory
+                below |= dict.fromkeys(child.digest for _, child in directory.directories())
+            level = [digest for digest in below if digest not in found]
+        return found
+
+    async def _copy_files(self, files: Sequence[FileNode], place: _Place) -> None:
+        lacking = await self._lacks_blobs([file.digest for file in files])
+        missing = [file for file, is_lacking in zip(files, lacking, strict=True) if is_lacking]
+        there = sum(file.size for file in files) - sum(file.size for file in missing)
+        self._account.there += there
+        self._account.moved(there)
+        for some in _batches(missing):
+            await self._copy_some(some, place)
+
+    async def _copy_some(self, files: Sequence[FileNode], place: _Place) -> None:
+        try:
+            listed = await self._list_chunks([Chunk(file.digest, file.size) for file in files])
+        except InvalidError as error:
+            raise CorruptError(f"{self._name}: {error}, as a node states") from None
+        left = list(zip(files, listed, strict=True))
+        for file, chunks in left:
+            if sum(chunk.length for chunk in chunks) != file.size:
+                raise CorruptError(f"{self._name}: the chunks of blob {file.digest} are not {file.size} bytes, as a node states")
+        if self._deltas is not None and place.path is not None:
+            done = await self._deltas.copy(place.path, place.root, place.directories, left, self._lacks_chunks)
+            left = [each for each in left if each[0].digest not in done]
+        alone = [chunks[0] for file, chunks in left if _is_own_chunk(file, chunks)]
+        if alone:
+            await self._chunks.copy(alone)
+            self._account.moved(sum(chunk.length for chunk in alone))
+        await each_at_once(self._copy_large, [each for each in left if not _is_own_chunk(*each)], _LARGE_AT_ONCE)
+
+    async def _copy_large(self, listed: tuple[FileNode, Sequence[Frame]]) -> None:
+        file, chunks = listed
+        if any(chunk.length > MAX_CHUNK for chunk in chunks):
+            await self._copy_whole(file)
+            return
+        for at in range(0, len(chunks), _CHUNKS):
+            some = chunks[at : at + _CHUNKS]
+            lacking = await self._lacks_chunks([Digest(chunk.digest) for chunk in some])
+            missing = [chunk for chunk, is_lacking in zip(some, lacking, strict=True) if is_lacking]
+            await self._chunks.copy(missing)
+            moved = sum(chunk.length for chunk in some)
+            self._account.there += moved - sum(chunk.length for chunk in {each.digest: each for each in missing}.values())
+            self._account.moved(moved)
+        try:
+            await self._to.assemble(file.digest, [Chunk(Digest(chunk.digest), chunk.length) for chunk in chunks])
+        except InvalidError as error:
+            raise CorruptError(f"{self._name} lists wrong chunks: {error}") from None
+
+    async def _copy_whole(self, file: FileNode) -> None:
+        """Where the source lists no chunks that could be moved alone."""
+        digest = await self._target.blobs.put(self._source.blobs.read(file.digest))
+        if digest != file.digest:
+            raise CorruptError(f"{self._name} gives {digest} as blob {file.digest}")
+        self._account.sent += file.size
+        self._account.moved(file.size)
+
+    async def _put_directories(self, root: Digest, directories: dict[Digest, Directory]) -> None:
+        batch: list[Directory] = []
+        size = 0
+        for directory in _leaves_first(root, directories):
+            if batch and size + len(directory.encoded) > MAX_STORED:
+                await self._put(batch)
+                batch, size = [], 0
+            batch.append(directory)
+            size += len(directory.encoded)
+        if batch:
+            await self._put(batch)
+
+    async def _put(self, directories: Sequence[Directory]) -> None:
+        try:
+            await self._to.put_directories(directories)
+        except InvalidError as error:
+            raise CorruptError(f"{self._name} gives a wrong directory: {error}") from None
+        self._account.sent += sum(len(directory.encoded) for directory in directories)
+
+    async def _which_directories(self, digests: Sequence[Digest]) -> list[bool]:
+        missing = await self._to.missing_directories(digests)
+        return [digest in missing for digest in digests]
+
+    async def _which_blobs(self, digests: Sequence[Digest]) -> list[bool]:
+        missing = await self._target.blobs.missing(digests)
+        return [digest in missing for digest in digests]
+
+    async def _which_chunks(self, digests: Sequence[Digest]) -> list[bool]:
+        missing = await self._to.missing_chunks(digests)
+        return [digest in missing for digest in digests]
+
+
+def _is_own_chunk(file: FileNode, chunks: Sequence[Frame]) -> bool:
+    return len(chunks) == 1 and chunks[0].digest == file.digest.raw and file.size <= MAX_CHUNK
+
+
+def _batches(files: Iterable[FileNode]) -> Iterator[list[FileNode]]:
+    batch: list[FileNode] = []
+    size = 0
+    for file in files:
+        if batch and (len(batch) == _LISTED_FILES or size + file.size > _LISTED_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(file)
+        size += file.size
+    if batch:
+        yield batch
+
+
+def _leaves_first(root: Digest, directories: dict[Digest, Directory]) -> Iterator[Directory]:
+    """The directories, each after those that it refers to."""
+    done: set[Digest] = set()
+    entered: list[tuple[Digest, Iterator[Digest]]] = []
+
+    def enter(digest: Digest) -> None:
+        if digest in directories and digest not in done:
+            done.add(digest)
+            entered.append((digest, iter([child.digest for _, child in directories[digest].directories()])))
+
+    enter(root)
+    while entered:
+        digest, children = entered[-1]
+        child = next(children, None)
+        if child is not None:
+            enter(child)
+        else:
+            entered.pop()
+            yield directories[digest]

@@ -1,0 +1,111 @@
+"""copy_from_cache: bring store paths from a binary cache into a store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from tvix_store.concurrency.each_at_once import each_at_once
+from tvix_store.errors import NotFoundError
+from tvix_store.model.narinfo import NarInfo
+from tvix_store.model.path_info import PathInfo
+from tvix_store.model.signature import PublicKey
+from tvix_store.model.store_path import parse_output_hash
+from tvix_store.operations.granular.account import Account
+from tvix_store.operations.paths.path_copies import Copied, PathCopies
+from tvix_store.operations.paths.substitute import check_narinfo, fetch_path
+from tvix_store.services.store import Store
+from tvix_store.services.upstream import Upstream, UpstreamLacksError
+
+JOBS = 8
+"""NARs that are fetched at a time; each takes some 20 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A binary cache, and what is believed of it: paths that one of the keys has signed, or `unsigned` ones too."""
+
+    upstream: Upstream
+    public_keys: tuple[PublicKey, ...]
+    unsigned: bool = False
+
+    async def narinfo(self, output_hash: bytes, store_dir: str) -> NarInfo | None:
+        """What the cache says of a path, checked.
+
+        Raises:
+            UpstreamDownError, UpstreamLiesError: there is no answer, or none that is believed.
+        """
+        narinfo = await self.upstream.narinfo(output_hash)
+        if narinfo is not None:
+            check_narinfo(narinfo, output_hash, self.public_keys, store_dir=store_dir, unsigned=self.unsigned)
+        return narinfo
+
+
+async def named_narinfos(cache: Cache, names: Sequence[str], *, store_dir: str, closure: bool) -> list[NarInfo]:
+    """The narinfos of the store paths that `names` name; with their `closure`, also of all they refer to, directly or not.
+
+    Raises:
+        InvalidError: a name is not a store path, its base name, or its hash; or what the cache says is not believed.
+        NotFoundError: the cache lacks a path.
+        UnavailableError: the cache does not answer.
+    """
+    await cache.upstream.priority()  # is it one for our store directory?
+    prefix = store_dir + "/"
+    wanted = {parse_output_hash(name.removeprefix(prefix), store_dir): name for name in names}
+    found: dict[bytes, NarInfo] = {}
+
+    async def narinfo(output_hash: bytes) -> NarInfo:
+        told = await cache.narinfo(output_hash, store_dir)
+        if told is None:
+            raise NotFoundError("store path", f"{wanted[output_hash]}, of which {cache.upstream.name} was asked,")
+        return told
+
+    while wanted:
+        level = await each_at_once(narinfo, list(wanted))
+        found |= {each.store_path.output_hash: each for each in level}
+        references = {each.output_hash: str(each) for told in level for each in told.references} if closure else {}
+        wanted = {output_hash: name for output_hash, name in references.items() if output_hash not in found}
+    return list(found.values())
+
+
+async def copy_from_cache(
+    cache: Cache, target: Store, narinfos: Iterable[NarInfo], *, jobs: int | None = None, account: Account | None = None
+) -> AsyncGenerator[Copied, None]:
+    """Copy paths of `cache`, whose `narinfos` were checked, to `target`. Yields the outcome of each, references first.
+
+    A path that the target has with the same NAR is not fetched, and new signatures are added to it. An error of one path keeps this
+    path, and all that refer to it, from being recorded; the others are copied.
+
+    Raises:
+        InvalidError: the references go round in a circle.
+        ExhaustedError, UnavailableError, UnsupportedError: the target cannot take them, or the cache does not answer.
+    """
+    copies = _CacheCopies(cache, target, jobs or JOBS, account or Account())
+    async with aclosing(copies.run(narinfos)) as outcomes:
+        async for each in outcomes:
+            yield each
+
+
+class _CacheCopies(PathCopies[NarInfo]):
+    def __init__(self, cache: Cache, target: Store, jobs: int, account: Account) -> None:
+        super().__init__(target, cache.upstream.name, jobs)
+        self._cache = cache
+        self._account = account
+
+    def merged(self, known: PathInfo, stated: NarInfo) -> PathInfo:
+        self._count(stated)
+        return known.with_signatures(stated.signatures)
+
+    async def bring(self, stated: NarInfo) -> PathInfo:
+        try:
+            path_info = await fetch_path(self._store, self._cache.upstream, stated)
+        except UpstreamLacksError as error:
+            raise NotFoundError("the NAR of", f"{stated.store_path}: {error}; it") from None
+        self._account.sent += stated.file_size or stated.nar.size
+        self._count(stated)
+        return path_info
+
+    def _count(self, stated: NarInfo) -> None:
+        self._account.logical += stated.nar.size
+        self._account.moved(stated.nar.size)

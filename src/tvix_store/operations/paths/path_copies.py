@@ -1,0 +1,191 @@
+"""PathCopies: brings store paths into a store, whatever they come from.
+
+Contents come in any order, several paths at a time. Path infos are put in the order of the references. So a recorded path is
+complete with its closure, whatever stops a copy. A copy that is repeated brings only paths that are not recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from graphlib import CycleError, TopologicalSorter
+from typing import Generic, Protocol, TypeVar
+
+from tvix_store.errors import (
+    ConflictError,
+    CorruptError,
+    DeniedError,
+    IncompleteError,
+    InvalidError,
+    NotFoundError,
+    StoreError,
+)
+from tvix_store.model.nix_hash import NixHash
+from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.store_path import StorePath
+from tvix_store.services.store import Store
+
+OF_A_PATH = (ConflictError, CorruptError, DeniedError, IncompleteError, InvalidError, NotFoundError)
+"""Errors that leave hope for other paths."""
+_ASKED_AT_ONCE = 1000
+"""Paths about which the store is asked in one call."""
+_UNDER_WAY = 2000
+"""Paths that have begun, and wait for a free place or for their references."""
+
+
+class Status(Enum):
+    """The outcome for a path."""
+
+    COPIED = "copied"
+    KNOWN = "known"
+    FAILED = "failed"
+    LEFT_OUT = "left out"
+    """Its content is stored, but one of its references failed, or was left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """The outcome for a path. `error` says why it is not recorded."""
+
+    store_path: StorePath
+    status: Status
+    error: StoreError | None = None
+
+    @property
+    def recorded(self) -> bool:
+        return self.error is None
+
+
+class Stated(Protocol):
+    """What a source says of a path."""
+
+    @property
+    def store_path(self) -> StorePath: ...
+    @property
+    def references(self) -> Sequence[StorePath]: ...
+    @property
+    def nar(self) -> NarFacts: ...
+
+
+S = TypeVar("S", bound=Stated)
+
+
+class PathCopies(ABC, Generic[S]):
+    """Copies of many paths to `store`, each in a task that waits for those of its references.
+
+    `jobs` paths are brought at a time. `source` names who states the paths, for messages.
+    """
+
+    def __init__(self, store: Store, source: str, jobs: int) -> None:
+        self._store = store
+        self._source = source
+        self._room = asyncio.Semaphore(jobs)
+        self._tasks: dict[StorePath, asyncio.Task[Copied]] = {}
+
+    @abstractmethod
+    async def bring(self, stated: S) -> PathInfo:
+        """Store the content of a path, and make sure that it is what `stated` says. Return what to record.
+
+        Raises:
+            StoreError: one of OF_A_PATH is the fault of this path; any other one ends the copy.
+        """
+
+    def merged(self, known: PathInfo, stated: S) -> PathInfo:
+        """What to record of a path that the store has with the same NAR."""
+        return known
+
+    async def run(self, paths: Iterable[S]) -> AsyncGenerator[Copied, None]:
+        """Copy `paths`, and yield the outcome of each, references first.
+
+        An error of one path keeps this path, and all that refer to it, from being recorded; the others are copied.
+
+        Raises:
+            InvalidError: the references go round in a circle.
+            ExhaustedError, UnavailableError, UnsupportedError: the store cannot take them, or the source cannot give them.
+        """
+        by_path = {each.store_path: each for each in paths}
+        order = _references_first(by_path)
+        running: deque[asyncio.Task[Copied]] = deque()
+        try:
+            for at in range(0, len(order), _ASKED_AT_ONCE):
+                some = order[at : at + _ASKED_AT_ONCE]
+                known = await self._store.path_infos.get_many([path.output_hash for path in some])
+                for path in some:
+                    task = asyncio.create_task(self._copy(by_path[path], known.get(path.output_hash)))
+                    self._tasks[path] = task
+                    running.append(task)
+                while len(running) > _UNDER_WAY:
+                    yield await running.popleft()
+            while running:
+                yield await running.popleft()
+        finally:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        """Leave nothing running, whatever happened."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _copy(self, stated: S, known: PathInfo | None) -> Copied:
+        path = stated.store_path
+        try:
+            if known is None:
+                async with self._room:
+                    path_info = await self.bring(stated)
+                missing = await self._missing_reference(stated)
+                if missing is not None:
+                    return missing
+            else:
+                self._check_same(known, stated)
+                path_info = self.merged(known, stated)
+            if path_info is not known:
+                await self._store.path_infos.put(path_info)
+        except OF_A_PATH as error:
+            return Copied(path, Status.FAILED, error)
+        return Copied(path, Status.KNOWN if known else Status.COPIED)
+
+    def _check_same(self, known: PathInfo, stated: S) -> None:
+        if known.store_path != stated.store_path or known.nar != stated.nar:
+            raise ConflictError(
+                f"{stated.store_path} is in the store with NAR hash {shown(known.nar)}, "
+                f"but {self._source} says {shown(stated.nar)}; it is not overwritten"
+            )
+
+    async def _missing_reference(self, stated: S) -> Copied | None:
+        """Wait until all references are recorded. The outcome for the path if one cannot be, else None."""
+        others: list[StorePath] = []
+        for reference in stated.references:
+            if reference == stated.store_path:
+                continue
+            task = self._tasks.get(reference)
+            if task is None:
+                others.append(reference)
+            # Shielded: it is not for one of its referrers to stop it.
+            elif not (await asyncio.shield(task)).recorded:
+                error = IncompleteError(f"{stated.store_path} is left out: it refers to {reference}, which is not copied")
+                return Copied(stated.store_path, Status.LEFT_OUT, error)
+        there = await self._store.path_infos.existing([reference.output_hash for reference in others]) if others else {}
+        for reference in others:
+            if there.get(reference.output_hash) != reference:
+                raise IncompleteError(
+                    f"{stated.store_path} is not copied: it refers to {reference}, "
+                    "which is neither in the store nor among the paths to copy"
+                )
+        return None
+
+
+def _references_first(paths: dict[StorePath, S]) -> list[StorePath]:
+    graph = {path: {other for other in stated.references if other in paths and other != path} for path, stated in paths.items()}
+    try:
+        return list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        raise InvalidError(f"references go round in a circle: {' '.join(map(str, error.args[1]))}") from None
+
+
+def shown(nar: NarFacts) -> str:
+    return f"{NixHash('sha256', nar.sha256)} ({nar.size} bytes)"
