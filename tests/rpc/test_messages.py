@@ -199,7 +199,15 @@ def test_chunks_are_what_protobuf_makes_of_them(chunks: list[tuple[bytes, int, b
         {"digests": b"x" * 32, "length": [2], "stored": [2], "data": b"x"},
         {"digests": b"x" * 32, "length": [MAX_CONTENT + 1], "stored": [1], "data": b"x"},
     ],
-    ids=["half a digest", "a length too few", "a length too many", "a stored length too many", "more data", "less data", "too long"],
+    ids=[
+        "half a digest",
+        "a length too few",
+        "a length too many",
+        "a stored length too many",
+        "more data",
+        "less data",
+        "too long",
+    ],
 )
 def test_chunks_whose_columns_do_not_belong_together_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidError):

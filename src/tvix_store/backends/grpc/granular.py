@@ -115,10 +115,9 @@ class BulkGranular:
                 raise InvalidError(f"chunk b3:{chunk.digest.hex()} has {chunk.length} bytes; a chunk has at most {MAX_CHUNK}")
         if any(len(chunk.stored) == chunk.length for chunk in chunks):
             chunks = [StoredChunk(*chunk) for chunk in await asyncio.to_thread(compressed_chunks, chunks)]
-        of_content = _filling(chunks, lambda chunk: chunk.length, MAX_CONTENT, DIGESTS_A_CALL)
-        messages = [
-            some for each in of_content for some in _filling(each, lambda chunk: len(chunk.stored), MESSAGE, DIGESTS_A_CALL)
-        ]
+        messages: list[list[StoredChunk]] = []
+        for some in _filling(chunks, lambda chunk: chunk.length, MAX_CONTENT, DIGESTS_A_CALL):
+            messages += _filling(some, lambda chunk: len(chunk.stored), MESSAGE, DIGESTS_A_CALL)
         await each_at_once(self._put_chunks, messages, _PUT_AT_ONCE)
 
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:

@@ -49,7 +49,7 @@ _PUTS_AT_ONCE = 8
 """Messages of chunks that are decompressed and stored at a time: 128 MiB of content, if all are as large as may be."""
 
 _BLOBS_AT_ONCE = 256
-_LISTED_AT_ONCE = 256 << 20
+_LISTED_AT_ONCE = 32 << 20
 """Blobs, and bytes of them, whose chunks are listed at once: 280,000 chunks, 60 MB of objects, if they are as small as may be."""
 _LISTINGS = 2
 """Listings at a time."""
