@@ -148,7 +148,7 @@ async def test_chunks_are_put_in_messages_of_a_mebibyte_and_some_megabytes_of_co
 
 async def test_long_lists_go_and_come_in_several_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tvix_store.rpc.handlers.granular._ROWS", 3)
-    monkeypatch.setattr("tvix_store.backends.grpc.granular._ROWS", 2)
+    monkeypatch.setattr("tvix_store.backends.grpc.granular.MESSAGE", 100)
     methods = await store_methods(granular=True)
     sizes = watched(methods, bulk("Assemble"))
     async with serve(methods) as url, await open_store(url) as store:

@@ -57,8 +57,10 @@ _ROWS = _MESSAGE // 48
 """Chunks that fill a message of lists."""
 _PACKED_HERE = 4096
 """Chunks of a list that is packed on the event loop, in some 3 ms."""
-_LISTS = 64 << 20
-"""Bytes of lists that a worker keeps for its clients: while they take them, and until they have sent the end."""
+_LISTS = 128 << 20
+"""Bytes of lists that a worker keeps: while clients take them, and until clients have sent their end. The longest has 50 MB."""
+_LISTS_STALL = 60.0
+"""Seconds that such a client may do nothing."""
 _LIST_MESSAGE = 4 << 20
 """Bytes of a message of Assemble: 100,000 chunks."""
 _ASSEMBLED_AT_ONCE = 8
@@ -124,7 +126,7 @@ def granular_methods(granular: Granular, max_message: int) -> dict[str, Method]:
 def _list_methods(granular: Granular) -> dict[str, Method]:
     """The calls about lists of chunks."""
     listing = asyncio.Semaphore(_LISTINGS)
-    kept = Budget(_LISTS)
+    kept = Budget(_LISTS, stall=_LISTS_STALL)
 
     async def list_chunks(wanted: ChunkTable, call: Call) -> AsyncGenerator[bytes, None]:
         with kept.place(call.client) as place:
