@@ -19,7 +19,7 @@ from tvix_store.protocol.dialects import (
     Dialect,
 )
 from tvix_store.protocol.settings import BULK_VERSION, StoreSettings
-from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
+from tvix_store.rpc.asgi import MAX_MESSAGE, RpcApp, not_found
 from tvix_store.rpc.handlers.blobs import blob_methods
 from tvix_store.rpc.handlers.bulk import bulk_methods
 from tvix_store.rpc.handlers.bulk_path_infos import bulk_path_info_methods
@@ -83,7 +83,7 @@ async def serve(methods: Mapping[str, Method], listen: str = "127.0.0.1:0", tls:
     """Serve `methods` on `listen`; the address, as a URL of the client."""
     config = ServerConfig(listen=(listen,), grace=0, tls=tls)
     with listening(config.listen) as sockets:
-        async with serving(GrpcApp(methods, not_found), sockets, config):
+        async with serving(RpcApp(methods, not_found), sockets, config):
             where = name(sockets[0])
             if where.startswith("unix:"):
                 yield f"grpc+unix://{where.removeprefix('unix:')}"

@@ -73,7 +73,7 @@ def compressed_chunks(
         is_frame = len(stored) != length
         if not is_frame and (length <= _SMALL or looks_compressible(stored)):
             frame = compressor.compress(stored)
-            smaller.append((digest, length, min(stored, frame, key=len)))
+            smaller.append((digest, length, frame if len(frame) < length else stored))
         else:
             smaller.append((digest, length, stored))
     return smaller

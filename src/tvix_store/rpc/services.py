@@ -15,7 +15,7 @@ from tvix_store.protocol.dialects import (
     STATISTICS_SERVICE,
 )
 from tvix_store.protocol.settings import BULK_VERSION, StoreSettings
-from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
+from tvix_store.rpc.asgi import MAX_MESSAGE, RpcApp, not_found
 from tvix_store.rpc.handlers.blobs import blob_methods
 from tvix_store.rpc.handlers.bulk import bulk_methods
 from tvix_store.rpc.handlers.bulk_path_infos import bulk_path_info_methods
@@ -35,7 +35,7 @@ from tvix_store.traffic import Traffic
 
 def serve_store(
     store: Store, *, max_message: int = MAX_MESSAGE, fallback: App = not_found, traffic: Traffic | None = None
-) -> tuple[GrpcApp, Callable[[], None]]:
+) -> tuple[RpcApp, Callable[[], None]]:
     """An ASGI application that offers `store` in all dialects, and a function to call when the server begins to go down.
 
     `max_message` bounds one message in bytes, `traffic` all that callers make the worker keep. Requests that are not gRPC go to
@@ -59,5 +59,5 @@ def serve_store(
     health = Health(check_by_name | dict.fromkeys(own, checks.blobs))
     methods |= health.methods()
     methods |= reflection_methods([*check_by_name, *own, HEALTH_SERVICE])
-    app = GrpcApp(methods, fallback, max_message=max_message, read_only=store.read_only, traffic=traffic)
+    app = RpcApp(methods, fallback, max_message=max_message, read_only=store.read_only, traffic=traffic)
     return app, health.stop

@@ -24,7 +24,8 @@ async def assemble_blob(blobs: BlobService, assembling: Assembling | None, diges
 
     Raises:
         IncompleteError: a chunk is not in the store.
-        InvalidError: the chunks are not the blob; or one is empty, too large, or of another size than is stated; or most are tiny.
+        InvalidError: the chunks are not the blob, or one is empty, too large, or of another size than is stated. Or most
+            are very small.
         CorruptError: a chunk is damaged.
         ExhaustedError: the disk is full.
     """

@@ -117,7 +117,7 @@ def granular_methods(granular: Granular, max_message: int) -> dict[str, Method]:
             put_directories, Takes(max_message=max_message, decode=_decode_directories, writes=True)
         ),
         f"/{BULK_SERVICE}/GetChunks": ServerStreaming(get_chunks, _SIZED_DIGESTS),
-        f"/{BULK_SERVICE}/GetChunk": Unary(get_chunk),
+        f"/{BULK_SERVICE}/GetChunk": Unary(get_chunk, Takes(immutable=True)),
         f"/{BULK_SERVICE}/PutChunks": Unary(put_chunks, Takes(max_message=MAX_CHUNK + _AROUND, decode=_decode_chunks, writes=True)),
     }
     return methods | _list_methods(granular)
