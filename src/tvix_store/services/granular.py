@@ -16,7 +16,7 @@ MAX_CHUNK = 4 << 20
 MAX_STORED = 1 << 20
 """Bytes of stored chunks that a caller asks for, or puts, in one call: so many, or one chunk."""
 FREE_CHUNKS = 64
-SMALLEST_AVERAGE = 1024
+SMALLEST_AVERAGE = 128
 """A list of chunks has up to FREE_CHUNKS, and one more for as many bytes."""
 
 
@@ -117,7 +117,7 @@ def wrong_size(kind: str, digest: Digest, stated: int) -> InvalidError:
 def check_list(blob: Digest, chunks: int, size: int) -> None:
     """See that a list of `chunks` chunks, of `size` bytes in all, is not much longer than stores make them.
 
-    So the size of a blob tells how much memory its list takes. Stores cut chunks of 16 KiB and more.
+    So the size of a blob tells how much memory its list takes. A store cuts chunks of 256 bytes on average, or more.
 
     Raises:
         InvalidError: it has no chunks, or too many.

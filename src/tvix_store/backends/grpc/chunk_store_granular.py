@@ -12,13 +12,13 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame
-from tvix_store.services.granular import MAX_CHUNK, Granular, StoredChunk
+from tvix_store.services.granular import MAX_CHUNK, Granular, StoredChunk, wrong_size
 
 
 class ChunkStoreGranular:
-    """A Granular by calls for each chunk.
+    """A Granular by calls for each chunk. A chunk is no blob there, so it is asked for, got and put by calls of its own.
 
-    A chunk is no blob there, so it is asked for, got and put by itself. `inner` does the rest.
+    `inner` does the rest.
     """
 
     def __init__(self, chunks: ChunkedBlobs, inner: Granular) -> None:
@@ -39,9 +39,11 @@ class ChunkStoreGranular:
 
     async def get_chunks(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
         async def get(chunk: Frame) -> StoredChunk:
-            return StoredChunk(
-                chunk.digest, chunk.length, await self._chunks.whole_chunk(Chunk(Digest(chunk.digest), chunk.length))
-            )
+            digest = Digest(chunk.digest)
+            content = await self._chunks.whole_chunk(Chunk(digest, chunk.length))
+            if content is None:
+                raise wrong_size("chunk", digest, chunk.length)
+            return StoredChunk(chunk.digest, chunk.length, content)
 
         return await each_at_once(get, chunks)
 

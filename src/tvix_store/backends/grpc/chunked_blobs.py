@@ -68,12 +68,8 @@ class ChunkedBlobs:
         request = encode_put_blob(digest, ((chunk.digest, chunk.size) for chunk in chunks))
         await self._connection.call(f"/{BLOB_STORE_SERVICE}/PutBlob", request, ("blob", digest), seconds=THOROUGH)
 
-    async def whole_chunk(self, chunk: Chunk) -> bytes:
-        """The content of a chunk.
-
-        Raises:
-            CorruptError: it is another, or has another length than the chunk.
-        """
+    async def whole_chunk(self, chunk: Chunk) -> bytes | None:
+        """The content of a chunk, verified; None if it has another size than the chunk."""
         pieces: list[bytes] = []
         size = 0
         async with aclosing(self.read_chunk(chunk)) as chunk_pieces:
@@ -82,9 +78,7 @@ class ChunkedBlobs:
                 if size > chunk.size:
                     break
                 pieces.append(piece)
-        if size != chunk.size:
-            raise CorruptError(f"{self._connection.server}: chunk {chunk.digest} has not {chunk.size} bytes, as is stated")
-        return b"".join(pieces)
+        return b"".join(pieces) if size == chunk.size else None
 
     async def put(self, digest: Digest, blob: bytes) -> None:
         _, chunks = cut_blob(blob)
@@ -126,7 +120,10 @@ class ChunkedBlobs:
                     async for piece in pieces:
                         yield piece
             else:
-                for content in await each_at_once(self.whole_chunk, group):
+                for chunk, content in zip(group, await each_at_once(self.whole_chunk, group), strict=True):
+                    if content is None:
+                        server = self._connection.server
+                        raise CorruptError(f"{server}: chunk {chunk.digest} has not {chunk.size} bytes, as the server says")
                     yield content
 
     async def _chunk(self, digest: Digest) -> AsyncGenerator[bytes, None]:

@@ -39,8 +39,8 @@ T = TypeVar("T")
 
 _LISTED_A_CALL = 16 << 30
 """Bytes of the blobs whose chunks are asked for in one call. At 16 KiB, the smallest average, it is as many as a call may list."""
-_ROWS = MESSAGE // 48
-"""Chunks that fill a message of lists."""
+_ROW = 40
+"""Bytes of a chunk in a list that is sent."""
 _PUT_AT_ONCE = 4
 """Messages of chunks that are on their way to the server."""
 
@@ -115,20 +115,20 @@ class BulkGranular:
                 raise InvalidError(f"chunk b3:{chunk.digest.hex()} has {chunk.length} bytes; a chunk has at most {MAX_CHUNK}")
         if any(len(chunk.stored) == chunk.length for chunk in chunks):
             chunks = [StoredChunk(*chunk) for chunk in await asyncio.to_thread(compressed_chunks, chunks)]
-        of_content = _filling(chunks, lambda chunk: chunk.length, MAX_CONTENT, DIGESTS_A_CALL)
-        messages = [
-            some for each in of_content for some in _filling(each, lambda chunk: len(chunk.stored), MESSAGE, DIGESTS_A_CALL)
-        ]
+        messages: list[list[StoredChunk]] = []
+        for some in _filling(chunks, lambda chunk: chunk.length, MAX_CONTENT, DIGESTS_A_CALL):
+            messages += _filling(some, lambda chunk: len(chunk.stored), MESSAGE, DIGESTS_A_CALL)
         await each_at_once(self._put_chunks, messages, _PUT_AT_ONCE)
 
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
         if len(chunks) > MAX_CHUNKS:
             raise ExhaustedError(f"blob {digest} has {len(chunks)} chunks; a list of at most {MAX_CHUNKS} can be sent")
+        rows = MESSAGE // _ROW
 
         async def messages() -> AsyncGenerator[bytes, None]:
-            for at in range(0, len(chunks), _ROWS):
-                some = ChunkTable.of_sized((chunk.digest.raw, chunk.size) for chunk in chunks[at : at + _ROWS])
-                yield encode_chunk_lists([ChunkList(digest, some, more=at + _ROWS < len(chunks))])
+            for at in range(0, len(chunks), rows):
+                some = ChunkTable.of_sized((chunk.digest.raw, chunk.size) for chunk in chunks[at : at + rows])
+                yield encode_chunk_lists([ChunkList(digest, some, more=at + rows < len(chunks))])
 
         await self._connection.send(_path("Assemble"), messages, ("blob", digest))
 

@@ -49,7 +49,7 @@ _PUTS_AT_ONCE = 8
 """Messages of chunks that are decompressed and stored at a time: 128 MiB of content, if all are as large as may be."""
 
 _BLOBS_AT_ONCE = 256
-_LISTED_AT_ONCE = 256 << 20
+_LISTED_AT_ONCE = 32 << 20
 """Blobs, and bytes of them, whose chunks are listed at once: 280,000 chunks, 60 MB of objects, if they are as small as may be."""
 _LISTINGS = 2
 """Listings at a time."""
@@ -57,8 +57,10 @@ _ROWS = _MESSAGE // 48
 """Chunks that fill a message of lists."""
 _PACKED_HERE = 4096
 """Chunks of a list that is packed on the event loop, in some 3 ms."""
-_LISTS = 64 << 20
-"""Bytes of lists that a worker keeps for its clients: while they take them, and until they have sent the end."""
+_LISTS = 128 << 20
+"""Bytes of lists that a worker keeps: while clients take them, and until clients have sent their end. The longest has 50 MB."""
+_LISTS_STALL = 60.0
+"""Seconds that such a client may do nothing."""
 _LIST_MESSAGE = 4 << 20
 """Bytes of a message of Assemble: 100,000 chunks."""
 _ASSEMBLED_AT_ONCE = 8
@@ -115,7 +117,7 @@ def granular_methods(granular: Granular, max_message: int) -> dict[str, Method]:
             put_directories, Takes(max_message=max_message, decode=_decode_directories, writes=True)
         ),
         f"/{BULK_SERVICE}/GetChunks": ServerStreaming(get_chunks, _SIZED_DIGESTS),
-        f"/{BULK_SERVICE}/GetChunk": Unary(get_chunk),
+        f"/{BULK_SERVICE}/GetChunk": Unary(get_chunk, Takes(immutable=True)),
         f"/{BULK_SERVICE}/PutChunks": Unary(put_chunks, Takes(max_message=MAX_CHUNK + _AROUND, decode=_decode_chunks, writes=True)),
     }
     return methods | _list_methods(granular)
@@ -124,7 +126,7 @@ def granular_methods(granular: Granular, max_message: int) -> dict[str, Method]:
 def _list_methods(granular: Granular) -> dict[str, Method]:
     """The calls about lists of chunks."""
     listing = asyncio.Semaphore(_LISTINGS)
-    kept = Budget(_LISTS)
+    kept = Budget(_LISTS, stall=_LISTS_STALL)
 
     async def list_chunks(wanted: ChunkTable, call: Call) -> AsyncGenerator[bytes, None]:
         with kept.place(call.client) as place:
