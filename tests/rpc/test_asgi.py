@@ -15,7 +15,7 @@ from tvix_store.asgi import Event
 from tvix_store.errors import ConflictError, InvalidError
 from tvix_store.rpc.asgi import RpcApp, not_found
 from tvix_store.rpc.framing import Frames, frame, gzip_frame
-from tvix_store.rpc.method import LOOKUP, Call, Method, ServerStreaming, Streaming, Takes, Unary, client_streaming
+from tvix_store.rpc.method import LOOKUP, Answer, Call, Method, ServerStreaming, Streaming, Takes, Unary, client_streaming
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.traffic import Budget, Traffic
 
@@ -326,3 +326,23 @@ async def test_a_message_is_counted_until_its_call_ends_and_its_client_must_go_o
     await asyncio.wait_for(call, 20)
     assert traffic.incoming.held == 0
     assert dict((await sent.get())["headers"])[b"grpc-status"] == b"%d" % Status.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("answer", [bytes(300_000), (b"head", bytes(300_000))])
+async def test_answers_are_counted_while_their_client_does_not_take_them(answer: Answer) -> None:
+    async def many(_message: bytes, _call: Call) -> AsyncGenerator[Answer, None]:
+        for _ in range(2):
+            yield answer
+
+    async def receive() -> Event:
+        return {"type": "http.request", "body": frame(b"")}
+
+    async def send(_event: Event) -> None:
+        held.append(traffic.outgoing.held)
+
+    held: list[int] = []
+    traffic = Traffic()
+    app = RpcApp({"/s/Many": ServerStreaming(many)}, not_found, traffic=traffic)
+    await app({"type": "http", "path": "/s/Many", "method": "POST", "headers": [GRPC]}, receive, send)
+    assert max(held) >= 300_000
+    assert traffic.outgoing.held == 0

@@ -33,6 +33,10 @@ class Watched:
         self.calls += 1
         return await self._inner.missing_directories(digests)
 
+    async def missing_chunks(self, digests: Sequence[Digest]) -> set[Digest]:
+        self.calls += 1
+        return await self._inner.missing_chunks(digests)
+
     async def get_directories(self, digests: Sequence[Digest]) -> list[Directory]:
         self.calls += 1
         self.directories_got += digests
