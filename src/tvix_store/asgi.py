@@ -5,6 +5,7 @@ Source: asgi.readthedocs.io, HTTP & WebSocket ASGI message format 2.5.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, TypeAlias
 
@@ -16,3 +17,28 @@ App: TypeAlias = Callable[[Event, Receive, Send], Coroutine[Any, Any, None]]
 
 class DisconnectedError(Exception):
     """The caller went away."""
+
+
+def is_http1(scope: Event) -> bool:
+    """Whether a request came over HTTP/1.1."""
+    return str(scope.get("http_version", "1.1")).startswith("1")
+
+
+async def drained(receive: Receive, most: int, seconds: float) -> bool:
+    """Take up to `most` bytes of a body that nobody wants, in up to `seconds`; whether it is at its end then.
+
+    Raises:
+        DisconnectedError: the client went away.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            while most > 0:
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    raise DisconnectedError
+                if not event.get("more_body"):
+                    return True
+                most -= len(event.get("body", b""))
+    except TimeoutError:
+        pass
+    return False

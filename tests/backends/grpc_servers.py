@@ -8,20 +8,26 @@ from contextlib import asynccontextmanager, suppress
 
 from tvix_store.backends.memory import open_store as open_memory_store
 from tvix_store.config import verified
+from tvix_store.operations.granular.plain import granular_of
 from tvix_store.protocol.dialects import (
     BLOB_STORE_SERVICE,
     BULK_SERVICE,
     CHUNK_STORE_SERVICE,
     DIALECTS,
+    SETTINGS_SERVICE,
     STATISTICS_SERVICE,
     Dialect,
 )
-from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
+from tvix_store.protocol.settings import BULK_VERSION, StoreSettings
+from tvix_store.rpc.asgi import MAX_MESSAGE, RpcApp, not_found
 from tvix_store.rpc.handlers.blobs import blob_methods
 from tvix_store.rpc.handlers.bulk import bulk_methods
+from tvix_store.rpc.handlers.bulk_path_infos import bulk_path_info_methods
 from tvix_store.rpc.handlers.chunk_stores import chunk_store_methods
 from tvix_store.rpc.handlers.directories import directory_methods
+from tvix_store.rpc.handlers.granular import granular_methods
 from tvix_store.rpc.handlers.path_infos import path_info_methods
+from tvix_store.rpc.handlers.settings import settings_methods
 from tvix_store.rpc.handlers.statistics import statistics_methods
 from tvix_store.rpc.method import Method, Takes
 from tvix_store.rpc.reflection import reflection_methods
@@ -39,17 +45,24 @@ async def store_methods(
     store: Store | None = None,
     dialects: Iterable[Dialect] = DIALECTS,
     bulk: bool = True,
+    granular: bool = False,
     chunks: bool = False,
     whole_blobs: bool = True,
     reflection: bool = True,
 ) -> dict[str, Method]:
     """The methods of a server of `store`, by default a new one in memory that takes only true path infos.
 
-    `bulk`: with our BulkService; `chunks`: with snix's services of chunks; `whole_blobs`: with BlobService.
+    `bulk`: with the first calls of our BulkService, as an older server of ours; `granular`: with the others too;
+    `chunks`: with snix's services of chunks; `whole_blobs`: with BlobService.
     """
     store = store or verified(await open_memory_store())
     methods: dict[str, Method] = bulk_methods(store.blobs, MAX_MESSAGE) if bulk else {}
     services = [BULK_SERVICE] if bulk else []
+    if granular:
+        methods |= granular_methods(granular_of(store), MAX_MESSAGE)
+        methods |= bulk_path_info_methods(store.path_infos)
+        methods |= settings_methods(StoreSettings(store.size_rule, store.store_dir, BULK_VERSION))
+        services.append(SETTINGS_SERVICE)
     if chunks:
         methods |= chunk_store_methods(store.blobs, store.assembling)
         services += [CHUNK_STORE_SERVICE, BLOB_STORE_SERVICE]
@@ -70,7 +83,7 @@ async def serve(methods: Mapping[str, Method], listen: str = "127.0.0.1:0", tls:
     """Serve `methods` on `listen`; the address, as a URL of the client."""
     config = ServerConfig(listen=(listen,), grace=0, tls=tls)
     with listening(config.listen) as sockets:
-        async with serving(GrpcApp(methods, not_found), sockets, config):
+        async with serving(RpcApp(methods, not_found), sockets, config):
             where = name(sockets[0])
             if where.startswith("unix:"):
                 yield f"grpc+unix://{where.removeprefix('unix:')}"

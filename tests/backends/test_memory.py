@@ -7,11 +7,17 @@ import pytest
 from tvix_store.backends.memory import open_store
 from tvix_store.chunking import ChunkSizes
 from tvix_store.services.store import Store
-from tvix_store.testing.contracts import AssemblingContract, KnownNarsContract, StagingContract, StoreWithRecordsContract
+from tvix_store.testing.contracts import (
+    AssemblingContract,
+    DeltasContract,
+    KnownNarsContract,
+    StagingContract,
+    StoreWithRecordsContract,
+)
 from tvix_store.testing.state_machine import StoreMachine
 
 
-class TestMemoryStore(StoreWithRecordsContract, AssemblingContract, KnownNarsContract, StagingContract):
+class TestMemoryStore(StoreWithRecordsContract, AssemblingContract, DeltasContract, KnownNarsContract, StagingContract):
     @pytest.fixture
     async def store(self) -> AsyncIterator[Store]:
         async with await open_store() as store:

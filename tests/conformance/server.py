@@ -1,4 +1,4 @@
-"""A server for connectrpc.com/conformance, on our gRPC layer and our engine.
+"""A server for connectrpc.com/conformance, on our layer for calls and our engine.
 
 `connectconformance --mode server -- python -m tests.conformance.server` starts it, tells it on stdin how to serve, hears on stdout
 where, and then makes its calls. It is ended by SIGTERM.
@@ -10,14 +10,16 @@ import asyncio
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from tests.conformance.messages import message
-from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
+from tvix_store.asgi import App, Event, Receive, Send
+from tvix_store.protocol import connect
+from tvix_store.rpc.asgi import MAX_MESSAGE, RpcApp, not_found
 from tvix_store.rpc.deadline import seconds
 from tvix_store.rpc.method import Call, Fields, Method, ServerStreaming, Streaming, Takes, Unary, client_streaming
 from tvix_store.rpc.status import RpcError, Status
@@ -115,6 +117,8 @@ def _request_info(call: Call, requests: list[bytes], kind: str) -> Any:
         info.request_headers.add(name=name_, value=value_)
     if "grpc-timeout" in values:
         info.timeout_ms = round(seconds(values["grpc-timeout"][0].encode()) * 1000)
+    if "connect-timeout-ms" in values:
+        info.timeout_ms = int(values["connect-timeout-ms"][0])
     return info
 
 
@@ -138,11 +142,22 @@ def _error(error: Any, info: Any) -> RpcError:
 _ANY_SIZE = Takes(max_message=MAX_MESSAGE)
 METHODS: dict[str, Method] = {
     f"/{SERVICE}/Unary": Unary(unary, _ANY_SIZE),
-    f"/{SERVICE}/IdempotentUnary": Unary(idempotent_unary, _ANY_SIZE),
+    f"/{SERVICE}/IdempotentUnary": Unary(idempotent_unary, Takes(max_message=MAX_MESSAGE, immutable=True)),
     f"/{SERVICE}/ClientStream": client_streaming(client_stream, _ANY_SIZE),
     f"/{SERVICE}/ServerStream": ServerStreaming(server_stream, _ANY_SIZE),
     f"/{SERVICE}/BidiStream": Streaming(bidi_stream, _ANY_SIZE),
 }
+
+
+def _below_prefix(app: App) -> App:
+    """The suite asks for methods without a prefix. Here, calls that are not gRPC get ours."""
+
+    def prefixed(scope: Event, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        if not dict(scope["headers"]).get(b"content-type", b"").startswith(b"application/grpc"):
+            scope = {**scope, "path": connect.PREFIX + scope["path"]}
+        return app(scope, receive, send)
+
+    return prefixed
 
 
 async def main() -> None:
@@ -158,7 +173,7 @@ async def main() -> None:
         config = ServerConfig(
             grace=1, tls=tls, **({"max_message": wanted.message_receive_limit} if wanted.message_receive_limit else {})
         )
-        async with serving(GrpcApp(METHODS, not_found, max_message=config.max_message), sockets, config):
+        async with serving(_below_prefix(RpcApp(METHODS, not_found, max_message=config.max_message)), sockets, config):
             host, port = sockets[0].getsockname()
             answer = message("ServerCompatResponse")(host=host, port=port, pem_cert=wanted.server_creds.cert).SerializeToString()
             sys.stdout.buffer.write(len(answer).to_bytes(4) + answer)

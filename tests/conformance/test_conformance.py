@@ -1,4 +1,4 @@
-"""Our gRPC layer and engine against the conformance suite of connectrpc.com.
+"""Our layer for calls and our engine against the conformance suite of connectrpc.com, in gRPC and in Connect.
 
 Calls and streams of all kinds, errors, metadata, gzip, deadlines, cancellation, size limits, full duplex and TLS, by two clients.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from tests import programs
 
 
-def test_all_cases_for_grpc_servers_pass() -> None:
+def test_all_cases_for_servers_pass() -> None:
     connectconformance = programs.require("connectconformance")
     features = Path(__file__).parent / "features.yaml"
     server = [sys.executable, "-m", "tests.conformance.server"]

@@ -30,7 +30,9 @@ from tvix_store.model.signature import SecretKey
 from tvix_store.model.store_path import StorePath
 from tvix_store.operations.nars import offer
 from tvix_store.operations.nars.links import NarLink, NarLinks
+from tvix_store.operations.nars.offer import NarOffers
 from tvix_store.operations.nars.pass_through import PlannedNars
+from tvix_store.operations.nars.planner import MAX_NAR
 from tvix_store.services.store import Store
 from tvix_store.testing.content import missing, noise, put_tree
 from tvix_store.testing.trees import TreeFile
@@ -156,6 +158,34 @@ async def test_who_puts_a_large_path_has_its_file_hashed(store: Store, monkeypat
     assert (await ask(app, NARINFO, "PUT", narinfo_text))[0] == 201
     await asyncio.gather(*app._narinfos._offers._hashing.values())
     assert (await narinfo(app)).compression == "zstd"
+
+
+async def test_a_large_file_is_hashed_once_for_all_who_ask(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offer, "_HASHED_AT_ONCE", 1000)
+    path_info = await put_path(store)
+    offers = NarOffers(store, PlannedNars.of(store))
+    offers.prepare(path_info)
+    [hashing] = offers._hashing.values()
+    offers.prepare(path_info)
+    assert list(offers._hashing.values()) == [hashing]
+    assert {(await offers.offer(path_info, "zstd")).compression for _ in range(2)} == {"zstd"}
+    assert hashing.done()
+    assert hashing.exception() is None
+    assert not offers._hashing
+
+
+async def test_no_file_is_hashed_beside_where_many_wait_for_that_or_it_would_be_too_large(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offer, "_HASHED_AT_ONCE", 1000)
+    path_info = await put_path(store)
+    offers = NarOffers(store, PlannedNars.of(store))
+    offers.prepare(replace(path_info, nar=NarFacts(MAX_NAR + 1, path_info.nar.sha256)))
+    assert not offers._hashing
+    monkeypatch.setattr(offer, "_MOST_HASHING", 0)
+    offers.prepare(path_info)
+    assert not offers._hashing
+    assert (await offers.offer(path_info, "zstd")).compression == "none"
 
 
 async def test_a_path_that_was_never_pushed_can_be_signed(store: Store) -> None:

@@ -207,3 +207,9 @@ def parsed(data: bytes) -> NarInfo | str:
 def test_anything_else_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidError):
         NarInfo.parse(data)
+
+
+def test_a_size_may_have_64_bits() -> None:
+    narinfo = parse(changed("FileSize", str(2**64 - 1)))
+    assert narinfo.file_size == 2**64 - 1
+    assert narinfo == NarInfo.parse(narinfo.format())

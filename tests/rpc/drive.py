@@ -59,6 +59,8 @@ async def request(
     *,
     headers: Iterable[tuple[bytes, bytes]] = (GRPC,),
     method: str = "POST",
+    query: bytes = b"",
+    http_version: str = "2",
     disconnects: bool = False,
 ) -> Outcome:
     """Send `pieces` of a body, one event each, and run the application to its end.
@@ -81,5 +83,6 @@ async def request(
     async def send(event: Event) -> None:
         outcome.events.append(event)
 
-    await app({"type": "http", "path": path, "method": method, "headers": list(headers)}, receive, send)
+    scope = {"type": "http", "path": path, "method": method, "headers": list(headers)}
+    await app({**scope, "query_string": query, "http_version": http_version}, receive, send)
     return outcome

@@ -13,9 +13,9 @@ from tests.concurrency.turns import turns_during
 from tests.rpc.drive import GRPC, request
 from tvix_store.asgi import Event
 from tvix_store.errors import ConflictError, InvalidError
-from tvix_store.rpc.asgi import GrpcApp, not_found
+from tvix_store.rpc.asgi import RpcApp, not_found
 from tvix_store.rpc.framing import Frames, frame, gzip_frame
-from tvix_store.rpc.method import LOOKUP, Call, Method, ServerStreaming, Streaming, Takes, Unary, client_streaming
+from tvix_store.rpc.method import LOOKUP, Answer, Call, Method, ServerStreaming, Streaming, Takes, Unary, client_streaming
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.traffic import Budget, Traffic
 
@@ -65,7 +65,7 @@ METHODS: dict[str, Method] = {
     "/s/EchoEach": Streaming(echo_each),
     "/s/WithMetadata": Unary(with_metadata),
 }
-APP = GrpcApp(METHODS, not_found, max_message=100)
+APP = RpcApp(METHODS, not_found, max_message=100)
 
 
 @pytest.mark.parametrize("pieces", [[frame(b"hello")], [frame(b"hello"), b""], [frame(b"hello")[:3], frame(b"hello")[3:]]])
@@ -154,7 +154,7 @@ async def test_a_message_over_the_limit_is_refused() -> None:
 
 
 async def test_a_method_has_a_bound_of_its_own_which_is_small_unless_it_says_otherwise() -> None:
-    app = GrpcApp({"/s/Echo": Unary(echo), "/s/Large": Unary(echo, Takes(max_message=10_000))}, not_found)
+    app = RpcApp({"/s/Echo": Unary(echo), "/s/Large": Unary(echo, Takes(max_message=10_000))}, not_found)
     for path, bound in (("/s/Echo", LOOKUP), ("/s/Large", 10_000)):
         for encode in (frame, gzip_frame):
             headers = [GRPC, GZIP]
@@ -172,7 +172,7 @@ async def test_a_large_message_is_decoded_in_a_thread(size: int) -> None:
         return message[:1] * 2
 
     takes = Takes(max_message=size, decode=decode)
-    app = GrpcApp({"/s/Echo": Unary(echo, takes), "/s/Join": client_streaming(join, takes)}, not_found)
+    app = RpcApp({"/s/Echo": Unary(echo, takes), "/s/Join": client_streaming(join, takes)}, not_found)
     for path in ("/s/Echo", "/s/Join"):
         assert (await request(app, path, [frame(b"x" * size)])).answers == [b"xx"]
     assert [thread is threading.main_thread() for thread in threads] == [size == 10] * 2
@@ -182,7 +182,7 @@ async def test_a_message_that_cannot_be_decoded_is_refused_wherever_that_happens
     def decode(message: bytes) -> bytes:
         raise InvalidError("no")
 
-    app = GrpcApp({"/s/Echo": Unary(echo, Takes(max_message=100_000, decode=decode))}, not_found)
+    app = RpcApp({"/s/Echo": Unary(echo, Takes(max_message=100_000, decode=decode))}, not_found)
     for size in (1, 100_000):
         assert (await request(app, "/s/Echo", [frame(bytes(size))])).status == Status.INVALID_ARGUMENT
 
@@ -196,7 +196,7 @@ async def test_others_have_their_turn_while_a_stream_of_tiny_messages_is_taken()
 
 async def test_a_server_that_is_read_only_refuses_a_write_before_it_reads_a_byte() -> None:
     takes = Takes(writes=True)
-    app = GrpcApp(
+    app = RpcApp(
         {"/s/Echo": Unary(echo, takes), "/s/Join": client_streaming(join, takes), "/s/Read": Unary(echo)}, not_found, read_only=True
     )
     sent: list[Event] = []
@@ -284,18 +284,18 @@ async def test_a_caller_that_goes_away_in_the_middle_of_the_answers_ends_the_cal
             raise ConnectionResetError
 
     sent: list[Event] = []
-    app = GrpcApp({"/s/Numbers": ServerStreaming(numbers)}, not_found)
+    app = RpcApp({"/s/Numbers": ServerStreaming(numbers)}, not_found)
     await app({"type": "http", "path": "/s/Numbers", "method": "POST", "headers": [GRPC]}, receive, send)
     assert [event["type"] for event in sent] == ["http.response.start"] + ["http.response.body"] * (1 + leaves_at)
     assert steps == [*range(1 + leaves_at), "ended"]
 
 
-def app_with_budget(handle: Callable[[bytes, Call], Coroutine[Any, Any, bytes]]) -> tuple[GrpcApp, Traffic]:
+def app_with_budget(handle: Callable[[bytes, Call], Coroutine[Any, Any, bytes]]) -> tuple[RpcApp, Traffic]:
     """An app that takes messages of 100,000 bytes, and loses patience with clients after 0.1 s."""
     traffic = Traffic()
     traffic.incoming = Budget(1 << 20, stall=0.1, spared=0.1)
     takes = Takes(max_message=100_000, decode=bytes)
-    return GrpcApp({"/s/Handle": Unary(handle, takes)}, not_found, traffic=traffic), traffic
+    return RpcApp({"/s/Handle": Unary(handle, takes)}, not_found, traffic=traffic), traffic
 
 
 async def test_who_waits_for_its_answer_does_not_do_too_little() -> None:
@@ -326,3 +326,23 @@ async def test_a_message_is_counted_until_its_call_ends_and_its_client_must_go_o
     await asyncio.wait_for(call, 20)
     assert traffic.incoming.held == 0
     assert dict((await sent.get())["headers"])[b"grpc-status"] == b"%d" % Status.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("answer", [bytes(300_000), (b"head", bytes(300_000))])
+async def test_answers_are_counted_while_their_client_does_not_take_them(answer: Answer) -> None:
+    async def many(_message: bytes, _call: Call) -> AsyncGenerator[Answer, None]:
+        for _ in range(2):
+            yield answer
+
+    async def receive() -> Event:
+        return {"type": "http.request", "body": frame(b"")}
+
+    async def send(_event: Event) -> None:
+        held.append(traffic.outgoing.held)
+
+    held: list[int] = []
+    traffic = Traffic()
+    app = RpcApp({"/s/Many": ServerStreaming(many)}, not_found, traffic=traffic)
+    await app({"type": "http", "path": "/s/Many", "method": "POST", "headers": [GRPC]}, receive, send)
+    assert max(held) >= 300_000
+    assert traffic.outgoing.held == 0

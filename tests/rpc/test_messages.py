@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,11 +14,14 @@ from tests.rpc.schema import message
 from tools.compile_protos import DESCRIPTORS, compile_protos
 from tvix_store.errors import InvalidError
 from tvix_store.model import wire
+from tvix_store.model.chunk_table import ChunkTable
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.path_info import NarFacts
-from tvix_store.protocol import blobs, bulk, directories, path_infos, statistics
+from tvix_store.model.store_path import StorePath
+from tvix_store.protocol import blobs, bulk, chunk_tables, directories, path_infos, statistics
 from tvix_store.protocol import settings as protocol_settings
+from tvix_store.protocol.chunk_tables import MAX_CONTENT, ChunkList
 from tvix_store.protocol.dialects import DIALECTS, SEED, TVIX, Dialect
 from tvix_store.protocol.settings import StoreSettings
 from tvix_store.services.statistics import Stats
@@ -128,6 +132,95 @@ def test_many_digests_are_what_protobuf_makes_of_them(many: list[Digest], unknow
     assert bulk.decode_digests(expected + unknown) == many
 
 
+@given(st.lists(st.binary(min_size=20, max_size=20), max_size=5, unique=True), unknown_fields)
+def test_output_hashes_and_store_paths_are_what_protobuf_makes_of_them(hashes: list[bytes], unknown: bytes) -> None:
+    expected = message("tvix_store.v1.OutputHashes")(output_hash=hashes).SerializeToString()
+    assert bulk.encode_output_hashes(hashes) == expected
+    assert bulk.decode_output_hashes(expected * 2 + unknown) == hashes
+    paths = [StorePath(each, "name") for each in hashes]
+    expected = message("tvix_store.v1.StorePaths")(store_path=map(str, paths)).SerializeToString()
+    assert bulk.encode_store_paths(paths) == expected
+    assert bulk.decode_store_paths(expected + unknown) == paths
+
+
+rows = st.lists(st.tuples(digests.map(lambda digest: digest.raw), sizes, sizes), max_size=5)
+stored_chunks = st.lists(st.tuples(digests.map(lambda digest: digest.raw), st.integers(0, MAX_CONTENT // 5), data), max_size=5)
+
+
+@given(rows, unknown_fields)
+def test_sized_digests_are_what_protobuf_makes_of_them(rows: list[tuple[bytes, int, int]], unknown: bytes) -> None:
+    table = replace(ChunkTable.of(rows), stored=b"")
+    expected = message("tvix_store.v1.SizedDigests")(digests=table.digests, size=[size for _, size, _ in rows]).SerializeToString()
+    assert chunk_tables.encode_sized_digests(table) == expected
+    assert chunk_tables.decode_sized_digests(expected + unknown) == table
+    assert list(table) == [(digest, size, size) for digest, size, _ in rows]
+
+
+@given(st.lists(st.tuples(digests, rows, st.booleans(), st.booleans()), max_size=4), unknown_fields)
+def test_lists_of_chunks_are_what_protobuf_makes_of_them(
+    listed: list[tuple[Digest, list[tuple[bytes, int, int]], bool, bool]], unknown: bytes
+) -> None:
+    lists: list[ChunkList] = []
+    expected = message("tvix_store.v1.ChunkLists")()
+    for blob, rows, more, tells_stored in listed:
+        table = ChunkTable.of(rows)
+        lists.append(ChunkList(blob, table if tells_stored else replace(table, stored=b""), more))
+        expected.list.add(
+            blob=blob.raw,
+            digests=table.digests,
+            length=[length for _, length, _ in rows],
+            stored=[stored for _, _, stored in rows] if tells_stored else [],
+            more=more,
+        )
+    assert chunk_tables.encode_chunk_lists(lists) == expected.SerializeToString()
+    assert chunk_tables.decode_chunk_lists(expected.SerializeToString() + unknown) == lists
+
+
+@given(stored_chunks, unknown_fields)
+def test_chunks_are_what_protobuf_makes_of_them(chunks: list[tuple[bytes, int, bytes]], unknown: bytes) -> None:
+    expected = message("tvix_store.v1.Chunks")(
+        digests=b"".join(digest for digest, _, _ in chunks),
+        length=[length for _, length, _ in chunks],
+        stored=[len(stored) for _, _, stored in chunks],
+        data=b"".join(stored for _, _, stored in chunks),
+    ).SerializeToString()
+    assert b"".join(chunk_tables.encode_chunks(chunks)) == expected
+    assert [(*chunk[:2], bytes(chunk[2])) for chunk in chunk_tables.decode_chunks(expected + unknown)] == chunks
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"digests": b"x" * 31, "length": [1], "stored": [1], "data": b"x"},
+        {"digests": b"x" * 64, "length": [1], "stored": [1], "data": b"x"},
+        {"digests": b"x" * 32, "length": [1, 2], "stored": [1], "data": b"x"},
+        {"digests": b"x" * 32, "length": [1], "stored": [1, 0], "data": b"x"},
+        {"digests": b"x" * 32, "length": [1], "stored": [1], "data": b"xx"},
+        {"digests": b"x" * 32, "length": [2], "stored": [2], "data": b"x"},
+        {"digests": b"x" * 32, "length": [MAX_CONTENT + 1], "stored": [1], "data": b"x"},
+    ],
+    ids=[
+        "half a digest",
+        "a length too few",
+        "a length too many",
+        "a stored length too many",
+        "more data",
+        "less data",
+        "too long",
+    ],
+)
+def test_chunks_whose_columns_do_not_belong_together_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidError):
+        chunk_tables.decode_chunks(message("tvix_store.v1.Chunks")(**fields).SerializeToString())
+
+
+@given(digests, sizes, unknown_fields)
+def test_a_request_for_a_chunk_is_what_protobuf_makes_of_it(digest: Digest, length: int, unknown: bytes) -> None:
+    expected = message("tvix_store.v1.GetChunkRequest")(digest=digest.raw, length=length).SerializeToString()
+    assert chunk_tables.encode_get_chunk(digest, length) == expected
+    assert chunk_tables.decode_get_chunk(expected + unknown) == (digest, length)
+
+
 @given(st.lists(sizes, min_size=statistics.COUNTS, max_size=statistics.COUNTS), unknown_fields)
 def test_statistics_are_what_protobuf_makes_of_them(counts: list[int], unknown: bytes) -> None:
     names = [field.name for field in fields(Stats)]
@@ -136,11 +229,13 @@ def test_statistics_are_what_protobuf_makes_of_them(counts: list[int], unknown: 
     assert statistics.decode_statistics(expected + unknown) == counts
 
 
-@given(st.sampled_from(SizeRule), st.sampled_from(["/nix/store", "/gnu/store", "/"]), unknown_fields)
-def test_settings_are_what_protobuf_makes_of_them(rule: SizeRule, store_dir: str, unknown: bytes) -> None:
-    expected = message("tvix_store.v1.Settings")(size_rule=f"SIZE_RULE_{rule.name}", store_dir=store_dir).SerializeToString()
-    assert protocol_settings.encode_settings(StoreSettings(rule, store_dir)) == expected
-    assert protocol_settings.decode_settings(expected + unknown) == StoreSettings(rule, store_dir)
+@given(st.sampled_from(SizeRule), st.sampled_from(["/nix/store", "/gnu/store", "/"]), st.integers(0, 9), unknown_fields)
+def test_settings_are_what_protobuf_makes_of_them(rule: SizeRule, store_dir: str, version: int, unknown: bytes) -> None:
+    expected = message("tvix_store.v1.Settings")(
+        size_rule=f"SIZE_RULE_{rule.name}", store_dir=store_dir, bulk_version=version
+    ).SerializeToString()
+    assert protocol_settings.encode_settings(StoreSettings(rule, store_dir, version)) == expected
+    assert protocol_settings.decode_settings(expected + unknown) == StoreSettings(rule, store_dir, version)
 
 
 @given(st.binary(max_size=40))
@@ -154,6 +249,12 @@ def test_garbage_is_refused_in_one_way_only(garbage: bytes) -> None:
         path_infos.decode_nar_facts,
         bulk.decode_blobs,
         bulk.decode_digests,
+        bulk.decode_output_hashes,
+        bulk.decode_store_paths,
+        chunk_tables.decode_sized_digests,
+        chunk_tables.decode_chunk_lists,
+        chunk_tables.decode_chunks,
+        chunk_tables.decode_get_chunk,
         statistics.decode_statistics,
         protocol_settings.decode_settings,
     ):

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from tvix_store.rpc.asgi import GrpcApp, not_found
+from tvix_store.rpc.asgi import RpcApp, not_found
 from tvix_store.rpc.method import Call, Method, ServerStreaming, Streaming, Unary, client_streaming
 from tvix_store.server.listeners import listening, name
 from tvix_store.server.settings import ServerConfig
@@ -76,7 +76,7 @@ async def channel(service: Service) -> AsyncIterator[Any]:
     config = ServerConfig(listen=("127.0.0.1:0",), grace=0)
     with listening(config.listen) as sockets:
         async with (
-            serving(GrpcApp(service.methods(), not_found), sockets, config),
+            serving(RpcApp(service.methods(), not_found), sockets, config),
             grpc.aio.insecure_channel(name(sockets[0])) as channel,
         ):
             yield channel

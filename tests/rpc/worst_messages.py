@@ -6,10 +6,15 @@ import gzip
 from collections.abc import Iterator
 from functools import cache
 
+import zstandard
+
 from tvix_store.model import nixbase32, wire
+from tvix_store.model.chunk_table import ChunkTable
 from tvix_store.model.digest import EMPTY, Digest
+from tvix_store.protocol.chunk_tables import ChunkList, encode_chunk_lists, encode_chunks, encode_sized_digests
 from tvix_store.rpc.asgi import MAX_MESSAGE
 from tvix_store.rpc.framing import frame
+from tvix_store.services.granular import MAX_CHUNK
 from tvix_store.testing.content import noise
 
 _NODE = b"\x12\x20" + EMPTY.raw
@@ -31,13 +36,37 @@ def bodies(path: str, largest: int) -> Iterator[bytes]:
         case "BulkService", "PutMany":
             yield frame(b"\x0a\x01x" * 60_000)
             yield frame(b"\x0a\x00" * 600) * 300
-        case "BulkService", ("Missing" | "GetMany"):
+        case "BulkService", ("Missing" | "GetMany" | "MissingDirectories" | "GetDirectories"):
             yield frame(b"".join(b"\x0a\x20" + noise(32, str(number)) for number in range(60_000)))
+        case "BulkService", ("GetPathInfos" | "ExistingPaths"):
+            yield frame(b"".join(b"\x0a\x14" + noise(20, str(number)) for number in range(16_000)))
+        case "BulkService", "PutDirectories":
+            yield frame(wire.message_field(1, _symlinks(largest // 2)))
+            yield frame(wire.message_field(1, b"") + wire.message_field(1, _children(largest // 2)))
+            yield frame(b"".join(wire.message_field(1, _symlink(b"%d" % number)) for number in range(60_000)))
+        case "BulkService", ("ListChunks" | "GetChunks"):
+            yield frame(encode_sized_digests(_table(60_000)))
+            yield frame(encode_sized_digests(ChunkTable.of_sized([(EMPTY.raw, 0)] * 60_000)))
+        case "BulkService", "PutChunks":
+            chunks = [(Digest.of(content).raw, len(content), content) for content in (b"%d" % number for number in range(60_000))]
+            yield frame(b"".join(encode_chunks(chunks)))
+            zeros = [bytes(MAX_CHUNK - number) for number in range(4)]
+            frames = [(Digest.of(each).raw, len(each), zstandard.compress(each)) for each in zeros]
+            yield frame(b"".join(encode_chunks(frames)))
+        case "BulkService", "Assemble":
+            blob = Digest(bytes(32))
+            yield frame(encode_chunk_lists([ChunkList(blob, _table(100_000), more=True)])) * 10
+            yield frame(encode_chunk_lists([ChunkList(blob, _table(1))] * 30_000))
+            yield frame(encode_chunk_lists([ChunkList(blob, _table(0), more=True)])) * 50_000
         case "BlobStoreService", "PutBlob":
             meta = b"".join(wire.message_field(2, b"\x0a\x20" + noise(32, str(number)) + b"\x10\x01") for number in range(100_000))
             yield frame(wire.message_field(1, bytes(32)) + wire.message_field(2, meta))
         case "ServerReflection", _:
             yield frame(wire.message_field(4, b"tvix.castore.v1.Directory")) * 20_000
+
+
+def _table(chunks: int) -> ChunkTable:
+    return ChunkTable.of_sized((noise(32, str(number)), 1000) for number in range(chunks))
 
 
 @cache
@@ -74,7 +103,11 @@ def _directory(digest: Digest, size: int) -> bytes:
 
 
 def _symlinks(size: int) -> bytes:
-    return b"".join(wire.message_field(3, wire.message_field(1, b"%07x" % number) + b"\x12\x01x") for number in range(size // 14))
+    return b"".join(_symlink(b"%07x" % number) for number in range(size // 14))
+
+
+def _symlink(name: bytes) -> bytes:
+    return wire.message_field(3, wire.message_field(1, name) + b"\x12\x01x")
 
 
 def _children(size: int) -> bytes:

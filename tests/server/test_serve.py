@@ -23,7 +23,7 @@ from tvix_store.errors import InvalidError
 from tvix_store.model.digest import Digest
 from tvix_store.protocol.blobs import decode_digest, encode_chunk
 from tvix_store.protocol.dialects import TVIX
-from tvix_store.rpc.asgi import GrpcApp, not_found
+from tvix_store.rpc.asgi import RpcApp, not_found
 from tvix_store.rpc.health import Serving
 from tvix_store.server.listeners import listening
 from tvix_store.server.settings import ServerConfig, TlsFiles
@@ -251,7 +251,7 @@ async def test_a_certificate_that_cannot_be_used_is_refused(tmp_path: Path) -> N
     (tmp_path / "cert.pem").write_text("no certificate")
     config = ServerConfig(("127.0.0.1:0",), tls=TlsFiles(tmp_path / "cert.pem", tmp_path / "cert.pem"))
     with listening(config.listen) as sockets, pytest.raises(InvalidError, match="cannot serve"):
-        async with serving(GrpcApp({}, not_found), sockets, config):
+        async with serving(RpcApp({}, not_found), sockets, config):
             pass
 
 

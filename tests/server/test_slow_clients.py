@@ -101,6 +101,20 @@ def read_blobs(daemon: Daemon, held: ExitStack) -> None:
             connection.send(connection.call("/tvix.castore.v1.BlobService/Read"), frame(message), ends=True)
 
 
+def read_blobs_by_connect(daemon: Daemon, held: ExitStack) -> None:
+    """Forty connections over HTTP/1.1 that read nothing."""
+    message = frame(b"\x0a\x20" + Digest.of(CONTENT).raw)
+    head = (
+        "POST /rpc/v1/tvix.castore.v1.BlobService/Read HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/connect+proto\r\n"
+    )
+    for _ in range(40):
+        connection = socket.socket()
+        held.callback(connection.close)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", daemon.port))
+        connection.sendall(head.encode() + f"Content-Length: {len(message)}\r\n\r\n".encode() + message)
+
+
 def ask_by_http1(path: str) -> Callable[[Daemon, ExitStack], None]:
     """Forty connections that read nothing."""
 
@@ -126,6 +140,7 @@ def frame(message: bytes) -> bytes:
         pytest.param(whole_messages, id="unfinished calls"),
         pytest.param(ask(nar_name(TREE, ".zst")), id="NARs over HTTP/2"),
         pytest.param(read_blobs, id="blobs"),
+        pytest.param(read_blobs_by_connect, id="blobs over HTTP/1.1"),
         pytest.param(ask_by_http1(nar_name(TREE)), id="NARs over HTTP/1.1"),
     ],
 )

@@ -15,6 +15,7 @@ from tvix_store.errors import DeniedError
 from tvix_store.layers.read_only import ReadOnlyBlobs, ReadOnlyDirectories, ReadOnlyPathInfos, ReadOnlyRecords
 from tvix_store.model.digest import Digest
 from tvix_store.operations.nars.links import NarLink, NarLinks
+from tvix_store.services.blobs import Chunk
 from tvix_store.services.offer import POWERS, Power, Service
 from tvix_store.services.store import Store
 from tvix_store.testing.content import noise, put_file, stream
@@ -73,9 +74,11 @@ async def test_nothing_writes_past_the_services_of_a_read_only_store(tmp_path: P
     async with await full(tmp_path) as store:
         reader = read_only(store)
         kept = {power for power in POWERS if getattr(reader, power) is not None}
-        assert kept == {"frames", "granular", "statistics", "known_nars"}
+        assert kept == {"frames", "granular", "deltas", "named_paths", "statistics", "known_nars"}
         assert reader.granular is not None
+        assert reader.deltas is not None
         for put in (
+            reader.deltas.apply(Digest.of(b""), Chunk(Digest.of(b""), 0), b""),
             reader.granular.put_chunks([]),
             reader.granular.put_directories([]),
             reader.granular.assemble(Digest.of(b""), []),
@@ -84,7 +87,7 @@ async def test_nothing_writes_past_the_services_of_a_read_only_store(tmp_path: P
                 await put
 
 
-PARTLY = {"frames", "assembling", "statistics", "known_nars"}
+PARTLY = {"frames", "assembling", "deltas", "named_paths", "statistics", "known_nars"}
 """The powers of a store whose blobs alone come from one store."""
 
 

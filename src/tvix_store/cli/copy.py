@@ -37,6 +37,11 @@ from tvix_store.cli.invocation import Invocation, command, json_option
 )
 @click.option("--keep-going/--no-keep-going", default=True, help="Go on with other paths when one fails. Default: yes.")
 @click.option(
+    "--delta/--no-delta",
+    default=None,
+    help="Send files as differences from other versions that both stores have. Default: where the link is slow.",
+)
+@click.option(
     "--trusted-public-keys",
     multiple=True,
     metavar="KEYS",
@@ -61,6 +66,7 @@ async def copy(
     jobs: int | None,
     directory_size_rule: str | None,
     keep_going: bool,
+    delta: bool | None,
     trusted_public_keys: tuple[str, ...],
     require_signatures: bool,
     as_json: bool,
@@ -88,7 +94,7 @@ async def copy(
 
     outcomes = Outcomes(keep_going=keep_going)
     if from_nix or document is not None:
-        if source or target or everything or closure or require_signatures or trusted_public_keys:
+        if source or target or everything or closure or require_signatures or trusted_public_keys or delta is not None:
             raise click.UsageError("--from-nix and --from-json go with none of the options for other stores")
         if from_nix and document is not None:
             raise click.UsageError("say either --from-nix or --from-json FILE")
@@ -118,6 +124,7 @@ async def copy(
         None if everything else paths,
         jobs,
         keys,
+        delta,
         closure=closure,
         require_signatures=require_signatures,
         as_json=as_json,

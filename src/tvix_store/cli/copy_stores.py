@@ -32,6 +32,7 @@ async def copy_stores(
     paths: Sequence[str] | None,
     jobs: int | None,
     keys: Sequence[PublicKey],
+    delta: bool | None,
     *,
     closure: bool,
     require_signatures: bool,
@@ -47,7 +48,7 @@ async def copy_stores(
                 raise InvalidError(f"a binary cache does not tell what it has: name the paths to copy from {source}")
             copying = _from_cache(invocation, source, to, paths, jobs, keys, account, closure=closure)
         else:
-            copying = _from_store(invocation, source, to, paths, jobs, account, closure=closure)
+            copying = _from_store(invocation, source, to, paths, jobs, delta, account, closure=closure)
         async with aclosing(copying) as copies:
             if as_json:
                 listed = [to_json(each, to.store_dir) async for each in outcomes.noted(copies)]
@@ -73,6 +74,7 @@ async def _from_store(
     to: Store,
     paths: Sequence[str] | None,
     jobs: int | None,
+    delta: bool | None,
     account: Account,
     *,
     closure: bool,
@@ -85,7 +87,7 @@ async def _from_store(
 
         def copying(bar: Bar) -> AsyncGenerator[Copied, None]:
             account.moved = lambda size: bar.add(0, size)
-            return copy_paths(store, to, found, jobs=jobs or JOBS, account=account)
+            return copy_paths(store, to, found, jobs=jobs or JOBS, deltas=delta, account=account)
 
         size = sum(each.nar.size for each in found)
         async with aclosing(behind_bar(invocation, "copy", copying, size, counted=f"of {len(found)} paths")) as copies:

@@ -6,15 +6,20 @@ nothing else, and no decoder may need more for it than for a frame of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import zstandard
 from blake3 import blake3
 
+from tvix_store.compression.samples import looks_compressible
 from tvix_store.errors import InvalidError
 
 _MAX_WINDOW = 8 << 20
 """Bytes: what every decoder of RFC 8878 must take, by its section 3.1.1.1.2."""
+_LEVEL = 3
+"""As stores compress."""
+_SMALL = 32 << 10
+"""Bytes up to which a chunk is compressed without looking at samples of it."""
 
 
 def chunk_content(
@@ -56,3 +61,19 @@ def checked_contents(chunks: Iterable[tuple[bytes, int, bytes | memoryview]], mo
             raise InvalidError(f"what was sent as chunk b3:{digest.hex()} is something else")
         contents.append(content)
     return contents
+
+
+def compressed_chunks(
+    chunks: Sequence[tuple[bytes, int, bytes | memoryview]],
+) -> list[tuple[bytes, int, bytes | memoryview]]:
+    """The chunks, given as digest, length and what is stored, as frames where that is shorter. Blocks: runs in a thread."""
+    compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    smaller: list[tuple[bytes, int, bytes | memoryview]] = []
+    for digest, length, stored in chunks:
+        is_frame = len(stored) != length
+        if not is_frame and (length <= _SMALL or looks_compressible(stored)):
+            frame = compressor.compress(stored)
+            smaller.append((digest, length, frame if len(frame) < length else stored))
+        else:
+            smaller.append((digest, length, stored))
+    return smaller

@@ -12,9 +12,9 @@ from tvix_store.errors import InvalidError
 
 Buffer: TypeAlias = bytes | memoryview
 
-MAX_BASE = MAX_TARGET = 64 << 20
-"""Most bytes of a base, and of the content of a delta. Both directions keep the base twice, and the content: 192 MiB, beside the
-frame, and a table of 32 MiB where it is made."""
+MAX_BASE = MAX_TARGET = 32 << 20
+"""Most bytes of a base, and of the content of a delta. Both directions keep the base twice, and the content: 96 MiB, beside the
+frame, and a table of 16 MiB where it is made."""
 MAX_FRAME = MAX_TARGET + (MAX_TARGET >> 8) + 64
 """Most bytes of a frame: what zstd makes of content that does not compress."""
 _LEVEL = 1

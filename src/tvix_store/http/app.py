@@ -7,14 +7,14 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-from tvix_store.asgi import DisconnectedError, Event, Receive, Send
+from tvix_store.asgi import DisconnectedError, Event, Receive, Send, is_http1
 from tvix_store.errors import StoreError
 from tvix_store.http.browse import Browse
 from tvix_store.http.documents import FIRST_PARTS, Documents
 from tvix_store.http.listings import Listings
 from tvix_store.http.narinfos import Narinfos
 from tvix_store.http.nars import Nars
-from tvix_store.http.request import Request, is_http1
+from tvix_store.http.request import Request
 from tvix_store.http.response import Headers, Response, length, send_response, send_whole, text
 from tvix_store.http.settings import CacheSettings
 from tvix_store.http.status import HttpError, error_response

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import suppress
 from functools import cached_property
 from urllib.parse import parse_qs, unquote_to_bytes
 
-from tvix_store.asgi import DisconnectedError, Event, Receive
+from tvix_store.asgi import DisconnectedError, Event, Receive, drained, is_http1
 from tvix_store.compression import NARROW_WINDOW, decompressor
 from tvix_store.http.status import HttpError
 from tvix_store.traffic import SMALL, Budget, Client, Place
@@ -207,14 +206,8 @@ class Request:
 
     async def _drain(self, most: int, seconds: float) -> None:
         """Take up to `most` bytes of the body that come in `seconds`."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not self.body_ended and most > 0:
-                    event = await self._receive()
-                    if event["type"] == "http.disconnect":
-                        raise DisconnectedError
-                    self.body_ended = not event.get("more_body")
-                    most -= len(event.get("body", b""))
+        if not self.body_ended:
+            self.body_ended = await drained(self._receive, most, seconds)
 
     async def decoded_body(self, limit: int) -> bytes:
         """The body, of at most `limit` bytes when its Content-Encoding is undone.
@@ -280,10 +273,6 @@ class Request:
             if size > limit:
                 raise HttpError(413, f"the body has more than {limit} bytes, which are taken at most here")
             yield piece
-
-
-def is_http1(scope: Event) -> bool:
-    return str(scope.get("http_version", "1.1")).startswith("1")
 
 
 def _segments(path: bytes) -> list[bytes]:

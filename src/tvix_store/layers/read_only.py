@@ -13,6 +13,7 @@ from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.blobs import BlobService, BlobStat, Chunk
+from tvix_store.services.deltas import Deltas
 from tvix_store.services.directories import DirectoryService, DirectoryTree
 from tvix_store.services.frames import Frame
 from tvix_store.services.granular import Granular, StoredChunk
@@ -36,10 +37,11 @@ def read_only(store: Store, refusal: str = _READ_ONLY) -> Store:
         directories=ReadOnlyDirectories(store.directories, refusal),
         path_infos=ReadOnlyPathInfos(store.path_infos, refusal),
         records=None if store.records is None else ReadOnlyRecords(store.records, refusal),
-        keep=("frames", "statistics"),
+        keep=("frames", "named_paths", "statistics"),
     )
     granular = None if store.granular is None else ReadOnlyGranular(store.granular, refusal)
-    return replace(reading, granular=granular, read_only=True)
+    deltas = None if store.deltas is None else ReadOnlyDeltas(store.deltas, refusal)
+    return replace(reading, granular=granular, deltas=deltas, read_only=True)
 
 
 class ReadOnlyBlobs:
@@ -117,6 +119,20 @@ class ReadOnlyGranular:
         raise DeniedError(self._refusal)
 
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
+        raise DeniedError(self._refusal)
+
+
+class ReadOnlyDeltas:
+    """Deltas that are made, and not applied."""
+
+    def __init__(self, inner: Deltas, refusal: str = _READ_ONLY) -> None:
+        self._inner = inner
+        self._refusal = refusal
+
+    async def make(self, base: Digest, target: Chunk, most: int) -> bytes | None:
+        return await self._inner.make(base, target, most)
+
+    async def apply(self, base: Digest, target: Chunk, delta: bytes) -> None:
         raise DeniedError(self._refusal)
 
 

@@ -9,18 +9,31 @@ from tvix_store.model import wire
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import check_store_dir
 
+BULK_VERSION = 2
+"""That of this release: BulkService has all calls of bulk.proto."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """How directories are counted that are made for a store, and the directory that its store paths are in."""
+    """The settings of a store.
+
+    size_rule: How directories are counted that are made for it.
+    store_dir: The directory that its store paths are in.
+    bulk_version: The calls of its server's BulkService, if there is one: BULK_VERSION for all, 0 for the first three.
+    """
 
     size_rule: SizeRule
     store_dir: str
+    bulk_version: int = 0
 
 
 def encode_settings(settings: StoreSettings) -> bytes:
     """The message Settings."""
-    return wire.uint_field(1, settings.size_rule.value) + wire.bytes_field(2, settings.store_dir.encode())
+    return (
+        wire.uint_field(1, settings.size_rule.value)
+        + wire.bytes_field(2, settings.store_dir.encode())
+        + wire.uint_field(3, settings.bulk_version)
+    )
 
 
 def decode_settings(message: bytes) -> StoreSettings:
@@ -29,13 +42,15 @@ def decode_settings(message: bytes) -> StoreSettings:
     Raises:
         InvalidError: the message is malformed, or tells of a size rule that is unknown, or of no store directory.
     """
-    rule, store_dir = 0, ""
+    rule, store_dir, bulk_version = 0, "", 0
     for field, value in wire.fields(message):
         match field:
             case 1:
                 rule = wire.as_uint(field, value)
             case 2:
                 store_dir = wire.as_text(field, value)
+            case 3:
+                bulk_version = wire.as_uint(field, value)
             case _:
                 pass
     try:
@@ -43,4 +58,4 @@ def decode_settings(message: bytes) -> StoreSettings:
     except ValueError:
         raise InvalidError(f"settings: size rule {rule} is unknown") from None
     check_store_dir(store_dir)
-    return StoreSettings(size_rule, store_dir)
+    return StoreSettings(size_rule, store_dir, bulk_version)

@@ -1,9 +1,9 @@
-"""Deadlines: `grpc-timeout`, and work that must not outlast it."""
+"""Deadlines: the time that a caller gives, and work that must not outlast it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from types import coroutine
 from typing import Any, TypeVar
@@ -26,8 +26,19 @@ def seconds(timeout: bytes) -> float:
     return int(timeout[:-1]) * unit
 
 
-async def within(limit: bytes | None, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work`, and cancel it when the time that `limit`, a `grpc-timeout` field, gives is over; None gives all time.
+def seconds_of_milliseconds(timeout: bytes) -> float:
+    """The value of a `connect-timeout-ms` field: up to 10 digits.
+
+    Raises:
+        RpcError: (INVALID_ARGUMENT) it is not one.
+    """
+    if not timeout.isdigit() or len(timeout) > 10:
+        raise RpcError(Status.INVALID_ARGUMENT, f"connect-timeout-ms {timeout.decode('latin-1')!r} is not a number of milliseconds")
+    return int(timeout) / 1000
+
+
+async def within(limit: bytes | None, work: Coroutine[Any, Any, T], read: Callable[[bytes], float] = seconds) -> T:
+    """Run `work`, and cancel it when the time that the field `limit` gives, as `read` has it, is over; None gives all time.
 
     Work that never waits, as most lookups, is done before a clock is set: clients send a deadline with each call, and a clock costs
     as much as a lookup.
@@ -38,7 +49,7 @@ async def within(limit: bytes | None, work: Coroutine[Any, Any, T]) -> T:
     if limit is None:
         return await work
     try:
-        time = seconds(limit)
+        time = read(limit)
     except RpcError:
         work.close()
         raise

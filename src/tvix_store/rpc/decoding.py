@@ -28,12 +28,14 @@ class Decoder:
         self._short = ThreadPoolExecutor(1, "tvix-store-decode")
         self._long = ThreadPoolExecutor(1, "tvix-store-decode-long")
 
-    async def decoded(self, decode: Decode, message: bytes) -> Any:
-        """`message`, decoded by `decode`.
+    async def decoded(self, decode: Decode | None, message: bytes) -> Any:
+        """`message`, decoded by `decode`; itself where that is None.
 
         Raises:
             StoreError: as `decode`.
         """
+        if decode is None:
+            return message
         if len(message) <= _AT_ONCE:
             return decode(message)
         thread = self._short if len(message) <= _SHORT else self._long

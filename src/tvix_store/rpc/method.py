@@ -48,11 +48,18 @@ class Takes:
     max_message: Bytes of its largest message. A larger one is refused before a byte of it is kept.
     decode: The function that reads the message. None hands the bytes to the handler, which reads them in a few steps.
     writes: Whether the method changes the store. A read-only server refuses the call before it reads a message.
+    immutable: Whether the method has no side effects, and its answer to a message never changes. Connect offers such a unary
+        method by GET too, and caches may keep its answers. An error may change.
     """
 
     max_message: int = LOOKUP
     decode: Decode | None = None
     writes: bool = False
+    immutable: bool = False
+
+    def __post_init__(self) -> None:
+        if self.writes and self.immutable:
+            raise ValueError("a method that writes has side effects")
 
 
 _LOOKUP = Takes()
@@ -76,10 +83,11 @@ class ServerStreaming:
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
-    """Messages in, messages out; they may overlap."""
+    """Messages in, messages out; they may overlap. `one_answer`: exactly one comes out."""
 
     handle: Callable[[AsyncIterator[Any], Call], AsyncGenerator[Answer, None]]
     takes: Takes = _LOOKUP
+    one_answer: bool = False
 
 
 Method: TypeAlias = Unary | ServerStreaming | Streaming
@@ -91,7 +99,7 @@ def client_streaming(handle: Callable[[AsyncIterator[Any], Call], Coroutine[Any,
     async def stream(messages: AsyncIterator[T], call: Call) -> AsyncGenerator[bytes, None]:
         yield await handle(messages, call)
 
-    return Streaming(stream, takes)
+    return Streaming(stream, takes, one_answer=True)
 
 
 async def single(messages: AsyncIterator[T]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tvix_store.asgi import App
+from tvix_store.operations.granular.plain import granular_of
 from tvix_store.protocol.dialects import (
     BLOB_STORE_SERVICE,
     BULK_SERVICE,
@@ -13,12 +14,15 @@ from tvix_store.protocol.dialects import (
     SETTINGS_SERVICE,
     STATISTICS_SERVICE,
 )
-from tvix_store.protocol.settings import StoreSettings
-from tvix_store.rpc.asgi import MAX_MESSAGE, GrpcApp, not_found
+from tvix_store.protocol.settings import BULK_VERSION, StoreSettings
+from tvix_store.rpc.asgi import MAX_MESSAGE, RpcApp, not_found
 from tvix_store.rpc.handlers.blobs import blob_methods
 from tvix_store.rpc.handlers.bulk import bulk_methods
+from tvix_store.rpc.handlers.bulk_path_infos import bulk_path_info_methods
 from tvix_store.rpc.handlers.chunk_stores import chunk_store_methods
+from tvix_store.rpc.handlers.deltas import delta_methods
 from tvix_store.rpc.handlers.directories import directory_methods
+from tvix_store.rpc.handlers.granular import granular_methods
 from tvix_store.rpc.handlers.path_infos import path_info_methods
 from tvix_store.rpc.handlers.settings import settings_methods
 from tvix_store.rpc.handlers.statistics import statistics_methods
@@ -32,14 +36,18 @@ from tvix_store.traffic import Traffic
 
 def serve_store(
     store: Store, *, max_message: int = MAX_MESSAGE, fallback: App = not_found, traffic: Traffic | None = None
-) -> tuple[GrpcApp, Callable[[], None]]:
+) -> tuple[RpcApp, Callable[[], None]]:
     """An ASGI application that offers `store` in all dialects, and a function to call when the server begins to go down.
 
     `max_message` bounds one message in bytes, `traffic` all that callers make the worker keep. Requests that are not gRPC go to
     `fallback`.
     """
     methods: dict[str, Method] = bulk_methods(store.blobs, max_message)
-    methods |= settings_methods(StoreSettings(store.size_rule, store.store_dir))
+    methods |= granular_methods(granular_of(store), max_message)
+    methods |= bulk_path_info_methods(store.path_infos)
+    if store.deltas is not None:
+        methods |= delta_methods(store.deltas)
+    methods |= settings_methods(StoreSettings(store.size_rule, store.store_dir, BULK_VERSION))
     methods |= chunk_store_methods(store.blobs, store.assembling)
     own = [BULK_SERVICE, SETTINGS_SERVICE, CHUNK_STORE_SERVICE, BLOB_STORE_SERVICE]
     if store.statistics is not None:
@@ -54,5 +62,5 @@ def serve_store(
     health = Health(check_by_name | dict.fromkeys(own, checks.blobs))
     methods |= health.methods()
     methods |= reflection_methods([*check_by_name, *own, HEALTH_SERVICE])
-    app = GrpcApp(methods, fallback, max_message=max_message, read_only=store.read_only, traffic=traffic)
+    app = RpcApp(methods, fallback, max_message=max_message, read_only=store.read_only, traffic=traffic)
     return app, health.stop

@@ -16,6 +16,7 @@ from typing import Any
 
 from tvix_store.asgi import App, Event, Receive, Send
 from tvix_store.errors import InvalidError
+from tvix_store.protocol import connect
 from tvix_store.rpc.status import RpcError, Status, status_fields
 
 _READING = ("GET", "HEAD", "OPTIONS")
@@ -27,7 +28,7 @@ _ORIGIN = re.compile(rf"https?://({_HOST.pattern}|\[[0-9a-f:.]+\])(:[0-9]{{1,5}}
 
 
 class BrowserGuard:
-    """Refuses requests with 421 or 403 and one line, over gRPC with PERMISSION_DENIED. Passes all others to `app`.
+    """Refuses requests with 421 or 403 and one line, over gRPC and Connect with PERMISSION_DENIED. Passes all others to `app`.
 
     A request that may write, and has an `Origin` that is not among `origins`, is refused anywhere. Those of `sockets` that
     listen on a loopback address refuse every `Host` but IP addresses, `localhost`, and `hosts`.
@@ -96,6 +97,9 @@ async def _refuse(scope: Event, send: Send, status: int, line: str) -> None:
     if dict(scope["headers"]).get(b"content-type", b"").startswith(b"application/grpc"):
         error = RpcError(Status.PERMISSION_DENIED, line)
         status, headers, body = 200, [(b"content-type", b"application/grpc"), *status_fields(error)], b""
+    elif scope["path"].startswith(f"{connect.PREFIX}/"):
+        body = connect.encode_error(Status.PERMISSION_DENIED, line)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
     else:
         body = line.encode() + b"\n"
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]

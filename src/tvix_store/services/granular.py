@@ -15,6 +15,9 @@ MAX_CHUNK = 4 << 20
 """Bytes of the largest chunk that is taken alone; ours have at most 512 KiB, as those of snix."""
 MAX_STORED = 1 << 20
 """Bytes of stored chunks that a caller asks for, or puts, in one call: so many, or one chunk."""
+FREE_CHUNKS = 64
+SMALLEST_AVERAGE = 128
+"""A list of chunks has up to FREE_CHUNKS, and one more for as many bytes."""
 
 
 class StoredChunk(NamedTuple):
@@ -60,8 +63,8 @@ class Granular(Protocol):
     async def list_chunks(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
         """The chunks of each blob, in order. A blob that is its own only chunk is listed as that, with the size that is stated.
 
-        A backend that does not know how much is stored of a chunk says its length. No long list is made before its size was checked:
-        so the stated sizes bound the memory of a call, whoever states them.
+        A backend that does not know how much is stored of a chunk says its length. No long list is made before the blob's size
+        was checked. So the stated sizes bound the memory of a call, whoever states them.
 
         Raises:
             InvalidError: a blob has another size than is stated.
@@ -109,3 +112,17 @@ class Granular(Protocol):
 def wrong_size(kind: str, digest: Digest, stated: int) -> InvalidError:
     """`kind` says what it is."""
     return InvalidError(f"{kind} {digest} has not {stated} bytes, as is stated")
+
+
+def check_list(blob: Digest, chunks: int, size: int) -> None:
+    """See that a list of `chunks` chunks, of `size` bytes in all, is not much longer than stores make them.
+
+    So the size of a blob tells how much memory its list takes. A store cuts chunks of 256 bytes on average, or more.
+
+    Raises:
+        InvalidError: it has no chunks, or too many.
+    """
+    if not chunks:
+        raise InvalidError(f"no chunks are listed for blob {blob}; put the empty blob as a chunk")
+    if chunks > FREE_CHUNKS + size // SMALLEST_AVERAGE:
+        raise InvalidError(f"blob {blob} of {size} bytes is listed as {chunks} chunks; they are too small")

@@ -10,10 +10,12 @@ from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.services.assembling import Assembling
 from tvix_store.services.blobs import BlobService
+from tvix_store.services.deltas import Deltas
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import StoredFrames
 from tvix_store.services.granular import Granular
 from tvix_store.services.lone_files import LoneFiles
+from tvix_store.services.named_paths import NamedPaths
 from tvix_store.services.nar import KnownNars, NarService
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
@@ -21,13 +23,17 @@ from tvix_store.services.staging import Staging
 from tvix_store.services.statistics import Statistics
 
 Service: TypeAlias = Literal["blobs", "directories", "path_infos", "nar", "records"]
-Power: TypeAlias = Literal["frames", "lone_files", "staging", "assembling", "granular", "statistics", "known_nars"]
+Power: TypeAlias = Literal[
+    "frames", "lone_files", "staging", "assembling", "granular", "deltas", "named_paths", "statistics", "known_nars"
+]
 POWERS: Mapping[Power, frozenset[Service]] = {
     "frames": frozenset(("blobs",)),
     "lone_files": frozenset(("blobs",)),
     "staging": frozenset(("blobs", "directories", "nar", "records")),
     "assembling": frozenset(("blobs",)),
     "granular": frozenset(("blobs", "directories")),
+    "deltas": frozenset(("blobs",)),
+    "named_paths": frozenset(("path_infos",)),
     "statistics": frozenset(("blobs", "directories", "path_infos")),
     "known_nars": frozenset(("nar",)),
 }
@@ -73,6 +79,8 @@ class Offer:
     staging: Staging | None = None
     assembling: Assembling | None = None
     granular: Granular | None = None
+    deltas: Deltas | None = None
+    named_paths: NamedPaths | None = None
     statistics: Statistics | None = None
     known_nars: KnownNars | None = None
     substituters: Sequence[str] = ()

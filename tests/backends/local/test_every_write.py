@@ -20,7 +20,8 @@ from tvix_store.backends.local import checkpointer, open_index, open_store
 from tvix_store.backends.local.blobs import LocalBlobs
 from tvix_store.backends.local.checkpoint import FILE as CHECKPOINT
 from tvix_store.backends.local.engine import Engine
-from tvix_store.backends.local.index import UNIQUE_BYTES, Index
+from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.ledger import UNIQUE_BYTES
 from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind

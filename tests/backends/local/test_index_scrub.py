@@ -77,3 +77,18 @@ async def test_a_damaged_root_page_is_told_of_and_mended_by_the_next_open(filled
             assert await look(store) == {"right"}
     async with await open_store(filled) as store:
         assert await look(store) == {"right"}
+
+
+@pytest.mark.parametrize("places", [(1, 0), (0, 0)], ids=["exchanged", "one of them twice"])
+def test_path_infos_that_a_damaged_page_has_out_of_order_are_not_listed(filled: Path, places: tuple[int, int]) -> None:
+    file = index_file(filled)
+    data = bytearray(file.read_bytes())
+    (page,) = struct.unpack_from("<40xQ", data, data.rindex(b"path_infos") + len(b"path_infos"))  # in MDB_db
+    if not data[page * PAGE + 10] & 2:  # no leaf: its first child is one
+        (node,) = struct.unpack_from("<H", data, page * PAGE + 16)
+        (page,) = struct.unpack_from("<I", data, page * PAGE + node)
+    rows = struct.unpack_from("<2H", data, page * PAGE + 16)
+    struct.pack_into("<2H", data, page * PAGE + 16, *(rows[place] for place in places))
+    file.write_bytes(data)
+    with closing(opened_index(filled)) as index, pytest.raises(CorruptError, match="not in order"):
+        index.path_infos_behind(None, 1000)

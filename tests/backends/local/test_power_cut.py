@@ -24,7 +24,7 @@ from tests.backends.local.test_kill import check, is_linked
 from tests.backends.local.writer_process import PACK_SIZE, write_for_ever
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.checkpointer import Checkpointer
-from tvix_store.backends.local.committer import Committer
+from tvix_store.backends.local.pack_syncs import PackSyncs
 from tvix_store.errors import NotFoundError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.services.store import Store
@@ -77,7 +77,7 @@ async def test_a_power_cut_takes_nothing_that_was_acknowledged_as_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_busy: bool
 ) -> None:
     if is_busy:  # records that are not durable wait, as long as half a second
-        monkeypatch.setattr(Committer, "_sync_records", lambda committer: None)
+        monkeypatch.setattr(PackSyncs, "sync_records", lambda syncs: None)
     generator = random.Random(11)
     durable = trees = 0
     disk = SimulatedDisk(tmp_path / "disk")

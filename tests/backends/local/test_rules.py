@@ -15,7 +15,7 @@ from tests.backends.local.test_checkpoint import engine_of
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.committer import Committer
 from tvix_store.backends.local.contents import Written
-from tvix_store.backends.local.index import STORED_BYTES, UNIQUE_BYTES
+from tvix_store.backends.local.ledger import STORED_BYTES, UNIQUE_BYTES
 from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind, NewRecord, keyed_records, path_info_record

@@ -12,7 +12,7 @@ import pytest
 
 from tests.backends.local.simulated_disk import SimulatedDisk
 from tests.backends.local.store_files import index_file, let_another_boot_follow
-from tvix_store.backends.local import committer, open_store
+from tvix_store.backends.local import open_store, pack_syncs
 from tvix_store.backends.local.durability import FILE as FAILED
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.index_damage import FILE as DAMAGED
@@ -129,7 +129,7 @@ async def test_records_that_are_not_durable_are_synced_before_their_pack_is_left
     store: Store, directory: Path, disk: SimulatedDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under load, when no time has come to sync them."""
-    monkeypatch.setattr(committer, "_SYNC_WITHIN", 3600)
+    monkeypatch.setattr(pack_syncs, "_WITHIN", 3600)
     monkeypatch.setattr(RequestQueue, "is_empty", lambda _: False)
     assert store.records is not None
     await store.records.put({b"loose": b"record"}, durable=False)

@@ -21,11 +21,13 @@ from tvix_store.backends.memory import open_store
 from tvix_store.errors import ExhaustedError, InvalidError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import SizeRule
+from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import FileNode, Node, SymlinkNode
 from tvix_store.model.path_info import NarFacts
-from tvix_store.model.store_path import fixed_output_path
+from tvix_store.model.store_path import fixed_output_path, flat_output_path
 from tvix_store.operations.ingest import scan
 from tvix_store.operations.ingest.import_tree import import_tree
+from tvix_store.operations.ingest.scan import WHOLE_FILE
 from tvix_store.operations.trees.lookup import lookup
 from tvix_store.operations.trees.open_directory import OpenDirectory, remove_tree
 from tvix_store.services.blobs import SMALL_BLOB
@@ -290,6 +292,16 @@ async def test_a_name_that_no_store_path_may_have_is_refused_before_anything_is_
 ) -> None:
     with pytest.raises(InvalidError, match="not a store path name"):
         await import_tree(store, tmp_path / "absent", name=name)
+
+
+@pytest.mark.parametrize("size", [0, 1000, WHOLE_FILE + 1])
+async def test_a_flat_import_is_addressed_by_the_hash_of_the_file(store: Store, tmp_path: Path, size: int) -> None:
+    data = noise(size)
+    (tmp_path / "file").write_bytes(data)
+    expected = flat_output_path("file", NixHash("sha256", hashlib.sha256(data).digest()))
+    for _ in range(2):  # unknown, and known
+        imported = await import_tree(store, tmp_path / "file", flat=True)
+        assert (imported.store_path, imported.node) == (expected, FileNode(Digest.of(data), size))
 
 
 async def test_a_flat_import_takes_files_only(store: Store, tree: Path) -> None:

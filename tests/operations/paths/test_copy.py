@@ -15,8 +15,9 @@ from tests.operations.granular.watched import Watched, watched
 from tvix_store.backends.local import open_store as open_local
 from tvix_store.backends.memory import open_store as open_memory
 from tvix_store.chunking import ChunkSizes
+from tvix_store.compression.delta import make_delta
 from tvix_store.config import verified
-from tvix_store.errors import InvalidError, NotFoundError, UnavailableError
+from tvix_store.errors import ExhaustedError, IncompleteError, InvalidError, NotFoundError, UnavailableError
 from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import DirectoryNode, FileNode, SymlinkNode
@@ -27,6 +28,7 @@ from tvix_store.operations.granular.account import Account
 from tvix_store.operations.nars.render import render_nar
 from tvix_store.operations.paths.copy import copy_paths, named_path_infos
 from tvix_store.operations.paths.path_copies import Copied, Status
+from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame
 from tvix_store.services.store import Store
 from tvix_store.testing import strategies
@@ -332,3 +334,87 @@ async def test_any_trees_are_copied(one: Tree, other: Tree) -> None:
         for info, tree in zip(infos, (one, other), strict=True):
             assert [each.status for each in (await copied(source, verified(target), info)).values()] == [Status.COPIED]
             await assert_whole(target, info, tree)
+
+
+def release(number: int) -> bytes:
+    """A program of this release: most of it as in all others, with a few bytes changed everywhere."""
+    content = bytearray(BIG)
+    for at in range(0, len(content), 5000):
+        content[at : at + 3] = b"%03d" % number
+    return bytes(content)
+
+
+def package(number: int) -> Tree:
+    return {b"bin": {b"program": TreeFile(release(number), executable=True)}, b"share": {b"doc": TreeFile(b"doc")}}
+
+
+async def pair_of_releases(source: Store) -> list[PathInfo]:
+    return [await stored(source, f"go-1.{number}", package(number)) for number in (1, 2)]
+
+
+async def test_a_program_that_was_built_again_is_sent_as_a_delta(pair: tuple[Store, Store]) -> None:
+    source, target = pair
+    old, new = await pair_of_releases(source)
+    await copied(source, target, old)
+    chunks, deltas = Account(), Account()
+    async with await open_memory() as other:
+        await copied(source, verified(other), old, account=Account())
+        await drained(copy_paths(source, verified(other), [new], deltas=False, account=chunks))
+    await drained(copy_paths(source, target, [new], deltas=True, account=deltas))
+    await assert_whole(target, new, package(2))
+    assert (deltas.deltas, chunks.deltas) == (1, 0)
+    assert deltas.sent < chunks.sent / 50
+
+
+async def drained(copies: AsyncIterator[Copied]) -> list[Copied]:
+    outcomes = [each async for each in copies]
+    assert {each.status for each in outcomes} == {Status.COPIED}
+    return outcomes
+
+
+class Lying:
+    """Deltas that make something else."""
+
+    def __init__(self, frame: bytes | None, error: Exception | None = None) -> None:
+        self._frame = frame
+        self._error = error
+
+    async def make(self, base: Digest, target: Chunk, most: int) -> bytes | None:
+        if self._error is not None:
+            raise self._error
+        return self._frame
+
+    async def apply(self, base: Digest, target: Chunk, delta: bytes) -> None:
+        assert self._error is not None
+        raise self._error
+
+
+async def test_a_wrong_delta_is_told(pair: tuple[Store, Store]) -> None:
+    source, target = pair
+    old, new = await pair_of_releases(source)
+    await copied(source, target, old)
+    lying = replace(source, deltas=Lying(make_delta(release(1), release(3))))
+    [outcome] = [each async for each in copy_paths(lying, target, [new], deltas=True)]
+    assert outcome.status is Status.FAILED
+    assert "wrong delta" in str(outcome.error)
+    assert await target.path_infos.get(new.store_path.output_hash) is None
+
+
+@pytest.mark.parametrize("error", [IncompleteError("no base"), ExhaustedError("busy"), UnavailableError("gone")])
+async def test_a_store_that_cannot_work_with_a_delta_gets_chunks(stores: tuple[Store, Store], error: Exception) -> None:
+    source, target = stores
+    old, new = await pair_of_releases(source)
+    await copied(source, target, old)
+    lacking = target.with_services(path_infos=target.path_infos, keep=["named_paths", "granular"])
+    account = Account()
+    await drained(copy_paths(source, replace(lacking, deltas=Lying(None, error)), [new], deltas=True, account=account))
+    await assert_whole(target, new, package(2))
+    assert account.deltas == 0
+
+
+async def test_between_stores_of_this_machine_deltas_must_be_wanted(stores: tuple[Store, Store]) -> None:
+    source, target = stores
+    old, new = await pair_of_releases(source)
+    account = Account()
+    await copied(source, target, old, new, account=account)
+    assert account.deltas == 0

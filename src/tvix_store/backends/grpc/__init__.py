@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.blobs import GrpcBlobs, GrpcLoneFiles
+from tvix_store.backends.grpc.bulk_path_infos import BulkPathInfos
+from tvix_store.backends.grpc.chunk_store_granular import ChunkStoreGranular
 from tvix_store.backends.grpc.chunked_blobs import ChunkedBlobs
 from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.deltas import GrpcDeltas
 from tvix_store.backends.grpc.directories import GrpcDirectories
 from tvix_store.backends.grpc.discovery import Abilities, discover
+from tvix_store.backends.grpc.granular import BulkGranular
 from tvix_store.backends.grpc.path_infos import GrpcNar, GrpcPathInfos
 from tvix_store.backends.grpc.received import decoding
 from tvix_store.backends.grpc.small_blobs import BulkBlobs
@@ -20,8 +24,10 @@ from tvix_store.errors import InvalidError, UnsupportedError
 from tvix_store.layers.composing import composed
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
+from tvix_store.operations.granular.plain import PlainGranular
 from tvix_store.protocol.dialects import SETTINGS_SERVICE
-from tvix_store.protocol.settings import StoreSettings, decode_settings
+from tvix_store.protocol.settings import BULK_VERSION, StoreSettings, decode_settings
+from tvix_store.services.granular import Granular
 from tvix_store.services.offer import Offer
 from tvix_store.services.store import Store
 
@@ -61,14 +67,27 @@ async def open_offer(url: str, *, store_dir: str | None = None) -> Offer:
     except BaseException:
         await connection.close()
         raise
-    blobs = _blobs(connection, can)
+    chunked = ChunkedBlobs(connection) if can.chunks else None
+    bulk = BulkBlobs(connection) if can.bulk else None
+    has_all_calls = can.bulk and settings.bulk_version >= BULK_VERSION
+    blobs = _blobs(connection, can, chunked, bulk)
+    directories = GrpcDirectories(connection, can.dialect) if can.directories else None
+    granular: Granular | None = None
+    if bulk is not None and has_all_calls:
+        granular = BulkGranular(connection, bulk)
+    elif chunked is not None and blobs is not None and directories is not None:
+        granular = ChunkStoreGranular(chunked, PlainGranular(blobs, directories, None))
     return Offer(
         name=connection.server,
         blobs=blobs,
-        directories=GrpcDirectories(connection, can.dialect) if can.directories else None,
-        path_infos=GrpcPathInfos(connection, can.dialect) if can.path_infos else None,
+        directories=directories,
+        path_infos=GrpcPathInfos(connection, can.dialect, BulkPathInfos(connection) if has_all_calls else None)
+        if can.path_infos
+        else None,
         nar=GrpcNar(connection, can.dialect) if can.path_infos else None,
         lone_files=GrpcLoneFiles(blobs) if blobs is not None and can.whole_blobs else None,
+        granular=granular,
+        deltas=GrpcDeltas(connection) if has_all_calls else None,
         statistics=GrpcStatistics(connection) if can.counts else None,
         store_dir=settings.store_dir,
         size_rule=settings.size_rule,
@@ -92,10 +111,9 @@ async def _settings(connection: Connection, can: Abilities, store_dir: str | Non
     return settings
 
 
-def _blobs(connection: Connection, can: Abilities) -> GrpcBlobs | None:
-    chunked = ChunkedBlobs(connection) if can.chunks else None
+def _blobs(connection: Connection, can: Abilities, chunked: ChunkedBlobs | None, bulk: BulkBlobs | None) -> GrpcBlobs | None:
     whole = WholeBlobs(connection, can.dialect) if can.whole_blobs else None
     single = whole or chunked
     if single is None:
         return None
-    return GrpcBlobs(connection.server, single, chunked or single, BulkBlobs(connection) if can.bulk else None)
+    return GrpcBlobs(connection.server, single, chunked or single, bulk)

@@ -52,15 +52,43 @@ class ChunkedBlobs:
     def read_chunk(self, chunk: Chunk) -> AsyncGenerator[bytes, None]:
         return verified(self._chunk(chunk.digest), chunk.digest, self._connection.server)
 
+    async def has_chunk(self, digest: Digest) -> bool:
+        return await self._found(f"/{CHUNK_STORE_SERVICE}/StatChunk", digest) is not None
+
+    async def put_chunk(self, digest: Digest, content: bytes) -> None:
+        async def messages() -> AsyncGenerator[bytes, None]:
+            for at in range(0, max(len(content), 1), MESSAGE):
+                yield encode_chunk(content[at : at + MESSAGE])
+
+        answer = await self._connection.send(f"/{CHUNK_STORE_SERVICE}/PutChunk", messages, ("blob", digest))
+        check_stored(answer, digest, self._connection.server)
+
+    async def put_blob(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
+        """Make a blob of chunks that the server has."""
+        request = encode_put_blob(digest, ((chunk.digest, chunk.size) for chunk in chunks))
+        await self._connection.call(f"/{BLOB_STORE_SERVICE}/PutBlob", request, ("blob", digest), seconds=THOROUGH)
+
+    async def whole_chunk(self, chunk: Chunk) -> bytes | None:
+        """The content of a chunk, verified; None if it has another size than the chunk."""
+        pieces: list[bytes] = []
+        size = 0
+        async with aclosing(self.read_chunk(chunk)) as chunk_pieces:
+            async for piece in chunk_pieces:
+                size += len(piece)
+                if size > chunk.size:
+                    break
+                pieces.append(piece)
+        return b"".join(pieces) if size == chunk.size else None
+
     async def put(self, digest: Digest, blob: bytes) -> None:
         _, chunks = cut_blob(blob)
         if len(chunks) > 1:
-            await self._put_blob(digest, await self._put_missing(chunks))
+            await self.put_blob(digest, await self._put_missing(chunks))
         elif blob:  # to ask for the chunk would take as long as to send it
-            await self._put_chunk(digest, blob)
-            await self._put_blob(digest, [Chunk(digest, len(blob))])
+            await self.put_chunk(digest, blob)
+            await self.put_blob(digest, [Chunk(digest, len(blob))])
         else:
-            await self._put_blob(digest, [])
+            await self.put_blob(digest, [])
 
     async def put_stream(self, first: bytes, rest: AsyncGenerator[bytes, None], metadata: Metadata) -> Digest:
         blob = BlobAssembler()
@@ -69,7 +97,7 @@ class ChunkedBlobs:
             listed += await self._put_missing(blob.feed(piece))
         listed += await self._put_missing(blob.finish())
         digest = Digest(blob.digest)
-        await self._put_blob(digest, listed)
+        await self.put_blob(digest, listed)
         return digest
 
     async def _put_missing(self, chunks: Sequence[CutChunk]) -> list[Chunk]:
@@ -78,19 +106,11 @@ class ChunkedBlobs:
 
         async def put(chunk: bytes) -> None:
             digest = Digest(chunk)
-            if await self._found(f"/{CHUNK_STORE_SERVICE}/StatChunk", digest) is None:
-                await self._put_chunk(digest, bytes(contents[chunk]))
+            if not await self.has_chunk(digest):
+                await self.put_chunk(digest, bytes(contents[chunk]))
 
         await each_at_once(put, list(contents))
         return [Chunk(Digest(chunk), len(content)) for chunk, content in chunks]
-
-    async def _put_chunk(self, digest: Digest, content: bytes) -> None:
-        answer = await self._connection.call(f"/{CHUNK_STORE_SERVICE}/PutChunk", encode_chunk(content), ("blob", digest))
-        check_stored(answer, digest, self._connection.server)
-
-    async def _put_blob(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
-        request = encode_put_blob(digest, ((chunk.digest, chunk.size) for chunk in chunks))
-        await self._connection.call(f"/{BLOB_STORE_SERVICE}/PutBlob", request, ("blob", digest), seconds=THOROUGH)
 
     async def _all(self, chunks: Sequence[Chunk]) -> AsyncGenerator[bytes, None]:
         """The contents of the chunks; those of a piece are fetched at once."""
@@ -100,21 +120,11 @@ class ChunkedBlobs:
                     async for piece in pieces:
                         yield piece
             else:
-                for content in await each_at_once(self._small_chunk, group):
+                for chunk, content in zip(group, await each_at_once(self.whole_chunk, group), strict=True):
+                    if content is None:
+                        server = self._connection.server
+                        raise CorruptError(f"{server}: chunk {chunk.digest} has not {chunk.size} bytes, as the server says")
                     yield content
-
-    async def _small_chunk(self, chunk: Chunk) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
-        async with aclosing(self.read_chunk(chunk)) as chunk_pieces:
-            async for piece in chunk_pieces:
-                size += len(piece)
-                if size > chunk.size:
-                    break
-                pieces.append(piece)
-        if size != chunk.size:
-            raise CorruptError(f"{self._connection.server}: chunk {chunk.digest} has not {chunk.size} bytes, as the server says")
-        return b"".join(pieces)
 
     async def _chunk(self, digest: Digest) -> AsyncGenerator[bytes, None]:
         """The bytes of a chunk, not verified."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
+from tvix_store.backends.grpc.bulk_path_infos import BulkPathInfos
 from tvix_store.backends.grpc.channel import THOROUGH
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.received import decoding
@@ -21,11 +22,15 @@ from tvix_store.protocol.path_infos import decode_nar_facts, encode_get_path_inf
 
 
 class GrpcPathInfos:
-    """A PathInfoService over a connection, in a dialect. Path infos are listed in the order of the server."""
+    """A PathInfoService over a connection, in a dialect. Path infos are listed in the order of the server.
 
-    def __init__(self, connection: Connection, dialect: Dialect) -> None:
+    `bulk` gets many at once, where the server has calls for that.
+    """
+
+    def __init__(self, connection: Connection, dialect: Dialect, bulk: BulkPathInfos | None = None) -> None:
         self._connection = connection
         self._dialect = dialect
+        self._bulk = bulk
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         subject: Subject = ("path info", nixbase32.encode(output_hash))
@@ -39,12 +44,16 @@ class GrpcPathInfos:
         return path_info
 
     async def get_many(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
-        """As `PathInfoService.get_many`. No dialect has such a call: each path info is asked for, many at once."""
+        """As `PathInfoService.get_many`. No dialect has such a call: without our own, each path info is asked for, many at once."""
+        if self._bulk is not None:
+            return await self._bulk.get_many(output_hashes)
         found = await each_at_once(self.get, list(dict.fromkeys(output_hashes)))
         return {each.store_path.output_hash: each for each in found if each is not None}
 
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
-        """As `PathInfoService.existing`. A server before caches may fetch a path for that."""
+        """As `PathInfoService.existing`. Without our own call for that, a server before caches may fetch a path."""
+        if self._bulk is not None:
+            return await self._bulk.existing(output_hashes)
         return {output_hash: found.store_path for output_hash, found in (await self.get_many(output_hashes)).items()}
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:

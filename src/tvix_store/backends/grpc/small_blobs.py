@@ -17,7 +17,7 @@ from tvix_store.protocol.bulk import decode_blobs, decode_digests, encode_blobs,
 from tvix_store.protocol.dialects import BULK_SERVICE
 from tvix_store.services.blobs import SMALL_BLOB
 
-_DIGESTS_A_CALL = 16 * 1024
+DIGESTS_A_CALL = 16 * 1024
 """Half a MiB of digests, in one message."""
 _UNASKED = 64 * 1024
 """Bytes that are sent without asking whether the server lacks them: the question would take as long."""
@@ -40,7 +40,7 @@ class BulkBlobs:
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
         absent: set[Digest] = set()
-        for some in _parts(digests, _DIGESTS_A_CALL):
+        for some in parts(digests, DIGESTS_A_CALL):
             answer = await self._connection.call(f"/{BULK_SERVICE}/Missing", encode_digests(some), ("blob", some[0]))
             with decoding(self._connection.server):
                 absent.update(decode_digests(answer))
@@ -53,13 +53,13 @@ class BulkBlobs:
         if sum(map(len, content.values())) > _UNASKED:
             absent = await self.missing(wanted)
             wanted = [digest for digest in wanted if digest in absent]
-        for some in _parts(wanted, _DIGESTS_A_CALL):
+        for some in parts(wanted, DIGESTS_A_CALL):
             await self._put([(digest, content[digest]) for digest in some])
         return digests
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
         blobs: list[bytes | None] = []
-        for some in _parts(digests, _DIGESTS_A_CALL):
+        for some in parts(digests, DIGESTS_A_CALL):
             try:
                 blobs += await self._get(some)
             except NotFoundError:  # it tells of one; the rest is asked for again
@@ -146,7 +146,7 @@ def _digests_of_small(blobs: Sequence[bytes]) -> list[Digest]:
     return [Digest.of(blob) for blob in blobs]
 
 
-def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[at : at + size] for at in range(0, len(items), size))
 
 

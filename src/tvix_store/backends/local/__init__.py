@@ -21,6 +21,8 @@ from tvix_store.backends.local.settings import Settings
 from tvix_store.backends.local.staging import LocalStaging
 from tvix_store.backends.local.statistics import LocalStatistics
 from tvix_store.errors import StoreError
+from tvix_store.layers.blob_deltas import BlobDeltas
+from tvix_store.layers.named_paths import ListedNames
 from tvix_store.layers.read_only import read_only as made_read_only
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
@@ -98,6 +100,8 @@ async def open_store(
         frames=frames,
         assembling=assembling,
         granular=LocalGranular(engine, blobs, frames, assembling),
+        deltas=BlobDeltas(blobs),
+        named_paths=ListedNames(path_infos),
         staging=LocalStaging(engine),
         statistics=LocalStatistics(engine, path_infos),
         store_dir=its_store_dir,

@@ -11,11 +11,11 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from tvix_store.backends.local.chunk_lists import SEGMENT_CHUNKS, ChunkListWriter
-from tvix_store.backends.local.compression import looks_compressible
 from tvix_store.backends.local.contents import Content, Sink, compress
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.records import Kind
 from tvix_store.chunking import BlobAssembler, ChunkSizes, CutChunk
+from tvix_store.compression.samples import looks_compressible
 from tvix_store.model.digest import Digest
 
 T = TypeVar("T")

@@ -23,7 +23,8 @@ from tvix_store.backends.local.checkpoint import Checkpoint, Meta, this_boot
 from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.durability import Durability, SyncFailedError
 from tvix_store.backends.local.environment import Txn
-from tvix_store.backends.local.index import HIGHEST_PACK, Index
+from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.ledger import HIGHEST_PACK
 from tvix_store.errors import CorruptError, StoreError
 
 _ROWS = 30_000

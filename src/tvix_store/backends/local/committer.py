@@ -15,8 +15,6 @@ Order of a commit, and what a crash leaves behind:
 4. The callers are told.
 
 What was found damaged is forgotten before anything else of its group: a put behind it stores it anew.
-
-Records that nobody waits for to be durable are synced as soon as there is nothing else to do, and within half a second in any case.
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from math import inf
 from time import monotonic
 
 from tvix_store.backends.local.contents import Content, Name, Written, name_of, new_records
@@ -35,12 +32,13 @@ from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.lost_packs import LostPacks
 from tvix_store.backends.local.pack_reader import PackReader
+from tvix_store.backends.local.pack_syncs import PackSyncs
 from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import SYNCED, Kind, NewRecord
 from tvix_store.backends.local.request_queue import RequestQueue
 from tvix_store.backends.local.requests import Commit, Look, Request, Result, WriteContents
-from tvix_store.errors import CorruptError, StoreError
+from tvix_store.errors import StoreError
 from tvix_store.model.path_info import PathInfo
 
 _log = logging.getLogger(__name__)
@@ -51,8 +49,6 @@ _UNNAMED_BYTES = 64 << 20
 _REST = 2.0
 """How many times as long as the last commit took, the next one may wait for more to do. A commit rewrites most leaves of a small
 index, since digests are random keys: without a rest, 200 commits in the import of a tree cost as much as compressing it."""
-_SYNC_WITHIN = 0.5
-"""Seconds within which records that are not durable are synced."""
 _PARALLEL_FROM = 256 << 10
 """Payload bytes from which compression uses more than one thread: starting them costs about 100 µs."""
 
@@ -84,8 +80,7 @@ class Committer:
         self._waiting: list[Request] = []
         """Written, but their callers not yet told: the next commit does that."""
         self._rest_until = 0.0
-        self._sync_at = inf
-        """When records that were put without being durable are synced."""
+        self._syncs = PackSyncs(index, writer, reader)
         self._requests = RequestQueue()
         self._writing: list[Request] = []
         self._thread = threading.Thread(target=self._run, name="tvix-store-committer", daemon=True)
@@ -150,8 +145,8 @@ class Committer:
                 self._writing = []
             if self._waiting and (stop or self._is_urgent() or monotonic() >= self._rest_until):
                 self._commit()
-            if self._requests.is_empty() or monotonic() >= self._sync_at:
-                self._sync_records()
+            if self._requests.is_empty() or self._syncs.is_due:
+                self._syncs.sync_records()
         self._name_rest()
 
     def _patience(self) -> float | None:
@@ -186,7 +181,7 @@ class Committer:
             return
         if self._unnamed:
             raise SyncFailedError("the pack that was written is gone")
-        self._sync_at = inf
+        self._syncs.forget_records()
         self._writer.close()
 
     def _forget_damaged(self, group: list[Request]) -> None:
@@ -263,7 +258,7 @@ class Committer:
         if any(request.appends or request.is_durable for request in requests):
             self._make_room()
         if any(request.is_durable for request in requests):
-            synced = self._sync_packs()
+            synced = self._syncs.sync_all()
         with self._index.writing() as txn:
             commit = Commit(self._index, txn)
             commit.name_contents(self._unnamed.values())
@@ -280,9 +275,9 @@ class Committer:
         self._writer.keep()
         self._unnamed, self._unnamed_bytes = {}, 0
         if synced.get(self._writer.number) == self._writer.size:
-            self._sync_at = inf
+            self._syncs.forget_records()
         elif commit.entries:
-            self._sync_at = min(self._sync_at, monotonic() + _SYNC_WITHIN)
+            self._syncs.remember_records()
         return results
 
     def _name_appended(self) -> None:
@@ -307,7 +302,7 @@ class Committer:
         """Go on with the next pack where this one is full. What it holds is named first, else it would not count as its own."""
         if self._writer.is_full:
             self._name_appended()
-            self._sync_records()
+            self._syncs.sync_records()
             self._writer.next_pack()
             with self._index.writing() as txn:  # so that it counts as a pack of this store, even if we die before the next commit
                 self._name_packs(txn, {})
@@ -315,30 +310,6 @@ class Committer:
     def _records(self, contents: list[Content]) -> list[NewRecord]:
         unpacked = sum(len(each.payload) for each in contents if each.kind is Kind.CHUNK and each.packed is None)
         return new_records(contents, self._level, self._threads if unpacked >= _PARALLEL_FROM else 1)
-
-    def _sync_records(self) -> None:
-        """Bring records that are not durable to the disk itself: they are in the pack that is written now.
-
-        While a client of small pushes thinks of its path info, this does half of what that would wait for.
-        """
-        if self._sync_at != inf:
-            self._writer.sync()
-            self._sync_at = inf
-
-    def _sync_packs(self) -> dict[int, int]:
-        """Bring all committed and appended bytes to the disk itself; the sizes of the packs that are there now."""
-        with self._index.reading() as txn:
-            synced = self._index.unsynced_packs(txn)
-        for number in tuple(synced):
-            if number != self._writer.number:
-                try:
-                    self._reader.sync(number)
-                except CorruptError:  # it is lost, which is not the disk's failure
-                    del synced[number]
-        self._writer.sync()
-        if self._writer.number:
-            synced[self._writer.number] = self._writer.size
-        return synced
 
     def _name_packs(self, txn: Txn, synced: Mapping[int, int]) -> None:
         own = self._writer.number

@@ -6,8 +6,8 @@
     path_infos   output hash                     → u64 sequence, encoded path info
     records      key                             → u64 sequence, value       of the record service; top bit set: deleted
     nar          BLAKE3 of the nameless node     → u64 NAR size, NAR SHA-256
-    packs        u32-BE pack number              → u64 committed size, u64 synced size
-    counters     name                            → u64
+
+What is known of the store as a whole stands in two more tables (see `ledger.py`).
 
 Each row ends with a check (see `rows.py`). A row that fails it counts as missing. So a put stores anew what the row named. The
 damage is reported (see `index_damage.py`).
@@ -15,7 +15,6 @@ damage is reported (see `index_damage.py`).
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -24,53 +23,30 @@ from zlib import crc32
 
 from tvix_store.backends.local.contents import Content, Name, Written
 from tvix_store.backends.local.durability import Durability
-from tvix_store.backends.local.environment import Environment, Txn
+from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index_damage import DamageMark
+from tvix_store.backends.local.ledger import STORED_BYTES, UNIQUE_BYTES, Ledger
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.backends.local.rows import CHECK_SIZE, RESIDUE, Table
 from tvix_store.model.path_info import NarFacts, belongs_to
 
-VERSION = 1
-"""Of the rows. Those of version 0, in stores of format 2, have no check."""
-_TABLES = (b"chunks", b"directories", b"chunk_lists", b"path_infos", b"records", b"nar", b"packs", b"counters")
+_TABLES = (b"chunks", b"directories", b"chunk_lists", b"path_infos", b"records", b"nar")
 _U64 = struct.Struct("<Q")
-_U64_PAIR = struct.Struct("<QQ")
 _PLACE_ROW = struct.Struct("<IQII4x")
-_VERSION = b"version of the index"
 _DELETED = 1 << 63
 """Set in the sequence number of a record that was deleted."""
-SEQUENCE = b"path info sequence"
-HIGHEST_PACK = b"highest pack number"
-"""Of all packs that there ever were: numbers are not used twice."""
-GENERATION = b"times that damage was forgotten"
-"""A random number, which changes when something was forgotten. Stores of format 3 count there."""
-UNIQUE_BYTES = b"unique chunk bytes"
-STORED_BYTES = b"stored chunk bytes"
 
 
-class Index(Environment):
+class Index(Ledger):
     """Typed access to the tables."""
 
     def __init__(self, file: Path, durability: Durability, damage: DamageMark) -> None:
         super().__init__(file, _TABLES, durability, damage)
-        self.chunks, self.directories, self.chunk_lists, self.path_infos, self.records, self.nar, self.packs, self.counters = (
-            self.tables
-        )
+        self.chunks, self.directories, self.chunk_lists, self.path_infos, self.records, self.nar = self.tables[: len(_TABLES)]
         self.bytes_put = 0
         """Stored bytes of all contents that this process has named."""
         self._table_of = {Kind.CHUNK: self.chunks, Kind.DIRECTORY: self.directories, Kind.CHUNK_LIST: self.chunk_lists}
-
-    @property
-    def is_current(self) -> bool:
-        """Whether its rows are of this version. If not, it is new, or of an older version, which `copy_unchecked` reads."""
-        with self.reading() as txn:
-            return txn.get(_VERSION, db=self.counters.handle) is not None
-
-    def begin(self) -> None:
-        """Say, in a new index, that its rows are of this version."""
-        with self.writing() as txn:
-            self._put(txn, self.counters, _VERSION, _U64.pack(VERSION))
 
     def chunk(self, digest: bytes) -> Place | None:
         return self._place(self.chunks, digest)
@@ -268,69 +244,9 @@ class Index(Environment):
         """Forget what is known of NARs, all of it: they are rendered once more when they are asked for."""
         txn.drop(self.nar.handle, delete=False)
 
-    def pack_sizes(self, txn: Txn, number: int) -> tuple[int, int]:
-        """How many bytes of a pack are committed, and how many are known to be on the disk itself. Zero: nobody knows."""
-        row = self._row(txn, self.packs, number.to_bytes(4, "big"))
-        return (0, 0) if row is None else _U64_PAIR.unpack_from(row)
-
-    def put_pack_sizes(self, txn: Txn, number: int, committed: int, synced: int) -> None:
-        self._put(txn, self.packs, number.to_bytes(4, "big"), _U64_PAIR.pack(committed, synced))
-        if number > self.counter(txn, HIGHEST_PACK):
-            self._put(txn, self.counters, HIGHEST_PACK, _U64.pack(number))
-
-    def committed_packs(self, txn: Txn) -> dict[int, int]:
-        """The committed sizes of all packs, as far as they are known."""
-        return {int.from_bytes(key, "big"): _U64_PAIR.unpack_from(row)[0] for key, row in self._whole_rows(txn, self.packs)}
-
-    def drop_pack(self, txn: Txn, number: int) -> None:
-        """Forget a pack: it is not one of this store any more."""
-        txn.delete(number.to_bytes(4, "big"), db=self.packs.handle)
-
-    def unsynced_packs(self, txn: Txn) -> dict[int, int]:
-        """The packs with bytes that may not be on the disk itself, and their committed sizes.
-
-        Raises:
-            CorruptError: that cannot be told, so nothing may be acknowledged as durable.
-        """
-        unsynced: dict[int, int] = {}
-        for key, row in txn.cursor(self.packs.handle):
-            if not self._is_whole(self.packs, key, row):
-                raise self._damaged("it does not tell what must be brought to the disk")
-            committed, synced = _U64_PAIR.unpack_from(row)
-            if synced < committed:
-                unsynced[int.from_bytes(key, "big")] = committed
-        return unsynced
-
-    def count(self, txn: Txn, name: bytes, more: int) -> int:
-        """Add `more` to a counter; its new value."""
-        value = self.counter(txn, name) + more
-        self._put(txn, self.counters, name, _U64.pack(value))
-        return value
-
-    def counter(self, txn: Txn, name: bytes) -> int:
-        """The value of a counter.
-
-        Raises:
-            CorruptError: it is damaged. To begin with zero again would be wrong.
-        """
-        row = txn.get(name, db=self.counters.handle)
-        if row is None:
-            return 0
-        if not self._is_whole(self.counters, name, row):
-            raise self._damaged(f"it has lost the {name.decode()}")
-        return int(_U64.unpack_from(row)[0])
-
     def chunked_blobs(self, txn: Txn) -> int:
         """How many blobs are cut into more than one chunk: the chunk list segments that begin one."""
         return sum(key.endswith(b"\0" * 8) for key in txn.cursor(self.chunk_lists.handle).iternext(values=False))
-
-    def generation(self) -> int:
-        """A number that changes when something is forgotten, and never comes back. It is 0 in a new store."""
-        with self.reading() as txn:
-            return self.counter(txn, GENERATION)
-
-    def renew_generation(self, txn: Txn) -> None:
-        self._put(txn, self.counters, GENERATION, os.urandom(_U64.size))
 
     def _place(self, table: Table, key: bytes) -> Place | None:
         row = self._get(table, key)

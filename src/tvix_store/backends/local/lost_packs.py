@@ -30,11 +30,12 @@ from tvix_store.backends.local.damage import torn_blobs
 from tvix_store.backends.local.disk import disk_errors, new_file, unfinished_name
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Txn
-from tvix_store.backends.local.index import HIGHEST_PACK, SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index
+from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.ledger import HIGHEST_PACK, SEQUENCE, STORED_BYTES, UNIQUE_BYTES
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import PREFIX_SIZE, Place
-from tvix_store.backends.local.records import KEY_SIZE, Kind, accepted, keyed_records, path_info_record
+from tvix_store.backends.local.records import KEY_SIZE, PACK_SIZE, Kind, accepted, keyed_records, path_info_record
 from tvix_store.errors import CorruptError, UnavailableError
 
 _LOOK_EVERY = 0.5
@@ -46,7 +47,6 @@ _ROWS_A_CHECK = 10_000
 _APPENDED_AT_ONCE = 1_000
 """Path infos and records that are appended with one call: 1 MB."""
 _COUNT = struct.Struct("<I")
-_PACK = struct.Struct("<IQ")
 _PLAN = b"plan:"
 _log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ class LostPacks:
 
         committed = index.committed_packs(txn)
         file.write(_COUNT.pack(len(lost)))
-        file.writelines(_PACK.pack(number, committed[number]) for number in lost)
+        file.writelines(PACK_SIZE.pack(number, committed[number]) for number in lost)
         rows_at = file.tell()
         plans = self._plan_contents(txn)
         lost_plans: list[Written] = []
@@ -299,8 +299,8 @@ def _loss(path: Path) -> _Loss | None:
     try:
         with path.open("rb") as file:
             [packs] = _COUNT.unpack(file.read(_COUNT.size))
-            size = min(packs * _PACK.size, os.fstat(file.fileno()).st_size)
-            return _Loss(path, dict(_PACK.iter_unpack(file.read(size))), file.tell())
+            size = min(packs * PACK_SIZE.size, os.fstat(file.fileno()).st_size)
+            return _Loss(path, dict(PACK_SIZE.iter_unpack(file.read(size))), file.tell())
     except (OSError, struct.error):
         return None
 

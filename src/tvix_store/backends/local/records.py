@@ -44,9 +44,10 @@ MAGIC = b"tvxR"
 _HEADER = struct.Struct("<4sB3xII32s")
 _U64 = struct.Struct("<Q")
 _PAIR = struct.Struct("<HI")
-_PACK = struct.Struct("<IQ")
 _DELETED = 0xFFFFFFFF
 """Stands for the size of a value that was deleted."""
+PACK_SIZE = struct.Struct("<IQ")
+"""The number of a pack, and a size in bytes."""
 CHECK_SIZE = 8
 HEADER_SIZE = _HEADER.size + CHECK_SIZE
 KEY_SIZE = 32
@@ -108,7 +109,7 @@ def mark(kind: Kind) -> NewRecord:
 
 def accepted(sequence: int, sizes: Mapping[int, int]) -> NewRecord:
     """The entry "committed" that says how many bytes of other packs are accepted."""
-    payload = _U64.pack(sequence) + b"".join(_PACK.pack(*each) for each in sizes.items())
+    payload = _U64.pack(sequence) + b"".join(PACK_SIZE.pack(*each) for each in sizes.items())
     return NewRecord(Kind.COMMITTED, bytes(KEY_SIZE), payload, len(payload))
 
 
@@ -116,7 +117,7 @@ def parse_accepted(payload: bytes) -> tuple[int, dict[int, int]]:
     """The sequence number, and the accepted bytes of packs by their numbers; nothing where there is no payload."""
     if not payload:
         return 0, {}
-    return _U64.unpack_from(payload)[0], dict(_PACK.iter_unpack(payload[_U64.size :]))
+    return _U64.unpack_from(payload)[0], dict(PACK_SIZE.iter_unpack(payload[_U64.size :]))
 
 
 def forgotten(rows: bytes) -> NewRecord:

@@ -22,7 +22,8 @@ from tvix_store.backends.local.contents import Name, Written, read_rows
 from tvix_store.backends.local.damage import torn_blobs
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Txn
-from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index
+from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.ledger import SEQUENCE, STORED_BYTES, UNIQUE_BYTES
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.pack_scan import Entry, PackScan
 from tvix_store.backends.local.packs import PREFIX_SIZE, pack_numbers, pack_path

@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 from tvix_store.backends.local.contents import Content, Written, name_of
 from tvix_store.backends.local.environment import Txn
-from tvix_store.backends.local.index import SEQUENCE, STORED_BYTES, UNIQUE_BYTES, Index
+from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.ledger import SEQUENCE, STORED_BYTES, UNIQUE_BYTES
 from tvix_store.backends.local.records import Kind, NewRecord, accepted, keyed_records, path_info_record
 from tvix_store.errors import StoreError
 from tvix_store.model.path_info import NarFacts, PathInfo

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from tvix_store.backends.local.engine import Engine
-from tvix_store.backends.local.index import STORED_BYTES, UNIQUE_BYTES
+from tvix_store.backends.local.ledger import STORED_BYTES, UNIQUE_BYTES
 from tvix_store.backends.local.path_infos import LocalPathInfos
 from tvix_store.services.statistics import Stats
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from blake3 import blake3
@@ -10,7 +11,10 @@ from tvix_store.errors import IncompleteError, InvalidError, NotFoundError
 from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.services.assembling import Assembling, not_the_blob, wrong_chunk_size
 from tvix_store.services.blobs import BlobService, Chunk
-from tvix_store.services.granular import MAX_CHUNK
+from tvix_store.services.granular import MAX_CHUNK, check_list
+
+_AT_ONCE = 4096
+"""Chunks that are looked at in a round of the event loop."""
 
 
 async def assemble_blob(blobs: BlobService, assembling: Assembling | None, digest: Digest, chunks: Sequence[Chunk]) -> None:
@@ -20,13 +24,20 @@ async def assemble_blob(blobs: BlobService, assembling: Assembling | None, diges
 
     Raises:
         IncompleteError: a chunk is not in the store.
-        InvalidError: the chunks are not the blob, or one is empty, too large, or of another size than is stated.
+        InvalidError: the chunks are not the blob, or one is empty, too large, or of another size than is stated. Or most
+            are very small.
         CorruptError: a chunk is damaged.
         ExhaustedError: the disk is full.
     """
-    for chunk in chunks:
-        if not 0 < chunk.size <= MAX_CHUNK:
-            raise InvalidError(f"chunk {chunk.digest} is said to have {chunk.size} bytes; a chunk has 1 to {MAX_CHUNK}")
+    size = 0
+    for at in range(0, len(chunks), _AT_ONCE):
+        for chunk in chunks[at : at + _AT_ONCE]:
+            if not 0 < chunk.size <= MAX_CHUNK:
+                raise InvalidError(f"chunk {chunk.digest} is said to have {chunk.size} bytes; a chunk has 1 to {MAX_CHUNK}")
+            size += chunk.size
+        await asyncio.sleep(0)
+    if chunks:
+        check_list(digest, len(chunks), size)
     if await blobs.stat(digest) is not None:
         return
     if not chunks:
@@ -34,10 +45,13 @@ async def assemble_blob(blobs: BlobService, assembling: Assembling | None, diges
             raise InvalidError(f"blob {digest} is not empty, but no chunks are listed")
         await blobs.put_many([b""])
         return
-    absent = await blobs.missing([chunk.digest for chunk in chunks])
-    for chunk in chunks:
-        if chunk.digest in absent:
-            raise IncompleteError(f"chunk {chunk.digest} is not in the store; put it first")
+    for at in range(0, len(chunks), _AT_ONCE):
+        some = [chunk.digest for chunk in chunks[at : at + _AT_ONCE]]
+        absent = await blobs.missing(some)
+        for each in some:
+            if each in absent:
+                raise IncompleteError(f"chunk {each} is not in the store; put it first")
+        await asyncio.sleep(0)
     if assembling is not None:
         try:
             await assembling.assemble(digest, chunks)

@@ -29,6 +29,15 @@ class ChunkCopier:
         self._account = account
         self._batches = Coalesced(self._copy_batch, most=MAX_STORED, at_once=_AT_ONCE, weigh=_stored)
         self._under_way: dict[bytes, asyncio.Future[Any]] = {}
+        self._running = 0
+        self._busy = self._busy_since = 0.0
+        self._moved = 0
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes of stored chunks that were moved in a second, while some were being moved; None before the first MiB."""
+        busy = self._busy + (_now() - self._busy_since if self._running else 0)
+        return self._moved / busy if self._moved >= MAX_STORED and busy else None
 
     async def copy(self, chunks: Iterable[Frame]) -> None:
         """Return when the target has all these chunks. It lacks them: the caller has asked.
@@ -67,6 +76,21 @@ class ChunkCopier:
         await self._batches.close()
 
     async def _copy_batch(self, chunks: Sequence[Frame]) -> Sequence[None]:
+        if not self._running:
+            self._busy_since = _now()
+        self._running += 1
+        try:
+            moved = await self._move(chunks)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._busy += _now() - self._busy_since
+        self._moved += moved
+        self._account.sent += moved
+        self._account.chunks += len(chunks)
+        return [None] * len(chunks)
+
+    async def _move(self, chunks: Sequence[Frame]) -> int:
         stored = await self._source.get_chunks(chunks)
         if [(each.digest, each.length) for each in stored] != [(chunk.digest, chunk.length) for chunk in chunks]:
             raise CorruptError(f"{self._name} gives other chunks than it was asked for")
@@ -74,9 +98,11 @@ class ChunkCopier:
             await self._target.put_chunks(stored)
         except InvalidError as error:
             raise CorruptError(f"{self._name} gives wrong content: {error}") from None
-        self._account.sent += sum(len(chunk.stored) for chunk in stored)
-        self._account.chunks += len(stored)
-        return [None] * len(chunks)
+        return sum(len(chunk.stored) for chunk in stored)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _stored(chunk: Frame) -> int:

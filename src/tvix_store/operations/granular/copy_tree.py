@@ -7,7 +7,8 @@ from the leaves. So a directory in the target has all below it, whenever a copy 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from tvix_store.concurrency.coalesced import Coalesced
 from tvix_store.concurrency.each_at_once import each_at_once
@@ -15,8 +16,10 @@ from tvix_store.errors import CorruptError, ExhaustedError, InvalidError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
+from tvix_store.model.store_path import StorePath
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.granular.copy_chunks import ChunkCopier
+from tvix_store.operations.granular.copy_deltas import DeltaCopier
 from tvix_store.operations.granular.plain import granular_of
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.directories import parse
@@ -38,23 +41,35 @@ _CHUNKS = 8192
 """Chunks of one file that are asked for, and moved, at a time."""
 
 
-class TreeCopier:
-    """Copies trees from `source` to `target`, many at a time; they share calls."""
+class _Place(NamedTuple):
+    """Where files stand: below the root node of a store path, in directories that the target lacks."""
 
-    def __init__(self, source: Store, target: Store, account: Account) -> None:
+    path: StorePath | None
+    root: Node
+    directories: Mapping[Digest, Directory]
+
+
+class TreeCopier:
+    """Copies trees from `source` to `target`, many at a time; they share calls.
+
+    `deltas` says whether files may be sent as the difference from others. None leaves it to the speed of the link.
+    """
+
+    def __init__(self, source: Store, target: Store, account: Account, *, deltas: bool | None = None) -> None:
         self._source, self._target = source, target
         self._from, self._to = granular_of(source), granular_of(target)
         self._account = account
         self._name = source.name or "the source"
         self._chunks = ChunkCopier(self._from, self._to, self._name, account)
+        self._deltas = DeltaCopier.between(source, target, account, lambda: self._chunks.rate, wanted=deltas)
         self._lacks_directories = Coalesced(self._which_directories, most=_QUESTION)
         self._lacks_blobs = Coalesced(self._which_blobs, most=_QUESTION)
         self._lacks_chunks = Coalesced(self._which_chunks, most=_QUESTION)
         self._get_directories = Coalesced(self._from.get_directories, most=_DIRECTORIES)
         self._list_chunks = Coalesced(self._from.list_chunks, most=_LISTED_FILES)
 
-    async def copy(self, root: Node, *, thorough: bool = False) -> None:
-        """Return when the target has all that `root` reaches.
+    async def copy(self, root: Node, path: StorePath | None = None, *, thorough: bool = False) -> None:
+        """Return when the target has all that `root`, the root node of `path`, reaches.
 
         A directory in the target is taken to be complete, as to its files too, unless the copy is `thorough`.
 
@@ -69,7 +84,7 @@ class TreeCopier:
             for node in directory.entries.values():
                 if isinstance(node, FileNode):
                     files[node.digest] = node
-        await self._copy_files(list(files.values()))
+        await self._copy_files(list(files.values()), _Place(path, root, directories))
         if isinstance(root, DirectoryNode):
             await self._put_directories(root.digest, directories)
 
@@ -103,32 +118,32 @@ class TreeCopier:
             level = [digest for digest in below if digest not in found]
         return found
 
-    async def _copy_files(self, files: Sequence[FileNode]) -> None:
+    async def _copy_files(self, files: Sequence[FileNode], place: _Place) -> None:
         lacking = await self._lacks_blobs([file.digest for file in files])
         missing = [file for file, is_lacking in zip(files, lacking, strict=True) if is_lacking]
         there = sum(file.size for file in files) - sum(file.size for file in missing)
         self._account.there += there
         self._account.moved(there)
         for some in _batches(missing):
-            await self._copy_some(some)
+            await self._copy_some(some, place)
 
-    async def _copy_some(self, files: Sequence[FileNode]) -> None:
+    async def _copy_some(self, files: Sequence[FileNode], place: _Place) -> None:
         try:
             listed = await self._list_chunks([Chunk(file.digest, file.size) for file in files])
         except InvalidError as error:
             raise CorruptError(f"{self._name}: {error}, as a node states") from None
-        alone: list[Frame] = []
-        for file, chunks in zip(files, listed, strict=True):
+        left = list(zip(files, listed, strict=True))
+        for file, chunks in left:
             if sum(chunk.length for chunk in chunks) != file.size:
                 raise CorruptError(f"{self._name}: the chunks of blob {file.digest} are not {file.size} bytes, as a node states")
-            if len(chunks) == 1 and chunks[0].digest == file.digest.raw and file.size <= MAX_CHUNK:
-                alone += chunks
+        if self._deltas is not None and place.path is not None:
+            done = await self._deltas.copy(place.path, place.root, place.directories, left, self._lacks_chunks)
+            left = [each for each in left if each[0].digest not in done]
+        alone = [chunks[0] for file, chunks in left if _is_own_chunk(file, chunks)]
         if alone:
             await self._chunks.copy(alone)
             self._account.moved(sum(chunk.length for chunk in alone))
-        whole = {chunk.digest for chunk in alone}
-        others = [each for each in zip(files, listed, strict=True) if each[0].digest.raw not in whole]
-        await each_at_once(self._copy_large, others, _LARGE_AT_ONCE)
+        await each_at_once(self._copy_large, [each for each in left if not _is_own_chunk(*each)], _LARGE_AT_ONCE)
 
     async def _copy_large(self, listed: tuple[FileNode, Sequence[Frame]]) -> None:
         file, chunks = listed
@@ -186,6 +201,10 @@ class TreeCopier:
     async def _which_chunks(self, digests: Sequence[Digest]) -> list[bool]:
         missing = await self._to.missing_chunks(digests)
         return [digest in missing for digest in digests]
+
+
+def _is_own_chunk(file: FileNode, chunks: Sequence[Frame]) -> bool:
+    return len(chunks) == 1 and chunks[0].digest == file.digest.raw and file.size <= MAX_CHUNK
 
 
 def _batches(files: Iterable[FileNode]) -> Iterator[list[FileNode]]:

@@ -20,7 +20,13 @@ _ASKED_AT_ONCE = 1000
 
 
 async def copy_paths(
-    source: Store, target: Store, path_infos: Iterable[PathInfo], *, jobs: int = JOBS, account: Account | None = None
+    source: Store,
+    target: Store,
+    path_infos: Iterable[PathInfo],
+    *,
+    jobs: int = JOBS,
+    deltas: bool | None = None,
+    account: Account | None = None,
 ) -> AsyncGenerator[Copied, None]:
     """Copy paths of `source`, which says so much of them, to `target`. Yields the outcome of each, references first.
 
@@ -29,6 +35,9 @@ async def copy_paths(
     signatures are added to it. An error of one path keeps this path, and all that refer to it, from being recorded; the others are
     copied.
 
+    `deltas` says whether a file may be sent as the difference from the file at the same path in another version of the package. By
+    default, it may where the link is slow.
+
     Raises:
         InvalidError: the references go round in a circle, or the stores are for other store directories.
         ExhaustedError, UnavailableError, UnsupportedError: the target cannot take them, or the source cannot give them.
@@ -36,7 +45,7 @@ async def copy_paths(
     if source.store_dir != target.store_dir:
         raise InvalidError(f"{source.name} holds paths of {source.store_dir}, and {target.name} those of {target.store_dir}")
     account = account or Account()
-    trees = TreeCopier(source, target, account)
+    trees = TreeCopier(source, target, account, deltas=deltas)
     copies = _StoreCopies(source, target, trees, jobs, account)
     try:
         async with aclosing(copies.run(path_infos)) as outcomes:
@@ -90,7 +99,7 @@ class _StoreCopies(PathCopies[PathInfo]):
 
     async def bring(self, stated: PathInfo) -> PathInfo:
         try:
-            await self._trees.copy(stated.node)
+            await self._trees.copy(stated.node, stated.store_path)
             true = await self._at_target(stated)
         except IncompleteError:
             # The target had a directory without all below it, or something there is damaged, and is forgotten now.

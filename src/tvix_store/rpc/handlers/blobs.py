@@ -72,7 +72,7 @@ def blob_methods(blobs: BlobService, known_nars: KnownNars | None, dialect: Dial
         dialect.blob("Put"): client_streaming(put, Takes(max_message=max_message, writes=True)),
     }
     if dialect.whole_blobs:
-        methods[dialect.blob("Get")] = Unary(get)
+        methods[dialect.blob("Get")] = Unary(get, Takes(immutable=True))
     return methods
 
 

@@ -1,4 +1,4 @@
-"""BulkService: many small blobs in one call."""
+"""BulkService, small blobs: many in one call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENCODED_DIGEST = 34
 
 
 def bulk_methods(blobs: BlobService, max_message: int) -> dict[str, Method]:
-    """The calls of BulkService by path. `max_message` bounds a message of blobs in bytes. PutMany takes, and so answers, at most
+    """The calls by path. `max_message` bounds a message of blobs in bytes. PutMany takes, and so answers, at most
     MAX_BLOBS in all; Missing answers no more than it was asked.
     """
 

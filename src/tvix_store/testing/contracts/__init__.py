@@ -15,6 +15,7 @@ pytest.register_assert_rewrite(
         for module in (
             "assembling",
             "blobs",
+            "deltas",
             "small_blobs",
             "directories",
             "frames",
@@ -33,6 +34,7 @@ pytest.register_assert_rewrite(
 
 from tvix_store.testing.contracts.assembling import AssemblingContract  # noqa: E402
 from tvix_store.testing.contracts.blobs import BlobServiceContract  # noqa: E402
+from tvix_store.testing.contracts.deltas import DeltasContract  # noqa: E402
 from tvix_store.testing.contracts.directories import DirectoryServiceContract  # noqa: E402
 from tvix_store.testing.contracts.frames import StoredFramesContract  # noqa: E402
 from tvix_store.testing.contracts.granular import GranularContract  # noqa: E402
@@ -48,6 +50,7 @@ from tvix_store.testing.contracts.store import PowersContract, StoreContract, St
 __all__ = [
     "AssemblingContract",
     "BlobServiceContract",
+    "DeltasContract",
     "DirectoryServiceContract",
     "GranularContract",
     "KnownNarsContract",

@@ -67,6 +67,9 @@ async def put(granular: Granular, chunks: Sequence[StoredChunk]) -> list[Chunk]:
 class GranularContract:
     """Subclasses give fixtures `store`, new and empty, and `granular`, its Granular."""
 
+    knows_sizes = True
+    """Whether the store knows the size of a blob that is its own only chunk."""
+
     @pytest.fixture
     def granular(self, store: Store) -> Granular:
         assert store.granular is not None
@@ -145,7 +148,7 @@ class GranularContract:
     async def test_other_sizes_than_are_stated_are_refused(self, store: Store, granular: Granular) -> None:
         blobs = await put_all(store)
         one, several = blobs[1], blobs[4]
-        for blob in (one, several):
+        for blob in (one, several) if self.knows_sizes else (several,):
             for size in (blob.size - 1, blob.size + 1):
                 with pytest.raises(InvalidError) as caught:
                     await granular.list_chunks([*blobs, Chunk(blob.digest, size)])

@@ -14,6 +14,7 @@ from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, put_tree
 from tvix_store.testing.contracts.assembling import AssemblingContract
 from tvix_store.testing.contracts.blobs import BlobServiceContract
+from tvix_store.testing.contracts.deltas import DeltasContract
 from tvix_store.testing.contracts.directories import DirectoryServiceContract
 from tvix_store.testing.contracts.frames import StoredFramesContract
 from tvix_store.testing.contracts.granular import GranularContract
@@ -52,7 +53,13 @@ class StoreContract(BlobServiceContract, DirectoryServiceContract, PathInfoServi
 
 
 class PowersContract(
-    AssemblingContract, GranularContract, KnownNarsContract, StagingContract, StatisticsContract, StoredFramesContract
+    AssemblingContract,
+    DeltasContract,
+    GranularContract,
+    KnownNarsContract,
+    StagingContract,
+    StatisticsContract,
+    StoredFramesContract,
 ):
     """That of all powers of a store on this machine."""
 

@@ -1,0 +1,207 @@
+"""BulkGranular: directories and chunks of a server that has all calls of our BulkService."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from typing import TypeVar
+
+from tvix_store.backends.grpc.channel import THOROUGH
+from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.contents import MESSAGE
+from tvix_store.backends.grpc.received import decoding
+from tvix_store.backends.grpc.small_blobs import DIGESTS_A_CALL, SmallBlobs, parts
+from tvix_store.compression.chunk_frames import compressed_chunks
+from tvix_store.concurrency.each_at_once import each_at_once
+from tvix_store.errors import CorruptError, ExhaustedError, InvalidError
+from tvix_store.model.chunk_table import ChunkTable
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory
+from tvix_store.protocol.bulk import decode_blobs, decode_digests, encode_blobs, encode_digests
+from tvix_store.protocol.chunk_tables import (
+    MAX_CHUNKS,
+    MAX_CONTENT,
+    ChunkList,
+    decode_chunk_lists,
+    decode_chunks,
+    encode_chunk_lists,
+    encode_chunks,
+    encode_sized_digests,
+)
+from tvix_store.protocol.dialects import BULK_SERVICE
+from tvix_store.services.blobs import Chunk
+from tvix_store.services.frames import Frame
+from tvix_store.services.granular import MAX_CHUNK, StoredChunk
+from tvix_store.services.listed import listed_frames
+
+T = TypeVar("T")
+
+_LISTED_A_CALL = 16 << 30
+"""Bytes of the blobs whose chunks are asked for in one call. At 16 KiB, the smallest average, it is as many as a call may list."""
+_ROW = 40
+"""Bytes of a chunk in a list that is sent."""
+_PUT_AT_ONCE = 4
+"""Messages of chunks that are on their way to the server."""
+
+
+class BulkGranular:
+    """A Granular over BulkService. `blobs` are those of the same server.
+
+    A put of directories of more than a message is one of several calls: where one fails, those before it stay.
+    """
+
+    def __init__(self, connection: Connection, blobs: SmallBlobs) -> None:
+        self._connection = connection
+        self._blobs = blobs
+
+    async def missing_directories(self, digests: Sequence[Digest]) -> set[Digest]:
+        absent: set[Digest] = set()
+        for some in parts(digests, DIGESTS_A_CALL):
+            answer = await self._connection.call(_path("MissingDirectories"), encode_digests(some), ("directory", some[0]))
+            with decoding(self._connection.server):
+                absent.update(decode_digests(answer))
+        return absent.intersection(digests)
+
+    async def get_directories(self, digests: Sequence[Digest]) -> list[Directory]:
+        directories: list[Directory] = []
+        for some in parts(digests, DIGESTS_A_CALL):
+            wanted = iter(some)
+            received = self._received("GetDirectories", encode_digests(some), ("directory", some[0]), decode_blobs)
+            async with aclosing(received) as messages:
+                async for message in messages:
+                    for encoded in message:
+                        with decoding(self._connection.server):
+                            directory = Directory.decode(encoded)
+                        self._check("directory", directory.digest, next(wanted, None))
+                        directories.append(directory)
+            self._check_end("directory", next(wanted, None))
+        return directories
+
+    async def put_directories(self, directories: Sequence[Directory]) -> None:
+        for some in _filling(directories, lambda directory: len(directory.encoded), MESSAGE, DIGESTS_A_CALL):
+            message = encode_blobs(directory.encoded for directory in some)
+            await self._connection.call(_path("PutDirectories"), message, ("directory", "that is being put"), seconds=THOROUGH)
+
+    async def list_chunks(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
+        lists: list[Sequence[Frame]] = []
+        for some in _filling(blobs, lambda blob: blob.size, _LISTED_A_CALL, DIGESTS_A_CALL):
+            lists += map(listed_frames, await self._listed(some))
+        return lists
+
+    async def get_chunks(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
+        got: list[StoredChunk] = []
+        for some in parts(chunks, DIGESTS_A_CALL):
+            wanted = iter(some)
+            received = self._received("GetChunks", _sized(some), ("blob", Digest(some[0].digest)), decode_chunks)
+            async with aclosing(received) as messages:
+                async for message in messages:
+                    for chunk in message:
+                        asked = next(wanted, None)
+                        if asked is None or chunk[:2] != asked[:2] or not len(chunk[2]) <= asked.length:
+                            self._check("chunk", Digest(chunk[0]), None)
+                        got.append(StoredChunk(*chunk))
+            left = next(wanted, None)
+            self._check_end("chunk", left and Digest(left.digest))
+        return got
+
+    async def missing_chunks(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await self._blobs.missing(digests)
+
+    async def put_chunks(self, chunks: Sequence[StoredChunk]) -> None:
+        """As `Granular.put_chunks`. What comes as it is, and is worth it, is compressed for the way."""
+        for chunk in chunks:
+            if chunk.length > MAX_CHUNK:
+                raise InvalidError(f"chunk b3:{chunk.digest.hex()} has {chunk.length} bytes; a chunk has at most {MAX_CHUNK}")
+        if any(len(chunk.stored) == chunk.length for chunk in chunks):
+            chunks = [StoredChunk(*chunk) for chunk in await asyncio.to_thread(compressed_chunks, chunks)]
+        messages: list[list[StoredChunk]] = []
+        for some in _filling(chunks, lambda chunk: chunk.length, MAX_CONTENT, DIGESTS_A_CALL):
+            messages += _filling(some, lambda chunk: len(chunk.stored), MESSAGE, DIGESTS_A_CALL)
+        await each_at_once(self._put_chunks, messages, _PUT_AT_ONCE)
+
+    async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
+        if len(chunks) > MAX_CHUNKS:
+            raise ExhaustedError(f"blob {digest} has {len(chunks)} chunks; a list of at most {MAX_CHUNKS} can be sent")
+        rows = MESSAGE // _ROW
+
+        async def messages() -> AsyncGenerator[bytes, None]:
+            for at in range(0, len(chunks), rows):
+                some = ChunkTable.of_sized((chunk.digest.raw, chunk.size) for chunk in chunks[at : at + rows])
+                yield encode_chunk_lists([ChunkList(digest, some, more=at + rows < len(chunks))])
+
+        await self._connection.send(_path("Assemble"), messages, ("blob", digest))
+
+    async def _put_chunks(self, chunks: Sequence[StoredChunk]) -> None:
+        message = b"".join(encode_chunks(chunks))
+        await self._connection.call(_path("PutChunks"), message, ("blob", "that is being put"), seconds=THOROUGH)
+
+    async def _listed(self, blobs: Sequence[Chunk]) -> list[ChunkTable]:
+        """The list of each blob, in one call."""
+        server = self._connection.server
+        lists: list[ChunkTable] = []
+        under_way: list[ChunkTable] = []
+        total = 0
+        wanted = ChunkTable.of_sized((blob.digest.raw, blob.size) for blob in blobs)
+        received = self._received("ListChunks", encode_sized_digests(wanted), ("blob", blobs[0].digest), decode_chunk_lists)
+        async with aclosing(received) as messages:
+            async for message in messages:
+                for part in message:
+                    if len(lists) == len(blobs):
+                        self._check("list of chunks of", part.blob, None)
+                    blob = blobs[len(lists)]
+                    self._check("list of chunks of", part.blob, blob.digest)
+                    total += len(part.chunks)
+                    if total > MAX_CHUNKS:
+                        raise ExhaustedError(f"{server}: the server lists more than {MAX_CHUNKS} chunks, too many for one call")
+                    under_way.append(part.chunks)
+                    if part.more and part.chunks:
+                        continue
+                    chunks = ChunkTable.joined(under_way)
+                    under_way = []
+                    if chunks.size != blob.size or not chunks:
+                        raise CorruptError(f"{server}: the server lists chunks for blob {blob.digest} that have not its size")
+                    lists.append(chunks)
+        self._check_end("list of chunks of", None if len(lists) == len(blobs) else blobs[len(lists)].digest)
+        return lists
+
+    async def _received(
+        self, call: str, request: bytes, subject: tuple[str, object], decode: Callable[[bytes], T]
+    ) -> AsyncGenerator[T, None]:
+        async with aclosing(self._connection.receive(_path(call), request, subject)) as messages:
+            async for message in messages:
+                with decoding(self._connection.server):
+                    decoded = decode(message)
+                if not decoded:  # of these, there may be no end
+                    raise CorruptError(f"{self._connection.server}: the server sent a message with nothing in it")
+                yield decoded
+
+    def _check(self, kind: str, sent: Digest, wanted: Digest | None) -> None:
+        if sent != wanted:
+            raise CorruptError(f"{self._connection.server}: the server sent {kind} {sent}, for which it was not asked")
+
+    def _check_end(self, kind: str, left: Digest | None) -> None:
+        if left is not None:
+            raise CorruptError(f"{self._connection.server}: the server left out {kind} {left}")
+
+
+def _path(call: str) -> str:
+    return f"/{BULK_SERVICE}/{call}"
+
+
+def _sized(chunks: Sequence[Frame]) -> bytes:
+    return encode_sized_digests(ChunkTable.of_sized((chunk.digest, chunk.length) for chunk in chunks))
+
+
+def _filling(items: Sequence[T], size_of: Callable[[T], int], size: int, count: int) -> Iterator[list[T]]:
+    """The items in lists of up to `size`, or one, and up to `count`."""
+    some: list[T] = []
+    total = 0
+    for item in items:
+        if some and (total + size_of(item) > size or len(some) == count):
+            yield some
+            some, total = [], 0
+        some.append(item)
+        total += size_of(item)
+    if some:
+        yield some

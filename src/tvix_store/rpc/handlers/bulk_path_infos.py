@@ -1,0 +1,48 @@
+"""BulkService, path infos: many in one call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from tvix_store.model.store_path import StorePath
+from tvix_store.protocol.bulk import MAX_PATHS, decode_output_hashes, encode_blobs, encode_store_paths
+from tvix_store.protocol.dialects import BULK_SERVICE
+from tvix_store.rpc.method import Call, Method, ServerStreaming, Takes, Unary
+from tvix_store.services.path_infos import PathInfoService
+
+_MESSAGE = 1 << 20
+"""Bytes of path infos that fill an answer's message."""
+_AT_ONCE = 32
+"""Path infos that are got at once. Most have a KiB, but one may have 4 MiB. A daemon before other caches fetches so many
+at once for a call."""
+_ENCODED_HASH = 22
+"""Bytes of an output hash in a message."""
+
+
+def bulk_path_info_methods(path_infos: PathInfoService) -> dict[str, Method]:
+    """The calls by path."""
+
+    async def get_path_infos(output_hashes: list[bytes], _call: Call) -> AsyncGenerator[bytes, None]:
+        batch: list[bytes] = []
+        size = 0
+        for start in range(0, len(output_hashes), _AT_ONCE):
+            for path_info in (await path_infos.get_many(output_hashes[start : start + _AT_ONCE])).values():
+                if batch and size + len(path_info.encoded) > _MESSAGE:
+                    yield encode_blobs(batch)
+                    batch, size = [], 0
+                batch.append(path_info.encoded)
+                size += len(path_info.encoded)
+        if batch:
+            yield encode_blobs(batch)
+
+    async def existing_paths(output_hashes: list[bytes], _call: Call) -> bytes:
+        found: list[StorePath] = []
+        for start in range(0, len(output_hashes), _AT_ONCE):
+            found += (await path_infos.existing(output_hashes[start : start + _AT_ONCE])).values()
+        return encode_store_paths(found)
+
+    many = Takes(max_message=MAX_PATHS * _ENCODED_HASH, decode=decode_output_hashes)
+    return {
+        f"/{BULK_SERVICE}/GetPathInfos": ServerStreaming(get_path_infos, many),
+        f"/{BULK_SERVICE}/ExistingPaths": Unary(existing_paths, many),
+    }
