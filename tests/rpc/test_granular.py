@@ -31,7 +31,7 @@ STATUS = grpc.StatusCode
 MIB = 1 << 20
 PARTS = [noise(size, f"part {size}") for size in (300_000, 1, 2_000_000, 70_000)]
 WHOLE = b"".join(PARTS)
-WRITING = ("PutMany", "PutDirectories", "PutChunks", "Assemble")
+WRITING = ("PutMany", "PutDirectories", "PutChunks", "Assemble", "ApplyDelta")
 
 
 @pytest.fixture(params=["memory", "local"])
