@@ -37,8 +37,6 @@ from tvix_store.services.listed import listed_frames
 
 T = TypeVar("T")
 
-_ROW = 48
-"""Bytes of a chunk in a list."""
 _AROUND = 64
 """Bytes around a chunk, or a directory, in a message."""
 
