@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
+from tvix_store.backends.grpc.batches import AROUND, DIGESTS_A_CALL, filling, parts
 from tvix_store.backends.grpc.channel import THOROUGH
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.contents import MESSAGE
 from tvix_store.backends.grpc.received import decoding
+<<<<<<< HEAD
 from tvix_store.backends.grpc.small_blobs import DIGESTS_A_CALL, SmallBlobs, digests_a_call, parts
+=======
+from tvix_store.backends.grpc.small_blobs import SmallBlobs
+>>>>>>> connect
 from tvix_store.compression.chunk_frames import compressed_chunks
 from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError
@@ -44,6 +49,8 @@ _LISTED_A_CALL = 16 << 30
 """Bytes of the blobs whose chunks are asked for in one call. At 16 KiB, the smallest average, it is as many as a call may list."""
 _ROW = 40
 """Bytes of a chunk in a list that is sent."""
+_CHUNK_ROW = 48
+"""Bytes of a chunk in a message of chunks, beside what is stored of it."""
 _PUT_AT_ONCE = 4
 """Messages of chunks that are on their way to the server."""
 
@@ -84,13 +91,23 @@ class BulkGranular:
         return directories
 
     async def put_directories(self, directories: Sequence[Directory]) -> None:
+<<<<<<< HEAD
         for some in _filling(directories, lambda directory: len(directory.encoded) + _AROUND, self._message, DIGESTS_A_CALL):
+=======
+        for some in filling(
+            directories, lambda directory: len(directory.encoded) + AROUND, self._connection.most_in_message, DIGESTS_A_CALL
+        ):
+>>>>>>> connect
             message = encode_blobs(directory.encoded for directory in some)
             await self._connection.call(_path("PutDirectories"), message, ("directory", "that is being put"), seconds=THOROUGH)
 
     async def list_chunks(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
         lists: list[Sequence[Frame]] = []
+<<<<<<< HEAD
         for some in _filling(blobs, lambda blob: blob.size, _LISTED_A_CALL, self._digests_a_call):
+=======
+        for some in filling(blobs, lambda blob: blob.size, _LISTED_A_CALL, DIGESTS_A_CALL):
+>>>>>>> connect
             lists += map(listed_frames, await self._listed(some))
         return lists
 
@@ -121,8 +138,15 @@ class BulkGranular:
         if any(len(chunk.stored) == chunk.length for chunk in chunks):
             chunks = [StoredChunk(*chunk) for chunk in await asyncio.to_thread(compressed_chunks, chunks)]
         messages: list[list[StoredChunk]] = []
+<<<<<<< HEAD
         for some in _filling(chunks, lambda chunk: chunk.length, MAX_CONTENT, DIGESTS_A_CALL):
             messages += _filling(some, lambda chunk: len(chunk.stored) + _AROUND, self._message, DIGESTS_A_CALL)
+=======
+        for some in filling(chunks, lambda chunk: chunk.length, MAX_CONTENT, DIGESTS_A_CALL):
+            messages += filling(
+                some, lambda chunk: len(chunk.stored) + _CHUNK_ROW, self._connection.most_in_message, DIGESTS_A_CALL
+            )
+>>>>>>> connect
         await each_at_once(self._put_chunks, messages, _PUT_AT_ONCE)
 
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
@@ -202,17 +226,3 @@ def _path(call: str) -> str:
 
 def _sized(chunks: Sequence[Frame]) -> bytes:
     return encode_sized_digests(ChunkTable.of_sized((chunk.digest, chunk.length) for chunk in chunks))
-
-
-def _filling(items: Sequence[T], size_of: Callable[[T], int], size: int, count: int) -> Iterator[list[T]]:
-    """The items in lists of up to `size`, or one, and up to `count`."""
-    some: list[T] = []
-    total = 0
-    for item in items:
-        if some and (total + size_of(item) > size or len(some) == count):
-            yield some
-            some, total = [], 0
-        some.append(item)
-        total += size_of(item)
-    if some:
-        yield some
