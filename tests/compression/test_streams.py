@@ -65,6 +65,13 @@ def test_streams_may_follow_each_other(name: str, size: int) -> None:
     assert decompress(name, b"".join(compress(name, part) for part in parts), size) == b"".join(parts)
 
 
+@pytest.mark.parametrize("name", UNCHECKED)
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_no_stream_follows_another_in_formats_without_checksums(name: str, size: int) -> None:
+    with pytest.raises(InvalidError):
+        decompress(name, 2 * compress(name, b"content"), size)
+
+
 @pytest.mark.parametrize("name", ["zstd", "lz4"])
 def test_skippable_frames_are_skipped(name: str) -> None:
     frame = compress(name, b"content")

@@ -20,6 +20,7 @@ from tvix_store.rpc.handlers.blobs import blob_methods
 from tvix_store.rpc.handlers.bulk import bulk_methods
 from tvix_store.rpc.handlers.bulk_path_infos import bulk_path_info_methods
 from tvix_store.rpc.handlers.chunk_stores import chunk_store_methods
+from tvix_store.rpc.handlers.deltas import delta_methods
 from tvix_store.rpc.handlers.directories import directory_methods
 from tvix_store.rpc.handlers.granular import granular_methods
 from tvix_store.rpc.handlers.path_infos import path_info_methods
@@ -44,6 +45,8 @@ def serve_store(
     methods: dict[str, Method] = bulk_methods(store.blobs, max_message)
     methods |= granular_methods(granular_of(store), max_message)
     methods |= bulk_path_info_methods(store.path_infos)
+    if store.deltas is not None:
+        methods |= delta_methods(store.deltas)
     methods |= settings_methods(StoreSettings(store.size_rule, store.store_dir, BULK_VERSION))
     methods |= chunk_store_methods(store.blobs, store.assembling)
     own = [BULK_SERVICE, SETTINGS_SERVICE, CHUNK_STORE_SERVICE, BLOB_STORE_SERVICE]

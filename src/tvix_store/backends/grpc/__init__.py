@@ -11,6 +11,7 @@ from tvix_store.backends.grpc.bulk_path_infos import BulkPathInfos
 from tvix_store.backends.grpc.chunk_store_granular import ChunkStoreGranular
 from tvix_store.backends.grpc.chunked_blobs import ChunkedBlobs
 from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.deltas import GrpcDeltas
 from tvix_store.backends.grpc.directories import GrpcDirectories
 from tvix_store.backends.grpc.discovery import Abilities, discover
 from tvix_store.backends.grpc.granular import BulkGranular
@@ -86,6 +87,7 @@ async def open_offer(url: str, *, store_dir: str | None = None) -> Offer:
         nar=GrpcNar(connection, can.dialect) if can.path_infos else None,
         lone_files=GrpcLoneFiles(blobs) if blobs is not None and can.whole_blobs else None,
         granular=granular,
+        deltas=GrpcDeltas(connection) if has_all_calls else None,
         statistics=GrpcStatistics(connection) if can.counts else None,
         store_dir=settings.store_dir,
         size_rule=settings.size_rule,
