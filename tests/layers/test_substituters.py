@@ -17,6 +17,7 @@ from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import NarFacts
 from tvix_store.model.signature import SecretKey
 from tvix_store.model.store_path import STORE_DIR, StorePath
+from tvix_store.services.store import Store
 from tvix_store.services.upstream import UpstreamDownError, UpstreamFailsError, UpstreamLacksError, UpstreamLiesError
 from tvix_store.testing.content import collect, noise
 
@@ -36,6 +37,9 @@ class Made:
         """It raises this, or waits for it, when it is asked for its priority."""
         self.answer: Exception | bytes | None = None
         """It raises this for a path or a file. None means that it lacks files. It has all paths then."""
+
+    async def content(self) -> Store | None:
+        return None
 
     async def priority(self) -> int:
         self.asked.append("priority")

@@ -141,7 +141,7 @@ async def test_empty_pieces_of_a_blob_are_not_kept(client: Client, dialect: Dial
 async def test_the_methods_that_write_are_known(store: Store) -> None:
     methods = serve_store(store)[0].methods
     assert {path for path, method in methods.items() if method.takes.writes} == {
-        path for path in methods if path.rpartition("/")[2].startswith(("Put", "Assemble", "Apply"))
+        path for path in methods if path.rpartition("/")[2].startswith(("Put", "Assemble", "ApplyDelta"))
     }
 
 

@@ -11,7 +11,7 @@ from tvix_store.cli.invocation import Invocation, command, json_option
 
 @command
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
-@click.option("--from", "source", metavar="ADDRESS", help="Copy from this store, or binary cache (nix+https://…).")
+@click.option("--from", "source", metavar="ADDRESS", help="Copy from this store, or binary cache (nix+https://...).")
 @click.option("--to", "target", metavar="ADDRESS", help="Copy to this store. Default for both: the store of --store.")
 @click.option("--all", "everything", is_flag=True, help="Copy all paths of the store.")
 @click.option("--closure", is_flag=True, help="Copy also all that the paths refer to.")

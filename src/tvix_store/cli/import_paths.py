@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 
 @command
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=FilePath())
-@click.option("--name", help="Name of the store path. Default: the file's name.")
+@click.argument("paths", metavar="[PATH...]", nargs=-1, type=FilePath())
+@click.option("--nar", metavar="FILE", type=FilePath(), help="Take the tree in a NAR, in place of PATH; - is the standard input.")
+@click.option("--tar", metavar="FILE", type=FilePath(), help="The same of a tar.")
+@click.option("--name", help="Name of the store path. Default: the file's name, of an archive without .tar.gz and the like.")
 @click.option("--flat", is_flag=True, help="Address a file by the hash of its contents alone, as nix-store --add-fixed does.")
 @click.option("--no-path-info", is_flag=True, help="Store the content only, and print its digest.")
 @click.option(
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 async def import_paths(
     invocation: Invocation,
     paths: tuple[Path, ...],
+    nar: Path | None,
+    tar: Path | None,
     name: str | None,
     flat: bool,
     no_path_info: bool,
@@ -50,16 +54,26 @@ async def import_paths(
     The store path is the one that nix-store --add gives the same tree. Of a tree that was imported before, only those files
     are read whose inode, size or times have changed since.
 
+    A NAR or tar may be compressed. A tar with a single entry at its top is that entry; export writes such ones.
+
     \b
         tvix-store import ./result-of-my-build
         tvix-store import --name hello-2.12 ./out
         tvix-store import --flat ./hello-2.12.tar.gz
+        tvix-store import --tar ./hello-2.12.tar.gz
+        nix-store --dump ./out | tvix-store import --nar - --name hello-2.12
     """
+    archive = nar or tar
+    if sum((bool(paths), nar is not None, tar is not None)) != 1:
+        raise click.UsageError("give PATHs, or one of --nar and --tar" if archive else "give a PATH, --nar or --tar")
+    if archive is not None and (flat or reread):
+        raise click.UsageError(f"{'--flat' if flat else '--reread'} does not go with an archive")
+    if name is None and str(archive) == "-":
+        raise click.UsageError("the standard input has no name; choose one with --name")
     if name is not None and len(paths) > 1:
         raise click.UsageError("--name needs a single PATH")
     from tvix_store.config.user_directories import cache_directory
     from tvix_store.model.directory import SizeRule
-    from tvix_store.nar import MAX_DEPTH
     from tvix_store.operations.ingest.files_cache import FilesCache
     from tvix_store.operations.ingest.import_tree import import_tree
 
@@ -67,9 +81,15 @@ async def import_paths(
     rule = SizeRule[directory_size_rule.upper()] if directory_size_rule else None
 
     async def imported(store: Store) -> AsyncIterator[Imported]:
+        if archive is not None:
+            from tvix_store.cli.import_archive import import_archive_file
+
+            done = await import_archive_file(invocation, store, archive, nar is None, name, not no_path_info, rule)
+            _warn_of_depth(archive, done)
+            yield done
         for path in paths:
             if name is None:
-                _check_name(path)
+                check_default_name(path)
             with progress_bar(invocation, path.name) as bar:
                 if bar.visible:
                     asyncio.get_running_loop().run_in_executor(None, _expect_tree, bar, path)
@@ -83,8 +103,7 @@ async def import_paths(
                     cache=FilesCache(caches / "files", path, lookup=not reread) if caches else None,
                     progress=bar.add,
                 )
-            if done.depth > MAX_DEPTH:
-                warn(f"{path} has {done.depth} nodes inside each other; Nix reads at most {MAX_DEPTH}, and cannot fetch the path")
+            _warn_of_depth(path, done)
             yield done
 
     async with await invocation.open_store() as store:
@@ -101,15 +120,22 @@ async def import_paths(
             print(each.store_path.absolute(store.store_dir) if each.path_info else _content(each.node), flush=True)
 
 
-def _check_name(path: Path) -> None:
-    """Name a way out if a store path may not have the name of a file."""
+def check_default_name(path: Path, name: str | None = None) -> None:
+    """Name a way out if a store path may not have `name`, which follows from that of the file at `path`: by default, it is that."""
     from tvix_store.errors import InvalidError
     from tvix_store.model.store_path import check_store_path_name
 
     try:
-        check_store_path_name(os.path.basename(os.path.abspath(path)))
+        check_store_path_name(os.path.basename(os.path.abspath(path)) if name is None else name)
     except InvalidError as error:
         raise InvalidError(f"{path}: {error}; choose a name with --name") from None
+
+
+def _warn_of_depth(path: Path, done: Imported) -> None:
+    from tvix_store.nar import MAX_DEPTH
+
+    if done.depth > MAX_DEPTH:
+        warn(f"{path} has {done.depth} nodes inside each other; Nix reads at most {MAX_DEPTH}, and cannot fetch the path")
 
 
 def _content(node: Node) -> str:

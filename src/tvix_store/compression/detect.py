@@ -40,7 +40,7 @@ class Detecting:
             if len(data) < _HEAD:
                 self._head = data
                 return
-            self._inner = self._opened(_name(data))
+            self._inner = self._opened(detect(data))
         yield from self._inner.feed(data)
 
     def finish(self) -> None:
@@ -49,8 +49,13 @@ class Detecting:
         self._inner.finish()
 
 
-def _name(data: bytes) -> str:
+def detect(data: bytes, what: str = "a NAR") -> str:
+    """The name of the compression, "none" for a NAR, by the first 8 bytes of a file, which should hold `what`.
+
+    Raises:
+        InvalidError: they show neither.
+    """
     for signature, name in _SIGNATURES.items():
         if data.startswith(signature):
             return name
-    raise InvalidError(f"neither a NAR nor a known compression of one: the first bytes are {data[:_HEAD]!r}")
+    raise InvalidError(f"neither {what} nor a known compression of one: the first bytes are {data[:_HEAD]!r}")

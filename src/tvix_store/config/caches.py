@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tvix_store.backends import nix_http
+from tvix_store.config.upstream_content import open_upstream_content
 from tvix_store.errors import InvalidError
 from tvix_store.model.address import Address
 from tvix_store.model.signature import PublicKey
@@ -35,5 +36,5 @@ async def open_cache(url: str, public_keys: Sequence[PublicKey], *, store_dir: s
             f"{address.name}: there is no key to check its signatures with; give it as ?trusted-public-keys=name:base64, "
             "or, where the connection is trusted, as ?require-signatures=false"
         )
-    upstream = await nix_http.open_cache(address, store_dir=store_dir)
+    upstream = await nix_http.open_cache(address, store_dir=store_dir, open_parts=open_upstream_content)
     return Cache(upstream, keys, unsigned=not address.require_signatures)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tvix_store.backends import nix_http
+from tvix_store.config.upstream_content import open_upstream_content
 from tvix_store.config.user_directories import data_directory
 from tvix_store.errors import InvalidError
 from tvix_store.layers.fetch_lock import FetchLock
@@ -76,7 +77,7 @@ async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequ
 
 
 async def _opened(address: nix_http.CacheAddress, store: Store, public_keys: Sequence[PublicKey]) -> Substituter:
-    upstream = await nix_http.open_cache(address, store_dir=store.store_dir)
+    upstream = await nix_http.open_cache(address, store_dir=store.store_dir, open_parts=open_upstream_content)
     keys = tuple(dict.fromkeys((*address.public_keys, *public_keys)))
     terms = Terms(keys, unsigned=not address.require_signatures, priority=address.priority, negative_ttl=address.negative_ttl)
     return Substituter(upstream, terms)

@@ -22,6 +22,7 @@ from tvix_store.http.uploads import Uploads
 from tvix_store.operations.nars.links import NarLinks
 from tvix_store.operations.nars.offer import NarOffers
 from tvix_store.operations.nars.pass_through import PlannedNars
+from tvix_store.protocol.connect import CALLS_KEY, PREFIX
 from tvix_store.services.store import Store
 from tvix_store.traffic import LostPlaceError, Traffic
 
@@ -180,5 +181,7 @@ async def _refusal(error: Exception, request: Request) -> Response:
 def _cache_info(store: Store, settings: CacheSettings) -> Response:
     body = (
         f"StoreDir: {store.store_dir}\nWantMassQuery: {int(settings.want_mass_query)}\nPriority: {settings.priority}\n"
+        # Stock Nix ignores it.
+        f"{CALLS_KEY}: {PREFIX.strip('/')}\n"
     ).encode()
     return Response(200, ((b"content-type", b"text/x-nix-cache-info"), length(len(body))), body)

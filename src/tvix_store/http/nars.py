@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-from base64 import urlsafe_b64decode
-from binascii import Error as Base64Error
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from tvix_store.compression import DETECT, of_suffix
 from tvix_store.compression.compressor import Compressor, compressor
-from tvix_store.errors import InvalidError, UnsupportedError
+from tvix_store.errors import UnsupportedError
 from tvix_store.http.ranges import select
 from tvix_store.http.request import Request
 from tvix_store.http.response import Headers, Response
 from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
-from tvix_store.model.nodes import Node, decode_node
+from tvix_store.model.nodes import Node
 from tvix_store.operations.nars.check import check_nar
 from tvix_store.operations.nars.links import NarLink, NarLinks
+from tvix_store.operations.nars.node_urls import parse_node_name
 from tvix_store.operations.nars.pass_through import PlannedNars
 from tvix_store.operations.nars.planner import can_be_planned, is_worth_a_plan
 from tvix_store.operations.nars.render import render_nar
@@ -133,12 +132,7 @@ async def _compressed(nar: AsyncGenerator[bytes, None], stream: Compressor) -> A
 
 
 def _root_node(name: bytes) -> Node:
-    if not _BASE64.fullmatch(name):
+    node = parse_node_name(name.decode("latin-1"))
+    if node is None:
         raise HttpError(404, "a NAR is named by its root node: base64url without padding")
-    try:
-        inner, node = decode_node(urlsafe_b64decode(name + b"=" * (-len(name) % 4)))
-    except (Base64Error, InvalidError) as error:
-        raise InvalidError(f"the name of the NAR is no root node: {error}") from None
-    if inner:
-        raise InvalidError("the root node in the name of the NAR must not have a name")
     return node

@@ -17,6 +17,7 @@ from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
+from tvix_store.operations.paths.fetch_parts import PartsFetcher
 from tvix_store.operations.paths.substitute import check_narinfo, fetch_path
 from tvix_store.services.store import Store
 from tvix_store.services.upstream import (
@@ -64,6 +65,7 @@ class Substituter:
 
     def __init__(self, upstream: Upstream, terms: Terms) -> None:
         self._upstream = upstream
+        self._parts: tuple[Store, PartsFetcher] | None = None
         self._terms = terms
         self._introduced = False
         self._left_alone_until = 0.0
@@ -137,6 +139,9 @@ class Substituter:
         """Bring the path into the store, but for its path info; None where the upstream does not let us."""
         output_hash = narinfo.store_path.output_hash
         try:
+            path_info = await self._parts_for(store).fetch(narinfo)
+            if path_info is not None:
+                return path_info
             try:
                 path_info = await fetch_path(store, self._upstream, narinfo)
             except UpstreamStalledError:
@@ -162,7 +167,14 @@ class Substituter:
         self._absent.pop(output_hash, None)
 
     async def close(self) -> None:
+        if self._parts is not None:
+            await self._parts[1].close()
         await self._upstream.close()
+
+    def _parts_for(self, store: Store) -> PartsFetcher:
+        if self._parts is None or self._parts[0] is not store:
+            self._parts = store, PartsFetcher(self._upstream, store)
+        return self._parts[1]
 
     async def _file(self, path: str, ask: Callable[[], Awaitable[T | None]]) -> T | None:
         """As `_answer`. That one file is answered with trouble tells nothing about paths: some caches know no such files."""

@@ -14,6 +14,8 @@ from tvix_store.protocol.status import Status
 
 PREFIX = "/rpc/v1"
 """What stands before the path of each method: the version of the whole interface over plain HTTP."""
+CALLS_KEY = "TvixStoreCalls"
+"""The line of `nix-cache-info` that tells where a cache has its methods, relative to its URL. Stock Nix ignores it."""
 UNARY = "application/proto"
 """The content type of one message, which is the whole body."""
 STREAM = "application/connect+proto"

@@ -74,11 +74,9 @@ class Calls:
                 raise RpcError(Status.UNIMPLEMENTED, f"unknown method {call.path}")
 
     async def _unary(self, method: Unary, call: Call, arrival: Arrival, response: Response) -> None:
-        event = await arrival.receive()
-        if event.get("more_body"):
-            event = await _with_end(event, arrival.receive)
+        event = await _first(arrival.receive)
         if (message := _whole(event, arrival.framing, method.takes)) is not None:
-            request = message if method.takes.decode is None else await self._decoder.decoded(method.takes.decode, message)
+            request = await self._decoder.decoded(method.takes.decode, message)
             answer = await method.handle(request, call)
         else:
             with self.traffic.incoming.place(call.client) as place:
@@ -92,11 +90,9 @@ class Calls:
         await response.end(body_ended=True)
 
     async def _server_stream(self, method: ServerStreaming, call: Call, arrival: Arrival, response: Response) -> None:
-        event = await arrival.receive()
-        if event.get("more_body"):
-            event = await _with_end(event, arrival.receive)
+        event = await _first(arrival.receive)
         if (message := _whole(event, arrival.framing, method.takes)) is not None:
-            request = message if method.takes.decode is None else await self._decoder.decoded(method.takes.decode, message)
+            request = await self._decoder.decoded(method.takes.decode, message)
             await self._send_all(method.handle(request, call), call, response)
         else:
             with self.traffic.incoming.place(call.client) as place:
@@ -166,7 +162,7 @@ class Calls:
                 arriving.works()
                 if single and len(message) > _AT_ONCE:
                     await arriving.hold(len(message) * weight, kept=len(message))
-                yield message if takes.decode is None else await self._decoder.decoded(takes.decode, message)
+                yield await self._decoder.decoded(takes.decode, message)
             if not event.get("more_body"):
                 return
             size = unframing.under_way
@@ -185,9 +181,10 @@ class Calls:
             event = await arrival.receive()
 
 
-async def _with_end(event: Event, receive: Receive) -> Event:
-    """A first event that is short, together with the next one: many clients say in an event of its own that no messages follow."""
-    if len(event["body"]) > _AT_ONCE:
+async def _first(receive: Receive) -> Event:
+    """The first event, with the next one where it is short: many clients say in an event of its own that no messages follow."""
+    event = await receive()
+    if not event.get("more_body") or len(event["body"]) > _AT_ONCE:
         return event
     end = await receive()
     return {**end, "body": event["body"] + end.get("body", b"")}

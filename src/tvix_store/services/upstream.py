@@ -7,6 +7,7 @@ from typing import Protocol
 
 from tvix_store.errors import InvalidError, UnavailableError
 from tvix_store.model.narinfo import NarInfo
+from tvix_store.services.store import Store
 
 DEFAULT_PRIORITY = 50
 """Priority of a cache that states none, as for Nix."""
@@ -54,6 +55,13 @@ class Upstream(Protocol):
 
         Raises:
             UpstreamDownError, UpstreamLiesError: there is no answer, or none that can be read.
+        """
+        ...
+
+    async def content(self) -> Store | None:
+        """The store behind the cache, if it lets others read the parts of its content. It is closed with the cache.
+
+        None where it does not, or cannot be reached.
         """
         ...
 

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeAlias
+
+from yarl import URL
+
 from tvix_store.backends.nix_http.address import CacheAddress, without_ignored
 from tvix_store.backends.nix_http.cache import HttpCache
 from tvix_store.backends.nix_http.client import HttpClient, Timeouts
-from tvix_store.backends.nix_http.credentials import find_credentials
+from tvix_store.backends.nix_http.credentials import Credentials, find_credentials
 from tvix_store.backends.nix_http.tls import trusted_authorities
 from tvix_store.errors import InvalidError
 from tvix_store.model.store_path import STORE_DIR
+from tvix_store.services.store import Store
+
+OpenParts: TypeAlias = Callable[[URL, Credentials | None], Awaitable[Store]]
 
 __all__ = ["CacheAddress", "HttpCache", "Timeouts", "open_cache", "without_ignored"]
 
 
-async def open_cache(address: CacheAddress, *, store_dir: str = STORE_DIR, timeouts: Timeouts | None = None) -> HttpCache:
+async def open_cache(
+    address: CacheAddress, *, store_dir: str = STORE_DIR, timeouts: Timeouts | None = None, open_parts: OpenParts | None = None
+) -> HttpCache:
     """The cache at `address`. Nothing is sent before something is asked for. It belongs to the running event loop.
+
+    `open_parts` opens the store behind a cache of ours, by the cache's URL and credentials.
 
     Raises:
         InvalidError: the cache is for another `store_dir`; the netrc file, or that of the trusted authorities, cannot be read.
     """
     if address.store_dir not in (None, store_dir):
         raise InvalidError(f"{address.name}: it is a cache for {address.store_dir!r}, not for {store_dir}")
+    credentials = address.credentials or find_credentials(address.url)
     client = HttpClient(
         address.url,
-        credentials=address.credentials or find_credentials(address.url),
+        credentials=credentials,
         authorities=await trusted_authorities(),
         timeouts=timeouts or Timeouts(),
     )
-    return HttpCache(client, address.name, store_dir=store_dir)
+    open_content = partial(open_parts, address.url, credentials) if open_parts is not None else None
+    return HttpCache(client, address.name, store_dir=store_dir, open_content=open_content)

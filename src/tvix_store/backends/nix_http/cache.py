@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import TypeAlias
 
 import aiohttp
 
 from tvix_store.backends.nix_http.client import HttpClient, shown
 from tvix_store.backends.nix_http.encodings import decoded
-from tvix_store.errors import InvalidError, UnavailableError
+from tvix_store.errors import InvalidError, StoreError, UnavailableError
 from tvix_store.model import nixbase32
 from tvix_store.model.narinfo import MAX_NARINFO, NarInfo
+from tvix_store.protocol.connect import CALLS_KEY
+from tvix_store.protocol.connect import PREFIX as CALLS_PREFIX
+from tvix_store.services.store import Store
 from tvix_store.services.upstream import (
     DEFAULT_PRIORITY,
     UpstreamDownError,
@@ -29,6 +34,10 @@ _PAUSE = 0.2
 _RESUMPTIONS = 5
 _STREAMS = 8
 """Files that are passed on at the same time. Their readers may be slow: they must not take all connections."""
+_LEFT_ALONE = 60.0
+"""Seconds until a cache is asked again to let us read the parts of its content."""
+OpenContent: TypeAlias = Callable[[], Awaitable[Store]]
+_log = logging.getLogger(__name__)
 _ABSENT = (403, 404, 410)
 """S3 answers 403 if it does not want to say that a file is missing."""
 
@@ -36,10 +45,15 @@ _ABSENT = (403, 404, 410)
 class HttpCache:
     """An Upstream over HTTP."""
 
-    def __init__(self, client: HttpClient, name: str, *, store_dir: str) -> None:
+    def __init__(self, client: HttpClient, name: str, *, store_dir: str, open_content: OpenContent | None = None) -> None:
         self.name = name
         self._client = client
         self._store_dir = store_dir
+        self._open_content = open_content
+        self._opening = asyncio.Lock()
+        self._offers_content = False
+        self._content: Store | None = None
+        self._content_left_alone_until = 0.0
         self._streams = asyncio.Semaphore(_STREAMS)
 
     async def priority(self) -> int:
@@ -49,8 +63,21 @@ class HttpCache:
         store_dir = values.get("StoreDir", self._store_dir)
         if store_dir != self._store_dir:
             raise UpstreamLiesError(f"it is a cache for {store_dir[:100]!r}, not for {self._store_dir}")
+        self._offers_content = values.get(CALLS_KEY) == CALLS_PREFIX.strip("/")
         stated = values.get("Priority", "")
         return int(stated) if stated.isascii() and stated.isdigit() and len(stated) <= 9 else DEFAULT_PRIORITY
+
+    async def content(self) -> Store | None:
+        if not self._offers_content or self._open_content is None:
+            return None
+        async with self._opening:
+            if self._content is None and time.monotonic() >= self._content_left_alone_until:
+                try:
+                    self._content = await self._open_content()
+                except StoreError as error:
+                    self._content_left_alone_until = time.monotonic() + _LEFT_ALONE
+                    _log.warning("%s: the parts of its content cannot be read: %s", self.name, error)
+            return self._content
 
     async def narinfo(self, output_hash: bytes) -> NarInfo | None:
         text = await self.document(f"{nixbase32.encode(output_hash)}.narinfo", MAX_NARINFO)
@@ -116,6 +143,8 @@ class HttpCache:
             self._streams.release()
 
     async def close(self) -> None:
+        if self._content is not None:
+            await self._content.close()
         await self._client.close()
 
     async def _pieces(self, path: str, most: int) -> AsyncGenerator[bytes, None]:

@@ -68,14 +68,15 @@ class TreeCopier:
         self._get_directories = Coalesced(self._from.get_directories, most=_DIRECTORIES)
         self._list_chunks = Coalesced(self._from.list_chunks, most=_LISTED_FILES)
 
-    async def copy(self, root: Node, path: StorePath | None = None, *, thorough: bool = False) -> None:
+    async def copy(self, root: Node, most: int, path: StorePath | None = None, *, thorough: bool = False) -> None:
         """Return when the target has all that `root`, the root node of `path`, reaches.
 
-        A directory in the target is taken to be complete, as to its files too, unless the copy is `thorough`.
+        A directory in the target is taken to be complete, as to its files too, unless the copy is `thorough`. Nothing is copied of
+        files that have more than `most` bytes together: a source could make them as large as it likes.
 
         Raises:
             NotFoundError: the source lacks a part.
-            CorruptError: what the source gives is not what it should be.
+            CorruptError: what the source gives is not what it should be, or too much.
             ExhaustedError: the tree has too many directories, or the target is full.
         """
         directories = await self._missing_directories(root, thorough=thorough)
@@ -84,6 +85,8 @@ class TreeCopier:
             for node in directory.entries.values():
                 if isinstance(node, FileNode):
                     files[node.digest] = node
+        if sum(file.size for file in files.values()) > most:
+            raise CorruptError(f"{self._name} gives a tree whose files have more than {most} bytes, the size of its NAR")
         await self._copy_files(list(files.values()), _Place(path, root, directories))
         if isinstance(root, DirectoryNode):
             await self._put_directories(root.digest, directories)

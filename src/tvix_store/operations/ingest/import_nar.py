@@ -19,7 +19,7 @@ from tvix_store.concurrency.background_hash import BackgroundHash
 from tvix_store.concurrency.push_stream import PushStream
 from tvix_store.errors import ExhaustedError
 from tvix_store.model.digest import Digest
-from tvix_store.model.directory import Directory
+from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.model.path_info import NarFacts
 from tvix_store.nar import (
@@ -95,14 +95,17 @@ class NarImport:
     """An import in steps, for who has something to do between them. Use as `async with`: at its end, nothing is left running.
 
     What was not stored by then is not in the store, unless that has no stages. With `rechecks`, what the store has already of the
-    NAR is looked at, and mended where it is damaged.
+    NAR is looked at, and mended where it is damaged. `size_rule` overrides the store's.
+
+    files: How many files were begun so far.
     """
 
-    def __init__(self, store: Store, *, rechecks: bool = False) -> None:
+    def __init__(self, store: Store, *, rechecks: bool = False, size_rule: SizeRule | None = None) -> None:
         self._target = Target(store, rechecks=rechecks)
         self._blobs = self._target.store.blobs
         self._directories = self._target.store.directories
-        self._size_rule = store.size_rule
+        self._size_rule = size_rule or store.size_rule
+        self.files = 0
         self._root: _File | _Directory | SymlinkNode | None = None
         self._open: list[_Directory] = []
         self._name = b""
@@ -196,6 +199,7 @@ class NarImport:
             case EntryStart(name):
                 self._name = name
             case FileStart(size, executable):
+                self.files += 1
                 self._file = _File(size, executable)
                 self._add(self._file)
                 if size > SMALL_BLOB:

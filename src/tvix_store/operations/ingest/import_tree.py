@@ -24,7 +24,8 @@ from tvix_store.services.store import Store
 class Imported:
     """An imported tree: its root node, the facts of its NAR, its store path, and the path info if one was put.
 
-    `depth` is how many nodes are inside each other at most. Nix reads NARs of at most `nar.MAX_DEPTH`.
+    `depth` is how many nodes are inside each other at most. Nix reads NARs of at most `nar.MAX_DEPTH`, which stands
+    for a NAR that was read.
     """
 
     node: Node
@@ -57,15 +58,20 @@ async def import_tree(
     """
     name = check_store_path_name(_file_name(path) if name is None else name)
     content = await import_content(store, path, flat=flat, size_rule=size_rule, cache=cache, progress=progress)
-    nar = content.nar
-    if flat:
-        ca = ContentAddress(Method.FLAT, NixHash("sha256", content.file_sha256))
-        store_path = flat_output_path(name, ca.hash, store.store_dir)
-    else:
-        ca = ContentAddress(Method.NAR, NixHash("sha256", nar.sha256))
-        store_path = fixed_output_path(name, nar.sha256, store_dir=store.store_dir)
-    stored = await store.path_infos.put(PathInfo(store_path, content.node, nar, ca=ca)) if path_info else None
-    return Imported(content.node, nar, content.depth, store_path, stored)
+    if not flat:
+        return await record_import(store, name, content.node, content.nar, content.depth, path_info=path_info)
+    ca = ContentAddress(Method.FLAT, NixHash("sha256", content.file_sha256))
+    store_path = flat_output_path(name, ca.hash, store.store_dir)
+    stored = await store.path_infos.put(PathInfo(store_path, content.node, content.nar, ca=ca)) if path_info else None
+    return Imported(content.node, content.nar, content.depth, store_path, stored)
+
+
+async def record_import(store: Store, name: str, node: Node, nar: NarFacts, depth: int, *, path_info: bool = True) -> Imported:
+    """Put the path info of content that is in the store, under the path that follows from `name` and the content's NAR."""
+    ca = ContentAddress(Method.NAR, NixHash("sha256", nar.sha256))
+    store_path = fixed_output_path(name, nar.sha256, store_dir=store.store_dir)
+    stored = await store.path_infos.put(PathInfo(store_path, node, nar, ca=ca)) if path_info else None
+    return Imported(node, nar, depth, store_path, stored)
 
 
 def _file_name(path: Path) -> str:

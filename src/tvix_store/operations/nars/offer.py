@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from base64 import urlsafe_b64encode
 from typing import NamedTuple
 
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError, StoreError, UnavailableError
 from tvix_store.model import nixbase32
-from tvix_store.model.nodes import encode_node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.operations.nars.check import check_nar
 from tvix_store.operations.nars.links import FileFacts, NarLink, NarLinks
+from tvix_store.operations.nars.node_urls import node_url
 from tvix_store.operations.nars.pass_through import PlannedNars
 from tvix_store.operations.nars.planner import can_be_planned
 from tvix_store.services.store import Store
@@ -68,8 +67,7 @@ class NarOffers:
             except (ExhaustedError, UnavailableError) as error:
                 # The disk is full, for example. What follows needs nothing to be written.
                 _log.warning("%s is not offered as zstd: %s", path_info.store_path, error)
-        root = urlsafe_b64encode(encode_node(b"", node)).rstrip(b"=").decode()
-        return NarOffer(f"nar/snix-castore/{root}?narsize={nar.size}", "none", FileFacts(nar.size, nar.sha256))
+        return NarOffer(node_url(node, nar.size), "none", FileFacts(nar.size, nar.sha256))
 
     def prepare(self, path_info: PathInfo) -> None:
         """Begin to hash the zstd file of a large NAR, so that its first offer waits less."""

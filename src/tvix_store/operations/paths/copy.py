@@ -99,11 +99,11 @@ class _StoreCopies(PathCopies[PathInfo]):
 
     async def bring(self, stated: PathInfo) -> PathInfo:
         try:
-            await self._trees.copy(stated.node, stated.store_path)
+            await self._trees.copy(stated.node, stated.nar.size, stated.store_path)
             true = await self._at_target(stated)
         except IncompleteError:
             # The target had a directory without all below it, or something there is damaged, and is forgotten now.
-            await self._trees.copy(stated.node, thorough=True)
+            await self._trees.copy(stated.node, stated.nar.size, thorough=True)
             true = await self._at_target(stated)
         if true != stated.nar:
             raise CorruptError(

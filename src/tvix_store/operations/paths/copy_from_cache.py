@@ -13,6 +13,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import parse_output_hash
 from tvix_store.operations.granular.account import Account
+from tvix_store.operations.paths.fetch_parts import PartsFetcher
 from tvix_store.operations.paths.path_copies import Copied, PathCopies
 from tvix_store.operations.paths.substitute import check_narinfo, fetch_path
 from tvix_store.services.store import Store
@@ -70,7 +71,13 @@ async def named_narinfos(cache: Cache, names: Sequence[str], *, store_dir: str, 
 
 
 async def copy_from_cache(
-    cache: Cache, target: Store, narinfos: Iterable[NarInfo], *, jobs: int | None = None, account: Account | None = None
+    cache: Cache,
+    target: Store,
+    narinfos: Iterable[NarInfo],
+    *,
+    jobs: int | None = None,
+    deltas: bool | None = None,
+    account: Account | None = None,
 ) -> AsyncGenerator[Copied, None]:
     """Copy paths of `cache`, whose `narinfos` were checked, to `target`. Yields the outcome of each, references first.
 
@@ -81,31 +88,38 @@ async def copy_from_cache(
         InvalidError: the references go round in a circle.
         ExhaustedError, UnavailableError, UnsupportedError: the target cannot take them, or the cache does not answer.
     """
-    copies = _CacheCopies(cache, target, jobs or JOBS, account or Account())
-    async with aclosing(copies.run(narinfos)) as outcomes:
-        async for each in outcomes:
-            yield each
+    copies = _CacheCopies(cache, target, jobs or JOBS, account or Account(), deltas)
+    try:
+        async with aclosing(copies.run(narinfos)) as outcomes:
+            async for each in outcomes:
+                yield each
+    finally:
+        await copies.close()
 
 
 class _CacheCopies(PathCopies[NarInfo]):
-    def __init__(self, cache: Cache, target: Store, jobs: int, account: Account) -> None:
+    def __init__(self, cache: Cache, target: Store, jobs: int, account: Account, deltas: bool | None) -> None:
         super().__init__(target, cache.upstream.name, jobs)
         self._cache = cache
         self._account = account
+        self._parts = PartsFetcher(cache.upstream, target, deltas=deltas, account=account)
+
+    async def close(self) -> None:
+        await self._parts.close()
 
     def merged(self, known: PathInfo, stated: NarInfo) -> PathInfo:
-        self._count(stated)
+        self._account.logical += stated.nar.size
+        self._account.moved(stated.nar.size)
         return known.with_signatures(stated.signatures)
 
     async def bring(self, stated: NarInfo) -> PathInfo:
         try:
-            path_info = await fetch_path(self._store, self._cache.upstream, stated)
+            path_info = await self._parts.fetch(stated)
+            if path_info is None:
+                path_info = await fetch_path(self._store, self._cache.upstream, stated)
+                self._account.sent += stated.file_size or stated.nar.size
+                self._account.moved(stated.nar.size)
         except UpstreamLacksError as error:
             raise NotFoundError("the NAR of", f"{stated.store_path}: {error}; it") from None
-        self._account.sent += stated.file_size or stated.nar.size
-        self._count(stated)
-        return path_info
-
-    def _count(self, stated: NarInfo) -> None:
         self._account.logical += stated.nar.size
-        self._account.moved(stated.nar.size)
+        return path_info
