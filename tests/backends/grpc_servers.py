@@ -39,6 +39,9 @@ from tvix_store.services.store import Store
 ANYTHING = Takes(max_message=MAX_MESSAGE)
 """For methods that stand in for those that take content."""
 
+PROTOCOL = "grpc"
+"""The protocol that clients speak, unless a test says another. Over Unix sockets it is always gRPC."""
+
 
 async def store_methods(
     *,
@@ -79,8 +82,10 @@ async def store_methods(
 
 
 @asynccontextmanager
-async def serve(methods: Mapping[str, Method], listen: str = "127.0.0.1:0", tls: TlsFiles | None = None) -> AsyncIterator[str]:
-    """Serve `methods` on `listen`; the address, as a URL of the client."""
+async def serve(
+    methods: Mapping[str, Method], listen: str = "127.0.0.1:0", tls: TlsFiles | None = None, protocol: str | None = None
+) -> AsyncIterator[str]:
+    """Serve `methods` on `listen`; the address, as a URL of the client, which is to speak `protocol`, or PROTOCOL."""
     config = ServerConfig(listen=(listen,), grace=0, tls=tls)
     with listening(config.listen) as sockets:
         async with serving(RpcApp(methods, not_found), sockets, config):
@@ -88,7 +93,7 @@ async def serve(methods: Mapping[str, Method], listen: str = "127.0.0.1:0", tls:
             if where.startswith("unix:"):
                 yield f"grpc+unix://{where.removeprefix('unix:')}"
             else:
-                yield f"{'grpc+https' if tls else 'grpc+http'}://{where}"
+                yield f"{protocol or PROTOCOL}+{'https' if tls else 'http'}://{where}"
 
 
 class Proxy:
@@ -107,7 +112,7 @@ class Proxy:
         host, _, port = url.rpartition("/")[2].rpartition(":")
         proxy = cls(host, int(port))
         proxy._server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0)
-        proxy.url = f"grpc+http://127.0.0.1:{proxy._server.sockets[0].getsockname()[1]}"
+        proxy.url = f"{PROTOCOL}+http://127.0.0.1:{proxy._server.sockets[0].getsockname()[1]}"
         try:
             yield proxy
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
@@ -183,8 +184,9 @@ async def test_sizes_are_counted_as_the_server_knows_them() -> None:
 
 
 async def test_a_server_that_is_away_is_named() -> None:
-    with pytest.raises(UnavailableError, match=r"grpc\+http://127\.0\.0\.1:1: .*refused"):
-        await open_store("grpc+http://127.0.0.1:1")
+    for protocol in ("grpc", "connect"):
+        with pytest.raises(UnavailableError, match=rf"^{protocol}\+http://127\.0\.0\.1:1: Connection refused$"):
+            await open_store(f"{protocol}+http://127.0.0.1:1")
 
 
 async def test_wait_connect_waits_for_the_server(tmp_path: Path) -> None:
@@ -195,15 +197,28 @@ async def test_wait_connect_waits_for_the_server(tmp_path: Path) -> None:
         await store.check()
 
 
+async def test_wait_connect_waits_over_plain_http_too() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    opening = asyncio.create_task(open_store(f"connect+http://{address}?wait-connect=1"))
+    await asyncio.sleep(0.3)
+    assert not opening.done()
+    async with serve(await store_methods(), listen=address), await opening as store:
+        await store.check()
+
+
 async def test_wait_connect_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tvix_store.backends.grpc.connection.PATIENCE", 0.1)
-    with pytest.raises(UnavailableError):
-        await open_store(f"grpc+unix://{tmp_path}/sock?wait-connect=1")
+    for url in (f"grpc+unix://{tmp_path}/sock", "connect+http://127.0.0.1:1"):
+        with pytest.raises(UnavailableError):
+            await open_store(f"{url}?wait-connect=1")
 
 
-async def test_a_server_with_tls_is_believed_if_its_authority_is_trusted() -> None:
+@pytest.mark.parametrize("protocol", ["grpc", "connect"])
+async def test_a_server_with_tls_is_believed_if_its_authority_is_trusted(protocol: str) -> None:
     tls = TlsFiles(TLS / "localhost.pem", TLS / "localhost.key")
-    async with serve(await store_methods(), tls=tls) as url:
+    async with serve(await store_methods(), tls=tls, protocol=protocol) as url:
         async with await open_store(f"{url}?ca={TLS}/localhost.pem") as store:
             data = noise(3_000_000, "tls")
             [digest] = await store.blobs.put_many([data[:1000]])

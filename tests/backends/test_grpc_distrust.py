@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.backends import grpc_servers
 from tests.backends.grpc_servers import ANYTHING, serve, store_methods
 from tvix_store.backends.grpc import open_store
 from tvix_store.errors import CorruptError, ExhaustedError, StoreError
@@ -25,6 +26,13 @@ from tvix_store.testing.content import collect, diamond, file_nar, missing, nois
 
 MIB = 1 << 20
 SMALL, LARGE = noise(1000, "small"), noise(3 * MIB, "large")
+
+
+@pytest.fixture(params=["grpc", "connect"], autouse=True)
+def protocol(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test is one of both protocols."""
+    monkeypatch.setattr(grpc_servers, "PROTOCOL", request.param)
+    return str(request.param)
 
 
 @asynccontextmanager
@@ -53,7 +61,7 @@ def answering(*answers: bytes, of: Iterable[bytes] = ()) -> Method:
         for each in (*answers, *of):
             yield each
 
-    return Streaming(answer, ANYTHING)
+    return Streaming(answer, ANYTHING, one_answer=len(answers) == 1 and of == ())
 
 
 def endless(message: bytes) -> Method:

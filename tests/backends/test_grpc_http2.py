@@ -10,15 +10,16 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from tvix_store.backends.grpc import channel as channel_module
 from tvix_store.backends.grpc import connection as connection_module
+from tvix_store.backends.grpc import grpc_channel as channel_module
 from tvix_store.backends.grpc import http2
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.call_error import CallError
-from tvix_store.backends.grpc.channel import Channel
+from tvix_store.backends.grpc.envelopes import MAX_MESSAGE
 from tvix_store.backends.grpc.frames import ACK, END_HEADERS, END_STREAM, PADDED, PREFACE, PRIORITY, Kind, frame
+from tvix_store.backends.grpc.grpc_channel import GrpcChannel
 from tvix_store.backends.grpc.hpack import HeaderDecoder, HeaderError, encode_headers
-from tvix_store.backends.grpc.stream import MAX_MESSAGE, WINDOW, Stream
+from tvix_store.backends.grpc.stream import WINDOW, Stream
 from tvix_store.protocol.status import Status
 
 HEAD = encode_headers([(b":status", b"200"), (b"content-type", b"application/grpc")])
@@ -77,7 +78,7 @@ class Peer:
 @asynccontextmanager
 async def server(
     script: Callable[[Peer], Awaitable[None]], settings: bytes = SETTINGS, *, greets: bool = True
-) -> AsyncIterator[Channel]:
+) -> AsyncIterator[GrpcChannel]:
     """A channel to a server that greets, says its `settings`, and then does what `script` says, on each connection."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -96,7 +97,7 @@ async def server(
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     host, port = listener.sockets[0].getsockname()
-    channel = Channel(ServerAddress.parse(f"grpc+http://{host}:{port}"), None)
+    channel = GrpcChannel(ServerAddress.parse(f"grpc+http://{host}:{port}"), None)
     try:
         yield channel
     finally:
@@ -105,7 +106,7 @@ async def server(
         await asyncio.wait_for(asyncio.gather(*tasks), 20)
 
 
-async def outcome(channel: Channel, seconds: float = 20) -> bytes | CallError | None:
+async def outcome(channel: GrpcChannel, seconds: float = 20) -> bytes | CallError | None:
     try:
         return await channel.unary("/x.Y/Z", b"request", seconds=seconds)
     except CallError as error:

@@ -47,7 +47,8 @@ Where a command takes a PATH, that is a store path (/nix/store/<hash>-<name>, <h
 digest of a directory or blob (b3:<64 hex digits>), with /path/inside behind it to go on to what it holds.
 
 The store is the one in --store or $TVIX_STORE: local:///path (or just a path), memory://, grpc+http://host:port,
-grpc+https://host:port or grpc+unix:///socket. By default it is in the user's data directory.
+grpc+https://host:port, grpc+unix:///socket, or, over plain HTTP, connect+http://host:port/path or connect+https://host/path.
+By default it is in the user's data directory.
 """
 
 

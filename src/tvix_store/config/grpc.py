@@ -1,4 +1,4 @@
-"""Addresses of servers: `grpc+http://host:port`, `grpc+https://host:port`, `grpc+unix:///path`."""
+"""Addresses of servers: `grpc+http://host:port`, `grpc+https://…`, `grpc+unix:///path`, `connect+http://host/path`, `connect+https://…`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """The backends `grpc+http://`, `grpc+https://` and `grpc+unix://`: a client of any server that speaks one of the dialects.
 
+Also `connect+http://` and `connect+https://`: the same over plain HTTP, for servers of ours.
+
 Nothing that a server sends is trusted; see docs/design/grpc-client.md.
 """
 
@@ -45,11 +47,13 @@ async def open_store(url: str, *, store_dir: str | None = None) -> Store:
 
 
 async def open_offer(url: str, *, store_dir: str | None = None) -> Offer:
-    """What a server offers, at `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path`.
+    """What a server offers, at `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path`, or, over plain HTTP, at
+    `connect+http://host:port/path` or `connect+https://host:port/path`.
 
     Parameters of the URL: `dialect=seed|tvix|snix` (default: the first that the server speaks, of tvix, snix and seed);
     `wait-connect=1` waits up to a minute for a server that is not there yet; `ca=PATH`, with TLS, is a PEM file of the
-    authorities to trust. The offer belongs to the running event loop. A server that has no path infos calculates no NARs either.
+    authorities to trust; `max_body=BYTES`, over plain HTTP, bounds the body of a request. The offer belongs to the running event
+    loop. A server that has no path infos calculates no NARs either.
     `store_dir` is where Nix has its store; None means as the server says.
 
     Raises:
@@ -85,7 +89,7 @@ async def open_offer(url: str, *, store_dir: str | None = None) -> Offer:
         if can.path_infos
         else None,
         nar=GrpcNar(connection, can.dialect) if can.path_infos else None,
-        lone_files=GrpcLoneFiles(blobs) if blobs is not None and can.whole_blobs else None,
+        lone_files=GrpcLoneFiles(blobs) if blobs is not None and can.whole_blobs and connection.most_sent is None else None,
         granular=granular,
         deltas=GrpcDeltas(connection) if has_all_calls else None,
         statistics=GrpcStatistics(connection) if can.counts else None,
@@ -116,4 +120,6 @@ def _blobs(connection: Connection, can: Abilities, chunked: ChunkedBlobs | None,
     single = whole or chunked
     if single is None:
         return None
-    return GrpcBlobs(connection.server, single, chunked or single, bulk)
+    # A body of bounded size holds a chunk, but not any blob.
+    puts = chunked or single if connection.most_sent is not None else single
+    return GrpcBlobs(connection.server, single, chunked or single, puts, bulk)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from tvix_store.errors import InvalidError
 from tvix_store.model.address import Address, read_switch, without_secrets
+from tvix_store.protocol.connect import PREFIX
 from tvix_store.protocol.dialects import DIALECTS, Dialect
 
-_PORTS = {"grpc+http": 80, "grpc+https": 443}
+_PORTS = {"grpc+http": 80, "grpc+https": 443, "connect+http": 80, "connect+https": 443}
+_KNOWN = "grpc+http://host:port, grpc+https://host:port, grpc+unix:///path, connect+http://host/path or connect+https://host/path"
+MAX_BODY = 1 << 20
+"""Default bytes of a request's body over Connect: as much as nginx takes, where nobody says otherwise."""
+LEAST_BODY = 512 << 10
+"""Bytes of the smallest bound of a body. A blob of a batch, and a chunk, have up to 256 KiB."""
 _DIALECTS = {dialect.name: dialect for dialect in DIALECTS}
 
 
@@ -18,6 +26,13 @@ def _read_dialect(name: str) -> Dialect:
     if name not in _DIALECTS:
         raise InvalidError(f"unknown dialect {name!r} (known: {', '.join(_DIALECTS)})")
     return _DIALECTS[name]
+
+
+def _read_max_body(text: str) -> int:
+    size = int(text)
+    if size < LEAST_BODY:
+        raise InvalidError(f"it is at least {LEAST_BODY} bytes, not {text}")
+    return size
 
 
 _PARAMETERS: dict[str, Callable[[str], object]] = {"dialect": _read_dialect, "wait-connect": read_switch}
@@ -33,6 +48,10 @@ class ServerAddress:
     ca: PEM file of the authorities to trust. None means those of $GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, or the system's.
     dialect: The dialect to speak. None means to find out.
     wait_connect: Whether to wait for the server when the store is opened.
+    is_connect: Whether to speak Connect over plain HTTP, and not gRPC.
+    prefix: The path below which the server has its methods, over Connect. It is percent-encoded.
+    authorization: The header field of a user and a password, over Connect.
+    max_body: Most bytes of a request's body, over Connect.
     """
 
     name: str
@@ -41,6 +60,15 @@ class ServerAddress:
     ca: Path | None = None
     dialect: Dialect | None = None
     wait_connect: bool = False
+    is_connect: bool = False
+    prefix: str = ""
+    authorization: str | None = None
+    max_body: int = MAX_BODY
+
+    @property
+    def url(self) -> str:
+        """The URL of the server's methods, over Connect."""
+        return f"{'https' if self.tls else 'http'}://{self.target}{self.prefix}{PREFIX}"
 
     @property
     def is_socket(self) -> bool:
@@ -67,14 +95,16 @@ class ServerAddress:
 
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
-        """Read `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path` (also with one slash), with parameters:
-        `?dialect=…&wait-connect=1&ca=…`.
+        """Read `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path` (also with one slash), or
+        `connect+http://user:password@host:port/path` or `connect+https://…`, where user, password and path may be left out. With
+        parameters: `?dialect=…&wait-connect=1&ca=…&max_body=…`.
 
         Raises:
             InvalidError: `text` is none of these, or has a parameter that is unknown, given twice, or has an unknown value.
         """
-        address = Address.parse_url(text, "a server", "grpc+http://host:port, grpc+https://host:port or grpc+unix:///path")
+        address = Address.parse_url(text, "a server", _KNOWN)
         shown = without_secrets(text)
+        is_connect = address.scheme.startswith("connect+")
         if address.scheme == "grpc+unix":
             if address.host or not address.path.startswith("/"):
                 raise InvalidError(
@@ -83,18 +113,29 @@ class ServerAddress:
             target = f"unix:{address.path}"
         elif address.scheme in _PORTS:
             host = address.host_name
-            if not host or address.path not in {"", "/"} or "@" in address.host:
-                raise InvalidError(f"{shown}: a server is written as {address.scheme}://host:port")
+            if not host or (not is_connect and (address.path not in {"", "/"} or "@" in address.host)):
+                raise InvalidError(f"{shown}: a server is written as {address.scheme}://host:port{'/path' if is_connect else ''}")
             target = f"{f'[{host}]' if ':' in host else host}:{address.port or _PORTS[address.scheme]}"
         else:
-            raise InvalidError(f"{shown}: unknown scheme {address.scheme!r} (known: grpc+http, grpc+https, grpc+unix)")
-        tls = address.scheme == "grpc+https"
-        given = address.read_parameters(_PARAMETERS | ({"ca": Path} if tls else {}))
+            raise InvalidError(f"{shown}: unknown scheme {address.scheme!r} (known: grpc+unix, {', '.join(_PORTS)})")
+        tls = address.scheme.endswith("+https")
+        of_connect = {"max_body": _read_max_body} if is_connect else {}
+        given = address.read_parameters(_PARAMETERS | ({"ca": Path} if tls else {}) | of_connect)
         return cls(
-            name=address.location,
+            name=shown,
             target=target,
             tls=tls,
             ca=given.get("ca"),
             dialect=given.get("dialect"),
             wait_connect=given.get("wait-connect", False),
+            is_connect=is_connect,
+            prefix=quote(address.path.rstrip("/")) if is_connect else "",
+            authorization=_authorization(address.host) if is_connect else None,
+            max_body=given.get("max_body", MAX_BODY),
         )
+
+
+def _authorization(host: str) -> str | None:
+    """The header field for the user and the password before a host. Source: RFC 7617."""
+    user, at, _ = host.rpartition("@")
+    return f"Basic {b64encode(unquote(user).encode()).decode()}" if at else None

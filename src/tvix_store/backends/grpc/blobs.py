@@ -16,7 +16,12 @@ from tvix_store.services.blobs import SMALL_BLOB, BlobStat, Chunk
 
 
 class GrpcBlobs:
-    """A BlobService over a server's calls for single blobs and for many small ones. `parts` reads chunks and lists of chunks.
+    """A BlobService over a server's calls for single blobs and for many small ones.
+
+    single: Tells of blobs, and reads whole ones.
+    parts: Reads chunks and lists of chunks.
+    puts: Stores blobs.
+    bulk: The calls for many small blobs, where the server has them.
 
     The protocol has no sizes but those of chunks. So `stat` knows a blob's size only where the caller asks for the chunks, and the
     blob has several. A whole read is checked against the digest of the blob. A range is read from chunks, and each chunk is checked
@@ -24,10 +29,11 @@ class GrpcBlobs:
     start, and checked only if the read reaches the end.
     """
 
-    def __init__(self, server: str, single: SingleBlobs, parts: SingleBlobs, bulk: BulkBlobs | None) -> None:
+    def __init__(self, server: str, single: SingleBlobs, parts: SingleBlobs, puts: SingleBlobs, bulk: BulkBlobs | None) -> None:
         self._server = server
         self._single = single
         self._parts = parts
+        self._puts = puts
         self._small: SmallBlobs = bulk or EachBlob(single)
         self._small_parts: SmallBlobs = bulk or EachBlob(parts)
 
@@ -61,9 +67,9 @@ class GrpcBlobs:
         async with aclosing(in_messages(data)) as pieces:
             first = await anext(pieces, b"")
             if len(first) == MESSAGE:
-                return await self._single.put_stream(first, pieces, metadata)
+                return await self._puts.put_stream(first, pieces, metadata)
             digest = Digest.of(first)
-            await self._single.put(digest, first)
+            await self._puts.put(digest, first)
             return digest
 
     async def _range(self, digest: Digest, start: int, stop: int | None) -> AsyncGenerator[bytes, None]:

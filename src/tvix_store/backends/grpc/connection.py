@@ -1,19 +1,19 @@
-"""Connection: calls to one server, of raw messages, repeated where that is safe."""
+"""Connection: calls to one server, of raw messages, in one of the protocols, repeated where that is safe."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from itertools import cycle
 from typing import TypeVar
 
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.call_error import CallError
-from tvix_store.backends.grpc.channel import STALL, Channel, Metadata, tls_context, within
+from tvix_store.backends.grpc.channel import STALL, Channel, Messages, Metadata, tls_context, within
+from tvix_store.backends.grpc.grpc_channel import GrpcChannel
 from tvix_store.backends.grpc.statuses import Subject, store_error
-from tvix_store.backends.grpc.stream import Stream
 from tvix_store.errors import CorruptError, UnavailableError
 from tvix_store.protocol.status import Status
 
@@ -27,6 +27,8 @@ REPLAYED = 4 * 1024 * 1024
 _HEALTH = "/grpc.health.v1.Health/Check"
 _NOT_SERVING = b"\x08\x02"
 _SERVER: Subject = ("service", "grpc.health.v1.Health")
+_SLACK = 4096
+"""Bytes of a body that are left for what stands around messages."""
 _CHANNELS = 4
 """Connections. The kernel deals them to the server's worker processes at random: of two workers, 4 connections leave
 one without work in 1 of 8 cases, 2 connections in 1 of 2."""
@@ -35,18 +37,27 @@ _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 T = TypeVar("T")
 
 
+def _channels(address: ServerAddress) -> Sequence[Channel]:
+    if address.is_connect:
+        from tvix_store.backends.grpc.connect_channel import ConnectChannel  # aiohttp takes a while, and few need it
+
+        return (ConnectChannel(address, tls_context(address, "http/1.1")),)
+    tls = tls_context(address, "h2")
+    return [GrpcChannel(address, tls) for _ in range(_CHANNELS)]
+
+
 def _always() -> bool:
     return True
 
 
-async def _next_of(stream: Stream) -> list[bytes]:
+async def _next_of(stream: Messages) -> list[bytes]:
     """The next messages. A server that answers PINGs and nothing else is not waited for without an end."""
     async with within(STALL, "no message"):
         return await stream.messages()
 
 
 class Connection:
-    """A few channels to the server at `address`, used in turn.
+    """A few channels to the server at `address`, used in turn: of gRPC, or one of Connect, which has several connections itself.
 
     A call that ends as UNAVAILABLE is repeated. There are two conditions: no part of its answer was given out, and its input can be
     sent again. To send twice does no harm, since content is named by its digest, and path infos are merged. All methods raise the
@@ -58,8 +69,9 @@ class Connection:
 
     def __init__(self, address: ServerAddress) -> None:
         self.server = address.name
-        tls = tls_context(address)
-        self._channels = [Channel(address, tls) for _ in range(_CHANNELS)]
+        self.most_sent = address.max_body - _SLACK if address.is_connect else None
+        """The most bytes of messages that one call should carry. None for any number. A proxy may refuse a longer body."""
+        self._channels = _channels(address)
         self._next = cycle(self._channels).__next__
 
     async def connect(self, *, wait: bool) -> None:
@@ -89,11 +101,11 @@ class Connection:
             if health == _NOT_SERVING:
                 raise UnavailableError(f"{self.server}: the server says that it cannot serve now")
 
-    async def call(self, path: str, message: bytes, subject: Subject, *, seconds: float = PROMPT) -> bytes:
-        """One message for one."""
+    async def call(self, path: str, message: bytes, subject: Subject, *, seconds: float = PROMPT, immutable: bool = False) -> bytes:
+        """One message for one. `immutable`: the answer never changes, as the server says too, and a cache may know it."""
 
         async def attempt(channel: Channel) -> bytes | None:
-            return await channel.unary(path, message, seconds=seconds)
+            return await channel.unary(path, message, seconds=seconds, immutable=immutable)
 
         return self._answered(await self._repeat(attempt, _always, path, subject))
 
@@ -108,7 +120,7 @@ class Connection:
         """As `receive`: at a time, all messages that have come."""
         async with AsyncExitStack() as call:
 
-            async def attempt(channel: Channel) -> tuple[Stream, list[bytes]]:
+            async def attempt(channel: Channel) -> tuple[Messages, list[bytes]]:
                 async with AsyncExitStack() as trying:
                     stream = await trying.enter_async_context(channel.receive(path, message))
                     first = await _next_of(stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -115,29 +116,34 @@ def _listed(answer: bytes) -> list[str]:
 
 async def _tried(connection: Connection) -> frozenset[str]:
     """The services that answer a harmless question."""
-    questions = {
+    unary = {
         BULK_SERVICE: (f"/{BULK_SERVICE}/Missing", b""),
         SETTINGS_SERVICE: (f"/{SETTINGS_SERVICE}/Get", b""),
         CHUNK_STORE_SERVICE: (f"/{CHUNK_STORE_SERVICE}/StatChunk", encode_digest(EMPTY)),
         BLOB_STORE_SERVICE: (f"/{BLOB_STORE_SERVICE}/StatBlob", encode_digest(EMPTY)),
     }
+    streams: dict[str, tuple[str, bytes]] = {}
     for dialect in _PREFERENCE:
         blobs, directories, path_infos = dialect.services
-        questions[blobs] = dialect.blob("Stat"), encode_stat_request(EMPTY, chunks=False)
-        questions[directories] = dialect.directory("Get"), encode_get_directory(EMPTY, recursive=False)
-        questions[path_infos] = dialect.path_info("Get"), encode_get_path_info(bytes(OUTPUT_HASH_SIZE))
+        unary[blobs] = dialect.blob("Stat"), encode_stat_request(EMPTY, chunks=False)
+        streams[directories] = dialect.directory("Get"), encode_get_directory(EMPTY, recursive=False)
+        unary[path_infos] = dialect.path_info("Get"), encode_get_path_info(bytes(OUTPUT_HASH_SIZE))
+    questions = unary | streams
 
-    async def answers(question: tuple[str, bytes]) -> bool:
-        return await _answers(connection, *question)
+    async def answers(service: str) -> bool:
+        path, message = questions[service]
+        if service in streams:
+            return await _answers(_first(connection, path, message))
+        return await _answers(connection.call(path, message, ("call", path)))
 
-    answered = await each_at_once(answers, list(questions.values()))
+    answered = await each_at_once(answers, list(questions))
     return frozenset(service for service, found in zip(questions, answered, strict=True) if found)
 
 
-async def _answers(connection: Connection, path: str, message: bytes) -> bool:
-    """Whether there is such a call."""
+async def _answers(asking: Awaitable[object]) -> bool:
+    """Whether there is a call that answers."""
     try:
-        await _first(connection, path, message)
+        await asking
     except UnsupportedError:
         return False
     except (UnavailableError, DeniedError):

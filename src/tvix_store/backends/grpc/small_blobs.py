@@ -19,6 +19,10 @@ from tvix_store.services.blobs import SMALL_BLOB
 
 DIGESTS_A_CALL = 16 * 1024
 """Half a MiB of digests, in one message."""
+_DIGEST = 42
+"""Bytes of a digest in a message, with a size beside it."""
+_AROUND = 16
+"""Bytes around a blob in a message, at most: its key and length, and a share of those of the message."""
 _UNASKED = 64 * 1024
 """Bytes that are sent without asking whether the server lacks them: the question would take as long."""
 T = TypeVar("T")
@@ -32,15 +36,21 @@ class SmallBlobs(Protocol):
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]: ...
 
 
+def digests_a_call(connection: Connection) -> int:
+    """How many digests, with sizes, one call carries."""
+    return DIGESTS_A_CALL if connection.most_sent is None else min(DIGESTS_A_CALL, connection.most_sent // _DIGEST)
+
+
 class BulkBlobs:
     """SmallBlobs over BulkService."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._digests_a_call = digests_a_call(connection)
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
         absent: set[Digest] = set()
-        for some in parts(digests, DIGESTS_A_CALL):
+        for some in parts(digests, self._digests_a_call):
             answer = await self._connection.call(f"/{BULK_SERVICE}/Missing", encode_digests(some), ("blob", some[0]))
             with decoding(self._connection.server):
                 absent.update(decode_digests(answer))
@@ -53,13 +63,13 @@ class BulkBlobs:
         if sum(map(len, content.values())) > _UNASKED:
             absent = await self.missing(wanted)
             wanted = [digest for digest in wanted if digest in absent]
-        for some in parts(wanted, DIGESTS_A_CALL):
-            await self._put([(digest, content[digest]) for digest in some])
+        for some in _calls([(digest, content[digest]) for digest in wanted], self._connection.most_sent):
+            await self._put(some)
         return digests
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
         blobs: list[bytes | None] = []
-        for some in parts(digests, DIGESTS_A_CALL):
+        for some in parts(digests, self._digests_a_call):
             try:
                 blobs += await self._get(some)
             except NotFoundError:  # it tells of one; the rest is asked for again
@@ -148,6 +158,18 @@ def _digests_of_small(blobs: Sequence[bytes]) -> list[Digest]:
 
 def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _calls(contents: Sequence[tuple[Digest, bytes]], most_sent: int | None) -> Iterator[Sequence[tuple[Digest, bytes]]]:
+    """The blobs, as they are put by one call each."""
+    begin, size = 0, 0
+    for end, (_, blob) in enumerate(contents):
+        size += len(blob) + _AROUND
+        if begin < end and (end - begin == DIGESTS_A_CALL or (most_sent is not None and size > most_sent)):
+            yield contents[begin:end]
+            begin, size = end, len(blob) + _AROUND
+    if contents:
+        yield contents[begin:]
 
 
 async def _messages(blobs: Iterator[bytes]) -> AsyncGenerator[bytes, None]:

@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from tvix_store.backends.grpc.call_error import CallError, ending
+from tvix_store.backends.grpc.envelopes import Envelopes, enveloped
 from tvix_store.protocol.status import Status
 
-MAX_MESSAGE = 16 * 1024 * 1024
-"""Bytes of the largest message that is accepted."""
 WINDOW = 4 << 20
 """Bytes of an answer that may be on their way, or wait for their reader."""
 _GRPC = b"application/grpc"
-_PREFIX = 5
-"""Bytes before each message."""
 
 
 class Wire(Protocol):
@@ -52,11 +49,7 @@ class Stream:
         self._wire = wire
         self._data: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
-        self._held: list[bytes] = []
-        """The beginning of a message that is not complete."""
-        self._held_size = 0
-        self._wanted = _PREFIX
-        """Bytes that are needed to go on."""
+        self._envelopes = Envelopes()
 
     async def send(self, message: bytes, *, last: bool = False) -> bool:
         """Send a message; whether the server may want another.
@@ -65,7 +58,7 @@ class Stream:
         """
         if self.ended:
             return False
-        await self._wire.send(self, b"\0%b%b" % (len(message).to_bytes(4), message), last=last)
+        await self._wire.send(self, enveloped(message), last=last)
         return not self.ended
 
     async def finish(self) -> None:
@@ -85,31 +78,18 @@ class Stream:
                 self._data.clear()
                 self.waiting = 0
                 self._wire.taken(self, len(raw))
-                found = self._complete(raw)
+                found = self._envelopes.feed(raw)
                 if found:
                     return found
             elif self.ended:
                 if self._error is not None:
                     raise self._error
-                if self._held_size:
+                if self._envelopes.is_inside:
                     raise CallError(Status.INTERNAL, "the answer ends in the middle of a message")
                 return []
             else:
                 self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
-
-    async def only_message(self) -> bytes | None:
-        """The only message of the answer; None where there is none.
-
-        Raises:
-            CallError: as `messages`, or there is more than one.
-        """
-        answers: list[bytes] = []
-        while some := await self.messages():
-            answers += some
-            if len(answers) > 1:
-                raise CallError(Status.INTERNAL, "the server sent more than one answer")
-        return answers[0] if answers else None
 
     def close(self) -> None:
         """The call is not wanted any more, unless it is over."""
@@ -150,28 +130,3 @@ class Stream:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def _complete(self, raw: bytes) -> list[bytes]:
-        """Take the next bytes of the answer; the messages that they complete."""
-        self._held.append(raw)
-        self._held_size += len(raw)
-        if self._held_size < self._wanted:
-            return []
-        data = b"".join(self._held) if len(self._held) > 1 else raw
-        at, end = 0, len(data)
-        found: list[bytes] = []
-        while end - at >= _PREFIX:
-            size = int.from_bytes(data[at + 1 : at + _PREFIX])
-            if data[at]:
-                raise CallError(Status.INTERNAL, "the server sent a compressed message, which it was not asked for")
-            if size > MAX_MESSAGE:
-                raise CallError(Status.RESOURCE_EXHAUSTED, f"a message of {size} bytes is over the limit of {MAX_MESSAGE}")
-            stop = at + _PREFIX + size
-            if stop > end:
-                break
-            found.append(data[at + _PREFIX : stop])
-            at = stop
-        self._held = [data[at:]] if at < end else []
-        self._held_size = end - at
-        self._wanted = _PREFIX if end - at < _PREFIX else _PREFIX + int.from_bytes(data[at + 1 : at + _PREFIX])
-        return found

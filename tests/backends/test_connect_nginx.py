@@ -1,0 +1,138 @@
+"""A daemon behind a real nginx that takes bodies of 1 MiB, and caches what says that it may be cached."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.backends.grpc_servers import serve, store_methods
+from tests.cli.program import Program
+from tests.http.daemon import Daemon
+from tests.nginx import Nginx, nginx_before
+from tvix_store.backends.grpc import open_store
+from tvix_store.backends.grpc.address import ServerAddress
+from tvix_store.backends.grpc.connection import Connection
+from tvix_store.errors import ExhaustedError, NotFoundError
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory
+from tvix_store.model.nodes import DirectoryNode, FileNode
+from tvix_store.protocol.blobs import decode_chunk, encode_digest
+from tvix_store.protocol.dialects import SEED
+from tvix_store.services.store import Store
+from tvix_store.testing.content import missing, noise, stream
+from tvix_store.testing.contracts import StoreContract
+
+MIB = 1 << 20
+GET = SEED.blob("Get")
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    daemon = Daemon(tmp_path_factory.mktemp("behind"))
+    daemon.start()
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(scope="module")
+def nginx(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    with nginx_before(f"127.0.0.1:{daemon.port}", tmp_path_factory.mktemp("nginx") / "run") as nginx:
+        yield nginx
+
+
+@pytest.fixture(scope="module")
+def url(nginx: Nginx) -> str:
+    return f"connect+http://{nginx.address}/store"
+
+
+class TestServerBehindNginx(StoreContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
+        async with serve(await store_methods(chunks=True)) as url:
+            with nginx_before(url.rpartition("/")[2], tmp_path / "nginx") as nginx:
+                async with await open_store(f"connect+http://{nginx.address}/store") as store:
+                    yield store
+
+
+def test_a_tree_with_a_large_file_is_imported_and_read_back(url: str, nginx: Nginx, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "some").mkdir(parents=True)
+    content = noise(20 * MIB, "through nginx")
+    (tree / "large").write_bytes(content)
+    for number in range(100):
+        (tree / "some" / str(number)).write_bytes(noise(30_000, f"through nginx {number}"))
+    program = Program(tmp_path)
+    program.environment["TVIX_STORE"] = url
+    path = program("import", tree)
+    assert program("list") == path
+    program("export", path, tmp_path / "back")
+    assert (tmp_path / "back" / "large").read_bytes() == content
+    assert len(list((tmp_path / "back" / "some").iterdir())) == 100
+    statuses = {line.split()[2] for line in nginx.log}
+    assert "200" in statuses
+    assert "413" not in statuses
+    alone = program("import", tree / "large")
+    assert program.run("cat", alone).output == content
+
+
+async def test_nothing_that_may_change_is_cached_and_what_may_not_is_fetched_once(url: str, nginx: Nginx, daemon: Daemon) -> None:
+    connection = Connection(ServerAddress.parse(url))
+    content = noise(100_000, "to be cached")
+    digest = Digest.of(content)
+    asked = encode_digest(digest)
+
+    async def get() -> bytes:
+        return decode_chunk(await connection.call(GET, asked, ("blob", digest), immutable=True))
+
+    def said() -> list[str]:
+        return [line.split()[3] for line in nginx.log if f"/rpc/v1{GET}" in line]
+
+    try:
+        for _ in range(2):
+            with pytest.raises(NotFoundError):
+                await get()
+        async with await open_store(f"grpc+http://127.0.0.1:{daemon.port}") as store:
+            await store.blobs.put(stream([content]))
+        for _ in range(3):
+            assert await get() == content
+    finally:
+        await connection.close()
+    assert said() == ["MISS", "MISS", "MISS", "HIT", "HIT"]
+
+
+async def test_a_body_that_the_proxy_refuses_is_told_in_one_line_that_says_what_to_do(url: str) -> None:
+    blobs = [noise(250_000, f"too much {number}") for number in range(8)]
+    async with await open_store(f"{url}?max_body={8 * MIB}") as store:
+        with pytest.raises(ExhaustedError) as caught:
+            await store.blobs.put_many(blobs)
+    line = str(caught.value)
+    assert line.startswith(f"{url}: a request body is too large for the server, or for a proxy before it (HTTP status 413)")
+    assert "max_body" in line
+    assert "client_max_body_size" in line
+    assert "\n" not in line
+    async with await open_store(url) as store:
+        assert await store.blobs.put_many(blobs) == [Digest.of(blob) for blob in blobs]
+
+
+async def test_a_stream_that_does_not_fit_is_refused_as_clearly(url: str) -> None:
+    """Directories go in one call."""
+    files = [FileNode(missing(str(number)), number) for number in range(3000)]
+    directories = [Directory({b"%d-%d" % (part, number): node for number, node in enumerate(files)}) for part in range(20)]
+    root = Directory({b"%d" % part: DirectoryNode(each.digest, each.size()) for part, each in enumerate(directories)})
+    assert sum(len(each.encoded) for each in directories) > 2 * MIB
+    async with await open_store(url) as store:
+        with pytest.raises(ExhaustedError, match=r"\(HTTP status 413\)"):
+            await store.directories.put(stream([*directories, root]))
+        assert await store.directories.get(root.digest) is None
+
+
+def test_a_daemon_that_is_away_is_named(tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    with nginx_before("127.0.0.1:1", tmp_path / "nginx") as before_nothing:
+        program.environment["TVIX_STORE"] = url = f"connect+http://{before_nothing.address}/store"
+        ended = program.run("list")
+    assert ended.code != 0
+    assert ended.error.count("\n") == 1
+    assert f"{url}: the server answered with the HTTP status 502" in ended.error
