@@ -75,11 +75,10 @@ async def open_offer(url: str, *, store_dir: str | None = None) -> Offer:
     bulk = BulkBlobs(connection) if can.bulk else None
     has_all_calls = can.bulk and settings.bulk_version >= BULK_VERSION
     blobs = _blobs(connection, can, chunked, bulk)
-    directories = GrpcDirectories(connection, can.dialect) if can.directories else None
-    granular: Granular | None = None
-    if bulk is not None and has_all_calls:
-        granular = BulkGranular(connection, bulk)
-    elif chunked is not None and blobs is not None and directories is not None:
+    parts = BulkGranular(connection, bulk) if bulk is not None and has_all_calls else None
+    directories = GrpcDirectories(connection, can.dialect, parts) if can.directories else None
+    granular: Granular | None = parts
+    if parts is None and chunked is not None and blobs is not None and directories is not None:
         granular = ChunkStoreGranular(chunked, PlainGranular(blobs, directories, None))
     return Offer(
         name=connection.server,

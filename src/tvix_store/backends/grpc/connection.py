@@ -12,6 +12,7 @@ from typing import TypeVar
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.call_error import CallError
 from tvix_store.backends.grpc.channel import STALL, Channel, Messages, Metadata, tls_context, within
+from tvix_store.backends.grpc.contents import MESSAGE
 from tvix_store.backends.grpc.grpc_channel import GrpcChannel
 from tvix_store.backends.grpc.statuses import Subject, store_error
 from tvix_store.errors import CorruptError, UnavailableError
@@ -71,6 +72,8 @@ class Connection:
         self.server = address.name
         self.most_sent = address.max_body - _SLACK if address.is_connect else None
         """The most bytes of messages that one call should carry. None for any number. A proxy may refuse a longer body."""
+        self.most_in_message = MESSAGE if self.most_sent is None else min(MESSAGE, self.most_sent)
+        """Bytes of content in a message that is sent."""
         self._channels = _channels(address)
         self._next = cycle(self._channels).__next__
 
