@@ -100,6 +100,19 @@ def test_a_tree_is_copied_there_and_back_and_again(url: str, nginx: Nginx, tmp_p
     assert statuses(nginx, before) == {"200"}
 
 
+def test_a_cache_on_the_way_answers_for_large_chunks(url: str, nginx: Nginx, tmp_path: Path) -> None:
+    """The second who copies a path gets its large chunks from nginx."""
+    (tmp_path / "large").write_bytes(noise(3 * MIB, "from the cache of nginx"))
+    program = Program(tmp_path)
+    path = program("import", "--name", "cached", tmp_path / "large")
+    program("copy", "-q", "--to", url, path)
+    for which, outcome in (("first", "MISS"), ("second", "HIT")):
+        before = len(nginx.log)
+        program("copy", "-q", "--from", url, "--to", tmp_path / which, path)
+        assert {line.split()[3] for line in nginx.log[before:] if line.startswith("GET") and "/GetChunk " in line} == {outcome}
+        assert program("--store", tmp_path / which, "list") == path
+
+
 async def test_nothing_that_may_change_is_cached_and_what_may_not_is_fetched_once(url: str, nginx: Nginx, daemon: Daemon) -> None:
     connection = Connection(ServerAddress.parse(url))
     content = noise(100_000, "to be cached")

@@ -74,6 +74,8 @@ class Connection:
         """The most bytes of messages that one call should carry. None for any number. A proxy may refuse a longer body."""
         self.most_in_message = MESSAGE if self.most_sent is None else min(MESSAGE, self.most_sent)
         """Bytes of content in a message that is sent."""
+        self.passes_caches = address.is_connect
+        """Whether caches may stand on the way. They can answer a call that is `immutable`."""
         self._channels = _channels(address)
         self._next = cycle(self._channels).__next__
 

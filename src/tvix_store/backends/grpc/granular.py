@@ -28,6 +28,7 @@ from tvix_store.protocol.chunk_tables import (
     decode_chunks,
     encode_chunk_lists,
     encode_chunks,
+    encode_get_chunk,
     encode_sized_digests,
 )
 from tvix_store.protocol.dialects import BULK_SERVICE
@@ -44,6 +45,9 @@ _ROW = 40
 """Bytes of a chunk in a list that is sent."""
 _CHUNK_ROW = 48
 """Bytes of a chunk in a message of chunks, beside what is stored of it."""
+_CACHED = 32 << 10
+"""Stored bytes of a chunk from which a call of its own costs little beside its bytes."""
+_GOT_AT_ONCE = 8
 _PUT_AT_ONCE = 4
 """Messages of chunks that are on their way to the server."""
 
@@ -95,6 +99,26 @@ class BulkGranular:
         return lists
 
     async def get_chunks(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
+        """As `Granular.get_chunks`. Where caches may stand on the way, a large chunk has a call of its own: they can answer it."""
+        if not self._connection.passes_caches:
+            return await self._got(chunks)
+        large = [chunk for chunk in chunks if chunk.stored >= _CACHED]
+        small = [chunk for chunk in chunks if chunk.stored < _CACHED]
+        got_large, got_small = await asyncio.gather(each_at_once(self._got_alone, large, _GOT_AT_ONCE), self._got(small))
+        of_large, of_small = iter(got_large), iter(got_small)
+        return [next(of_large if chunk.stored >= _CACHED else of_small) for chunk in chunks]
+
+    async def _got_alone(self, chunk: Frame) -> StoredChunk:
+        message = encode_get_chunk(Digest(chunk.digest), chunk.length)
+        answer = await self._connection.call(_path("GetChunk"), message, ("blob", Digest(chunk.digest)), immutable=True)
+        with decoding(self._connection.server):
+            got = decode_chunks(answer)
+        if len(got) != 1:
+            raise CorruptError(f"{self._connection.server}: the server sent {len(got)} chunks for one")
+        self._check_chunk(got[0], chunk)
+        return StoredChunk(*got[0])
+
+    async def _got(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
         got: list[StoredChunk] = []
         for some in parts(chunks, DIGESTS_A_CALL):
             wanted = iter(some)
@@ -102,9 +126,7 @@ class BulkGranular:
             async with aclosing(received) as messages:
                 async for message in messages:
                     for chunk in message:
-                        asked = next(wanted, None)
-                        if asked is None or chunk[:2] != asked[:2] or not len(chunk[2]) <= asked.length:
-                            self._check("chunk", Digest(chunk[0]), None)
+                        self._check_chunk(chunk, next(wanted, None))
                         got.append(StoredChunk(*chunk))
             left = next(wanted, None)
             self._check_end("chunk", left and Digest(left.digest))
@@ -182,6 +204,10 @@ class BulkGranular:
                 if not decoded:  # of these, there may be no end
                     raise CorruptError(f"{self._connection.server}: the server sent a message with nothing in it")
                 yield decoded
+
+    def _check_chunk(self, chunk: tuple[bytes, int, bytes | memoryview], asked: Frame | None) -> None:
+        if asked is None or chunk[:2] != asked[:2] or len(chunk[2]) > asked.length:
+            self._check("chunk", Digest(chunk[0]), None)
 
     def _check(self, kind: str, sent: Digest, wanted: Digest | None) -> None:
         if sent != wanted:
