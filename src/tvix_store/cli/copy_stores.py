@@ -14,14 +14,16 @@ from tvix_store.cli.output import print_json
 from tvix_store.cli.progress import Bar, behind_bar
 from tvix_store.cli.sizes import human
 from tvix_store.config import verified
-from tvix_store.config.caches import is_cache, open_cache
 from tvix_store.errors import InvalidError
+from tvix_store.model.address import Address
 from tvix_store.model.signature import PublicKey
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.paths.copy import JOBS, copy_paths, named_path_infos
-from tvix_store.operations.paths.copy_from_cache import copy_from_cache, named_narinfos
 from tvix_store.operations.paths.path_copies import Copied
 from tvix_store.services.store import Store
+
+_CACHES = ("nix+http", "nix+https")
+"""The schemes of binary caches. A store may lie behind every other one."""
 
 
 async def copy_stores(
@@ -43,10 +45,10 @@ async def copy_stores(
     began = time.monotonic()
     async with await _at(invocation, target) as opened:
         to = verified(opened, keys, require_signatures=require_signatures)
-        if source is not None and is_cache(source):
+        if source is not None and Address.parse(source).scheme in _CACHES:
             if paths is None:
                 raise InvalidError(f"a binary cache does not tell what it has: name the paths to copy from {source}")
-            copying = _from_cache(invocation, source, to, paths, jobs, keys, account, closure=closure)
+            copying = _from_cache(invocation, source, to, paths, jobs, keys, delta, account, closure=closure)
         else:
             copying = _from_store(invocation, source, to, paths, jobs, delta, account, closure=closure)
         async with aclosing(copying) as copies:
@@ -102,17 +104,22 @@ async def _from_cache(
     paths: Sequence[str],
     jobs: int | None,
     keys: Sequence[PublicKey],
+    delta: bool | None,
     account: Account,
     *,
     closure: bool,
 ) -> AsyncGenerator[Copied, None]:
+    # These take long to import, since they speak HTTP.
+    from tvix_store.config.caches import open_cache
+    from tvix_store.operations.paths.copy_from_cache import copy_from_cache, named_narinfos
+
     cache = await open_cache(source, keys, store_dir=to.store_dir)
     try:
         found = await named_narinfos(cache, paths, store_dir=to.store_dir, closure=closure)
 
         def copying(bar: Bar) -> AsyncGenerator[Copied, None]:
             account.moved = lambda size: bar.add(0, size)
-            return copy_from_cache(cache, to, found, jobs=jobs, account=account)
+            return copy_from_cache(cache, to, found, jobs=jobs, deltas=delta, account=account)
 
         size = sum(each.nar.size for each in found)
         async with aclosing(behind_bar(invocation, "copy", copying, size, counted=f"of {len(found)} paths")) as copies:

@@ -7,20 +7,8 @@ from collections.abc import Sequence
 from tvix_store.backends import nix_http
 from tvix_store.config.upstream_content import open_upstream_content
 from tvix_store.errors import InvalidError
-from tvix_store.model.address import Address
 from tvix_store.model.signature import PublicKey
 from tvix_store.operations.paths.copy_from_cache import Cache
-
-_SCHEMES = ("nix+http", "nix+https")
-
-
-def is_cache(address: str) -> bool:
-    """Whether this is the address of a binary cache. A store may lie behind every other one.
-
-    Raises:
-        InvalidError: it is malformed.
-    """
-    return Address.parse(address).scheme in _SCHEMES
 
 
 async def open_cache(url: str, public_keys: Sequence[PublicKey], *, store_dir: str) -> Cache:
