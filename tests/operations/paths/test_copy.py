@@ -17,7 +17,7 @@ from tvix_store.backends.memory import open_store as open_memory
 from tvix_store.chunking import ChunkSizes
 from tvix_store.compression.delta import make_delta
 from tvix_store.config import verified
-from tvix_store.errors import ExhaustedError, IncompleteError, InvalidError, NotFoundError, UnavailableError
+from tvix_store.errors import CorruptError, ExhaustedError, IncompleteError, InvalidError, NotFoundError, UnavailableError
 from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import DirectoryNode, FileNode, SymlinkNode
@@ -30,6 +30,7 @@ from tvix_store.operations.paths.copy import copy_paths, named_path_infos
 from tvix_store.operations.paths.path_copies import Copied, Status
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame
+from tvix_store.services.granular import StoredChunk
 from tvix_store.services.store import Store
 from tvix_store.testing import strategies
 from tvix_store.testing.content import collect, noise, put_tree, stream
@@ -400,7 +401,16 @@ async def test_a_wrong_delta_is_told(pair: tuple[Store, Store]) -> None:
     assert await target.path_infos.get(new.store_path.output_hash) is None
 
 
-@pytest.mark.parametrize("error", [IncompleteError("no base"), ExhaustedError("busy"), UnavailableError("gone")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        IncompleteError("no base"),
+        CorruptError("damaged base"),
+        NotFoundError("blob", "of the base"),
+        ExhaustedError("busy"),
+        UnavailableError("gone"),
+    ],
+)
 async def test_a_store_that_cannot_work_with_a_delta_gets_chunks(stores: tuple[Store, Store], error: Exception) -> None:
     source, target = stores
     old, new = await pair_of_releases(source)
@@ -418,3 +428,33 @@ async def test_between_stores_of_this_machine_deltas_must_be_wanted(stores: tupl
     account = Account()
     await copied(source, target, old, new, account=account)
     assert account.deltas == 0
+
+
+async def test_a_damaged_other_version_costs_its_deltas_alone(stores: tuple[Store, Store]) -> None:
+    class Damaged:
+        async def versions(self, path: StorePath) -> Sequence[StorePath]:
+            raise CorruptError("damaged")
+
+    source, target = stores
+    old, new = await pair_of_releases(source)
+    await copied(source, target, old)
+    account = Account()
+    await drained(copy_paths(source, replace(target, named_paths=Damaged()), [new], deltas=True, account=account))
+    assert account.deltas == 0
+
+
+async def test_chunks_that_are_said_to_be_stored_in_a_byte_come_in_small_batches(stores: tuple[Store, Store]) -> None:
+    (source, seen), target = watched(stores[0]), stores[1]
+    info = await stored(source, "path", {b"%d" % n: TreeFile(noise(1 << 20, str(n))) for n in range(40)})
+    seen.change_list = lambda _, chunks: [Frame(chunk.digest, chunk.length, 1) for chunk in chunks]
+    sizes: list[int] = []
+
+    class Counting(Watched):
+        async def get_chunks(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
+            sizes.append(sum(chunk.length for chunk in chunks))
+            return await super().get_chunks(chunks)
+
+    await copied(replace(source, granular=Counting(seen)), target, info)
+    assert sum(sizes) == 40 << 20
+    assert max(sizes) <= 17 << 20
+

@@ -168,7 +168,7 @@ class TreeCopier:
 
     async def _copy_whole(self, file: FileNode) -> None:
         """Where the source lists no chunks that could be moved alone."""
-        digest = await self._target.blobs.put(self._source.blobs.read(file.digest))
+        digest = await self._target.blobs.put(self._source.blobs.read(file.digest, 0, file.size + 1))
         if digest != file.digest:
             raise CorruptError(f"{self._name} gives {digest} as blob {file.digest}")
         self._account.sent += file.size
