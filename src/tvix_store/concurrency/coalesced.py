@@ -117,12 +117,11 @@ class Coalesced(Generic[K, V]):
                 if not question.answer.done():
                     await self._answer([question])
             return
-        except asyncio.CancelledError as error:
+        except BaseException as error:
             _fail(questions, error)
-            raise
-        except Exception as error:  # a fault of ours, which the callers tell; what waits gets its turn
-            _fail(questions, error)
-            return
+            if not isinstance(error, Exception):
+                raise
+            return  # a fault of ours, which the callers tell; what waits gets its turn
         at = 0
         for question in questions:
             if not question.answer.done():
