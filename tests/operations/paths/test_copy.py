@@ -488,17 +488,15 @@ async def _one_chunk(blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
     return [[Frame(blob.digest.raw, blob.size, blob.size)] for blob in blobs]
 
 
-def _of_kib(name: str, kib: int) -> Directory:
-    """A directory of so many KiB."""
-    return Directory({b"%d-" % n + name.encode(): SymlinkNode(bytes([120]) * 1000) for n in range(kib)})
-
-
 async def test_trees_of_large_directories_are_copied_one_at_a_time(stores: tuple[Store, Store]) -> None:
     """Their directories are in memory until all their files are there."""
     (source, seen), target = watched(stores[0]), stores[1]
     infos = []
     for name in ("one", "two", "three"):
-        tree: Tree = {b"file": TreeFile(name.encode()), b"links": dict(_of_kib(name, 1100).entries)}
+        tree: Tree = {
+            b"file": TreeFile(name.encode()),
+            b"links": {b"%d" % n: SymlinkNode(name.encode() * 200) for n in range(2000)},
+        }
         infos.append(await stored(source, name, tree))
     copying: set[bytes] = set()
     most = 0
