@@ -538,3 +538,27 @@ async def test_a_closure_without_an_end_is_not_taken(monkeypatch: pytest.MonkeyP
         lying = store.with_services(path_infos=Endless())  # type: ignore[arg-type]
         with pytest.raises(ExhaustedError, match="more than 1000 paths"):
             await named_path_infos(lying, [str(path("first"))], closure=True)
+
+
+async def test_trees_of_long_lists_are_copied_one_at_a_time(stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may list a million chunks for each."""
+    monkeypatch.setattr(copy_tree, "_LONG_LIST", 5)
+    (source, seen), target = watched(stores[0]), stores[1]
+    infos = [await stored(source, name, TreeFile(noise(3_000_000, name))) for name in ("one", "two", "three")]
+    most = 0
+
+    class Counting(Watched):
+        async def missing_chunks(self, digests: Sequence[Digest]) -> set[Digest]:
+            nonlocal most
+            most = max(most, len(digests))
+            return await super().missing_chunks(digests)
+
+    done = await copied(source, replace(target, granular=Counting(watched(target)[1])), *infos)
+    assert {each.status for each in done.values()} == {Status.COPIED}
+    longest = max(len(each) for each in await seen.list_chunks([_as_chunk(info) for info in infos]))
+    assert most == longest, "the chunks of two were asked for in one call"
+
+
+def _as_chunk(info: PathInfo) -> Chunk:
+    assert isinstance(info.node, FileNode)
+    return Chunk(info.node.digest, info.node.size)

@@ -40,6 +40,10 @@ _SMALL_GRAPH = 1 << 20
 ten times as much there, until their contents are at the target. A tree with more is copied alone, with up to MAX_DIRECTORIES."""
 _LISTED_FILES, _LISTED_BYTES = 4096, 4 << 30
 """Files, and their bytes, whose chunks are listed at a time: 4 GiB have 32,000 chunks, which take 10 MB."""
+_LISTINGS = 2
+"""Calls for lists at a time: a server may list a million chunks in one, in 48 MB."""
+_LONG_LIST = 64 << 10
+"""Chunks of such files up to which many trees are copied at a time. A tree with more goes on alone."""
 _LARGE_AT_ONCE = 16
 """Files of several chunks that are copied at a time."""
 _CHUNKS = 8192
@@ -71,8 +75,11 @@ class TreeCopier:
         self._lacks_blobs = Coalesced(self._which_blobs, most=_QUESTION)
         self._lacks_chunks = Coalesced(self._which_chunks, most=_QUESTION)
         self._get_directories = Coalesced(self._from.get_directories, most=_DIRECTORIES, at_once=_DIRECTORY_CALLS)
+        self._list_chunks = Coalesced(self._from.list_chunks, most=_LISTED_FILES, at_once=_LISTINGS, weigh=_listing)
         self._large = asyncio.Lock()
-        self._list_chunks = Coalesced(self._from.list_chunks, most=_LISTED_FILES)
+        """Of the tree whose directories take much memory."""
+        self._long = asyncio.Lock()
+        """Of the tree whose lists of chunks do."""
 
     async def copy(self, root: Node, most: int, path: StorePath | None = None, *, thorough: bool = False) -> None:
         """Return when the target has all that `root`, the root node of `path`, reaches.
@@ -149,14 +156,25 @@ class TreeCopier:
             await self._copy_some(some, place)
 
     async def _copy_some(self, files: Sequence[FileNode], place: _Place) -> None:
+        async with AsyncExitStack() as alone:
+            listed = await self._listed(files)
+            if sum(map(len, listed)) > _LONG_LIST:
+                del listed  # not kept while others have their turn
+                await alone.enter_async_context(self._long)
+                listed = await self._listed(files)
+            await self._copy_listed(list(zip(files, listed, strict=True)), place)
+
+    async def _listed(self, files: Sequence[FileNode]) -> Sequence[Sequence[Frame]]:
         try:
             listed = await self._list_chunks([Chunk(file.digest, file.size) for file in files])
         except InvalidError as error:
             raise CorruptError(f"{self._name}: {error}, as a node states") from None
-        left = list(zip(files, listed, strict=True))
-        for file, chunks in left:
+        for file, chunks in zip(files, listed, strict=True):
             if sum(chunk.length for chunk in chunks) != file.size:
                 raise CorruptError(f"{self._name}: the chunks of blob {file.digest} are not {file.size} bytes, as a node states")
+        return listed
+
+    async def _copy_listed(self, left: list[tuple[FileNode, Sequence[Frame]]], place: _Place) -> None:
         if self._deltas is not None and place.path is not None:
             done = await self._deltas.copy(place.path, place.root, place.directories, left, self._lacks_chunks)
             left = [each for each in left if each[0].digest not in done]
@@ -222,6 +240,11 @@ class TreeCopier:
     async def _which_chunks(self, digests: Sequence[Digest]) -> list[bool]:
         missing = await self._to.missing_chunks(digests)
         return [digest in missing for digest in digests]
+
+
+def _listing(file: Chunk) -> int:
+    """The weight of a file in a call for lists."""
+    return 1 + file.size // (_LISTED_BYTES // _LISTED_FILES)
 
 
 def _is_own_chunk(file: FileNode, chunks: Sequence[Frame]) -> bool:
