@@ -32,8 +32,8 @@ from tvix_store.services.store import Store
 
 OF_A_PATH = (ConflictError, CorruptError, DeniedError, IncompleteError, InvalidError, NotFoundError)
 """Errors that leave hope for other paths."""
-MAX_CLOSURE = 1_000_000
-"""Paths of a closure and their references, each counted: they take some 250 bytes each. A system has 10,000 to 200,000."""
+MAX_CLOSURE = 500_000
+"""Paths of a closure and their references, each counted: 200 to 500 bytes of memory each. A system has up to 100,000."""
 _ASKED_AT_ONCE = 1000
 """Paths about which the store is asked in one call."""
 _UNDER_WAY = 2000
