@@ -36,15 +36,11 @@ def is_cache(address: str) -> bool:
     Raises:
         InvalidError: it is malformed.
     """
-    return Address.parse(address).scheme in _OVER_HTTP or nix_file.is_directory(address)
+    return nix_file.is_directory(address) or Address.parse(address).scheme in _OVER_HTTP
 
 
 def takes_paths(address: str) -> bool:
-    """Whether this is the address of a binary cache that can be copied to.
-
-    Raises:
-        InvalidError: it is malformed.
-    """
+    """Whether this is the address of a binary cache that can be copied to, maybe a malformed one."""
     return nix_file.is_directory(address)
 
 
@@ -67,7 +63,7 @@ def believed_keys(address: CacheAddress, more: Sequence[PublicKey]) -> tuple[Pub
     if address.terms.require_signatures and not keys:
         raise InvalidError(
             f"{address.name}: there is no key to check its signatures with; give it as ?trusted-public-keys=name:base64, "
-            "or, where the connection is trusted, as ?require-signatures=false"
+            "or, where what it says is to be trusted, as ?require-signatures=false"
         )
     return keys
 

@@ -16,12 +16,8 @@ COMPRESSIONS = ("zstd", "none")
 
 
 def is_directory(text: str) -> bool:
-    """Whether this is the address of a binary cache in a directory.
-
-    Raises:
-        InvalidError: it is malformed.
-    """
-    return Address.parse(text).scheme in _SCHEMES
+    """Whether this is the address of a binary cache in a directory, maybe a malformed one."""
+    return text.partition(":")[0].lower() in _SCHEMES
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,12 +99,15 @@ class _Copies(PathCopies[PathInfo, NarInfo]):
     async def bring(self, stated: PathInfo) -> NarInfo:
         form, account = self._form, self._account
         good = check_signatures(stated, form.trusted_keys, self._store.store_dir)
+        refusal = DeniedError(f"{stated.store_path} has no signature by a trusted key, and its content does not prove it")
+        if form.require_signatures and not good and stated.ca is None:
+            raise refusal
         progress = _Progress(account, stated.nar.size)
         file = await self._target.put_nar(self._file(stated, progress), COMPRESSIONS[form.compression].suffix)
         # The NAR is the stated one. That comes first, for this proof and for our signatures.
         proven = await proves_content_address(self._store, stated)
         if form.require_signatures and not (good or proven):
-            raise DeniedError(f"{stated.store_path} has no signature by a trusted key, and its content does not prove it")
+            raise refusal
         progress.finish()
         account.logical += stated.nar.size
         account.sent += file.size
