@@ -91,7 +91,7 @@ def _installed() -> dict[str, EntryPoint]:
 def _unknown(address: Address) -> InvalidError:
     known = [*SCHEMES, *_installed()]
     near = difflib.get_close_matches(address.scheme, known, n=1)
-    elsewhere = _ELSEWHERE.get(address.scheme.partition("+")[0])
+    elsewhere = _ELSEWHERE.get(address.scheme.removeprefix("nix+").partition("+")[0])
     if elsewhere:
         hint = f"; {elsewhere}"
     elif near:

@@ -23,11 +23,13 @@ from tvix_store.errors import ConflictError, CorruptError, DeniedError, InvalidE
 from tvix_store.model.content_address import ContentAddress, Method
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.nix_hash import NixHash
-from tvix_store.model.nodes import SymlinkNode
+from tvix_store.model.nodes import Node, SymlinkNode
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import MAX_SIGNATURES, SecretKey, Signature
 from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.operations.granular.account import Account
+from tvix_store.operations.nars.kept_plans import KeptPlans
+from tvix_store.operations.nars.plan import Plan
 from tvix_store.operations.paths.copy_from_cache import Cache, all_narinfos, copy_from_cache
 from tvix_store.operations.paths.copy_to_cache import Form, copy_to_cache
 from tvix_store.operations.paths.path_copies import Copied, Status
@@ -96,6 +98,14 @@ def nar_in(place: Path, said: NarInfo) -> bytes:
     return data
 
 
+def narinfos(place: Path) -> list[Path]:
+    return list(place.glob("*.narinfo"))
+
+
+def make(directory: Path) -> None:
+    directory.mkdir(parents=True)
+
+
 def names(place: Path) -> list[str]:
     return sorted(str(each.relative_to(place)) for each in place.rglob("*"))
 
@@ -125,6 +135,21 @@ async def test_a_store_that_keeps_frames_passes_them_through_and_compresses_noth
         monkeypatch.setattr("tvix_store.operations.paths.copy_to_cache.render_nar", None)
         assert statuses(await written(place, store, info)) == {"framed": Status.COPIED}
         assert nar_in(place, await narinfo(place, "framed")) == nar(TREE)
+
+
+async def test_a_copy_ends_when_its_plans_are_kept(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store may be closed then."""
+    kept: list[Node] = []
+
+    async def put(_: KeptPlans, node: Node, plan: Plan) -> None:
+        await asyncio.sleep(0.2)
+        kept.append(node)
+
+    monkeypatch.setattr(KeptPlans, "put", put)
+    async with await open_local(tmp_path / "local") as store:
+        info = await stored(store, "framed", TREE)
+        await written(place, store, info)
+        assert kept == [info.node]
 
 
 @given(strategies.trees())
@@ -204,7 +229,7 @@ async def test_another_nar_of_a_known_name_is_refused(store: Store, place: Path)
 async def test_a_narinfo_that_cannot_be_read_is_left_alone(store: Store, place: Path) -> None:
     info = await stored(store, "odd", TREE)
     await written(place, store, info)
-    file = next(place.glob("*.narinfo"))
+    file = narinfos(place)[0]
     file.write_bytes(b"half a narin")
     done = await written(place, store, info)
     assert "cannot be read, and is not overwritten: narinfo: its last line is cut short; remove it" in str(done["odd"].error)
@@ -216,7 +241,7 @@ async def test_a_path_without_its_references_is_not_recorded(store: Store, place
     high = await stored(store, "high", TREE, low.store_path)
     done = await written(place, store, high)
     assert "neither in the store nor among the paths to copy" in str(done["high"].error)
-    assert list(place.glob("*.narinfo")) == []
+    assert narinfos(place) == []
     await written(place, store, low)
     assert statuses(await written(place, store, high)) == {"high": Status.COPIED}
 
@@ -234,7 +259,7 @@ async def test_our_signature_is_put_to_no_lie(store: Store, place: Path) -> None
     """The cache has believed somebody else, and the store says the same."""
     info = await stored(store, "lies", TREE)
     await written(place, store, info)
-    file = next(place.glob("*.narinfo"))
+    file = narinfos(place)[0]
     lie = replace(info, nar=NarFacts(info.nar.size, noise(32)))
     file.write_bytes(replace(await narinfo(place, "lies"), nar=lie.nar).format())
     done = await written(place, store, lie, form=Form(signing_keys=(ONE,)))
@@ -246,7 +271,7 @@ async def test_a_false_content_address_is_refused(store: Store, place: Path) -> 
     info = await stored(store, "false", TREE)
     done = await written(place, store, replace(info, ca=ContentAddress(Method.NAR, NixHash("sha256", info.nar.sha256))))
     assert isinstance(done["false"].error, InvalidError)
-    assert list(place.glob("*.narinfo")) == []
+    assert narinfos(place) == []
 
 
 async def test_signatures_are_required_and_checked_where_that_is_wanted(store: Store, place: Path) -> None:
@@ -270,11 +295,11 @@ async def test_there_is_a_bound_of_signatures(store: Store, place: Path) -> None
 
 async def test_what_is_in_the_way_is_said(store: Store, place: Path, tmp_path: Path) -> None:
     info = await stored(store, "path", TREE)
-    place.mkdir(parents=True)
+    make(place)
     (place / "nix-cache-info").write_text("StoreDir: /gnu/store\n")
     with pytest.raises(InvalidError, match=r"is a cache for '/gnu/store', not for /nix/store"):
         await written(place, store, info)
-    assert list(place.glob("*.narinfo")) == []
+    assert narinfos(place) == []
     (place / "nix-cache-info").unlink()
     (place / "nar").rmdir()
     (place / "nar").symlink_to(tmp_path)
@@ -289,7 +314,7 @@ async def test_what_is_in_the_way_is_said(store: Store, place: Path, tmp_path: P
 
 async def test_what_a_killed_writer_has_left_is_removed_and_what_a_live_one_writes_is_not(store: Store, place: Path) -> None:
     info = await stored(store, "path", TREE)
-    (place / ".tvix-store").mkdir(parents=True)
+    make(place / ".tvix-store")
     (place / ".tvix-store/left").write_bytes(b"half a NAR")
     other = DirectoryWriter(place, store_dir=STORE_DIR)
     begun, go_on = asyncio.Event(), asyncio.Event()
@@ -317,10 +342,10 @@ async def test_a_copy_that_is_left_leaves_nothing_half(store: Store, place: Path
     async with aclosing(copy_to_cache(store, writer, infos, Form())) as copies:
         await anext(copies)
     assert not (place / ".tvix-store").exists()
-    for file in place.glob("*.narinfo"):
+    for file in narinfos(place):
         nar_in(place, NarInfo.parse(file.read_bytes()))
     done = await written(place, store, *infos)
-    assert len(list(place.glob("*.narinfo"))) == 20
+    assert len(narinfos(place)) == 20
     assert Status.KNOWN in statuses(done).values()
 
 

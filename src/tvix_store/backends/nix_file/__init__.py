@@ -1,4 +1,7 @@
-"""The backend `file://`: a binary cache in a directory, as Nix writes it: `nix-cache-info`, `<hash>.narinfo`, `nar/<hash>.nar.zst`."""
+"""The backend `file://`: a binary cache in a directory, as Nix writes it.
+
+It consists of `nix-cache-info`, `<hash>.narinfo` for each path, and `nar/<hash of the file>.nar.zst`.
+"""
 
 from __future__ import annotations
 

@@ -70,11 +70,13 @@ async def copy_to_cache(
         DeniedError, ExhaustedError, UnavailableError: the target cannot take them, or the source cannot give them.
     """
     await target.prepare()
+    copies = _Copies(source, target, form, jobs or JOBS, account or Account())
     try:
-        async with aclosing(_Copies(source, target, form, jobs or JOBS, account or Account()).run(path_infos)) as outcomes:
+        async with aclosing(copies.run(path_infos)) as outcomes:
             async for each in outcomes:
                 yield each
     finally:
+        await copies.close()
         await target.close()
 
 
@@ -86,6 +88,10 @@ class _Copies(PathCopies[PathInfo, NarInfo]):
         self._form = form
         self._account = account
         self._planned = PlannedNars.of(source) if form.compression == "zstd" else None
+
+    async def close(self) -> None:
+        if self._planned is not None:
+            await self._planned.finish()
 
     async def merged(self, known: NarInfo, stated: PathInfo) -> NarInfo:
         check_signatures(stated, self._form.trusted_keys, self._store.store_dir)
