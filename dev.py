@@ -102,7 +102,7 @@ def conformance(arguments: list[str]) -> None:
 
 def bench(arguments: list[str]) -> None:
     set_up("dev")
-    programs.install("nix-store", "restic", "borg", "curl", "h2load", "wrk", "nginx", "ghz")
+    programs.install("nix-store", "restic", "borg", "curl", "h2load", "wrk", "nginx", "ghz", "rsync", "casync")
     become(PYTHON, "-m", "benchmarks", *arguments)
 
 

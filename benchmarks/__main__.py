@@ -31,6 +31,10 @@ PARTS = {
     "nix-copy": ("nix", "nginx"),
     "range": (),
     "http-memory": ("curl",),
+    "copy-release": ("nix", "nginx", "rsync", "casync"),
+    "copy-daemons": (),
+    "copy-known": (),
+    "copy-memory": (),
 }
 """The parts, and the programs that each needs. A part is the function `measure` of its module in parts/."""
 
@@ -50,6 +54,14 @@ VERSIONS = {"nix-store": "--version", "restic": "version", "borg": "--version", 
     help="How long to wait for quiet cores before every measurement.",
 )
 @click.option(
+    "--copied-gib",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    metavar="GIB",
+    help="How much copy-memory copies; the disk needs three times as much.",
+)
+@click.option(
     "--against", "revision", metavar="REVISION", help="Measure the code of this commit in turn with today's, instead of the peers."
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all that was measured to this file.")
@@ -65,6 +77,7 @@ def main(
     rounds: int | None,
     quick: bool,
     patience: float,
+    copied_gib: int,
     revision: str | None,
     json_file: Path | None,
     work_directory: Path,
@@ -73,11 +86,19 @@ def main(
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode; to compile at every start takes 0.1 s
     load_before = os.getloadavg()[0]
     with TemporaryDirectory(dir=work_directory, prefix="tvix-store-bench-") as work:
-        bench = Bench(Path(work), rounds or (1 if quick else 5), quick, 0 if quick else patience)
+        bench = Bench(Path(work), rounds or (1 if quick else 5), quick, 0 if quick else patience, copied_gib)
         if revision is None:
             rows = _measured(bench, parts or tuple(PARTS))
         else:
-            options = [*(["--quick"] if quick else []), "--patience", str(patience), "--work-directory", work]
+            options = [
+                *(["--quick"] if quick else []),
+                "--patience",
+                str(patience),
+                "--copied-gib",
+                str(copied_gib),
+                "--work-directory",
+                work,
+            ]
             rows = compare(revision, parts, options, bench.rounds, Path(work))
     machine = {
         "cores": len(os.sched_getaffinity(0)),

@@ -34,12 +34,14 @@ class Bench:
     """One run: where it works and how much it does. `quick` proves that everything works, and measures nothing.
 
     patience: seconds to wait, before something is measured, for other programs to leave the cores alone
+    copied_gib: GiB of blobs that are copied where memory is measured
     """
 
     work: Path
     rounds: int
     quick: bool
     patience: float
+    copied_gib: int
 
     @cached_property
     def tree(self) -> Path:

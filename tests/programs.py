@@ -27,6 +27,8 @@ DEBIAN = {
     "wrk": "wrk",
     "restic": "restic",
     "borg": "borgbackup",
+    "rsync": "rsync",
+    "casync": "casync",
     **COMPRESSORS,
 }
 GO = {

@@ -23,7 +23,10 @@ from tvix_store.model.path_info import NarFacts as NarFacts, PathInfo as PathInf
 from tvix_store.model.signature import PublicKey as PublicKey, SecretKey as SecretKey, Signature as Signature
 from tvix_store.model.store_path import StorePath as StorePath
 from tvix_store.operations.export.export_tree import export_tree as export_tree
+from tvix_store.operations.granular.account import Account as Account
 from tvix_store.operations.ingest.import_tree import Imported as Imported, import_tree as import_tree
+from tvix_store.operations.paths.copy import copy_paths as copy_paths, named_path_infos as named_path_infos
+from tvix_store.operations.paths.path_copies import Copied as Copied
 from tvix_store.operations.trees.read_file import read_file as read_file
 from tvix_store.operations.nars.render import render_nar as render_nar
 from tvix_store.operations.export.tar import render_tar as render_tar

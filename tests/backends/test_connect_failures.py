@@ -267,10 +267,10 @@ async def test_a_server_that_refuses_in_the_middle_is_sent_no_more(sleeps: float
 
 async def test_a_call_asks_with_its_address_and_its_credentials() -> None:
     raw = Raw(UNARY(b"answer"))
-    url = "connect+http://some%40one:pass%3Aword@{}/a%20path/?max_body=600000"
+    url = "connect+http://some%40one:pass%3Aword@{}/a%20path/?max_body=800000"
     async with raw.running() as address, connected(url.format(address)) as connection:
         assert connection.server == f"connect+http://{address}/a%20path/"
-        assert connection.most_sent == 600_000 - 4096
+        assert connection.most_sent == 800_000 - 4096
         assert await connection.call("/s/M", b"\xfb\xef", SUBJECT) == b"answer"
         assert await connection.call("/s/M", b"\xfb\xef", SUBJECT, immutable=True) == b"answer"
         assert await connection.call("/s/M", bytes(2000), SUBJECT, immutable=True) == b"answer"
@@ -355,7 +355,7 @@ async def test_a_unary_call_is_repeated_while_the_server_is_unavailable() -> Non
         ("connect+http://", "written as connect+http://host:port/path"),
         ("connect+unix:///sock", r"unknown scheme 'connect\+unix'"),
         ("connect+http://host?ca=/x", "unknown parameter 'ca'"),
-        ("connect+http://host?max_body=1000", "max_body: it is at least 524288 bytes, not 1000"),
+        ("connect+http://host?max_body=1000", "max_body: it is at least 786432 bytes, not 1000"),
         ("connect+http://host?max_body=1M", "'1M' is not a value for max_body"),
         ("grpc+http://host?max_body=1000000", "unknown parameter 'max_body'"),
         ("grpc+http://host/path", "written as grpc+http://host:port"),

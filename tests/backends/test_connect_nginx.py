@@ -14,7 +14,8 @@ from tests.nginx import Nginx, nginx_before
 from tvix_store.backends.grpc import open_store
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.connection import Connection
-from tvix_store.errors import ExhaustedError, NotFoundError
+from tvix_store.backends.grpc.directories import GrpcDirectories
+from tvix_store.errors import ExhaustedError, InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, FileNode
@@ -56,7 +57,13 @@ class TestServerBehindNginx(StoreContract):
                     yield store
 
 
+def statuses(nginx: Nginx, start: int) -> set[str]:
+    """The HTTP statuses of the requests behind the first `start`."""
+    return {line.split()[2] for line in nginx.log[start:]}
+
+
 def test_a_tree_with_a_large_file_is_imported_and_read_back(url: str, nginx: Nginx, tmp_path: Path) -> None:
+    before = len(nginx.log)
     tree = tmp_path / "tree"
     (tree / "some").mkdir(parents=True)
     content = noise(20 * MIB, "through nginx")
@@ -70,11 +77,40 @@ def test_a_tree_with_a_large_file_is_imported_and_read_back(url: str, nginx: Ngi
     program("export", path, tmp_path / "back")
     assert (tmp_path / "back" / "large").read_bytes() == content
     assert len(list((tmp_path / "back" / "some").iterdir())) == 100
-    statuses = {line.split()[2] for line in nginx.log}
-    assert "200" in statuses
-    assert "413" not in statuses
+    assert "413" not in statuses(nginx, before)
     alone = program("import", tree / "large")
     assert program.run("cat", alone).output == content
+
+
+def test_a_tree_is_copied_there_and_back_and_again(url: str, nginx: Nginx, tmp_path: Path) -> None:
+    """Chunk by chunk, and a changed file as a delta where that is small enough."""
+    before = len(nginx.log)
+    tree, content = tmp_path / "copied", noise(5 * MIB, "copied through nginx")
+    tree.mkdir()
+    here, back = Program(tmp_path / "here"), Program(tmp_path / "back")
+    for program in (here, back):
+        program.directory.mkdir()
+    for changed in (b"", b"a change", noise(3 * MIB, "a large change")):
+        (tree / "large").write_bytes(content[: 2 * MIB] + changed + content[2 * MIB :])
+        path = here("import", tree)
+        for copied in (here.run("copy", "--to", url, path), back.run("copy", "--from", url, path)):
+            assert copied.code == 0, copied.error
+        back("export", path, tmp_path / f"back{len(changed)}")
+        assert (tmp_path / f"back{len(changed)}" / "large").read_bytes() == (tree / "large").read_bytes()
+    assert statuses(nginx, before) == {"200"}
+
+
+def test_a_cache_on_the_way_answers_for_large_chunks(url: str, nginx: Nginx, tmp_path: Path) -> None:
+    """The second who copies a path gets its large chunks from nginx."""
+    (tmp_path / "large").write_bytes(noise(3 * MIB, "from the cache of nginx"))
+    program = Program(tmp_path)
+    path = program("import", "--name", "cached", tmp_path / "large")
+    program("copy", "-q", "--to", url, path)
+    for which, outcome in (("first", "MISS"), ("second", "HIT")):
+        before = len(nginx.log)
+        program("copy", "-q", "--from", url, "--to", tmp_path / which, path)
+        assert {line.split()[3] for line in nginx.log[before:] if line.startswith("GET") and "/GetChunk " in line} == {outcome}
+        assert program("--store", tmp_path / which, "list") == path
 
 
 async def test_nothing_that_may_change_is_cached_and_what_may_not_is_fetched_once(url: str, nginx: Nginx, daemon: Daemon) -> None:
@@ -116,16 +152,31 @@ async def test_a_body_that_the_proxy_refuses_is_told_in_one_line_that_says_what_
         assert await store.blobs.put_many(blobs) == [Digest.of(blob) for blob in blobs]
 
 
-async def test_a_stream_that_does_not_fit_is_refused_as_clearly(url: str) -> None:
-    """Directories go in one call."""
+def large_graph() -> list[Directory]:
+    """Directories of more than 2 MiB, leaves first."""
     files = [FileNode(missing(str(number)), number) for number in range(3000)]
-    directories = [Directory({b"%d-%d" % (part, number): node for number, node in enumerate(files)}) for part in range(20)]
-    root = Directory({b"%d" % part: DirectoryNode(each.digest, each.size()) for part, each in enumerate(directories)})
-    assert sum(len(each.encoded) for each in directories) > 2 * MIB
+    leaves = [Directory({b"%d-%d" % (part, number): node for number, node in enumerate(files)}) for part in range(20)]
+    graph = [*leaves, Directory({b"%d" % part: DirectoryNode(each.digest, each.size()) for part, each in enumerate(leaves)})]
+    assert sum(len(each.encoded) for each in graph) > 2 * MIB
+    return graph
+
+
+async def test_directories_that_do_not_fit_a_body_go_in_several(url: str) -> None:
+    graph = large_graph()
     async with await open_store(url) as store:
+        with pytest.raises(InvalidError, match="not reachable"):
+            await store.directories.put(stream([*graph, Directory({})]))
+        assert await store.directories.put(stream(graph)) == graph[-1].digest
+        assert {each.digest async for each in store.directories.get_recursive(graph[-1].digest)} == {each.digest for each in graph}
+
+
+async def test_a_stream_that_does_not_fit_is_refused_as_clearly(url: str) -> None:
+    """As with a server that takes directories in one call only."""
+    async with await open_store(url) as store:
+        directories = store.directories
+        assert isinstance(directories, GrpcDirectories)
         with pytest.raises(ExhaustedError, match=r"\(HTTP status 413\)"):
-            await store.directories.put(stream([*directories, root]))
-        assert await store.directories.get(root.digest) is None
+            await directories._put_whole(stream(large_graph()))
 
 
 def test_a_daemon_that_is_away_is_named(tmp_path: Path) -> None:

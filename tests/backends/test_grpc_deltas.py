@@ -23,6 +23,8 @@ from tvix_store.services.store import Store
 from tvix_store.testing.content import missing
 from tvix_store.testing.contracts import DeltasContract
 
+pytestmark = pytest.mark.usefixtures("protocol")
+
 BLOB = Chunk(missing(), 1000)
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from tests.backends import grpc_servers
 from tests.backends.grpc_servers import ANYTHING, serve, store_methods
 from tvix_store.backends.grpc import open_store
 from tvix_store.errors import CorruptError, ExhaustedError, StoreError
@@ -24,15 +23,10 @@ from tvix_store.rpc.method import Call, Method, Streaming, Unary, client_streami
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, diamond, file_nar, missing, noise, pieces, stream
 
+pytestmark = pytest.mark.usefixtures("protocol")
+
 MIB = 1 << 20
 SMALL, LARGE = noise(1000, "small"), noise(3 * MIB, "large")
-
-
-@pytest.fixture(params=["grpc", "connect"], autouse=True)
-def protocol(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each test is one of both protocols."""
-    monkeypatch.setattr(grpc_servers, "PROTOCOL", request.param)
-    return str(request.param)
 
 
 @asynccontextmanager

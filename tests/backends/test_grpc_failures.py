@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.backends import grpc_servers
 from tests.backends.grpc_servers import ANYTHING, Proxy, serve, store_methods
 from tvix_store import errors
 from tvix_store.backends.grpc import open_store
@@ -35,17 +34,12 @@ from tvix_store.services.blobs import get_all
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, diamond, file_nar, missing, noise, pieces, stream
 
+pytestmark = pytest.mark.usefixtures("protocol")
+
 MIB = 1 << 20
 TRIES = 6
 THERE = FileNode(Digest.of(b"there"), 5)
 PATH_INFO = PathInfo(StorePath(noise(20), "there"), THERE, file_nar(b"there"))
-
-
-@pytest.fixture(params=["grpc", "connect"], autouse=True)
-def protocol(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each test is one of both protocols."""
-    monkeypatch.setattr(grpc_servers, "PROTOCOL", request.param)
-    return str(request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -31,6 +31,8 @@ from tvix_store.testing.contracts import GranularContract
 from tvix_store.testing.contracts.granular import compressed, put, stored_chunk
 from tvix_store.testing.contracts.path_infos import PathInfoServiceContract
 
+pytestmark = pytest.mark.usefixtures("protocol")
+
 
 class TestBulkService(GranularContract, PathInfoServiceContract):
     @pytest.fixture(params=["local", "memory"])

@@ -13,8 +13,9 @@ import pytest
 from benchmarks.__main__ import PARTS
 from tests import programs
 
-ROWS = {"nar": 7, "narinfo": 4, "nix-copy": 16, "range": 6, "http-memory": 2}
-"""The parts that measure the binary cache, and how many rows each has."""
+COPIES = {"copy-release": 20, "copy-daemons": 4, "copy-known": 8, "copy-memory": 5}
+ROWS = {"nar": 7, "narinfo": 4, "nix-copy": 16, "range": 6, "http-memory": 2, **COPIES}
+"""The parts that measure the binary cache and copies, and how many rows each has."""
 
 
 def quick_run(part: str, directory: Path) -> tuple[str, list[Any]]:
@@ -42,7 +43,7 @@ def test_a_quick_run_prints_a_table_and_writes_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ROWS)
-def test_the_binary_cache_is_measured(tmp_path: Path, part: str) -> None:
+def test_the_binary_cache_and_copies_are_measured(tmp_path: Path, part: str) -> None:
     _, rows = quick_run(part, tmp_path)
     assert len(rows) == ROWS[part]
     assert all(value > 0 for row in rows for value in row["ours"]["values"])

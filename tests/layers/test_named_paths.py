@@ -41,5 +41,5 @@ async def test_new_paths_are_found_after_a_while() -> None:
         assert len(await names.versions(asked)) == 1
         await put(store, "a-2")
         assert len(await names.versions(asked)) == 1
-        names._until = 0.0  # as if a minute had passed
+        names._until = 0.0  # as if that time had passed
         assert [each.name for each in await names.versions(asked)] == ["a-2", "a-1"]

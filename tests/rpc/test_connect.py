@@ -351,3 +351,27 @@ async def test_a_caller_that_goes_on_behind_an_error_is_cut_off_over_http1(versi
     assert sent[0]["status"] == http_status(Status.RESOURCE_EXHAUSTED)
     assert cut == ([("::1", 7)] if version == "1.1" else [])
     assert body.took <= 200 << 20
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+async def test_a_caller_that_takes_nothing_is_cut_off_over_http1_once_others_need_its_place(version: str) -> None:
+    """The engine has a clock for it over HTTP/2 alone."""
+
+    async def pour(_message: bytes, _call: Call) -> AsyncGenerator[bytes, None]:
+        while True:
+            yield bytes(1 << 20)
+
+    async def receive() -> Event:
+        return {"type": "http.request", "body": frame(b"x")}
+
+    async def send(event: Event) -> None:
+        if event["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    cut: list[object] = []
+    traffic = Traffic(hang_up=cut.append)
+    traffic.outgoing = Budget(8 << 20, stall=0.1, spared=0.1)
+    app = RpcApp({"/s/Pour": ServerStreaming(pour)}, not_found, traffic=traffic)
+    scope: Event = {"type": "http", "path": "/rpc/v1/s/Pour", "method": "POST", "headers": [MANY], "client": ("::1", 7)}
+    await asyncio.wait_for(app({**scope, "http_version": version}, receive, send), 20)
+    assert cut == ([("::1", 7)] if version == "1.1" else [])

@@ -31,7 +31,6 @@ STATUS = grpc.StatusCode
 MIB = 1 << 20
 PARTS = [noise(size, f"part {size}") for size in (300_000, 1, 2_000_000, 70_000)]
 WHOLE = b"".join(PARTS)
-WRITING = ("PutMany", "PutDirectories", "PutChunks", "Assemble", "ApplyDelta")
 
 
 @pytest.fixture(params=["memory", "local"])
@@ -240,9 +239,3 @@ async def test_path_infos_that_may_have_to_be_fetched_are_got_some_at_a_time(sto
     assert [_ async for _ in app.methods[path("GetPathInfos")].handle(hashes, call)] == []  # type: ignore[union-attr,arg-type]
     assert sum(asked) == 100
     assert max(asked) <= 32
-
-
-async def test_the_calls_that_write_are_marked_as_such(store: Store) -> None:
-    app, _ = serve_store(store)
-    marked = [name for name, method in app.methods.items() if name.startswith(f"/{BULK_SERVICE}/") and method.takes.writes]
-    assert marked == [path(call) for call in WRITING]

@@ -7,24 +7,31 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
+from typing import TYPE_CHECKING, TypeGuard
 
 from tvix_store.cli.copy_outcomes import Outcomes, to_json
 from tvix_store.cli.invocation import Invocation
-from tvix_store.cli.key_files import exposure, read_secret_key
 from tvix_store.cli.output import print_json, warn
 from tvix_store.cli.progress import Bar, behind_bar
 from tvix_store.cli.sizes import human
 from tvix_store.config import verified
-from tvix_store.config.caches import Target, is_cache, open_cache, open_target, takes_paths
 from tvix_store.errors import InvalidError
+from tvix_store.model.address import Address
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey, SecretKey
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.paths.copy import JOBS, copy_paths, named_path_infos
-from tvix_store.operations.paths.copy_from_cache import all_narinfos, copy_from_cache, named_narinfos
-from tvix_store.operations.paths.copy_to_cache import Form, copy_to_cache
 from tvix_store.operations.paths.path_copies import Copied, Stated
 from tvix_store.services.store import Store
+
+if TYPE_CHECKING:
+    from tvix_store.config.caches import Target
+
+_DIRECTORIES = ("file", "nix+file")
+_CACHES = ("nix+http", "nix+https", *_DIRECTORIES)
+"""The schemes of binary caches, which take long to import where they speak HTTP. A store may lie behind every other one.
+
+_DIRECTORIES: those of caches that can be copied to."""
 
 
 async def copy_stores(
@@ -43,23 +50,22 @@ async def copy_stores(
 ) -> None:
     """Copy `paths`, or all (None), from the store at `source` to that at `target`; None stands for the store of the invocation."""
     account = Account()
-    trust = tuple(keys)
     async with AsyncExitStack() as opened:
-        if target is not None and takes_paths(target):
-            if source is not None and is_cache(source):
+        if _is_in(target, _DIRECTORIES):
+            if _is_in(source, _CACHES):
                 raise InvalidError("nothing is copied from one binary cache to another: copy to a store, and from there")
             store = await opened.enter_async_context(await _at(invocation, source))
-            cache = open_target(target, store_dir=store.store_dir)
-            form = Form(cache.compression, _signing_keys(cache), trust, require_signatures)
-            copying = _to_cache(invocation, store, cache, form, paths, jobs, account, closure=closure)
+            copying = _to_cache(
+                invocation, store, target, paths, jobs, keys, account, closure=closure, require_signatures=require_signatures
+            )
             store_dir = store.store_dir
         else:
             to = verified(
                 await opened.enter_async_context(await _at(invocation, target)), keys, require_signatures=require_signatures
             )
             store_dir = to.store_dir
-            if source is not None and is_cache(source):
-                copying = _from_cache(invocation, outcomes, source, to, paths, jobs, trust, account, closure=closure)
+            if _is_in(source, _CACHES):
+                copying = _from_cache(invocation, outcomes, source, to, paths, jobs, keys, delta, account, closure=closure)
             else:
                 copying = _from_store(invocation, source, to, paths, jobs, delta, account, closure=closure)
         await _tell(invocation, outcomes, copying, store_dir, account, as_json=as_json)
@@ -85,6 +91,10 @@ async def _tell(
     if not invocation.quiet and not as_json:
         print(_summary(outcomes, account, time.monotonic() - began), file=sys.stderr)
     outcomes.end()
+
+
+def _is_in(address: str | None, schemes: Sequence[str]) -> TypeGuard[str]:
+    return address is not None and Address.parse(address).scheme in schemes
 
 
 async def _at(invocation: Invocation, address: str | None) -> Store:
@@ -120,14 +130,20 @@ async def _from_store(
 async def _to_cache(
     invocation: Invocation,
     store: Store,
-    target: Target,
-    form: Form,
+    address: str,
     paths: Sequence[str] | None,
     jobs: int | None,
+    keys: Sequence[PublicKey],
     account: Account,
     *,
     closure: bool,
+    require_signatures: bool,
 ) -> AsyncGenerator[Copied, None]:
+    from tvix_store.config.caches import open_target
+    from tvix_store.operations.paths.copy_to_cache import Form, copy_to_cache
+
+    target = open_target(address, store_dir=store.store_dir)
+    form = Form(target.compression, _signing_keys(target), tuple(keys), require_signatures)
     if target.ignored:
         warn(f"{target.cache.name}: ignored, since it means nothing here: {', '.join(target.ignored)}")
     found = await _named(store, paths, closure=closure)
@@ -148,10 +164,14 @@ async def _from_cache(
     paths: Sequence[str] | None,
     jobs: int | None,
     keys: Sequence[PublicKey],
+    delta: bool | None,
     account: Account,
     *,
     closure: bool,
 ) -> AsyncGenerator[Copied, None]:
+    from tvix_store.config.caches import open_cache
+    from tvix_store.operations.paths.copy_from_cache import all_narinfos, copy_from_cache, named_narinfos
+
     cache = await open_cache(source, keys, store_dir=to.store_dir)
     try:
         if paths is None:
@@ -160,7 +180,7 @@ async def _from_cache(
             found = await named_narinfos(cache, paths, store_dir=to.store_dir, closure=closure)
 
         def copying() -> AsyncGenerator[Copied, None]:
-            return copy_from_cache(cache, to, found, jobs=jobs, account=account)
+            return copy_from_cache(cache, to, found, jobs=jobs, deltas=delta, account=account)
 
         async with aclosing(_shown(invocation, found, copying, account)) as copies:
             async for each in copies:
@@ -192,6 +212,8 @@ async def _shown(
 
 
 def _signing_keys(target: Target) -> tuple[SecretKey, ...]:
+    from tvix_store.cli.key_files import exposure, read_secret_key
+
     for file in target.secret_keys:
         if (exposed := exposure(file)) is not None:
             warn(exposed)

@@ -10,13 +10,11 @@ from typing import TypeAlias
 from tvix_store.backends import nix_file, nix_http
 from tvix_store.config.upstream_content import open_upstream_content
 from tvix_store.errors import InvalidError
-from tvix_store.model.address import Address
 from tvix_store.model.signature import PublicKey
 from tvix_store.operations.paths.copy_from_cache import Cache
 from tvix_store.services.upstream import Upstream
 from tvix_store.services.writable_cache import WritableCache
 
-_OVER_HTTP = ("nix+http", "nix+https")
 CacheAddress: TypeAlias = nix_http.CacheAddress | nix_file.DirectoryAddress
 
 
@@ -28,20 +26,6 @@ class Target:
     compression: str
     secret_keys: tuple[Path, ...]
     ignored: tuple[str, ...]
-
-
-def is_cache(address: str) -> bool:
-    """Whether this is the address of a binary cache. A store may lie behind every other one.
-
-    Raises:
-        InvalidError: it is malformed.
-    """
-    return nix_file.is_directory(address) or Address.parse(address).scheme in _OVER_HTTP
-
-
-def takes_paths(address: str) -> bool:
-    """Whether this is the address of a binary cache that can be copied to, maybe a malformed one."""
-    return nix_file.is_directory(address)
 
 
 def parse_cache(url: str) -> CacheAddress:

@@ -11,8 +11,10 @@ from tvix_store.model.package_name import PackageName
 from tvix_store.model.store_path import StorePath
 from tvix_store.services.path_infos import PathInfoService
 
-_FRESH = 60.0
-"""Seconds for which a list is used: to make one of 100,000 paths takes a second or so."""
+_SHARE = 0.05
+"""The part of the time that may go into making lists: one of 100,000 paths takes a second or so, and is used for 20."""
+_LEAST = 0.1
+"""Seconds for which a list is used at least."""
 _MOST = 1_000_000
 """Paths that are remembered: some 200 MB at the most, 20 MB for 100,000."""
 
@@ -40,6 +42,8 @@ class ListedNames:
         return asyncio.create_task(self._list())
 
     async def _list(self) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
         by_package: dict[tuple[str, str], list[StorePath]] = {}
         yielder = Yielder()
         count = 0
@@ -52,4 +56,5 @@ class ListedNames:
                 break
             await yielder.step()
         self._by_package = by_package
-        self._until = asyncio.get_running_loop().time() + _FRESH
+        now = clock()
+        self._until = now + max(_LEAST, (now - began) / _SHARE)

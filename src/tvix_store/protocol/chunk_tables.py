@@ -128,8 +128,11 @@ def _decode_chunk_list(message: bytes) -> ChunkList:
     return ChunkList(Digest(blob), ChunkTable(digests, lengths, stored), bool(more and more[-1]))
 
 
-def _columns(fields: Iterable[tuple[int, int | bytes | None]], count: int) -> list[bytes]:
+def _columns(fields: Sequence[tuple[int, int | bytes | None]], count: int) -> list[bytes]:
     """The bytes of the fields 1 to `count`. A column of numbers may come in pieces, as protobuf has it."""
+    found = dict(fields)
+    if len(found) == len(fields):
+        return [wire.as_bytes(field, found.get(field, b"")) for field in range(1, count + 1)]
     pieces: list[list[bytes]] = [[] for _ in range(count)]
     for field, value in fields:
         if field <= count:

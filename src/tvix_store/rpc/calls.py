@@ -182,7 +182,7 @@ class Calls:
 
 
 async def _first(receive: Receive) -> Event:
-    """The first event, with the next one where it is short: many clients say in an event of its own that no messages follow."""
+    """The first event; where it is short, with the next one. Many clients say in an event of its own that no messages follow."""
     event = await receive()
     if not event.get("more_body") or len(event["body"]) > _AT_ONCE:
         return event

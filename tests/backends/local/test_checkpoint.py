@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import shutil
+import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -378,3 +379,38 @@ async def test_a_process_that_rests_gives_its_pin_up_and_takes_one_before_it_com
             assert own._pin is None
             with engine_of(store).index.writing():
                 assert own._pin is not None
+
+
+_OTHER = """
+import asyncio, os, sys
+from pathlib import Path
+from tvix_store.backends.local import checkpointer, open_store
+checkpointer._ROWS = checkpointer._SECONDS = checkpointer._IDLE_AFTER = checkpointer._GROWN = 1 << 60
+async def main():
+    store = await open_store(Path(sys.argv[1]))
+    await store.blobs.put_many([b"the first commit makes a checkpoint"])
+    await asyncio.sleep(1)
+    await store.blobs.put_many([b"%d" % n for n in range(500)])
+    os._exit(0)
+asyncio.run(main())
+"""
+
+
+async def test_rows_of_other_processes_make_a_checkpoint_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_SECONDS", "_IDLE_AFTER", "_GROWN", "_BYTES"):
+        monkeypatch.setattr(checkpointer, name, 1 << 60)
+    monkeypatch.setattr(checkpointer, "_ROWS", 300)
+    async with await open_store(tmp_path / "store") as store:
+        await store.blobs.put_many([SMALL])
+        other = await asyncio.create_subprocess_exec(sys.executable, "-c", _OTHER, tmp_path / "store")
+        assert await other.wait() == 0
+        await store.blobs.put_many([b"one row of ours"])
+        last = engine_of(store).index.last_transaction()
+        async with asyncio.timeout(20):
+            while checkpoint_of(tmp_path / "store").meta.transaction < last:  # noqa: ASYNC110 - it is made by a thread
+                await asyncio.sleep(0.05)
+        # And what a checkpoint of another covers is not counted any more.
+        checkpoint = checkpointer_of(engine_of(store))
+        checkpoint._all_rows_at -= 400
+        checkpoint._seen -= 1
+        assert checkpoint._rows_behind() < 300

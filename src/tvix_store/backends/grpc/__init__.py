@@ -7,6 +7,8 @@ Nothing that a server sends is trusted; see docs/design/grpc-client.md.
 
 from __future__ import annotations
 
+import asyncio
+
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.blobs import GrpcBlobs, GrpcLoneFiles
 from tvix_store.backends.grpc.bulk_path_infos import BulkPathInfos
@@ -65,9 +67,8 @@ async def open_offer(url: str, *, store_dir: str | None = None) -> Offer:
     address = ServerAddress.parse(url)
     connection = Connection(address)
     try:
-        await connection.connect(wait=address.wait_connect)
-        can = await discover(connection, address.dialect)
-        settings = await _settings(connection, can, store_dir)
+        can, told = await _asked(connection, address)
+        settings = _settings(connection, can, told, store_dir)
     except BaseException:
         await connection.close()
         raise
@@ -75,11 +76,10 @@ async def open_offer(url: str, *, store_dir: str | None = None) -> Offer:
     bulk = BulkBlobs(connection) if can.bulk else None
     has_all_calls = can.bulk and settings.bulk_version >= BULK_VERSION
     blobs = _blobs(connection, can, chunked, bulk)
-    directories = GrpcDirectories(connection, can.dialect) if can.directories else None
-    granular: Granular | None = None
-    if bulk is not None and has_all_calls:
-        granular = BulkGranular(connection, bulk)
-    elif chunked is not None and blobs is not None and directories is not None:
+    parts = BulkGranular(connection, bulk) if bulk is not None and has_all_calls else None
+    directories = GrpcDirectories(connection, can.dialect, parts) if can.directories else None
+    granular: Granular | None = parts
+    if parts is None and chunked is not None and blobs is not None and directories is not None:
         granular = ChunkStoreGranular(chunked, PlainGranular(blobs, directories, None))
     return Offer(
         name=connection.server,
@@ -100,13 +100,34 @@ async def open_offer(url: str, *, store_dir: str | None = None) -> Offer:
     )
 
 
-async def _settings(connection: Connection, can: Abilities, store_dir: str | None) -> StoreSettings:
+async def _asked(connection: Connection, address: ServerAddress) -> tuple[Abilities, bytes]:
+    """What the server can do, and its settings as it tells them, if it does.
+
+    All questions go at once, so a store far away is opened in the time of one. Where the client is to wait for the server, they go
+    when it is there.
+    """
+    if address.wait_connect:
+        await connection.connect(wait=True)
+    discovering = asyncio.ensure_future(discover(connection, address.dialect))
+    settings = asyncio.ensure_future(connection.call(f"/{SETTINGS_SERVICE}/Get", b"", ("service", SETTINGS_SERVICE)))
+    try:
+        if not address.wait_connect:
+            await connection.connect(wait=False)  # it says sooner than the others that nobody is there
+        can = await discovering
+        # A server without this service has refused the question, in whatever way.
+        return can, await settings if can.settings else b""
+    finally:
+        for each in (discovering, settings):
+            each.cancel()
+        await asyncio.gather(discovering, settings, return_exceptions=True)
+
+
+def _settings(connection: Connection, can: Abilities, told: bytes, store_dir: str | None) -> StoreSettings:
     """The settings of the server's store. A server that does not tell them has the usual ones, or those of snix until 2025."""
     if not can.settings:
         return StoreSettings(SizeRule.SNIX if can.only_snix else SizeRule.DOCUMENTED, store_dir or STORE_DIR)
-    answer = await connection.call(f"/{SETTINGS_SERVICE}/Get", b"", ("service", SETTINGS_SERVICE))
     with decoding(connection.server):
-        settings = decode_settings(answer)
+        settings = decode_settings(told)
     # The same content has another path there: a daemon before this server would sign its paths as those of `store_dir`.
     if store_dir not in (None, settings.store_dir):
         raise InvalidError(

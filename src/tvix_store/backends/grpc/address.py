@@ -17,8 +17,8 @@ _PORTS = {"grpc+http": 80, "grpc+https": 443, "connect+http": 80, "connect+https
 _KNOWN = "grpc+http://host:port, grpc+https://host:port, grpc+unix:///path, connect+http://host/path or connect+https://host/path"
 MAX_BODY = 1 << 20
 """Default bytes of a request's body over Connect: as much as nginx takes, where nobody says otherwise."""
-LEAST_BODY = 512 << 10
-"""Bytes of the smallest bound of a body. A blob of a batch, and a chunk, have up to 256 KiB."""
+LEAST_BODY = 768 << 10
+"""Bytes of the smallest bound of a body. 16,384 digests with sizes take 640 KiB."""
 _DIALECTS = {dialect.name: dialect for dialect in DIALECTS}
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import aclosing
 
+from tvix_store.backends.grpc.batches import parts
 from tvix_store.backends.grpc.channel import THOROUGH
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.received import decoding
-from tvix_store.backends.grpc.small_blobs import parts
 from tvix_store.errors import CorruptError
 from tvix_store.model import nixbase32
 from tvix_store.model.path_info import PathInfo

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing
-from itertools import cycle
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from typing import TypeVar
 
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.call_error import CallError
 from tvix_store.backends.grpc.channel import STALL, Channel, Messages, Metadata, tls_context, within
+from tvix_store.backends.grpc.contents import MESSAGE
 from tvix_store.backends.grpc.grpc_channel import GrpcChannel
 from tvix_store.backends.grpc.statuses import Subject, store_error
 from tvix_store.errors import CorruptError, UnavailableError
@@ -57,7 +57,8 @@ async def _next_of(stream: Messages) -> list[bytes]:
 
 
 class Connection:
-    """A few channels to the server at `address`, used in turn: of gRPC, or one of Connect, which has several connections itself.
+    """A few channels to the server at `address`: of gRPC, or one of Connect, which has several connections itself. A call takes the
+    one with the fewest calls under way, and of several the first: so calls one after the other wait for one connection to be made.
 
     A call that ends as UNAVAILABLE is repeated. There are two conditions: no part of its answer was given out, and its input can be
     sent again. To send twice does no harm, since content is named by its digest, and path infos are merged. All methods raise the
@@ -71,8 +72,13 @@ class Connection:
         self.server = address.name
         self.most_sent = address.max_body - _SLACK if address.is_connect else None
         """The most bytes of messages that one call should carry. None for any number. A proxy may refuse a longer body."""
+        self.most_in_message = MESSAGE if self.most_sent is None else min(MESSAGE, self.most_sent)
+        """Bytes of content in a message that is sent."""
+        self.passes_caches = address.is_connect
+        """Whether caches may stand on the way. They can answer a call that is `immutable`."""
         self._channels = _channels(address)
-        self._next = cycle(self._channels).__next__
+        self._under_way = [0] * len(self._channels)
+        """The calls of each channel."""
 
     async def connect(self, *, wait: bool) -> None:
         """See that the server is there; `wait` for it, for PATIENCE seconds, where it is not.
@@ -81,7 +87,8 @@ class Connection:
             UnavailableError: it is not there.
         """
         try:
-            await self._next().unary(_HEALTH, b"", seconds=PATIENCE if wait else PROMPT, wait=wait)
+            with self._channel() as channel:
+                await channel.unary(_HEALTH, b"", seconds=PATIENCE if wait else PROMPT, wait=wait)
         except CallError as error:
             if error.status in {Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED}:
                 raise store_error(error, self.server, _HEALTH, _SERVER) from error
@@ -93,7 +100,8 @@ class Connection:
             UnavailableError: it is not there, or says that it cannot.
         """
         try:
-            health = await self._next().unary(_HEALTH, b"", seconds=PROMPT)
+            with self._channel() as channel:
+                health = await channel.unary(_HEALTH, b"", seconds=PROMPT)
         except CallError as error:
             if error.status is not Status.UNIMPLEMENTED:  # then it is there, and does not tell more
                 raise store_error(error, self.server, _HEALTH, _SERVER) from error
@@ -104,8 +112,9 @@ class Connection:
     async def call(self, path: str, message: bytes, subject: Subject, *, seconds: float = PROMPT, immutable: bool = False) -> bytes:
         """One message for one. `immutable`: the answer never changes, as the server says too, and a cache may know it."""
 
-        async def attempt(channel: Channel) -> bytes | None:
-            return await channel.unary(path, message, seconds=seconds, immutable=immutable)
+        async def attempt() -> bytes | None:
+            with self._channel() as channel:
+                return await channel.unary(path, message, seconds=seconds, immutable=immutable)
 
         return self._answered(await self._repeat(attempt, _always, path, subject))
 
@@ -120,8 +129,9 @@ class Connection:
         """As `receive`: at a time, all messages that have come."""
         async with AsyncExitStack() as call:
 
-            async def attempt(channel: Channel) -> tuple[Messages, list[bytes]]:
+            async def attempt() -> tuple[Messages, list[bytes]]:
                 async with AsyncExitStack() as trying:
+                    channel = trying.enter_context(self._channel())
                     stream = await trying.enter_async_context(channel.receive(path, message))
                     first = await _next_of(stream)
                     call.push_async_callback(trying.pop_all().aclose)
@@ -146,9 +156,10 @@ class Connection:
     ) -> bytes:
         """One message for the many that `messages` gives; it is called again to send them again, while `repeatable` says yes."""
 
-        async def attempt(channel: Channel) -> bytes | None:
+        async def attempt() -> bytes | None:
             async with aclosing(messages()) as outgoing:
-                return await channel.upload(path, outgoing, metadata)
+                with self._channel() as channel:
+                    return await channel.upload(path, outgoing, metadata)
 
         return self._answered(await self._repeat(attempt, repeatable, path, subject))
 
@@ -176,17 +187,25 @@ class Connection:
         for channel in self._channels:
             await channel.close()
 
+    @contextmanager
+    def _channel(self) -> Iterator[Channel]:
+        """A channel for a call."""
+        number = min(range(len(self._channels)), key=self._under_way.__getitem__)
+        self._under_way[number] += 1
+        try:
+            yield self._channels[number]
+        finally:
+            self._under_way[number] -= 1
+
     def _answered(self, answer: bytes | None) -> bytes:
         if answer is None:  # as gRPC has it where the status is OK, but no message came
             raise CorruptError(f"{self.server}: the server sent no answer")
         return answer
 
-    async def _repeat(
-        self, attempt: Callable[[Channel], Awaitable[T]], repeatable: Callable[[], bool], path: str, subject: Subject
-    ) -> T:
+    async def _repeat(self, attempt: Callable[[], Awaitable[T]], repeatable: Callable[[], bool], path: str, subject: Subject) -> T:
         for pause in (*_PAUSES, None):
             try:
-                return await attempt(self._next())
+                return await attempt()
             except CallError as error:
                 if error.status is not Status.UNAVAILABLE or pause is None or not repeatable():
                     raise store_error(error, self.server, path, subject) from error

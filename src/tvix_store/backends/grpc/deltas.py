@@ -40,8 +40,9 @@ class GrpcDeltas:
 
     async def apply(self, base: Digest, target: Chunk, delta: bytes) -> None:
         request = DeltaRequest(base, target.digest, target.size)
-        if self._connection.most_sent is not None and len(delta) > self._connection.most_sent:
-            raise ExhaustedError(f"a delta of {len(delta)} bytes is longer than a request to {self._connection.server} may be")
+        most = self._connection.most_sent
+        if most is not None and len(delta) > most:
+            raise ExhaustedError(f"a delta of {len(delta)} bytes is too large for a request of at most {most}")
 
         async def messages() -> AsyncGenerator[bytes, None]:
             yield encode_delta_piece(memoryview(delta)[:MESSAGE], request)

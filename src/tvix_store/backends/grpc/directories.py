@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
 
+from tvix_store.backends.grpc.batches import AROUND
 from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.granular import BulkGranular
 from tvix_store.backends.grpc.received import check_stored, decoding
 from tvix_store.errors import CorruptError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
-from tvix_store.model.directory_graph import RootToLeaves
+from tvix_store.model.directory_graph import LeavesToRoot, RootToLeaves
 from tvix_store.model.nodes import Node
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.protocol.directories import encode_get_directory
@@ -18,11 +20,15 @@ from tvix_store.services.stored_tree import StoredTree
 
 
 class GrpcDirectories:
-    """A DirectoryService over a connection, in a dialect."""
+    """A DirectoryService over a connection, in a dialect.
 
-    def __init__(self, connection: Connection, dialect: Dialect) -> None:
+    `parts` puts directories by several calls, where one call carries only so many.
+    """
+
+    def __init__(self, connection: Connection, dialect: Dialect, parts: BulkGranular | None = None) -> None:
         self._connection = connection
         self._dialect = dialect
+        self._parts = parts
 
     async def get(self, digest: Digest) -> Directory | None:
         try:
@@ -52,6 +58,28 @@ class GrpcDirectories:
         return StoredTree(self, root)
 
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
+        """As `DirectoryService.put`. Of a graph that is put in parts, and refused in the end, some parts stay."""
+        most = self._connection.most_sent
+        if self._parts is None or most is None:
+            return await self._put_whole(directories)
+        graph = LeavesToRoot()
+        held: list[Directory] = []
+        size = 0
+        is_whole = True
+        async for directory in directories:
+            graph.add(directory)
+            if held and size + len(directory.encoded) + AROUND > most:
+                await self._parts.put_directories(held)
+                held, size, is_whole = [], 0, False
+            held.append(directory)
+            size += len(directory.encoded) + AROUND
+        root = graph.finish()
+        if is_whole:
+            return await self._put_whole(_each_of(held))
+        await self._parts.put_directories(held)
+        return root
+
+    async def _put_whole(self, directories: AsyncIterable[Directory]) -> Digest:
         root: Digest | None = None
 
         async def messages() -> AsyncGenerator[bytes, None]:
@@ -73,3 +101,8 @@ class GrpcDirectories:
                 with decoding(self._connection.server):
                     directory = Directory.decode(message)
                 yield directory
+
+
+async def _each_of(directories: list[Directory]) -> AsyncIterator[Directory]:
+    for directory in directories:
+        yield directory

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
+from tvix_store.backends.grpc.batches import AROUND, DIGESTS_A_CALL, filling, parts
 from tvix_store.backends.grpc.channel import THOROUGH
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.contents import MESSAGE
 from tvix_store.backends.grpc.received import decoding
-from tvix_store.backends.grpc.small_blobs import DIGESTS_A_CALL, SmallBlobs, digests_a_call, parts
+from tvix_store.backends.grpc.small_blobs import SmallBlobs
 from tvix_store.compression.chunk_frames import compressed_chunks
 from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError
@@ -27,6 +28,7 @@ from tvix_store.protocol.chunk_tables import (
     decode_chunks,
     encode_chunk_lists,
     encode_chunks,
+    encode_get_chunk,
     encode_sized_digests,
 )
 from tvix_store.protocol.dialects import BULK_SERVICE
@@ -37,13 +39,15 @@ from tvix_store.services.listed import listed_frames
 
 T = TypeVar("T")
 
-_AROUND = 64
-"""Bytes around a chunk, or a directory, in a message."""
-
 _LISTED_A_CALL = 16 << 30
 """Bytes of the blobs whose chunks are asked for in one call. At 16 KiB, the smallest average, it is as many as a call may list."""
 _ROW = 40
 """Bytes of a chunk in a list that is sent."""
+_CHUNK_ROW = 48
+"""Bytes of a chunk in a message of chunks, beside what is stored of it."""
+_CACHED = 32 << 10
+"""Stored bytes of a chunk from which a call of its own costs little beside its bytes."""
+_GOT_AT_ONCE = 8
 _PUT_AT_ONCE = 4
 """Messages of chunks that are on their way to the server."""
 
@@ -57,12 +61,10 @@ class BulkGranular:
     def __init__(self, connection: Connection, blobs: SmallBlobs) -> None:
         self._connection = connection
         self._blobs = blobs
-        self._digests_a_call = digests_a_call(connection)
-        self._message = MESSAGE if connection.most_sent is None else min(MESSAGE, connection.most_sent)
 
     async def missing_directories(self, digests: Sequence[Digest]) -> set[Digest]:
         absent: set[Digest] = set()
-        for some in parts(digests, self._digests_a_call):
+        for some in parts(digests, DIGESTS_A_CALL):
             answer = await self._connection.call(_path("MissingDirectories"), encode_digests(some), ("directory", some[0]))
             with decoding(self._connection.server):
                 absent.update(decode_digests(answer))
@@ -70,7 +72,7 @@ class BulkGranular:
 
     async def get_directories(self, digests: Sequence[Digest]) -> list[Directory]:
         directories: list[Directory] = []
-        for some in parts(digests, self._digests_a_call):
+        for some in parts(digests, DIGESTS_A_CALL):
             wanted = iter(some)
             received = self._received("GetDirectories", encode_digests(some), ("directory", some[0]), decode_blobs)
             async with aclosing(received) as messages:
@@ -84,27 +86,47 @@ class BulkGranular:
         return directories
 
     async def put_directories(self, directories: Sequence[Directory]) -> None:
-        for some in _filling(directories, lambda directory: len(directory.encoded) + _AROUND, self._message, DIGESTS_A_CALL):
+        for some in filling(
+            directories, lambda directory: len(directory.encoded) + AROUND, self._connection.most_in_message, DIGESTS_A_CALL
+        ):
             message = encode_blobs(directory.encoded for directory in some)
             await self._connection.call(_path("PutDirectories"), message, ("directory", "that is being put"), seconds=THOROUGH)
 
     async def list_chunks(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
         lists: list[Sequence[Frame]] = []
-        for some in _filling(blobs, lambda blob: blob.size, _LISTED_A_CALL, self._digests_a_call):
+        for some in filling(blobs, lambda blob: blob.size, _LISTED_A_CALL, DIGESTS_A_CALL):
             lists += map(listed_frames, await self._listed(some))
         return lists
 
     async def get_chunks(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
+        """As `Granular.get_chunks`. Where caches may stand on the way, a large chunk has a call of its own: they can answer it."""
+        if not self._connection.passes_caches:
+            return await self._got(chunks)
+        large = [chunk for chunk in chunks if chunk.stored >= _CACHED]
+        small = [chunk for chunk in chunks if chunk.stored < _CACHED]
+        got_large, got_small = await asyncio.gather(each_at_once(self._got_alone, large, _GOT_AT_ONCE), self._got(small))
+        of_large, of_small = iter(got_large), iter(got_small)
+        return [next(of_large if chunk.stored >= _CACHED else of_small) for chunk in chunks]
+
+    async def _got_alone(self, chunk: Frame) -> StoredChunk:
+        message = encode_get_chunk(Digest(chunk.digest), chunk.length)
+        answer = await self._connection.call(_path("GetChunk"), message, ("blob", Digest(chunk.digest)), immutable=True)
+        with decoding(self._connection.server):
+            got = decode_chunks(answer)
+        if len(got) != 1:
+            raise CorruptError(f"{self._connection.server}: the server sent {len(got)} chunks for one")
+        self._check_chunk(got[0], chunk)
+        return StoredChunk(*got[0])
+
+    async def _got(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
         got: list[StoredChunk] = []
-        for some in parts(chunks, self._digests_a_call):
+        for some in parts(chunks, DIGESTS_A_CALL):
             wanted = iter(some)
             received = self._received("GetChunks", _sized(some), ("blob", Digest(some[0].digest)), decode_chunks)
             async with aclosing(received) as messages:
                 async for message in messages:
                     for chunk in message:
-                        asked = next(wanted, None)
-                        if asked is None or chunk[:2] != asked[:2] or not len(chunk[2]) <= asked.length:
-                            self._check("chunk", Digest(chunk[0]), None)
+                        self._check_chunk(chunk, next(wanted, None))
                         got.append(StoredChunk(*chunk))
             left = next(wanted, None)
             self._check_end("chunk", left and Digest(left.digest))
@@ -121,19 +143,15 @@ class BulkGranular:
         if any(len(chunk.stored) == chunk.length for chunk in chunks):
             chunks = [StoredChunk(*chunk) for chunk in await asyncio.to_thread(compressed_chunks, chunks)]
         messages: list[list[StoredChunk]] = []
-        for some in _filling(chunks, lambda chunk: chunk.length, MAX_CONTENT, DIGESTS_A_CALL):
-            messages += _filling(some, lambda chunk: len(chunk.stored) + _AROUND, self._message, DIGESTS_A_CALL)
+        for some in filling(chunks, lambda chunk: chunk.length, MAX_CONTENT, DIGESTS_A_CALL):
+            messages += filling(
+                some, lambda chunk: len(chunk.stored) + _CHUNK_ROW, self._connection.most_in_message, DIGESTS_A_CALL
+            )
         await each_at_once(self._put_chunks, messages, _PUT_AT_ONCE)
 
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
         if len(chunks) > MAX_CHUNKS:
             raise ExhaustedError(f"blob {digest} has {len(chunks)} chunks; a list of at most {MAX_CHUNKS} can be sent")
-        most = self._connection.most_sent
-        if most is not None and len(chunks) * _ROW > most:
-            raise ExhaustedError(
-                f"the list of the {len(chunks)} chunks of blob {digest} is longer than the {most} bytes that a request may have; "
-                "let the proxy take more, and say so by ?max_body=BYTES"
-            )
         rows = MESSAGE // _ROW
 
         async def messages() -> AsyncGenerator[bytes, None]:
@@ -187,6 +205,10 @@ class BulkGranular:
                     raise CorruptError(f"{self._connection.server}: the server sent a message with nothing in it")
                 yield decoded
 
+    def _check_chunk(self, chunk: tuple[bytes, int, bytes | memoryview], asked: Frame | None) -> None:
+        if asked is None or chunk[:2] != asked[:2] or len(chunk[2]) > asked.length:
+            self._check("chunk", Digest(chunk[0]), None)
+
     def _check(self, kind: str, sent: Digest, wanted: Digest | None) -> None:
         if sent != wanted:
             raise CorruptError(f"{self._connection.server}: the server sent {kind} {sent}, for which it was not asked")
@@ -202,17 +224,3 @@ def _path(call: str) -> str:
 
 def _sized(chunks: Sequence[Frame]) -> bytes:
     return encode_sized_digests(ChunkTable.of_sized((chunk.digest, chunk.length) for chunk in chunks))
-
-
-def _filling(items: Sequence[T], size_of: Callable[[T], int], size: int, count: int) -> Iterator[list[T]]:
-    """The items in lists of up to `size`, or one, and up to `count`."""
-    some: list[T] = []
-    total = 0
-    for item in items:
-        if some and (total + size_of(item) > size or len(some) == count):
-            yield some
-            some, total = [], 0
-        some.append(item)
-        total += size_of(item)
-    if some:
-        yield some

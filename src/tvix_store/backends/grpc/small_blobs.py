@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from typing import Protocol, TypeVar
+from typing import Protocol
 
+from tvix_store.backends.grpc.batches import AROUND, DIGESTS_A_CALL, filling, parts
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.contents import MESSAGE
 from tvix_store.backends.grpc.received import decoding
@@ -17,15 +18,8 @@ from tvix_store.protocol.bulk import decode_blobs, decode_digests, encode_blobs,
 from tvix_store.protocol.dialects import BULK_SERVICE
 from tvix_store.services.blobs import SMALL_BLOB
 
-DIGESTS_A_CALL = 16 * 1024
-"""Half a MiB of digests, in one message."""
-_DIGEST = 42
-"""Bytes of a digest in a message, with a size beside it."""
-_AROUND = 16
-"""Bytes around a blob in a message, at most: its key and length, and a share of those of the message."""
 _UNASKED = 64 * 1024
 """Bytes that are sent without asking whether the server lacks them: the question would take as long."""
-T = TypeVar("T")
 
 
 class SmallBlobs(Protocol):
@@ -36,21 +30,15 @@ class SmallBlobs(Protocol):
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]: ...
 
 
-def digests_a_call(connection: Connection) -> int:
-    """How many digests, with sizes, one call carries."""
-    return DIGESTS_A_CALL if connection.most_sent is None else min(DIGESTS_A_CALL, connection.most_sent // _DIGEST)
-
-
 class BulkBlobs:
     """SmallBlobs over BulkService."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._digests_a_call = digests_a_call(connection)
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
         absent: set[Digest] = set()
-        for some in parts(digests, self._digests_a_call):
+        for some in parts(digests, DIGESTS_A_CALL):
             answer = await self._connection.call(f"/{BULK_SERVICE}/Missing", encode_digests(some), ("blob", some[0]))
             with decoding(self._connection.server):
                 absent.update(decode_digests(answer))
@@ -63,13 +51,13 @@ class BulkBlobs:
         if sum(map(len, content.values())) > _UNASKED:
             absent = await self.missing(wanted)
             wanted = [digest for digest in wanted if digest in absent]
-        for some in _calls([(digest, content[digest]) for digest in wanted], self._connection.most_sent):
-            await self._put(some)
+        for some in filling(wanted, lambda digest: len(content[digest]) + AROUND, self._connection.most_sent, DIGESTS_A_CALL):
+            await self._put([(digest, content[digest]) for digest in some])
         return digests
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
         blobs: list[bytes | None] = []
-        for some in parts(digests, self._digests_a_call):
+        for some in parts(digests, DIGESTS_A_CALL):
             try:
                 blobs += await self._get(some)
             except NotFoundError:  # it tells of one; the rest is asked for again
@@ -154,22 +142,6 @@ def _digests_of_small(blobs: Sequence[bytes]) -> list[Digest]:
         if len(blob) > SMALL_BLOB:
             raise InvalidError(f"put_many takes blobs of at most {SMALL_BLOB} bytes, got one of {len(blob)}")
     return [Digest.of(blob) for blob in blobs]
-
-
-def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (items[at : at + size] for at in range(0, len(items), size))
-
-
-def _calls(contents: Sequence[tuple[Digest, bytes]], most_sent: int | None) -> Iterator[Sequence[tuple[Digest, bytes]]]:
-    """The blobs, as they are put by one call each."""
-    begin, size = 0, 0
-    for end, (_, blob) in enumerate(contents):
-        size += len(blob) + _AROUND
-        if begin < end and (end - begin == DIGESTS_A_CALL or (most_sent is not None and size > most_sent)):
-            yield contents[begin:end]
-            begin, size = end, len(blob) + _AROUND
-    if contents:
-        yield contents[begin:]
 
 
 async def _messages(blobs: Iterator[bytes]) -> AsyncGenerator[bytes, None]:

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from tvix_store.backends.local.blob_writer import PIECE, BlobWriter, compressed, done
-from tvix_store.backends.local.chunk_lists import ChunkListWriter
+from tvix_store.backends.local.chunk_lists import ChunkListWriter, Segment
 from tvix_store.backends.local.contents import Content, Sink
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.packs import Place
@@ -231,17 +231,24 @@ class LocalBlobs:
 
     def chunk_list(self, digest: Digest, blob_size: int) -> list[Chunk]:
         """The chunks of a cut blob. Blocks: runs in a thread."""
-        chunks: list[Chunk] = []
+        segments = self.segments(digest, blob_size)
+        return [Chunk(Digest(key), size) for segment in segments for key, size in segment.entries]
+
+    def segments(self, digest: Digest, blob_size: int) -> Iterator[Segment]:
+        """The parts of the chunk list of a cut blob. Blocks: runs in a thread.
+
+        Raises:
+            CorruptError: one is missing.
+        """
         at = 0
         while at < blob_size:
             segment = self._engine.segment(digest.raw, at)
             if segment is None:  # forgotten just now, since it was found damaged
                 raise _lacks_segment(digest, at)
-            chunks.extend(Chunk(Digest(key), size) for key, size in segment.entries)
             if segment.end <= at:
                 raise _lacks_segment(digest, at)
             at = segment.end
-        return chunks
+            yield segment
 
 
 def _lacks_segment(digest: Digest, at: int) -> CorruptError:

@@ -196,6 +196,10 @@ class Environment:
         """How many rows a table says that it has."""
         return int(txn.stat(table.handle)["entries"])
 
+    def all_rows(self, txn: Txn) -> int:
+        """How many rows all tables say that they have: whoever has put them."""
+        return sum(self.rows(txn, table) for table in self.tables)
+
     def tell_of_hidden_rows(self, table: Table, count: int) -> None:
         """Tell that rows of a table are not found, though it counts them."""
         self._damaged(f"{count} rows of {table.name.decode()} are hidden")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from struct import Struct
@@ -13,12 +13,15 @@ from tvix_store.backends.local.blobs import LocalBlobs
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.packs import Place
 from tvix_store.errors import CorruptError, NotFoundError
+from tvix_store.model.chunk_table import ChunkTable
 from tvix_store.model.digest import Digest
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame, Run
 from tvix_store.services.granular import wrong_size
+from tvix_store.services.listed import listed_frames
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Sequence[Frame])
 
 _DIGEST = 32
 _GAP = 8 << 10
@@ -54,7 +57,7 @@ class LocalFrames:
         self._cost = 0
 
     async def find(self, digests: Sequence[Digest]) -> list[list[Frame]]:
-        return await self._engine.in_thread(self._find, digests)
+        return await self._engine.in_thread(self._find, digests, None, _joined)
 
     async def read(self, runs: Sequence[Run], use: Callable[[list[list[memoryview]]], T]) -> T:
         known = [located for run in runs if (located := self._located.get(run)) is not None]
@@ -69,13 +72,14 @@ class LocalFrames:
         self._keep(runs, found)
         return result
 
-    async def find_sized(self, blobs: Sequence[Chunk]) -> list[list[Frame]]:
-        """As `find`, of blobs whose sizes are stated.
+    async def find_sized(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
+        """As `find`, of blobs whose sizes are stated. A long list is kept as a table.
 
         Raises:
             InvalidError: one has another size. Its list was not read.
         """
-        return await self._engine.in_thread(self._find, [blob.digest for blob in blobs], [blob.size for blob in blobs])
+        digests, sizes = [blob.digest for blob in blobs], [blob.size for blob in blobs]
+        return await self._engine.in_thread(self._find, digests, sizes, _listed)
 
     async def read_once(self, chunks: Sequence[Frame], use: Callable[[list[memoryview]], T]) -> T:
         """As `read`, of one run that is not remembered: chunks whose lengths are stated.
@@ -89,33 +93,37 @@ class LocalFrames:
         _, result = await self._engine.in_thread(self._found_and_used, [run], lambda stored: use(stored[0]), lengths)
         return result
 
-    def _find(self, digests: Sequence[Digest], sizes: Sequence[int] | None = None) -> list[list[Frame]]:
+    def _find(
+        self, digests: Sequence[Digest], sizes: Sequence[int] | None, gathered: Callable[[Iterator[list[Frame]]], F]
+    ) -> list[F]:
         places = self._engine.index.places_of_chunks([digest.raw for digest in digests])
-        found: list[list[Frame]] = []
+        found: list[F] = []
         for digest, place, size in zip(digests, places, sizes or repeat(None, len(digests)), strict=True):
             if place is None:
-                found.append(self._chunks(digest, size))
+                found.append(gathered(self._parts(digest, size)))
                 continue
             if size is not None and size != place[3]:
                 raise wrong_size("blob", digest, size)
-            found.append([_frame(digest.raw, place)])
+            found.append(gathered(iter([[_frame(digest.raw, place)]])))
         return found
 
-    def _chunks(self, digest: Digest, size: int | None) -> list[Frame]:
+    def _parts(self, digest: Digest, size: int | None) -> Iterator[list[Frame]]:
+        """The chunks of a cut blob, a segment of its list at a time."""
         index = self._engine.index
         found = index.chunk_list_segment(digest.raw, 0)
         if found is None:
             raise NotFoundError("blob", digest)
         if size is not None and size != found[0]:
             raise wrong_size("blob", digest, size)
-        chunks = [chunk.digest.raw for chunk in self._blobs.chunk_list(digest, found[0])]
-        frames: list[Frame] = []
-        for chunk, place in zip(chunks, index.places_of_chunks(chunks), strict=True):
-            if place is None:
-                self._engine.forget_torn(digest.raw)
-                raise CorruptError(f"blob {digest} is damaged: its chunk b3:{chunk.hex()} is missing")
-            frames.append(_frame(chunk, place))
-        return frames
+        for segment in self._blobs.segments(digest, found[0]):
+            chunks = [chunk for chunk, _ in segment.entries]
+            frames: list[Frame] = []
+            for chunk, place in zip(chunks, index.places_of_chunks(chunks), strict=True):
+                if place is None:
+                    self._engine.forget_torn(digest.raw)
+                    raise CorruptError(f"blob {digest} is damaged: its chunk b3:{chunk.hex()} is missing")
+                frames.append(_frame(chunk, place))
+            yield frames
 
     def _found_and_used(
         self, runs: Sequence[Run], use: Callable[[list[list[memoryview]]], T], lengths: Sequence[int] | None = None
@@ -182,3 +190,13 @@ class LocalFrames:
 def _frame(digest: bytes, place: tuple[int, int, int, int]) -> Frame:
     _, _, stored, length = place
     return Frame(digest, length, stored)
+
+
+def _joined(parts: Iterator[list[Frame]]) -> list[Frame]:
+    return [frame for part in parts for frame in part]
+
+
+def _listed(parts: Iterator[list[Frame]]) -> Sequence[Frame]:
+    first = next(parts)
+    others = [ChunkTable.of(part) for part in parts]
+    return listed_frames(ChunkTable.joined([ChunkTable.of(first), *others])) if others else first

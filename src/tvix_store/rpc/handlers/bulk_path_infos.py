@@ -15,6 +15,8 @@ _MESSAGE = 1 << 20
 _AT_ONCE = 32
 """Path infos that are got at once. Most have a KiB, but one may have 4 MiB. A daemon before other caches fetches so many
 at once for a call."""
+_NAMED_AT_ONCE = 64
+"""Paths that are looked up at once. A daemon before other caches asks these about so many at once."""
 _ENCODED_HASH = 22
 """Bytes of an output hash in a message."""
 
@@ -37,8 +39,8 @@ def bulk_path_info_methods(path_infos: PathInfoService) -> dict[str, Method]:
 
     async def existing_paths(output_hashes: list[bytes], _call: Call) -> bytes:
         found: list[StorePath] = []
-        for start in range(0, len(output_hashes), _AT_ONCE):
-            found += (await path_infos.existing(output_hashes[start : start + _AT_ONCE])).values()
+        for start in range(0, len(output_hashes), _NAMED_AT_ONCE):
+            found += (await path_infos.existing(output_hashes[start : start + _NAMED_AT_ONCE])).values()
         return encode_store_paths(found)
 
     many = Takes(max_message=MAX_PATHS * _ENCODED_HASH, decode=decode_output_hashes)
