@@ -50,6 +50,7 @@ async def copy_stores(
 ) -> None:
     """Copy `paths`, or all (None), from the store at `source` to that at `target`; None stands for the store of the invocation."""
     account = Account()
+    began = time.monotonic()
     async with AsyncExitStack() as opened:
         if _is_in(target, _DIRECTORIES):
             if _is_in(source, _CACHES):
@@ -68,7 +69,7 @@ async def copy_stores(
                 copying = _from_cache(invocation, outcomes, source, to, paths, jobs, keys, delta, account, closure=closure)
             else:
                 copying = _from_store(invocation, source, to, paths, jobs, delta, account, closure=closure)
-        await _tell(invocation, outcomes, copying, store_dir, account, as_json=as_json)
+        await _tell(invocation, outcomes, copying, store_dir, account, began, as_json=as_json)
 
 
 async def _tell(
@@ -77,11 +78,11 @@ async def _tell(
     copying: AsyncGenerator[Copied, None],
     store_dir: str,
     account: Account,
+    began: float,
     *,
     as_json: bool,
 ) -> None:
-    """Print the outcomes, and the account at the end."""
-    began = time.monotonic()
+    """Print the outcomes, and at the end the account since `began`, a time of the monotonic clock."""
     async with aclosing(copying) as copies:
         if as_json:
             listed = [to_json(each, store_dir) async for each in outcomes.noted(copies)]
