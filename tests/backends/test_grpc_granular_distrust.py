@@ -178,3 +178,18 @@ async def test_a_chunk_that_would_be_refused_for_its_length_is_not_sent() -> Non
     async with lying(PutChunks=answering(b"")) as store:
         with pytest.raises(InvalidError):
             await granular(store).put_chunks([StoredChunk(FIRST.raw, (4 << 20) + 1, b"frame")])
+
+
+async def test_directories_without_an_end_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tvix_store.services.granular.MAX_DIRECTORIES", 10_000)
+    large = [Directory({name: SymlinkNode(b"x" * 4000)}) for name in (b"one", b"two", b"three")]
+    async with lying(GetDirectories=answering(of=[directories(each) for each in large])) as store:
+        with pytest.raises(ExhaustedError, match="more than 10000 bytes"):
+            await granular(store).get_directories([each.digest for each in large])
+
+
+async def test_large_path_infos_without_an_end_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tvix_store.backends.grpc.bulk_path_infos._MOST", 100)
+    async with lying(GetPathInfos=answering(path_infos("one"), path_infos("two"))) as store:
+        with pytest.raises(ExhaustedError, match="more than 100 bytes"):
+            await store.path_infos.get_many(HASHES)

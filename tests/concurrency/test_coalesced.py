@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from tvix_store.concurrency.coalesced import Coalesced
-from tvix_store.errors import InvalidError
+from tvix_store.errors import InvalidError, UnavailableError
 
 
 async def test_questions_of_the_same_time_share_a_call_up_to_its_bound() -> None:
@@ -107,3 +107,42 @@ async def test_close_ends_what_runs() -> None:
     await ask.close()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_a_call_without_an_answer_is_not_repeated_for_each() -> None:
+    calls: list[list[int]] = []
+
+    async def silent(items: Sequence[int]) -> Sequence[int]:
+        calls.append(list(items))
+        raise UnavailableError("no answer")
+
+    ask = Coalesced(silent, most=100)
+    answers = await asyncio.gather(*(ask([n]) for n in range(6)), return_exceptions=True)
+    assert {str(each) for each in answers} == {"no answer"}
+    assert calls == [[0, 1, 2, 3, 4, 5]]
+
+
+async def test_what_waits_is_asked_though_a_call_before_it_is_broken() -> None:
+    async def broken(items: Sequence[int]) -> Sequence[int]:
+        if items[0] == 0:
+            raise ZeroDivisionError
+        return items
+
+    ask = Coalesced(broken, most=1, at_once=1)
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(ask([0]), ask([1]), return_exceptions=True)
+    assert isinstance(answers[0], ZeroDivisionError)
+    assert answers[1] == [1]
+
+
+async def test_close_ends_what_waits_too() -> None:
+    async def never(items: Sequence[int]) -> Sequence[int]:
+        await asyncio.Event().wait()
+        return items
+
+    ask = Coalesced(never, most=1, at_once=1)
+    waiting = [asyncio.create_task(ask([n])) for n in range(3)]
+    await asyncio.sleep(0.01)
+    await ask.close()
+    async with asyncio.timeout(5):
+        assert [type(each) for each in await asyncio.gather(*waiting, return_exceptions=True)] == [asyncio.CancelledError] * 3

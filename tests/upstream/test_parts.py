@@ -18,6 +18,7 @@ from tvix_store.asgi import App, Event, Receive, Send
 from tvix_store.backends.local import open_store as open_local
 from tvix_store.backends.memory import open_store as open_memory
 from tvix_store.backends.nix_http import cache as http_cache
+from tvix_store.config import upstream_content
 from tvix_store.config.caches import open_cache
 from tvix_store.config.substituters import with_substituters
 from tvix_store.http.app import BinaryCache
@@ -244,6 +245,28 @@ async def test_a_cache_that_was_left_alone_is_asked_again(before: Front, monkeyp
         await asyncio.sleep(0.3)
         await fetched(front, second)
         assert len(upstream.nars()) == 1
+
+
+async def test_a_cache_that_stalls_holds_nobody_longer_than_a_nar_may(before: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_content, "PATIENCE", 0.3)
+
+    def change(app: App) -> App:
+        async def changed(scope: Event, receive: Receive, send: Send) -> None:
+            if scope["path"].endswith("GetDirectories"):
+                await asyncio.Event().wait()
+            await app(scope, receive, send)
+
+        return changed
+
+    async with daemon(await open_memory(), change) as upstream:
+        front = await before(upstream.address)
+        infos = [await stored(upstream.store, f"path-{n}", {b"file": TreeFile(b"%d" % n)}) for n in range(2)]
+        async with asyncio.timeout(20):
+            await fetched(front, infos[0])
+            before_second = len(upstream.calls())
+            await fetched(front, infos[1])
+        assert len(upstream.nars()) == 2
+        assert len(upstream.calls()) == before_second, "it is left alone for a while"
 
 
 async def test_content_that_is_there_is_not_fetched_where_its_node_is_in_the_url(cache: CacheServer, before: Front) -> None:

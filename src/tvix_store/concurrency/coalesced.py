@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from tvix_store.errors import StoreError
+from tvix_store.errors import StoreError, UnavailableError
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -30,6 +30,7 @@ class Coalesced(Generic[K, V]):
 
     A call takes items of at most `most` by `weigh`, or one that is heavier. `at_once` calls run at a time. What comes meanwhile
     waits, and shares the next call. A StoreError of a shared call may be the fault of one caller: then each has a call of its own.
+    Not if there was no answer (UnavailableError): each call would wait as long.
     """
 
     def __init__(
@@ -62,10 +63,12 @@ class Coalesced(Generic[K, V]):
         return [value for answer in answers for value in answer]
 
     async def close(self) -> None:
-        """End all calls."""
+        """End all calls, and what waits for them."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        while self._waiting:
+            self._waiting.popleft().answer.cancel()
 
     def _asked(self, items: Sequence[K], weight: int) -> _Question[K, V]:
         question: _Question[K, V] = _Question(items, weight, asyncio.get_running_loop().create_future())
@@ -107,15 +110,18 @@ class Coalesced(Generic[K, V]):
         try:
             values = await self._call(items)
         except StoreError as error:
-            if len(questions) == 1:
+            if len(questions) == 1 or isinstance(error, UnavailableError):
                 _fail(questions, error)
                 return
             for question in questions:
-                await self._answer([question])
+                if not question.answer.done():
+                    await self._answer([question])
             return
         except BaseException as error:
             _fail(questions, error)
-            raise
+            if not isinstance(error, Exception):
+                raise
+            return  # a fault of ours, which the callers tell; what waits gets its turn
         at = 0
         for question in questions:
             if not question.answer.done():

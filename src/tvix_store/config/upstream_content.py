@@ -11,6 +11,9 @@ from tvix_store.backends import grpc
 from tvix_store.backends.nix_http.credentials import Credentials
 from tvix_store.services.store import Store
 
+PATIENCE = 20.0
+"""Seconds without a message after which the NAR is fetched instead, as long as a NAR may stall. A client waits meanwhile."""
+
 
 async def open_upstream_content(url: URL, credentials: Credentials | None) -> Store:
     """The store whose binary cache is at `url`, which takes these credentials.
@@ -23,4 +26,4 @@ async def open_upstream_content(url: URL, credentials: Credentials | None) -> St
     # As Nix finds its authorities, and the cache's other client too.
     authorities = os.environ.get("NIX_SSL_CERT_FILE") or os.environ.get("SSL_CERT_FILE")
     ca = f"?ca={quote(authorities)}" if authorities and url.scheme == "https" else ""
-    return await grpc.open_store(f"connect+{url.scheme}://{who}{place}{ca}")
+    return await grpc.open_store(f"connect+{url.scheme}://{who}{place}{ca}", patience=PATIENCE)

@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 
+from tvix_store.concurrency.thread_to_its_end import thread_to_its_end
 from tvix_store.errors import ExhaustedError, IncompleteError, InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.services.blobs import BlobService, Chunk
@@ -52,7 +53,7 @@ class BlobDeltas:
                     content = await self._content(target.digest)
                     if base_content is None or content is None or len(content) != target.size:
                         return None
-                    delta = await asyncio.to_thread(make_delta, base_content, content)
+                    delta = await thread_to_its_end(make_delta, base_content, content)
                 finally:
                     self._left -= asyncio.get_running_loop().time() - began
         finally:
@@ -73,7 +74,7 @@ class BlobDeltas:
                 base_content = await self._content(base)
                 if base_content is None:
                     raise IncompleteError(f"blob {base}, the base of a delta, is not in the store, or too large")
-                content = await asyncio.to_thread(apply_delta, base_content, delta, target.size)
+                content = await thread_to_its_end(apply_delta, base_content, delta, target.size)
                 if await asyncio.to_thread(Digest.of, content) != target.digest:
                     raise InvalidError(f"the delta does not make blob {target.digest}")
                 stored = await self._blobs.put(_piece(content))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from tvix_store.errors import InvalidError
+from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.services.blobs import Chunk
@@ -15,6 +15,9 @@ MAX_CHUNK = 4 << 20
 """Bytes of the largest chunk that is taken alone; ours have at most 512 KiB, as those of snix."""
 MAX_STORED = 1 << 20
 """Bytes of stored chunks that a caller asks for, or puts, in one call: so many, or one chunk."""
+MAX_DIRECTORIES = 64 << 20
+"""Bytes of the directories that a caller takes in one call: some 1,000,000 files. Most directories have less than a KiB, but one
+may have 16 MiB."""
 FREE_CHUNKS = 64
 SMALLEST_AVERAGE = 128
 """A list of chunks has up to FREE_CHUNKS, and one more for as many bytes."""
@@ -48,6 +51,7 @@ class Granular(Protocol):
         Raises:
             NotFoundError: one is not there.
             CorruptError: the stored bytes of one do not match its digest.
+            ExhaustedError: they have more than MAX_DIRECTORIES bytes, and come from a stranger.
         """
         ...
 
@@ -107,6 +111,16 @@ class Granular(Protocol):
             IncompleteError: a chunk is not there.
         """
         ...
+
+
+def check_directories(size: int) -> None:
+    """See that directories of `size` bytes may come in one call.
+
+    Raises:
+        ExhaustedError: they are too many.
+    """
+    if size > MAX_DIRECTORIES:
+        raise ExhaustedError(f"directories of more than {MAX_DIRECTORIES} bytes came in one call")
 
 
 def wrong_size(kind: str, digest: Digest, stated: int) -> InvalidError:

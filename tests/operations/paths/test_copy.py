@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -17,22 +18,25 @@ from tvix_store.backends.memory import open_store as open_memory
 from tvix_store.chunking import ChunkSizes
 from tvix_store.compression.delta import make_delta
 from tvix_store.config import verified
-from tvix_store.errors import ExhaustedError, IncompleteError, InvalidError, NotFoundError, UnavailableError
+from tvix_store.errors import CorruptError, ExhaustedError, IncompleteError, InvalidError, NotFoundError, UnavailableError
 from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import DirectoryNode, FileNode, SymlinkNode
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.signature import SecretKey, Signature
 from tvix_store.model.store_path import StorePath
+from tvix_store.operations.granular import copy_tree
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.nars.render import render_nar
+from tvix_store.operations.paths import path_copies
 from tvix_store.operations.paths.copy import copy_paths, named_path_infos
 from tvix_store.operations.paths.path_copies import Copied, Status
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame
+from tvix_store.services.granular import StoredChunk
 from tvix_store.services.store import Store
 from tvix_store.testing import strategies
-from tvix_store.testing.content import collect, noise, put_tree, stream
+from tvix_store.testing.content import collect, missing, noise, put_tree, stream
 from tvix_store.testing.trees import Tree, TreeFile, nar
 
 BIG = noise(2_000_000, "big")
@@ -400,7 +404,16 @@ async def test_a_wrong_delta_is_told(pair: tuple[Store, Store]) -> None:
     assert await target.path_infos.get(new.store_path.output_hash) is None
 
 
-@pytest.mark.parametrize("error", [IncompleteError("no base"), ExhaustedError("busy"), UnavailableError("gone")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        IncompleteError("no base"),
+        CorruptError("damaged base"),
+        NotFoundError("blob", "of the base"),
+        ExhaustedError("busy"),
+        UnavailableError("gone"),
+    ],
+)
 async def test_a_store_that_cannot_work_with_a_delta_gets_chunks(stores: tuple[Store, Store], error: Exception) -> None:
     source, target = stores
     old, new = await pair_of_releases(source)
@@ -418,3 +431,110 @@ async def test_between_stores_of_this_machine_deltas_must_be_wanted(stores: tupl
     account = Account()
     await copied(source, target, old, new, account=account)
     assert account.deltas == 0
+
+
+async def test_a_damaged_other_version_costs_its_deltas_alone(stores: tuple[Store, Store]) -> None:
+    class Damaged:
+        async def versions(self, path: StorePath) -> Sequence[StorePath]:
+            raise CorruptError("damaged")
+
+    source, target = stores
+    old, new = await pair_of_releases(source)
+    await copied(source, target, old)
+    account = Account()
+    await drained(copy_paths(source, replace(target, named_paths=Damaged()), [new], deltas=True, account=account))
+    assert account.deltas == 0
+
+
+async def test_chunks_that_are_said_to_be_stored_in_a_byte_come_in_small_batches(stores: tuple[Store, Store]) -> None:
+    (source, seen), target = watched(stores[0]), stores[1]
+    info = await stored(source, "path", {b"%d" % n: TreeFile(noise(1 << 20, str(n))) for n in range(40)})
+    seen.change_list = lambda _, chunks: [Frame(chunk.digest, chunk.length, 1) for chunk in chunks]
+    sizes: list[int] = []
+
+    class Counting(Watched):
+        async def get_chunks(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
+            sizes.append(sum(chunk.length for chunk in chunks))
+            return await super().get_chunks(chunks)
+
+    await copied(replace(source, granular=Counting(seen)), target, info)
+    assert sum(sizes) == 40 << 20
+    assert max(sizes) <= 17 << 20
+
+
+async def test_a_file_that_comes_as_a_whole_ends_where_it_should(stores: tuple[Store, Store]) -> None:
+    (source, seen), target = watched(stores[0]), stores[1]
+    info = await stored(source, "path", TreeFile(BIG))
+    size = 5 << 20
+    endless = replace(info, node=FileNode(missing("endless"), size), nar=NarFacts(size + 1000, noise(32)))
+    seen.list_chunks = _one_chunk  # type: ignore[method-assign]
+    given = 0
+
+    class Endless:
+        async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+            nonlocal given
+            assert stop is not None, "it does not end"
+            while given < stop:
+                given += 1 << 20
+                yield bytes(1 << 20)
+
+    lying = source.with_services(blobs=Endless(), keep=["granular"])  # type: ignore[arg-type]
+    outcome = (await copied(lying, target, endless))["path"]
+    assert isinstance(outcome.error, CorruptError)
+    assert given <= size + (1 << 20)
+
+
+async def _one_chunk(blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
+    return [[Frame(blob.digest.raw, blob.size, blob.size)] for blob in blobs]
+
+
+async def test_trees_of_large_directories_are_copied_one_at_a_time(stores: tuple[Store, Store]) -> None:
+    """Their directories are in memory until all their files are there."""
+    (source, seen), target = watched(stores[0]), stores[1]
+    infos = []
+    for name in ("one", "two", "three"):
+        tree: Tree = {
+            b"file": TreeFile(name.encode()),
+            b"links": {b"%d" % n: SymlinkNode(name.encode() * 200) for n in range(2000)},
+        }
+        infos.append(await stored(source, name, tree))
+    copying: set[bytes] = set()
+    most = 0
+
+    class Slow(Watched):
+        async def get_chunks(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
+            nonlocal most
+            copying.update(chunk.digest for chunk in chunks)
+            most = max(most, len(copying))
+            await asyncio.sleep(0.05)
+            copying.difference_update(chunk.digest for chunk in chunks)
+            return await super().get_chunks(chunks)
+
+    done = await copied(replace(source, granular=Slow(seen)), target, *infos)
+    assert {each.status for each in done.values()} == {Status.COPIED}
+    assert most == 1
+
+
+async def test_directories_without_an_end_are_not_taken(stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = stores
+    info = await stored(source, "path", {b"%d" % n: {b"%d" % n: SymlinkNode(b"x" * 1000)} for n in range(20)})
+    monkeypatch.setattr(copy_tree, "_SMALL_GRAPH", 1000)
+    monkeypatch.setattr(copy_tree, "MAX_DIRECTORIES", 10_000)
+    with pytest.raises(ExhaustedError, match="more than 10000 bytes"):
+        await copied(source, target, info)
+
+
+async def test_a_closure_without_an_end_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless:
+        async def get_many(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
+            def info(output_hash: bytes) -> PathInfo:
+                references = tuple(sorted(StorePath(noise(20, f"{output_hash!r}{n}"), "reference") for n in range(3)))
+                return PathInfo(StorePath(output_hash, "path"), SymlinkNode(b"x"), NarFacts(200, bytes(32)), references)
+
+            return {each: info(each) for each in output_hashes}
+
+    monkeypatch.setattr(path_copies, "MAX_CLOSURE", 1000)
+    async with await open_memory() as store:
+        lying = store.with_services(path_infos=Endless())  # type: ignore[arg-type]
+        with pytest.raises(ExhaustedError, match="more than 1000 paths"):
+            await named_path_infos(lying, [str(path("first"))], closure=True)

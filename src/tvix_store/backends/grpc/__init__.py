@@ -12,6 +12,7 @@ import asyncio
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.blobs import GrpcBlobs, GrpcLoneFiles
 from tvix_store.backends.grpc.bulk_path_infos import BulkPathInfos
+from tvix_store.backends.grpc.channel import THOROUGH
 from tvix_store.backends.grpc.chunk_store_granular import ChunkStoreGranular
 from tvix_store.backends.grpc.chunked_blobs import ChunkedBlobs
 from tvix_store.backends.grpc.connection import Connection
@@ -38,9 +39,9 @@ from tvix_store.services.store import Store
 __all__ = ["open_offer", "open_store"]
 
 
-async def open_store(url: str, *, store_dir: str | None = None) -> Store:
+async def open_store(url: str, *, store_dir: str | None = None, patience: float = THOROUGH) -> Store:
     """The store at a server that has all services; as `open_offer`."""
-    offer = await open_offer(url, store_dir=store_dir)
+    offer = await open_offer(url, store_dir=store_dir, patience=patience)
     try:
         return composed(offer, offer, offer)
     except UnsupportedError:
@@ -48,7 +49,7 @@ async def open_store(url: str, *, store_dir: str | None = None) -> Store:
         raise
 
 
-async def open_offer(url: str, *, store_dir: str | None = None) -> Offer:
+async def open_offer(url: str, *, store_dir: str | None = None, patience: float = THOROUGH) -> Offer:
     """What a server offers, at `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path`, or, over plain HTTP, at
     `connect+http://host:port/path` or `connect+https://host:port/path`.
 
@@ -56,7 +57,8 @@ async def open_offer(url: str, *, store_dir: str | None = None) -> Offer:
     `wait-connect=1` waits up to a minute for a server that is not there yet; `ca=PATH`, with TLS, is a PEM file of the
     authorities to trust; `max_body=BYTES`, over plain HTTP, bounds the body of a request. The offer belongs to the running event
     loop. A server that has no path infos calculates no NARs either.
-    `store_dir` is where Nix has its store; None means as the server says.
+    `store_dir` is where Nix has its store; None means as the server says. `patience` bounds the seconds in which the server must
+    answer, or send the next of many messages.
 
     Raises:
         InvalidError: the URL is malformed, or the server says that its paths are of another `store_dir`.
@@ -65,7 +67,7 @@ async def open_offer(url: str, *, store_dir: str | None = None) -> Offer:
         DeniedError: it does not let us.
     """
     address = ServerAddress.parse(url)
-    connection = Connection(address)
+    connection = Connection(address, patience)
     try:
         can, told = await _asked(connection, address)
         settings = _settings(connection, can, told, store_dir)

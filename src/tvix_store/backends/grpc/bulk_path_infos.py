@@ -9,7 +9,7 @@ from tvix_store.backends.grpc.batches import parts
 from tvix_store.backends.grpc.channel import THOROUGH
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.received import decoding
-from tvix_store.errors import CorruptError
+from tvix_store.errors import CorruptError, ExhaustedError
 from tvix_store.model import nixbase32
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
@@ -18,6 +18,8 @@ from tvix_store.protocol.dialects import BULK_SERVICE
 
 _A_CALL = 4096
 """Output hashes in a call."""
+_MOST = 64 << 20
+"""Bytes of the path infos that are taken in one call. Most have less than a KiB, but one may have 4 MiB."""
 
 
 class BulkPathInfos:
@@ -30,9 +32,15 @@ class BulkPathInfos:
         found: dict[bytes, PathInfo] = {}
         for some in parts(list(dict.fromkeys(output_hashes)), _A_CALL):
             asked = set(some)
+            size = 0
             request, subject = encode_output_hashes(some), ("path info", nixbase32.encode(some[0]))
             async with aclosing(self._connection.receive(f"/{BULK_SERVICE}/GetPathInfos", request, subject)) as messages:
                 async for message in messages:
+                    size += len(message)
+                    if size > _MOST:
+                        raise ExhaustedError(
+                            f"{self._connection.server}: the path infos have more than {_MOST} bytes; name fewer paths"
+                        )
                     with decoding(self._connection.server):
                         received = [PathInfo.decode(each) for each in decode_blobs(message)]
                     if not received:  # of these, there may be no end

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.call_error import CallError
-from tvix_store.backends.grpc.channel import STALL, Channel, Messages, Metadata, tls_context, within
+from tvix_store.backends.grpc.channel import STALL, THOROUGH, Channel, Messages, Metadata, tls_context, within
 from tvix_store.backends.grpc.contents import MESSAGE
 from tvix_store.backends.grpc.grpc_channel import GrpcChannel
 from tvix_store.backends.grpc.statuses import Subject, store_error
@@ -50,9 +50,9 @@ def _always() -> bool:
     return True
 
 
-async def _next_of(stream: Messages) -> list[bytes]:
+async def _next_of(stream: Messages, patience: float = THOROUGH) -> list[bytes]:
     """The next messages. A server that answers PINGs and nothing else is not waited for without an end."""
-    async with within(STALL, "no message"):
+    async with within(min(STALL, patience), "no message"):
         return await stream.messages()
 
 
@@ -64,12 +64,15 @@ class Connection:
     sent again. To send twice does no harm, since content is named by its digest, and path infos are merged. All methods raise the
     error that `store_error` makes of the server's status. A connection is made in the event loop that uses it.
 
+    `patience`: Seconds in which a server must answer, or send the next of many messages, where it has not less time anyhow.
+
     Raises:
         InvalidError: the file of authorities cannot be read.
     """
 
-    def __init__(self, address: ServerAddress) -> None:
+    def __init__(self, address: ServerAddress, patience: float = THOROUGH) -> None:
         self.server = address.name
+        self._patience = patience
         self.most_sent = address.max_body - _SLACK if address.is_connect else None
         """The most bytes of messages that one call should carry. None for any number. A proxy may refuse a longer body."""
         self.most_in_message = MESSAGE if self.most_sent is None else min(MESSAGE, self.most_sent)
@@ -114,7 +117,7 @@ class Connection:
 
         async def attempt() -> bytes | None:
             with self._channel() as channel:
-                return await channel.unary(path, message, seconds=seconds, immutable=immutable)
+                return await channel.unary(path, message, seconds=min(seconds, self._patience), immutable=immutable)
 
         return self._answered(await self._repeat(attempt, _always, path, subject))
 
@@ -133,7 +136,7 @@ class Connection:
                 async with AsyncExitStack() as trying:
                     channel = trying.enter_context(self._channel())
                     stream = await trying.enter_async_context(channel.receive(path, message))
-                    first = await _next_of(stream)
+                    first = await _next_of(stream, self._patience)
                     call.push_async_callback(trying.pop_all().aclose)
                     return stream, first
 
@@ -141,7 +144,7 @@ class Connection:
             try:
                 while batch:
                     yield batch
-                    batch = await _next_of(stream)
+                    batch = await _next_of(stream, self._patience)
             except CallError as error:
                 raise store_error(error, self.server, path, subject) from error
 

@@ -35,7 +35,7 @@ from tvix_store.protocol.chunk_tables import (
 from tvix_store.protocol.dialects import BULK_SERVICE
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame
-from tvix_store.services.granular import MAX_CHUNK, StoredChunk
+from tvix_store.services.granular import MAX_CHUNK, StoredChunk, check_directories
 from tvix_store.services.listed import listed_frames
 
 T = TypeVar("T")
@@ -77,11 +77,14 @@ class BulkGranular:
 
     async def get_directories(self, digests: Sequence[Digest]) -> list[Directory]:
         directories: list[Directory] = []
+        size = 0
         for some in parts(digests, DIGESTS_A_CALL):
             wanted = iter(some)
             received = self._received("GetDirectories", encode_digests(some), ("directory", some[0]), decode_blobs)
             async with aclosing(received) as messages:
                 async for message in messages:
+                    size += sum(map(len, message))
+                    check_directories(size)
                     for encoded in message:
                         with decoding(self._connection.server):
                             directory = Directory.decode(encoded)

@@ -43,15 +43,16 @@ class Bases:
         `other`.
         """
         bases: dict[Digest, Digest] = {}
-        level: list[tuple[Node, Node]] = [(root, other)]
+        level: dict[tuple[Node, Node], None] = {(root, other): None}  # a pair stands at many places of a tree, but counts once
         while level:
-            below: list[tuple[Node, Node]] = []
+            below: dict[tuple[Node, Node], None] = {}
             for new, old in level:
                 if isinstance(new, FileNode) and isinstance(old, FileNode) and new.digest != old.digest:
                     bases.setdefault(new.digest, old.digest)
                 if isinstance(new, DirectoryNode) and isinstance(old, DirectoryNode) and new.digest in directories:
                     entries = await _entries(self._near.directories, old.digest)
-                    below += [(node, entries[name]) for name, node in directories[new.digest].entries.items() if name in entries]
+                    common = directories[new.digest].entries.items()
+                    below |= dict.fromkeys((node, entries[name]) for name, node in common if name in entries)
             level = below
         return bases
 

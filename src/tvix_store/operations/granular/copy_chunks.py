@@ -14,6 +14,9 @@ from tvix_store.services.granular import MAX_STORED, Granular
 
 _AT_ONCE = 8
 """Batches under way: with 1 MiB each, a round trip of 50 ms bounds the rate to 160 MB/s."""
+_RATIO = 16
+"""A batch has at most so many times as many bytes of content as of stored chunks: 16 MiB. It is decompressed to be checked, and a
+source may say that its chunks are stored in a byte each."""
 
 
 class ChunkCopier:
@@ -27,7 +30,7 @@ class ChunkCopier:
         self._target = target
         self._name = name
         self._account = account
-        self._batches = Coalesced(self._copy_batch, most=MAX_STORED, at_once=_AT_ONCE, weigh=_stored)
+        self._batches = Coalesced(self._copy_batch, most=MAX_STORED, at_once=_AT_ONCE, weigh=_weight)
         self._under_way: dict[bytes, asyncio.Future[Any]] = {}
         self._running = 0
         self._busy = self._busy_since = 0.0
@@ -105,5 +108,5 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _stored(chunk: Frame) -> int:
-    return chunk.stored
+def _weight(chunk: Frame) -> int:
+    return max(chunk.stored, chunk.length // _RATIO)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Self
 
 from tvix_store.concurrency.each_at_once import each_at_once
-from tvix_store.errors import CorruptError, ExhaustedError, IncompleteError, InvalidError, UnavailableError
+from tvix_store.errors import CorruptError, ExhaustedError, IncompleteError, InvalidError, NotFoundError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import FileNode, Node
@@ -85,10 +85,7 @@ class DeltaCopier:
         candidates = [each for each in files if each[0].size <= _MOST and sum(chunk.stored for chunk in each[1]) >= _LEAST]
         if not candidates or not self._pays():
             return set()
-        other = await self._bases.other_version(path)
-        if other is None:
-            return set()
-        bases = await self._bases.of_files(root, directories, other)
+        bases = await self._bases_of(path, root, directories)
 
         async def copied(file: FileNode, chunks: Sequence[Frame]) -> bool:
             base = bases.get(file.digest)
@@ -101,6 +98,14 @@ class DeltaCopier:
         are_copied = await each_at_once(lambda each: copied(*each), candidates, _AT_ONCE)
         return {file.digest for (file, _), is_copied in zip(candidates, are_copied, strict=True) if is_copied}
 
+    async def _bases_of(self, path: StorePath, root: Node, directories: Mapping[Digest, Directory]) -> Mapping[Digest, Digest]:
+        """The bases of files by digest. None where the other version is damaged: the path does not need it."""
+        try:
+            other = await self._bases.other_version(path)
+            return {} if other is None else await self._bases.of_files(root, directories, other)
+        except (CorruptError, NotFoundError):
+            return {}
+
     async def _copied(self, base: Digest, file: Chunk, missing: int) -> bool:
         if missing < _LEAST:
             return False
@@ -111,8 +116,8 @@ class DeltaCopier:
             await self._target.apply(base, file, delta)
         except InvalidError as error:
             raise CorruptError(f"the source gives a wrong delta: {error}") from None
-        except (IncompleteError, ExhaustedError, UnavailableError):
-            return False  # chunks may do, or tell better why not
+        except (CorruptError, IncompleteError, NotFoundError, ExhaustedError, UnavailableError):
+            return False  # the base may be damaged; chunks may do, or tell better why not
         self._account.sent += len(delta)
         self._account.deltas += 1
         self._account.moved(file.size)

@@ -7,7 +7,9 @@ from the leaves. So a directory in the target has all below it, whenever a copy 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from tvix_store.concurrency.coalesced import Coalesced
@@ -24,15 +26,18 @@ from tvix_store.operations.granular.plain import granular_of
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.directories import parse
 from tvix_store.services.frames import Frame
-from tvix_store.services.granular import MAX_CHUNK, MAX_STORED
+from tvix_store.services.granular import MAX_CHUNK, MAX_DIRECTORIES, MAX_STORED
 from tvix_store.services.store import Store
 
 _QUESTION = 10_000
 """Digests that are asked for in one call."""
 _DIRECTORIES = 1000
 """Directories that are fetched in one call: some 800 bytes each."""
-_MAX_GRAPH = 128 << 20
-"""Bytes of the directories of one tree that may be missing: they stay in memory until their contents are there."""
+_DIRECTORY_CALLS = 2
+"""Calls for directories at a time, each of up to MAX_DIRECTORIES bytes."""
+_SMALL_GRAPH = 1 << 20
+"""Bytes of missing directories up to which many trees are copied at a time: some 15,000 files. They stay in memory, and take some
+ten times as much there, until their contents are at the target. A tree with more is copied alone, with up to MAX_DIRECTORIES."""
 _LISTED_FILES, _LISTED_BYTES = 4096, 4 << 30
 """Files, and their bytes, whose chunks are listed at a time: 4 GiB have 32,000 chunks, which take 10 MB."""
 _LARGE_AT_ONCE = 16
@@ -65,7 +70,8 @@ class TreeCopier:
         self._lacks_directories = Coalesced(self._which_directories, most=_QUESTION)
         self._lacks_blobs = Coalesced(self._which_blobs, most=_QUESTION)
         self._lacks_chunks = Coalesced(self._which_chunks, most=_QUESTION)
-        self._get_directories = Coalesced(self._from.get_directories, most=_DIRECTORIES)
+        self._get_directories = Coalesced(self._from.get_directories, most=_DIRECTORIES, at_once=_DIRECTORY_CALLS)
+        self._large = asyncio.Lock()
         self._list_chunks = Coalesced(self._from.list_chunks, most=_LISTED_FILES)
 
     async def copy(self, root: Node, most: int, path: StorePath | None = None, *, thorough: bool = False) -> None:
@@ -79,7 +85,16 @@ class TreeCopier:
             CorruptError: what the source gives is not what it should be, or too much.
             ExhaustedError: the tree has too many directories, or the target is full.
         """
-        directories = await self._missing_directories(root, thorough=thorough)
+        async with AsyncExitStack() as alone:
+            directories = await self._missing_directories(root, _SMALL_GRAPH, thorough=thorough)
+            if directories is None:
+                await alone.enter_async_context(self._large)
+                directories = await self._missing_directories(root, MAX_DIRECTORIES, thorough=thorough)
+            if directories is None:
+                raise ExhaustedError(f"the directories of a tree have more than {MAX_DIRECTORIES} bytes")
+            await self._copy_contents(root, most, path, directories)
+
+    async def _copy_contents(self, root: Node, most: int, path: StorePath | None, directories: dict[Digest, Directory]) -> None:
         files = {root.digest: root} if isinstance(root, FileNode) else {}
         for directory in directories.values():
             for node in directory.entries.values():
@@ -99,8 +114,8 @@ class TreeCopier:
         await self._get_directories.close()
         await self._list_chunks.close()
 
-    async def _missing_directories(self, root: Node, *, thorough: bool) -> dict[Digest, Directory]:
-        """The directories to copy, each after one that refers to it."""
+    async def _missing_directories(self, root: Node, most: int, *, thorough: bool) -> dict[Digest, Directory] | None:
+        """The directories to copy, each after one that refers to it. None if they have more than `most` bytes."""
         found: dict[Digest, Directory] = {}
         size = 0
         level = [root.digest] if isinstance(root, DirectoryNode) else []
@@ -109,15 +124,18 @@ class TreeCopier:
                 lacking = await self._lacks_directories(level)
                 level = [digest for digest, is_lacking in zip(level, lacking, strict=True) if is_lacking]
             below: dict[Digest, None] = {}
-            for digest, directory in zip(level, await self._get_directories(level), strict=True):
-                if directory.digest != digest:
-                    raise CorruptError(f"{self._name} gives {directory.digest} as directory {digest}")
-                size += len(directory.encoded)
-                if size > _MAX_GRAPH:
-                    raise ExhaustedError(f"the directories of a tree have more than {_MAX_GRAPH} bytes")
-                await parse(directory)
-                found[digest] = directory
-                below |= dict.fromkeys(child.digest for _, child in directory.directories())
+            for at in range(0, len(level), _DIRECTORIES):
+                some = level[at : at + _DIRECTORIES]
+                got = await self._get_directories(some)
+                size += sum(len(directory.encoded) for directory in got)
+                if size > most:
+                    return None
+                for digest, directory in zip(some, got, strict=True):
+                    if directory.digest != digest:
+                        raise CorruptError(f"{self._name} gives {directory.digest} as directory {digest}")
+                    await parse(directory)
+                    found[digest] = directory
+                    below |= dict.fromkeys(child.digest for _, child in directory.directories())
             level = [digest for digest in below if digest not in found]
         return found
 
@@ -168,7 +186,7 @@ class TreeCopier:
 
     async def _copy_whole(self, file: FileNode) -> None:
         """Where the source lists no chunks that could be moved alone."""
-        digest = await self._target.blobs.put(self._source.blobs.read(file.digest))
+        digest = await self._target.blobs.put(self._source.blobs.read(file.digest, 0, file.size + 1))
         if digest != file.digest:
             raise CorruptError(f"{self._name} gives {digest} as blob {file.digest}")
         self._account.sent += file.size

@@ -16,7 +16,7 @@ from tvix_store.services.assembling import Assembling
 from tvix_store.services.blobs import SMALL_BLOB, BlobService, Chunk
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import Frame
-from tvix_store.services.granular import MAX_CHUNK, Granular, StoredChunk, wrong_size
+from tvix_store.services.granular import MAX_CHUNK, Granular, StoredChunk, check_directories, wrong_size
 from tvix_store.services.store import Store
 
 
@@ -39,7 +39,16 @@ class PlainGranular:
         return {digest for digest, is_absent in zip(distinct, absent, strict=True) if is_absent}
 
     async def get_directories(self, digests: Sequence[Digest]) -> list[Directory]:
-        return await each_at_once(self._directory, digests)
+        size = 0
+
+        async def got(digest: Digest) -> Directory:
+            nonlocal size
+            directory = await self._directory(digest)
+            size += len(directory.encoded)
+            check_directories(size)
+            return directory
+
+        return await each_at_once(got, digests)
 
     async def put_directories(self, directories: Sequence[Directory]) -> None:
         """As `Granular.put_directories`. What the store has below them is put with them: the service takes whole graphs."""

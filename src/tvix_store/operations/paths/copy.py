@@ -11,7 +11,7 @@ from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath, parse_output_hash
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.granular.copy_tree import TreeCopier
-from tvix_store.operations.paths.path_copies import Copied, PathCopies, shown
+from tvix_store.operations.paths.path_copies import ClosureSize, Copied, PathCopies, shown
 from tvix_store.services.store import Store
 
 JOBS = 64
@@ -61,10 +61,12 @@ async def named_path_infos(store: Store, names: Sequence[str], *, closure: bool 
     Raises:
         InvalidError: a name is not a store path, its base name, or its hash.
         NotFoundError: a path is not in the store.
+        ExhaustedError: the closure is too large.
     """
     prefix = store.store_dir + "/"
     wanted = {parse_output_hash(name.removeprefix(prefix), store.store_dir): name for name in names}
     found: dict[bytes, PathInfo] = {}
+    size = ClosureSize(store.name or "the source")
     while wanted:
         hashes = list(wanted)
         for at in range(0, len(hashes), _ASKED_AT_ONCE):
@@ -73,6 +75,8 @@ async def named_path_infos(store: Store, names: Sequence[str], *, closure: bool 
             for output_hash in some:
                 if output_hash not in there:
                     raise NotFoundError("store path", wanted[output_hash])
+            if closure:
+                size.add(there.values())
             found |= there
         wanted = _references_of([found[each] for each in hashes], found) if closure else {}
     return list(found.values())

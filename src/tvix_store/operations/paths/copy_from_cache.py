@@ -14,11 +14,12 @@ from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import parse_output_hash
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.paths.fetch_parts import PartsFetcher
-from tvix_store.operations.paths.path_copies import Copied, PathCopies
+from tvix_store.operations.paths.path_copies import ClosureSize, Copied, PathCopies
 from tvix_store.operations.paths.substitute import check_narinfo, fetch_path
 from tvix_store.services.store import Store
 from tvix_store.services.upstream import Upstream, UpstreamFailsError, UpstreamLacksError, UpstreamLiesError
 
+_ASKED_AT_ONCE = 1000
 JOBS = 8
 """NARs that are fetched at a time; each takes some 20 MB."""
 
@@ -52,6 +53,7 @@ async def named_narinfos(cache: Cache, names: Sequence[str], *, store_dir: str, 
         InvalidError: a name is not a store path, its base name, or its hash; or what the cache says is not believed.
         NotFoundError: the cache lacks a path.
         UnavailableError: the cache does not answer.
+        ExhaustedError: the closure is too large.
     """
     await cache.upstream.priority()  # is it one for our store directory?
     prefix = store_dir + "/"
@@ -64,8 +66,14 @@ async def named_narinfos(cache: Cache, names: Sequence[str], *, store_dir: str, 
             raise NotFoundError("store path", f"{wanted[output_hash]}, of which {cache.upstream.name} was asked,")
         return told
 
+    size = ClosureSize(cache.upstream.name)
     while wanted:
-        level = await each_at_once(narinfo, list(wanted))
+        level: list[NarInfo] = []
+        for at in range(0, len(wanted), _ASKED_AT_ONCE):
+            some = await each_at_once(narinfo, list(wanted)[at : at + _ASKED_AT_ONCE])
+            if closure:
+                size.add(some)
+            level += some
         found |= {each.store_path.output_hash: each for each in level}
         references = {each.output_hash: str(each) for told in level for each in told.references} if closure else {}
         wanted = {output_hash: name for output_hash, name in references.items() if output_hash not in found}

@@ -7,9 +7,11 @@ computed here, and must be that of the narinfo.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from math import inf
 
-from tvix_store.errors import CorruptError, InvalidError, NotFoundError, StoreError
+from tvix_store.errors import CorruptError, InvalidError, NotFoundError, StoreError, UnavailableError
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import PathInfo
@@ -20,6 +22,8 @@ from tvix_store.operations.paths.check import proves_content_address
 from tvix_store.services.store import Store
 from tvix_store.services.upstream import Upstream
 
+_LEFT_ALONE = 60.0
+"""Seconds for which NARs alone are fetched from a cache that has not answered a call: each call would wait as long."""
 _log = logging.getLogger(__name__)
 
 
@@ -32,6 +36,7 @@ class PartsFetcher:
         self._deltas = deltas
         self._account = account or Account()
         self._copier: tuple[Store, TreeCopier] | None = None
+        self._left_alone_until = -inf
 
     async def fetch(self, narinfo: NarInfo) -> PathInfo | None:
         """The path info of a path whose content the store has now, true of it. `narinfo` was checked.
@@ -46,6 +51,8 @@ class PartsFetcher:
             await proves_content_address(self._store, path_info)
             return path_info
         except StoreError as error:
+            if isinstance(error, UnavailableError):
+                self._left_alone_until = asyncio.get_running_loop().time() + _LEFT_ALONE
             _log.warning("%s comes as a NAR, and not in parts: %s", narinfo.store_path, error)
             return None
 
@@ -54,6 +61,8 @@ class PartsFetcher:
         node = node_of_url(narinfo.url)
         if node is not None and await self._is_there(narinfo, node):
             return node
+        if asyncio.get_running_loop().time() < self._left_alone_until:
+            return None
         content = await self._upstream.content()
         if content is None:
             return None
