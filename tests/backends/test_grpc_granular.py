@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends.grpc_servers import serve, store_methods
+from tvix_store.backends.grpc import granular as grpc_granular
 from tvix_store.backends.grpc import open_store
 from tvix_store.backends.grpc.chunk_store_granular import ChunkStoreGranular
 from tvix_store.backends.grpc.granular import BulkGranular
@@ -220,3 +221,24 @@ async def test_a_chunk_is_no_blob_to_a_server_of_chunks() -> None:
         await granular.assemble(Digest.of(whole), chunks)
         assert called() == {"PutBlob"}
         assert await collect(store.blobs.read(Digest.of(whole))) == whole
+
+
+async def test_a_list_that_is_longer_than_a_request_may_be_is_put_in_chunks_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_granular, "_LISTED_CHUNK", 2000)
+    monkeypatch.setattr(grpc_granular, "_AROUND_LIST", 0)
+    async with await open_local(tmp_path / "store") as served:
+        methods = await store_methods(store=served, granular=True)
+        sizes = watched(methods, bulk("Assemble"), bulk("PutChunks"))
+        async with serve(methods) as url, await open_store(url) as store:
+            assert isinstance(store.granular, BulkGranular)
+            parts = [noise(200, str(n)) for n in range(300)]
+            whole = b"".join(parts)
+            chunks = await put(store.granular, [stored_chunk(part) for part in parts])
+            monkeypatch.setattr(store.granular._connection, "most_sent", 3000)
+            sizes[bulk("PutChunks")].clear()
+            await store.granular.assemble(Digest.of(whole), chunks)
+            assert await collect(store.blobs.read(Digest.of(whole))) == whole
+            assert max(sizes[bulk("Assemble")]) < 100
+            assert len(sizes[bulk("PutChunks")]) == 6

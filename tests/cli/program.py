@@ -60,7 +60,7 @@ class Program:
         """What it prints, when all goes well: without the end of the last line."""
         ended = self.run(*arguments, data=data)
         assert ended.code == 0, ended.error
-        assert ended.error == ""
+        assert ended.error == "", ended.error
         return ended.output.decode(errors="surrogateescape").removesuffix("\n")
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:

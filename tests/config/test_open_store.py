@@ -63,6 +63,8 @@ async def test_parameters_are_settings_of_the_store(tmp_path: Path, address: str
         ("grpc+unix:x.sock", "three slashes before it"),
         ("grpc+http:localhost:8000", r"a server is written as grpc\+http://host:port"),
         ("redb:/var/lib/snix", "redb is a file of snix; a store in a directory is local:///path"),
+        ("file:///x", r"a store in a directory is local:///path; with a binary cache in one go copy --from, copy --to and"),
+        ("nix+file:///x", r"with a binary cache in one go copy --from"),
         ("sled:///x", "sled is a database of tvix"),
         ("bigtable://instance", "Bigtable is a backend of snix"),
         ("objectstore+s3://bucket/prefix", "object storage is not among our backends yet"),

@@ -239,3 +239,39 @@ async def test_path_infos_that_may_have_to_be_fetched_are_got_some_at_a_time(sto
     assert [_ async for _ in app.methods[path("GetPathInfos")].handle(hashes, call)] == []  # type: ignore[union-attr,arg-type]
     assert sum(asked) == 100
     assert max(asked) <= 32
+
+
+async def put_list(client: Client, content: bytes) -> Any:
+    """A list of WHOLE that stands in a chunk with this content."""
+    await client.unary(path("PutChunks"), chunks(content), "tvix_store.v1.PutChunksResponse")
+    return kind("ChunkList")(blob=Digest.of(WHOLE).raw, listed=Digest.of(content).raw, listed_size=len(content))
+
+
+async def test_a_list_may_stand_in_chunks_that_were_put(client: Client, store: Store) -> None:
+    await put_parts(client)
+    whole = Digest.of(WHOLE)
+    halves = [await put_list(client, chunk_list(whole, some).SerializeToString()) for some in (PARTS[:1], PARTS[1:])]
+    halves[0].more = True
+    await assemble(client, [halves[0]], [halves[1]])
+    assert await collect(store.blobs.read(whole)) == WHOLE
+
+
+@pytest.mark.parametrize("wrong", ["another blob", "a list of lists", "garbage", "missing", "too large"])
+async def test_a_chunk_that_is_no_list_is_refused(client: Client, store: Store, wrong: str) -> None:
+    await put_parts(client)
+    whole = Digest.of(WHOLE)
+    right = chunk_list(whole, PARTS).SerializeToString()
+    match wrong:
+        case "another blob":
+            listed = await put_list(client, chunk_list(missing(), PARTS).SerializeToString())
+        case "a list of lists":
+            listed = await put_list(client, (await put_list(client, right)).SerializeToString())
+        case "garbage":
+            listed = await put_list(client, b"\xff" * 50)
+        case "missing":
+            listed = kind("ChunkList")(blob=whole.raw, listed=missing().raw, listed_size=100)
+        case _:
+            listed = kind("ChunkList")(blob=whole.raw, listed=Digest.of(right).raw, listed_size=1 << 40)
+    with Refusal(STATUS.NOT_FOUND if wrong == "missing" else STATUS.INVALID_ARGUMENT):
+        await assemble(client, [listed])
+    assert await store.blobs.missing([whole]) == {whole}

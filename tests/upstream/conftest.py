@@ -74,7 +74,8 @@ async def before() -> AsyncIterator[Before]:
             for each in caches:
                 address = nix_http.CacheAddress.parse(each if isinstance(each, str) else each.url)
                 upstream = await nix_http.open_cache(address, timeouts=timeouts)
-                terms = Terms(address.public_keys, not address.require_signatures, address.priority, address.negative_ttl, pause)
+                said = address.terms
+                terms = Terms(said.public_keys, not said.require_signatures, said.priority, said.negative_ttl, pause)
                 substituters.append(Substituter(upstream, terms))
             layer = SubstitutingPathInfos(store, Substituters(substituters), lock)
             opened.push_async_callback(layer.close)

@@ -6,10 +6,11 @@ import logging
 
 import pytest
 
-from tvix_store.backends.nix_http import CacheAddress, without_ignored
+from tvix_store.backends.nix_http import CacheAddress
 from tvix_store.config import open_store
 from tvix_store.config.substituters import checked_urls
 from tvix_store.errors import InvalidError
+from tvix_store.model.cache_terms import without_ignored
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ from tvix_store.errors import InvalidError
     ],
 )
 def test_a_trusted_cache_needs_no_signatures(query: str, required: bool) -> None:
-    assert CacheAddress.parse(f"https://cache.example?{query}").require_signatures is required
+    assert CacheAddress.parse(f"https://cache.example?{query}").terms.require_signatures is required
 
 
 @pytest.mark.parametrize("query", ["trusted=1&require-signatures=true", "trusted=0&require-signatures=0"])
@@ -44,7 +45,7 @@ NAMES = "want-mass-query, compression, parallel-compression, real, secret-key, p
 
 def test_what_means_nothing_here_is_ignored_and_said_to_be(caplog: pytest.LogCaptureFixture) -> None:
     address = CacheAddress.parse(f"https://cache.example?{NIX}&priority=30&compression=xz")
-    assert address.priority == 30
+    assert address.terms.priority == 30
     assert checked_urls([f"https://cache.example?{NIX}&priority=30", "https://b.example"]) == [
         "https://cache.example?priority=30",
         "https://b.example",

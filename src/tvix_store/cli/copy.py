@@ -11,8 +11,13 @@ from tvix_store.cli.invocation import Invocation, command, json_option
 
 @command
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
-@click.option("--from", "source", metavar="ADDRESS", help="Copy from this store, or binary cache (nix+https://...).")
-@click.option("--to", "target", metavar="ADDRESS", help="Copy to this store. Default for both: the store of --store.")
+@click.option("--from", "source", metavar="ADDRESS", help="Copy from this store, or binary cache (nix+https://..., file:///...).")
+@click.option(
+    "--to",
+    "target",
+    metavar="ADDRESS",
+    help="Copy to this store, or binary cache (file:///...). Default for both: the store of --store.",
+)
 @click.option("--all", "everything", is_flag=True, help="Copy all paths of the store.")
 @click.option("--closure", is_flag=True, help="Copy also all that the paths refer to.")
 @click.option("--from-nix", is_flag=True, help="Ask Nix for the paths and for all they refer to.")
@@ -76,6 +81,8 @@ async def copy(
     Between stores, only directories, files and chunks move that the target lacks. Nothing that the source says is believed: content
     is held against its digests, and the target computes the NAR hash of each path.
 
+    A binary cache in a directory, file:///path, gets NARs and narinfos, as nix copy writes them.
+
     From Nix, PATH may also be a symlink to a store path, such as ./result. All that the paths refer to comes along. Contents are
     checked against the NAR hashes that Nix has recorded.
 
@@ -87,6 +94,7 @@ async def copy(
         tvix-store copy --to grpc+http://cache:8000 --closure /nix/store/...-hello
         tvix-store copy --from nix+https://cache.example.org?trusted-public-keys=... /nix/store/...-hello
         tvix-store copy --from /mnt/old --to /mnt/new --all
+        tvix-store copy --to file:///mnt/cache?secret-key=cache.key --closure /nix/store/...-hello
         tvix-store copy --from-nix ./result
         tvix-store copy --from-json ./closure.json
     """

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
+from typing import TYPE_CHECKING, TypeGuard
 
 from tvix_store.cli.copy_outcomes import Outcomes, to_json
 from tvix_store.cli.invocation import Invocation
-from tvix_store.cli.output import print_json
+from tvix_store.cli.output import print_json, warn
 from tvix_store.cli.progress import Bar, behind_bar
 from tvix_store.cli.sizes import human
 from tvix_store.config import verified
 from tvix_store.errors import InvalidError
 from tvix_store.model.address import Address
-from tvix_store.model.signature import PublicKey
+from tvix_store.model.path_info import PathInfo
+from tvix_store.model.signature import PublicKey, SecretKey
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.paths.copy import JOBS, copy_paths, named_path_infos
-from tvix_store.operations.paths.path_copies import Copied
+from tvix_store.operations.paths.path_copies import Copied, Stated
 from tvix_store.services.store import Store
 
-_CACHES = ("nix+http", "nix+https")
-"""The schemes of binary caches. A store may lie behind every other one."""
+if TYPE_CHECKING:
+    from tvix_store.config.caches import Target
+
+_DIRECTORIES = ("file", "nix+file")
+_CACHES = ("nix+http", "nix+https", *_DIRECTORIES)
+"""The schemes of binary caches, which take long to import where they speak HTTP. A store may lie behind every other one.
+
+_DIRECTORIES: those of caches that can be copied to."""
 
 
 async def copy_stores(
@@ -43,23 +51,51 @@ async def copy_stores(
     """Copy `paths`, or all (None), from the store at `source` to that at `target`; None stands for the store of the invocation."""
     account = Account()
     began = time.monotonic()
-    async with await _at(invocation, target) as opened:
-        to = verified(opened, keys, require_signatures=require_signatures)
-        if source is not None and Address.parse(source).scheme in _CACHES:
-            if paths is None:
-                raise InvalidError(f"a binary cache does not tell what it has: name the paths to copy from {source}")
-            copying = _from_cache(invocation, source, to, paths, jobs, keys, delta, account, closure=closure)
+    async with AsyncExitStack() as opened:
+        if _is_in(target, _DIRECTORIES):
+            if _is_in(source, _CACHES):
+                raise InvalidError("nothing is copied from one binary cache to another: copy to a store, and from there")
+            store = await opened.enter_async_context(await _at(invocation, source))
+            copying = _to_cache(
+                invocation, store, target, paths, jobs, keys, account, closure=closure, require_signatures=require_signatures
+            )
+            store_dir = store.store_dir
         else:
-            copying = _from_store(invocation, source, to, paths, jobs, delta, account, closure=closure)
-        async with aclosing(copying) as copies:
-            if as_json:
-                listed = [to_json(each, to.store_dir) async for each in outcomes.noted(copies)]
-                print_json({"paths": listed, "account": _account_to_json(account, time.monotonic() - began)})
+            to = verified(
+                await opened.enter_async_context(await _at(invocation, target)), keys, require_signatures=require_signatures
+            )
+            store_dir = to.store_dir
+            if _is_in(source, _CACHES):
+                copying = _from_cache(invocation, outcomes, source, to, paths, jobs, keys, delta, account, closure=closure)
             else:
-                await outcomes.printed(copies, to.store_dir)
+                copying = _from_store(invocation, source, to, paths, jobs, delta, account, closure=closure)
+        await _tell(invocation, outcomes, copying, store_dir, account, began, as_json=as_json)
+
+
+async def _tell(
+    invocation: Invocation,
+    outcomes: Outcomes,
+    copying: AsyncGenerator[Copied, None],
+    store_dir: str,
+    account: Account,
+    began: float,
+    *,
+    as_json: bool,
+) -> None:
+    """Print the outcomes, and at the end the account since `began`, a time of the monotonic clock."""
+    async with aclosing(copying) as copies:
+        if as_json:
+            listed = [to_json(each, store_dir) async for each in outcomes.noted(copies)]
+            print_json({"paths": listed, "account": _account_to_json(account, time.monotonic() - began)})
+        else:
+            await outcomes.printed(copies, store_dir)
     if not invocation.quiet and not as_json:
         print(_summary(outcomes, account, time.monotonic() - began), file=sys.stderr)
     outcomes.end()
+
+
+def _is_in(address: str | None, schemes: Sequence[str]) -> TypeGuard[str]:
+    return address is not None and Address.parse(address).scheme in schemes
 
 
 async def _at(invocation: Invocation, address: str | None) -> Store:
@@ -82,26 +118,51 @@ async def _from_store(
     closure: bool,
 ) -> AsyncGenerator[Copied, None]:
     async with await _at(invocation, source) as store:
-        if paths is None:
-            found = [each async for each in store.path_infos.list()]
-        else:
-            found = await named_path_infos(store, paths, closure=closure)
+        found = await _named(store, paths, closure=closure)
 
-        def copying(bar: Bar) -> AsyncGenerator[Copied, None]:
-            account.moved = lambda size: bar.add(0, size)
+        def copying() -> AsyncGenerator[Copied, None]:
             return copy_paths(store, to, found, jobs=jobs or JOBS, deltas=delta, account=account)
 
-        size = sum(each.nar.size for each in found)
-        async with aclosing(behind_bar(invocation, "copy", copying, size, counted=f"of {len(found)} paths")) as copies:
+        async with aclosing(_shown(invocation, found, copying, account)) as copies:
             async for each in copies:
                 yield each
 
 
+async def _to_cache(
+    invocation: Invocation,
+    store: Store,
+    address: str,
+    paths: Sequence[str] | None,
+    jobs: int | None,
+    keys: Sequence[PublicKey],
+    account: Account,
+    *,
+    closure: bool,
+    require_signatures: bool,
+) -> AsyncGenerator[Copied, None]:
+    from tvix_store.config.caches import open_target
+    from tvix_store.operations.paths.copy_to_cache import Form, copy_to_cache
+
+    target = open_target(address, store_dir=store.store_dir)
+    form = Form(target.compression, _signing_keys(target), tuple(keys), require_signatures)
+    if target.ignored:
+        warn(f"{target.cache.name}: ignored, since it means nothing here: {', '.join(target.ignored)}")
+    found = await _named(store, paths, closure=closure)
+
+    def copying() -> AsyncGenerator[Copied, None]:
+        return copy_to_cache(store, target.cache, found, form, jobs=jobs, account=account)
+
+    async with aclosing(_shown(invocation, found, copying, account)) as copies:
+        async for each in copies:
+            yield each
+
+
 async def _from_cache(
     invocation: Invocation,
+    outcomes: Outcomes,
     source: str,
     to: Store,
-    paths: Sequence[str],
+    paths: Sequence[str] | None,
     jobs: int | None,
     keys: Sequence[PublicKey],
     delta: bool | None,
@@ -109,24 +170,55 @@ async def _from_cache(
     *,
     closure: bool,
 ) -> AsyncGenerator[Copied, None]:
-    # These take long to import, since they speak HTTP.
     from tvix_store.config.caches import open_cache
-    from tvix_store.operations.paths.copy_from_cache import copy_from_cache, named_narinfos
+    from tvix_store.operations.paths.copy_from_cache import all_narinfos, copy_from_cache, named_narinfos
 
     cache = await open_cache(source, keys, store_dir=to.store_dir)
     try:
-        found = await named_narinfos(cache, paths, store_dir=to.store_dir, closure=closure)
+        if paths is None:
+            found = await all_narinfos(cache, outcomes.add, store_dir=to.store_dir)
+        else:
+            found = await named_narinfos(cache, paths, store_dir=to.store_dir, closure=closure)
 
-        def copying(bar: Bar) -> AsyncGenerator[Copied, None]:
-            account.moved = lambda size: bar.add(0, size)
+        def copying() -> AsyncGenerator[Copied, None]:
             return copy_from_cache(cache, to, found, jobs=jobs, deltas=delta, account=account)
 
-        size = sum(each.nar.size for each in found)
-        async with aclosing(behind_bar(invocation, "copy", copying, size, counted=f"of {len(found)} paths")) as copies:
+        async with aclosing(_shown(invocation, found, copying, account)) as copies:
             async for each in copies:
                 yield each
     finally:
         await cache.upstream.close()
+
+
+async def _named(store: Store, paths: Sequence[str] | None, *, closure: bool) -> list[PathInfo]:
+    """The path infos of `paths`, or of all (None)."""
+    if paths is None:
+        return [each async for each in store.path_infos.list()]
+    return await named_path_infos(store, paths, closure=closure)
+
+
+async def _shown(
+    invocation: Invocation, found: Sequence[Stated], copies: Callable[[], AsyncGenerator[Copied, None]], account: Account
+) -> AsyncGenerator[Copied, None]:
+    """The copies of the `found` paths, behind a progress bar."""
+
+    def copying(bar: Bar) -> AsyncGenerator[Copied, None]:
+        account.moved = lambda size: bar.add(0, size)
+        return copies()
+
+    size = sum(each.nar.size for each in found)
+    async with aclosing(behind_bar(invocation, "copy", copying, size, counted=f"of {len(found)} paths")) as outcomes:
+        async for each in outcomes:
+            yield each
+
+
+def _signing_keys(target: Target) -> tuple[SecretKey, ...]:
+    from tvix_store.cli.key_files import exposure, read_secret_key
+
+    for file in target.secret_keys:
+        if (exposed := exposure(file)) is not None:
+            warn(exposed)
+    return tuple(map(read_secret_key, target.secret_keys))
 
 
 def _summary(outcomes: Outcomes, account: Account, seconds: float) -> str:

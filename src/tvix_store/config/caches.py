@@ -1,14 +1,66 @@
-"""Binary caches as sources of a copy."""
+"""Binary caches by their addresses: to fetch from, and to copy to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
 
-from tvix_store.backends import nix_http
+from tvix_store.backends import nix_file, nix_http
 from tvix_store.config.upstream_content import open_upstream_content
 from tvix_store.errors import InvalidError
 from tvix_store.model.signature import PublicKey
 from tvix_store.operations.paths.copy_from_cache import Cache
+from tvix_store.services.upstream import Upstream
+from tvix_store.services.writable_cache import WritableCache
+
+CacheAddress: TypeAlias = nix_http.CacheAddress | nix_file.DirectoryAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A cache to copy to, and what its address says of that: see `nix_file.WritableAddress`."""
+
+    cache: WritableCache
+    compression: str
+    secret_keys: tuple[Path, ...]
+    ignored: tuple[str, ...]
+
+
+def parse_cache(url: str) -> CacheAddress:
+    """The place of a cache to fetch from, and the terms of its use.
+
+    Raises:
+        InvalidError: the URL is malformed.
+    """
+    return nix_file.DirectoryAddress.parse(url) if nix_file.is_directory(url) else nix_http.CacheAddress.parse(url)
+
+
+def believed_keys(address: CacheAddress, more: Sequence[PublicKey]) -> tuple[PublicKey, ...]:
+    """The keys in the address, and `more`, one of which must have signed a path.
+
+    Raises:
+        InvalidError: there is none, and unsigned paths are not taken.
+    """
+    keys = tuple(dict.fromkeys((*address.terms.public_keys, *more)))
+    if address.terms.require_signatures and not keys:
+        raise InvalidError(
+            f"{address.name}: there is no key to check its signatures with; give it as ?trusted-public-keys=name:base64, "
+            "or, where what it says is to be trusted, as ?require-signatures=false"
+        )
+    return keys
+
+
+async def open_upstream(address: CacheAddress, store_dir: str) -> Upstream:
+    """The cache at `address`.
+
+    Raises:
+        InvalidError: it is for another store directory.
+    """
+    if isinstance(address, nix_file.DirectoryAddress):
+        return nix_file.open_cache(address, store_dir=store_dir)
+    return await nix_http.open_cache(address, store_dir=store_dir, open_parts=open_upstream_content)
 
 
 async def open_cache(url: str, public_keys: Sequence[PublicKey], *, store_dir: str) -> Cache:
@@ -17,12 +69,20 @@ async def open_cache(url: str, public_keys: Sequence[PublicKey], *, store_dir: s
     Raises:
         InvalidError: the URL is malformed, or there is no key to check signatures with.
     """
-    address = nix_http.CacheAddress.parse(url)
-    keys = tuple(dict.fromkeys((*address.public_keys, *public_keys)))
-    if address.require_signatures and not keys:
-        raise InvalidError(
-            f"{address.name}: there is no key to check its signatures with; give it as ?trusted-public-keys=name:base64, "
-            "or, where the connection is trusted, as ?require-signatures=false"
-        )
-    upstream = await nix_http.open_cache(address, store_dir=store_dir, open_parts=open_upstream_content)
-    return Cache(upstream, keys, unsigned=not address.require_signatures)
+    address = parse_cache(url)
+    keys, unsigned = believed_keys(address, public_keys), not address.terms.require_signatures
+    if isinstance(address, nix_file.DirectoryAddress):
+        directory = nix_file.open_cache(address, store_dir=store_dir)
+        return Cache(directory, keys, unsigned, directory.output_hashes)
+    return Cache(await open_upstream(address, store_dir), keys, unsigned)
+
+
+def open_target(url: str, *, store_dir: str) -> Target:
+    """The cache at `url`, to copy to. Nothing is written yet.
+
+    Raises:
+        InvalidError: the URL is malformed.
+    """
+    address = nix_file.WritableAddress.parse(url)
+    writer = nix_file.DirectoryWriter(address.directory, store_dir=store_dir)
+    return Target(writer, address.compression, address.secret_keys, address.ignored)

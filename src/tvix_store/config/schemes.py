@@ -36,7 +36,7 @@ _ELSEWHERE = {
     "bigtable": "Bigtable is a backend of snix",
     "cache": "a cache of two stores is a composition of snix; a daemon before other caches has --substituters",
     "combined": "two stores as one are a composition of snix; a daemon before other caches has --substituters",
-    "file": "a store in a directory is local:///path",
+    "file": "a store in a directory is local:///path; with a binary cache in one go copy --from, copy --to and --substituters",
     "http": "a server is grpc+http://host:port, a binary cache nix+http://host/path; where gRPC does not pass, connect+http://host/path",
     "https": "a server is grpc+https://host:port, a binary cache nix+https://host/path; where gRPC does not pass, connect+https://host/path",
     "keyfile-signing": "signing is a composition of snix; a daemon signs with --signing-key-file",
@@ -91,7 +91,7 @@ def _installed() -> dict[str, EntryPoint]:
 def _unknown(address: Address) -> InvalidError:
     known = [*SCHEMES, *_installed()]
     near = difflib.get_close_matches(address.scheme, known, n=1)
-    elsewhere = _ELSEWHERE.get(address.scheme.partition("+")[0])
+    elsewhere = _ELSEWHERE.get(address.scheme.removeprefix("nix+").partition("+")[0])
     if elsewhere:
         hint = f"; {elsewhere}"
     elif near:

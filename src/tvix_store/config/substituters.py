@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tvix_store.backends import nix_http
-from tvix_store.config.upstream_content import open_upstream_content
+from tvix_store.config.caches import CacheAddress, believed_keys, open_upstream, parse_cache
 from tvix_store.config.user_directories import data_directory
 from tvix_store.errors import InvalidError
 from tvix_store.layers.fetch_lock import FetchLock
@@ -20,6 +19,7 @@ from tvix_store.layers.substituters import Substituters
 from tvix_store.layers.substituting import SubstitutingPathInfos
 from tvix_store.layers.substituting_documents import SubstitutingDocuments
 from tvix_store.model.address import Address
+from tvix_store.model.cache_terms import without_ignored
 from tvix_store.model.signature import PublicKey
 from tvix_store.services.store import Store
 
@@ -37,14 +37,14 @@ def checked_urls(urls: Sequence[str], *, require_signatures: bool = False) -> li
         InvalidError: a URL is malformed, or such a one.
     """
     for url in urls:
-        address = nix_http.CacheAddress.parse(url)
+        address = parse_cache(url)
         _warn_of_ignored(address)
-        if require_signatures and not address.require_signatures:
+        if require_signatures and not address.terms.require_signatures:
             raise InvalidError(
                 f"{address.name}: its unsigned paths would be taken, but signatures are required; "
                 "give its key as ?trusted-public-keys=name:base64, or leave one of the two out"
             )
-    return [nix_http.without_ignored(url)[0] for url in urls]
+    return [without_ignored(url)[0] for url in urls]
 
 
 async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequence[PublicKey], lock: FetchLock | None) -> Store:
@@ -53,14 +53,10 @@ async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequ
     Raises:
         InvalidError: a URL is malformed, or there is no key to check its signatures with.
     """
-    addresses = [nix_http.CacheAddress.parse(url) for url in urls]
+    addresses = [parse_cache(url) for url in urls]
     for address in addresses:
         _warn_of_ignored(address)
-        if address.require_signatures and not (address.public_keys or public_keys):
-            raise InvalidError(
-                f"{address.name}: there is no key to check its signatures with; give it as ?trusted-public-keys=name:base64, "
-                "or, where the connection is trusted, ?require-signatures=false"
-            )
+        believed_keys(address, public_keys)
     upstreams = Substituters([await _opened(address, store, public_keys) for address in addresses])
     layer = SubstitutingPathInfos(store, upstreams, lock)
 
@@ -76,16 +72,17 @@ async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequ
     return replace(filled, foreign_documents=documents, close=close)
 
 
-async def _opened(address: nix_http.CacheAddress, store: Store, public_keys: Sequence[PublicKey]) -> Substituter:
-    upstream = await nix_http.open_cache(address, store_dir=store.store_dir, open_parts=open_upstream_content)
-    keys = tuple(dict.fromkeys((*address.public_keys, *public_keys)))
-    terms = Terms(keys, unsigned=not address.require_signatures, priority=address.priority, negative_ttl=address.negative_ttl)
+async def _opened(address: CacheAddress, store: Store, public_keys: Sequence[PublicKey]) -> Substituter:
+    upstream = await open_upstream(address, store.store_dir)
+    keys, said = believed_keys(address, public_keys), address.terms
+    terms = Terms(keys, unsigned=not said.require_signatures, priority=said.priority, negative_ttl=said.negative_ttl)
     return Substituter(upstream, terms)
 
 
-def _warn_of_ignored(address: nix_http.CacheAddress) -> None:
-    if address.ignored:
-        _log.warning("substituter %s: ignored, since it means nothing here: %s", address.name, ", ".join(address.ignored))
+def _warn_of_ignored(address: CacheAddress) -> None:
+    ignored = address.terms.ignored
+    if ignored:
+        _log.warning("substituter %s: ignored, since it means nothing here: %s", address.name, ", ".join(ignored))
 
 
 def fetch_lock(path_infos: str) -> FetchLock | None:

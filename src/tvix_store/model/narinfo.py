@@ -6,9 +6,9 @@ Lines of `Key: value`. Source: nix, src/libstore/nar-info.cc; `tests/vectors/nix
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tvix_store.errors import InvalidError
+from tvix_store.errors import ConflictError, InvalidError
 from tvix_store.model.content_address import ContentAddress
 from tvix_store.model.nix_hash import NixHash, UnknownAlgorithmError
 from tvix_store.model.nodes import Node
@@ -83,6 +83,29 @@ class NarInfo:
     def fingerprint(self, store_dir: str = STORE_DIR) -> bytes:
         """The bytes that a signature of this path signs."""
         return fingerprint(self.store_path, self.nar.sha256, self.nar.size, self.references, store_dir)
+
+    def merged(self, newer: NarInfo) -> NarInfo:
+        """This narinfo after `newer` was put for the same path in the same cache: its file stays, and signatures are united.
+
+        A deriver and a content address are added where there is none.
+
+        Raises:
+            ConflictError: `newer` differs in a part that signatures cover: the path, the NAR or the references.
+            InvalidError: there is no place for its signatures.
+        """
+        for what, same in (
+            ("another name", newer.store_path == self.store_path),
+            ("another NAR", newer.nar == self.nar),
+            ("other references", set(newer.references) == set(self.references)),
+        ):
+            if not same:
+                raise ConflictError(f"{self.store_path} is in the cache with {what}; it is not overwritten")
+        signatures = tuple(dict.fromkeys((*self.signatures, *newer.signatures)))
+        check_count(signatures)
+        deriver, ca = self.deriver or newer.deriver, self.ca or newer.ca
+        if (signatures, deriver, ca) == (self.signatures, self.deriver, self.ca):
+            return self
+        return replace(self, signatures=signatures, deriver=deriver, ca=ca)
 
     @classmethod
     def parse(cls, data: bytes, store_dir: str = STORE_DIR) -> NarInfo:

@@ -24,11 +24,15 @@ _DATA = b"\x22"
 
 @dataclass(frozen=True, slots=True)
 class ChunkList:
-    """A message ChunkList: the chunks of a blob, or some of them, if there are `more` in the next one."""
+    """A message ChunkList: the chunks of a blob, or some of them, if there are `more` in the next one.
+
+    They may stand in a chunk that was put, `listed` by its digest and size: its content is the message with the chunks.
+    """
 
     blob: Digest
     chunks: ChunkTable
     more: bool = False
+    listed: tuple[Digest, int] | None = None
 
 
 def encode_sized_digests(things: ChunkTable) -> bytes:
@@ -47,17 +51,22 @@ def decode_sized_digests(message: bytes) -> ChunkTable:
 
 def encode_chunk_lists(lists: Iterable[ChunkList]) -> bytes:
     """The message ChunkLists."""
-    return b"".join(
-        wire.message_field(
-            1,
-            wire.bytes_field(1, each.blob.raw)
-            + wire.bytes_field(2, each.chunks.digests)
-            + wire.bytes_field(3, each.chunks.lengths)
-            + wire.bytes_field(4, each.chunks.stored)
-            + wire.uint_field(5, each.more),
-        )
-        for each in lists
+    return b"".join(wire.message_field(1, encode_chunk_list(each)) for each in lists)
+
+
+def encode_chunk_list(chunks: ChunkList) -> bytes:
+    """The message ChunkList."""
+    message = (
+        wire.bytes_field(1, chunks.blob.raw)
+        + wire.bytes_field(2, chunks.chunks.digests)
+        + wire.bytes_field(3, chunks.chunks.lengths)
+        + wire.bytes_field(4, chunks.chunks.stored)
+        + wire.uint_field(5, chunks.more)
     )
+    if chunks.listed is None:
+        return message
+    digest, size = chunks.listed
+    return message + wire.bytes_field(6, digest.raw) + wire.uint_field(7, size)
 
 
 def decode_chunk_lists(message: bytes) -> list[ChunkList]:
@@ -67,7 +76,7 @@ def decode_chunk_lists(message: bytes) -> list[ChunkList]:
         InvalidError: the message is malformed, has more than MAX_LISTS lists, or the columns of one do not belong together.
     """
     found = wire.few_fields(message, MAX_LISTS)
-    return [_decode_chunk_list(wire.as_bytes(field, value)) for field, value in found if field == 1]
+    return [decode_chunk_list(wire.as_bytes(field, value)) for field, value in found if field == 1]
 
 
 def encode_chunks(chunks: Sequence[tuple[bytes, int, bytes | memoryview]]) -> tuple[bytes, bytes]:
@@ -121,11 +130,28 @@ def decode_get_chunk(message: bytes) -> tuple[Digest, int]:
     return Digest(digest), length
 
 
-def _decode_chunk_list(message: bytes) -> ChunkList:
+def decode_chunk_list(message: bytes) -> ChunkList:
+    """Read a message ChunkList.
+
+    Raises:
+        InvalidError: it is malformed, or its columns do not belong together.
+    """
     fields = wire.few_fields(message)
     blob, digests, lengths, stored = _columns(fields, 4)
-    more = [wire.as_uint(field, value) for field, value in fields if field == 5]
-    return ChunkList(Digest(blob), ChunkTable(digests, lengths, stored), bool(more and more[-1]))
+    more = size = 0
+    listed = b""
+    for field, value in fields:
+        match field:
+            case 5:
+                more = wire.as_uint(field, value)
+            case 6:
+                listed = wire.as_bytes(field, value)
+            case 7:
+                size = wire.as_uint(field, value)
+            case _:
+                pass
+    elsewhere = (Digest(listed), size) if listed else None
+    return ChunkList(Digest(blob), ChunkTable(digests, lengths, stored), bool(more), elsewhere)
 
 
 def _columns(fields: Sequence[tuple[int, int | bytes | None]], count: int) -> list[bytes]:

@@ -26,6 +26,7 @@ from tvix_store.protocol.chunk_tables import (
     ChunkList,
     decode_chunk_lists,
     decode_chunks,
+    encode_chunk_list,
     encode_chunk_lists,
     encode_chunks,
     encode_get_chunk,
@@ -48,6 +49,10 @@ _CHUNK_ROW = 48
 _CACHED = 32 << 10
 """Stored bytes of a chunk from which a call of its own costs little beside its bytes."""
 _GOT_AT_ONCE = 8
+_AROUND_LIST = 4096
+"""Bytes around the rows of a list in a request."""
+_LISTED_CHUNK = 256 << 10
+"""Bytes of a list that is put as a chunk."""
 _PUT_AT_ONCE = 4
 """Messages of chunks that are on their way to the server."""
 
@@ -155,14 +160,28 @@ class BulkGranular:
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
         if len(chunks) > MAX_CHUNKS:
             raise ExhaustedError(f"blob {digest} has {len(chunks)} chunks; a list of at most {MAX_CHUNKS} can be sent")
-        rows = MESSAGE // _ROW
+        most = self._connection.most_sent
+        is_too_long = most is not None and len(chunks) * _ROW > most - _AROUND_LIST
+        rows = (_LISTED_CHUNK if is_too_long else MESSAGE) // _ROW
+        parts_of_list = [(at, chunks[at : at + rows]) for at in range(0, len(chunks), rows)]
+
+        def listed(at: int, some: Sequence[Chunk]) -> ChunkList:
+            table = ChunkTable.of_sized((chunk.digest.raw, chunk.size) for chunk in some)
+            return ChunkList(digest, table, more=at + rows < len(chunks))
 
         async def messages() -> AsyncGenerator[bytes, None]:
-            for at in range(0, len(chunks), rows):
-                some = ChunkTable.of_sized((chunk.digest.raw, chunk.size) for chunk in chunks[at : at + rows])
-                yield encode_chunk_lists([ChunkList(digest, some, more=at + rows < len(chunks))])
+            for at, some in parts_of_list:
+                part = listed(at, some)
+                yield encode_chunk_lists([await self._put_list(part) if is_too_long else part])
 
         await self._connection.send(_path("Assemble"), messages, ("blob", digest))
+
+    async def _put_list(self, part: ChunkList) -> ChunkList:
+        """Put a part of a list as a chunk. Return what names it: a request may be too short for the list."""
+        content = encode_chunk_list(part)
+        chunk = StoredChunk(Digest.of(content).raw, len(content), content)
+        await self.put_chunks([chunk])
+        return ChunkList(part.blob, ChunkTable(), part.more, (Digest(chunk.digest), chunk.length))
 
     async def _put_chunks(self, chunks: Sequence[StoredChunk]) -> None:
         message = b"".join(encode_chunks(chunks))

@@ -8,18 +8,17 @@ from typing import TypeAlias
 
 from yarl import URL
 
-from tvix_store.backends.nix_http.address import CacheAddress, without_ignored
+from tvix_store.backends.nix_http.address import CacheAddress
 from tvix_store.backends.nix_http.cache import HttpCache
 from tvix_store.backends.nix_http.client import HttpClient, Timeouts
 from tvix_store.backends.nix_http.credentials import Credentials, find_credentials
 from tvix_store.backends.nix_http.tls import trusted_authorities
-from tvix_store.errors import InvalidError
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.services.store import Store
 
 OpenParts: TypeAlias = Callable[[URL, Credentials | None], Awaitable[Store]]
 
-__all__ = ["CacheAddress", "HttpCache", "Timeouts", "open_cache", "without_ignored"]
+__all__ = ["CacheAddress", "HttpCache", "Timeouts", "open_cache"]
 
 
 async def open_cache(
@@ -32,8 +31,7 @@ async def open_cache(
     Raises:
         InvalidError: the cache is for another `store_dir`; the netrc file, or that of the trusted authorities, cannot be read.
     """
-    if address.store_dir not in (None, store_dir):
-        raise InvalidError(f"{address.name}: it is a cache for {address.store_dir!r}, not for {store_dir}")
+    address.terms.check_store_dir(address.name, store_dir)
     credentials = address.credentials or find_credentials(address.url)
     client = HttpClient(
         address.url,

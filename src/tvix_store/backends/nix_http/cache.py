@@ -14,7 +14,8 @@ import aiohttp
 from tvix_store.backends.nix_http.client import HttpClient, shown
 from tvix_store.backends.nix_http.encodings import decoded
 from tvix_store.errors import InvalidError, StoreError, UnavailableError
-from tvix_store.model import nixbase32
+from tvix_store.model import cache_info, nixbase32
+from tvix_store.model.cache_info import MAX_CACHE_INFO, CacheInfo
 from tvix_store.model.narinfo import MAX_NARINFO, NarInfo
 from tvix_store.protocol.connect import CALLS_KEY
 from tvix_store.protocol.connect import PREFIX as CALLS_PREFIX
@@ -28,7 +29,6 @@ from tvix_store.services.upstream import (
     UpstreamStalledError,
 )
 
-_MAX_CACHE_INFO = 64 * 1024
 _PAUSE = 0.2
 """Seconds until a request that failed at once is tried once more."""
 _RESUMPTIONS = 5
@@ -57,15 +57,11 @@ class HttpCache:
         self._streams = asyncio.Semaphore(_STREAMS)
 
     async def priority(self) -> int:
-        introduction = await self.document("nix-cache-info", _MAX_CACHE_INFO)
-        lines = (line.partition(":") for line in (introduction or b"").decode(errors="replace").splitlines())
-        values = {key.strip(): value.strip() for key, _, value in lines}
-        store_dir = values.get("StoreDir", self._store_dir)
-        if store_dir != self._store_dir:
-            raise UpstreamLiesError(f"it is a cache for {store_dir[:100]!r}, not for {self._store_dir}")
-        self._offers_content = values.get(CALLS_KEY) == CALLS_PREFIX.strip("/")
-        stated = values.get("Priority", "")
-        return int(stated) if stated.isascii() and stated.isdigit() and len(stated) <= 9 else DEFAULT_PRIORITY
+        told = CacheInfo.parse(await self.document(cache_info.NAME, MAX_CACHE_INFO) or b"")
+        if told.store_dir not in (None, self._store_dir):
+            raise UpstreamLiesError(f"it is a cache for {told.store_dir[:100]!r}, not for {self._store_dir}")
+        self._offers_content = told.values.get(CALLS_KEY) == CALLS_PREFIX.strip("/")
+        return DEFAULT_PRIORITY if told.priority is None else told.priority
 
     async def content(self) -> Store | None:
         if not self._offers_content or self._open_content is None:

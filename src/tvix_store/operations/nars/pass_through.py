@@ -132,6 +132,11 @@ class PlannedNars:
         self._keep(node, plan)
         return await self._hashed(node, plan)
 
+    async def finish(self) -> None:
+        """Wait for what is done beside: before the store is closed, where its process goes on."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def _hashed(self, node: Node, plan: Plan) -> FileFacts:
         sha256 = hashlib.sha256()
         hashing = BackgroundHash(sha256)

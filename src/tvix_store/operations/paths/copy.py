@@ -88,13 +88,14 @@ def _references_of(path_infos: Iterable[PathInfo], but: dict[bytes, PathInfo]) -
     return {output_hash: str(path) for output_hash, path in references.items() if output_hash not in but}
 
 
-class _StoreCopies(PathCopies[PathInfo]):
+class _StoreCopies(PathCopies[PathInfo, PathInfo]):
     def __init__(self, source: Store, target: Store, trees: TreeCopier, jobs: int, account: Account) -> None:
-        super().__init__(target, source.name or "the source", jobs)
+        super().__init__(target.path_infos, source.name or "the source", jobs)
+        self._store = target
         self._trees = trees
         self._account = account
 
-    def merged(self, known: PathInfo, stated: PathInfo) -> PathInfo:
+    async def merged(self, known: PathInfo, stated: PathInfo) -> PathInfo:
         self._account.logical += stated.nar.size
         self._account.moved(stated.nar.size)
         # Its own root node stays: the target may lack directories of another size rule.

@@ -52,11 +52,12 @@ async def copy_files(
         copies.close()
 
 
-class _FileCopies(PathCopies[StatedPath]):
+class _FileCopies(PathCopies[StatedPath, PathInfo]):
     def __init__(
         self, store: Store, file: Callable[[StorePath], Path], jobs: int, size_rule: SizeRule | None, progress: Progress
     ) -> None:
-        super().__init__(store, "Nix", jobs)
+        super().__init__(store.path_infos, "Nix", jobs)
+        self._store = store
         self._file = file
         self._idle: asyncio.LifoQueue[ImportThreads] = asyncio.LifoQueue()
         """Threads that have no path to read. There are as many as there may be jobs."""
@@ -70,7 +71,7 @@ class _FileCopies(PathCopies[StatedPath]):
         for threads in self._threads:
             threads.stop()
 
-    def merged(self, known: PathInfo, stated: StatedPath) -> PathInfo:
+    async def merged(self, known: PathInfo, stated: StatedPath) -> PathInfo:
         self._progress(1, stated.nar.size)
         return known.with_signatures(stated.signatures)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from tvix_store.concurrency.each_at_once import each_at_once
-from tvix_store.errors import NotFoundError
+from tvix_store.errors import InvalidError, NotFoundError, StoreError
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
@@ -17,7 +17,7 @@ from tvix_store.operations.paths.fetch_parts import PartsFetcher
 from tvix_store.operations.paths.path_copies import ClosureSize, Copied, PathCopies
 from tvix_store.operations.paths.substitute import check_narinfo, fetch_path
 from tvix_store.services.store import Store
-from tvix_store.services.upstream import Upstream, UpstreamLacksError
+from tvix_store.services.upstream import Upstream, UpstreamFailsError, UpstreamLacksError, UpstreamLiesError
 
 _ASKED_AT_ONCE = 1000
 JOBS = 8
@@ -31,6 +31,8 @@ class Cache:
     upstream: Upstream
     public_keys: tuple[PublicKey, ...]
     unsigned: bool = False
+    output_hashes: Callable[[], Awaitable[Sequence[bytes]]] | None = None
+    """The hashes of all paths, where the cache tells what it has."""
 
     async def narinfo(self, output_hash: bytes, store_dir: str) -> NarInfo | None:
         """What the cache says of a path, checked.
@@ -78,6 +80,28 @@ async def named_narinfos(cache: Cache, names: Sequence[str], *, store_dir: str, 
     return list(found.values())
 
 
+async def all_narinfos(cache: Cache, refused: Callable[[StoreError], None], *, store_dir: str) -> list[NarInfo]:
+    """The narinfos of all paths of the cache. `refused` gets the errors of those that cannot be read, or are not believed.
+
+    Raises:
+        InvalidError: the cache does not tell what it has, or is for another store directory.
+        UnavailableError: the cache does not answer.
+    """
+    if cache.output_hashes is None:
+        raise InvalidError(f"{cache.upstream.name} is a binary cache that does not tell what it has: name the paths to copy")
+    await cache.upstream.priority()  # is it one for our store directory?
+
+    async def narinfo(output_hash: bytes) -> NarInfo | None:
+        try:
+            return await cache.narinfo(output_hash, store_dir)
+        except (UpstreamLiesError, UpstreamFailsError) as error:
+            refused(error)
+            return None
+
+    told = await each_at_once(narinfo, await cache.output_hashes())
+    return [each for each in told if each is not None]
+
+
 async def copy_from_cache(
     cache: Cache,
     target: Store,
@@ -105,9 +129,10 @@ async def copy_from_cache(
         await copies.close()
 
 
-class _CacheCopies(PathCopies[NarInfo]):
+class _CacheCopies(PathCopies[NarInfo, PathInfo]):
     def __init__(self, cache: Cache, target: Store, jobs: int, account: Account, deltas: bool | None) -> None:
-        super().__init__(target, cache.upstream.name, jobs)
+        super().__init__(target.path_infos, cache.upstream.name, jobs)
+        self._store = target
         self._cache = cache
         self._account = account
         self._parts = PartsFetcher(cache.upstream, target, deltas=deltas, account=account)
@@ -115,7 +140,7 @@ class _CacheCopies(PathCopies[NarInfo]):
     async def close(self) -> None:
         await self._parts.close()
 
-    def merged(self, known: PathInfo, stated: NarInfo) -> PathInfo:
+    async def merged(self, known: PathInfo, stated: NarInfo) -> PathInfo:
         self._account.logical += stated.nar.size
         self._account.moved(stated.nar.size)
         return known.with_signatures(stated.signatures)

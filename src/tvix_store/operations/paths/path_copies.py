@@ -1,4 +1,4 @@
-"""PathCopies: brings store paths into a store, whatever they come from.
+"""PathCopies: brings store paths into a store or a cache, whatever they come from.
 
 Contents come in any order, several paths at a time. Path infos are put in the order of the references. So a recorded path is
 complete with its closure, whatever stops a copy. A copy that is repeated brings only paths that are not recorded.
@@ -26,9 +26,8 @@ from tvix_store.errors import (
     StoreError,
 )
 from tvix_store.model.nix_hash import NixHash
-from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.path_info import NarFacts
 from tvix_store.model.store_path import StorePath
-from tvix_store.services.store import Store
 
 OF_A_PATH = (ConflictError, CorruptError, DeniedError, IncompleteError, InvalidError, NotFoundError)
 """Errors that leave hope for other paths."""
@@ -75,30 +74,51 @@ class Stated(Protocol):
 
 
 S = TypeVar("S", bound=Stated)
+R = TypeVar("R", bound=Stated)
 
 
-class PathCopies(ABC, Generic[S]):
-    """Copies of many paths to `store`, each in a task that waits for those of its references.
+class Records(Protocol[R]):
+    """Where the paths are recorded, by output hash: the path infos of a store, or the narinfos of a cache."""
+
+    async def get_many(self, output_hashes: Sequence[bytes], /) -> dict[bytes, R]:
+        """What is recorded of these paths."""
+        ...
+
+    async def existing(self, output_hashes: Sequence[bytes], /) -> dict[bytes, StorePath]:
+        """The recorded ones of these paths."""
+        ...
+
+    async def put(self, record: R, /) -> object:
+        """Record a path, or add to its record. What it needs is there."""
+        ...
+
+
+class PathCopies(ABC, Generic[S, R]):
+    """Copies of many paths, each in a task that waits for those of its references.
 
     `jobs` paths are brought at a time. `source` names who states the paths, for messages.
     """
 
-    def __init__(self, store: Store, source: str, jobs: int) -> None:
-        self._store = store
+    def __init__(self, records: Records[R], source: str, jobs: int) -> None:
+        self._records = records
         self._source = source
         self._room = asyncio.Semaphore(jobs)
         self._tasks: dict[StorePath, asyncio.Task[Copied]] = {}
 
     @abstractmethod
-    async def bring(self, stated: S) -> PathInfo:
+    async def bring(self, stated: S) -> R:
         """Store the content of a path, and make sure that it is what `stated` says. Return what to record.
 
         Raises:
             StoreError: one of OF_A_PATH is the fault of this path; any other one ends the copy.
         """
 
-    def merged(self, known: PathInfo, stated: S) -> PathInfo:
-        """What to record of a path that the store has with the same NAR."""
+    async def merged(self, known: R, stated: S) -> R:
+        """What to record of a path that is there with the same NAR.
+
+        Raises:
+            StoreError: as `bring`.
+        """
         return known
 
     async def run(self, paths: Iterable[S]) -> AsyncGenerator[Copied, None]:
@@ -116,7 +136,7 @@ class PathCopies(ABC, Generic[S]):
         try:
             for at in range(0, len(order), _ASKED_AT_ONCE):
                 some = order[at : at + _ASKED_AT_ONCE]
-                known = await self._store.path_infos.get_many([path.output_hash for path in some])
+                known = await self._records.get_many([path.output_hash for path in some])
                 for path in some:
                     task = asyncio.create_task(self._copy(by_path[path], known.get(path.output_hash)))
                     self._tasks[path] = task
@@ -134,25 +154,25 @@ class PathCopies(ABC, Generic[S]):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def _copy(self, stated: S, known: PathInfo | None) -> Copied:
+    async def _copy(self, stated: S, known: R | None) -> Copied:
         path = stated.store_path
         try:
             if known is None:
                 async with self._room:
-                    path_info = await self.bring(stated)
+                    record = await self.bring(stated)
                 missing = await self._missing_reference(stated)
                 if missing is not None:
                     return missing
             else:
                 self._check_same(known, stated)
-                path_info = self.merged(known, stated)
-            if path_info is not known:
-                await self._store.path_infos.put(path_info)
+                record = await self.merged(known, stated)
+            if record is not known:
+                await self._records.put(record)
         except OF_A_PATH as error:
             return Copied(path, Status.FAILED, error)
         return Copied(path, Status.KNOWN if known else Status.COPIED)
 
-    def _check_same(self, known: PathInfo, stated: S) -> None:
+    def _check_same(self, known: R, stated: S) -> None:
         if known.store_path != stated.store_path or known.nar != stated.nar:
             raise ConflictError(
                 f"{stated.store_path} is in the store with NAR hash {shown(known.nar)}, "
@@ -172,7 +192,7 @@ class PathCopies(ABC, Generic[S]):
             elif not (await asyncio.shield(task)).recorded:
                 error = IncompleteError(f"{stated.store_path} is left out: it refers to {reference}, which is not copied")
                 return Copied(stated.store_path, Status.LEFT_OUT, error)
-        there = await self._store.path_infos.existing([reference.output_hash for reference in others]) if others else {}
+        there = await self._records.existing([reference.output_hash for reference in others]) if others else {}
         for reference in others:
             if there.get(reference.output_hash) != reference:
                 raise IncompleteError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import replace
 
+from tvix_store.compression.chunk_frames import checked_contents
 from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.model.chunk_table import ChunkTable, Row
@@ -14,6 +16,7 @@ from tvix_store.protocol.bulk import MAX_BLOBS, decode_blobs, decode_digests, en
 from tvix_store.protocol.chunk_tables import (
     MAX_CHUNKS,
     ChunkList,
+    decode_chunk_list,
     decode_chunk_lists,
     decode_chunks,
     decode_get_chunk,
@@ -148,7 +151,10 @@ def _list_methods(granular: Granular) -> dict[str, Method]:
         with kept.place(call.client) as place:
             async for lists in messages:
                 place.works()
-                await each_at_once(assembled, gathered.whole(lists), _ASSEMBLED_AT_ONCE)
+                # One after the other, where more is to be read: a message of a MiB may name gigabytes of lists.
+                for some in [lists] if all(each.listed is None for each, _ in lists) else [[each] for each in lists]:
+                    told = [await found(*each) for each in some]
+                    await each_at_once(assembled, gathered.whole(told), _ASSEMBLED_AT_ONCE)
                 if gathered.kept > SMALL:
                     await place.hold(gathered.kept)
                     place.waits()
@@ -156,6 +162,18 @@ def _list_methods(granular: Granular) -> dict[str, Method]:
                     place.hold_at_most(0)
         gathered.finish()
         return b""
+
+    async def found(chunks: ChunkList, size: int) -> tuple[ChunkList, int]:
+        """A list itself, where it stands in a chunk that was put."""
+        if chunks.listed is None:
+            return chunks, size
+        digest, listed_size = chunks.listed
+        [stored] = await granular.get_chunks([_chunk_to_read(digest.raw, listed_size, listed_size)])
+        [content] = await asyncio.to_thread(checked_contents, [stored], MAX_CHUNK)
+        part = await asyncio.to_thread(lambda: decode_chunk_list(bytes(content)))
+        if part.blob != chunks.blob or part.listed is not None:
+            raise InvalidError(f"chunk {digest} is no list of the chunks of {chunks.blob}")
+        return replace(part, more=chunks.more), _size_of_chunks(part)
 
     async def assembled(whole: ChunkList) -> None:
         await granular.assemble(whole.blob, listed_chunks(whole.chunks))
@@ -277,12 +295,13 @@ def _decode_lists(message: bytes) -> list[tuple[ChunkList, int]]:
     Raises:
         InvalidError: a chunk is empty, or larger than MAX_CHUNK.
     """
-    lists: list[tuple[ChunkList, int]] = []
-    for each in decode_chunk_lists(message):
-        size = 0
-        for digest, length, _ in each.chunks:
-            if not 0 < length <= MAX_CHUNK:
-                raise InvalidError(f"chunk b3:{digest.hex()} is said to have {length} bytes; a chunk has 1 to {MAX_CHUNK}")
-            size += length
-        lists.append((each, size))
-    return lists
+    return [(each, _size_of_chunks(each)) for each in decode_chunk_lists(message)]
+
+
+def _size_of_chunks(chunks: ChunkList) -> int:
+    size = 0
+    for digest, length, _ in chunks.chunks:
+        if not 0 < length <= MAX_CHUNK:
+            raise InvalidError(f"chunk b3:{digest.hex()} is said to have {length} bytes; a chunk has 1 to {MAX_CHUNK}")
+        size += length
+    return size
