@@ -40,8 +40,8 @@ _SMALL_GRAPH = 1 << 20
 ten times as much there, until their contents are at the target. A tree with more is copied alone, with up to MAX_DIRECTORIES."""
 _LISTED_FILES, _LISTED_BYTES = 4096, 4 << 30
 """Files, and their bytes, whose chunks are listed at a time: 4 GiB have 32,000 chunks, which take 10 MB."""
-_LISTINGS = 2
-"""Calls for lists at a time: a server may list a million chunks in one, in 48 MB."""
+_LISTINGS = 1
+"""Calls for lists at a time, each for many callers. A server may list a million chunks in one, which take 150 MB meanwhile."""
 _LONG_LIST = 64 << 10
 """Chunks of such files up to which many trees are copied at a time. A tree with more goes on alone."""
 _LARGE_AT_ONCE = 16
