@@ -217,6 +217,7 @@ def test_a_path_may_be_said_as_a_link_a_base_name_or_with_a_path_inside(
         (["--to", "memory:"], 2, "name some PATHs, or say --all"),
         (["--to", "memory:", "--all", LIBRARY], 2, "name some PATHs, or say --all"),
         (["--to", "memory:", "--require-signatures", LIBRARY], 2, "needs --trusted-public-keys"),
+        (["--from", "./absent", "--to", "memory:", "--all"], 3, "there is no store in absent"),
         (["--from-json", "absent"], 2, "absent"),
     ],
 )

@@ -14,7 +14,7 @@ from tvix_store.cli.invocation import Invocation
 from tvix_store.cli.output import print_json, warn
 from tvix_store.cli.progress import Bar, behind_bar
 from tvix_store.cli.sizes import human
-from tvix_store.config import verified
+from tvix_store.config import check_is_there, verified
 from tvix_store.errors import InvalidError
 from tvix_store.model.address import Address
 from tvix_store.model.path_info import PathInfo
@@ -51,6 +51,8 @@ async def copy_stores(
     """Copy `paths`, or all (None), from the store at `source` to that at `target`; None stands for the store of the invocation."""
     account = Account()
     began = time.monotonic()
+    if source is not None and not _is_in(source, _CACHES):
+        check_is_there(source)
     async with AsyncExitStack() as opened:
         if _is_in(target, _DIRECTORIES):
             if _is_in(source, _CACHES):

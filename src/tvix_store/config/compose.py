@@ -103,6 +103,19 @@ class _Offers:
         return offer
 
 
+def check_is_there(address: str) -> None:
+    """See that something is at an address that is only read. Opening the address of a directory would make a new store there.
+
+    Raises:
+        InvalidError: there is no store, or the address is malformed.
+    """
+    parsed = Address.parse(address)
+    if parsed.scheme == "local":
+        from tvix_store.config import local
+
+        local.check_is_there(parsed)
+
+
 def prepare_for_pool(addresses: Iterable[str | None]) -> bool:
     """Whether more processes would help with stores at these addresses (None: the default one); then what opens them is imported.
 

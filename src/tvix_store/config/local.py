@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tvix_store.backends import local
+from tvix_store.backends.local.settings import FILE as SETTINGS
 from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.config.size_rule import read_size_rule
 from tvix_store.config.user_directories import data_directory
@@ -38,17 +39,28 @@ async def open_address(address: Address, opening: Opening) -> Store:
 
     Without a path it is the default one. A worker opens it without threads. With `&read-only=1` nothing of it is written or locked.
     """
-    if address.host:
-        raise InvalidError(f"{address.text}: an absolute path has three slashes, as in local:///{address.host}{address.path}")
-    if address.path and address.path != address.text and not address.path.startswith("/"):
-        relative = address.path.removeprefix("./")
-        raise InvalidError(f"{address.text}: the path in a URL is absolute; a relative one stands alone, as in ./{relative}")
-    directory = Path(address.path) if address.path else data_directory()
+    directory = _directory(address)
     settings = address.read_parameters(PARAMETERS)
     if opening.as_worker:
         settings["threads"] = 0
     read_only = settings.pop("read-only", False)
     return await local.open_store(directory, store_dir=opening.store_dir, read_only=read_only, **settings)
+
+
+def check_is_there(address: Address) -> None:
+    """Raise InvalidError where no store is at the address of a directory: to open it would make one."""
+    directory = _directory(address)
+    if not (directory / SETTINGS).exists():
+        raise InvalidError(f"there is no store in {directory}")
+
+
+def _directory(address: Address) -> Path:
+    if address.host:
+        raise InvalidError(f"{address.text}: an absolute path has three slashes, as in local:///{address.host}{address.path}")
+    if address.path and address.path != address.text and not address.path.startswith("/"):
+        relative = address.path.removeprefix("./")
+        raise InvalidError(f"{address.text}: the path in a URL is absolute; a relative one stands alone, as in ./{relative}")
+    return Path(address.path) if address.path else data_directory()
 
 
 SCHEME = Scheme(open_address, works_here=True)

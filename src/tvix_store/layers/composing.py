@@ -57,6 +57,7 @@ def composed(blobs: Offer, directories: Offer, path_infos: Offer) -> Store:
         read_only=all(each.read_only for each in distinct),
         store_dir=path_infos.store_dir,
         size_rule=directories.size_rule,
+        takes_any_sizes=directories.takes_any_sizes,
         check=_each([each.check for each in distinct]),
         service_checks=ServiceChecks(blobs.check, directories.check, path_infos.check),
         epoch=blobs.epoch,

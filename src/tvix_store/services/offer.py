@@ -61,6 +61,7 @@ class Offer:
     substituters: URLs of binary caches from which path infos come, with their content. Path infos are kept elsewhere.
     elsewhere: Addresses of services that belong to this offer.
     read_only: Whether every put is refused.
+    takes_any_sizes: Whether directories are taken whose sizes are by another rule than `size_rule`.
     check: Raises UnavailableError while the services cannot serve.
     epoch: returns a number that changes whenever content turns out to be damaged or lost: what was found out before may be wrong
     sync: Brings all acknowledged content to the disk itself, as a put of a path info does in one store. Where path infos stand
@@ -86,6 +87,7 @@ class Offer:
     substituters: Sequence[str] = ()
     elsewhere: Mapping[Service, str] = field(default_factory=dict)
     read_only: bool = False
+    takes_any_sizes: bool = True
     store_dir: str = STORE_DIR
     size_rule: SizeRule = SizeRule.DOCUMENTED
     check: Check = nothing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,11 +32,13 @@ from tvix_store.operations.paths import path_copies
 from tvix_store.operations.paths.copy import copy_paths, named_path_infos
 from tvix_store.operations.paths.path_copies import Copied, Status
 from tvix_store.services.blobs import Chunk
+from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import Frame
 from tvix_store.services.granular import StoredChunk
 from tvix_store.services.store import Store
 from tvix_store.testing import strategies
 from tvix_store.testing.content import collect, missing, noise, put_tree, stream
+from tvix_store.testing.faults import FaultyDirectories, delaying
 from tvix_store.testing.trees import Tree, TreeFile, nar
 
 BIG = noise(2_000_000, "big")
@@ -562,3 +564,34 @@ async def test_trees_of_long_lists_are_copied_one_at_a_time(stores: tuple[Store,
 def _as_chunk(info: PathInfo) -> Chunk:
     assert isinstance(info.node, FileNode)
     return Chunk(info.node.digest, info.node.size)
+
+
+class OnlyBySnixRule(FaultyDirectories):
+    """Takes directories whose sizes are by the snix rule, and no others, as snix did until 2026."""
+
+    def __init__(self, inner: DirectoryService) -> None:
+        super().__init__(inner, delaying(0))
+
+    async def put(self, directories: AsyncIterable[Directory]) -> Digest:
+        taken: list[Directory] = []
+        async for directory in directories:
+            sizes = {each.digest: each.size(SizeRule.SNIX) for each in taken}
+            for _, child in directory.directories():
+                if child.size != sizes[child.digest]:
+                    raise InvalidError("wrong size")
+            taken.append(directory)
+        return await self._inner.put(stream(taken))
+
+
+async def test_a_store_that_takes_no_other_sizes_gets_its_own(pair: tuple[Store, Store]) -> None:
+    source, target = pair
+    info = await stored(source, "sized", TREE)
+    strict = replace(
+        target.with_services(directories=OnlyBySnixRule(target.directories)), size_rule=SizeRule.SNIX, takes_any_sizes=False
+    )
+    assert (await copied(source, strict, info))["sized"].status is Status.COPIED
+    got = await target.path_infos.get(info.store_path.output_hash)
+    assert got is not None
+    assert got == replace(info, node=got.node)
+    assert got.node != info.node
+    assert await collect(render_nar(target.blobs, target.directories.tree(got.node))) == nar(TREE)

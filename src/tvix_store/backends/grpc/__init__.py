@@ -97,6 +97,7 @@ async def open_offer(url: str, *, store_dir: str | None = None, patience: float 
         statistics=GrpcStatistics(connection) if can.counts else None,
         store_dir=settings.store_dir,
         size_rule=settings.size_rule,
+        takes_any_sizes=not can.only_snix,
         check=connection.check,
         close=connection.close,
     )

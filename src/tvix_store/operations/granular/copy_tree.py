@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tvix_store.concurrency.coalesced import Coalesced
@@ -58,6 +59,9 @@ class _Place(NamedTuple):
     directories: Mapping[Digest, Directory]
 
 
+_NOTHING: Mapping[Digest, Directory] = MappingProxyType({})
+
+
 class TreeCopier:
     """Copies trees from `source` to `target`, many at a time; they share calls.
 
@@ -81,11 +85,20 @@ class TreeCopier:
         self._long = asyncio.Lock()
         """Of the tree whose lists of chunks do."""
 
-    async def copy(self, root: Node, most: int, path: StorePath | None = None, *, thorough: bool = False) -> None:
+    async def copy(
+        self,
+        root: Node,
+        most: int,
+        path: StorePath | None = None,
+        *,
+        given: Mapping[Digest, Directory] = _NOTHING,
+        thorough: bool = False,
+    ) -> None:
         """Return when the target has all that `root`, the root node of `path`, reaches.
 
         A directory in the target is taken to be complete, as to its files too, unless the copy is `thorough`. Nothing is copied of
-        files that have more than `most` bytes together: a source could make them as large as it likes.
+        files that have more than `most` bytes together: a source could make them as large as it likes. Directories that are `given`
+        are not asked for: then all of the tree must be.
 
         Raises:
             NotFoundError: the source lacks a part.
@@ -93,10 +106,10 @@ class TreeCopier:
             ExhaustedError: the tree has too many directories, or the target is full.
         """
         async with AsyncExitStack() as alone:
-            directories = await self._missing_directories(root, _SMALL_GRAPH, thorough=thorough)
+            directories = await self._missing_directories(root, _SMALL_GRAPH, given, thorough=thorough)
             if directories is None:
                 await alone.enter_async_context(self._large)
-                directories = await self._missing_directories(root, MAX_DIRECTORIES, thorough=thorough)
+                directories = await self._missing_directories(root, MAX_DIRECTORIES, given, thorough=thorough)
             if directories is None:
                 raise ExhaustedError(f"the directories of a tree have more than {MAX_DIRECTORIES} bytes")
             await self._copy_contents(root, most, path, directories)
@@ -121,7 +134,9 @@ class TreeCopier:
         await self._get_directories.close()
         await self._list_chunks.close()
 
-    async def _missing_directories(self, root: Node, most: int, *, thorough: bool) -> dict[Digest, Directory] | None:
+    async def _missing_directories(
+        self, root: Node, most: int, given: Mapping[Digest, Directory], *, thorough: bool
+    ) -> dict[Digest, Directory] | None:
         """The directories to copy, each after one that refers to it. None if they have more than `most` bytes."""
         found: dict[Digest, Directory] = {}
         size = 0
@@ -133,7 +148,7 @@ class TreeCopier:
             below: dict[Digest, None] = {}
             for at in range(0, len(level), _DIRECTORIES):
                 some = level[at : at + _DIRECTORIES]
-                got = await self._get_directories(some)
+                got = [given[digest] for digest in some] if given else await self._get_directories(some)
                 size += sum(len(directory.encoded) for directory in got)
                 if size > most:
                     return None

@@ -7,11 +7,15 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from tvix_store.errors import CorruptError, IncompleteError, InvalidError, NotFoundError
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory
+from tvix_store.model.nodes import DirectoryNode
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath, parse_output_hash
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.granular.copy_tree import TreeCopier
 from tvix_store.operations.paths.path_copies import ClosureSize, Copied, PathCopies, shown
+from tvix_store.operations.paths.rewrite_sizes import directories_by_rule
 from tvix_store.services.store import Store
 
 JOBS = 64
@@ -92,6 +96,7 @@ class _StoreCopies(PathCopies[PathInfo, PathInfo]):
     def __init__(self, source: Store, target: Store, trees: TreeCopier, jobs: int, account: Account) -> None:
         super().__init__(target.path_infos, source.name or "the source", jobs)
         self._store = target
+        self._directories = source.directories
         self._trees = trees
         self._account = account
 
@@ -103,12 +108,18 @@ class _StoreCopies(PathCopies[PathInfo, PathInfo]):
         return known if known.merged(mine) is known else mine
 
     async def bring(self, stated: PathInfo) -> PathInfo:
+        given: dict[Digest, Directory] = {}
+        if not self._store.takes_any_sizes and isinstance(stated.node, DirectoryNode):
+            # The target refuses others. Only directories change: neither the NAR nor the store path has sizes.
+            directories = await directories_by_rule(self._directories, stated.node, self._store.size_rule)
+            given = {directory.digest: directory for directory in directories}
+            stated = replace(stated, node=directories[-1].node(self._store.size_rule))
         try:
-            await self._trees.copy(stated.node, stated.nar.size, stated.store_path)
+            await self._trees.copy(stated.node, stated.nar.size, stated.store_path, given=given)
             true = await self._at_target(stated)
         except IncompleteError:
             # The target had a directory without all below it, or something there is damaged, and is forgotten now.
-            await self._trees.copy(stated.node, stated.nar.size, thorough=True)
+            await self._trees.copy(stated.node, stated.nar.size, given=given, thorough=True)
             true = await self._at_target(stated)
         if true != stated.nar:
             raise CorruptError(

@@ -15,6 +15,7 @@ from tvix_store.model.nodes import DirectoryNode
 from tvix_store.model.path_info import PathInfo
 from tvix_store.operations.nars.links import NarLink, NarLinks
 from tvix_store.services.directories import DirectoryService
+from tvix_store.services.granular import check_directories
 from tvix_store.services.store import Store
 
 
@@ -31,7 +32,7 @@ async def rewrite_sizes(store: Store, path_info: PathInfo, rule: SizeRule, *, dr
     root = path_info.node
     if not isinstance(root, DirectoryNode):
         return path_info
-    directories = await _rewritten(store.directories, root, rule)
+    directories = await directories_by_rule(store.directories, root, rule)
     node = directories[-1].node(rule)
     if node == root:
         return path_info
@@ -54,9 +55,20 @@ async def rewrite_sizes(store: Store, path_info: PathInfo, rule: SizeRule, *, dr
     return stored
 
 
-async def _rewritten(service: DirectoryService, root: DirectoryNode, rule: SizeRule) -> list[Directory]:
-    """The directories below `root`, and it, with sizes by `rule`: each once, behind those that it refers to."""
-    before = {directory.digest: directory async for directory in service.get_recursive(root.digest)}
+async def directories_by_rule(service: DirectoryService, root: DirectoryNode, rule: SizeRule) -> list[Directory]:
+    """The directories below `root`, and it, with sizes by `rule`: each once, behind those that it refers to.
+
+    Raises:
+        NotFoundError: a directory is not in the store.
+        CorruptError: one is damaged.
+        ExhaustedError: they have too many bytes.
+    """
+    before: dict[Digest, Directory] = {}
+    size = 0
+    async for directory in service.get_recursive(root.digest):
+        before[directory.digest] = directory
+        size += len(directory.encoded)
+        check_directories(size)
     after: dict[Digest, Directory] = {}
     # A stack of our own: trees may be nested deeper than Python recurses.
     entered = [(root.digest, _children(before[root.digest]))]
