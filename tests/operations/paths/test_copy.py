@@ -595,3 +595,15 @@ async def test_a_store_that_takes_no_other_sizes_gets_its_own(pair: tuple[Store,
     assert got == replace(info, node=got.node)
     assert got.node != info.node
     assert await collect(render_nar(target.blobs, target.directories.tree(got.node))) == nar(TREE)
+
+
+async def test_directories_without_an_end_are_not_followed(stores: tuple[Store, Store]) -> None:
+    (source, seen), target = watched(stores[0]), stores[1]
+    info = await stored(source, "path", TREE)
+    graph = nested(1000)
+    await source.directories.put(stream(graph))
+    done = await copied(source, target, replace(info, store_path=path("deep"), node=graph[-1].node()), info)
+    assert done["deep"].status is Status.FAILED
+    assert "inside each other" in str(done["deep"].error)
+    assert done["path"].status is Status.COPIED
+    assert len(seen.directories_got) < 80

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from itertools import count
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.model.store_path import StorePath
+from tvix_store.nar.reader import MAX_DEPTH
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.granular.copy_chunks import ChunkCopier
 from tvix_store.operations.granular.copy_deltas import DeltaCopier
@@ -141,7 +143,13 @@ class TreeCopier:
         found: dict[Digest, Directory] = {}
         size = 0
         level = [root.digest] if isinstance(root, DirectoryNode) else []
-        while level:
+        for depth in count(1):
+            if not level:
+                break
+            if depth > MAX_DEPTH:
+                raise CorruptError(
+                    f"{self._name} gives directories that are more than {MAX_DEPTH} inside each other; no NAR has these"
+                )
             if not thorough:
                 lacking = await self._lacks_directories(level)
                 level = [digest for digest, is_lacking in zip(level, lacking, strict=True) if is_lacking]
