@@ -37,7 +37,7 @@ from tvix_store.services.frames import Frame
 from tvix_store.services.granular import StoredChunk
 from tvix_store.services.store import Store
 from tvix_store.testing import strategies
-from tvix_store.testing.content import collect, missing, noise, put_tree, stream
+from tvix_store.testing.content import collect, missing, nested, noise, put_tree, stream
 from tvix_store.testing.faults import FaultyDirectories, delaying
 from tvix_store.testing.trees import Tree, TreeFile, nar
 
