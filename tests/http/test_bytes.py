@@ -27,7 +27,7 @@ NO_NARINFO = b"/" + b"0" * 32 + b".narinfo"
 NO_NAR = b"/nar/" + b"0" * 52 + b".nar"
 HOST = b"Host: localhost\r\n"
 INFO = b"GET /nix-cache-info HTTP/1.1\r\n" + HOST + b"\r\n"
-WELL = b"StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 40\n"
+WELL = b"StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 40\nTvixStoreCalls: rpc/v1\n"
 
 
 @pytest.fixture(scope="module")
