@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import aclosing
 
-from tvix_store.backends.grpc.batches import parts
 from tvix_store.backends.grpc.channel import THOROUGH
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.received import decoding
@@ -15,6 +14,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.protocol.bulk import decode_blobs, decode_store_paths, encode_output_hashes
 from tvix_store.protocol.dialects import BULK_SERVICE
+from tvix_store.services.batches import parts
 
 _A_CALL = 4096
 """Output hashes in a call."""

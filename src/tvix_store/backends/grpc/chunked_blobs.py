@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from tvix_store.backends.grpc.channel import THOROUGH, Metadata
@@ -16,6 +16,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.protocol.blobs import encode_chunk, encode_digest
 from tvix_store.protocol.chunk_stores import decode_blob_meta, encode_put_blob
 from tvix_store.protocol.dialects import BLOB_STORE_SERVICE, CHUNK_STORE_SERVICE
+from tvix_store.services.batches import filling
 from tvix_store.services.blobs import Chunk
 
 
@@ -114,7 +115,7 @@ class ChunkedBlobs:
 
     async def _all(self, chunks: Sequence[Chunk]) -> AsyncGenerator[bytes, None]:
         """The contents of the chunks; those of a piece are fetched at once."""
-        for group in _groups(chunks):
+        for group in filling(chunks, lambda chunk: chunk.size, size=MESSAGE):
             if len(group) == 1:
                 async with aclosing(self.read_chunk(group[0])) as pieces:
                     async for piece in pieces:
@@ -140,17 +141,3 @@ class ChunkedBlobs:
             return await self._connection.call(path, encode_digest(digest), ("blob", digest))
         except NotFoundError:
             return None
-
-
-def _groups(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
-    """The chunks in groups of up to MESSAGE bytes, or one."""
-    group: list[Chunk] = []
-    size = 0
-    for chunk in chunks:
-        if group and size + chunk.size > MESSAGE:
-            yield group
-            group, size = [], 0
-        group.append(chunk)
-        size += chunk.size
-    if group:
-        yield group

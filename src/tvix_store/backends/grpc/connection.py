@@ -21,6 +21,10 @@ PROMPT = 60.0
 """Seconds for a lookup."""
 PATIENCE = 60.0
 """Seconds to wait for a server that is not there yet, where that is asked for."""
+DIGESTS_A_CALL = 16 * 1024
+"""Half a MiB of digests, in one message."""
+AROUND = 16
+"""Bytes around a part of a message, at most: its key and length, and a share of those of the message."""
 REPLAYED = 4 * 1024 * 1024
 """Bytes of a stream that are kept to be sent again: all directories of most trees, and most blobs."""
 

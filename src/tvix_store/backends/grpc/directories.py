@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
 
-from tvix_store.backends.grpc.batches import AROUND
-from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.connection import AROUND, Connection
 from tvix_store.backends.grpc.granular import BulkGranular
 from tvix_store.backends.grpc.received import check_stored, decoding
 from tvix_store.errors import CorruptError, NotFoundError

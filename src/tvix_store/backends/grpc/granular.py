@@ -7,9 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
-from tvix_store.backends.grpc.batches import AROUND, DIGESTS_A_CALL, filling, parts
 from tvix_store.backends.grpc.channel import THOROUGH
-from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.connection import AROUND, DIGESTS_A_CALL, Connection
 from tvix_store.backends.grpc.contents import MESSAGE
 from tvix_store.backends.grpc.received import decoding
 from tvix_store.backends.grpc.small_blobs import SmallBlobs
@@ -33,6 +32,7 @@ from tvix_store.protocol.chunk_tables import (
     encode_sized_digests,
 )
 from tvix_store.protocol.dialects import BULK_SERVICE
+from tvix_store.services.batches import filling, parts
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame
 from tvix_store.services.granular import MAX_CHUNK, StoredChunk, check_directories
@@ -94,15 +94,14 @@ class BulkGranular:
         return directories
 
     async def put_directories(self, directories: Sequence[Directory]) -> None:
-        for some in filling(
-            directories, lambda directory: len(directory.encoded) + AROUND, self._connection.most_in_message, DIGESTS_A_CALL
-        ):
+        most = self._connection.most_in_message
+        for some in filling(directories, lambda each: len(each.encoded) + AROUND, size=most, count=DIGESTS_A_CALL):
             message = encode_blobs(directory.encoded for directory in some)
             await self._connection.call(_path("PutDirectories"), message, ("directory", "that is being put"), seconds=THOROUGH)
 
     async def list_chunks(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
         lists: list[Sequence[Frame]] = []
-        for some in filling(blobs, lambda blob: blob.size, _LISTED_A_CALL, DIGESTS_A_CALL):
+        for some in filling(blobs, lambda blob: blob.size, size=_LISTED_A_CALL, count=DIGESTS_A_CALL):
             lists += map(listed_frames, await self._listed(some))
         return lists
 
@@ -150,11 +149,10 @@ class BulkGranular:
                 raise InvalidError(f"chunk b3:{chunk.digest.hex()} has {chunk.length} bytes; a chunk has at most {MAX_CHUNK}")
         if any(len(chunk.stored) == chunk.length for chunk in chunks):
             chunks = [StoredChunk(*chunk) for chunk in await asyncio.to_thread(compressed_chunks, chunks)]
+        most = self._connection.most_in_message
         messages: list[list[StoredChunk]] = []
-        for some in filling(chunks, lambda chunk: chunk.length, MAX_CONTENT, DIGESTS_A_CALL):
-            messages += filling(
-                some, lambda chunk: len(chunk.stored) + _CHUNK_ROW, self._connection.most_in_message, DIGESTS_A_CALL
-            )
+        for some in filling(chunks, lambda chunk: chunk.length, size=MAX_CONTENT, count=DIGESTS_A_CALL):
+            messages += filling(some, lambda chunk: len(chunk.stored) + _CHUNK_ROW, size=most)
         await each_at_once(self._put_chunks, messages, _PUT_AT_ONCE)
 
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
-from tvix_store.backends.grpc.batches import AROUND, DIGESTS_A_CALL, filling, parts
-from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.connection import AROUND, DIGESTS_A_CALL, Connection
 from tvix_store.backends.grpc.contents import MESSAGE
 from tvix_store.backends.grpc.received import decoding
 from tvix_store.backends.grpc.single_blobs import SingleBlobs
@@ -16,6 +15,7 @@ from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFou
 from tvix_store.model.digest import Digest
 from tvix_store.protocol.bulk import decode_blobs, decode_digests, encode_blobs, encode_digests
 from tvix_store.protocol.dialects import BULK_SERVICE
+from tvix_store.services.batches import filling, parts
 from tvix_store.services.blobs import SMALL_BLOB
 
 _UNASKED = 64 * 1024
@@ -51,7 +51,8 @@ class BulkBlobs:
         if sum(map(len, content.values())) > _UNASKED:
             absent = await self.missing(wanted)
             wanted = [digest for digest in wanted if digest in absent]
-        for some in filling(wanted, lambda digest: len(content[digest]) + AROUND, self._connection.most_sent, DIGESTS_A_CALL):
+        most = self._connection.most_sent
+        for some in filling(wanted, lambda digest: len(content[digest]) + AROUND, size=most, count=DIGESTS_A_CALL):
             await self._put([(digest, content[digest]) for digest in some])
         return digests
 
@@ -68,8 +69,9 @@ class BulkBlobs:
         return blobs
 
     async def _put(self, contents: Sequence[tuple[Digest, bytes]]) -> None:
-        def messages() -> AsyncGenerator[bytes, None]:
-            return _messages(blob for _, blob in contents)
+        async def messages() -> AsyncGenerator[bytes, None]:
+            for some in filling((blob for _, blob in contents), len, size=MESSAGE):
+                yield encode_blobs(some)
 
         answer = await self._connection.send(f"/{BULK_SERVICE}/PutMany", messages, ("blob", "that is being put"))
         with decoding(self._connection.server):
@@ -142,17 +144,3 @@ def _digests_of_small(blobs: Sequence[bytes]) -> list[Digest]:
         if len(blob) > SMALL_BLOB:
             raise InvalidError(f"put_many takes blobs of at most {SMALL_BLOB} bytes, got one of {len(blob)}")
     return [Digest.of(blob) for blob in blobs]
-
-
-async def _messages(blobs: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The blobs in messages Blobs of about MESSAGE bytes."""
-    batch: list[bytes] = []
-    size = 0
-    for blob in blobs:
-        if batch and size + len(blob) > MESSAGE:
-            yield encode_blobs(batch)
-            batch, size = [], 0
-        batch.append(blob)
-        size += len(blob)
-    if batch:
-        yield encode_blobs(batch)

@@ -8,7 +8,7 @@ from the leaves. So a directory in the target has all below it, whenever a copy 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from itertools import count
 from types import MappingProxyType
@@ -26,6 +26,7 @@ from tvix_store.operations.granular.account import Account
 from tvix_store.operations.granular.copy_chunks import ChunkCopier
 from tvix_store.operations.granular.copy_deltas import DeltaCopier
 from tvix_store.operations.granular.plain import granular_of
+from tvix_store.services.batches import filling
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.directories import parse
 from tvix_store.services.frames import Frame
@@ -77,9 +78,9 @@ class TreeCopier:
         self._name = source.name or "the source"
         self._chunks = ChunkCopier(self._from, self._to, self._name, account)
         self._deltas = DeltaCopier.between(source, target, account, lambda: self._chunks.rate, wanted=deltas)
-        self._lacks_directories = Coalesced(self._which_directories, most=_QUESTION)
-        self._lacks_blobs = Coalesced(self._which_blobs, most=_QUESTION)
-        self._lacks_chunks = Coalesced(self._which_chunks, most=_QUESTION)
+        self._lacks_directories = _lacking(self._to.missing_directories)
+        self._lacks_blobs = _lacking(target.blobs.missing)
+        self._lacks_chunks = _lacking(self._to.missing_chunks)
         self._get_directories = Coalesced(self._from.get_directories, most=_DIRECTORIES, at_once=_DIRECTORY_CALLS)
         self._list_chunks = Coalesced(self._from.list_chunks, most=_LISTED_FILES, at_once=_LISTINGS, weigh=_listing)
         self._large = asyncio.Lock()
@@ -157,7 +158,7 @@ class TreeCopier:
             for at in range(0, len(level), _DIRECTORIES):
                 some = level[at : at + _DIRECTORIES]
                 got = [given[digest] for digest in some] if given else await self._get_directories(some)
-                size += sum(len(directory.encoded) for directory in got)
+                size += sum(map(_encoded_size, got))
                 if size > most:
                     return None
                 for digest, directory in zip(some, got, strict=True):
@@ -175,7 +176,7 @@ class TreeCopier:
         there = sum(file.size for file in files) - sum(file.size for file in missing)
         self._account.there += there
         self._account.moved(there)
-        for some in _batches(missing):
+        for some in filling(missing, lambda file: file.size, size=_LISTED_BYTES, count=_LISTED_FILES):
             await self._copy_some(some, place)
 
     async def _copy_some(self, files: Sequence[FileNode], place: _Place) -> None:
@@ -234,35 +235,26 @@ class TreeCopier:
         self._account.moved(file.size)
 
     async def _put_directories(self, root: Digest, directories: dict[Digest, Directory]) -> None:
-        batch: list[Directory] = []
-        size = 0
-        for directory in _leaves_first(root, directories):
-            if batch and size + len(directory.encoded) > MAX_STORED:
-                await self._put(batch)
-                batch, size = [], 0
-            batch.append(directory)
-            size += len(directory.encoded)
-        if batch:
-            await self._put(batch)
+        for some in filling(_leaves_first(root, directories), _encoded_size, size=MAX_STORED):
+            try:
+                await self._to.put_directories(some)
+            except InvalidError as error:
+                raise CorruptError(f"{self._name} gives a wrong directory: {error}") from None
+            self._account.sent += sum(map(_encoded_size, some))
 
-    async def _put(self, directories: Sequence[Directory]) -> None:
-        try:
-            await self._to.put_directories(directories)
-        except InvalidError as error:
-            raise CorruptError(f"{self._name} gives a wrong directory: {error}") from None
-        self._account.sent += sum(len(directory.encoded) for directory in directories)
 
-    async def _which_directories(self, digests: Sequence[Digest]) -> list[bool]:
-        missing = await self._to.missing_directories(digests)
-        return [digest in missing for digest in digests]
+def _lacking(missing: Callable[[Sequence[Digest]], Awaitable[set[Digest]]]) -> Coalesced[Digest, bool]:
+    """Whether each digest is one of those that `missing` tells, in few calls for all who ask."""
 
-    async def _which_blobs(self, digests: Sequence[Digest]) -> list[bool]:
-        missing = await self._target.blobs.missing(digests)
-        return [digest in missing for digest in digests]
+    async def are_missing(digests: Sequence[Digest]) -> list[bool]:
+        absent = await missing(digests)
+        return [digest in absent for digest in digests]
 
-    async def _which_chunks(self, digests: Sequence[Digest]) -> list[bool]:
-        missing = await self._to.missing_chunks(digests)
-        return [digest in missing for digest in digests]
+    return Coalesced(are_missing, most=_QUESTION)
+
+
+def _encoded_size(directory: Directory) -> int:
+    return len(directory.encoded)
 
 
 def _listing(file: Chunk) -> int:
@@ -272,19 +264,6 @@ def _listing(file: Chunk) -> int:
 
 def _is_own_chunk(file: FileNode, chunks: Sequence[Frame]) -> bool:
     return len(chunks) == 1 and chunks[0].digest == file.digest.raw and file.size <= MAX_CHUNK
-
-
-def _batches(files: Iterable[FileNode]) -> Iterator[list[FileNode]]:
-    batch: list[FileNode] = []
-    size = 0
-    for file in files:
-        if batch and (len(batch) == _LISTED_FILES or size + file.size > _LISTED_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(file)
-        size += file.size
-    if batch:
-        yield batch
 
 
 def _leaves_first(root: Digest, directories: dict[Digest, Directory]) -> Iterator[Directory]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 
 from tvix_store.compression.chunk_frames import checked_contents
@@ -26,6 +26,7 @@ from tvix_store.protocol.chunk_tables import (
 )
 from tvix_store.protocol.dialects import BULK_SERVICE
 from tvix_store.rpc.method import Answer, Call, Method, ServerStreaming, Takes, Unary, client_streaming
+from tvix_store.services.batches import filling
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame
 from tvix_store.services.granular import MAX_CHUNK, Granular, StoredChunk, check_list
@@ -101,7 +102,7 @@ def granular_methods(granular: Granular, max_message: int) -> dict[str, Method]:
     async def get_chunks(wanted: ChunkTable, _call: Call) -> AsyncGenerator[Answer, None]:
         with READ_AHEAD.room(_ROOM) as has_room:
             less = 1 if has_room else _FEW
-            for rows in _groups(wanted, _CHUNKS_AT_ONCE // less, _MESSAGE // less):
+            for rows in filling(wanted, _length_of, size=_MESSAGE // less, count=_CHUNKS_AT_ONCE // less):
                 yield encode_chunks(await granular.get_chunks([_chunk_to_read(*row) for row in rows]))
 
     async def get_chunk(message: bytes, _call: Call) -> bytes:
@@ -133,14 +134,14 @@ def _list_methods(granular: Granular) -> dict[str, Method]:
 
     async def list_chunks(wanted: ChunkTable, call: Call) -> AsyncGenerator[bytes, None]:
         with kept.place(call.client) as place:
-            for rows in _groups(wanted, _BLOBS_AT_ONCE, _LISTED_AT_ONCE):
+            for rows in filling(wanted, _length_of, size=_LISTED_AT_ONCE, count=_BLOBS_AT_ONCE):
                 blobs = [Chunk(Digest(digest), size) for digest, size, _ in rows]
                 async with listing:
                     lists = await _packed(blobs, await granular.list_chunks(blobs))
                 size = sum(len(each.chunks) for each in lists) * 48
                 if size > SMALL:
                     await place.hold(size)
-                for some in _messages(lists):
+                for some in filling(lists, lambda each: len(each.chunks), size=_ROWS):
                     place.waits()
                     yield encode_chunk_lists(some)
                     place.works()
@@ -234,18 +235,9 @@ class _Gathered:
             raise InvalidError(f"the list of {self._parts[0].blob} is cut short")
 
 
-def _groups(table: ChunkTable, count: int, size: int) -> Iterator[list[Row]]:
-    """The rows in groups of up to `count`, and up to `size` bytes, or one."""
-    group: list[Row] = []
-    total = 0
-    for row in table:
-        if group and (len(group) == count or total + row[1] > size):
-            yield group
-            group, total = [], 0
-        group.append(row)
-        total += row[1]
-    if group:
-        yield group
+def _length_of(row: Row) -> int:
+    """The bytes of a chunk, or of a blob."""
+    return row[1]
 
 
 def _chunk_to_read(digest: bytes, length: int, _stored: int) -> Frame:
@@ -265,20 +257,6 @@ async def _packed(blobs: Sequence[Chunk], found: Sequence[Sequence[Frame]]) -> l
         ]
 
     return packed() if sum(map(len, found)) <= _PACKED_HERE else await asyncio.to_thread(packed)
-
-
-def _messages(lists: Iterable[ChunkList]) -> Iterator[list[ChunkList]]:
-    """The lists as they fill messages."""
-    some: list[ChunkList] = []
-    rows = 0
-    for each in lists:
-        if some and rows + len(each.chunks) > _ROWS:
-            yield some
-            some, rows = [], 0
-        some.append(each)
-        rows += len(each.chunks)
-    if some:
-        yield some
 
 
 def _decode_directories(message: bytes) -> list[Directory]:

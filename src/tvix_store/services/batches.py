@@ -1,0 +1,30 @@
+"""Many things, by calls for some of them each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items in sequences of `size`."""
+    return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def filling(
+    items: Iterable[T], size_of: Callable[[T], int], *, size: int | None = None, count: int | None = None
+) -> Iterator[list[T]]:
+    """The items in lists of up to `size` and up to `count`, or of one that is larger. None is any size, or any count."""
+    some: list[T] = []
+    total = 0
+    for item in items:
+        its_size = size_of(item)
+        if some and ((size is not None and total + its_size > size) or len(some) == count):
+            yield some
+            some, total = [], 0
+        some.append(item)
+        total += its_size
+    if some:
+        yield some
