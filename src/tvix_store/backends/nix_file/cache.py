@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tvix_store.backends.nix_file.address import shown
 from tvix_store.backends.nix_file.files import CacheFiles
-from tvix_store.backends.nix_file.in_thread import in_thread
+from tvix_store.concurrency.thread_to_its_end import thread_to_its_end
 from tvix_store.errors import InvalidError
 from tvix_store.model import cache_info, nixbase32
 from tvix_store.model.cache_info import MAX_CACHE_INFO, CacheInfo
@@ -48,7 +48,7 @@ class DirectoryCache:
             found = filter(None, map(_NARINFO.fullmatch, self._files.names()))
             return [nixbase32.decode(name) for name in sorted(match[1] for match in found)]
 
-        return await in_thread(find)
+        return await thread_to_its_end(find)
 
     async def priority(self) -> int:
         text = await self.document(cache_info.NAME, MAX_CACHE_INFO)
@@ -82,7 +82,7 @@ class DirectoryCache:
             raise UpstreamLacksError(str(error)) from None
 
     async def document(self, path: str, most: int) -> bytes | None:
-        return await in_thread(self._files.read, path, most)
+        return await thread_to_its_end(self._files.read, path, most)
 
     async def stream(self, path: str, most: int) -> AsyncGenerator[bytes, None]:
         left = most
@@ -99,8 +99,8 @@ class DirectoryCache:
     async def _pieces(self, path: str) -> AsyncGenerator[bytes, None]:
         reading = _Reading(self._files, path)
         try:
-            await in_thread(reading.open)
-            while piece := await in_thread(reading.read):
+            await thread_to_its_end(reading.open)
+            while piece := await thread_to_its_end(reading.read):
                 yield piece
         finally:
             reading.close()

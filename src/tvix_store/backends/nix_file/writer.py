@@ -12,8 +12,8 @@ from pathlib import Path
 from tvix_store.backends.nix_file.address import shown
 from tvix_store.backends.nix_file.cache import narinfo_name
 from tvix_store.backends.nix_file.files import CacheFiles
-from tvix_store.backends.nix_file.in_thread import in_thread
 from tvix_store.backends.nix_file.unfinished import UnfinishedFile, locked, sync_directory, tidy, unfinished_file
+from tvix_store.concurrency.thread_to_its_end import thread_to_its_end
 from tvix_store.errors import DeniedError, ExhaustedError, InvalidError, UnavailableError
 from tvix_store.model import cache_info, nixbase32
 from tvix_store.model.cache_info import MAX_CACHE_INFO, CacheInfo
@@ -37,10 +37,10 @@ class DirectoryWriter:
         self._store_dir = store_dir
 
     async def prepare(self) -> None:
-        await in_thread(self._prepare)
+        await thread_to_its_end(self._prepare)
 
     async def get_many(self, output_hashes: Sequence[bytes], /) -> dict[bytes, NarInfo]:
-        return await in_thread(self._whole, output_hashes)
+        return await thread_to_its_end(self._whole, output_hashes)
 
     async def existing(self, output_hashes: Sequence[bytes], /) -> dict[bytes, StorePath]:
         return {output_hash: narinfo.store_path for output_hash, narinfo in (await self.get_many(output_hashes)).items()}
@@ -67,20 +67,20 @@ class DirectoryWriter:
             return f"{_NARS}/{name}"
 
         try:
-            await in_thread(open_it)
+            await thread_to_its_end(open_it)
             async for piece in file:
-                await in_thread(write, piece)
+                await thread_to_its_end(write, piece)
                 size += len(piece)
-            url = await in_thread(publish)
+            url = await thread_to_its_end(publish)
         finally:
-            await in_thread(unfinished.discard)
+            await thread_to_its_end(unfinished.discard)
         return NarFile(url, size, sha256.digest())
 
     async def put(self, narinfo: NarInfo, /) -> None:
-        await in_thread(self._put, narinfo)
+        await thread_to_its_end(self._put, narinfo)
 
     async def close(self) -> None:
-        await in_thread(tidy, self._unfinished)
+        await thread_to_its_end(tidy, self._unfinished)
 
     def _prepare(self) -> None:
         nars = self._directory / _NARS
