@@ -23,19 +23,14 @@ _GZIP = b"gzip"
 class UnaryResponse(Response):
     """Sends one answer as a body, or an error as JSON with an HTTP status.
 
-    compressed: With gzip, as the caller does.
-    immutable: Whether caches may keep the answer.
+    `immutable`: Whether caches may keep the answer.
     """
 
-    __slots__ = ("_call", "_compressed", "_immutable", "_send", "_started")
+    __slots__ = ("_immutable",)
 
     def __init__(self, call: Call, send: Send, *, compressed: bool, immutable: bool) -> None:
-        super().__init__()
-        self._call = call
-        self._send = send
-        self._compressed = compressed
+        super().__init__(call, send, compressed=compressed)
         self._immutable = immutable
-        self._started = False
 
     async def message(self, message: Answer, place: Place | None = None, *, last: bool = False) -> None:
         del last  # there is but one
@@ -74,16 +69,9 @@ class UnaryResponse(Response):
 
 
 class StreamResponse(Response):
-    """Sends answers as messages, and then a message that tells of an error, or of none. `compressed`: with gzip."""
+    """Sends answers as messages, and then a message that tells of an error, or of none."""
 
-    __slots__ = ("_call", "_compressed", "_send", "_started")
-
-    def __init__(self, call: Call, send: Send, *, compressed: bool) -> None:
-        super().__init__()
-        self._call = call
-        self._send = send
-        self._compressed = compressed
-        self._started = False
+    __slots__ = ()
 
     async def message(self, message: Answer, place: Place | None = None, *, last: bool = False) -> None:
         del last  # the end follows

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tvix_store.asgi import DisconnectedError, Event, Send
+from tvix_store.asgi import DisconnectedError, Event
 from tvix_store.rpc.framing import ENCODINGS, framed, pieces_of
-from tvix_store.rpc.method import Answer, Call
+from tvix_store.rpc.method import Answer
 from tvix_store.rpc.response import Response
 from tvix_store.rpc.status import RpcError, status_fields
 from tvix_store.traffic import Place
@@ -18,16 +18,9 @@ _END_OF_BODY: Event = {"type": "http.response.body"}
 
 
 class GrpcResponse(Response):
-    """Sends the answers to one call. `compressed`: with gzip, as the caller does."""
+    """Sends the answers to one call."""
 
-    __slots__ = ("_call", "_compressed", "_send", "_started")
-
-    def __init__(self, call: Call, send: Send, *, compressed: bool) -> None:
-        super().__init__()
-        self._call = call
-        self._send = send
-        self._compressed = compressed
-        self._started = False
+    __slots__ = ()
 
     async def message(self, message: Answer, place: Place | None = None, *, last: bool = False) -> None:
         if place is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from tvix_store.rpc.method import Answer
+from tvix_store.asgi import Send
+from tvix_store.rpc.method import Answer, Call
 from tvix_store.rpc.status import RpcError
 from tvix_store.traffic import LARGE, Place
 
@@ -15,15 +16,19 @@ _BEGUN = 1 << 20
 
 
 class Response(ABC):
-    """Sends the answers to one call.
+    """Sends the answers to one call. `compressed`: with gzip, as the caller does.
 
     Raises:
         DisconnectedError: (all methods) nobody is there to read it.
     """
 
-    __slots__ = ("_sent",)
+    __slots__ = ("_call", "_compressed", "_send", "_sent", "_started")
 
-    def __init__(self) -> None:
+    def __init__(self, call: Call, send: Send, *, compressed: bool) -> None:
+        self._call = call
+        self._send = send
+        self._compressed = compressed
+        self._started = False
         self._sent = 0
 
     @abstractmethod
