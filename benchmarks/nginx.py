@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from benchmarks.peer_server import free_port, running
 
 _CONFIGURATION = """
 daemon off;
@@ -34,35 +32,14 @@ http {{
     }}
 }}
 """
-_STARTS_WITHIN = 20
-"""Seconds."""
 
 
 @contextmanager
 def running_nginx(directory: Path) -> Iterator[str]:
     """Serve what is put, from `directory`; the server's URL."""
     (directory / "files").mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     configuration = directory / "configuration"
     configuration.write_text(_CONFIGURATION.format(directory=directory, port=port))
-    process = subprocess.Popen(["nginx", "-e", directory / "log", "-c", configuration])
-    try:
-        _wait_for(port, process)
+    with running(["nginx", "-e", directory / "log", "-c", configuration], port):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    give_up = time.monotonic() + _STARTS_WITHIN
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            if process.poll() is not None or time.monotonic() > give_up:
-                sys.exit("nginx did not start")
-            time.sleep(0.05)
-        else:
-            return
