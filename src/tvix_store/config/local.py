@@ -39,7 +39,7 @@ async def open_address(address: Address, opening: Opening) -> Store:
 
     Without a path it is the default one. A worker opens it without threads. With `&read-only=1` nothing of it is written or locked.
     """
-    directory = _directory(address)
+    directory = directory_of(address)
     settings = address.read_parameters(PARAMETERS)
     if opening.as_worker:
         settings["threads"] = 0
@@ -49,12 +49,17 @@ async def open_address(address: Address, opening: Opening) -> Store:
 
 def check_is_there(address: Address) -> None:
     """Raise InvalidError where no store is at the address of a directory: to open it would make one."""
-    directory = _directory(address)
+    directory = directory_of(address)
     if not (directory / SETTINGS).exists():
         raise InvalidError(f"there is no store in {directory}")
 
 
-def _directory(address: Address) -> Path:
+def directory_of(address: Address) -> Path:
+    """The directory of the store at an address.
+
+    Raises:
+        InvalidError: the address names a host, or a relative path in a URL.
+    """
     if address.host:
         raise InvalidError(f"{address.text}: an absolute path has three slashes, as in local:///{address.host}{address.path}")
     if address.path and address.path != address.text and not address.path.startswith("/"):

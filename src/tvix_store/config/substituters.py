@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from tvix_store.config.caches import CacheAddress, believed_keys, open_upstream, parse_cache
-from tvix_store.config.user_directories import data_directory
 from tvix_store.errors import InvalidError
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.layers.substituter import Substituter, Terms
@@ -92,8 +91,9 @@ def fetch_lock(path_infos: str) -> FetchLock | None:
         return None
     if address.scheme == "local":
         from tvix_store.backends.local.disk import open_or_create
+        from tvix_store.config.local import directory_of
 
-        return FetchLock((Path(address.path) if address.path else data_directory()) / _LOCK_NAME, open_or_create)
+        return FetchLock(directory_of(address) / _LOCK_NAME, open_or_create)
     name = hashlib.sha256(path_infos.encode()).hexdigest()[:16]
     return FetchLock(_own_directory() / f"{name}.{_LOCK_NAME}")
 

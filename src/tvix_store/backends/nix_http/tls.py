@@ -9,13 +9,18 @@ import ssl
 from tvix_store.errors import InvalidError
 
 
+def authorities_file() -> str | None:
+    """$NIX_SSL_CERT_FILE, as for Nix; else $SSL_CERT_FILE. None for the system's authorities."""
+    return os.environ.get("NIX_SSL_CERT_FILE") or os.environ.get("SSL_CERT_FILE") or None
+
+
 async def trusted_authorities() -> ssl.SSLContext:
-    """The authorities in $NIX_SSL_CERT_FILE, as for Nix; else in $SSL_CERT_FILE, else the system's.
+    """The authorities in `authorities_file`.
 
     Raises:
         InvalidError: the file cannot be read.
     """
-    file = os.environ.get("NIX_SSL_CERT_FILE") or os.environ.get("SSL_CERT_FILE") or None
+    file = authorities_file()
     try:
         return await asyncio.to_thread(ssl.create_default_context, cafile=file)  # reads and parses for 20 ms
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Self
 
+from tvix_store.compression.delta import MAX_TARGET
 from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import CorruptError, ExhaustedError, IncompleteError, InvalidError, NotFoundError, UnavailableError
 from tvix_store.model.digest import Digest
@@ -20,8 +21,6 @@ from tvix_store.services.store import Store
 
 _LEAST = 32 << 10
 """Bytes of stored chunks that must be missing: a delta takes two round trips, and reads both files."""
-_MOST = 32 << 20
-"""Bytes of the largest file that is tried: stores decline larger ones."""
 _WORTH = 2 / 3
 """The part of the missing chunks' bytes that a delta may have. A larger one is not worth its work."""
 _AT_ONCE = 4
@@ -80,9 +79,8 @@ class DeltaCopier:
 
         Raises:
             CorruptError: a delta makes something else than it should.
-            ExhaustedError: the target is full.
         """
-        candidates = [each for each in files if each[0].size <= _MOST and sum(chunk.stored for chunk in each[1]) >= _LEAST]
+        candidates = [each for each in files if each[0].size <= MAX_TARGET and sum(chunk.stored for chunk in each[1]) >= _LEAST]
         if not candidates or not self._pays():
             return set()
         bases = await self._bases_of(path, root, directories)
@@ -99,7 +97,7 @@ class DeltaCopier:
         return {file.digest for (file, _), is_copied in zip(candidates, are_copied, strict=True) if is_copied}
 
     async def _bases_of(self, path: StorePath, root: Node, directories: Mapping[Digest, Directory]) -> Mapping[Digest, Digest]:
-        """The bases of files by digest. None where the other version is damaged: the path does not need it."""
+        """The bases of files by digest. There are none where the other version is damaged: the path does not need it."""
         try:
             other = await self._bases.other_version(path)
             return {} if other is None else await self._bases.of_files(root, directories, other)
