@@ -47,7 +47,7 @@ class _Stores:
 
 
 def measure(bench: Bench) -> Sequence[Row]:
-    older, newer = go_releases(quick=bench.quick)
+    older, newer = go_releases(bench)
     stores = _filled(bench.fresh(), older, newer)
     say(f"the chunks that differ have {stores.megabytes:.2f} MB")
     contestants: list[Contestant] = [
