@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -11,16 +11,14 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode
 from tvix_store.model.path_info import NarFacts, PathInfo
-from tvix_store.model.store_path import StorePath, parse_output_hash
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.granular.copy_tree import TreeCopier
-from tvix_store.operations.paths.path_copies import ClosureSize, Copied, PathCopies, shown
+from tvix_store.operations.paths.path_copies import Copied, PathCopies, check_nar, stated_paths
 from tvix_store.operations.paths.rewrite_sizes import directories_by_rule
 from tvix_store.services.store import Store
 
 JOBS = 64
 """Paths whose contents are copied at a time. They share calls: one path alone waits for a round trip most of the time."""
-_ASKED_AT_ONCE = 1000
 
 
 async def copy_paths(
@@ -67,29 +65,15 @@ async def named_path_infos(store: Store, names: Sequence[str], *, closure: bool 
         NotFoundError: a path is not in the store.
         ExhaustedError: the closure is too large.
     """
-    prefix = store.store_dir + "/"
-    wanted = {parse_output_hash(name.removeprefix(prefix), store.store_dir): name for name in names}
-    found: dict[bytes, PathInfo] = {}
-    size = ClosureSize(store.name or "the source")
-    while wanted:
-        hashes = list(wanted)
-        for at in range(0, len(hashes), _ASKED_AT_ONCE):
-            some = hashes[at : at + _ASKED_AT_ONCE]
-            there = await store.path_infos.get_many(some)
-            for output_hash in some:
-                if output_hash not in there:
-                    raise NotFoundError("store path", wanted[output_hash])
-            if closure:
-                size.add(there.values())
-            found |= there
-        wanted = _references_of([found[each] for each in hashes], found) if closure else {}
-    return list(found.values())
 
+    async def ask(wanted: Mapping[bytes, str]) -> list[PathInfo]:
+        there = await store.path_infos.get_many(list(wanted))
+        for output_hash, name in wanted.items():
+            if output_hash not in there:
+                raise NotFoundError("store path", name)
+        return [there[output_hash] for output_hash in wanted]
 
-def _references_of(path_infos: Iterable[PathInfo], but: dict[bytes, PathInfo]) -> dict[bytes, str]:
-    """The references of these path infos, by hash, without those in `but`."""
-    references: dict[bytes, StorePath] = {each.output_hash: each for info in path_infos for each in info.references}
-    return {output_hash: str(path) for output_hash, path in references.items() if output_hash not in but}
+    return await stated_paths(ask, names, store_dir=store.store_dir, source=store.name or "the source", closure=closure)
 
 
 class _StoreCopies(PathCopies[PathInfo, PathInfo]):
@@ -121,10 +105,7 @@ class _StoreCopies(PathCopies[PathInfo, PathInfo]):
             # The target had a directory without all below it, or something there is damaged, and is forgotten now.
             await self._trees.copy(stated.node, stated.nar.size, given=given, thorough=True)
             true = await self._at_target(stated)
-        if true != stated.nar:
-            raise CorruptError(
-                f"{stated.store_path} is not copied: its NAR hash is {shown(true)}, but {self._source} says {shown(stated.nar)}"
-            )
+        check_nar(stated.store_path, true, stated.nar, self._source)
         self._account.logical += stated.nar.size
         return stated
 

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
 
-from tvix_store.errors import CorruptError
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath
@@ -18,7 +17,7 @@ from tvix_store.operations.ingest.import_content import Progress, import_content
 from tvix_store.operations.ingest.import_threads import ImportThreads
 from tvix_store.operations.paths.check import proves_content_address
 from tvix_store.operations.paths.nix_json import StatedPath
-from tvix_store.operations.paths.path_copies import Copied, PathCopies, shown
+from tvix_store.operations.paths.path_copies import Copied, PathCopies, check_nar
 from tvix_store.services.store import Store
 
 JOBS = 4
@@ -94,11 +93,7 @@ class _FileCopies(PathCopies[StatedPath, PathInfo]):
             self._progress(0, size)
 
         def check(nar: NarFacts) -> None:
-            if nar != stated.nar:
-                raise CorruptError(
-                    f"{path} is not copied: its NAR hash is {shown(nar)}, but Nix says {shown(stated.nar)} "
-                    "(nix-store --verify-path tells more)"
-                )
+            check_nar(path, nar, stated.nar, "Nix", " (nix-store --verify-path tells more)")
 
         content = await import_content(
             self._store, self._file(path), size_rule=self._size_rule, check_nar=check, threads=threads, progress=count

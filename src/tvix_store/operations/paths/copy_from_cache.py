@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -11,15 +11,13 @@ from tvix_store.errors import InvalidError, NotFoundError, StoreError
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
-from tvix_store.model.store_path import parse_output_hash
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.paths.fetch_parts import PartsFetcher
-from tvix_store.operations.paths.path_copies import ClosureSize, Copied, PathCopies
+from tvix_store.operations.paths.path_copies import Copied, PathCopies, stated_paths
 from tvix_store.operations.paths.substitute import check_narinfo, fetch_path
 from tvix_store.services.store import Store
 from tvix_store.services.upstream import Upstream, UpstreamFailsError, UpstreamLacksError, UpstreamLiesError
 
-_ASKED_AT_ONCE = 1000
 JOBS = 8
 """NARs that are fetched at a time; each takes some 20 MB."""
 
@@ -56,28 +54,17 @@ async def named_narinfos(cache: Cache, names: Sequence[str], *, store_dir: str, 
         ExhaustedError: the closure is too large.
     """
     await cache.upstream.priority()  # is it one for our store directory?
-    prefix = store_dir + "/"
-    wanted = {parse_output_hash(name.removeprefix(prefix), store_dir): name for name in names}
-    found: dict[bytes, NarInfo] = {}
 
-    async def narinfo(output_hash: bytes) -> NarInfo:
-        told = await cache.narinfo(output_hash, store_dir)
-        if told is None:
-            raise NotFoundError("store path", f"{wanted[output_hash]}, of which {cache.upstream.name} was asked,")
-        return told
+    async def ask(wanted: Mapping[bytes, str]) -> list[NarInfo]:
+        async def narinfo(output_hash: bytes) -> NarInfo:
+            told = await cache.narinfo(output_hash, store_dir)
+            if told is None:
+                raise NotFoundError("store path", f"{wanted[output_hash]}, of which {cache.upstream.name} was asked,")
+            return told
 
-    size = ClosureSize(cache.upstream.name)
-    while wanted:
-        level: list[NarInfo] = []
-        for at in range(0, len(wanted), _ASKED_AT_ONCE):
-            some = await each_at_once(narinfo, list(wanted)[at : at + _ASKED_AT_ONCE])
-            if closure:
-                size.add(some)
-            level += some
-        found |= {each.store_path.output_hash: each for each in level}
-        references = {each.output_hash: str(each) for told in level for each in told.references} if closure else {}
-        wanted = {output_hash: name for output_hash, name in references.items() if output_hash not in found}
-    return list(found.values())
+        return await each_at_once(narinfo, list(wanted))
+
+    return await stated_paths(ask, names, store_dir=store_dir, source=cache.upstream.name, closure=closure)
 
 
 async def all_narinfos(cache: Cache, refused: Callable[[StoreError], None], *, store_dir: str) -> list[NarInfo]:

@@ -12,7 +12,7 @@ import zstandard
 
 from tvix_store.compression import COMPRESSIONS
 from tvix_store.concurrency.background_hash import BackgroundHash
-from tvix_store.errors import CorruptError, DeniedError, ExhaustedError
+from tvix_store.errors import DeniedError, ExhaustedError
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.path_info import NarFacts, PathInfo
@@ -24,7 +24,7 @@ from tvix_store.operations.nars.plan import Plan
 from tvix_store.operations.nars.planner import can_be_planned
 from tvix_store.operations.nars.render import render_nar
 from tvix_store.operations.paths.check import check_signatures, proves_content_address
-from tvix_store.operations.paths.path_copies import Copied, PathCopies, shown
+from tvix_store.operations.paths.path_copies import Copied, PathCopies, check_nar
 from tvix_store.services.store import Store
 from tvix_store.services.writable_cache import WritableCache
 
@@ -97,7 +97,7 @@ class _Copies(PathCopies[PathInfo, NarInfo]):
         check_signatures(stated, self._form.trusted_keys, self._store.store_dir)
         merged = known.merged(NarInfo.of(self._signed(stated), known.url, known.compression))
         if self._form.signing_keys and merged is not known:
-            _check(await self._true_nar(stated), stated)
+            self._check(await self._true_nar(stated), stated)
         self._account.logical += stated.nar.size
         self._account.moved(stated.nar.size)
         return merged
@@ -136,7 +136,7 @@ class _Copies(PathCopies[PathInfo, NarInfo]):
         """How to make the file from stored frames; None where that is not possible."""
         if self._planned is None or not can_be_planned(stated.node, stated.nar.size):
             return None
-        _check(await self._true_nar(stated), stated)
+        self._check(await self._true_nar(stated), stated)
         try:
             return await self._planned.plan(stated.node)
         except ExhaustedError:
@@ -156,7 +156,7 @@ class _Copies(PathCopies[PathInfo, NarInfo]):
                 if data:
                     yield data
         await hashing.finish()
-        _check(NarFacts(size, sha256.digest()), stated)
+        self._check(NarFacts(size, sha256.digest()), stated)
         if stream is not None:
             yield await asyncio.to_thread(stream.flush)
 
@@ -165,6 +165,9 @@ class _Copies(PathCopies[PathInfo, NarInfo]):
         if self._store.known_nars is not None:
             return await self._store.nar.calculate(stated.node)
         return await calculate_nar(self._store.blobs, self._store.directories.tree(stated.node))
+
+    def _check(self, true: NarFacts, stated: PathInfo) -> None:
+        check_nar(stated.store_path, true, stated.nar, "the store")
 
     def _signed(self, stated: PathInfo) -> PathInfo:
         message = stated.fingerprint(self._store.store_dir)
@@ -192,10 +195,3 @@ class _Progress:
     def _tell(self, done: int) -> None:
         self.account.moved(done - self.told)
         self.told = done
-
-
-def _check(true: NarFacts, stated: PathInfo) -> None:
-    if true != stated.nar:
-        raise CorruptError(
-            f"{stated.store_path} is not copied: its NAR hash is {shown(true)}, but the store says {shown(stated.nar)}"
-        )

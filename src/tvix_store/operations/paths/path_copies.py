@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from graphlib import CycleError, TopologicalSorter
@@ -27,7 +27,8 @@ from tvix_store.errors import (
 )
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.path_info import NarFacts
-from tvix_store.model.store_path import StorePath
+from tvix_store.model.store_path import StorePath, parse_output_hash
+from tvix_store.services.batches import parts
 
 OF_A_PATH = (ConflictError, CorruptError, DeniedError, IncompleteError, InvalidError, NotFoundError)
 """Errors that leave hope for other paths."""
@@ -175,8 +176,8 @@ class PathCopies(ABC, Generic[S, R]):
     def _check_same(self, known: R, stated: S) -> None:
         if known.store_path != stated.store_path or known.nar != stated.nar:
             raise ConflictError(
-                f"{stated.store_path} is in the store with NAR hash {shown(known.nar)}, "
-                f"but {self._source} says {shown(stated.nar)}; it is not overwritten"
+                f"{stated.store_path} is in the store with NAR hash {_shown(known.nar)}, "
+                f"but {self._source} says {_shown(stated.nar)}; it is not overwritten"
             )
 
     async def _missing_reference(self, stated: S) -> Copied | None:
@@ -202,23 +203,47 @@ class PathCopies(ABC, Generic[S, R]):
         return None
 
 
-class ClosureSize:
-    """Counts the paths of a closure. A source may state new references without an end."""
+async def stated_paths(
+    ask: Callable[[Mapping[bytes, str]], Awaitable[Sequence[S]]],
+    names: Sequence[str],
+    *,
+    store_dir: str,
+    source: str,
+    closure: bool,
+) -> list[S]:
+    """What `source` states of the store paths that `names` name; with their `closure`, also of all they refer to, directly or not.
 
-    def __init__(self, source: str) -> None:
-        self._source = source
-        self._count = 0
+    `ask` gets some paths by output hash, each with its name for messages. It answers for all, or raises NotFoundError.
 
-    def add(self, stated: Iterable[Stated]) -> None:
-        """
-        Raises:
-            ExhaustedError: the closure is too large.
-        """
-        self._count += sum(1 + len(each.references) for each in stated)
-        if self._count > MAX_CLOSURE:
-            raise ExhaustedError(
-                f"{self._source} states a closure of more than {MAX_CLOSURE} paths and references; name fewer paths"
-            )
+    Raises:
+        InvalidError: a name is not a store path, its base name, or its hash.
+        ExhaustedError: the closure is too large.
+    """
+    prefix = store_dir + "/"
+    wanted = {parse_output_hash(name.removeprefix(prefix), store_dir): name for name in names}
+    found: dict[bytes, S] = {}
+    count = 0
+    while wanted:
+        level: list[S] = []
+        for some in parts(list(wanted.items()), _ASKED_AT_ONCE):
+            told = await ask(dict(some))
+            level += told
+            count += sum(1 + len(each.references) for each in told)
+            if closure and count > MAX_CLOSURE:  # a source may state new references without an end
+                raise ExhaustedError(f"{source} states a closure of more than {MAX_CLOSURE} paths and references; name fewer paths")
+        found |= {each.store_path.output_hash: each for each in level}
+        references = {each.output_hash: str(each) for told in level for each in told.references} if closure else {}
+        wanted = {output_hash: name for output_hash, name in references.items() if output_hash not in found}
+    return list(found.values())
+
+
+def check_nar(path: StorePath, true: NarFacts, stated: NarFacts, source: str, advice: str = "") -> None:
+    """
+    Raises:
+        CorruptError: the NAR is not what `source` states.
+    """
+    if true != stated:
+        raise CorruptError(f"{path} is not copied: its NAR hash is {_shown(true)}, but {source} says {_shown(stated)}{advice}")
 
 
 def _references_first(paths: dict[StorePath, S]) -> list[StorePath]:
@@ -229,5 +254,5 @@ def _references_first(paths: dict[StorePath, S]) -> list[StorePath]:
         raise InvalidError(f"references go round in a circle: {' '.join(map(str, error.args[1]))}") from None
 
 
-def shown(nar: NarFacts) -> str:
+def _shown(nar: NarFacts) -> str:
     return f"{NixHash('sha256', nar.sha256)} ({nar.size} bytes)"
