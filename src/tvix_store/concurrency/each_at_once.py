@@ -1,11 +1,12 @@
-"""each_at_once: one call for each of many items, some at a time."""
+"""each_at_once, missing_at_once: one call for each of many items, some at a time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TypeVar
 
+H = TypeVar("H", bound=Hashable)
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -30,3 +31,10 @@ async def each_at_once(call: Callable[[S], Awaitable[T]], items: Sequence[S], at
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
     return [results[number] for number in range(len(items))]
+
+
+async def missing_at_once(is_there: Callable[[H], Awaitable[bool]], items: Sequence[H]) -> set[H]:
+    """Those of the items that are not there. Each is asked about once."""
+    distinct = list(dict.fromkeys(items))
+    there = await each_at_once(is_there, distinct)
+    return {item for item, item_is_there in zip(distinct, there, strict=True) if not item_is_there}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tvix_store.backends.grpc.chunked_blobs import ChunkedBlobs
 from tvix_store.compression.chunk_frames import checked_contents
-from tvix_store.concurrency.each_at_once import each_at_once
+from tvix_store.concurrency.each_at_once import each_at_once, missing_at_once
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.services.blobs import Chunk
@@ -48,9 +48,7 @@ class ChunkStoreGranular:
         return await each_at_once(get, chunks)
 
     async def missing_chunks(self, digests: Sequence[Digest]) -> set[Digest]:
-        distinct = list(dict.fromkeys(digests))
-        there = await each_at_once(self._chunks.has_chunk, distinct)
-        return {digest for digest, is_there in zip(distinct, there, strict=True) if not is_there}
+        return await missing_at_once(self._chunks.has_chunk, digests)
 
     async def put_chunks(self, chunks: Sequence[StoredChunk]) -> None:
         contents = await asyncio.to_thread(checked_contents, chunks, MAX_CHUNK)

@@ -48,7 +48,8 @@ _CHUNK_ROW = 48
 """Bytes of a chunk in a message of chunks, beside what is stored of it."""
 _CACHED = 32 << 10
 """Stored bytes of a chunk from which a call of its own costs little beside its bytes."""
-_GOT_AT_ONCE = 8
+_CALLS_AT_ONCE = 9
+"""One for small chunks, and 8 for large ones."""
 _AROUND_LIST = 4096
 """Bytes around the rows of a list in a request."""
 _LISTED_CHUNK = 256 << 10
@@ -109,11 +110,15 @@ class BulkGranular:
         """As `Granular.get_chunks`. Where caches may stand on the way, a large chunk has a call of its own: they can answer it."""
         if not self._connection.passes_caches:
             return await self._got(chunks)
-        large = [chunk for chunk in chunks if chunk.stored >= _CACHED]
         small = [chunk for chunk in chunks if chunk.stored < _CACHED]
-        got_large, got_small = await asyncio.gather(each_at_once(self._got_alone, large, _GOT_AT_ONCE), self._got(small))
-        of_large, of_small = iter(got_large), iter(got_small)
-        return [next(of_large if chunk.stored >= _CACHED else of_small) for chunk in chunks]
+        calls = [small, *([chunk] for chunk in chunks if chunk.stored >= _CACHED)]
+
+        async def got(wanted: list[Frame]) -> list[StoredChunk]:
+            return await self._got(wanted) if wanted is small else [await self._got_alone(wanted[0])]
+
+        answers = await each_at_once(got, calls, _CALLS_AT_ONCE)
+        by_digest = {chunk.digest: chunk for answer in answers for chunk in answer}
+        return [by_digest[chunk.digest] for chunk in chunks]
 
     async def _got_alone(self, chunk: Frame) -> StoredChunk:
         message = encode_get_chunk(Digest(chunk.digest), chunk.length)

@@ -10,7 +10,7 @@ from tvix_store.backends.grpc.connection import AROUND, DIGESTS_A_CALL, Connecti
 from tvix_store.backends.grpc.contents import MESSAGE
 from tvix_store.backends.grpc.received import decoding
 from tvix_store.backends.grpc.single_blobs import SingleBlobs
-from tvix_store.concurrency.each_at_once import each_at_once
+from tvix_store.concurrency.each_at_once import each_at_once, missing_at_once
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.protocol.bulk import decode_blobs, decode_digests, encode_blobs, encode_digests
@@ -105,9 +105,7 @@ class EachBlob:
         self._single = single
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
-        distinct = list(dict.fromkeys(digests))
-        there = await each_at_once(self._single.is_there, distinct)
-        return {digest for digest, found in zip(distinct, there, strict=True) if not found}
+        return await missing_at_once(self._single.is_there, digests)
 
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
         digests = _digests_of_small(blobs)

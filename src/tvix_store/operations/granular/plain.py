@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from tvix_store.compression.chunk_frames import checked_contents
-from tvix_store.concurrency.each_at_once import each_at_once
+from tvix_store.concurrency.each_at_once import each_at_once, missing_at_once
 from tvix_store.errors import NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
@@ -34,9 +34,7 @@ class PlainGranular:
         self._assembling = assembling
 
     async def missing_directories(self, digests: Sequence[Digest]) -> set[Digest]:
-        distinct = list(dict.fromkeys(digests))
-        absent = await each_at_once(self._is_absent, distinct)
-        return {digest for digest, is_absent in zip(distinct, absent, strict=True) if is_absent}
+        return await missing_at_once(self._is_there, digests)
 
     async def get_directories(self, digests: Sequence[Digest]) -> list[Directory]:
         size = 0
@@ -95,8 +93,8 @@ class PlainGranular:
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
         await assemble_blob(self._blobs, self._assembling, digest, chunks)
 
-    async def _is_absent(self, digest: Digest) -> bool:
-        return await self._directories.get(digest) is None
+    async def _is_there(self, digest: Digest) -> bool:
+        return await self._directories.get(digest) is not None
 
     async def _directory(self, digest: Digest) -> Directory:
         directory = await self._directories.get(digest)
