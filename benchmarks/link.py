@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Thread
+
+from tests.tcp_server import port, tcp_server
 
 _PIECE = 1 << 18
 """Bytes that are read at a time."""
@@ -55,26 +57,13 @@ def running_link(server: str, round_trip: float = 0) -> Iterator[Link]:
     started: asyncio.Future[None] = loop.create_future()
 
     async def serve() -> None:
-        clients: set[asyncio.Task[None]] = set()
+        async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await _carry(reader, writer, server, round_trip, link)
 
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            clients.add(task)
-            with suppress(OSError, asyncio.CancelledError):
-                await _carry(reader, writer, server, round_trip, link)
-            clients.discard(task)
-
-        listener = await asyncio.start_server(connected, "127.0.0.1", 0)
-        host, port = listener.sockets[0].getsockname()
-        link.address = f"{host}:{port}"
-        started.set_result(None)
-        await stop
-        listener.close()
-        for client in clients:
-            client.cancel()
-        if clients:
-            await asyncio.wait(clients)
+        async with tcp_server(carry) as listener:
+            link.address = f"127.0.0.1:{port(listener)}"
+            started.set_result(None)
+            await stop
 
     serving = loop.create_task(serve())
     loop.run_until_complete(started)
@@ -98,11 +87,12 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ser
         async with asyncio.TaskGroup() as directions:
             directions.create_task(_direction(reader, far_writer, round_trip / 2, made, link, up=True))
             directions.create_task(_direction(far_reader, writer, round_trip / 2, made, link, up=False))
+        far_writer.close()
+        await far_writer.wait_closed()
     except* OSError:
         pass
     finally:
-        for each in (writer, far_writer):
-            each.close()
+        far_writer.transport.abort()
 
 
 async def _direction(

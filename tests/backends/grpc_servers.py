@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
+from tests.tcp_server import pass_on, tcp_server
+from tests.tcp_server import port as server_port
 from tvix_store.backends.memory import open_store as open_memory_store
 from tvix_store.config import verified
 from tvix_store.operations.granular.plain import granular_of
@@ -111,12 +113,10 @@ class Proxy:
         """A proxy before the server at `url`, which has a host and a port."""
         host, _, port = url.rpartition("/")[2].rpartition(":")
         proxy = cls(host, int(port))
-        proxy._server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0)
-        proxy.url = f"{PROTOCOL}+http://127.0.0.1:{proxy._server.sockets[0].getsockname()[1]}"
-        try:
+        async with tcp_server(proxy._accept) as server:
+            proxy._server = server
+            proxy.url = f"{PROTOCOL}+http://127.0.0.1:{server_port(server)}"
             yield proxy
-        finally:
-            proxy.kill()
 
     def kill(self) -> None:
         """Break the connections, and take no more."""
@@ -128,12 +128,7 @@ class Proxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection(*self._target)
         self._writers |= {writer, server_writer}
-        await asyncio.gather(_pump(reader, server_writer), _pump(server_reader, writer))
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
+        try:
+            await asyncio.gather(pass_on(reader, server_writer), pass_on(server_reader, writer))
+        finally:
+            server_writer.transport.abort()

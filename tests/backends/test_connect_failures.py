@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 
 from tests.backends.grpc_servers import ANYTHING, serve, store_methods
+from tests.tcp_server import port, tcp_server
 from tvix_store.backends.grpc import connect_channel, open_store
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.connection import Connection
@@ -50,30 +51,18 @@ class Raw:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
         """The address."""
-        tasks: set[asyncio.Task[None]] = set()
 
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            tasks.add(task)
-            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError), closing(writer):
-                self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-                if not self._reads:
-                    await asyncio.Event().wait()
-                writer.write(self._says)
-                await writer.drain()
-                if self._stays:
-                    await asyncio.Event().wait()
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+            if not self._reads:
+                await asyncio.Event().wait()
+            writer.write(self._says)
+            await writer.drain()
+            if self._stays:
+                await asyncio.Event().wait()
 
-        server = await asyncio.start_server(accept, "127.0.0.1", 0)
-        try:
-            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        finally:
-            server.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks)
-            await asyncio.sleep(0)  # in which the connections are closed
+        async with tcp_server(answer) as server:
+            yield f"127.0.0.1:{port(server)}"
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.backends.grpc_servers import ANYTHING, Proxy, serve, store_methods
+from tests.tcp_server import port, tcp_server
 from tvix_store import errors
 from tvix_store.backends.grpc import open_store
 from tvix_store.backends.grpc.connection import Connection
@@ -354,12 +355,9 @@ async def test_a_failed_opening_leaves_no_connection(monkeypatch: pytest.MonkeyP
 async def test_a_server_that_hangs_up_on_tls_is_asked_whether_it_speaks_it() -> None:
     """A listener without TLS closes when it reads the greeting; the error of the socket has no words then."""
 
-    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def hang_up(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read(1)
-        writer.close()
 
-    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
+    async with tcp_server(hang_up) as server:
         with pytest.raises(UnavailableError, match="the server closed the connection; does it speak TLS"):
-            await open_store(f"grpc+https://127.0.0.1:{port}")
+            await open_store(f"grpc+https://127.0.0.1:{port(server)}")

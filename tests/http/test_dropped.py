@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from tests.http.daemon import Daemon
 from tests.http.nix import Nix
 from tests.http.test_nix import same
+from tests.tcp_server import pass_on, port, tcp_server
 from tvix_store.testing.content import noise
 
 _CUT_AFTER = 1 << 20
@@ -28,16 +29,16 @@ class DroppingProxy:
         self._target = target
 
     async def serve(self, ready: threading.Event, end: asyncio.Event) -> None:
-        async with await asyncio.start_server(self._pass_on, "127.0.0.1", 0) as server:
-            self.port = server.sockets[0].getsockname()[1]
+        async with tcp_server(self._carry) as server:
+            self.port = port(server)
             ready.set()
             await end.wait()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, questions = await asyncio.open_connection("127.0.0.1", self._target)
-        asking = asyncio.create_task(_copy(reader, questions))
+        asking = asyncio.create_task(pass_on(reader, questions))
         passed = 0
-        with suppress(OSError):
+        try:
             while piece := await answers.read(1 << 16):
                 writer.write(piece)
                 await writer.drain()
@@ -46,17 +47,9 @@ class DroppingProxy:
                     self.drops_left -= 1
                     writer.transport.abort()
                     break
-        asking.cancel()
-        writer.close()
-        questions.close()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while piece := await reader.read(1 << 16):
-            writer.write(piece)
-            await writer.drain()
-    writer.close()
+        finally:
+            asking.cancel()
+            questions.transport.abort()
 
 
 @contextmanager

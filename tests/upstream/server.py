@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tests.tcp_server import port, tcp_server
 from tvix_store.model import nixbase32
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.nix_hash import NixHash
@@ -80,31 +81,16 @@ class CacheServer:
                 status = "404 Not Found" if answer is None else "200 OK"
                 writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(answer or b'')}\r\n\r\n".encode() + (answer or b""))
                 await writer.drain()
-        writer.close()
 
 
 @asynccontextmanager
 async def serving(host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> AsyncIterator[CacheServer]:
     """An empty cache that listens on a free port."""
     cache = CacheServer(host=host)
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(cache.serve(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        task.add_done_callback(lambda _: writer.transport.abort())
-
-    server = await asyncio.start_server(accept, host, 0, ssl=tls)
-    cache.port = server.sockets[0].getsockname()[1]
     cache.answers["/nix-cache-info"] = b"StoreDir: /nix/store\nPriority: 40\n"
-    try:
+    async with tcp_server(cache.serve, host, tls) as server:
+        cache.port = port(server)
         yield cache
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass(frozen=True)
