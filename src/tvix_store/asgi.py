@@ -9,10 +9,27 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, TypeAlias
 
+from tvix_store.model.grant import OPEN, Grant
+
 Event: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
 App: TypeAlias = Callable[[Event, Receive, Send], Coroutine[Any, Any, None]]
+
+
+_GRANT = "tvix_store.grant"
+"""The key of a scope under which the layer that looks at credentials puts what they grant."""
+
+
+def grant_of(scope: Event) -> Grant:
+    """What the client of a request may do; everything but administration where no layer looks at credentials."""
+    grant: Grant = scope.get(_GRANT, OPEN)
+    return grant
+
+
+def with_grant(scope: Event, grant: Grant) -> Event:
+    """The scope of a request whose client has this grant."""
+    return {**scope, _GRANT: grant}
 
 
 class DisconnectedError(Exception):

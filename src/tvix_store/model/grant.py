@@ -1,0 +1,60 @@
+"""Grant: what the client of a request may do, and who it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from tvix_store.errors import InvalidError
+
+
+class Scope(IntEnum):
+    """What a client may do; each scope includes those below it."""
+
+    NOTHING = 0
+    PULL = 1
+    PUSH = 2
+    ADMIN = 3
+
+    @classmethod
+    def parse(cls, text: str) -> Scope:
+        """Read `pull`, `push` or `admin`.
+
+        Raises:
+            InvalidError: `text` is none of these.
+        """
+        named = {scope.name.lower(): scope for scope in cls if scope is not cls.NOTHING}
+        if text not in named:
+            raise InvalidError(f"unknown scope {text!r} (known: {', '.join(named)})")
+        return named[text]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the client of a request may do.
+
+    scope: The most that it may do.
+    name: Name of the client for logs and limits, such as that of its token; "" for one that named nobody.
+    cache: The only named cache that it may use; None for all of them.
+    """
+
+    scope: Scope
+    name: str = ""
+    cache: str | None = None
+
+    @property
+    def may_pull(self) -> bool:
+        return self.scope >= Scope.PULL
+
+    @property
+    def may_push(self) -> bool:
+        return self.scope >= Scope.PUSH
+
+    @property
+    def is_known_pusher(self) -> bool:
+        """Whether somebody who may push has shown who it is. A store without tokens lets strangers push: they are none."""
+        return self.may_push and bool(self.name)
+
+
+OPEN = Grant(Scope.PUSH)
+"""The grant of a store that asks nobody who it is."""
