@@ -27,9 +27,9 @@ def grant_of(scope: Event) -> Grant:
     return grant
 
 
-def with_grant(scope: Event, grant: Grant) -> Event:
-    """The scope of a request whose client has this grant."""
-    return {**scope, _GRANT: grant}
+def set_grant(scope: Event, grant: Grant) -> None:
+    """Tell everything behind a layer what the client of a request may do."""
+    scope[_GRANT] = grant
 
 
 class DisconnectedError(Exception):

@@ -44,6 +44,10 @@ class DeniedError(StoreError):
     """The caller may not do this."""
 
 
+class UnauthenticatedError(DeniedError):
+    """The caller has not shown who it is, or not credibly."""
+
+
 class ExhaustedError(StoreError):
     """A limit was reached: a size, a count, or the disk."""
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from tvix_store.cli.identity_rules import IdentityRuleType
 from tvix_store.cli.input import FilePath
 from tvix_store.cli.invocation import Invocation, shared_options
+from tvix_store.cli.token_files import default_token_file, token_file_option
+
+if TYPE_CHECKING:
+    from tvix_store.access.identity_rule import IdentityRule
 
 
 @click.command()
@@ -22,7 +27,11 @@ from tvix_store.cli.invocation import Invocation, shared_options
     metavar="ADDRESS",
     help="host:port, the path of a Unix socket, or sd-listen for what systemd passes; repeatable. Default: localhost:8000.",
 )
-@click.option("--allow-remote", is_flag=True, help="Let other machines reach the daemon; they may then read and write the store.")
+@click.option(
+    "--allow-remote",
+    is_flag=True,
+    help="Let other machines reach the daemon, and read and write the store. Not needed where a push token exists.",
+)
 @click.option(
     "--allow-host",
     "allow_hosts",
@@ -97,6 +106,16 @@ from tvix_store.cli.invocation import Invocation, shared_options
     default=True,
     help="Take only paths whose references are here. Default: yes.",
 )
+@click.option("--private", is_flag=True, help="Let only those read who show a token. By default everybody may read.")
+@token_file_option
+@click.option(
+    "--oidc-rule",
+    "oidc_rules",
+    multiple=True,
+    type=IdentityRuleType(),
+    metavar="RULE",
+    help="Let jobs of a CI system in by its OIDC tokens: issuer=URL audience=NAME scope=pull|push CLAIM=GLOB ...; repeatable.",
+)
 @click.option("--read-only", is_flag=True, help="Refuse every write, over gRPC and HTTP; other machines may then be let in.")
 @click.option(
     "--substituters",
@@ -137,6 +156,9 @@ def daemon(
     trusted_public_keys: tuple[str, ...],
     require_signatures: bool,
     require_references: bool,
+    private: bool,
+    token_file: Path | None,
+    oidc_rules: tuple[IdentityRule, ...],
     read_only: bool,
     substituters: tuple[str, ...],
     substituter_public_keys: tuple[str, ...],
@@ -155,6 +177,7 @@ def daemon(
         raise click.UsageError("--tls-certificate and --tls-key need each other")
     import logging
 
+    from tvix_store.access.settings import AccessSettings
     from tvix_store.cli.key_files import read_public_keys, read_secret_key
     from tvix_store.config import prepare_for_pool, verified
     from tvix_store.config import read_only as made_read_only
@@ -220,8 +243,11 @@ def daemon(
             "--signing-key-file without --require-signatures: whatever is pushed, or fetched unsigned, is signed. "
             "With --trusted-public-keys and --require-signatures, only what a trusted key has signed is taken"
         )
+    access = AccessSettings(token_file or default_token_file(invocation), oidc_rules, private)
     config = ServerConfig(
-        allow_remote=allow_remote or read_only,
+        access=access,
+        # Strangers are kept out, by what they may do.
+        allow_remote=allow_remote or read_only or access.is_closed(),
         allow_hosts=allow_hosts,
         allow_origins=allow_origins,
         cache=cache,

@@ -33,6 +33,7 @@ COMMANDS = {
     "stat": Entry("tvix_store.cli.stat:stat", "Show the size and the chunks of a blob."),
     "path-info": Entry("tvix_store.cli.path_info:path_info", "Get, put, sign and verify path infos."),
     "key": Entry("tvix_store.cli.key:key", "Make the keys with which store paths are signed."),
+    "token": Entry("tvix_store.cli.token:token", "Make the tokens that let others use the store."),
     "stats": Entry("tvix_store.cli.stats:stats", "Show how much the store holds."),
     "completion": Entry("tvix_store.cli.completion:completion", "Print a shell's completion script."),
 }

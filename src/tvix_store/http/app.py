@@ -19,6 +19,7 @@ from tvix_store.http.response import Headers, Response, length, send_response, s
 from tvix_store.http.settings import CacheSettings
 from tvix_store.http.status import HttpError, error_response
 from tvix_store.http.uploads import Uploads
+from tvix_store.model.grant import Scope
 from tvix_store.operations.nars.links import NarLinks
 from tvix_store.operations.nars.offer import NarOffers
 from tvix_store.operations.nars.pass_through import PlannedNars
@@ -72,6 +73,7 @@ class BinaryCache:
         try:
             try:
                 if request.method in _GETTING:
+                    request.grant.require(Scope.PULL)
                     response = await self._get(request)
                 else:
                     with request.arriving:
@@ -111,13 +113,15 @@ class BinaryCache:
     async def _answer(self, request: Request) -> Response:
         match request.method:
             case "PUT":
+                request.grant.require(Scope.PUSH)
                 if self._settings.read_only:
                     raise HttpError(403, "this cache is read-only")
                 return await self._put(request)
             case "OPTIONS":
                 return self._options
             case "DELETE" if _may_be_deleted(request.segments):
-                raise HttpError(403, "deleting needs an admin token, and this version has no tokens yet", (self._allow,))
+                request.grant.require(Scope.ADMIN)
+                raise HttpError(403, "this version deletes nothing yet", (self._allow,))
             case _:
                 raise HttpError(405, f"{request.method} is not understood here", (self._allow,))
 

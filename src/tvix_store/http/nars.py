@@ -27,7 +27,9 @@ from tvix_store.services.store import Store
 
 _TYPE = (b"content-type", b"application/x-nix-nar")
 _ZSTD = (b"content-type", b"application/zstd")
-_FOR_EVER = (b"cache-control", b"public, max-age=31536000, immutable")
+_PUBLIC = (b"cache-control", b"public, max-age=31536000, immutable")
+_PRIVATE = (b"cache-control", b"private, max-age=31536000, immutable")
+"""For clients that have shown who they are: others may be allowed less. Source: RFC 9111, section 3.5."""
 _BASE64 = re.compile(rb"[A-Za-z0-9_-]{1,4096}")
 
 
@@ -65,7 +67,7 @@ class Nars:
         stated = request.query.get("narsize")
         if stated is not None and stated != str(facts.size):
             raise HttpError(404, f"the NAR has {facts.size} bytes, not {stated[:20]!r}")
-        return self._rendered(request, NarLink(facts, node), (_TYPE, _FOR_EVER))
+        return self._rendered(request, NarLink(facts, node), (_TYPE, _for_ever(request)))
 
     async def get_file(self, request: Request, name: bytes) -> Response:
         """The NAR that has, or whose compressed file had when it was put, the hash in `name`.
@@ -81,9 +83,9 @@ class Nars:
         # A power cut may keep a link and lose content. Nix sends only what it hears is not here.
         await check_nar(self._store.nar, link.node, link.nar, f"NAR {link.nar.sha256.hex()}")
         if suffix == ".zst" and self._planned is not None and can_be_planned(link.node, link.nar.size):
-            return await self._passed_through(request, self._planned, link.node, (_ZSTD, _FOR_EVER))
+            return await self._passed_through(request, self._planned, link.node, (_ZSTD, _for_ever(request)))
         if suffix == "" and file_hash == link.nar.sha256:
-            return self._rendered(request, link, (_TYPE, _FOR_EVER))
+            return self._rendered(request, link, (_TYPE, _for_ever(request)))
         return Response(200, (_TYPE,), _compressed(self._bytes(link, 0, link.nar.size), _compressor(suffix)))
 
     async def _passed_through(self, request: Request, planned: PlannedNars, node: Node, more: Headers) -> Response:
@@ -112,6 +114,11 @@ class Nars:
         async with aclosing(body):
             async for piece in body:
                 yield piece
+
+
+def _for_ever(request: Request) -> tuple[bytes, bytes]:
+    """The field that lets caches keep an answer for a year, the longest time that they heed."""
+    return _PRIVATE if request.grant.name else _PUBLIC
 
 
 def _compressor(suffix: str) -> Compressor:

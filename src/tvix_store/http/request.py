@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import cached_property
 from urllib.parse import parse_qs, unquote_to_bytes
 
-from tvix_store.asgi import DisconnectedError, Event, Receive, drained, is_http1
+from tvix_store.asgi import DisconnectedError, Event, Receive, drained, grant_of, is_http1
 from tvix_store.compression import NARROW_WINDOW, decompressor
 from tvix_store.http.status import HttpError
 from tvix_store.traffic import SMALL, Budget, Client, Place
@@ -52,6 +52,7 @@ class Request:
 
     def __init__(self, scope: Event, receive: Receive, body_timeout: float, incoming: Budget) -> None:
         self.method: str = scope["method"]
+        self.grant = grant_of(scope)
         self.headers = _fields(scope["headers"])
         """Header fields by lower-case name; of one that is there several times, all values behind each other, with commas."""
         self._scope = scope

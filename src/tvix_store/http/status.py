@@ -8,9 +8,14 @@ from __future__ import annotations
 import logging
 
 from tvix_store import errors
-from tvix_store.http.response import Response, text
+from tvix_store.http.response import Headers, Response, text
 
 _log = logging.getLogger(__name__)
+_HEADERS: dict[int, Headers] = {
+    401: ((b"www-authenticate", b'Basic realm="tvix-store", charset="UTF-8"'), (b"www-authenticate", b'Bearer realm="tvix-store"')),
+    503: ((b"retry-after", b"5"),),
+}
+"""Header fields beside a status. Source: RFC 9110."""
 
 
 class HttpError(Exception):
@@ -35,14 +40,15 @@ def error_response(error: Exception, *, writing: bool) -> Response:
             error = RuntimeError("internal error; the server's log has the details")
         if writing:
             status = 409
-    headers = ((b"retry-after", b"5"),) if status == 503 else ()
-    return text(status, str(error), headers)
+    return text(status, str(error), _HEADERS.get(status, ()))
 
 
 def _status(error: Exception) -> int:
     match error:
         case errors.InvalidError():
             return 400
+        case errors.UnauthenticatedError():
+            return 401
         case errors.DeniedError():
             return 403
         case errors.NotFoundError():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from tvix_store.errors import InvalidError
+from tvix_store.errors import DeniedError, InvalidError, UnauthenticatedError
 
 
 class Scope(IntEnum):
@@ -36,11 +36,13 @@ class Grant:
     scope: The most that it may do.
     name: Name of the client for logs and limits, such as that of its token; "" for one that named nobody.
     cache: The only named cache that it may use; None for all of them.
+    refusal: Why the client's credentials grant nothing; "" where it showed none, or good ones.
     """
 
     scope: Scope
     name: str = ""
     cache: str | None = None
+    refusal: str = ""
 
     @property
     def may_pull(self) -> bool:
@@ -54,6 +56,22 @@ class Grant:
     def is_known_pusher(self) -> bool:
         """Whether somebody who may push has shown who it is. A store without tokens lets strangers push: they are none."""
         return self.may_push and bool(self.name)
+
+    def require(self, scope: Scope) -> None:
+        """See that the client may do what needs `scope`.
+
+        Raises:
+            UnauthenticatedError: it has not shown who it is, or not credibly.
+            DeniedError: it may not.
+        """
+        if self.scope >= scope:
+            return
+        wanted = f"a token with the scope {scope.name.lower()}"
+        if self.refusal:
+            raise UnauthenticatedError(f"{self.refusal}; this needs {wanted}")
+        if not self.name:
+            raise UnauthenticatedError(f"this needs {wanted}, as a bearer token or as the password of any user")
+        raise DeniedError(f"{self.name} has the scope {self.scope.name.lower()}; this needs {wanted}")
 
 
 OPEN = Grant(Scope.PUSH)

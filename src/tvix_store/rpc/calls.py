@@ -10,6 +10,7 @@ from typing import Any
 
 from tvix_store.asgi import DisconnectedError, Event, Receive
 from tvix_store.errors import DeniedError
+from tvix_store.model.grant import Scope
 from tvix_store.rpc.arrival import Arrival, Framing, Unframing
 from tvix_store.rpc.deadline import within
 from tvix_store.rpc.decoding import Decoder
@@ -61,6 +62,7 @@ class Calls:
             await response.fail(rpc_error(error))
 
     async def _handle(self, method: Method | None, call: Call, arrival: Arrival, response: Response) -> None:
+        call.grant.require(Scope.PULL if method is None else method.takes.needs)
         if self._read_only and method is not None and method.takes.writes:
             raise DeniedError("this store is read-only")
         match method:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from tvix_store.asgi import App, DisconnectedError, Event, Receive, Send, drained, is_http1
+from tvix_store.asgi import App, DisconnectedError, Event, Receive, Send, drained, grant_of, is_http1
 from tvix_store.protocol import connect
 from tvix_store.rpc.arrival import Arrival
 from tvix_store.rpc.bare_message import Bare
@@ -67,7 +67,7 @@ class ConnectApp:
             await _refuse(send, 404, f"unknown method {path}", [])
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        call = Call(path, scope["headers"], scope.get("client"))
+        call = Call(path, scope["headers"], scope.get("client"), grant_of(scope))
         is_get = scope["method"] == "GET"
         if is_get and isinstance(method, Unary) and method.takes.immutable:
             await self._get(method, call, headers, scope["query_string"], send)

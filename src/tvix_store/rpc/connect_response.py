@@ -15,8 +15,10 @@ from tvix_store.traffic import Place
 
 NO_STORE = (b"cache-control", b"no-store")
 """For answers that may be others the next time."""
-_IMMUTABLE = (b"cache-control", b"public, max-age=31536000, immutable")
-"""A year, the longest time that caches heed. Source: RFC 8246."""
+_PUBLIC = (b"cache-control", b"public, max-age=31536000, immutable")
+_PRIVATE = (b"cache-control", b"private, max-age=31536000, immutable")
+"""A year, the longest time that caches heed. Source: RFC 8246. The second one is for callers that have shown who they are: others
+may be allowed less. Source: RFC 9111, section 3.5."""
 _GZIP = b"gzip"
 
 
@@ -41,7 +43,7 @@ class UnaryResponse(Response):
         if self._compressed:
             body = gzipped(body)
             encoding.append((b"content-encoding", _GZIP))
-        caching = _IMMUTABLE if self._immutable else NO_STORE
+        caching = (_PRIVATE if self._call.grant.name else _PUBLIC) if self._immutable else NO_STORE
         await self._send_body(200, connect.UNARY, body, [caching, *encoding])
         if place is not None:
             place.works()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from tvix_store.asgi import App, DisconnectedError, Event, Receive, Send
+from tvix_store.asgi import App, DisconnectedError, Event, Receive, Send, grant_of
 from tvix_store.rpc.arrival import Arrival
 from tvix_store.rpc.calls import Calls
 from tvix_store.rpc.deadline import seconds
@@ -37,7 +37,9 @@ class GrpcApp:
             return _unsupported_media_type(send)
         if scope["method"] != "POST":
             return _unsupported_media_type(send)
-        return self._call(method, Call(scope["path"], scope["headers"], scope.get("client")), headers, receive, send)
+        return self._call(
+            method, Call(scope["path"], scope["headers"], scope.get("client"), grant_of(scope)), headers, receive, send
+        )
 
     async def _call(self, method: Method | None, call: Call, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         encoding = headers.get(b"grpc-encoding", b"identity")

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from tvix_store.errors import StoreError
 from tvix_store.model import wire
-from tvix_store.rpc.method import Call, Method, ServerStreaming, Unary
+from tvix_store.rpc.method import Call, Method, ServerStreaming, Takes, Unary
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.services.offer import Check
 
@@ -18,6 +18,8 @@ HEALTH_SERVICE = "grpc.health.v1.Health"
 _log = logging.getLogger(__name__)
 _FRESH = 1.0
 """Seconds for which an answer of the store is repeated, and between two looks of a watcher."""
+_OPEN = Takes(is_open=True)
+"""Orchestrators have no token."""
 _PATIENCE = 5.0
 """Seconds after which a store that gives no answer counts as unable to serve."""
 
@@ -82,9 +84,9 @@ class Health:
     def methods(self) -> dict[str, Method]:
         """The calls of the service by path."""
         return {
-            f"/{HEALTH_SERVICE}/Check": Unary(self._check_one),
-            f"/{HEALTH_SERVICE}/List": Unary(self._check_all),
-            f"/{HEALTH_SERVICE}/Watch": ServerStreaming(self._watch),
+            f"/{HEALTH_SERVICE}/Check": Unary(self._check_one, _OPEN),
+            f"/{HEALTH_SERVICE}/List": Unary(self._check_all, _OPEN),
+            f"/{HEALTH_SERVICE}/Watch": ServerStreaming(self._watch, _OPEN),
         }
 
     async def _check_one(self, message: bytes, _call: Call) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from tvix_store.model.grant import OPEN, Grant, Scope
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.traffic import Client
 
@@ -29,6 +30,7 @@ class Call:
     path: str
     headers: Fields
     client: Client = None
+    grant: Grant = OPEN
     answer_headers: Fields = ()
     trailers: Fields = ()
 
@@ -48,6 +50,7 @@ class Takes:
     max_message: Bytes of its largest message. A larger one is refused before a byte of it is kept.
     decode: The function that reads the message. None hands the bytes to the handler, which reads them in a few steps.
     writes: Whether the method changes the store. A read-only server refuses the call before it reads a message.
+    is_open: Whether everybody may call it, whoever may read the store.
     immutable: Whether the method has no side effects, and its answer to a message never changes. Connect offers such a unary
         method by GET too, and caches may keep its answers. An error may change.
     """
@@ -55,11 +58,19 @@ class Takes:
     max_message: int = LOOKUP
     decode: Decode | None = None
     writes: bool = False
+    is_open: bool = False
     immutable: bool = False
 
     def __post_init__(self) -> None:
         if self.writes and self.immutable:
             raise ValueError("a method that writes has side effects")
+
+    @property
+    def needs(self) -> Scope:
+        """The scope that a caller needs."""
+        if self.is_open:
+            return Scope.NOTHING
+        return Scope.PUSH if self.writes else Scope.PULL
 
 
 _LOOKUP = Takes()

@@ -50,6 +50,8 @@ def rpc_error(error: Exception) -> RpcError:
             return RpcError(Status.DATA_LOSS, str(error))
         case errors.UnavailableError():
             return RpcError(Status.UNAVAILABLE, str(error))
+        case errors.UnauthenticatedError():
+            return RpcError(Status.UNAUTHENTICATED, str(error))
         case errors.DeniedError():
             return RpcError(Status.PERMISSION_DENIED, str(error))
         case errors.UnsupportedError():

@@ -150,7 +150,8 @@ def _check_local(shown: str, hosts: Sequence[str]) -> None:
     if remote:
         raise InvalidError(
             f"{shown} can be reached from other machines ({', '.join(remote)}), and whoever reaches it may "
-            "read and write the store; say that this is wanted (--allow-remote), or listen on localhost"
+            "read and write the store; make a token for those who may (tvix-store token create), say that it is wanted "
+            "(--allow-remote), or listen on localhost"
         )
 
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tvix_store.access.settings import AccessSettings
 from tvix_store.errors import InvalidError
 from tvix_store.http.settings import CacheSettings
 from tvix_store.rpc.asgi import MAX_MESSAGE
@@ -34,6 +35,7 @@ class ServerConfig:
     workers: Number of processes that share the listeners.
     grace: Seconds that running calls get to finish when the server goes down.
     max_message: Bytes of the largest gRPC message.
+    access: Who may use the store.
     tls: Certificate and key. With them, TCP listeners serve TLS.
     cache: Settings of the binary cache.
     memory: Bytes that a worker keeps for all its clients together. Requests and answers have a budget of this size each.
@@ -47,6 +49,7 @@ class ServerConfig:
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     grace: float = 30.0
     max_message: int = MAX_MESSAGE
+    access: AccessSettings = field(default_factory=AccessSettings)
     tls: TlsFiles | None = None
     cache: CacheSettings = field(default_factory=CacheSettings)
     memory: int = MEMORY

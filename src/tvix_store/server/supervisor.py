@@ -26,6 +26,7 @@ from tvix_store.errors import (
     IncompleteError,
     InvalidError,
     RemoteError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
 )
@@ -53,6 +54,7 @@ _ERRORS = {
         IncompleteError,
         InvalidError,
         RemoteError,
+        UnauthenticatedError,
         UnavailableError,
         UnsupportedError,
     )

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import uvloop
 from h2corn import Config, Server
 
+from tvix_store.access.gate import Gate
 from tvix_store.asgi import App
 from tvix_store.concurrency.allocator import keep_freed_memory
 from tvix_store.errors import InvalidError, StoreError
@@ -57,7 +58,8 @@ def work(
             loop.add_reader(lifeline, ending.set)
             names = (*host_names(config.listen), *config.allow_hosts)
             # With TLS, browsers themselves see by the certificate that a name is not ours.
-            guarded = BrowserGuard(app, [] if config.tls else sockets, names, config.allow_origins)
+            gated = Gate(app, config.access.authority()) if config.access.asks else app
+            guarded = BrowserGuard(gated, [] if config.tls else sockets, names, config.allow_origins)
             async with serving(guarded, sockets, config, lambda: tell("deaf")), giving_back(traffic):
                 tell("ready")
                 await ending.wait()

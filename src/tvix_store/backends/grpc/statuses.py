@@ -27,7 +27,7 @@ _OF_SERVER: dict[Status, type[StoreError]] = {
     Status.DEADLINE_EXCEEDED: errors.UnavailableError,
     Status.ABORTED: errors.UnavailableError,
     Status.PERMISSION_DENIED: errors.DeniedError,
-    Status.UNAUTHENTICATED: errors.DeniedError,
+    Status.UNAUTHENTICATED: errors.UnauthenticatedError,
     Status.UNIMPLEMENTED: errors.UnsupportedError,
 }
 _NAMED = re.compile(r"\b(blob|directory) b3:([0-9a-f]{64})\b")

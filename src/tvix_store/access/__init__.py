@@ -1,0 +1,1 @@
+"""Who may use the store: tokens, identities of other issuers, and the layer that turns credentials into grants."""

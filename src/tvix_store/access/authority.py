@@ -1,0 +1,60 @@
+"""Authority: who may do what, by the credentials that a client shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from tvix_store.access.credentials import shown_secret
+from tvix_store.access.identities import Identities
+from tvix_store.access.token_file import WatchedTokens
+from tvix_store.access.tokens import is_token
+from tvix_store.model.grant import OPEN, Grant, Scope
+
+_READER = Grant(Scope.PULL)
+_STRANGER = Grant(Scope.NOTHING)
+_MALFORMED = Grant(Scope.NOTHING, refusal="the credentials are neither a bearer token nor a user with a token as password")
+_UNKNOWN = Grant(Scope.NOTHING, refusal="the token is not one of this store")
+
+
+class Authority:
+    """Grants by tokens, by identities of other issuers, and for strangers.
+
+    `private`: strangers may not even read. Without any way to show who one is, strangers may write.
+    """
+
+    def __init__(self, tokens: WatchedTokens | None, identities: Identities | None = None, *, private: bool = False) -> None:
+        self._tokens = tokens
+        self._identities = identities
+        self._private = private
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether strangers may not write."""
+        return self._private or self._identities is not None or (self._tokens is not None and self._tokens.table().has_pusher)
+
+    def of_stranger(self) -> Grant:
+        """The grant of a client that shows nothing."""
+        if self._private:
+            return _STRANGER
+        return _READER if self.is_closed else OPEN
+
+    def grant(self, value: bytes) -> Grant | Coroutine[Any, Any, Grant]:
+        """The grant of a client that shows `value`, at once or after the keys of an issuer were fetched.
+
+        Wrong credentials grant nothing, also where strangers may do something: who shows them should hear that they are wrong.
+        """
+        secret = shown_secret(value)
+        if secret is None:
+            return _MALFORMED
+        if self._tokens is not None and is_token(secret):
+            return self._tokens.table().grant(secret, time.time())
+        if self._identities is not None and secret.count(".") == 2:
+            return self._identities.grant(secret)
+        return _UNKNOWN
+
+    async def close(self) -> None:
+        """End the connections to issuers."""
+        if self._identities is not None:
+            await self._identities.close()

@@ -1,0 +1,43 @@
+"""Where a store has its tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tvix_store.cli.input import FilePath
+from tvix_store.cli.invocation import Invocation
+from tvix_store.errors import InvalidError
+
+token_file_option = click.option(
+    "--token-file",
+    type=FilePath(),
+    metavar="FILE",
+    envvar="TVIX_STORE_TOKEN_FILE",
+    help="File of the store's tokens. Default: tokens.json in the directory of a local store, else in the user's data "
+    "directory. [TVIX_STORE_TOKEN_FILE]",
+)
+
+
+def default_token_file(invocation: Invocation) -> Path | None:
+    """The file of the tokens of the invocation's store; None for a store in memory, which outlives no daemon.
+
+    Raises:
+        InvalidError: the address of the store is malformed.
+    """
+    from tvix_store.config.tokens import token_file
+
+    return token_file(invocation.addresses()["path_infos"])
+
+
+def chosen_token_file(invocation: Invocation, given: Path | None) -> Path:
+    """The file in the option, else the default.
+
+    Raises:
+        InvalidError: the store has none.
+    """
+    file = given or default_token_file(invocation)
+    if file is None:
+        raise InvalidError("a store in memory has no place for tokens; name a file for them with --token-file")
+    return file

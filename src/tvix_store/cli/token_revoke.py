@@ -1,0 +1,32 @@
+"""`tvix-store token revoke`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from tvix_store.cli.invocation import Invocation, command
+from tvix_store.cli.token_files import chosen_token_file, token_file_option
+
+
+@command
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@token_file_option
+async def revoke(invocation: Invocation, ids: tuple[str, ...], token_file: Path | None) -> None:
+    """Take what tokens grant away, by their ids. A whole token is understood, too. All of them are revoked, or none.
+
+    \b
+        tvix-store token revoke 4wy8b1c0zzk3
+    """
+    from tvix_store.access.token_file import TokenFile
+    from tvix_store.access.tokens import TokenTable, identity_in
+
+    def change(table: TokenTable) -> TokenTable:
+        now = time.time()
+        for each in ids:
+            table = table.revoked(identity_in(each), now)
+        return table
+
+    TokenFile(chosen_token_file(invocation, token_file)).change(change)
