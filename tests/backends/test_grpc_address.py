@@ -46,7 +46,6 @@ def test_a_message_names_the_server_without_parameters() -> None:
         ("grpc+http://localhost:one", "not the address"),
         ("grpc+http://localhost:99999", "not the address"),
         ("grpc+http://localhost:1/path", "host:port"),
-        ("grpc+http://user:password@localhost:1", "host:port"),
         ("grpc+http://localhost:1#part", "#"),
         ("grpc+unix://run/sock", "three slashes"),
         ("grpc+unix://", "three slashes"),

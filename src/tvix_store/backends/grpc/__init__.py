@@ -53,10 +53,11 @@ async def open_offer(url: str, *, store_dir: str | None = None, patience: float 
     """What a server offers, at `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path`, or, over plain HTTP, at
     `connect+http://host:port/path` or `connect+https://host:port/path`.
 
-    Parameters of the URL: `dialect=seed|tvix|snix` (default: the first that the server speaks, of tvix, snix and seed);
-    `wait-connect=1` waits up to a minute for a server that is not there yet; `ca=PATH`, with TLS, is a PEM file of the
-    authorities to trust; `max_body=BYTES`, over plain HTTP, bounds the body of a request. The offer belongs to the running event
-    loop. A server that has no path infos calculates no NARs either.
+    A user and a password, or any user and a token, stand before the host, or in a netrc file. Parameters of the URL:
+    `dialect=seed|tvix|snix` (default: the first that the server speaks, of tvix, snix and seed); `wait-connect=1` waits up to a
+    minute for a server that is not there yet; `ca=PATH`, with TLS, is a PEM file of the authorities to trust; `max_body=BYTES`,
+    over plain HTTP, bounds the body of a request. The offer belongs to the running event loop. A server that has no path infos
+    calculates no NARs either.
     `store_dir` is where Nix has its store; None means as the server says. `patience` bounds the seconds in which the server must
     answer, or send the next of many messages.
 
@@ -66,7 +67,7 @@ async def open_offer(url: str, *, store_dir: str | None = None, patience: float 
         UnsupportedError: it speaks no dialect that we do, or not the one that is wanted.
         DeniedError: it does not let us.
     """
-    address = ServerAddress.parse(url)
+    address = ServerAddress.parse(url).with_netrc()
     connection = Connection(address, patience)
     try:
         can, told = await _asked(connection, address)

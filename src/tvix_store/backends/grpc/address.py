@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from tvix_store.credentials import find_credentials
 from tvix_store.errors import InvalidError
 from tvix_store.model.address import Address, read_switch, without_secrets
 from tvix_store.protocol.connect import PREFIX
@@ -50,7 +51,7 @@ class ServerAddress:
     wait_connect: Whether to wait for the server when the store is opened.
     is_connect: Whether to speak Connect over plain HTTP, and not gRPC.
     prefix: The path below which the server has its methods, over Connect. It is percent-encoded.
-    authorization: The header field of a user and a password, over Connect.
+    authorization: The header field of a user and a password, or a token, that the URL or a netrc file has.
     max_body: Most bytes of a request's body, over Connect.
     """
 
@@ -93,10 +94,19 @@ class ServerAddress:
         """The server's name in requests. The path of a socket is no authority; snix refuses it with a PROTOCOL_ERROR."""
         return "localhost" if self.is_socket else self.target
 
+    def with_netrc(self) -> ServerAddress:
+        """The address with the credentials of a netrc file, where it has none and is no socket.
+
+        Raises:
+            InvalidError: the file cannot be read.
+        """
+        found = None if self.authorization or self.is_socket else find_credentials(self.host)
+        return self if found is None else replace(self, authorization=found.header)
+
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
-        """Read `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path` (also with one slash), or
-        `connect+http://user:password@host:port/path` or `connect+https://…`, where user, password and path may be left out. With
+        """Read `grpc+http://user:password@host:port`, `grpc+https://…` or `grpc+unix:///path` (also with one slash), or
+        `connect+http://user:password@host:port/path` or `connect+https://…`. User, password and path may be left out. With
         parameters: `?dialect=…&wait-connect=1&ca=…&max_body=…`.
 
         Raises:
@@ -113,7 +123,7 @@ class ServerAddress:
             target = f"unix:{address.path}"
         elif address.scheme in _PORTS:
             host = address.host_name
-            if not host or (not is_connect and (address.path not in {"", "/"} or "@" in address.host)):
+            if not host or (not is_connect and address.path not in {"", "/"}):
                 raise InvalidError(f"{shown}: a server is written as {address.scheme}://host:port{'/path' if is_connect else ''}")
             target = f"{f'[{host}]' if ':' in host else host}:{address.port or _PORTS[address.scheme]}"
         else:
@@ -130,7 +140,7 @@ class ServerAddress:
             wait_connect=given.get("wait-connect", False),
             is_connect=is_connect,
             prefix=quote(address.path.rstrip("/")) if is_connect else "",
-            authorization=_authorization(address.host) if is_connect else None,
+            authorization=_authorization(address.host),
             max_body=given.get("max_body", MAX_BODY),
         )
 

@@ -49,6 +49,7 @@ class GrpcChannel:
             (b"te", b"trailers"),
             (b"content-type", b"application/grpc"),
             (b"user-agent", f"tvix-store-python/{__version__}".encode()),
+            *([(b"authorization", address.authorization.encode())] if address.authorization else ()),
         )
 
     async def unary(

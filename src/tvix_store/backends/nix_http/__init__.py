@@ -11,8 +11,8 @@ from yarl import URL
 from tvix_store.backends.nix_http.address import CacheAddress
 from tvix_store.backends.nix_http.cache import HttpCache
 from tvix_store.backends.nix_http.client import HttpClient, Timeouts
-from tvix_store.backends.nix_http.credentials import Credentials, find_credentials
 from tvix_store.backends.nix_http.tls import trusted_authorities
+from tvix_store.credentials import Credentials, find_credentials
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.services.store import Store
 
@@ -32,7 +32,7 @@ async def open_cache(
         InvalidError: the cache is for another `store_dir`; the netrc file, or that of the trusted authorities, cannot be read.
     """
     address.terms.check_store_dir(address.name, store_dir)
-    credentials = address.credentials or find_credentials(address.url)
+    credentials = address.credentials or find_credentials(address.url.host or "")
     client = HttpClient(
         address.url,
         credentials=credentials,

@@ -14,8 +14,8 @@ import aiohttp
 from yarl import URL
 
 from tvix_store import __version__
-from tvix_store.backends.nix_http.credentials import Credentials
 from tvix_store.backends.nix_http.forbidden import REFUSAL, guarded_socket, is_forbidden_host
+from tvix_store.credentials import Credentials
 from tvix_store.services.upstream import UpstreamDownError, UpstreamLiesError, UpstreamStalledError
 
 _REDIRECTS = (301, 302, 303, 307, 308)

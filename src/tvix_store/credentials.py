@@ -1,4 +1,4 @@
-"""Credentials for an upstream: a user and a password, sent to its origin alone."""
+"""Credentials for a server: a user and a password, or a token, sent to its origin alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import os
 from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from yarl import URL
 
 from tvix_store.errors import InvalidError
 
@@ -26,8 +24,8 @@ class Credentials:
         return "Basic " + b64encode(f"{self.user}:{self.password}".encode()).decode()
 
 
-def find_credentials(url: URL) -> Credentials | None:
-    """Those in $NETRC, else in `~/.netrc`, for the host of `url`.
+def find_credentials(host: str) -> Credentials | None:
+    """Those in $NETRC, else in `~/.netrc`, for a host.
 
     Raises:
         InvalidError: the file cannot be read.
@@ -35,7 +33,7 @@ def find_credentials(url: URL) -> Credentials | None:
     given = os.environ.get("NETRC")
     file = Path(given) if given else Path.home() / ".netrc"
     try:
-        found = netrc.netrc(str(file)).authenticators(url.host or "")
+        found = netrc.netrc(str(file)).authenticators(host)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, netrc.NetrcParseError) as error:
