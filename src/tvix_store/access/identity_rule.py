@@ -9,8 +9,8 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-from tvix_store.access.tokens import check_cache_name
 from tvix_store.errors import InvalidError
+from tvix_store.model.cache_name import check_cache_name
 from tvix_store.model.grant import Scope
 
 _SETTINGS = ("issuer", "audience", "scope", "cache")

@@ -18,12 +18,12 @@ from typing import Any
 
 from tvix_store.errors import InvalidError, NotFoundError
 from tvix_store.model import nixbase32
+from tvix_store.model.cache_name import check_cache_name
 from tvix_store.model.grant import Grant, Scope
 
 _TOKEN = re.compile(r"tvix_([0-9a-z]{12})_([A-Za-z0-9_-]{43})")
 _ID = re.compile(r"[0-9a-z]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_CACHE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 LONGEST_NOTE = 200
 """Characters of the longest note."""
 _FIELDS = frozenset(("id", "sha256", "scope", "cache", "note", "created", "expires", "revoked"))
@@ -86,12 +86,6 @@ def issue(scope: Scope, *, cache: str | None = None, note: str = "", expires: fl
         id=identity, sha256=_hash(secret), scope=scope, cache=cache, note=note, created=float(int(time.time())), expires=expires
     )
     return f"tvix_{identity}_{secret}", record
-
-
-def check_cache_name(name: str) -> None:
-    """Raise InvalidError where `name` cannot be that of a named cache."""
-    if not _CACHE.fullmatch(name):
-        raise InvalidError(f"not a name of a cache: {name!r} (expected letters a-z, digits and inner dashes, at most 63)")
 
 
 class TokenTable:

@@ -12,6 +12,8 @@ from click.core import ParameterSource
 from tvix_store.cli.identity_rules import IdentityRuleType
 from tvix_store.cli.input import FilePath
 from tvix_store.cli.invocation import Invocation, shared_options
+from tvix_store.cli.named_caches import NamedCacheOption, NamedCacheType
+from tvix_store.cli.served_stores import ServedStore, named_cache_config
 from tvix_store.cli.token_files import default_token_file, token_file_option
 
 if TYPE_CHECKING:
@@ -116,6 +118,16 @@ if TYPE_CHECKING:
     metavar="RULE",
     help="Let jobs of a CI system in by its OIDC tokens: issuer=URL audience=NAME scope=pull|push CLAIM=GLOB ...; repeatable.",
 )
+@click.option(
+    "--cache",
+    "caches",
+    multiple=True,
+    type=NamedCacheType(),
+    metavar="CACHE",
+    help="Serve a named cache below /NAME/, whose paths no other cache shows: NAME [private] [priority=N] [signing-key-file=FILE] "
+    "[trusted-public-keys=KEY] [require-signatures] [substituters=URL] [substituter-public-keys=KEY]; repeatable.",
+)
+@click.option("--default-cache", metavar="NAME", help="The named cache for strangers whose URL names none.")
 @click.option("--read-only", is_flag=True, help="Refuse every write, over gRPC and HTTP; other machines may then be let in.")
 @click.option(
     "--substituters",
@@ -159,6 +171,8 @@ def daemon(
     private: bool,
     token_file: Path | None,
     oidc_rules: tuple[IdentityRule, ...],
+    caches: tuple[NamedCacheOption, ...],
+    default_cache: str | None,
     read_only: bool,
     substituters: tuple[str, ...],
     substituter_public_keys: tuple[str, ...],
@@ -179,14 +193,10 @@ def daemon(
 
     from tvix_store.access.settings import AccessSettings
     from tvix_store.cli.key_files import read_public_keys, read_secret_key
-    from tvix_store.config import prepare_for_pool, verified
-    from tvix_store.config import read_only as made_read_only
-    from tvix_store.config.links import with_links
-    from tvix_store.errors import DeniedError
+    from tvix_store.config import prepare_for_pool
     from tvix_store.http.settings import CacheSettings
     from tvix_store.server import ServerConfig, serve
     from tvix_store.server.settings import TlsFiles
-    from tvix_store.services.store import Store
 
     in_memory = any((address or "").startswith("memory:") for address in invocation.addresses().values())
     if in_memory and workers not in (None, 1):
@@ -203,22 +213,16 @@ def daemon(
     if require_signatures and not checked_keys:
         raise click.UsageError("--require-signatures needs --trusted-public-keys to check them with")
 
-    async def open_store() -> Store:
-        opened = await invocation.open_store(substituters=urls, substituter_public_keys=keys)
-        if opened.read_only and not read_only:
-            await opened.close()
-            raise DeniedError(f"{opened.name} can only be read here: serve it with --read-only, or as a user who may write to it")
-        linked = opened if read_only else await with_links(opened, invocation.addresses())
-        # What is signed here is seen here.
-        store = verified(
-            linked,
-            checked_keys,
-            require_signatures=require_signatures,
-            require_references=require_references,
-            trust_nar=not signing_keys,
-        )
-        return made_read_only(store) if read_only else store
-
+    served = ServedStore(
+        invocation,
+        substituters=urls,
+        substituter_public_keys=keys,
+        checked_keys=checked_keys,
+        require_signatures=require_signatures,
+        require_references=require_references,
+        signs=bool(signing_keys),
+        read_only=read_only,
+    )
     cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression, "body_timeout": body_timeout}
     cache_options |= {"max_nar_size": max_nar_size, "max_nar_entries": max_nar_entries}
     cache = CacheSettings(
@@ -237,7 +241,8 @@ def daemon(
         "memory": transfer_memory,
         "tls": TlsFiles(tls_certificate, tls_key) if tls_certificate and tls_key else None,
     }
-    _warn_of_keys([*signing_key_files, *([tls_key] if tls_key else [])])
+    of_caches = [file for each in caches for file in each.signing_key_files]
+    _warn_of_keys([*signing_key_files, *of_caches, *([tls_key] if tls_key else [])])
     if signing_keys and not require_signatures and not read_only:
         logging.getLogger(__name__).warning(
             "--signing-key-file without --require-signatures: whatever is pushed, or fetched unsigned, is signed. "
@@ -246,15 +251,17 @@ def daemon(
     access = AccessSettings(token_file or default_token_file(invocation), oidc_rules, private)
     config = ServerConfig(
         access=access,
+        caches=tuple(named_cache_config(served, cache, each) for each in caches),
+        default_cache=default_cache,
         # Strangers are kept out, by what they may do.
-        allow_remote=allow_remote or read_only or access.is_closed(),
+        allow_remote=allow_remote or read_only or bool(caches) or access.is_closed(),
         allow_hosts=allow_hosts,
         allow_origins=allow_origins,
         cache=cache,
         **{name: value for name, value in given.items() if value is not None},
     )
     prepare_for_pool(invocation.addresses().values())  # what the supervisor imports, its workers share
-    serve(config, open_store)
+    serve(config, served.open)
 
 
 daemon.params += shared_options()

@@ -49,13 +49,22 @@ class Invocation:
         }
 
     async def open_store(
-        self, *, substituters: Sequence[str] = (), substituter_public_keys: Sequence[PublicKey] = (), as_worker: bool = False
+        self,
+        *,
+        substituters: Sequence[str] = (),
+        substituter_public_keys: Sequence[PublicKey] = (),
+        cache: str | None = None,
+        as_worker: bool = False,
     ) -> Store:
-        """The store that the command works on, filled from `substituters`; `as_worker` of its pool."""
-        from tvix_store.config import open_store
+        """The store that the command works on, or a named cache of it, filled from `substituters`; `as_worker` of its pool."""
+        from tvix_store.config import cache_address, open_store
+
+        addresses = self.addresses()
+        if cache is not None:
+            addresses = dict.fromkeys(addresses, cache_address(addresses.values(), cache))
 
         return await open_store(
-            **self.addresses(),
+            **addresses,
             store_dir=self.given.get("store_dir") or os.environ.get(_STORE_DIR[1]),
             substituters=substituters,
             substituter_public_keys=substituter_public_keys,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
 
 from tvix_store.config.scheme import Opening
 from tvix_store.config.schemes import open_address, scheme_of
-from tvix_store.errors import DeniedError
+from tvix_store.errors import DeniedError, UnsupportedError
 from tvix_store.layers.composing import composed
 from tvix_store.model.address import Address, without_secrets
 from tvix_store.model.signature import PublicKey
@@ -114,6 +116,25 @@ def check_is_there(address: str) -> None:
         from tvix_store.config import local
 
         local.check_is_there(parsed)
+
+
+def cache_address(addresses: Iterable[str | None], name: str) -> str:
+    """The address of a named cache of the store at some addresses (None: the default one).
+
+    Raises:
+        UnsupportedError: the store is not one directory: others have no named caches.
+        InvalidError: an address is malformed.
+    """
+    everywhere = {address or DEFAULT_ADDRESS for address in addresses}
+    parsed = [Address.parse(address) for address in everywhere]
+    if len(parsed) > 1 or parsed[0].scheme != "local":
+        raise UnsupportedError(
+            f"only a store in one directory has named caches, not {' and '.join(map(without_secrets, everywhere))}"
+        )
+    (address,) = parsed
+    if address.text == address.path:  # a path alone
+        return f"local://{quote(str(Path(address.path).absolute()))}?cache={name}"
+    return f"{address.text}{'&' if address.parameters else '?'}cache={name}"
 
 
 def prepare_for_pool(addresses: Iterable[str | None]) -> bool:

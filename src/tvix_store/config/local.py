@@ -6,15 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tvix_store.backends import local
+from tvix_store.backends.local.disk import disk_errors, make_directory
+from tvix_store.backends.local.engine import READ_THREADS
 from tvix_store.backends.local.settings import FILE as SETTINGS
 from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.config.size_rule import read_size_rule
 from tvix_store.config.user_directories import data_directory
 from tvix_store.errors import InvalidError
 from tvix_store.model.address import Address, read_switch
+from tvix_store.model.cache_name import check_cache_name
 from tvix_store.services.store import Store
 
 _MOST_THREADS = 256
+
+
+def _read_cache(name: str) -> str:
+    check_cache_name(name)
+    return name
 
 
 def _read_threads(text: str) -> int:
@@ -31,20 +39,43 @@ PARAMETERS: dict[str, Callable[[str], object]] = {
     "size_rule": read_size_rule,
     "threads": _read_threads,
     "read-only": read_switch,
+    "cache": _read_cache,
 }
+
+
+_CACHES = "caches"
+"""The directory of named caches, in that of the store: one for each, which is a store of path infos and records."""
 
 
 async def open_address(address: Address, opening: Opening) -> Store:
     """Open `local:///path?chunk_average=BYTES&compression_level=LEVEL&pack_size=BYTES&size_rule=documented|snix&threads=NUMBER`.
 
     Without a path it is the default one. A worker opens it without threads. With `&read-only=1` nothing of it is written or locked.
+    `&cache=NAME` is a named cache: a store with paths of its own, over the content of this one.
     """
     directory = directory_of(address)
     settings = address.read_parameters(PARAMETERS)
     if opening.as_worker:
         settings["threads"] = 0
     read_only = settings.pop("read-only", False)
-    return await local.open_store(directory, store_dir=opening.store_dir, read_only=read_only, **settings)
+    cache = settings.pop("cache", None)
+    store = await local.open_store(directory, store_dir=opening.store_dir, read_only=read_only, **settings)
+    return store if cache is None else await _opened_cache(store, directory, cache, settings.get("threads", READ_THREADS))
+
+
+async def _opened_cache(content: Store, directory: Path, name: str, threads: int) -> Store:
+    """The named cache over a store's content, which is closed with it."""
+    from tvix_store.layers.holding import named_cache
+
+    own_directory = directory / _CACHES / name
+    try:
+        with disk_errors(directory):
+            make_directory(own_directory.parent)
+        own = await local.open_store(own_directory, store_dir=content.store_dir, read_only=content.read_only, threads=threads)
+    except BaseException:
+        await content.close()
+        raise
+    return named_cache(content, own)
 
 
 def check_is_there(address: Address) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from tvix_store.access.settings import AccessSettings
 from tvix_store.errors import InvalidError
 from tvix_store.http.settings import CacheSettings
 from tvix_store.rpc.asgi import MAX_MESSAGE
 from tvix_store.server.browser_guard import check_host, check_origin
+from tvix_store.services.store import Store
 from tvix_store.traffic import MEMORY, STALL
 
 DEFAULT_ADDRESS = "localhost:8000"
@@ -22,6 +25,25 @@ class TlsFiles:
 
     certificate: Path
     key: Path
+
+
+OpenStore: TypeAlias = Callable[[], Coroutine[Any, Any, Store]]
+"""Opens the store of one worker, in the worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedCacheConfig:
+    """A named cache.
+
+    open_store: Opens its store.
+    cache: Settings of its binary cache.
+    private: Whether strangers may not even read.
+    """
+
+    name: str
+    open_store: OpenStore
+    cache: CacheSettings
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +58,8 @@ class ServerConfig:
     grace: Seconds that running calls get to finish when the server goes down.
     max_message: Bytes of the largest gRPC message.
     access: Who may use the store.
+    caches: Named caches. With them, the whole store is for clients alone that have shown who they are.
+    default_cache: The one for strangers that name none.
     tls: Certificate and key. With them, TCP listeners serve TLS.
     cache: Settings of the binary cache.
     memory: Bytes that a worker keeps for all its clients together. Requests and answers have a budget of this size each.
@@ -50,6 +74,8 @@ class ServerConfig:
     grace: float = 30.0
     max_message: int = MAX_MESSAGE
     access: AccessSettings = field(default_factory=AccessSettings)
+    caches: tuple[NamedCacheConfig, ...] = ()
+    default_cache: str | None = None
     tls: TlsFiles | None = None
     cache: CacheSettings = field(default_factory=CacheSettings)
     memory: int = MEMORY
@@ -64,6 +90,11 @@ class ServerConfig:
             raise InvalidError(f"memory ({self.memory}) and send_timeout ({self.send_timeout:g}) must be positive")
         if self.grace < 0:
             raise InvalidError(f"grace must not be negative, got {self.grace:g}")
+        names = [cache.name for cache in self.caches]
+        if len(set(names)) < len(names):
+            raise InvalidError(f"two caches have one name (of {', '.join(names)})")
+        if self.default_cache is not None and self.default_cache not in names:
+            raise InvalidError(f"there is no cache {self.default_cache!r} to be the default (known: {', '.join(names) or 'none'})")
         for host in self.allow_hosts:
             check_host(host)
         for origin in self.allow_origins:

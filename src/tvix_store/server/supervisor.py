@@ -31,8 +31,8 @@ from tvix_store.errors import (
     UnsupportedError,
 )
 from tvix_store.server.listeners import listening, name, stop_listening
-from tvix_store.server.settings import ServerConfig
-from tvix_store.server.worker import OpenStore, work
+from tvix_store.server.settings import OpenStore, ServerConfig
+from tvix_store.server.worker import work
 
 _log = logging.getLogger(__name__)
 _END = (signal.SIGTERM, signal.SIGINT)

@@ -7,9 +7,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 
 import uvloop
 from h2corn import Config, Server
@@ -19,19 +18,19 @@ from tvix_store.asgi import App
 from tvix_store.concurrency.allocator import keep_freed_memory
 from tvix_store.errors import InvalidError, StoreError
 from tvix_store.http.app import BinaryCache
+from tvix_store.http.settings import CacheSettings
 from tvix_store.rpc.services import serve_store
 from tvix_store.server.browser_guard import BrowserGuard
 from tvix_store.server.giving_back import giving_back
 from tvix_store.server.hang_up import hang_up
 from tvix_store.server.listeners import host_names
-from tvix_store.server.settings import ServerConfig
+from tvix_store.server.named_caches import NamedCaches, ServedCache
+from tvix_store.server.settings import OpenStore, ServerConfig
 from tvix_store.services import Store
 from tvix_store.traffic import Traffic
 
 _DEAF_AFTER = 0.1
 """Seconds after which the engine has heard that it is to stop. A listener that is shut down before makes it drop running calls."""
-OpenStore: TypeAlias = Callable[[], Coroutine[Any, Any, Store]]
-"""Opens the store of one worker, in the worker."""
 
 
 def work(
@@ -48,10 +47,16 @@ def work(
     async def main() -> None:
         with _logs_told(tell):
             opened = await open_store()
-        async with opened as store:
+        async with opened as store, AsyncExitStack() as stores:
             traffic = Traffic(config.memory, config.send_timeout, hang_up)
-            cache = BinaryCache(store, config.cache, traffic)
-            app, stop = serve_store(store, max_message=config.max_message, fallback=cache, traffic=traffic)
+            cached = {"": _served(store, config.cache, config, traffic)}
+            for each in config.caches:
+                of_cache = await stores.enter_async_context(await each.open_store())
+                cached[each.name] = _served(of_cache, each.cache, config, traffic)
+            app: App = cached[""][0]
+            if config.caches:
+                named = {each.name: ServedCache(cached[each.name][0], each.private) for each in config.caches}
+                app = NamedCaches(app, named, config.default_cache)
             ending = asyncio.Event()
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, ending.set)
@@ -64,7 +69,8 @@ def work(
                 tell("ready")
                 await ending.wait()
                 loop.remove_reader(lifeline)
-                stop()
+                for _, stop in cached.values():
+                    stop()
 
     keep_freed_memory()
     try:
@@ -74,6 +80,12 @@ def work(
         tell(f"{type(error).__name__} {error}")
         return 1
     return 0
+
+
+def _served(store: Store, settings: CacheSettings, config: ServerConfig, traffic: Traffic) -> tuple[App, Callable[[], None]]:
+    """The application of a store, and a function to call when the server begins to go down."""
+    cache = BinaryCache(store, settings, traffic)
+    return serve_store(store, max_message=config.max_message, fallback=cache, traffic=traffic)
 
 
 @contextmanager

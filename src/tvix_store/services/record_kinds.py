@@ -70,6 +70,8 @@ KINDS = (
     RecordKind(b"plan:", Digest, follows=True),
     # A log, a realisation, a build trace or debug information (operations.paths.documents).
     RecordKind(b"document:", _document, follows=False),
+    # That a named cache holds content, which stands in the store that it is part of (layers.holding.held).
+    RecordKind(b"held:", _nothing, follows=True),
 )
 
 

@@ -1,0 +1,84 @@
+"""HeldGranular, HeldAssembling: of the parts of a store's content those that a named cache holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvix_store.errors import IncompleteError, InvalidError, NotFoundError
+from tvix_store.layers.holding.blobs import hold_blobs
+from tvix_store.layers.holding.held import Held, Kind
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory
+from tvix_store.model.names import show
+from tvix_store.services.assembling import Assembling
+from tvix_store.services.blobs import BlobService, Chunk
+from tvix_store.services.frames import Frame
+from tvix_store.services.granular import Granular, StoredChunk
+
+
+class HeldGranular:
+    """A Granular over `inner`; `blobs` are those of the store."""
+
+    def __init__(self, inner: Granular, held: Held, blobs: BlobService) -> None:
+        self._inner = inner
+        self._held = held
+        self._blobs = blobs
+
+    async def missing_directories(self, digests: Sequence[Digest]) -> set[Digest]:
+        lacking = await self._held.lacking(Kind.DIRECTORY, digests)
+        there = [digest for digest in digests if digest not in lacking]
+        return lacking | await self._inner.missing_directories(there) if there else lacking
+
+    async def get_directories(self, digests: Sequence[Digest]) -> list[Directory]:
+        await self._held.require(Kind.DIRECTORY, digests)
+        return await self._inner.get_directories(digests)
+
+    async def put_directories(self, directories: Sequence[Directory]) -> None:
+        sent: set[Digest] = set()
+        for directory in directories:
+            for name, child in directory.directories():
+                if child.digest not in sent and not await self._held.has(Kind.DIRECTORY, child.digest):
+                    raise InvalidError(
+                        f"directory {directory.digest} refers to {child.digest} as {show(name)}, which was not sent before it"
+                    )
+            sent.add(directory.digest)
+        await self._inner.put_directories(directories)
+        await self._held.add(Kind.DIRECTORY, list(sent))
+
+    async def list_chunks(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
+        await self._held.require(Kind.BLOB, (blob.digest for blob in blobs))
+        return await self._inner.list_chunks(blobs)
+
+    async def get_chunks(self, chunks: Sequence[Frame]) -> list[StoredChunk]:
+        await self._held.require(Kind.BLOB, (Digest(chunk.digest) for chunk in chunks))
+        return await self._inner.get_chunks(chunks)
+
+    async def missing_chunks(self, digests: Sequence[Digest]) -> set[Digest]:
+        lacking = await self._held.lacking(Kind.BLOB, digests)
+        there = [digest for digest in digests if digest not in lacking]
+        return lacking | await self._inner.missing_chunks(there) if there else lacking
+
+    async def put_chunks(self, chunks: Sequence[StoredChunk]) -> None:
+        await self._inner.put_chunks(chunks)
+        await hold_blobs(self._blobs, self._held, [Digest(chunk.digest) for chunk in chunks])
+
+    async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
+        for chunk in await self._held.lacking(Kind.BLOB, [each.digest for each in chunks]):
+            raise IncompleteError(f"chunk {chunk} of blob {digest} is not in the store; put it first")
+        await self._inner.assemble(digest, chunks)
+        await hold_blobs(self._blobs, self._held, (digest,))
+
+
+class HeldAssembling:
+    """An Assembling over `inner`; `blobs` are those of the store."""
+
+    def __init__(self, inner: Assembling, held: Held, blobs: BlobService) -> None:
+        self._inner = inner
+        self._held = held
+        self._blobs = blobs
+
+    async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
+        for chunk in await self._held.lacking(Kind.BLOB, [each.digest for each in chunks]):
+            raise NotFoundError(Kind.BLOB.word, chunk)
+        await self._inner.assemble(digest, chunks)
+        await hold_blobs(self._blobs, self._held, (digest,))

@@ -1,0 +1,78 @@
+"""Held: which content a named cache holds.
+
+Content has the same digest wherever it comes from. It is stored once, and a cache holds it from the moment at which somebody sent
+it to this cache. What a cache holds is written down in its own records: `held:`, a letter for the kind, and the digest (32 bytes).
+The value is empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from enum import Enum
+
+from tvix_store.errors import NotFoundError
+from tvix_store.model.digest import Digest
+from tvix_store.services.records import RecordService
+
+_AT_ONCE = 512
+"""Digests that are looked up before others get the event loop: some 2 ms."""
+_PUT_AT_ONCE = 10_000
+
+
+class Kind(Enum):
+    """A kind of content: its letter in a key, and its word."""
+
+    BLOB = b"b", "blob"
+    """Also a chunk, which can be read as a blob."""
+    DIRECTORY = b"d", "directory"
+    """With all directories below it."""
+    NAR = b"n", "NAR"
+    """A root node, by the digest of its encoding. All that it reaches was held when its NAR was calculated."""
+
+    def __init__(self, letter: bytes, word: str) -> None:
+        self.prefix = b"held:" + letter
+        self.word = word
+
+
+class Held:
+    """The content that a cache holds, by kind and digest."""
+
+    def __init__(self, records: RecordService) -> None:
+        self._records = records
+
+    async def has(self, kind: Kind, digest: Digest) -> bool:
+        """Whether the cache holds it."""
+        return await self._records.get(kind.prefix + digest.raw) is not None
+
+    async def lacking(self, kind: Kind, digests: Sequence[Digest]) -> set[Digest]:
+        """Those that it does not hold."""
+        lacking: set[Digest] = set()
+        for number, digest in enumerate(digests):
+            if number and number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if not await self.has(kind, digest):
+                lacking.add(digest)
+        return lacking
+
+    async def require(self, kind: Kind, digests: Iterable[Digest]) -> None:
+        """See that the cache holds all of them.
+
+        Raises:
+            NotFoundError: it lacks one, whether others hold that or not.
+        """
+        for number, digest in enumerate(digests):
+            if number and number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if not await self.has(kind, digest):
+                raise NotFoundError(kind.word, digest)
+
+    async def add(self, kind: Kind, digests: Sequence[Digest]) -> None:
+        """Hold content that was sent to the cache, and is stored. It is as durable as what is put after it.
+
+        Raises:
+            ExhaustedError: the disk is full.
+        """
+        new = list(await self.lacking(kind, list(dict.fromkeys(digests))))
+        for at in range(0, len(new), _PUT_AT_ONCE):
+            await self._records.put({kind.prefix + digest.raw: b"" for digest in new[at : at + _PUT_AT_ONCE]}, durable=False)
