@@ -128,9 +128,8 @@ def cache_address(addresses: Iterable[str | None], name: str) -> str:
     everywhere = {address or DEFAULT_ADDRESS for address in addresses}
     parsed = [Address.parse(address) for address in everywhere]
     if len(parsed) > 1 or parsed[0].scheme != "local":
-        raise UnsupportedError(
-            f"only a store in one directory has named caches, not {' and '.join(map(without_secrets, everywhere))}"
-        )
+        shown = " and ".join(map(without_secrets, everywhere))
+        raise UnsupportedError(f"only a store in one directory has named caches, not {shown}")
     (address,) = parsed
     if address.text == address.path:  # a path alone
         return f"local://{quote(str(Path(address.path).absolute()))}?cache={name}"
