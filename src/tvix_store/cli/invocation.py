@@ -54,14 +54,18 @@ class Invocation:
         substituters: Sequence[str] = (),
         substituter_public_keys: Sequence[PublicKey] = (),
         cache: str | None = None,
+        quota: int | None = None,
         as_worker: bool = False,
     ) -> Store:
-        """The store that the command works on, or a named cache of it, filled from `substituters`; `as_worker` of its pool."""
+        """The store that the command works on, filled from `substituters`; `as_worker` of its pool.
+
+        `cache` names a cache of the store, whose files have at most `quota` bytes.
+        """
         from tvix_store.config import cache_address, open_store
 
         addresses = self.addresses()
         if cache is not None:
-            addresses = dict.fromkeys(addresses, cache_address(addresses.values(), cache))
+            addresses = dict.fromkeys(addresses, cache_address(addresses.values(), cache, quota))
 
         return await open_store(
             **addresses,

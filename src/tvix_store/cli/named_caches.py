@@ -18,12 +18,14 @@ class NamedCacheOption:
     """A named cache. Settings that are not given are those of the daemon's options, but for keys and upstreams, which it lacks.
 
     signing_key_file: Files of the keys that sign its narinfos.
+    quota: Bytes of the files that it may hold.
     """
 
     name: str
     private: bool = False
     require_signatures: bool = False
     priority: int | None = None
+    quota: int | None = None
     signing_key_file: tuple[str, ...] = ()
     trusted_public_keys: tuple[str, ...] = ()
     substituters: tuple[str, ...] = ()
@@ -90,6 +92,7 @@ def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(where: str, name: str, value: Any) -> Any:
     from tvix_store.errors import InvalidError
+    from tvix_store.model.byte_size import read_bytes
 
     if name in _SWITCHES:
         if isinstance(value, bool):
@@ -106,6 +109,8 @@ def _read(where: str, name: str, value: Any) -> Any:
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
             return int(value)
         raise InvalidError(f"{where} is a number that is not negative")
+    if name == "quota" and not isinstance(value, bool):
+        return read_bytes(str(value))
     if isinstance(value, str):
         return value
     raise InvalidError(f"{where} is a text")

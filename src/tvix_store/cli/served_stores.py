@@ -23,6 +23,7 @@ class ServedStore:
     """How a store is opened to be served.
 
     cache: The named cache of the store, or None for all of it.
+    quota: The bytes of the files that the cache may hold; None for no bound.
     substituters: URLs of its upstreams, whose paths are signed by `substituter_public_keys` or keys in the URLs.
     checked_keys: Keys whose signatures are checked when paths are put.
     signs: Whether its narinfos are signed here. Then all is calculated here: what is signed here is seen here.
@@ -30,6 +31,7 @@ class ServedStore:
 
     invocation: Invocation
     cache: str | None = None
+    quota: int | None = None
     substituters: Sequence[str] = ()
     substituter_public_keys: Sequence[PublicKey] = ()
     checked_keys: Sequence[PublicKey] = ()
@@ -51,7 +53,10 @@ class ServedStore:
         from tvix_store.errors import DeniedError
 
         opened = await self.invocation.open_store(
-            substituters=self.substituters, substituter_public_keys=self.substituter_public_keys, cache=self.cache
+            substituters=self.substituters,
+            substituter_public_keys=self.substituter_public_keys,
+            cache=self.cache,
+            quota=self.quota,
         )
         if opened.read_only and not self.read_only:
             await opened.close()
@@ -86,6 +91,7 @@ def named_cache_config(served: ServedStore, settings: CacheSettings, option: Nam
     store = replace(
         served,
         cache=option.name,
+        quota=option.quota,
         substituters=checked_urls(option.substituters, require_signatures=option.require_signatures),
         substituter_public_keys=read_public_keys(option.substituter_public_keys),
         checked_keys=checked_keys,

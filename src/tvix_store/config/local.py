@@ -14,6 +14,7 @@ from tvix_store.config.size_rule import read_size_rule
 from tvix_store.config.user_directories import data_directory
 from tvix_store.errors import InvalidError
 from tvix_store.model.address import Address, read_switch
+from tvix_store.model.byte_size import read_bytes
 from tvix_store.model.cache_name import check_cache_name
 from tvix_store.services.store import Store
 
@@ -40,6 +41,7 @@ PARAMETERS: dict[str, Callable[[str], object]] = {
     "threads": _read_threads,
     "read-only": read_switch,
     "cache": _read_cache,
+    "quota": read_bytes,
 }
 
 
@@ -51,19 +53,22 @@ async def open_address(address: Address, opening: Opening) -> Store:
     """Open `local:///path?chunk_average=BYTES&compression_level=LEVEL&pack_size=BYTES&size_rule=documented|snix&threads=NUMBER`.
 
     Without a path it is the default one. A worker opens it without threads. With `&read-only=1` nothing of it is written or locked.
-    `&cache=NAME` is a named cache: a store with paths of its own, over the content of this one.
+    `&cache=NAME` is a named cache: a store with paths of its own, over the content of this one. Its files have at most
+    `&quota=BYTES`, also as `50G`, all together.
     """
     directory = directory_of(address)
     settings = address.read_parameters(PARAMETERS)
     if opening.as_worker:
         settings["threads"] = 0
     read_only = settings.pop("read-only", False)
-    cache = settings.pop("cache", None)
+    cache, quota = settings.pop("cache", None), settings.pop("quota", None)
+    if quota is not None and cache is None:
+        raise InvalidError(f"{address.text}: only a named cache has a quota")
     store = await local.open_store(directory, store_dir=opening.store_dir, read_only=read_only, **settings)
-    return store if cache is None else await _opened_cache(store, directory, cache, settings.get("threads", READ_THREADS))
+    return store if cache is None else await _opened_cache(store, directory, cache, quota, settings.get("threads", READ_THREADS))
 
 
-async def _opened_cache(content: Store, directory: Path, name: str, threads: int) -> Store:
+async def _opened_cache(content: Store, directory: Path, name: str, quota: int | None, threads: int) -> Store:
     """The named cache over a store's content, which is closed with it."""
     from tvix_store.layers.holding import named_cache
 
@@ -75,7 +80,7 @@ async def _opened_cache(content: Store, directory: Path, name: str, threads: int
     except BaseException:
         await content.close()
         raise
-    return named_cache(content, own)
+    return named_cache(content, own, quota)
 
 
 def check_is_there(address: Address) -> None:

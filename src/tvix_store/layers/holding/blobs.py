@@ -11,16 +11,21 @@ from tvix_store.layers.holding.held import Held, Kind
 from tvix_store.model.digest import Digest
 from tvix_store.services.blobs import BlobService, BlobStat
 
-Sent: TypeAlias = Callable[[Sequence[Digest]], Coroutine[Any, Any, None]]
-"""Called with the digests of blobs that were sent to the cache, and are stored."""
+Sent: TypeAlias = Callable[[Sequence[Digest], int], Coroutine[Any, Any, None]]
+"""Called with the digests of blobs that were sent to the cache, and are stored, and with the bytes of all of them."""
+Admit: TypeAlias = Callable[[int], Coroutine[Any, Any, None]]
+"""Called with the bytes that one put has brought so far. Raises ExhaustedError where the cache has no room for them."""
+_ASKED = 16 << 20
+"""Bytes of a long blob after which it is looked again whether there is room for it."""
 
 
 class HeldBlobs:
-    """A BlobService over `inner`. Blobs that are put go there, and `sent` then hears of them."""
+    """A BlobService over `inner`. Blobs that are put go there, where `admit` lets them, and `sent` then hears of them."""
 
-    def __init__(self, inner: BlobService, held: Held, sent: Sent) -> None:
+    def __init__(self, inner: BlobService, held: Held, admit: Admit, sent: Sent) -> None:
         self._inner = inner
         self._held = held
+        self._admit = admit
         self._sent = sent
 
     async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
@@ -41,13 +46,26 @@ class HeldBlobs:
                 yield piece
 
     async def put(self, data: AsyncIterable[bytes]) -> Digest:
-        digest = await self._inner.put(data)
-        await self._sent((digest,))
+        size = asked = 0
+
+        async def admitted() -> AsyncIterator[bytes]:
+            nonlocal size, asked
+            async for piece in data:
+                size += len(piece)
+                if size >= asked:
+                    await self._admit(size)
+                    asked = size + _ASKED
+                yield piece
+
+        digest = await self._inner.put(admitted())
+        await self._sent((digest,), size)
         return digest
 
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
+        size = sum(map(len, blobs))
+        await self._admit(size)
         digests = await self._inner.put_many(blobs)
-        await self._sent(digests)
+        await self._sent(digests, size)
         return digests
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
@@ -55,16 +73,3 @@ class HeldBlobs:
         there = [digest for digest in digests if digest not in lacking]
         found = dict(zip(there, await self._inner.get_many(there), strict=True)) if there else {}
         return [found.get(digest) for digest in digests]
-
-
-async def hold_blobs(blobs: BlobService, held: Held, digests: Sequence[Digest]) -> None:
-    """Let a cache hold blobs that are stored in `blobs`, with their chunks: each can be read alone.
-
-    The chunks come first. So a cache that holds a blob holds its chunks too.
-    """
-    new = await held.lacking(Kind.BLOB, digests)
-    for digest in new:
-        stat = await blobs.stat(digest, chunks=True)
-        if stat is not None and stat.chunks:
-            await held.add(Kind.BLOB, [chunk.digest for chunk in stat.chunks])
-    await held.add(Kind.BLOB, list(new))

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tvix_store.errors import IncompleteError, InvalidError, NotFoundError
-from tvix_store.layers.holding.blobs import hold_blobs
-from tvix_store.layers.holding.held import Held, Kind
+from tvix_store.layers.holding.content import HeldContent
+from tvix_store.layers.holding.held import Kind
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.names import show
 from tvix_store.services.assembling import Assembling
-from tvix_store.services.blobs import BlobService, Chunk
+from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame
 from tvix_store.services.granular import Granular, StoredChunk
 
 
 class HeldGranular:
-    """A Granular over `inner`; `blobs` are those of the store."""
+    """A Granular over `inner`; what is put goes there, and is `taken` into what the cache holds."""
 
-    def __init__(self, inner: Granular, held: Held, blobs: BlobService) -> None:
+    def __init__(self, inner: Granular, taken: HeldContent) -> None:
         self._inner = inner
-        self._held = held
-        self._blobs = blobs
+        self._taken = taken
+        self._held = taken.held
 
     async def missing_directories(self, digests: Sequence[Digest]) -> set[Digest]:
         lacking = await self._held.lacking(Kind.DIRECTORY, digests)
@@ -43,7 +43,7 @@ class HeldGranular:
                     )
             sent.add(directory.digest)
         await self._inner.put_directories(directories)
-        await self._held.add(Kind.DIRECTORY, list(sent))
+        await self._taken.take_directories(list(sent))
 
     async def list_chunks(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
         await self._held.require(Kind.BLOB, (blob.digest for blob in blobs))
@@ -59,26 +59,29 @@ class HeldGranular:
         return lacking | await self._inner.missing_chunks(there) if there else lacking
 
     async def put_chunks(self, chunks: Sequence[StoredChunk]) -> None:
+        await self._taken.quota.admit(sum(chunk.length for chunk in chunks))
         await self._inner.put_chunks(chunks)
-        await hold_blobs(self._blobs, self._held, [Digest(chunk.digest) for chunk in chunks])
+        await self._taken.take_blobs([Digest(chunk.digest) for chunk in chunks])
 
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
         for chunk in await self._held.lacking(Kind.BLOB, [each.digest for each in chunks]):
             raise IncompleteError(f"chunk {chunk} of blob {digest} is not in the store; put it first")
+        await self._taken.quota.admit(sum(chunk.size for chunk in chunks))
         await self._inner.assemble(digest, chunks)
-        await hold_blobs(self._blobs, self._held, (digest,))
+        await self._taken.take_blobs((digest,))
 
 
 class HeldAssembling:
-    """An Assembling over `inner`; `blobs` are those of the store."""
+    """An Assembling over `inner`; blobs that are made there are `taken` into what the cache holds."""
 
-    def __init__(self, inner: Assembling, held: Held, blobs: BlobService) -> None:
+    def __init__(self, inner: Assembling, taken: HeldContent) -> None:
         self._inner = inner
-        self._held = held
-        self._blobs = blobs
+        self._taken = taken
+        self._held = taken.held
 
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
         for chunk in await self._held.lacking(Kind.BLOB, [each.digest for each in chunks]):
             raise NotFoundError(Kind.BLOB.word, chunk)
+        await self._taken.quota.admit(sum(chunk.size for chunk in chunks))
         await self._inner.assemble(digest, chunks)
-        await hold_blobs(self._blobs, self._held, (digest,))
+        await self._taken.take_blobs((digest,))
