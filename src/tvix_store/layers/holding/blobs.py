@@ -56,6 +56,7 @@ class HeldBlobs:
                     await self._admit(size)
                     asked = size + _ASKED
                 yield piece
+            await self._admit(size)
 
         digest = await self._inner.put(admitted())
         await self._sent((digest,), size)
