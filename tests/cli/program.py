@@ -16,6 +16,7 @@ _VARIABLES = (
     "DIRECTORY_SERVICE_ADDR",
     "PATH_INFO_SERVICE_ADDR",
     "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
     "XDG_DATA_HOME",
 )
 
@@ -39,7 +40,9 @@ class Program:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.store = directory / "store"
-        self.environment = {name: value for name, value in os.environ.items() if name not in _VARIABLES}
+        self.environment = {
+            name: value for name, value in os.environ.items() if name not in _VARIABLES and not name.startswith("TVIX_STORE_")
+        }
         self.environment |= {"TVIX_STORE": f"local://{self.store}", "HOME": str(directory)}
 
     def run(

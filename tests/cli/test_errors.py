@@ -48,7 +48,7 @@ def test_no_kind_of_error_is_a_bug() -> None:
     [
         (["lss"], 2, "No such command 'lss'. Did you mean 'ls'? (see tvix-store --help)"),
         (["path-info", "singn"], 2, "No such command 'singn'. Did you mean 'sign'? (see tvix-store path-info --help)"),
-        (["ls", "--lon", "x"], 2, "No such option '--lon'. Did you mean '--json'? (see tvix-store ls --help)"),
+        (["ls", "--jsn", "x"], 2, "No such option '--jsn'. Did you mean '--json'? (see tvix-store ls --help)"),
         (["cat"], 2, "Missing argument 'PATH...' (see tvix-store cat --help)"),
         (["ls", "hello"], 3, "not a store path: 'hello' (expected <32 characters>-<name>)"),
         (["ls", "/etc/passwd"], 3, None),

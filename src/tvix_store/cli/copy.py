@@ -32,7 +32,8 @@ from tvix_store.cli.invocation import Invocation, command, json_option
     "--nix-store",
     metavar="URL",
     envvar="NIX_REMOTE",
-    help="The store of Nix, as in its option --store. [NIX_REMOTE] Default: its own.",
+    show_envvar=True,
+    help="The store of Nix, as in its option --store. Default: its own.",
 )
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Paths that are copied at a time. Default: 4 from Nix, else 64.")
 @click.option(

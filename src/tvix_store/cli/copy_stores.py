@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeGuard
 
 from tvix_store.cli.copy_outcomes import Outcomes, to_json
@@ -104,8 +103,7 @@ async def _at(invocation: Invocation, address: str | None) -> Store:
     """The store at `address`, or that of the invocation."""
     if address is None:
         return await invocation.open_store()
-    given = {name: value for name, value in invocation.given.items() if name == "store_dir"}
-    return await replace(invocation, given=given | {"store": address}).open_store()
+    return await invocation.at(address).open_store()
 
 
 async def _from_store(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from tvix_store.cli.credentials import SecretPath, SecretText
 from tvix_store.cli.identity_rules import IdentityRuleType
-from tvix_store.cli.input import FilePath
 from tvix_store.cli.invocation import Invocation, shared_options
 from tvix_store.cli.named_caches import NamedCacheOption, NamedCacheType
 from tvix_store.cli.served_stores import ServedStore, named_cache_config
@@ -78,8 +78,8 @@ if TYPE_CHECKING:
     metavar="N",
     help="Most files, symlinks and directories in a NAR that is taken over HTTP. Default: 1000000.",
 )
-@click.option("--tls-certificate", type=FilePath(), help="Serve TLS with this certificate chain (PEM) ...")
-@click.option("--tls-key", type=FilePath(), help="... and this private key (PEM).")
+@click.option("--tls-certificate", type=SecretPath(), help="Serve TLS with this certificate chain (PEM) ...")
+@click.option("--tls-key", type=SecretPath(), help="... and this private key (PEM).")
 @click.option("--priority", type=click.IntRange(0), help="Of this cache among a client's: the lowest is asked first. Default: 40.")
 @click.option("--no-mass-query", is_flag=True, help="Tell clients not to ask this cache for many paths at once.")
 @click.option("--nar-compression", type=click.Choice(("zstd", "none")), help="What narinfos offer. Default: zstd.")
@@ -87,7 +87,7 @@ if TYPE_CHECKING:
     "--signing-key-file",
     "signing_key_files",
     multiple=True,
-    type=FilePath(),
+    type=SecretPath(),
     metavar="FILE",
     help="Sign narinfos with this key, as `nix key generate-secret` writes it; repeatable. Without --require-signatures, "
     "that is whatever anybody has pushed, and what was fetched unsigned.",
@@ -134,9 +134,11 @@ if TYPE_CHECKING:
     "--substituters",
     multiple=True,
     metavar="URLS",
+    type=SecretText(),
     envvar="TVIX_STORE_SUBSTITUTERS",
+    show_envvar=True,
     help="Binary caches (separated by spaces) from which paths are fetched that the store lacks, once; repeatable. "
-    "Passwords belong into the variable, or ~/.netrc: ps shows options to everybody. [TVIX_STORE_SUBSTITUTERS]",
+    "Passwords belong into a variable, a file or ~/.netrc: ps shows options to everybody.",
 )
 @click.option(
     "--substituter-public-keys",
@@ -293,10 +295,11 @@ def _checked_substituters(invocation: Invocation, given: tuple[str, ...], *, req
     checked_urls(elsewhere, require_signatures=require_signatures)
     checked = checked_urls(urls, require_signatures=require_signatures)
     by_option = click.get_current_context().get_parameter_source("substituters") is ParameterSource.COMMANDLINE
-    shown = [*(urls if by_option else ()), *(address for address in elsewhere if address in invocation.given.values())]
+    typed = invocation.given[ParameterSource.COMMANDLINE].values()
+    shown = [*(urls if by_option else ()), *(address for address in elsewhere if address in typed)]
     if any("@" in address.partition("?")[0] for address in shown):
         logging.getLogger(__name__).warning(
             "ps shows every user of this machine the password in an option; give the address in TVIX_STORE_SUBSTITUTERS or "
-            "PATH_INFO_SERVICE_ADDR, or the password in ~/.netrc"
+            "PATH_INFO_SERVICE_ADDR, or in a configuration file, or the password in ~/.netrc"
         )
     return checked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from pathlib import Path
@@ -28,6 +27,8 @@ class FilePath(click.Path):
 
 async def read_input(file: IO[AnyStr]) -> AnyStr:
     """All of `file`. A thread reads it, so that a slow writer does not keep signals from ending the program."""
+    import asyncio
+
     return await asyncio.to_thread(file.read)
 
 

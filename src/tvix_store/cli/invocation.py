@@ -1,4 +1,4 @@
-"""Invocation: the settings that all commands share, from options before or after a command's name, and from the environment."""
+"""Invocation: the settings that all commands share, from options before or after a command's name, the environment, and files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import click
+from click.core import ParameterSource
+
+from tvix_store.cli.credentials import SecretText
+from tvix_store.cli.settings import SharedOption
 
 if TYPE_CHECKING:
+    from tvix_store.cli.configuration import Configuration
     from tvix_store.model.signature import PublicKey
     from tvix_store.operations.export.worker_pool import WorkerPool
     from tvix_store.services.store import Store
@@ -25,28 +30,45 @@ _ADDRESSES = {
 }
 _CREW = 4
 """Most processes that share the work: more would wait for the disk."""
-_STORE_DIR = (
-    "--store-dir",
-    "NIX_STORE_DIR",
-    "Where Nix has its store. Default: as the store was made; /nix/store.",
-)
+_SOURCES = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
+"""Where values come from, the most important source first. The last one is the configuration files."""
 
 
 @dataclass(slots=True)
 class Invocation:
-    """The values of the shared options: addresses by service, the store directory, and the switches."""
+    """The values of the shared options, by their sources, and the configuration that the command reads."""
 
-    given: dict[str, str] = field(default_factory=dict)
-    quiet: bool = False
-    debug: bool = False
+    given: dict[ParameterSource, dict[str, Any]] = field(default_factory=lambda: {source: {} for source in _SOURCES})
+    configuration: Configuration | None = None
+    """None before the command's own options are read, and where there is no file."""
+
+    def value(self, name: str) -> Any:
+        """The value of a shared option. None if it is not given."""
+        return next((self.given[source][name] for source in _SOURCES if name in self.given[source]), None)
+
+    @property
+    def quiet(self) -> bool:
+        return bool(self.value("quiet"))
+
+    @property
+    def debug(self) -> bool:
+        return bool(self.value("debug"))
 
     def addresses(self) -> dict[str, str | None]:
-        """The address of each service: an option wins over the environment, and a service's own address over the store's."""
-        environment = {service: os.environ.get(variable) for service, (_, variable, _) in _ADDRESSES.items()}
-        return {
-            service: self.given.get(service) or self.given.get("store") or environment[service] or environment["store"]
-            for service in ("blobs", "directories", "path_infos")
-        }
+        """The address of each service. The command line wins over the environment, and that over files. Within one of these, a
+        service's own address wins over the store's."""
+        return {service: self._address(service) for service in ("blobs", "directories", "path_infos")}
+
+    def _address(self, service: str) -> str | None:
+        levels = (self.given[source] for source in _SOURCES)
+        return next((found for level in levels if (found := level.get(service) or level.get("store"))), None)
+
+    def at(self, address: str) -> Invocation:
+        """The same settings, but for the store at another address."""
+        settings = {name: value for name in ("store_dir", "quiet", "debug") if (value := self.value(name)) is not None}
+        other = Invocation(configuration=self.configuration)
+        other.given[ParameterSource.COMMANDLINE] |= settings | {"store": address}
+        return other
 
     async def open_store(
         self,
@@ -69,7 +91,7 @@ class Invocation:
 
         return await open_store(
             **addresses,
-            store_dir=self.given.get("store_dir") or os.environ.get(_STORE_DIR[1]),
+            store_dir=self.value("store_dir"),
             substituters=substituters,
             substituter_public_keys=substituter_public_keys,
             as_worker=as_worker,
@@ -86,33 +108,46 @@ class Invocation:
 
 
 def shared_options() -> list[click.Parameter]:
-    """The options of the program and of every command in it."""
+    """The options of the program and of every command."""
 
-    def remember_text(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
-        if value and option.name:
-            ctx.ensure_object(Invocation).given[option.name] = value
+    def remember(ctx: click.Context, option: click.Parameter, value: object) -> None:
+        source = ctx.get_parameter_source(option.name or "")
+        if option.name and source in _SOURCES and value != "":
+            ctx.ensure_object(Invocation).given[source][option.name] = value
 
-    def remember_switch(ctx: click.Context, option: click.Parameter, value: bool) -> None:
-        if value and option.name:
-            setattr(ctx.ensure_object(Invocation), option.name, True)
+    def configure(ctx: click.Context, option: click.Parameter, value: object) -> None:
+        remember(ctx, option, value)
+        # A group comes before its command, behind whose name --config may stand too.
+        if not isinstance(ctx.command, click.Group) and not ctx.resilient_parsing:
+            from tvix_store.cli.configured import configure_command
+
+            configure_command(ctx, ctx.ensure_object(Invocation))
+
+    def shared(names: list[str], variable: str, **settings: Any) -> click.Option:
+        return SharedOption(names, envvar=variable, expose_value=False, **{"callback": remember} | settings)
 
     return [
         *(
-            click.Option(
-                [flag, service], metavar="ADDRESS", expose_value=False, callback=remember_text, help=f"{text} [{variable}]"
-            )
+            shared([flag, service], variable, metavar="ADDRESS", type=SecretText(), show_envvar=True, help=text)
             for service, (flag, variable, text) in _ADDRESSES.items()
         ),
-        click.Option(
-            [_STORE_DIR[0]],
+        shared(
+            ["--store-dir"],
+            "NIX_STORE_DIR",
             metavar="DIRECTORY",
-            expose_value=False,
-            callback=remember_text,
-            help=f"{_STORE_DIR[2]} [{_STORE_DIR[1]}]",
+            show_envvar=True,
+            help="Where Nix has its store. Default: as the store was made; /nix/store.",
         ),
-        click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=remember_switch, help="Show no progress."),
-        click.Option(
-            ["--debug"], is_flag=True, expose_value=False, callback=remember_switch, help="Show where an error comes from."
+        # The variables of these are shown nowhere, since they follow from the names.
+        shared(["-q", "--quiet"], "TVIX_STORE_QUIET", is_flag=True, help="Show no progress."),
+        shared(["--debug"], "TVIX_STORE_DEBUG", is_flag=True, help="Show where an error comes from."),
+        shared(
+            ["--config"],
+            "TVIX_STORE_CONFIG",
+            metavar="FILE",
+            is_eager=True,
+            callback=configure,
+            help="Take options from this file alone. Default: ~/.config/tvix-store/config.toml over /etc/tvix-store/config.toml.",
         ),
     ]
 

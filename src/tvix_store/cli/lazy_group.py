@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from tvix_store.cli.invocation import shared_options
+from tvix_store.cli.settings import name_variables
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -30,6 +31,8 @@ class LazyGroup(click.Group):
     def __init__(self, name: str, table: Mapping[str, Entry], help: str) -> None:  # noqa: A002 - click's word
         super().__init__(name, help=help, params=shared_options(), context_settings={"help_option_names": ["-h", "--help"]})
         self._table = table
+        self._words: tuple[str, ...] = ()
+        """Those that call the group, behind the program's name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._table)
@@ -40,6 +43,10 @@ class LazyGroup(click.Group):
             return None
         module, _, attribute = entry.target.partition(":")
         command: click.Command = getattr(import_module(module), attribute)
+        words = (*self._words, cmd_name)
+        if isinstance(command, LazyGroup):
+            command._words = words  # noqa: SLF001 - its own class
+        name_variables(command, words)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:

@@ -8,7 +8,7 @@ from tvix_store.cli.invocation import Invocation, command, json_option
 
 
 @command
-@click.option("-l", "long", is_flag=True, help="Show the sizes of their NARs.")
+@click.option("-l", "--long", is_flag=True, help="Show the sizes of their NARs.")
 @json_option
 async def list_paths(invocation: Invocation, long: bool, as_json: bool) -> None:
     """List all store paths, in the order of the bytes of their hashes.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @command
 @click.argument("path")
-@click.option("-l", "long", is_flag=True, help="Show kinds, sizes and symlink targets.")
+@click.option("-l", "--long", is_flag=True, help="Show kinds, sizes and symlink targets.")
 @click.option("-R", "--recursive", is_flag=True, help="List directories inside directories as well.")
 @json_option
 async def ls(invocation: Invocation, path: str, long: bool, recursive: bool, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from tvix_store.cli.credentials import SecretInput
 from tvix_store.cli.invocation import Invocation, command, json_option
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--key-file",
     required=True,
-    type=click.File(),
+    type=SecretInput(),
     help="Secret key, as made by nix-store --generate-binary-cache-key.",
 )
 @json_option

@@ -18,6 +18,8 @@ from tvix_store.cli.lazy_group import Entry, LazyGroup
 
 NAME = "tvix-store"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_MOST_TOLD = 4
+"""Options of which a message about options tells where they are set."""
 COMPLETION = "_TVIX_STORE_COMPLETE"
 """The variable by which a shell asks for completions."""
 COMMANDS = {
@@ -35,6 +37,7 @@ COMMANDS = {
     "key": Entry("tvix_store.cli.key:key", "Make the keys with which store paths are signed."),
     "token": Entry("tvix_store.cli.token:token", "Make the tokens that let others use the store."),
     "stats": Entry("tvix_store.cli.stats:stats", "Show how much the store holds."),
+    "config": Entry("tvix_store.cli.config:config", "Show and check the configuration."),
     "completion": Entry("tvix_store.cli.completion:completion", "Print a shell's completion script."),
 }
 HELP = """A granular content-addressed store for Nix.
@@ -50,6 +53,9 @@ digest of a directory or blob (b3:<64 hex digits>), with /path/inside behind it 
 The store is the one in --store or $TVIX_STORE: local:///path (or just a path), memory://, grpc+http://host:port,
 grpc+https://host:port, grpc+unix:///socket, or, over plain HTTP, connect+http://host:port/path or connect+https://host/path.
 By default it is in the user's data directory.
+
+An option of a command may also stand in a variable, as TVIX_STORE_DAEMON_LISTEN_ADDRESS, or in a configuration file, as
+listen-address below [daemon]: tvix-store config show daemon
 """
 
 
@@ -78,8 +84,12 @@ def run_program(arguments: Sequence[str]) -> int:
         return error.exit_code
     except click.ClickException as error:
         context_of_error = error.ctx if isinstance(error, click.UsageError) else None
-        hint = f" (see {context_of_error.command_path} --help)" if context_of_error else ""
-        message = " ".join(error.format_message().split()).rstrip(".")
+        hint = (
+            f" (see {context_of_error.command_path} --help{_elsewhere(context_of_error, error.format_message())})"
+            if context_of_error
+            else ""
+        )
+        message = " ".join(_CONTROL.sub(" ", error.format_message()).split()).rstrip(".")
         print(f"{NAME}: error: {message}{hint}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError as error:
@@ -94,6 +104,17 @@ def run_program(arguments: Sequence[str]) -> int:
         _let_go_of_output()
         return code
     return 0
+
+
+def _elsewhere(context: click.Context, message: str) -> str:
+    """Which options of a command come from a variable or a file, for the end of a message: those that it names, or some."""
+    if context.get_parameter_source("config") is None:
+        return ""  # the program has not come to the options
+    from tvix_store.cli.configured import given_elsewhere
+
+    given = list(given_elsewhere(context))
+    named = [each for each in given if re.search(rf"{each[0]}\b(?!-)", message)]
+    return "".join(f"; {option} is set by {place}" for option, place in (named or given)[:_MOST_TOLD])
 
 
 def report(error: Exception) -> int:

@@ -7,7 +7,21 @@ import re
 from tvix_store.errors import InvalidError
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-RESERVED = frozenset(("build-trace-v2", "debuginfo", "healthz", "log", "metrics", "nar", "push", "readyz", "realisations", "rpc", "serve"))
+RESERVED = frozenset(
+    (
+        "build-trace-v2",
+        "debuginfo",
+        "healthz",
+        "log",
+        "metrics",
+        "nar",
+        "push",
+        "readyz",
+        "realisations",
+        "rpc",
+        "serve",
+    )
+)
 """First parts of paths that mean something else."""
 
 

@@ -1,0 +1,101 @@
+"""`tvix-store config show`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+from click.core import ParameterSource
+
+from tvix_store.cli.effective import Effective
+from tvix_store.cli.invocation import Invocation, json_option, shared_options
+
+
+@click.command()
+@click.argument("words", metavar="[COMMAND...]", nargs=-1)
+@json_option
+@click.pass_context
+def show(context: click.Context, words: tuple[str, ...], as_json: bool) -> None:
+    """Show the value of each option of COMMAND, and where it comes from. By default, show the options of all commands.
+
+    The output is a configuration file: options that are not set stand in comments. Passwords are masked.
+
+    \b
+        tvix-store config show daemon
+        tvix-store config show path-info sign
+        tvix-store config show --json | jq '.options[] | select(.source != "default")'
+    """
+    from tvix_store.cli.configuration import Configuration
+    from tvix_store.cli.effective import effective_values
+    from tvix_store.cli.output import print_json
+    from tvix_store.cli.settings import commands_of
+
+    invocation = context.ensure_object(Invocation)
+    configuration = invocation.configuration or Configuration()
+    commands = list(commands_of(context.find_root().command))
+    chosen = [(at, command) for at, command in commands if at == () or at[: len(words)] == words]
+    if words not in (at for at, _ in commands):
+        raise click.UsageError(f"no such command: {' '.join(words)}", context)
+    typed = invocation.given[ParameterSource.COMMANDLINE]
+    for file in configuration.files:
+        if not as_json:
+            print(f"# {file.path}")
+    tables = {at: list(effective_values(command, at, configuration, typed)) for at, command in chosen}
+    if as_json:
+        options = [_to_json(each) for values in tables.values() for each in values]
+        print_json({"files": [file.path for file in configuration.files], "options": options})
+        return
+    for at, values in tables.items():
+        _print_table(at, values)
+
+
+show.params += shared_options()
+
+
+def _print_table(words: tuple[str, ...], values: Iterable[Effective]) -> None:
+    lines = [_line(each) for each in values]
+    if lines and words:
+        print(f"\n[{'.'.join(words)}]")
+    for line in lines:
+        print(line)
+
+
+def _line(each: Effective) -> str:
+    value = each.shown
+    if each.source is ParameterSource.DEFAULT:
+        return f"# {each.key}" if value is None else f"# {each.key} = {toml(value)}"
+    return f"{each.key} = {toml(value)}  # {each.place or 'the command line'}"
+
+
+def _to_json(each: Effective) -> dict[str, object]:
+    source = {ParameterSource.DEFAULT: "default", ParameterSource.DEFAULT_MAP: "file"}.get(each.source, each.source.name.lower())
+    return {
+        "command": " ".join(each.words),
+        "option": each.key,
+        "value": each.shown,
+        "source": source,
+        "place": each.place,
+        "variable": each.variable,
+    }
+
+
+def toml(value: object) -> str:
+    """A value as TOML writes it. Characters that steer a terminal are escaped."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return str(value)
+        case list() | tuple():
+            return f"[{', '.join(map(toml, value))}]"
+    text = "".join(map(_escaped, str(value)))
+    return f'"{text}"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return "\N{REPLACEMENT CHARACTER}" if 0xD800 <= code < 0xE000 else f"\\U{code:08x}"
