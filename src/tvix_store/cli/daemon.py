@@ -111,7 +111,7 @@ from tvix_store.cli.invocation import Invocation, shared_options
     multiple=True,
     metavar="KEYS",
     help="Keys (name:base64, separated by spaces) one of which must have signed what substituters give; repeatable. "
-    "Also in a URL: https://cache.example.org?trusted-public-keys=KEYS",
+    "For one alone: https://cache.example.org?trusted-public-keys=KEYS. That of cache.nixos.org is built in.",
 )
 @click.pass_obj
 def daemon(

@@ -47,7 +47,7 @@ def checked_urls(urls: Sequence[str], *, require_signatures: bool = False) -> li
 
 
 async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequence[PublicKey], lock: FetchLock | None) -> Store:
-    """`store`, looking for what it lacks at the caches at `urls`. `public_keys` are trusted beside those in the URLs.
+    """`store`, looking for what it lacks at the caches at `urls`. `public_keys` are trusted for those that name no key.
 
     Raises:
         InvalidError: a URL is malformed, or there is no key to check its signatures with.
