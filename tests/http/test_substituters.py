@@ -22,6 +22,7 @@ import pytest
 from tests.cli.program import TVIX_STORE, Program
 from tests.http.daemon import Daemon
 from tests.http.nix import PRELUDE, Nix
+from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.signature import SecretKey
 from tvix_store.testing import trees
 
@@ -125,10 +126,10 @@ def test_one_fetch_serves_all_clients_of_all_workers(
     path = nix.add(tmp_path / "tree")
     upload(nix, tmp_path, path)
     daemon = start_daemon("--substituters", f"{upstream.url}?trusted-public-keys={public_key}")
-    name = Path(path).name[:32]
+    nar = trees.nar(trees.read(nix.real(path)))
 
     def over_http(_: int) -> bool:
-        return daemon.get(f"/{name}.narinfo").status == 200
+        return daemon.get("/" + NarInfo.parse(daemon.narinfo(path), daemon.store_dir).url).body == nar
 
     def over_grpc(_: int) -> bool:
         options = ("--store", f"grpc+http://127.0.0.1:{daemon.port}", "--store-dir", daemon.store_dir)
@@ -150,12 +151,12 @@ def test_workers_killed_in_the_middle_of_a_fetch_leave_it_to_others(
     path = nix.add(tmp_path / "tree")
     upload(nix, tmp_path, path, compression="none")
     daemon = start_daemon("--substituters", upstream.url, "--substituter-public-keys", public_key)
-    narinfo = f"/{Path(path).name[:32]}.narinfo"
+    nar = "/" + NarInfo.parse(daemon.narinfo(path), daemon.store_dir).url
     upstream.gate.clear()
 
     def ask() -> None:
         with suppress(OSError, HTTPException):
-            daemon.get(narinfo)
+            daemon.get(nar)
 
     client = threading.Thread(target=ask)
     client.start()
@@ -166,7 +167,7 @@ def test_workers_killed_in_the_middle_of_a_fetch_leave_it_to_others(
     client.join()
     assert daemon.paths() == []
     upstream.gate.set()
-    assert daemon.get(narinfo).status == 200
+    assert daemon.get(nar).body == trees.nar(trees.read(nix.real(path)))
     assert daemon.paths() == [path]
 
 
@@ -215,7 +216,9 @@ def test_a_read_only_daemon_is_filled_all_the_same(
     path = nix.add(tmp_path / "tree")
     upload(nix, tmp_path, path)
     daemon = start_daemon("--read-only", "--substituters", upstream.url, "--substituter-public-keys", public_key)
-    assert daemon.get(f"/{Path(path).name[:32]}.narinfo").status == 200
+    nar = "/" + NarInfo.parse(daemon.narinfo(path), daemon.store_dir).url
+    assert daemon.paths() == []
+    assert daemon.get(nar).body == trees.nar(trees.read(nix.real(path)))
     assert daemon.paths() == [path]
 
 
@@ -273,7 +276,7 @@ def test_debug_information_of_the_cache_leads_to_a_nar_that_was_fetched(
     nix.copy_to(f"file://{tmp_path}/upstream?index-debug-info=true&secret-key={tmp_path}/secret", path)
     daemon = start_daemon("--substituters", upstream.url, "--substituter-public-keys", public_key)
     assert json.loads(daemon.get(f"/debuginfo/{build_id}").body)["archive"].endswith(".nar.xz")
-    daemon.narinfo(path)
+    assert daemon.get("/" + NarInfo.parse(daemon.narinfo(path), daemon.store_dir).url).status == 200
     told = json.loads(daemon.get(f"/debuginfo/{build_id}.debug").body)
     assert told["member"] == member
     assert daemon.get(told["archive"].removeprefix("..")).body == trees.nar(trees.read(nix.real(path)))

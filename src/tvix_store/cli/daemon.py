@@ -145,7 +145,13 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="KEYS",
     help="Keys (name:base64, separated by spaces) one of which must have signed what substituters give; repeatable. "
-    "Also in a URL: https://cache.example.org?trusted-public-keys=KEYS",
+    "For one alone: https://cache.example.org?trusted-public-keys=KEYS. That of cache.nixos.org is built in.",
+)
+@click.option(
+    "--upstream-narinfos",
+    type=click.Choice(("at-once", "fetched")),
+    help="When the narinfo of a path is answered that only a substituter has: at once, with the substituter's signatures; or when "
+    "its NAR was fetched, with ours too. Default: fetched with --signing-key-file, at-once without.",
 )
 @click.pass_obj
 def daemon(
@@ -179,6 +185,7 @@ def daemon(
     read_only: bool,
     substituters: tuple[str, ...],
     substituter_public_keys: tuple[str, ...],
+    upstream_narinfos: str | None,
 ) -> None:
     """Serve the store over gRPC, and as a binary cache for Nix over HTTP; to this machine only unless told otherwise.
 
@@ -230,6 +237,7 @@ def daemon(
     cache_options |= {"max_nar_size": max_nar_size, "max_nar_entries": max_nar_entries}
     cache = CacheSettings(
         want_mass_query=not no_mass_query,
+        waits_for_nars=upstream_narinfos == "fetched" or (upstream_narinfos is None and bool(signing_keys)),
         signing_keys=signing_keys,
         trusted_keys=trusted_keys,
         read_only=read_only,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -30,12 +31,21 @@ class SingleFlight(Generic[K, T]):
         Raises:
             Exception: the error of the work. All who wait for it get it.
         """
+        with self.joined(key) as task:
+            return await asyncio.shield(task)
+
+    @contextmanager
+    def joined(self, key: K, start: Callable[[K], asyncio.Task[T]] | None = None) -> Iterator[asyncio.Task[T]]:
+        """The work for `key` that is under way, or else new work, begun by `start` where that is given.
+
+        To wait for it is to await `asyncio.shield(task)`.
+        """
         running = self._running.get(key)
         if running is None:
-            running = self._running[key] = _Running(self._start(key))
+            running = self._running[key] = _Running((start or self._start)(key))
         running.waiters += 1
         try:
-            return await asyncio.shield(running.task)
+            yield running.task
         finally:
             running.waiters -= 1
             if not running.waiters:

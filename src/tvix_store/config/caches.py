@@ -16,6 +16,8 @@ from tvix_store.services.upstream import Upstream
 from tvix_store.services.writable_cache import WritableCache
 
 CacheAddress: TypeAlias = nix_http.CacheAddress | nix_file.DirectoryAddress
+_WELL_KNOWN = {"cache.nixos.org": "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="}
+"""Keys of public caches, by host. Nix has the same key built in. Source: nix, src/libstore/globals.hh, `trusted-public-keys`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,18 @@ def parse_cache(url: str) -> CacheAddress:
 
 
 def believed_keys(address: CacheAddress, more: Sequence[PublicKey]) -> tuple[PublicKey, ...]:
-    """The keys in the address, and `more`, one of which must have signed a path.
+    """The keys, one of which must have signed a path. If the address names keys, these alone count for the cache.
+
+    Else `more` count, and the key of a well-known cache.
 
     Raises:
         InvalidError: there is none, and unsigned paths are not taken.
     """
-    keys = tuple(dict.fromkeys((*address.terms.public_keys, *more)))
+    keys = address.terms.public_keys
+    if not keys:
+        host = (address.url.host or "").lower() if isinstance(address, nix_http.CacheAddress) else ""
+        known = (PublicKey.parse(_WELL_KNOWN[host]),) if host in _WELL_KNOWN else ()
+        keys = tuple(dict.fromkeys((*more, *known)))
     if address.terms.require_signatures and not keys:
         raise InvalidError(
             f"{address.name}: there is no key to check its signatures with; give it as ?trusted-public-keys=name:base64, "
@@ -64,7 +72,7 @@ async def open_upstream(address: CacheAddress, store_dir: str) -> Upstream:
 
 
 async def open_cache(url: str, public_keys: Sequence[PublicKey], *, store_dir: str) -> Cache:
-    """The cache at `url`. `public_keys` are trusted beside those in the URL.
+    """The cache at `url`. `public_keys` are trusted where the URL names no key.
 
     Raises:
         InvalidError: the URL is malformed, or there is no key to check signatures with.

@@ -39,9 +39,10 @@ async def open_store(
     `blobs`, `directories` and `path_infos` are addresses of single services that stand elsewhere. `store_dir` is the directory of
     Nix's store: by default the one that the store was made for, and `/nix/store` for a new one. It is a part of what a store path
     stands for, so a local store takes no other one than it was made for.
-    `substituters` are the URLs of binary caches from which missing paths are fetched. A path must be signed by one of
-    `substituter_public_keys`, or by a key in the cache's URL. The address of a cache as `path_infos` means the same. A process that
-    does one thing after the other opens it `as_worker` (of a pool): then local stores use no threads.
+    `substituters` are the URLs of binary caches from which missing paths are fetched. A path must be signed by a key in the
+    cache's URL or, if the URL has none, by one of `substituter_public_keys` or a well-known cache's own key. The address
+    of a cache as `path_infos` means the same. A process that does one thing after the other opens it `as_worker` (of a pool): then
+    local stores use no threads.
 
     Raises:
         InvalidError: an address is malformed, or of an unknown scheme.

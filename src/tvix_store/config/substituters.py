@@ -47,7 +47,7 @@ def checked_urls(urls: Sequence[str], *, require_signatures: bool = False) -> li
 
 
 async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequence[PublicKey], lock: FetchLock | None) -> Store:
-    """`store`, looking for what it lacks at the caches at `urls`. `public_keys` are trusted beside those in the URLs.
+    """`store`, looking for what it lacks at the caches at `urls`. `public_keys` are trusted for those that name no key.
 
     Raises:
         InvalidError: a URL is malformed, or there is no key to check its signatures with.
@@ -68,7 +68,7 @@ async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequ
     documents = SubstitutingDocuments(store, upstreams)
     # What is fetched, the layer puts into the store itself. The store counts what it holds, as it lists that.
     filled = store.with_services(path_infos=layer, keep=["statistics", "named_paths"])
-    return replace(filled, foreign_documents=documents, close=close)
+    return replace(filled, foreign_documents=documents, foreign_paths=layer, close=close)
 
 
 async def _opened(address: CacheAddress, store: Store, public_keys: Sequence[PublicKey]) -> Substituter:

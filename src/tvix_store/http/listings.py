@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from tvix_store.errors import NotFoundError
 from tvix_store.http.json_body import check_json
-from tvix_store.http.narinfos import parse_output_hash
+from tvix_store.http.names import parse_output_hash
 from tvix_store.http.ranges import made_response
 from tvix_store.http.request import Request
 from tvix_store.http.response import Response, text

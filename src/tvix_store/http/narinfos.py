@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 
 from blake3 import blake3
 
 from tvix_store.errors import IncompleteError, InvalidError, NotFoundError
+from tvix_store.http.names import parse_output_hash, unfetched_url
 from tvix_store.http.ranges import not_modified
 from tvix_store.http.request import Request
 from tvix_store.http.response import Headers, Response, length, text
@@ -17,11 +19,11 @@ from tvix_store.model import nixbase32
 from tvix_store.model.narinfo import MAX_NARINFO, NarInfo
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.path_info import PathInfo
-from tvix_store.model.signature import MAX_SIGNATURES, Signature
-from tvix_store.model.store_path import OUTPUT_HASH_SIZE
+from tvix_store.model.signature import MAX_SIGNATURES, SecretKey, Signature
 from tvix_store.model.trust import Trust
 from tvix_store.operations.nars.links import NarLink, NarLinks
 from tvix_store.operations.nars.offer import NarOffers
+from tvix_store.services.foreign_paths import ForeignPaths
 from tvix_store.services.store import Store
 
 _KEPT_BYTES = 32 << 20
@@ -71,6 +73,8 @@ class Narinfos:
         """Whether clients that take root nodes are offered something else than others."""
         self._vary: Headers = ((b"vary", b"user-agent"),) if self._varies else ()
         self._trust = Trust(settings.trusted_keys, store.store_dir)
+        self._foreign = store.foreign_paths
+        self._get_kept = store.path_infos.get if self._foreign is None else self._foreign.kept
         self._kept: dict[bytes, _Rendered] = {}
         self._kept_bytes = 0
         self._epoch = -1
@@ -85,9 +89,13 @@ class Narinfos:
         key = name + b" by node" if takes_nodes else name
         kept = self._kept.get(key)
         output_hash = parse_output_hash(name) if kept is None else kept.output_hash
-        path_info = await self._store.path_infos.get(output_hash)
+        path_info = await self._get_kept(output_hash)
         if path_info is None:
-            raise NotFoundError("path", name.decode())
+            if self._foreign is not None and (request.method == "HEAD" or not self._settings.waits_for_nars):
+                return await self._offered(request, self._foreign, output_hash)
+            path_info = await self._store.path_infos.get(output_hash)
+            if path_info is None:
+                raise NotFoundError("path", name.decode())
         compression = request.query.get("compression") if request.has_query else None
         now = monotonic()
         if now > self._look_at:
@@ -139,7 +147,7 @@ class Narinfos:
         if compression not in COMPRESSIONS:
             raise InvalidError(f"unknown NAR compression {compression!r} (known: {', '.join(COMPRESSIONS)})")
         offer = await self._offers.offer(path_info, compression)
-        signed = replace(path_info, signatures=self._signatures(path_info))
+        signed = replace(path_info, signatures=self._signatures(path_info, self._settings.signing_keys))
         narinfo = NarInfo.of(signed, offer.url, offer.compression, NixHash("sha256", offer.file.sha256), offer.file.size)
         body = narinfo.format(self._store.store_dir)
         etag = b'"%b"' % blake3(body).hexdigest(16).encode()
@@ -147,10 +155,33 @@ class Narinfos:
         until = monotonic() + (_FRESH if offer.compression == compression else _FRESH_FOR_NOW)
         return _Rendered(path_info.store_path.output_hash, path_info.encoded, etag, until, Response(200, headers, body))
 
-    def _signatures(self, path_info: PathInfo) -> tuple[Signature, ...]:
-        """Our own, those by trusted keys, and the others; no more than a reader takes."""
+    async def _offered(self, request: Request, foreign: ForeignPaths, output_hash: bytes) -> Response:
+        """The narinfo of a path that an upstream has. The NAR is fetched when a client asks for it.
+
+        We do not sign it: nothing of it was verified here.
+        """
+        theirs = await foreign.offered(output_hash)
+        if theirs is None:
+            raise NotFoundError("path", nixbase32.encode(output_hash))
+        narinfo = replace(
+            theirs,
+            url=unfetched_url(theirs),
+            compression="none",
+            file_hash=NixHash("sha256", theirs.nar.sha256),
+            file_size=theirs.nar.size,
+            system=None,
+            signatures=self._signatures(theirs, ()),
+        )
+        body = narinfo.format(self._store.store_dir)
+        etag = b'"%b"' % blake3(body).hexdigest(16).encode()
+        if not_modified(request.headers, etag):
+            return Response(304, ((b"etag", etag), length(len(body)), *self._vary))
+        return Response(200, (_TYPE, length(len(body)), (b"etag", etag), *self._vary), body)
+
+    def _signatures(self, path_info: PathInfo | NarInfo, keys: Sequence[SecretKey]) -> tuple[Signature, ...]:
+        """Those by `keys`, which are ours, those by trusted keys, and the others; no more than a reader takes."""
         message = path_info.fingerprint(self._store.store_dir)
-        own = [key.sign(message) for key in self._settings.signing_keys]
+        own = [key.sign(message) for key in keys]
         trusted = self._trust.good(path_info.signatures, message)
         return tuple(dict.fromkeys((*own, *trusted, *path_info.signatures)))[:MAX_SIGNATURES]
 
@@ -161,18 +192,3 @@ class Narinfos:
         while self._kept_bytes > _KEPT_BYTES:
             oldest = next(iter(self._kept))
             self._kept_bytes -= self._kept.pop(oldest).size
-
-
-def parse_output_hash(name: bytes) -> bytes:
-    """The 20 bytes behind the 32 characters that name a path's narinfo, and its listing.
-
-    Raises:
-        HttpError: they are not that.
-    """
-    try:
-        digest = nixbase32.decode(name.decode())
-    except (UnicodeDecodeError, InvalidError):
-        digest = b""
-    if len(digest) != OUTPUT_HASH_SIZE:
-        raise HttpError(404, "narinfos and listings are named by the 32 characters of a store path's hash")
-    return digest

@@ -10,11 +10,13 @@ from contextlib import aclosing
 from tvix_store.compression import DETECT, of_suffix
 from tvix_store.compression.compressor import Compressor, compressor
 from tvix_store.errors import UnsupportedError
+from tvix_store.http.names import PATH, parse_file_name, parse_output_hash
 from tvix_store.http.ranges import select
 from tvix_store.http.request import Request
 from tvix_store.http.response import Headers, Response
 from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
+from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.nodes import Node
 from tvix_store.operations.nars.check import check_nar
 from tvix_store.operations.nars.links import NarLink, NarLinks
@@ -23,6 +25,7 @@ from tvix_store.operations.nars.pass_through import PlannedNars
 from tvix_store.operations.nars.planner import can_be_planned, is_worth_a_plan
 from tvix_store.operations.nars.render import render_nar
 from tvix_store.operations.nars.seek import NarLayouts
+from tvix_store.services.foreign_paths import ForeignPaths
 from tvix_store.services.store import Store
 
 _TYPE = (b"content-type", b"application/x-nix-nar")
@@ -33,21 +36,6 @@ _PRIVATE = (b"cache-control", b"private, max-age=31536000, immutable")
 _BASE64 = re.compile(rb"[A-Za-z0-9_-]{1,4096}")
 
 
-_FILE = re.compile(rb"([0-9a-df-np-sv-z]{52})\.nar((?:\.[a-z0-9]+)?)")
-
-
-def parse_file_name(name: bytes) -> tuple[bytes, str]:
-    """The SHA-256 (32 bytes) and the suffix in the name of a NAR's file.
-
-    Raises:
-        HttpError: `name` is not one.
-    """
-    matched = _FILE.fullmatch(name)
-    if matched is None:
-        raise HttpError(404, "a NAR is named <nixbase32 of the file's SHA-256>.nar, and a suffix for its compression")
-    return nixbase32.decode(matched[1].decode()), matched[2].decode()
-
-
 class Nars:
     """The NARs of a store."""
 
@@ -56,6 +44,7 @@ class Nars:
         self._links = links
         self._layouts = NarLayouts(store.blobs)
         self._planned = planned
+        self._foreign = store.foreign_paths
 
     async def get_rendered(self, request: Request, name: bytes) -> Response:
         """The NAR of the root node that is encoded in `name`.
@@ -78,6 +67,15 @@ class Nars:
         """
         file_hash, suffix = parse_file_name(name)
         link = await self._links.get(file_hash) if self._links is not None else None
+        if self._foreign is not None and request.has_query and suffix == "" and PATH in request.query:
+            output_hash = parse_output_hash(request.query[PATH].encode())
+            kept = await self._foreign.kept(output_hash)
+            if kept is None:
+                theirs = await self._foreign.offered(output_hash, file_hash)
+                if theirs is not None:
+                    return self._unfetched(request, self._foreign, theirs)
+            elif link is None and kept.nar.sha256 == file_hash:
+                link = NarLink(kept.nar, kept.node)
         if link is None:
             raise HttpError(404, "this NAR is not here")
         # A power cut may keep a link and lose content. Nix sends only what it hears is not here.
@@ -98,6 +96,29 @@ class Nars:
         etag = b'"%b"' % nixbase32.encode(nar.nar.sha256).encode()
         status, start, stop, headers = select(request, nar.nar.size, etag)
         return Response(status, (*more, *headers), self._bytes(nar, start, stop))
+
+    def _unfetched(self, request: Request, foreign: ForeignPaths, narinfo: NarInfo) -> Response:
+        etag = b'"%b"' % nixbase32.encode(narinfo.nar.sha256).encode()
+        status, start, stop, headers = select(request, narinfo.nar.size, etag)
+        return Response(status, (_TYPE, _for_ever(request), *headers), self._fetched(foreign, narinfo, start, stop))
+
+    async def _fetched(self, foreign: ForeignPaths, narinfo: NarInfo, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """The bytes of a NAR that is fetched meanwhile. A client that wants all of them gets them as they come.
+
+        The end of the NAR comes when the whole was verified and stored. What the client has not had by then, the store gives.
+        """
+        at = start
+        with foreign.fetch(narinfo.store_path.output_hash, narinfo.nar.sha256) as fetch:
+            if (start, stop) == (0, narinfo.nar.size):
+                async with aclosing(fetch.beginning()) as pieces:
+                    async for piece in pieces:
+                        at += len(piece)
+                        yield piece
+            path_info = await fetch.result()
+        if at < stop:
+            async with aclosing(self._bytes(NarLink(path_info.nar, path_info.node), at, stop)) as rest:
+                async for piece in rest:
+                    yield piece
 
     async def _bytes(self, nar: NarLink, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """The bytes of a NAR from `start` up to `stop`."""

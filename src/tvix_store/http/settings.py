@@ -17,6 +17,8 @@ class CacheSettings:
     priority: Rank among a client's caches. A client asks the lowest number first (cache.nixos.org has 40).
     want_mass_query: Whether clients should ask for many paths at once.
     nar_compression: The compression that narinfos offer, `zstd` or `none`.
+    waits_for_nars: Whether the narinfo of a path that only an upstream has waits until its NAR was fetched, and is signed like all
+        others. Else it comes at once, with the signatures of the upstream alone.
     signing_keys: Keys that sign every narinfo that is served.
     trusted_keys: Keys whose signatures come first in a narinfo.
     read_only: Whether all uploads are refused.
@@ -28,6 +30,7 @@ class CacheSettings:
     priority: int = 40
     want_mass_query: bool = True
     nar_compression: str = "zstd"
+    waits_for_nars: bool = False
     signing_keys: tuple[SecretKey, ...] = ()
     trusted_keys: tuple[PublicKey, ...] = ()
     read_only: bool = False

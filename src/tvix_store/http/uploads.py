@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from tvix_store.compression import DETECT, WINDOWS, WindowError, decompressor, of_suffix
 from tvix_store.errors import InvalidError
-from tvix_store.http.nars import parse_file_name
+from tvix_store.http.names import parse_file_name
 from tvix_store.http.request import Request
 from tvix_store.http.response import Response, text
 from tvix_store.http.settings import CacheSettings

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from blake3 import blake3
 
+from tvix_store.concurrency.single_flight import SingleFlight
+from tvix_store.concurrency.window import Window
 from tvix_store.errors import InvalidError
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import PathInfo
@@ -37,6 +39,10 @@ _LOG_PAUSE = 10.0
 """Seconds between two lines about an upstream's failures of one kind."""
 _MOST_REMEMBERED = 100_000
 """Keys of 20 bytes; some 15 MB."""
+_OFFERED_FOR = 30.0
+"""Seconds for which a narinfo is remembered: a client asks for its NAR next, and builds ask for the same paths again and again."""
+_MOST_OFFERED = 16 << 20
+"""Bytes of the remembered narinfos of an upstream, counted as `_weight` does."""
 _WHOLE = 1 << 20
 """Bytes of a stream that is read to its end before it is passed on: its size is known then, and the upstream is free."""
 _AT_ONCE = 4
@@ -70,6 +76,10 @@ class Substituter:
         self._introduced = False
         self._left_alone_until = 0.0
         self._absent: dict[bytes, float] = {}  # key → when it is forgotten; in the order of being remembered
+        self._offers: dict[bytes, tuple[float, NarInfo]] = {}  # the same of paths that it has
+        self._offers_weight = 0
+        self._questions: set[asyncio.Task[NarInfo | None]] = set()
+        self._asking: SingleFlight[tuple[bytes, str], NarInfo | None] = SingleFlight(self._begin_asking)
         self._logged: dict[str, tuple[float, int]] = {}  # kind → when the last line was, and how many were left out since
         self.priority = DEFAULT_PRIORITY if terms.priority is None else terms.priority
         self.room = asyncio.Semaphore(_AT_ONCE)
@@ -87,8 +97,23 @@ class Substituter:
                 self._refuse(error)
 
     async def narinfo(self, output_hash: bytes, store_dir: str) -> NarInfo | None:
-        """What the upstream says of a path, checked; None where it lacks the path, or nothing good can be learned from it now."""
+        """What the upstream says of a path, checked; None where it lacks the path, or nothing good can be learned from it now.
 
+        Calls at the same time share one request. A narinfo is remembered for a short while.
+        """
+        offer = self._offers.get(output_hash)
+        now = time.monotonic()
+        if offer is not None and now < offer[0] and now >= self._left_alone_until and not self._is_absent(output_hash):
+            return offer[1]
+        return await self._asking.result((output_hash, store_dir))
+
+    def _begin_asking(self, key: tuple[bytes, str]) -> asyncio.Task[NarInfo | None]:
+        task = asyncio.create_task(self._asked(*key))
+        self._questions.add(task)
+        task.add_done_callback(self._questions.discard)
+        return task
+
+    async def _asked(self, output_hash: bytes, store_dir: str) -> NarInfo | None:
         async def ask() -> NarInfo | None:
             narinfo = await self._upstream.narinfo(output_hash)
             if narinfo is not None:
@@ -96,7 +121,19 @@ class Substituter:
                 check_narinfo(narinfo, output_hash, terms.public_keys, store_dir=store_dir, unsigned=terms.unsigned)
             return narinfo
 
-        return await self._answer(output_hash, ask)
+        narinfo = await self._answer(output_hash, ask)
+        self._forget_offer(output_hash)
+        if narinfo is not None:
+            self._offers[output_hash] = time.monotonic() + _OFFERED_FOR, narinfo
+            self._offers_weight += _weight(narinfo)
+            while self._offers_weight > _MOST_OFFERED:
+                self._forget_offer(next(iter(self._offers)))
+        return narinfo
+
+    def _forget_offer(self, output_hash: bytes) -> None:
+        offer = self._offers.pop(output_hash, None)
+        if offer is not None:
+            self._offers_weight -= _weight(offer[1])
 
     async def document(self, path: str, most: int, check: Callable[[bytes, Terms], bytes]) -> bytes | None:
         """What `check` makes of the file at `path`; None as for `narinfo`.
@@ -135,19 +172,22 @@ class Substituter:
 
         return await self._file(path, ask)
 
-    async def fetch(self, store: Store, narinfo: NarInfo) -> PathInfo | None:
-        """Bring the path into the store, but for its path info; None where the upstream does not let us."""
+    async def fetch(self, store: Store, narinfo: NarInfo, window: Window) -> PathInfo | None:
+        """Bring the path into the store, but for its path info; None where the upstream does not let us.
+
+        A NAR is shown in `window` on its way.
+        """
         output_hash = narinfo.store_path.output_hash
         try:
             path_info = await self._parts_for(store).fetch(narinfo)
             if path_info is not None:
                 return path_info
             try:
-                path_info = await fetch_path(store, self._upstream, narinfo)
+                path_info = await fetch_path(store, self._upstream, narinfo, window)
             except UpstreamStalledError:
                 raise
             except UpstreamDownError:
-                path_info = await fetch_path(store, self._upstream, narinfo)
+                path_info = await fetch_path(store, self._upstream, narinfo, window)
         except UpstreamLacksError as error:
             self._remember(output_hash, self._terms.negative_ttl)
             self._complain("lacks a NAR", error)
@@ -163,10 +203,14 @@ class Substituter:
         return path_info
 
     def forget(self, output_hash: bytes) -> None:
-        """Do not take the path for absent any more."""
+        """Ask for the path again, whatever is remembered."""
         self._absent.pop(output_hash, None)
+        self._forget_offer(output_hash)
 
     async def close(self) -> None:
+        for task in self._questions:
+            task.cancel()
+        await asyncio.gather(*self._questions, return_exceptions=True)
         if self._parts is not None:
             await self._parts[1].close()
         await self._upstream.close()
@@ -243,6 +287,7 @@ class Substituter:
         return until is not None
 
     def _remember(self, key: bytes, seconds: float) -> None:
+        self._forget_offer(key)
         self._absent.pop(key, None)
         if seconds > 0:
             self._absent[key] = time.monotonic() + seconds
@@ -258,6 +303,11 @@ class Substituter:
         self._logged[kind] = (now, 0)
         more = f" (and {left_out} more times)" if left_out else ""
         _log.error("substituter %s %s: %s%s", self._upstream.name, kind, error, more)
+
+
+def _weight(narinfo: NarInfo) -> int:
+    """About how many bytes of memory it takes."""
+    return 2000 + 250 * (len(narinfo.references) + len(narinfo.signatures))
 
 
 async def _joined(beginning: bytes, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
+from functools import partial
 
 from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.concurrency.single_flight import SingleFlight
-from tvix_store.errors import ConflictError, ExhaustedError
+from tvix_store.concurrency.window import Window
+from tvix_store.errors import ConflictError, ExhaustedError, NotFoundError, UnavailableError
 from tvix_store.layers.fetch_lock import FetchLock
+from tvix_store.layers.substituter import Substituter
 from tvix_store.layers.substituters import Substituters
+from tvix_store.model import nixbase32
+from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
@@ -18,10 +23,16 @@ from tvix_store.services.store import Store
 
 _ASKED_AT_ONCE = 64
 """Paths about which upstreams are asked at the same time."""
+_SHOWN = 4 << 20
+"""Bytes of a NAR that is fetched by which a client may be behind the fetch. A slower one gets the rest from the store."""
+
+
+_NOTHING = Window(0)
+_NOTHING.end()
 
 
 class SubstitutingPathInfos:
-    """A PathInfoService over a store and upstreams, which are asked in order of priority for what the store lacks.
+    """A PathInfoService, and ForeignPaths, over a store and upstreams, which are asked in order of priority for what it lacks.
 
     `store` gets the content and the path infos; puts go to it unchanged, and `list` lists what it has. `lock` is one that all
     processes share that use the store; None where there is but one.
@@ -32,8 +43,9 @@ class SubstitutingPathInfos:
         self._substituters = substituters
         self._lock = lock
         self._searches = SingleFlight(self._begin)
-        self._tasks: set[asyncio.Task[PathInfo | None]] = set()
-        """All that runs, also what nobody waits for any more and is about to end."""
+        self._tasks: dict[asyncio.Task[PathInfo | None], Window] = {}
+        """All searches that run, also those that nobody waits for any more and are about to end; and where their NARs are shown."""
+        self.kept = store.path_infos.get
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         """As `PathInfoService.get`. What an upstream does wrong is not raised; what the store raises while it is filled, is."""
@@ -51,8 +63,22 @@ class SubstitutingPathInfos:
         """The paths that the store has, or that an upstream says, credibly, that it has. Nothing is fetched."""
         found = await self._store.path_infos.existing(output_hashes)
         lacking = [each for each in dict.fromkeys(output_hashes) if each not in found]
-        offered = await each_at_once(self._offered, lacking, _ASKED_AT_ONCE)
-        return found | {path.output_hash: path for path in offered if path is not None}
+        offered = await each_at_once(self.offered, lacking, _ASKED_AT_ONCE)
+        return found | {narinfo.store_path.output_hash: narinfo.store_path for narinfo in offered if narinfo is not None}
+
+    async def offered(self, output_hash: bytes, nar_sha256: bytes | None = None) -> NarInfo | None:
+        """As `ForeignPaths.offered`."""
+        for substituter in await self._substituters.in_order():
+            narinfo = await substituter.narinfo(output_hash, self._store.store_dir)
+            if narinfo is not None and nar_sha256 in (None, narinfo.nar.sha256):
+                return narinfo
+        return None
+
+    @contextmanager
+    def fetch(self, output_hash: bytes, nar_sha256: bytes) -> Iterator[JoinedFetch]:
+        """As `ForeignPaths.fetch`."""
+        with self._searches.joined(output_hash, partial(self._begin, wanted=nar_sha256)) as task:
+            yield JoinedFetch(task, self._tasks.get(task, _NOTHING), output_hash, nar_sha256)
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         self._substituters.forget(path_info.store_path.output_hash)
@@ -68,34 +94,53 @@ class SubstitutingPathInfos:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._substituters.close()
 
-    def _begin(self, output_hash: bytes) -> asyncio.Task[PathInfo | None]:
-        task = asyncio.create_task(self._search(output_hash))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _begin(self, output_hash: bytes, wanted: bytes | None = None) -> asyncio.Task[PathInfo | None]:
+        window = Window(_SHOWN)
+        task = asyncio.create_task(self._search(output_hash, wanted, window))
+        self._tasks[task] = window
+
+        def forget(_: object) -> None:
+            del self._tasks[task]
+            window.end()
+
+        task.add_done_callback(forget)
         return task
 
-    async def _search(self, output_hash: bytes) -> PathInfo | None:
+    async def _search(self, output_hash: bytes, wanted: bytes | None, window: Window) -> PathInfo | None:
         exhausted: ExhaustedError | None = None
-        for substituter in await self._substituters.in_order():
-            narinfo = await substituter.narinfo(output_hash, self._store.store_dir)
-            if narinfo is None:
-                continue
-            async with self._holding(output_hash), substituter.room:
-                # Another process may have fetched it while we waited, or a client put it.
-                found = await self._store.path_infos.get(output_hash)
-                if found is not None:
-                    return found
-                try:
-                    path_info = await substituter.fetch(self._store, narinfo)
-                except ExhaustedError as error:
-                    # Over a limit, which another cache's NAR may not be; or the disk is full, which the next will meet too.
-                    exhausted = error
-                    continue
-                if path_info is not None:
-                    return await self._kept(path_info)
+        async with aclosing(self._offers(output_hash, wanted)) as offers:
+            async for substituter, narinfo in offers:
+                async with self._holding(output_hash), substituter.room:
+                    # Another process may have fetched it while we waited, or a client put it.
+                    found = await self._store.path_infos.get(output_hash)
+                    if found is not None:
+                        return found
+                    window.begin(narinfo.nar.sha256, narinfo.nar.size)
+                    try:
+                        path_info = await substituter.fetch(self._store, narinfo, window)
+                    except ExhaustedError as error:
+                        # Over a limit, which another cache's NAR may not be; or the disk is full, which the next will meet too.
+                        exhausted = error
+                        continue
+                    if path_info is not None:
+                        kept = await self._kept(path_info)
+                        window.confirm()
+                        return kept
         if exhausted is not None:
             raise exhausted
         return None
+
+    async def _offers(self, output_hash: bytes, wanted: bytes | None) -> AsyncGenerator[tuple[Substituter, NarInfo], None]:
+        """The upstreams that have the path. First come those whose NAR has the SHA-256 that is `wanted`, if any is."""
+        others: list[tuple[Substituter, NarInfo]] = []
+        for substituter in await self._substituters.in_order():
+            narinfo = await substituter.narinfo(output_hash, self._store.store_dir)
+            if narinfo is not None and wanted in (None, narinfo.nar.sha256):
+                yield substituter, narinfo
+            elif narinfo is not None:
+                others.append((substituter, narinfo))
+        for other in others:
+            yield other
 
     async def _kept(self, path_info: PathInfo) -> PathInfo | None:
         try:
@@ -103,12 +148,29 @@ class SubstitutingPathInfos:
         except ConflictError:  # somebody has put another meanwhile, which counts: the store is asked first
             return await self._store.path_infos.get(path_info.store_path.output_hash)
 
-    async def _offered(self, output_hash: bytes) -> StorePath | None:
-        for substituter in await self._substituters.in_order():
-            narinfo = await substituter.narinfo(output_hash, self._store.store_dir)
-            if narinfo is not None:
-                return narinfo.store_path
-        return None
-
     def _holding(self, output_hash: bytes) -> AbstractAsyncContextManager[None]:
         return self._lock.holding(output_hash) if self._lock is not None else nullcontext()
+
+
+class JoinedFetch:
+    """A Fetch: a search for a path that runs in a task, and the window in which it shows the NAR."""
+
+    def __init__(self, task: asyncio.Task[PathInfo | None], window: Window, output_hash: bytes, nar_sha256: bytes) -> None:
+        self._task = task
+        self._reader = window.reader(nar_sha256)
+        self._output_hash = output_hash
+        self._nar_sha256 = nar_sha256
+
+    def beginning(self) -> AsyncGenerator[bytes, None]:
+        """As `Fetch.beginning`."""
+        return self._reader.pieces()
+
+    async def result(self) -> PathInfo:
+        """As `Fetch.result`."""
+        path_info = await asyncio.shield(self._task)
+        name = nixbase32.encode(self._output_hash)
+        if not self._reader.was_right:
+            raise UnavailableError(f"the NAR of {name} broke off, or was false")
+        if path_info is None or path_info.nar.sha256 != self._nar_sha256:
+            raise NotFoundError("this NAR of path", name)
+        return path_info

@@ -12,6 +12,7 @@ from tvix_store.model.path_info import NarFacts
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.foreign_documents import ForeignDocuments
+from tvix_store.services.foreign_paths import ForeignPaths
 from tvix_store.services.nar import NarService
 from tvix_store.services.offer import POWERS, Check, Offer, Power
 from tvix_store.services.path_infos import PathInfoService
@@ -35,6 +36,7 @@ class Store(Offer):
 
     links: a place for the links of NARs where there are no records; it may forget the oldest
     foreign_documents: the documents of upstream caches; None for a store that has no upstream
+    foreign_paths: the paths of upstream caches, which `path_infos` fetches when it is asked for them; None without upstreams
     service_checks: a check for each service, where services stand in several stores
 
     Use as `async with store:` or call `close` when done.
@@ -46,6 +48,7 @@ class Store(Offer):
     nar: NarService
     links: RecordService | None = None
     foreign_documents: ForeignDocuments | None = None
+    foreign_paths: ForeignPaths | None = None
     service_checks: ServiceChecks | None = None
 
     def with_services(

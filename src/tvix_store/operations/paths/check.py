@@ -35,14 +35,8 @@ async def proves_content_address(store: Store, path_info: PathInfo) -> bool:
     if ca is None:
         return False
     path = path_info.store_path
-    others = [reference for reference in path_info.references if reference != path]
-    self_reference = len(others) < len(path_info.references)
-    try:
-        follows = ca.store_path(path.name, others, store.store_dir, self_reference=self_reference)
-    except InvalidError as error:
-        raise InvalidError(f"path info of {path}: {error}") from None
-    if follows != path:
-        raise InvalidError(f"path info of {path}: by its content address {ca} and its references, the path is {follows}")
+    self_reference = path in path_info.references
+    check_follows(path_info, store.store_dir)
     if ca.method is not Method.NAR and not (isinstance(path_info.node, FileNode) and not path_info.node.executable):
         # Nix makes no others. If it took them, one address would stand for two contents.
         raise InvalidError(f"path info of {path}: content addressed by {ca.method.value} is a file that is not executable")
@@ -57,6 +51,24 @@ async def proves_content_address(store: Store, path_info: PathInfo) -> bool:
         true = f"{ca.method.value}{hashes.with_positions}"
         raise InvalidError(f"path info of {path}: its content address is {ca}, but the content's is {true}")
     return True
+
+
+def check_follows(path_info: PathInfo | NarInfo, store_dir: str = STORE_DIR) -> None:
+    """Check that the path follows from its content address and its references, where it claims one.
+
+    Raises:
+        InvalidError: it does not.
+    """
+    ca, path = path_info.ca, path_info.store_path
+    if ca is None:
+        return
+    others = [reference for reference in path_info.references if reference != path]
+    try:
+        follows = ca.store_path(path.name, others, store_dir, self_reference=len(others) < len(path_info.references))
+    except InvalidError as error:
+        raise InvalidError(f"path info of {path}: {error}") from None
+    if follows != path:
+        raise InvalidError(f"path info of {path}: by its content address {ca} and its references, the path is {follows}")
 
 
 def check_signatures(path_info: PathInfo | NarInfo, trusted: Sequence[PublicKey], store_dir: str = STORE_DIR) -> int:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from tvix_store.compression import decompressor
+from tvix_store.concurrency.window import Window
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError, UnsupportedError
 from tvix_store.model import nixbase32
 from tvix_store.model.narinfo import NarInfo
@@ -16,7 +17,7 @@ from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.operations.nars.links import NarLink, NarLinks
 from tvix_store.operations.paths.accept_nar import accept_nar
-from tvix_store.operations.paths.check import check_signatures, proves_content_address
+from tvix_store.operations.paths.check import check_follows, check_signatures, proves_content_address
 from tvix_store.services.store import Store
 from tvix_store.services.upstream import Upstream, UpstreamLiesError
 
@@ -30,21 +31,25 @@ def check_narinfo(
     """Check that the narinfo is of this output hash, and signed by one of the keys, unless `unsigned` ones are taken.
 
     Raises:
-        UpstreamLiesError: it is not, or a signature bears the name of a key and is not that key's.
+        UpstreamLiesError: it is not, or a signature bears the name of a key and is not that key's, or the path does not follow from
+            the content address. Whether the content has that address is seen when it comes.
     """
     path = narinfo.store_path
     if path.output_hash != output_hash:
         raise UpstreamLiesError(f"asked for {nixbase32.encode(output_hash)}, it describes {path}")
     try:
         signed = check_signatures(narinfo, public_keys, store_dir)
+        check_follows(narinfo, store_dir)
     except InvalidError as error:
         raise UpstreamLiesError(str(error)) from None
     if not signed and not unsigned:
         raise UpstreamLiesError(f"{path} is not signed by {' or '.join(key.name for key in public_keys)}")
 
 
-async def fetch_path(store: Store, upstream: Upstream, narinfo: NarInfo) -> PathInfo:
+async def fetch_path(store: Store, upstream: Upstream, narinfo: NarInfo, window: Window | None = None) -> PathInfo:
     """Bring the content of a path whose `narinfo` was checked into the store; the path info, true of it, is the caller's to put.
+
+    Each piece of the NAR that the store has taken is shown in `window`. To confirm it is the caller's, when all is stored.
 
     Raises:
         UpstreamLacksError: the NAR is not there.
@@ -68,12 +73,20 @@ async def fetch_path(store: Store, upstream: Upstream, narinfo: NarInfo) -> Path
 
     async with aclosing(file.nar()) as nar:
         try:
-            link = await accept_nar(store, nar, narinfo.nar.sha256, check)
+            shown = nar if window is None else _shown(nar, window, narinfo.nar)
+            link = await accept_nar(store, shown, narinfo.nar.sha256, check)
         except UpstreamLiesError:
             raise
         except InvalidError as error:
             raise UpstreamLiesError(f"the NAR of {narinfo.store_path}: {error}") from None
     return await _checked(store, narinfo.path_info(link.node))
+
+
+async def _shown(nar: AsyncGenerator[bytes, None], window: Window, facts: NarFacts) -> AsyncGenerator[bytes, None]:
+    window.begin(facts.sha256, facts.size)
+    async for piece in nar:
+        yield piece
+        window.add(piece)
 
 
 async def _checked(store: Store, path_info: PathInfo) -> PathInfo:
