@@ -68,7 +68,18 @@ from tvix_store.cli.invocation import Invocation, shared_options
     help="Most files, symlinks and directories in a NAR that is taken over HTTP. Default: 1000000.",
 )
 @click.option("--tls-certificate", type=FilePath(), help="Serve TLS with this certificate chain (PEM) ...")
-@click.option("--tls-key", type=FilePath(), help="... and this private key (PEM).")
+@click.option("--tls-key", type=FilePath(), help="... and this private key (PEM). Both are read again when they change.")
+@click.option(
+    "--tls-client-ca",
+    type=FilePath(),
+    help="Let in only clients with a certificate that one of these authorities (PEM) has signed; needs TLS.",
+)
+@click.option(
+    "--tls-client-auth",
+    type=click.Choice(("required", "optional")),
+    default="required",
+    help="Whether clients must show a certificate, with --tls-client-ca. Default: required.",
+)
 @click.option("--priority", type=click.IntRange(0), help="Of this cache among a client's: the lowest is asked first. Default: 40.")
 @click.option("--no-mass-query", is_flag=True, help="Tell clients not to ask this cache for many paths at once.")
 @click.option("--nar-compression", type=click.Choice(("zstd", "none")), help="What narinfos offer. Default: zstd.")
@@ -130,6 +141,8 @@ def daemon(
     max_nar_entries: int | None,
     tls_certificate: Path | None,
     tls_key: Path | None,
+    tls_client_ca: Path | None,
+    tls_client_auth: str,
     priority: int | None,
     no_mass_query: bool,
     nar_compression: str | None,
@@ -143,7 +156,7 @@ def daemon(
 ) -> None:
     """Serve the store over gRPC, and as a binary cache for Nix over HTTP; to this machine only unless told otherwise.
 
-    SIGTERM or Ctrl-C ends it when running calls are done; a second one at once.
+    SIGTERM or Ctrl-C ends it when running calls are done; a second one at once. SIGHUP reloads the TLS certificate.
 
     \b
         tvix-store daemon
@@ -153,6 +166,8 @@ def daemon(
     """
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key need each other")
+    if tls_client_ca is not None and tls_certificate is None:
+        raise click.UsageError("--tls-client-ca needs --tls-certificate and --tls-key")
     import logging
 
     from tvix_store.cli.key_files import read_public_keys, read_secret_key
@@ -212,7 +227,9 @@ def daemon(
         "max_message": max_message_size,
         "send_timeout": send_timeout,
         "memory": transfer_memory,
-        "tls": TlsFiles(tls_certificate, tls_key) if tls_certificate and tls_key else None,
+        "tls": TlsFiles(tls_certificate, tls_key, tls_client_ca, tls_client_auth == "required")
+        if tls_certificate and tls_key
+        else None,
     }
     _warn_of_keys([*signing_key_files, *([tls_key] if tls_key else [])])
     if signing_keys and not require_signatures and not read_only:

@@ -17,10 +17,22 @@ DEFAULT_ADDRESS = "localhost:8000"
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """A certificate chain and its private key, both PEM."""
+    """Files of TLS, all PEM.
+
+    certificate: The server's certificate chain.
+    key: Its private key.
+    client_ca: Certificates of authorities. A client may show a certificate that one of them has signed, and no other.
+    needs_client: Whether a client must show one.
+    """
 
     certificate: Path
     key: Path
+    client_ca: Path | None = None
+    needs_client: bool = True
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.certificate, self.key, *([self.client_ca] if self.client_ca else []))
 
 
 @dataclass(frozen=True, slots=True)
