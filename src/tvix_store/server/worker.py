@@ -18,7 +18,7 @@ from tvix_store.http.app import BinaryCache
 from tvix_store.rpc.services import serve_store
 from tvix_store.server.browser_guard import BrowserGuard
 from tvix_store.server.giving_back import giving_back
-from tvix_store.server.hang_up import hang_up
+from tvix_store.server.hang_up import HangUp
 from tvix_store.server.listeners import host_names
 from tvix_store.server.reloading import reloading
 from tvix_store.server.serving import serving
@@ -45,7 +45,7 @@ def work(
         with _logs_told(tell):
             opened = await open_store()
         async with opened as store:
-            traffic = Traffic(config.memory, config.send_timeout, hang_up)
+            traffic = Traffic(config.memory, config.send_timeout, HangUp())
             cache = BinaryCache(store, config.cache, traffic)
             app, stop = serve_store(store, max_message=config.max_message, fallback=cache, traffic=traffic)
             ending = asyncio.Event()
