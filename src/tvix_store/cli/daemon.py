@@ -60,6 +60,23 @@ from tvix_store.cli.invocation import Invocation, shared_options
     metavar="BYTES",
     help="What all clients together may make a worker keep of what they send, and as much of what they ask for. Default: 256 MiB.",
 )
+@click.option("--limit-requests", type=click.IntRange(1), metavar="N", help="Requests at once of one client, at a worker.")
+@click.option(
+    "--limit-uploads", type=click.IntRange(1), metavar="N", help="Requests at once of one client that write, at a worker."
+)
+@click.option(
+    "--limit-rate",
+    type=click.IntRange(64 << 10),
+    metavar="BYTES",
+    help="Bytes a second that one client gets from a worker, and as many that it may send.",
+)
+@click.option(
+    "--trust-proxy",
+    "trusted_proxies",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Believe X-Forwarded-For of this proxy, an IP address, a network or unix, when clients are limited; repeatable.",
+)
 @click.option("--max-nar-size", type=click.IntRange(1), metavar="BYTES", help="Largest NAR taken over HTTP. Default: 1 TiB.")
 @click.option(
     "--max-nar-entries",
@@ -137,6 +154,10 @@ def daemon(
     body_timeout: float | None,
     send_timeout: float | None,
     transfer_memory: int | None,
+    limit_requests: int | None,
+    limit_uploads: int | None,
+    limit_rate: int | None,
+    trusted_proxies: tuple[str, ...],
     max_nar_size: int | None,
     max_nar_entries: int | None,
     tls_certificate: Path | None,
@@ -177,6 +198,7 @@ def daemon(
     from tvix_store.errors import DeniedError
     from tvix_store.http.settings import CacheSettings
     from tvix_store.server import ServerConfig, serve
+    from tvix_store.server.limits import Limits
     from tvix_store.server.settings import TlsFiles
     from tvix_store.services.store import Store
 
@@ -241,6 +263,8 @@ def daemon(
         allow_remote=allow_remote or read_only,
         allow_hosts=allow_hosts,
         allow_origins=allow_origins,
+        limits=Limits(limit_requests, limit_uploads, limit_rate),
+        trusted_proxies=trusted_proxies,
         cache=cache,
         **{name: value for name, value in given.items() if value is not None},
     )

@@ -10,6 +10,8 @@ from tvix_store.errors import InvalidError
 from tvix_store.http.settings import CacheSettings
 from tvix_store.rpc.asgi import MAX_MESSAGE
 from tvix_store.server.browser_guard import check_host, check_origin
+from tvix_store.server.forwarded import check_proxy
+from tvix_store.server.limits import Limits
 from tvix_store.traffic import MEMORY, STALL
 
 DEFAULT_ADDRESS = "localhost:8000"
@@ -50,6 +52,8 @@ class ServerConfig:
     cache: Settings of the binary cache.
     memory: Bytes that a worker keeps for all its clients together. Requests and answers have a budget of this size each.
     send_timeout: Seconds that a client may take nothing of an answer.
+    limits: What one client may do at a worker.
+    trusted_proxies: IP addresses and networks of proxies, or `unix`, whose `X-Forwarded-For` tells the address of a client.
     """
 
     listen: tuple[str, ...] = (DEFAULT_ADDRESS,)
@@ -63,6 +67,8 @@ class ServerConfig:
     cache: CacheSettings = field(default_factory=CacheSettings)
     memory: int = MEMORY
     send_timeout: float = STALL
+    limits: Limits = field(default_factory=Limits)
+    trusted_proxies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.listen:
@@ -73,6 +79,8 @@ class ServerConfig:
             raise InvalidError(f"memory ({self.memory}) and send_timeout ({self.send_timeout:g}) must be positive")
         if self.grace < 0:
             raise InvalidError(f"grace must not be negative, got {self.grace:g}")
+        for proxy in self.trusted_proxies:
+            check_proxy(proxy)
         for host in self.allow_hosts:
             check_host(host)
         for origin in self.allow_origins:

@@ -12,13 +12,17 @@ from typing import Any, TypeAlias
 
 import uvloop
 
+from tvix_store.asgi import App
 from tvix_store.concurrency.allocator import keep_freed_memory
 from tvix_store.errors import StoreError
 from tvix_store.http.app import BinaryCache
+from tvix_store.rpc.asgi import RpcApp
 from tvix_store.rpc.services import serve_store
 from tvix_store.server.browser_guard import BrowserGuard
+from tvix_store.server.forwarded import Forwarded
 from tvix_store.server.giving_back import giving_back
 from tvix_store.server.hang_up import HangUp
+from tvix_store.server.limits import ClientLimits
 from tvix_store.server.listeners import host_names
 from tvix_store.server.reloading import reloading
 from tvix_store.server.serving import serving
@@ -54,7 +58,7 @@ def work(
             loop.add_reader(lifeline, ending.set)
             names = (*host_names(config.listen), *config.allow_hosts)
             # With TLS, browsers themselves see by the certificate that a name is not ours.
-            guarded = BrowserGuard(app, [] if config.tls else sockets, names, config.allow_origins)
+            guarded = BrowserGuard(_limited(app, config, traffic), [] if config.tls else sockets, names, config.allow_origins)
             async with (
                 serving(guarded, sockets, config, lambda: tell("deaf")) as reloadable,
                 reloading(reloadable, tell) as reload,
@@ -74,6 +78,15 @@ def work(
         tell(f"{type(error).__name__} {error}")
         return 1
     return 0
+
+
+def _limited(app: RpcApp, config: ServerConfig, traffic: Traffic) -> App:
+    """`app` behind the layers about clients that the operator has asked for. A layer that has nothing to do is not there."""
+    behind: App = app
+    if config.limits.are_set:
+        writing = {path for path, method in app.methods.items() if method.takes.writes}
+        behind = ClientLimits(behind, config.limits, writing, traffic.hang_up)
+    return Forwarded(behind, config.trusted_proxies) if config.trusted_proxies else behind
 
 
 @contextmanager
