@@ -28,6 +28,7 @@ PARTS = {
     "memory": (),
     "nar": ("nix-store", "curl"),
     "narinfo": ("wrk",),
+    "hostile": ("wrk",),
     "nix-copy": ("nix", "nginx"),
     "range": (),
     "http-memory": ("curl",),

@@ -20,8 +20,8 @@ import uvloop
 
 from benchmarks.bench import ROOT
 from tvix_store.asgi import Event, Receive, Send
+from tvix_store.server.serving import serving
 from tvix_store.server.settings import ServerConfig
-from tvix_store.server.worker import serving
 
 _PIECE = 1024 * 1024
 

@@ -15,7 +15,10 @@ from benchmarks.bench import output
 _SCRIPT = """
 local requests = {}
 
+local pause = 0
+
 function init(arguments)
+  pause = tonumber(arguments[2])
   math.randomseed(os.time())
   for path in io.lines(arguments[1]) do
     requests[#requests + 1] = wrk.format("GET", path)
@@ -24,6 +27,10 @@ end
 
 function request()
   return requests[math.random(#requests)]
+end
+
+function delay()
+  return pause
 end
 
 function done(summary, latency, all)
@@ -49,14 +56,14 @@ class Load:
     """What wrk itself took of the cores."""
 
 
-def wrk(url: str, paths: Sequence[str], *, connections: int, seconds: int, directory: Path) -> Load:
-    """One thread of wrk asks for `paths` (`/…`) at random, on as many connections at once."""
+def wrk(url: str, paths: Sequence[str], *, connections: int, seconds: int, directory: Path, pause: int = 0) -> Load:
+    """One thread of wrk asks for `paths` (`/…`) at random, on as many connections at once. Each waits `pause` ms before it asks."""
     script, list_ = directory / "script.lua", directory / "paths"
     script.write_text(_SCRIPT)
     list_.write_text("".join(f"{path}\n" for path in paths))
     used_before = _core_seconds_of_programs()
     options = ("--threads=1", f"--connections={connections}", f"--duration={seconds}s", f"--script={script}")
-    printed = output("wrk", *options, url, "--", list_)
+    printed = output("wrk", *options, url, "--", list_, str(pause))
     used = _core_seconds_of_programs() - used_before
     result = json.loads(printed.splitlines()[-1])
     if result["errors"]:

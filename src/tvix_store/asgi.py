@@ -32,6 +32,30 @@ def set_grant(scope: Event, grant: Grant) -> None:
     scope[_GRANT] = grant
 
 
+_ADDRESS = "tvix_store.address"
+"""The key of a scope under which the layer that knows our proxies puts the address of their client."""
+
+
+def address_of(scope: Event) -> str:
+    """The IP address of the client of a request; "" over a Unix socket. A proxy that is not trusted is the client itself."""
+    address: str | None = scope.get(_ADDRESS)
+    if address is None:
+        client = scope.get("client")
+        return client[0] if client else ""
+    return address
+
+
+def with_address(scope: Event, address: str) -> Event:
+    """The scope of a request whose client has this address, and reaches us by a proxy."""
+    return {**scope, _ADDRESS: address}
+
+
+def certificate_name(scope: Event) -> str:
+    """The subject of the client's certificate, as in `CN=build-1` (RFC 4514); "" where it has shown none."""
+    tls = scope.get("extensions", {}).get("tls")
+    return (tls and tls["client_cert_name"]) or ""
+
+
 class DisconnectedError(Exception):
     """The caller went away."""
 

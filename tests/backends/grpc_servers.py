@@ -34,8 +34,8 @@ from tvix_store.rpc.handlers.statistics import statistics_methods
 from tvix_store.rpc.method import Method, Takes
 from tvix_store.rpc.reflection import reflection_methods
 from tvix_store.server.listeners import listening, name
+from tvix_store.server.serving import serving
 from tvix_store.server.settings import ServerConfig, TlsFiles
-from tvix_store.server.worker import serving
 from tvix_store.services.store import Store
 
 ANYTHING = Takes(max_message=MAX_MESSAGE)

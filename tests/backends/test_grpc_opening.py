@@ -11,8 +11,8 @@ from tvix_store.backends.grpc import open_store
 from tvix_store.backends.memory import open_store as open_memory
 from tvix_store.rpc.services import serve_store
 from tvix_store.server.listeners import listening, name
+from tvix_store.server.serving import serving
 from tvix_store.server.settings import ServerConfig
-from tvix_store.server.worker import serving
 
 _OPENING = ("/grpc.health.v1.Health/Check", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "SettingsService/Get")
 

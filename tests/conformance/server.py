@@ -24,8 +24,8 @@ from tvix_store.rpc.deadline import seconds
 from tvix_store.rpc.method import Call, Fields, Method, ServerStreaming, Streaming, Takes, Unary, client_streaming
 from tvix_store.rpc.status import RpcError, Status
 from tvix_store.server.listeners import listening
+from tvix_store.server.serving import serving
 from tvix_store.server.settings import ServerConfig, TlsFiles
-from tvix_store.server.worker import serving
 
 SERVICE = "connectrpc.conformance.v1.ConformanceService"
 _Single = message("Single")

@@ -61,6 +61,12 @@ class Daemon:
         return self._log.read_text()
 
     @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The supervisor."""
+        assert self._process is not None
+        return self._process
+
+    @property
     def workers(self) -> list[int]:
         """The process ids."""
         assert self._process is not None

@@ -13,8 +13,8 @@ from tvix_store.config import verified
 from tvix_store.protocol.dialects import DIALECTS, Dialect
 from tvix_store.rpc.services import serve_store
 from tvix_store.server.listeners import listening, name
+from tvix_store.server.serving import serving
 from tvix_store.server.settings import ServerConfig
-from tvix_store.server.worker import serving
 from tvix_store.services import Store
 
 

@@ -26,8 +26,8 @@ from tvix_store.rpc.reflection import reflection_methods
 from tvix_store.rpc.services import serve_store
 from tvix_store.rpc.status import Status
 from tvix_store.server.listeners import listening, name
+from tvix_store.server.serving import serving
 from tvix_store.server.settings import ServerConfig
-from tvix_store.server.worker import serving
 from tvix_store.services.statistics import Statistics, Stats
 from tvix_store.services.store import Store
 

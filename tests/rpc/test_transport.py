@@ -15,8 +15,8 @@ import pytest
 from tvix_store.rpc.asgi import RpcApp, not_found
 from tvix_store.rpc.method import Call, Method, ServerStreaming, Streaming, Unary, client_streaming
 from tvix_store.server.listeners import listening, name
+from tvix_store.server.serving import serving
 from tvix_store.server.settings import ServerConfig
-from tvix_store.server.worker import serving
 
 PROMPT = 1.0
 """Seconds after which a cancelled handler should long have ended."""

@@ -26,8 +26,8 @@ from tvix_store.protocol.dialects import TVIX
 from tvix_store.rpc.asgi import RpcApp, not_found
 from tvix_store.rpc.health import Serving
 from tvix_store.server.listeners import listening
+from tvix_store.server.serving import serving
 from tvix_store.server.settings import ServerConfig, TlsFiles
-from tvix_store.server.worker import serving
 
 PROGRAM = [sys.executable, "-m", "tests.server.program"]
 
@@ -144,6 +144,19 @@ def test_one_worker_opens_the_store_before_the_others_and_what_it_logs_is_told_t
     lines = [line.split() for line in (tmp_path / "opening").read_text().splitlines()]
     assert lines[0][0] == lines[1][0]
     assert sorted({int(pid) for pid, _ in lines}) == sorted(server.workers)
+
+
+def test_it_ends_with_its_terminal(start: Start) -> None:
+    terminal, end = os.openpty()
+    takes_it = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    command = [sys.executable, "-c", f"{takes_it} os.execv(sys.executable, sys.argv[1:])", *PROGRAM]
+    server = start("127.0.0.1:0", command=command, stdin=end)
+    os.close(end)
+    server.process.send_signal(signal.SIGHUP)  # from elsewhere, it only asks to reload
+    time.sleep(0.3)
+    assert healthy(server.addresses[0])
+    os.close(terminal)
+    assert server.ends() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

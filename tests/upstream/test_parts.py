@@ -35,8 +35,8 @@ from tvix_store.operations.paths.copy_from_cache import copy_from_cache, named_n
 from tvix_store.operations.paths.path_copies import Status
 from tvix_store.rpc.services import serve_store
 from tvix_store.server.listeners import listening, name
+from tvix_store.server.serving import serving
 from tvix_store.server.settings import ServerConfig
-from tvix_store.server.worker import serving
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.store import Store
 from tvix_store.testing.content import put_tree

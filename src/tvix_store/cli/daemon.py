@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from tvix_store.cli.credentials import SecretPath, SecretText
 from tvix_store.cli.identity_rules import IdentityRuleType
+from tvix_store.cli.input import FilePath
 from tvix_store.cli.invocation import Invocation, shared_options
 from tvix_store.cli.named_caches import NamedCacheOption, NamedCacheType
 from tvix_store.cli.served_stores import ServedStore, named_cache_config
@@ -71,6 +72,23 @@ if TYPE_CHECKING:
     metavar="BYTES",
     help="What all clients together may make a worker keep of what they send, and as much of what they ask for. Default: 256 MiB.",
 )
+@click.option("--limit-requests", type=click.IntRange(1), metavar="N", help="Requests at once of one client, at a worker.")
+@click.option(
+    "--limit-uploads", type=click.IntRange(1), metavar="N", help="Requests at once of one client that write, at a worker."
+)
+@click.option(
+    "--limit-rate",
+    type=click.IntRange(64 << 10),
+    metavar="BYTES",
+    help="Bytes a second that one client gets from a worker, and as many that it may send.",
+)
+@click.option(
+    "--trust-proxy",
+    "trusted_proxies",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Believe X-Forwarded-For of this proxy, an IP address, a network or unix, when clients are limited; repeatable.",
+)
 @click.option("--max-nar-size", type=click.IntRange(1), metavar="BYTES", help="Largest NAR taken over HTTP. Default: 1 TiB.")
 @click.option(
     "--max-nar-entries",
@@ -79,7 +97,18 @@ if TYPE_CHECKING:
     help="Most files, symlinks and directories in a NAR that is taken over HTTP. Default: 1000000.",
 )
 @click.option("--tls-certificate", type=SecretPath(), help="Serve TLS with this certificate chain (PEM) ...")
-@click.option("--tls-key", type=SecretPath(), help="... and this private key (PEM).")
+@click.option("--tls-key", type=SecretPath(), help="... and this private key (PEM). Both are read again when they change.")
+@click.option(
+    "--tls-client-ca",
+    type=FilePath(),
+    help="Let in only clients with a certificate that one of these authorities (PEM) has signed; needs TLS.",
+)
+@click.option(
+    "--tls-client-auth",
+    type=click.Choice(("required", "optional")),
+    default="required",
+    help="Whether clients must show a certificate, with --tls-client-ca. Default: required.",
+)
 @click.option("--priority", type=click.IntRange(0), help="Of this cache among a client's: the lowest is asked first. Default: 40.")
 @click.option("--no-mass-query", is_flag=True, help="Tell clients not to ask this cache for many paths at once.")
 @click.option("--nar-compression", type=click.Choice(("zstd", "none")), help="What narinfos offer. Default: zstd.")
@@ -166,10 +195,16 @@ def daemon(
     body_timeout: float | None,
     send_timeout: float | None,
     transfer_memory: int | None,
+    limit_requests: int | None,
+    limit_uploads: int | None,
+    limit_rate: int | None,
+    trusted_proxies: tuple[str, ...],
     max_nar_size: int | None,
     max_nar_entries: int | None,
     tls_certificate: Path | None,
     tls_key: Path | None,
+    tls_client_ca: Path | None,
+    tls_client_auth: str,
     priority: int | None,
     no_mass_query: bool,
     nar_compression: str | None,
@@ -189,7 +224,7 @@ def daemon(
 ) -> None:
     """Serve the store over gRPC, and as a binary cache for Nix over HTTP; to this machine only unless told otherwise.
 
-    SIGTERM or Ctrl-C ends it when running calls are done; a second one at once.
+    SIGTERM or Ctrl-C ends it when running calls are done; a second one at once. SIGHUP reloads the TLS certificate.
 
     \b
         tvix-store daemon
@@ -199,6 +234,8 @@ def daemon(
     """
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key need each other")
+    if tls_client_ca is not None and tls_certificate is None:
+        raise click.UsageError("--tls-client-ca needs --tls-certificate and --tls-key")
     import logging
 
     from tvix_store.access.settings import AccessSettings
@@ -206,6 +243,7 @@ def daemon(
     from tvix_store.config import prepare_for_pool
     from tvix_store.http.settings import CacheSettings
     from tvix_store.server import ServerConfig, serve
+    from tvix_store.server.limits import Limits
     from tvix_store.server.settings import TlsFiles
 
     in_memory = any((address or "").startswith("memory:") for address in invocation.addresses().values())
@@ -250,7 +288,9 @@ def daemon(
         "max_message": max_message_size,
         "send_timeout": send_timeout,
         "memory": transfer_memory,
-        "tls": TlsFiles(tls_certificate, tls_key) if tls_certificate and tls_key else None,
+        "tls": TlsFiles(tls_certificate, tls_key, tls_client_ca, tls_client_auth == "required")
+        if tls_certificate and tls_key
+        else None,
     }
     of_caches = [file for each in caches for file in each.signing_key_files]
     _warn_of_keys([*signing_key_files, *of_caches, *([tls_key] if tls_key else [])])
@@ -268,6 +308,8 @@ def daemon(
         allow_remote=allow_remote or read_only or bool(caches) or access.is_closed(),
         allow_hosts=allow_hosts,
         allow_origins=allow_origins,
+        limits=Limits(limit_requests, limit_uploads, limit_rate),
+        trusted_proxies=trusted_proxies,
         cache=cache,
         **{name: value for name, value in given.items() if value is not None},
     )

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from tvix_store.asgi import App, Event, Receive, Send
 from tvix_store.errors import InvalidError
-from tvix_store.protocol import connect
-from tvix_store.rpc.status import RpcError, Status, status_fields
+from tvix_store.rpc.status import Status
+from tvix_store.server.refusal import refuse
 
 _READING = ("GET", "HEAD", "OPTIONS")
 _LOCAL = "localhost"
@@ -52,7 +52,7 @@ class BrowserGuard:
                         break
                 if host not in self._good and not self._is_good(host):
                     line = f"this daemon has no name {_name(host)!a}; if it is to have that, start it with --allow-host NAME"
-                    return _refuse(scope, send, 421, line)
+                    return refuse(scope, send, 421, Status.PERMISSION_DENIED, line)
             reads = scope["method"] in _READING
             if not reads or (self._origins and scope["method"] == "OPTIONS"):
                 origin = _field(scope, b"origin")
@@ -61,7 +61,7 @@ class BrowserGuard:
                 if origin is not None and not reads:
                     page = origin.decode("latin-1")
                     line = f"web pages of {page!a} may not write here; if they are to, start the daemon with --allow-origin ORIGIN"
-                    return _refuse(scope, send, 403, line)
+                    return refuse(scope, send, 403, Status.PERMISSION_DENIED, line)
         return self._app(scope, receive, send)
 
     def _is_good(self, host: bytes) -> bool:
@@ -90,22 +90,6 @@ def check_origin(origin: str) -> None:
     """Raise InvalidError where `origin` is not that of a web page."""
     if not _ORIGIN.fullmatch(origin.lower()):
         raise InvalidError(f"not an origin: {origin!r} (expected scheme, host and port alone, as in https://example.org)")
-
-
-async def _refuse(scope: Event, send: Send, status: int, line: str) -> None:
-    headers: Sequence[tuple[bytes, bytes]]
-    if dict(scope["headers"]).get(b"content-type", b"").startswith(b"application/grpc"):
-        error = RpcError(Status.PERMISSION_DENIED, line)
-        status, headers, body = 200, [(b"content-type", b"application/grpc"), *status_fields(error)], b""
-    elif scope["path"].startswith(f"{connect.PREFIX}/"):
-        body = connect.encode_error(Status.PERMISSION_DENIED, line)
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
-    else:
-        body = line.encode() + b"\n"
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
-    with suppress(OSError):  # nobody is there to read it
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 async def _let_write(origin: bytes, send: Send) -> None:

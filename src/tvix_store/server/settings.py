@@ -13,6 +13,8 @@ from tvix_store.errors import InvalidError
 from tvix_store.http.settings import CacheSettings
 from tvix_store.rpc.asgi import MAX_MESSAGE
 from tvix_store.server.browser_guard import check_host, check_origin
+from tvix_store.server.forwarded import check_proxy
+from tvix_store.server.limits import Limits
 from tvix_store.services.store import Store
 from tvix_store.traffic import MEMORY, STALL
 
@@ -21,10 +23,22 @@ DEFAULT_ADDRESS = "localhost:8000"
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """A certificate chain and its private key, both PEM."""
+    """Files of TLS, all PEM.
+
+    certificate: The server's certificate chain.
+    key: Its private key.
+    client_ca: Certificates of authorities. A client may show a certificate that one of them has signed, and no other.
+    needs_client: Whether a client must show one.
+    """
 
     certificate: Path
     key: Path
+    client_ca: Path | None = None
+    needs_client: bool = True
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.certificate, self.key, *([self.client_ca] if self.client_ca else []))
 
 
 OpenStore: TypeAlias = Callable[[], Coroutine[Any, Any, Store]]
@@ -64,6 +78,8 @@ class ServerConfig:
     cache: Settings of the binary cache.
     memory: Bytes that a worker keeps for all its clients together. Requests and answers have a budget of this size each.
     send_timeout: Seconds that a client may take nothing of an answer.
+    limits: What one client may do at a worker.
+    trusted_proxies: IP addresses and networks of proxies, or `unix`, whose `X-Forwarded-For` tells the address of a client.
     """
 
     listen: tuple[str, ...] = (DEFAULT_ADDRESS,)
@@ -80,6 +96,8 @@ class ServerConfig:
     cache: CacheSettings = field(default_factory=CacheSettings)
     memory: int = MEMORY
     send_timeout: float = STALL
+    limits: Limits = field(default_factory=Limits)
+    trusted_proxies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.listen:
@@ -95,6 +113,8 @@ class ServerConfig:
             raise InvalidError(f"two caches have one name (of {', '.join(names)})")
         if self.default_cache is not None and self.default_cache not in names:
             raise InvalidError(f"there is no cache {self.default_cache!r} to be the default (known: {', '.join(names) or 'none'})")
+        for proxy in self.trusted_proxies:
+            check_proxy(proxy)
         for host in self.allow_hosts:
             check_host(host)
         for origin in self.allow_origins:

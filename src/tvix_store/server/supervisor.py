@@ -4,7 +4,8 @@ The first worker opens the store before the others are started, since it may hav
 logs meanwhile goes to systemd, which then waits longer.
 
 The supervisor runs no event loop and no threads, so it can fork at any time. It sleeps until a signal comes. SIGTERM and SIGINT
-end the daemon. SIGCHLD says that a worker has died. SIGUSR1 says that a worker has written news into its pipe.
+end the daemon. SIGCHLD says that a worker has died. SIGUSR1 says that a worker has written news into its pipe. SIGHUP is handed on
+to the workers, which reload what can be reloaded; the hangup of the terminal ends the daemon, as it ends other programs.
 """
 
 from __future__ import annotations
@@ -32,18 +33,22 @@ from tvix_store.errors import (
 )
 from tvix_store.server.listeners import listening, name, stop_listening
 from tvix_store.server.settings import OpenStore, ServerConfig
+from tvix_store.server.terminal import Terminal
 from tvix_store.server.worker import work
 
 _log = logging.getLogger(__name__)
 _END = (signal.SIGTERM, signal.SIGINT)
-_SIGNALS = (*_END, signal.SIGCHLD, signal.SIGUSR1)
+_SIGNALS = (*_END, signal.SIGCHLD, signal.SIGUSR1, signal.SIGHUP)
 _PAUSE = 1.0
 """Seconds before a worker that died is started again."""
 _RESERVE = 5.0
 """Seconds beyond `grace` that a worker gets to close its store."""
 _FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
+_ALIKE = 2.0
+"""Seconds within which the same line by another worker is not logged again."""
 _OPENING_SILENT = 60
 """Seconds that a worker which opens the store may be silent, for systemd."""
+_LEVELS = {"info": logging.INFO, "error": logging.ERROR}
 _ERRORS = {
     kind.__name__: kind
     for kind in (
@@ -94,6 +99,9 @@ class _Supervisor:
         self._has_status = False
         self._had_fault = False
         """Whether a worker was killed by a fault, and none could open the store since."""
+        self._terminal = Terminal()
+        self._said: dict[str, float] = {}
+        """Lines that workers say alike, and when each was logged."""
         self._ends_all_by: float | None = None
         """When all workers must have ended, to be started anew."""
 
@@ -107,6 +115,10 @@ class _Supervisor:
                 self._read_news()
                 if cause == signal.SIGCHLD:
                     self._replace_the_dead()
+                elif cause == signal.SIGHUP:
+                    if self._terminal.has_hung_up():
+                        break
+                    self._signal_all(signal.SIGHUP)
                 elif cause is None:
                     self._signal_all(signal.SIGKILL)
         finally:
@@ -128,6 +140,7 @@ class _Supervisor:
         try:
             # From a terminal, SIGINT goes to all processes; the supervisor alone decides what it means.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the worker has something to reload
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             os.close(self._lifeline_end)
             os.environ.pop("NOTIFY_SOCKET", None)
@@ -165,6 +178,8 @@ class _Supervisor:
                 self._tell_of_opening(message)
             elif kind == "deaf":
                 continue
+            elif kind in _LEVELS:
+                self._log_once(_LEVELS[kind], message)
             elif not self._serving:
                 raise _ERRORS.get(kind, UnavailableError)(message)
             else:
@@ -176,6 +191,13 @@ class _Supervisor:
             sys.stderr.write(f"READY {' '.join(map(name, self._sockets))}\n")
             sys.stderr.flush()
             _notify_systemd(b"READY=1\nSTATUS=" if self._has_status else b"READY=1")
+
+    def _log_once(self, level: int, line: str) -> None:
+        now = time.monotonic()
+        self._said = {each: since for each, since in self._said.items() if now - since < _ALIKE}
+        if line not in self._said:
+            self._said[line] = now
+            _log.log(level, "%s", line)
 
     def _tell_of_opening(self, message: str) -> None:
         if not self._serving:

@@ -1,45 +1,34 @@
-"""One worker: the engine `h2corn`, with our settings, on listeners that somebody else opened."""
+"""One worker: a store, served on listeners that somebody else opened."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 
 import uvloop
-from h2corn import Config, Server
 
-from tvix_store.access.gate import Gate
-from tvix_store.asgi import App
 from tvix_store.concurrency.allocator import keep_freed_memory
-from tvix_store.errors import InvalidError, StoreError
-from tvix_store.http.app import BinaryCache
-from tvix_store.http.settings import CacheSettings
-from tvix_store.rpc.services import serve_store
-from tvix_store.server.browser_guard import BrowserGuard
+from tvix_store.errors import StoreError
+from tvix_store.server.application import Application
 from tvix_store.server.giving_back import giving_back
-from tvix_store.server.hang_up import hang_up
-from tvix_store.server.listeners import host_names
-from tvix_store.server.named_caches import NamedCaches, ServedCache
+from tvix_store.server.hang_up import HangUp
+from tvix_store.server.reloading import reloading
+from tvix_store.server.serving import serving
 from tvix_store.server.settings import OpenStore, ServerConfig
-from tvix_store.services import Store
 from tvix_store.traffic import Traffic
-
-_DEAF_AFTER = 0.1
-"""Seconds after which the engine has heard that it is to stop. A listener that is shut down before makes it drop running calls."""
 
 
 def work(
     config: ServerConfig, open_store: OpenStore, sockets: Sequence[socket.socket], lifeline: int, tell: Callable[[str], None]
 ) -> int:
-    """Serve until SIGTERM comes or the other end of `lifeline` is closed.
+    """Serve until SIGTERM comes or the other end of `lifeline` is closed. SIGHUP reloads what can be reloaded.
 
     `tell` hears `opening` with each message that is logged while the store is opened; then `ready`, or the error's kind and
-    message; and `deaf` when no more connections are taken.
+    message; `deaf` when no more connections are taken; and `info` or `error` with a line for the log, which all workers say alike.
 
     Returns the exit code of the process.
     """
@@ -48,29 +37,23 @@ def work(
         with _logs_told(tell):
             opened = await open_store()
         async with opened as store, AsyncExitStack() as stores:
-            traffic = Traffic(config.memory, config.send_timeout, hang_up)
-            cached = {"": _served(store, config.cache, config, traffic)}
-            for each in config.caches:
-                of_cache = await stores.enter_async_context(await each.open_store())
-                cached[each.name] = _served(of_cache, each.cache, config, traffic)
-            app: App = cached[""][0]
-            if config.caches:
-                named = {each.name: ServedCache(cached[each.name][0], each.private) for each in config.caches}
-                app = NamedCaches(app, named, config.default_cache)
+            traffic = Traffic(config.memory, config.send_timeout, HangUp())
+            application = Application(config, traffic)
+            app = await application.open(store, sockets, stores)
             ending = asyncio.Event()
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, ending.set)
             loop.add_reader(lifeline, ending.set)
-            names = (*host_names(config.listen), *config.allow_hosts)
-            # With TLS, browsers themselves see by the certificate that a name is not ours.
-            gated = Gate(app, config.access.authority()) if config.access.asks else app
-            guarded = BrowserGuard(gated, [] if config.tls else sockets, names, config.allow_origins)
-            async with serving(guarded, sockets, config, lambda: tell("deaf")), giving_back(traffic):
+            async with (
+                serving(app, sockets, config, lambda: tell("deaf")) as reloadable,
+                reloading(reloadable, tell) as reload,
+                giving_back(traffic),
+            ):
+                loop.add_signal_handler(signal.SIGHUP, reload)
                 tell("ready")
                 await ending.wait()
                 loop.remove_reader(lifeline)
-                for _, stop in cached.values():
-                    stop()
+                application.stop()
 
     keep_freed_memory()
     try:
@@ -80,12 +63,6 @@ def work(
         tell(f"{type(error).__name__} {error}")
         return 1
     return 0
-
-
-def _served(store: Store, settings: CacheSettings, config: ServerConfig, traffic: Traffic) -> tuple[App, Callable[[], None]]:
-    """The application of a store, and a function to call when the server begins to go down."""
-    cache = BinaryCache(store, settings, traffic)
-    return serve_store(store, max_message=config.max_message, fallback=cache, traffic=traffic)
 
 
 @contextmanager
@@ -103,68 +80,3 @@ def _logs_told(tell: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
-
-
-@asynccontextmanager
-async def serving(
-    app: App, sockets: Sequence[socket.socket], config: ServerConfig, is_deaf: Callable[[], None] = lambda: None
-) -> AsyncIterator[None]:
-    """Serve `app` on `sockets` while the body runs; at its end finish the running calls, for at most `config.grace` seconds.
-
-    `is_deaf` is called in between, when no more connections are taken.
-
-    Raises:
-        InvalidError: the engine does not take the settings, such as the TLS files.
-    """
-    server = Server(app, _engine(sockets, config))
-    with _silent_stderr():  # the engine greets there, once a worker, and cannot be told not to
-        running = asyncio.create_task(server.serve())
-        try:
-            await server.wait_started()
-        except (ValueError, OSError) as error:
-            await asyncio.wait({running})
-            running.exception()
-            raise InvalidError(f"cannot serve: {error}") from None
-    try:
-        yield
-    finally:
-        server.shutdown()
-        await asyncio.wait({running}, timeout=_DEAF_AFTER)
-        is_deaf()
-        await running
-
-
-def _engine(sockets: Sequence[socket.socket], config: ServerConfig) -> Config:
-    return Config(
-        bind=tuple(f"fd://{each.fileno()}" for each in sockets),
-        lifespan="off",  # the store is opened before the engine starts, and closed after it has ended
-        grpc=True,
-        runtime_threads=1,  # as there is a worker a core; see docs/design/rpc.md
-        # What the engine takes in ahead of a handler. With its defaults (8 MiB each) 16 uploads held 270 MB; they are no faster.
-        h2_initial_stream_window_size=1 << 20,
-        h2_initial_connection_window_size=2 << 20,
-        access_log=False,
-        date_header=False,
-        max_concurrent_streams=64,
-        h2_timeout_response_stall=config.send_timeout,
-        h2_timeout_write=config.send_timeout,
-        max_request_body_size=0,
-        # The engine only cuts the connection; the cache, which comes first, says why.
-        timeout_request_body_idle=max(60.0, config.cache.body_timeout + 30),
-        timeout_graceful_shutdown=config.grace,
-        certfile=config.tls.certificate if config.tls else None,
-        keyfile=config.tls.key if config.tls else None,
-    )
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    stderr = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
