@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from tvix_store.cli.identity_rules import IdentityRuleType
 from tvix_store.cli.input import FilePath
 from tvix_store.cli.invocation import Invocation, shared_options
-from tvix_store.cli.token_files import default_token_file, token_file_option
+from tvix_store.cli.token_files import default_token_file, token_file_option, warn_of_writers
 
 if TYPE_CHECKING:
     from tvix_store.access.identity_rule import IdentityRule
@@ -176,6 +176,7 @@ def daemon(
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key need each other")
     import logging
+    from dataclasses import replace
 
     from tvix_store.access.settings import AccessSettings
     from tvix_store.cli.key_files import read_public_keys, read_secret_key
@@ -244,10 +245,13 @@ def daemon(
             "With --trusted-public-keys and --require-signatures, only what a trusted key has signed is taken"
         )
     access = AccessSettings(token_file or default_token_file(invocation), oidc_rules, private)
+    if access.token_file is not None:
+        warn_of_writers(access.token_file)
+    closed = access.is_closed()
     config = ServerConfig(
-        access=access,
+        access=replace(access, closed=closed),
         # Strangers are kept out, by what they may do.
-        allow_remote=allow_remote or read_only or access.is_closed(),
+        allow_remote=allow_remote or read_only or closed,
         allow_hosts=allow_hosts,
         allow_origins=allow_origins,
         cache=cache,
