@@ -6,6 +6,9 @@ from contextlib import ExitStack, closing
 import pytest
 
 from tests.access.issuer import Issuer, Key, rsa_key
+from tests.http.conftest import nix, start_daemon
+
+__all__ = ["nix", "start_daemon"]
 
 
 @pytest.fixture(scope="session")

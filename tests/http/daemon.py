@@ -168,6 +168,11 @@ class Daemon:
         return answer.status == 200 and answer.body.startswith(b"StoreDir: ") and "Traceback" not in self.log
 
 
+def wait_for_tokens() -> None:
+    """Wait until daemons heed what was done to their tokens."""
+    time.sleep(1.0)
+
+
 def nar_name(file: bytes, suffix: str = "") -> str:
     """The name under which `nix copy` puts a NAR's compressed file: `/nar/<hash>.nar<suffix>`."""
     return f"/nar/{nixbase32.encode(hashlib.sha256(file).digest())}.nar{suffix}"
