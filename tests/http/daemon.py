@@ -24,7 +24,7 @@ _STARTS_WITHIN = 20.0
 
 @dataclass(frozen=True)
 class Answer:
-    """A response; the names of header fields are in lower case."""
+    """A response; the names of header fields are in lower case, and the values of equal ones together."""
 
     status: int
     headers: Mapping[str, str]
@@ -134,7 +134,7 @@ class Daemon:
         try:
             connection.request(method, path, body, dict(headers), encode_chunked=chunked)
             response = connection.getresponse()
-            fields = {name.lower(): value for name, value in response.getheaders()}
+            fields = {name.lower(): ", ".join(response.headers.get_all(name) or ()) for name in response.headers}
             return Answer(response.status, fields, response.read())
         finally:
             connection.close()
@@ -172,6 +172,11 @@ class Daemon:
         """Whether it answers, and has not met an error that nobody foresaw."""
         answer = self.get("/nix-cache-info")
         return answer.status == 200 and answer.body.startswith(b"StoreDir: ") and "Traceback" not in self.log
+
+
+def wait_for_tokens() -> None:
+    """Wait until daemons heed what was done to their tokens."""
+    time.sleep(1.0)
 
 
 def nar_name(file: bytes, suffix: str = "") -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import programs
-from tests.http.daemon import Daemon, nar_name
+from tests.http.daemon import Daemon, nar_name, wait_for_tokens
 from tests.http.nix import Nix
 from tvix_store.model import nixbase32
 from tvix_store.model.nodes import encode_node
@@ -423,7 +423,15 @@ def test_other_methods_are_not_understood(daemon: Daemon, method: str) -> None:
 @pytest.mark.parametrize("path", [NO_NARINFO.decode(), "/realisations/sha256:ab!out.doi", f"/log/{'0' * 32}-a?b.drv"])
 def test_nobody_may_delete_yet(daemon: Daemon, path: str) -> None:
     answer = daemon.request("DELETE", path)
-    assert (answer.status, answer.line) == (403, "deleting needs an admin token, and this version has no tokens yet")
+    line = "this needs a token with the scope admin, as a bearer token or as the password of any user"
+    assert (answer.status, answer.line) == (401, line)
+    pull, admin = (daemon.program("token", "create", "--scope", scope, "--quiet") for scope in ("pull", "admin"))
+    wait_for_tokens()
+    answer = daemon.request("DELETE", path, headers={"Authorization": f"Bearer {pull}"})
+    assert answer.status == 403
+    assert "has the scope pull; this needs a token with the scope admin" in answer.line
+    answer = daemon.request("DELETE", path, headers={"Authorization": f"Bearer {admin}"})
+    assert (answer.status, answer.line) == (403, "this version deletes nothing yet")
     assert answer.headers["allow"] == "GET, HEAD, OPTIONS, PUT"
 
 

@@ -23,8 +23,8 @@ def shown_secret(value: bytes) -> str | None:
             case b"bearer":
                 return rest.decode("ascii") or None
             case b"basic":
-                _, colon, password = b64decode(rest, validate=True).decode("ascii").partition(":")
-                return password or None if colon else None
+                _, _, password = b64decode(rest, validate=True).partition(b":")
+                return password.decode("ascii") or None
     except (binascii.Error, UnicodeDecodeError):
         return None
     return None

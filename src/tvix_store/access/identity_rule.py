@@ -14,6 +14,8 @@ from tvix_store.model.cache_name import check_cache_name
 from tvix_store.model.grant import Scope
 
 _SETTINGS = ("issuer", "audience", "scope", "cache")
+_OF_ALL = frozenset(("iss", "aud", "exp", "nbf", "iat", "jti"))
+"""Claims that tell nothing of whose a token is. Source: RFC 7519, section 4.1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +35,12 @@ class IdentityRule:
     cache: str | None = None
 
     def __post_init__(self) -> None:
-        if not is_safe_url(self.issuer):
+        if not is_safe_url(self.issuer) or "?" in self.issuer or "#" in self.issuer:
             raise InvalidError(f"issuer {self.issuer!r} is no URL that begins with https:// (http:// for this machine alone)")
         if not self.audience:
             raise InvalidError(f"a rule for {self.issuer} names no audience; tokens made for others would be taken")
-        if not any(glob.strip("*") for glob in self.claims.values()):
-            raise InvalidError(f"a rule for {self.issuer} restricts no claim; everybody there would get in")
+        if not any(glob.strip("*?") for name, glob in self.claims.items() if name not in _OF_ALL):
+            raise InvalidError(f"a rule for {self.issuer} restricts no claim of whose a token is; everybody there would get in")
         if self.cache is not None:
             check_cache_name(self.cache)
 
@@ -61,7 +63,8 @@ class IdentityRule:
             if not equals or name in pairs:
                 raise InvalidError(f"{word!r} in a rule is not name=value, or stands there twice")
             pairs[name] = value
-        return cls.read({name: value for name, value in pairs.items() if name in _SETTINGS}, pairs)
+        settings = {name: pairs.pop(name) for name in _SETTINGS if name in pairs}
+        return cls._read(settings, pairs)
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> IdentityRule:
@@ -73,23 +76,23 @@ class IdentityRule:
         claims = table.get("claims", {})
         if not isinstance(claims, Mapping) or table.keys() - {*_SETTINGS, "claims"}:
             raise InvalidError(f"a rule has {', '.join(_SETTINGS)} and a table claims, not {', '.join(map(repr, table))}")
-        return cls.read(table, claims)
+        return cls._read({name: value for name, value in table.items() if name != "claims"}, claims)
 
     @classmethod
-    def read(cls, settings: Mapping[str, Any], claims: Mapping[str, Any]) -> IdentityRule:
+    def _read(cls, settings: Mapping[str, Any], claims: Mapping[str, Any]) -> IdentityRule:
         """The rule of these settings and claims."""
         lacking = [name for name in _SETTINGS[:3] if name not in settings]
         if lacking:
-            example = "issuer=https://ci.example.org audience=cache scope=push sub=repo:*"
+            example = "issuer=https://ci.example.org audience=cache scope=push sub=repo:team/*"
             raise InvalidError(f"a rule lacks {' and '.join(lacking)}, as in {example}")
-        if not all(isinstance(value, str) for value in (*settings.values(), *claims.values()) if not isinstance(value, Mapping)):
+        if not all(isinstance(value, str) for value in (*settings.values(), *claims.values())):
             raise InvalidError("the settings and claims of a rule are texts")
         return cls(
             issuer=settings["issuer"],
             audience=settings["audience"],
             scope=Scope.parse(settings["scope"]),
             cache=settings.get("cache"),
-            claims={name: glob for name, glob in claims.items() if name not in _SETTINGS},
+            claims=dict(claims),
         )
 
 

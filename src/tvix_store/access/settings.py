@@ -18,11 +18,13 @@ class AccessSettings:
     token_file: File of the store's tokens, which need not be there; None for a store that has none.
     identity_rules: What the tokens of other issuers grant.
     private: Whether strangers may not even read.
+    closed: Whether strangers may not write, whatever becomes of the file.
     """
 
     token_file: Path | None = None
     identity_rules: tuple[IdentityRule, ...] = ()
     private: bool = False
+    closed: bool = False
 
     @property
     def asks(self) -> bool:
@@ -37,6 +39,7 @@ class AccessSettings:
         """
         return (
             self.private
+            or self.closed
             or bool(self.identity_rules)
             or (self.token_file is not None and TokenFile(self.token_file).read().has_pusher)
         )
@@ -48,4 +51,5 @@ class AccessSettings:
             StoreError: as `TokenFile.read`.
         """
         tokens = WatchedTokens(TokenFile(self.token_file)) if self.token_file is not None else None
-        return Authority(tokens, Identities(self.identity_rules) if self.identity_rules else None, private=self.private)
+        identities = Identities(self.identity_rules) if self.identity_rules else None
+        return Authority(tokens, identities, private=self.private, closed=self.closed)

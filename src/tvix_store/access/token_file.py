@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tvix_store.access.tokens import TokenTable
-from tvix_store.errors import DeniedError, ExhaustedError, InvalidError, UnavailableError
+from tvix_store.errors import DeniedError, ExhaustedError, InvalidError, StoreError, UnavailableError
 
 _log = logging.getLogger(__name__)
 _LARGEST = 16 << 20
-"""Bytes of the largest file that is read: some 50,000 tokens."""
+"""Bytes of the largest file: some 50,000 tokens."""
 _LOOK = 0.25
 """Seconds between two looks at whether the file has changed."""
+_LOG_PAUSE = 10.0
+"""Seconds between two lines in the log about a file that cannot be read."""
 
 
 class TokenFile:
@@ -35,14 +39,11 @@ class TokenFile:
             DeniedError, UnavailableError: it cannot be read.
         """
         try:
-            with open(self.path, "rb") as file:
-                text = file.read(_LARGEST + 1)
+            text = self._text()
         except FileNotFoundError:
             return TokenTable()
-        except PermissionError as error:
-            raise DeniedError(f"cannot read {self.path}: {error.strerror}") from None
         except OSError as error:
-            raise UnavailableError(f"cannot read {self.path}: {error.strerror}") from None
+            raise _not_possible("read", self.path, error) from None
         if len(text) > _LARGEST:
             raise InvalidError(f"{self.path} has more than {_LARGEST} bytes")
         try:
@@ -56,19 +57,27 @@ class TokenFile:
         """Replace the file by one with changed tokens. Whoever reads it sees the old or the new ones, also after a power cut.
 
         Raises:
-            ExhaustedError: the disk is full.
+            ExhaustedError: the disk is full, or there are too many tokens.
+            InvalidError: the file is a symlink. To replace the link would leave the file that others read as it is.
             StoreError: as `read`; what `change` raises.
         """
         try:
+            if self.path.is_symlink():
+                raise InvalidError(f"{self.path} is a symlink; name the file that it leads to")
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked():
                 table = change(self.read())
-                self._write(json.dumps(table.encode(), indent=1).encode())
-        except PermissionError as error:
-            raise DeniedError(f"cannot write {self.path}: {error.strerror}") from None
+                text = json.dumps(table.encode(), indent=1).encode()
+                if len(text) > _LARGEST:
+                    raise ExhaustedError(f"{self.path} would have more than {_LARGEST} bytes, with {len(table)} tokens")
+                self._write(text)
         except OSError as error:
-            raise ExhaustedError(f"cannot write {self.path}: {error.strerror}") from None
+            raise _not_possible("write", self.path, error) from None
         return table
+
+    def _text(self) -> bytes:
+        with open(self.path, "rb", opener=_open_file) as file:
+            return file.read(_LARGEST + 1)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -82,13 +91,14 @@ class TokenFile:
             os.close(directory)
 
     def _write(self, text: bytes) -> None:
+        owner, mode = self._owner()
         new = self.path.with_name(f"{self.path.name}.{os.urandom(6).hex()}.new")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with open(descriptor, "wb") as file:
-                with suppress(OSError):  # root makes tokens of a store whose daemon is somebody else
-                    owner = self.path.parent.stat()
+                with suppress(PermissionError):  # root alone gives files away
                     os.fchown(descriptor, owner.st_uid, owner.st_gid)
+                os.fchmod(descriptor, mode)
                 file.write(text)
                 file.flush()
                 os.fsync(descriptor)
@@ -96,6 +106,15 @@ class TokenFile:
         except BaseException:
             new.unlink(missing_ok=True)
             raise
+
+    def _owner(self) -> tuple[os.stat_result, int]:
+        """Whose the file is to be, and its mode: as it was, so a daemon that could read it still can. At first it belongs to the
+        owner of its directory: root makes tokens of a store whose daemon is somebody else."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return self.path.parent.stat(), 0o600
+        return found, stat.S_IMODE(found.st_mode) & 0o666
 
 
 class WatchedTokens:
@@ -109,6 +128,7 @@ class WatchedTokens:
         """
         self._file = file
         self._look_at = 0.0
+        self._log_at = 0.0
         self._seen = self._state()
         self._table = file.read()
 
@@ -118,20 +138,25 @@ class WatchedTokens:
         if now >= self._look_at:
             self._look_at = now + _LOOK
             state = self._state()
-            if state != self._seen:
+            if state != self._seen and self._read(gone=state is None):
                 self._seen = state
-                self._read()
         return self._table
 
-    def _read(self) -> None:
-        if self._seen is None:
-            # An open door is no answer to a lost file: it would let strangers push.
-            _log.error("%s is gone; the tokens that it held stay in force until the daemon ends", self._file.path)
-            return
-        try:
-            self._table = self._file.read()
-        except Exception as error:  # noqa: BLE001 - whatever it is, requests go on, with the tokens of before
-            _log.error("tokens are not read anew: %s", error)
+    def _read(self, *, gone: bool) -> bool:
+        """Read the file anew; whether that was possible. Where it was not, the next look tries again."""
+        # An open door is no answer to a lost file: it would let strangers push, and tokens that were revoked.
+        trouble: object = f"{self._file.path} is gone"
+        if not gone:
+            try:
+                self._table = self._file.read()
+                return True
+            except Exception as error:  # noqa: BLE001 - whatever it is, requests go on
+                trouble = error
+        now = time.monotonic()
+        if now >= self._log_at:
+            self._log_at = now + _LOG_PAUSE
+            _log.error("the tokens that were read before stay in force: %s", trouble)
+        return False
 
     def _state(self) -> tuple[int, int, int] | None:
         """What changes when the file is replaced; None where it is not there."""
@@ -140,3 +165,22 @@ class WatchedTokens:
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _open_file(path: str, flags: int) -> int:
+    """Open a regular file. Nobody waits for the writer of a FIFO."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise InvalidError(f"{path} is no regular file")
+
+
+def _not_possible(what: str, path: Path, error: OSError) -> StoreError:
+    line = f"cannot {what} {path}: {error.strerror}"
+    match error.errno:
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return DeniedError(line)
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return ExhaustedError(line)
+    return UnavailableError(line)

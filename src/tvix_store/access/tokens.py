@@ -26,6 +26,8 @@ _ID = re.compile(r"[0-9a-z]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 LONGEST_NOTE = 200
 """Characters of the longest note."""
+_LATEST = 253_402_300_800.0
+"""End of the year 9999, in seconds since 1970: the end of the times that a token may have."""
 _FIELDS = frozenset(("id", "sha256", "scope", "cache", "note", "created", "expires", "revoked"))
 
 
@@ -74,8 +76,10 @@ def issue(scope: Scope, *, cache: str | None = None, note: str = "", expires: fl
     """A new token, and its record.
 
     Raises:
-        InvalidError: the note is too long, or the name of the cache is none.
+        InvalidError: the note is too long, the end is too late, or the name of the cache is none.
     """
+    if expires is not None and not 0 <= expires < _LATEST:
+        raise InvalidError("a token ends before the year 10000; one that has no end never expires")
     if len(note) > LONGEST_NOTE or not note.isprintable():
         raise InvalidError(f"a note is one line of at most {LONGEST_NOTE} characters")
     if cache is not None:
@@ -145,13 +149,26 @@ class TokenTable:
         """
         if not isinstance(document, dict) or document.get("version") != 1 or not isinstance(document.get("tokens"), list):
             raise InvalidError("not a list of tokens of version 1")
-        return cls(map(_decode, document["tokens"]))
+        tokens = [_decode(fields) for fields in document["tokens"]]
+        table = cls(tokens)
+        if len(table) < len(tokens):  # one of the two may be revoked, and nobody knows which counts
+            raise InvalidError("an id stands there twice")
+        return table
 
 
 def identity_in(text: str) -> str:
-    """The id of a token, where `text` is a whole one; else `text`. So an error never repeats a secret."""
-    parts = text.split("_", 2)
-    return parts[1] if is_token(text) and len(parts) > 1 else text
+    """The id in `text`, which is an id or a whole token.
+
+    Raises:
+        InvalidError: `text` is neither. The error does not repeat it, since it may hold a secret.
+    """
+    parts = _TOKEN.fullmatch(text)
+    identity = parts[1] if parts is not None else text
+    if not _ID.fullmatch(identity):
+        raise InvalidError(
+            "not the id of a token (12 letters and digits, as `tvix-store token list` shows them), nor a whole token"
+        )
+    return identity
 
 
 def is_token(text: str) -> bool:
@@ -193,12 +210,14 @@ def _decode(fields: Any) -> Token:
         raise InvalidError(f"token {identity} lacks a sha256 or a scope")
     cache, note = fields.get("cache"), fields.get("note", "")
     if cache is not None:
-        check_cache_name(str(cache))
+        if not isinstance(cache, str):
+            raise InvalidError(f"the cache of token {identity} is no text")
+        check_cache_name(cache)
     if not isinstance(note, str):
         raise InvalidError(f"the note of token {identity} is no text")
     times = {name: fields.get(name) for name in ("created", "expires", "revoked")}
     for name, when in times.items():
-        if when is not None and (isinstance(when, bool) or not isinstance(when, int | float) or not 0 <= when < 1 << 40):
+        if when is not None and (isinstance(when, bool) or not isinstance(when, int | float) or not 0 <= when < _LATEST):
             raise InvalidError(f"{name} of token {identity} is no time")
     return Token(
         id=identity,

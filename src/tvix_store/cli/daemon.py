@@ -15,7 +15,7 @@ from tvix_store.cli.input import FilePath
 from tvix_store.cli.invocation import Invocation, shared_options
 from tvix_store.cli.named_caches import NamedCacheOption, NamedCacheType
 from tvix_store.cli.served_stores import ServedStore, named_cache_config
-from tvix_store.cli.token_files import default_token_file, token_file_option
+from tvix_store.cli.token_files import default_token_file, token_file_option, warn_of_writers
 
 if TYPE_CHECKING:
     from tvix_store.access.identity_rule import IdentityRule
@@ -237,6 +237,7 @@ def daemon(
     if tls_client_ca is not None and tls_certificate is None:
         raise click.UsageError("--tls-client-ca needs --tls-certificate and --tls-key")
     import logging
+    from dataclasses import replace
 
     from tvix_store.access.settings import AccessSettings
     from tvix_store.cli.key_files import read_public_keys, read_secret_key
@@ -300,12 +301,15 @@ def daemon(
             "With --trusted-public-keys and --require-signatures, only what a trusted key has signed is taken"
         )
     access = AccessSettings(token_file or default_token_file(invocation), oidc_rules, private)
+    if access.token_file is not None:
+        warn_of_writers(access.token_file)
+    closed = access.is_closed()
     config = ServerConfig(
-        access=access,
+        access=replace(access, closed=closed),
         caches=tuple(named_cache_config(served, cache, each) for each in caches),
         default_cache=default_cache,
         # Strangers are kept out, by what they may do.
-        allow_remote=allow_remote or read_only or bool(caches) or access.is_closed(),
+        allow_remote=allow_remote or read_only or bool(caches) or closed,
         allow_hosts=allow_hosts,
         allow_origins=allow_origins,
         limits=Limits(limit_requests, limit_uploads, limit_rate),

@@ -31,9 +31,9 @@ class Expiry(click.ParamType[float]):
             return time.time() + int(span[1]) * _UNITS[span[2]]
         try:
             when = datetime.fromisoformat(value)
-        except ValueError:
+            stamp = when.replace(tzinfo=when.tzinfo or UTC).timestamp()
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is neither a span of time (90d; units {', '.join(_UNITS)}) nor a date (2027-01-31)", param, ctx)
-        stamp = when.replace(tzinfo=when.tzinfo or UTC).timestamp()
         if stamp <= time.time():
             self.fail(f"{value} is over", param, ctx)
         return stamp

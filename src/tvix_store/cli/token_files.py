@@ -20,6 +20,21 @@ token_file_option = click.option(
 )
 
 
+def warn_of_writers(file: Path) -> None:
+    """Log a line where others than the owner of a file of tokens may change it: they could make tokens for themselves."""
+    import logging
+    import stat
+
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+    except OSError:
+        return
+    if mode & 0o022:
+        logging.getLogger(__name__).warning(
+            "%s has mode %o: others than its owner may make tokens; run chmod go-w %s", file, mode, file
+        )
+
+
 def default_token_file(invocation: Invocation) -> Path | None:
     """The file of the tokens of the invocation's store; None for a store in memory, which outlives no daemon.
 

@@ -35,6 +35,9 @@ _FOR_ANY_PAGE = ((b"access-control-allow-origin", b"*"),)
 
 _FOR_THE_PAGE: for a request that names its page. Others are spared the second field: it was a twentieth of a narinfo's time."""
 _FOR_THE_PAGE = (*_FOR_ANY_PAGE, (b"access-control-expose-headers", b"*"))
+_FOR_THE_CLIENT = ((b"cache-control", b"private"),)
+"""For a client that has shown who it is. Others may be allowed less, and some caches, such as nginx, pass over `Authorization`.
+Source: RFC 9111, sections 3.5 and 5.2.2.7."""
 _GETTING = ("GET", "HEAD")
 _READING = (*_GETTING, "OPTIONS")
 _log = logging.getLogger(__name__)
@@ -75,6 +78,8 @@ class BinaryCache:
         more: Headers = ()
         if request.method in _READING:
             more = _FOR_THE_PAGE if b"origin" in request.headers else _FOR_ANY_PAGE
+            if request.grant.name:
+                more += _FOR_THE_CLIENT
         try:
             try:
                 if request.method in _GETTING:

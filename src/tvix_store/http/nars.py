@@ -31,8 +31,9 @@ from tvix_store.services.store import Store
 _TYPE = (b"content-type", b"application/x-nix-nar")
 _ZSTD = (b"content-type", b"application/zstd")
 _PUBLIC = (b"cache-control", b"public, max-age=31536000, immutable")
-_PRIVATE = (b"cache-control", b"private, max-age=31536000, immutable")
-"""For clients that have shown who they are: others may be allowed less. Source: RFC 9111, section 3.5."""
+"""A year, the longest time that caches heed."""
+_FOR_THE_CLIENT = (b"cache-control", b"max-age=31536000, immutable")
+"""The same where the application adds that the answer is for one client."""
 _BASE64 = re.compile(rb"[A-Za-z0-9_-]{1,4096}")
 
 
@@ -138,8 +139,8 @@ class Nars:
 
 
 def _for_ever(request: Request) -> tuple[bytes, bytes]:
-    """The field that lets caches keep an answer for a year, the longest time that they heed."""
-    return _PRIVATE if request.grant.name else _PUBLIC
+    """The field that lets caches keep an answer for a year."""
+    return _FOR_THE_CLIENT if request.grant.name else _PUBLIC
 
 
 def _compressor(suffix: str) -> Compressor:

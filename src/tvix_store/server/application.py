@@ -56,9 +56,7 @@ class Application:
             writing = {path for path, method in root.methods.items() if method.takes.writes}
             app = ClientLimits(app, config.limits, writing, self.traffic.hang_up)
         if config.access.asks:
-            authority = config.access.authority()
-            opened.push_async_callback(authority.close)
-            app = Gate(app, authority)
+            app = Gate(app, config.access.authority())
         if config.trusted_proxies:
             app = Forwarded(app, config.trusted_proxies)
         names = (*host_names(config.listen), *config.allow_hosts)

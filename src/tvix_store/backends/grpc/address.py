@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -63,7 +63,7 @@ class ServerAddress:
     wait_connect: bool = False
     is_connect: bool = False
     prefix: str = ""
-    authorization: str | None = None
+    authorization: str | None = field(default=None, repr=False)
     max_body: int = MAX_BODY
 
     @property
