@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, TypeAlias
 
 from tvix_store.model.grant import OPEN, Grant
+from tvix_store.telemetry import notes
 
 Event: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
@@ -28,7 +29,10 @@ def grant_of(scope: Event) -> Grant:
 
 
 def with_grant(scope: Event, grant: Grant) -> Event:
-    """The scope of a request whose client has this grant."""
+    """The scope of a request whose client has this grant. The client's name is noted for the log."""
+    noted = notes.current.get()
+    if noted is not None:
+        noted.client = grant.name
     return {**scope, _GRANT: grant}
 
 

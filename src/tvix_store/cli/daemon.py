@@ -113,6 +113,14 @@ from tvix_store.cli.invocation import Invocation, shared_options
     help="Keys (name:base64, separated by spaces) one of which must have signed what substituters give; repeatable. "
     "Also in a URL: https://cache.example.org?trusted-public-keys=KEYS",
 )
+@click.option(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error")),
+    default="info",
+    help="The least that is written to the log. Default: info.",
+)
+@click.option("--log-format", type=click.Choice(("text", "json")), default="text", help="Form of the log. Default: text.")
+@click.option("--access-log", is_flag=True, help="Write a line for each request to the log.")
 @click.pass_obj
 def daemon(
     invocation: Invocation,
@@ -140,6 +148,9 @@ def daemon(
     read_only: bool,
     substituters: tuple[str, ...],
     substituter_public_keys: tuple[str, ...],
+    log_level: str,
+    log_format: str,
+    access_log: bool,
 ) -> None:
     """Serve the store over gRPC, and as a binary cache for Nix over HTTP; to this machine only unless told otherwise.
 
@@ -155,12 +166,14 @@ def daemon(
         raise click.UsageError("--tls-certificate and --tls-key need each other")
     import logging
 
+    from tvix_store.cli.greeting import greeting
     from tvix_store.cli.key_files import read_public_keys, read_secret_key
-    from tvix_store.config import prepare_for_pool, verified
+    from tvix_store.config import local_directories, prepare_for_pool, verified
     from tvix_store.config import read_only as made_read_only
     from tvix_store.config.links import with_links
     from tvix_store.errors import DeniedError
     from tvix_store.http.settings import CacheSettings
+    from tvix_store.observe import logs
     from tvix_store.server import ServerConfig, serve
     from tvix_store.server.settings import TlsFiles
     from tvix_store.services.store import Store
@@ -169,7 +182,7 @@ def daemon(
     if in_memory and workers not in (None, 1):
         raise click.UsageError("a store in memory has a single process; leave --workers out")
 
-    logging.basicConfig(format="tvix-store: %(levelname)s: %(message)s", level=logging.INFO)
+    logs.set_up(log_level, log_format)
     urls = _checked_substituters(invocation, substituters, require_signatures=require_signatures)
     keys = read_public_keys(substituter_public_keys)
 
@@ -212,6 +225,7 @@ def daemon(
         "max_message": max_message_size,
         "send_timeout": send_timeout,
         "memory": transfer_memory,
+        "access_log": log_format if access_log else None,
         "tls": TlsFiles(tls_certificate, tls_key) if tls_certificate and tls_key else None,
     }
     _warn_of_keys([*signing_key_files, *([tls_key] if tls_key else [])])
@@ -225,10 +239,12 @@ def daemon(
         allow_hosts=allow_hosts,
         allow_origins=allow_origins,
         cache=cache,
+        directories=local_directories(invocation.addresses().values()),
         **{name: value for name, value in given.items() if value is not None},
     )
     prepare_for_pool(invocation.addresses().values())  # what the supervisor imports, its workers share
-    serve(config, open_store)
+    told = greeting(invocation.addresses(), config, upstreams=urls)
+    serve(config, open_store, None if invocation.quiet else told)
 
 
 daemon.params += shared_options()

@@ -1,8 +1,18 @@
 """From addresses to stores: the only room that knows all backends."""
 
-from tvix_store.config.compose import check_is_there, open_store, prepare_for_pool, verified
+from tvix_store.config.compose import check_is_there, local_directories, open_store, prepare_for_pool, verified
 from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.layers.read_only import read_only
 from tvix_store.model.address import Address
 
-__all__ = ["Address", "Opening", "Scheme", "check_is_there", "open_store", "prepare_for_pool", "read_only", "verified"]
+__all__ = [
+    "Address",
+    "Opening",
+    "Scheme",
+    "check_is_there",
+    "local_directories",
+    "open_store",
+    "prepare_for_pool",
+    "read_only",
+    "verified",
+]

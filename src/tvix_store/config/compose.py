@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 
 from tvix_store.config.scheme import Opening
 from tvix_store.config.schemes import open_address, scheme_of
@@ -114,6 +115,14 @@ def check_is_there(address: str) -> None:
         from tvix_store.config import local
 
         local.check_is_there(parsed)
+
+
+def local_directories(addresses: Iterable[str | None]) -> tuple[Path, ...]:
+    """The directories of the local stores among these addresses (None: the default one)."""
+    from tvix_store.config import local
+
+    parsed = [Address.parse(address or DEFAULT_ADDRESS) for address in addresses]
+    return tuple(dict.fromkeys(local.directory_of(each) for each in parsed if each.scheme == "local"))
 
 
 def prepare_for_pool(addresses: Iterable[str | None]) -> bool:

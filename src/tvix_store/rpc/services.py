@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tvix_store.asgi import App
 from tvix_store.operations.granular.plain import granular_of
 from tvix_store.protocol.dialects import (
@@ -36,8 +34,8 @@ from tvix_store.traffic import Traffic
 
 def serve_store(
     store: Store, *, max_message: int = MAX_MESSAGE, fallback: App = not_found, traffic: Traffic | None = None
-) -> tuple[RpcApp, Callable[[], None]]:
-    """An ASGI application that offers `store` in all dialects, and a function to call when the server begins to go down.
+) -> tuple[RpcApp, Health]:
+    """An ASGI application that offers `store` in all dialects, and its health, to be stopped when the server goes down.
 
     `max_message` bounds one message in bytes, `traffic` all that callers make the worker keep. Requests that are not gRPC go to
     `fallback`.
@@ -63,4 +61,4 @@ def serve_store(
     methods |= health.methods()
     methods |= reflection_methods([*check_by_name, *own, HEALTH_SERVICE])
     app = RpcApp(methods, fallback, max_message=max_message, read_only=store.read_only, traffic=traffic)
-    return app, health.stop
+    return app, health

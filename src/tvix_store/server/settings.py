@@ -38,6 +38,8 @@ class ServerConfig:
     cache: Settings of the binary cache.
     memory: Bytes that a worker keeps for all its clients together. Requests and answers have a budget of this size each.
     send_timeout: Seconds that a client may take nothing of an answer.
+    access_log: The form of a line for each request, `text` or `json`. None: no such lines are written.
+    directories: Those of the local stores that are served, for the room on their disks.
     """
 
     listen: tuple[str, ...] = (DEFAULT_ADDRESS,)
@@ -51,6 +53,8 @@ class ServerConfig:
     cache: CacheSettings = field(default_factory=CacheSettings)
     memory: int = MEMORY
     send_timeout: float = STALL
+    access_log: str | None = None
+    directories: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.listen:

@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeAlias
 
 import uvloop
@@ -18,6 +19,11 @@ from tvix_store.asgi import App
 from tvix_store.concurrency.allocator import keep_freed_memory
 from tvix_store.errors import InvalidError, StoreError
 from tvix_store.http.app import BinaryCache
+from tvix_store.observe.access_log import AccessLog
+from tvix_store.observe.metrics import Metrics
+from tvix_store.observe.probes import Probes
+from tvix_store.observe.requests import ObservedRequests
+from tvix_store.observe.store_gauges import StoreGauges
 from tvix_store.rpc.services import serve_store
 from tvix_store.server.browser_guard import BrowserGuard
 from tvix_store.server.giving_back import giving_back
@@ -25,6 +31,8 @@ from tvix_store.server.hang_up import hang_up
 from tvix_store.server.listeners import host_names
 from tvix_store.server.settings import ServerConfig
 from tvix_store.services import Store
+from tvix_store.telemetry import meters
+from tvix_store.telemetry.shared import SharedRows
 from tvix_store.traffic import Traffic
 
 _DEAF_AFTER = 0.1
@@ -34,9 +42,15 @@ OpenStore: TypeAlias = Callable[[], Coroutine[Any, Any, Store]]
 
 
 def work(
-    config: ServerConfig, open_store: OpenStore, sockets: Sequence[socket.socket], lifeline: int, tell: Callable[[str], None]
+    config: ServerConfig,
+    open_store: OpenStore,
+    sockets: Sequence[socket.socket],
+    lifeline: int,
+    tell: Callable[[str], None],
+    counts: SharedRows,
+    row: int,
 ) -> int:
-    """Serve until SIGTERM comes or the other end of `lifeline` is closed.
+    """Serve until SIGTERM comes or the other end of `lifeline` is closed. Count in the row `row` of `counts`.
 
     `tell` hears `opening` with each message that is logged while the store is opened; then `ready`, or the error's kind and
     message; and `deaf` when no more connections are taken.
@@ -50,20 +64,28 @@ def work(
         async with opened as store:
             traffic = Traffic(config.memory, config.send_timeout, hang_up)
             cache = BinaryCache(store, config.cache, traffic)
-            app, stop = serve_store(store, max_message=config.max_message, fallback=cache, traffic=traffic)
+            app, health = serve_store(store, max_message=config.max_message, fallback=cache, traffic=traffic)
             ending = asyncio.Event()
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, ending.set)
             loop.add_reader(lifeline, ending.set)
+            metrics = Metrics(counts)
+            gauges = StoreGauges(store.statistics, config.directories, metrics)
+            probed = Probes(app, metrics, gauges, health.is_serving)
             names = (*host_names(config.listen), *config.allow_hosts)
             # With TLS, browsers themselves see by the certificate that a name is not ours.
-            guarded = BrowserGuard(app, [] if config.tls else sockets, names, config.allow_origins)
-            async with serving(guarded, sockets, config, lambda: tell("deaf")), giving_back(traffic):
+            guarded = BrowserGuard(probed, [] if config.tls else sockets, names, config.allow_origins)
+            log = AccessLog(sys.stderr, config.access_log) if config.access_log else None
+            observed = ObservedRequests(guarded, app.methods, log)
+            async with aclosing(gauges), serving(observed, sockets, config, lambda: tell("deaf")), giving_back(traffic):
+                meters.WORKER_STARTS.of().add()
+                meters.WORKERS.of().set(1)
                 tell("ready")
                 await ending.wait()
                 loop.remove_reader(lifeline)
-                stop()
+                health.stop()
 
+    meters.count_in(counts.row(row))
     keep_freed_memory()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
