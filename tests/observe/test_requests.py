@@ -12,7 +12,7 @@ from tvix_store.asgi import App, Event, Receive, Send, with_grant
 from tvix_store.model.grant import Grant, Scope
 from tvix_store.observe.requests import Exchange, ObservedRequests
 from tvix_store.telemetry import meters, notes
-from tvix_store.telemetry.shared import SharedRows
+from tvix_store.telemetry.shared import Row, SharedRows
 
 GRPC = "/tvix.store.v1.PathInfoService/Get"
 
@@ -23,7 +23,7 @@ def counts() -> Iterator[SharedRows]:
     shared = SharedRows(1)
     meters.count_in(shared.row(0))
     yield shared
-    meters.count_in(meters.Row.private())
+    meters.count_in(Row.private())
 
 
 def asked(counts: SharedRows) -> dict[str, float]:

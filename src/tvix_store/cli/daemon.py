@@ -168,7 +168,7 @@ def daemon(
 
     from tvix_store.cli.greeting import greeting
     from tvix_store.cli.key_files import read_public_keys, read_secret_key
-    from tvix_store.config import local_directories, prepare_for_pool, verified
+    from tvix_store.config import local_directories, prepare_for_pool, private_places, verified
     from tvix_store.config import read_only as made_read_only
     from tvix_store.config.links import with_links
     from tvix_store.errors import DeniedError
@@ -216,6 +216,7 @@ def daemon(
         signing_keys=signing_keys,
         trusted_keys=trusted_keys,
         read_only=read_only,
+        private_places=private_places(invocation.addresses().values()),
         **{name: value for name, value in cache_options.items() if value is not None},
     )
     given: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """From addresses to stores: the only room that knows all backends."""
 
-from tvix_store.config.compose import check_is_there, local_directories, open_store, prepare_for_pool, verified
+from tvix_store.config.compose import check_is_there, local_directories, open_store, prepare_for_pool, private_places, verified
 from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.layers.read_only import read_only
 from tvix_store.model.address import Address
@@ -13,6 +13,7 @@ __all__ = [
     "local_directories",
     "open_store",
     "prepare_for_pool",
+    "private_places",
     "read_only",
     "verified",
 ]

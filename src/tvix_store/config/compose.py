@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -123,6 +125,17 @@ def local_directories(addresses: Iterable[str | None]) -> tuple[Path, ...]:
 
     parsed = [Address.parse(address or DEFAULT_ADDRESS) for address in addresses]
     return tuple(dict.fromkeys(local.directory_of(each) for each in parsed if each.scheme == "local"))
+
+
+def private_places(addresses: Iterable[str | None]) -> tuple[str, ...]:
+    """The directories in which a daemon before these addresses keeps files. Its clients are not told of them."""
+    from tvix_store.config.user_directories import cache_directory
+
+    own = [Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"tvix-store-{os.geteuid()}", cache_directory()]
+    local = local_directories(addresses)
+    places = {str(place) for each in (*own, *local) if each is not None for place in (each, each.absolute()) if place.is_absolute()}
+    # The longest first: one may lie in another.
+    return tuple(sorted(places - {"/"}, key=len, reverse=True))
 
 
 def prepare_for_pool(addresses: Iterable[str | None]) -> bool:

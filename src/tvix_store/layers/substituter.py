@@ -71,6 +71,7 @@ class Substituter:
         self._left_alone_until = 0.0
         self._absent: dict[bytes, float] = {}  # key → when it is forgotten; in the order of being remembered
         self._logged: dict[str, tuple[float, int]] = {}  # kind → when the last line was, and how many were left out since
+        self.name = upstream.name
         self.priority = DEFAULT_PRIORITY if terms.priority is None else terms.priority
         self.room = asyncio.Semaphore(_AT_ONCE)
         """To be taken for a fetch. Each upstream has its own: one that stalls keeps nobody waiting for another."""

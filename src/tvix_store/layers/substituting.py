@@ -15,6 +15,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.store import Store
+from tvix_store.telemetry import notes
 
 _ASKED_AT_ONCE = 64
 """Paths about which upstreams are asked at the same time."""
@@ -92,6 +93,8 @@ class SubstitutingPathInfos:
                     exhausted = error
                     continue
                 if path_info is not None:
+                    notes.note("substituted", str(path_info.store_path))
+                    notes.note("upstream", substituter.name)
                     return await self._kept(path_info)
         if exhausted is not None:
             raise exhausted

@@ -84,7 +84,7 @@ class SeldomErrors(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
-        meters.LOGGED.of(record.levelname.lower()).add()
+        meters.LOGGED.of(record.levelname.lower()).add_in_any_thread()
         if record.levelno < logging.ERROR and notes.current.get() is None:
             return True
         cause = _VARIES.sub("#", f"{record.name} {record.getMessage()}{_error(record)}")[:500]

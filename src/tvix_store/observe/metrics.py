@@ -67,8 +67,8 @@ def families(rows: Rows) -> Iterator[Metric]:
                     counter.add_metric(values, count)
                 yield counter
             case Gauge() if meter.is_shared:
-                if meter.name in newest:
-                    yield GaugeMetricFamily(meter.name, meter.help, value=newest[meter.name])
+                if newest.get(STORE_COUNTED.name):
+                    yield GaugeMetricFamily(meter.name, meter.help, value=newest.get(meter.name, 0.0))
             case Gauge():
                 yield GaugeMetricFamily(meter.name, meter.help, value=series.get((), 0.0))
             case Histogram():

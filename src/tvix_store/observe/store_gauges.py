@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class StoreGauges:
-    """Counts the store for who asks. `directories` are those of the local stores, whose disks are looked at too."""
+    """Counts the store for who asks, and the room on the disks below `directories`, those of its local stores."""
 
     def __init__(self, statistics: Statistics | None, directories: Sequence[Path], metrics: Metrics) -> None:
         self._statistics = statistics
@@ -34,7 +34,6 @@ class StoreGauges:
 
     async def refresh(self) -> None:
         """Count anew, where that was a while ago. What cannot be counted now keeps its old value."""
-        self._look_at_disks()
         if self._statistics is None:
             return
         is_due = time.monotonic() >= self._next and time.time() - self._metrics.counted_at() >= _FRESH
@@ -52,7 +51,9 @@ class StoreGauges:
 
     async def _count(self, statistics: Statistics) -> None:
         try:
-            _tell(await statistics.stats())
+            stats = await statistics.stats()
+            self._look_at_disks()
+            _tell(stats)
         except StoreError as error:
             _log.warning("the store cannot be counted: %s", error)
         finally:

@@ -64,7 +64,13 @@ def work(
         async with opened as store:
             traffic = Traffic(config.memory, config.send_timeout, hang_up)
             cache = BinaryCache(store, config.cache, traffic)
-            app, health = serve_store(store, max_message=config.max_message, fallback=cache, traffic=traffic)
+            app, health = serve_store(
+                store,
+                max_message=config.max_message,
+                fallback=cache,
+                traffic=traffic,
+                private_places=config.cache.private_places,
+            )
             ending = asyncio.Event()
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, ending.set)

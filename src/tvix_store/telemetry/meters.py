@@ -22,7 +22,7 @@ _SLOW = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 _row = Row.private()
 _values = _row.values
 _known: dict[str, Series] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 class Series:
@@ -35,6 +35,11 @@ class Series:
 
     def add(self, amount: float = 1.0) -> None:
         _values[self._at] += amount
+
+    def add_in_any_thread(self, amount: float = 1.0) -> None:
+        """As `add`, also while other threads do the same."""
+        with _lock:
+            _values[self._at] += amount
 
     def set(self, value: float) -> None:
         _values[self._at] = value
@@ -114,6 +119,11 @@ class Distribution:
         values = _values  # as `Series.add`, written out: this is done for each request
         values[count._at] += 1.0  # noqa: SLF001
         values[self._sum._at] += quantity  # noqa: SLF001
+
+    def observe_in_any_thread(self, quantity: float) -> None:
+        """As `observe`, also while other threads do the same."""
+        with _lock:
+            self.observe(quantity)
 
 
 @dataclass(frozen=True, slots=True)
