@@ -43,7 +43,8 @@ from tvix_store.telemetry.shared import SharedRows
 _log = logging.getLogger(__name__)
 _said = logging.getLogger(SAID)
 _END = (signal.SIGTERM, signal.SIGINT)
-_SIGNALS = (*_END, signal.SIGCHLD, signal.SIGUSR1)
+_OF_WORKERS = (signal.SIGCHLD, signal.SIGUSR1)
+_SIGNALS = (*_END, *_OF_WORKERS)
 _PAUSE = 1.0
 """Seconds before a worker that died is started again."""
 _RESERVE = 5.0
@@ -90,6 +91,9 @@ def serve(config: ServerConfig, open_store: OpenStore, greeting: Greeting | None
         try:
             _Supervisor(config, open_store, sockets, greeting).run()
         finally:
+            # The last news of a worker that was killed meanwhile. Let through, SIGUSR1 would kill this process.
+            while signal.sigtimedwait(_OF_WORKERS, 0) is not None:
+                pass
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
