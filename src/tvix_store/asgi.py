@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, TypeAlias
 
 from tvix_store.model.grant import OPEN, Grant
+from tvix_store.telemetry import notes
 
 Event: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
@@ -28,7 +29,10 @@ def grant_of(scope: Event) -> Grant:
 
 
 def set_grant(scope: Event, grant: Grant) -> None:
-    """Tell everything behind a layer what the client of a request may do."""
+    """Tell everything behind a layer what the client of a request may do. The client's name is noted for the log."""
+    noted = notes.current.get()
+    if noted is not None:
+        noted.client = grant.name
     scope[_GRANT] = grant
 
 

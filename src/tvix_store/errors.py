@@ -6,6 +6,8 @@ A message is one line: the error, its place, and the remedy.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class StoreError(Exception):
     """Base of all errors that the store raises on purpose."""
@@ -52,9 +54,31 @@ class ExhaustedError(StoreError):
     """A limit was reached: a size, a count, or the disk."""
 
 
+class DiskFullError(ExhaustedError):
+    """The disk of the store, or a quota there, is full."""
+
+
+class DiskDeniedError(DeniedError):
+    """The system does not let the store use its own files."""
+
+
 class RemoteError(StoreError):
     """Another server failed, in a way that only its own operators can tell more of; the message is the server's."""
 
 
 class UnsupportedError(StoreError):
     """The other end does not offer this call."""
+
+
+def is_failure(error: Exception) -> bool:
+    """Whether an operator should hear of `error`: the store, or something that it needs, failed, and not its caller."""
+    ours = (CorruptError, UnavailableError, RemoteError, DiskFullError, DiskDeniedError)
+    return isinstance(error, ours) or not isinstance(error, StoreError)
+
+
+def told(error: Exception, private_places: Iterable[str]) -> str:
+    """The message of `error` for a client from elsewhere: the paths of directories that are none of its business are left out."""
+    message = str(error)
+    for place in private_places:
+        message = message.replace(place, "…")
+    return message

@@ -14,7 +14,7 @@ from tests.cli.program import Program
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_daemon_serves_until_it_is_told_to_end(tvix_store: Program, number: signal.Signals) -> None:
-    with tvix_store.start("daemon", "-l", "localhost:0", "-l", tvix_store.directory / "socket") as running:
+    with tvix_store.start("daemon", "--quiet", "-l", "localhost:0", "-l", tvix_store.directory / "socket") as running:
         assert running.stderr is not None
         ready = running.stderr.readline()
         assert ready.startswith(b"READY 127.0.0.1:")

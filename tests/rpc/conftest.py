@@ -28,11 +28,11 @@ async def store() -> AsyncIterator[Store]:
 async def address(store: Store) -> AsyncIterator[str]:
     """Where `store` is served."""
     config = ServerConfig(listen=("127.0.0.1:0",), grace=1)
-    app, stop = serve_store(store)
+    app, health = serve_store(store)
     with listening(config.listen) as sockets:
         async with serving(app, sockets, config):
             yield name(sockets[0])
-            stop()
+            health.stop()
 
 
 @pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.name)

@@ -112,8 +112,8 @@ async def test_an_unknown_service_is_not_found() -> None:
 
 
 async def test_nothing_is_served_once_the_server_goes_down() -> None:
-    app, stop = serve_store(await open_store())
-    stop()
+    app, served = serve_store(await open_store())
+    served.stop()
     outcome = await request(app, "/grpc.health.v1.Health/Check", [ask("")])
     assert Answer.FromString(outcome.answers[0]).status == NOT_SERVING
 
@@ -122,7 +122,7 @@ async def test_a_watcher_is_told_of_every_change_and_sent_away_at_the_end(
     sickness: Sickness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "_FRESH", 0.01)
-    app, stop = serve_store(replace(await open_store(), check=sickness.check))
+    app, served = serve_store(replace(await open_store(), check=sickness.check))
     sent: asyncio.Queue[Event] = asyncio.Queue()
 
     async def receive() -> Event:
@@ -140,7 +140,7 @@ async def test_a_watcher_is_told_of_every_change_and_sent_away_at_the_end(
     assert await told() == NOT_SERVING
     sickness.ill = False
     assert await told() == SERVING
-    stop()
+    served.stop()
     assert await told() == NOT_SERVING
     await watching
 

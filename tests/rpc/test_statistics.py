@@ -90,7 +90,7 @@ async def answering(method: Method) -> AsyncIterator[Store]:
 @pytest.mark.parametrize("counts", [False, True])
 async def test_a_server_tells_what_its_store_can_count(counts: bool) -> None:
     async with replace(await open_memory_store(), statistics=Counting() if counts else None) as store:
-        app, stop = serve_store(store)
+        app, health = serve_store(store)
         with listening(["127.0.0.1:0"]) as sockets:
             async with (
                 serving(app, sockets, ServerConfig(listen=("127.0.0.1:0",), grace=1)),
@@ -99,7 +99,7 @@ async def test_a_server_tells_what_its_store_can_count(counts: bool) -> None:
                 assert (client.statistics is not None) is counts
                 if client.statistics:
                     assert await client.statistics.stats() == COUNTED
-                stop()
+                health.stop()
 
 
 @pytest.mark.parametrize("counts", [False, True])

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from tvix_store.errors import DeniedError, ExhaustedError, UnavailableError
+from tvix_store.errors import DeniedError, DiskFullError, UnavailableError
 from tvix_store.services.records import check_records
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ class RecentRecords:
             return work(self._connected())
         except sqlite3.Error as error:
             if _is(error, sqlite3.SQLITE_FULL):
-                raise ExhaustedError(f"cannot write to {self._path}: {error}; free some space and try again") from None
+                raise DiskFullError(f"cannot write to {self._path}: {error}; free some space and try again") from None
             raise UnavailableError(f"cannot use {self._path}: {error}") from None
         except PermissionError as error:
             raise DeniedError(f"cannot use {self._path}: {error.strerror}") from None

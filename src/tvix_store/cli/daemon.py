@@ -182,6 +182,14 @@ if TYPE_CHECKING:
     help="When the narinfo of a path is answered that only a substituter has: at once, with the substituter's signatures; or when "
     "its NAR was fetched, with ours too. Default: fetched with --signing-key-file, at-once without.",
 )
+@click.option(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error")),
+    default="info",
+    help="The least that is written to the log. Default: info.",
+)
+@click.option("--log-format", type=click.Choice(("text", "json")), default="text", help="Form of the log. Default: text.")
+@click.option("--access-log", is_flag=True, help="Write a line for each request to the log.")
 @click.pass_obj
 def daemon(
     invocation: Invocation,
@@ -221,6 +229,9 @@ def daemon(
     substituters: tuple[str, ...],
     substituter_public_keys: tuple[str, ...],
     upstream_narinfos: str | None,
+    log_level: str,
+    log_format: str,
+    access_log: bool,
 ) -> None:
     """Serve the store over gRPC, and as a binary cache for Nix over HTTP; to this machine only unless told otherwise.
 
@@ -240,9 +251,11 @@ def daemon(
     from dataclasses import replace
 
     from tvix_store.access.settings import AccessSettings
+    from tvix_store.cli.greeting import greeting
     from tvix_store.cli.key_files import read_public_keys, read_secret_key
-    from tvix_store.config import prepare_for_pool
+    from tvix_store.config import local_directories, prepare_for_pool, private_places
     from tvix_store.http.settings import CacheSettings
+    from tvix_store.observe import logs
     from tvix_store.server import ServerConfig, serve
     from tvix_store.server.limits import Limits
     from tvix_store.server.settings import TlsFiles
@@ -251,7 +264,7 @@ def daemon(
     if in_memory and workers not in (None, 1):
         raise click.UsageError("a store in memory has a single process; leave --workers out")
 
-    logging.basicConfig(format="tvix-store: %(levelname)s: %(message)s", level=logging.INFO)
+    logs.set_up(log_level, log_format)
     urls = _checked_substituters(invocation, substituters, require_signatures=require_signatures)
     keys = read_public_keys(substituter_public_keys)
 
@@ -280,6 +293,7 @@ def daemon(
         signing_keys=signing_keys,
         trusted_keys=trusted_keys,
         read_only=read_only,
+        private_places=private_places(invocation.addresses().values()),
         **{name: value for name, value in cache_options.items() if value is not None},
     )
     given: dict[str, Any] = {
@@ -289,6 +303,7 @@ def daemon(
         "max_message": max_message_size,
         "send_timeout": send_timeout,
         "memory": transfer_memory,
+        "access_log": log_format if access_log else None,
         "tls": TlsFiles(tls_certificate, tls_key, tls_client_ca, tls_client_auth == "required")
         if tls_certificate and tls_key
         else None,
@@ -315,10 +330,12 @@ def daemon(
         limits=Limits(limit_requests, limit_uploads, limit_rate),
         trusted_proxies=trusted_proxies,
         cache=cache,
+        directories=local_directories(invocation.addresses().values()),
         **{name: value for name, value in given.items() if value is not None},
     )
     prepare_for_pool(invocation.addresses().values())  # what the supervisor imports, its workers share
-    serve(config, served.open)
+    told = greeting(invocation.addresses(), config, upstreams=urls)
+    serve(config, served.open, None if invocation.quiet else told)
 
 
 daemon.params += shared_options()

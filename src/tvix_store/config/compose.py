@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -136,6 +138,25 @@ def cache_address(addresses: Iterable[str | None], name: str, quota: int | None 
     if address.text == address.path:  # a path alone
         return f"local://{quote(str(Path(address.path).absolute()))}?cache={name}{bound}"
     return f"{address.text}{'&' if address.parameters else '?'}cache={name}{bound}"
+
+
+def local_directories(addresses: Iterable[str | None]) -> tuple[Path, ...]:
+    """The directories of the local stores among these addresses (None: the default one)."""
+    from tvix_store.config import local
+
+    parsed = [Address.parse(address or DEFAULT_ADDRESS) for address in addresses]
+    return tuple(dict.fromkeys(local.directory_of(each) for each in parsed if each.scheme == "local"))
+
+
+def private_places(addresses: Iterable[str | None]) -> tuple[str, ...]:
+    """The directories in which a daemon before these addresses keeps files. Its clients are not told of them."""
+    from tvix_store.config.user_directories import cache_directory
+
+    own = [Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"tvix-store-{os.geteuid()}", cache_directory()]
+    local = local_directories(addresses)
+    places = {str(place) for each in (*own, *local) if each is not None for place in (each, each.absolute()) if place.is_absolute()}
+    # The longest first: one may lie in another.
+    return tuple(sorted(places - {"/"}, key=len, reverse=True))
 
 
 def prepare_for_pool(addresses: Iterable[str | None]) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tvix_store.config.caches import CacheAddress, believed_keys, open_upstream, parse_cache
 from tvix_store.errors import InvalidError
 from tvix_store.layers.fetch_lock import FetchLock
+from tvix_store.layers.observed_upstream import ObservedUpstream
 from tvix_store.layers.substituter import Substituter, Terms
 from tvix_store.layers.substituters import Substituters
 from tvix_store.layers.substituting import SubstitutingPathInfos
@@ -75,7 +76,7 @@ async def _opened(address: CacheAddress, store: Store, public_keys: Sequence[Pub
     upstream = await open_upstream(address, store.store_dir)
     keys, said = believed_keys(address, public_keys), address.terms
     terms = Terms(keys, unsigned=not said.require_signatures, priority=said.priority, negative_ttl=said.negative_ttl)
-    return Substituter(upstream, terms)
+    return Substituter(ObservedUpstream(upstream), terms)
 
 
 def _warn_of_ignored(address: CacheAddress) -> None:

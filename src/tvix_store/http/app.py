@@ -91,7 +91,7 @@ class BinaryCache:
             except DisconnectedError:
                 raise
             except Exception as error:  # noqa: BLE001 - every error becomes a status; the unforeseen are logged
-                response = await _refusal(error, request)
+                response = await self._refusal(error, request)
             if response.is_small:
                 await send_whole(response, send, head=request.method == "HEAD", more=more)
             else:
@@ -117,7 +117,7 @@ class BinaryCache:
                 except DisconnectedError:
                     raise
                 except Exception as error:  # noqa: BLE001 - as above
-                    response = await _refusal(error, request)
+                    response = await self._refusal(error, request)
             await send_response(response, send, leaving, head=head, more=more)
 
     async def _answer(self, request: Request) -> Response:
@@ -156,6 +156,13 @@ class BinaryCache:
                 return self._push._get(request)  # noqa: SLF001 - it is one of us
         raise HttpError(404, "there is nothing here")
 
+    async def _refusal(self, error: Exception, request: Request) -> Response:
+        """The answer that tells of `error`."""
+        response = error_response(error, writing=request.method == "PUT", private_places=self._settings.private_places)
+        if await request.forget_body():
+            return response
+        return replace(response, headers=(*response.headers, (b"connection", b"close")))
+
     async def _get_cache_info(self) -> Response:
         return self._cache_info
 
@@ -188,14 +195,6 @@ def _may_be_deleted(segments: list[bytes]) -> bool:
         case [first, _, *_]:
             return first in FIRST_PARTS
     return False
-
-
-async def _refusal(error: Exception, request: Request) -> Response:
-    """The answer that tells of `error`."""
-    response = error_response(error, writing=request.method == "PUT")
-    if await request.forget_body():
-        return response
-    return replace(response, headers=(*response.headers, (b"connection", b"close")))
 
 
 def _cache_info(store: Store, settings: CacheSettings) -> Response:

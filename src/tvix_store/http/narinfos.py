@@ -25,6 +25,7 @@ from tvix_store.operations.nars.links import NarLink, NarLinks
 from tvix_store.operations.nars.offer import NarOffers
 from tvix_store.services.foreign_paths import ForeignPaths
 from tvix_store.services.store import Store
+from tvix_store.telemetry import meters, notes
 
 _KEPT_BYTES = 32 << 20
 """Bytes of rendered narinfos, and what they were rendered from, that a worker keeps."""
@@ -77,6 +78,8 @@ class Narinfos:
         self._get_kept = store.path_infos.get if self._foreign is None else self._foreign.kept
         self._kept: dict[bytes, _Rendered] = {}
         self._kept_bytes = 0
+        self._hits = meters.CACHE_LOOKUPS.of("narinfo", "hit")
+        self._misses = meters.CACHE_LOOKUPS.of("narinfo", "miss")
         self._epoch = -1
         """That of the store from which the kept ones were rendered, and
         _look_at: when to see whether it has changed."""
@@ -107,10 +110,13 @@ class Narinfos:
                 self._kept_bytes = 0
                 kept = None
         if kept is None or kept.encoded != path_info.encoded or compression is not None or now > kept.until:
+            self._misses.add()
             usual = "none" if takes_nodes else self._settings.nar_compression
             kept = await self._rendered(path_info, compression or usual)
             if compression is None:
                 self._keep(key, kept)
+        else:
+            self._hits.add()
         if not_modified(headers, kept.etag):
             return Response(304, ((b"etag", kept.etag), length(kept.length), *self._vary))
         return kept.response
@@ -134,6 +140,8 @@ class Narinfos:
                 raise InvalidError(f"FileHash of {narinfo.store_path} is that of another NAR")
         path_info = narinfo.path_info(link.node)
         await self._store.path_infos.put(path_info)
+        meters.PATHS_PUSHED.of("http").add()
+        notes.note("pushed", str(path_info.store_path))
         if self._settings.nar_compression == "zstd":
             self._offers.prepare(path_info)
         return text(201, f"{path_info.store_path} is stored")

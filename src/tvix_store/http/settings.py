@@ -25,6 +25,7 @@ class CacheSettings:
     max_nar_size: Bytes of the largest NAR that is accepted, decompressed.
     max_nar_entries: Entries of the largest NAR that is accepted, all directories together.
     body_timeout: Seconds in which a client has to send 256 bytes more of a body.
+    private_places: Paths of directories that clients are not told of.
     """
 
     priority: int = 40
@@ -37,6 +38,7 @@ class CacheSettings:
     max_nar_size: int = 1 << 40
     max_nar_entries: int = 1_000_000
     body_timeout: float = 30.0
+    private_places: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.nar_compression not in COMPRESSIONS:

@@ -6,6 +6,7 @@ A PUT never gets a 5xx: Nix before 2.33.2 tries again then, announces a body, an
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from tvix_store import errors
 from tvix_store.http.response import Headers, Response, text
@@ -31,20 +32,22 @@ class HttpError(Exception):
         self.headers = headers
 
 
-def error_response(error: Exception, *, writing: bool) -> Response:
-    """The answer to a request that failed with `error`. An unforeseen error is logged, and the client learns only "internal"."""
+def error_response(error: Exception, *, writing: bool, private_places: Sequence[str] = ()) -> Response:
+    """The answer to a request that failed with `error`, without `private_places`, as `errors.told`.
+
+    Failures that are not the client's are logged. Of an unforeseen one, the client learns only "internal".
+    """
     if isinstance(error, HttpError):
         return text(error.status, str(error), error.headers)
     status = _status(error)
-    if status >= 500:
-        if isinstance(error, errors.StoreError):
-            _log.error("%s", error)
-        else:
-            _log.error("a request failed by an error of the program", exc_info=error)
-            error = RuntimeError("internal error; the server's log has the details")
-        if writing:
-            status = 409
-    return text(status, str(error), _HEADERS.get(status, ()))
+    if not isinstance(error, errors.StoreError):
+        _log.error("a request failed by an error of the program", exc_info=error)
+        error = RuntimeError("internal error; the server's log has the details")
+    elif status >= 500 or errors.is_failure(error):
+        _log.error("%s", error)
+    if status >= 500 and writing:
+        status = 409
+    return text(status, errors.told(error, private_places), _HEADERS.get(status, ()))
 
 
 def _status(error: Exception) -> int:

@@ -81,6 +81,7 @@ class Substituter:
         self._questions: set[asyncio.Task[NarInfo | None]] = set()
         self._asking: SingleFlight[tuple[bytes, str], NarInfo | None] = SingleFlight(self._begin_asking)
         self._logged: dict[str, tuple[float, int]] = {}  # kind → when the last line was, and how many were left out since
+        self.name = upstream.name
         self.priority = DEFAULT_PRIORITY if terms.priority is None else terms.priority
         self.room = asyncio.Semaphore(_AT_ONCE)
         """To be taken for a fetch. Each upstream has its own: one that stalls keeps nobody waiting for another."""

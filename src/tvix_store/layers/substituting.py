@@ -20,6 +20,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.store import Store
+from tvix_store.telemetry import notes
 
 _ASKED_AT_ONCE = 64
 """Paths about which upstreams are asked at the same time."""
@@ -125,6 +126,8 @@ class SubstitutingPathInfos:
                     if path_info is not None:
                         kept = await self._kept(path_info)
                         window.confirm()
+                        notes.note("substituted", str(path_info.store_path))
+                        notes.note("upstream", substituter.name)
                         return kept
         if exhausted is not None:
             raise exhausted

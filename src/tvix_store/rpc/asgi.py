@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from tvix_store.asgi import App, Event, Receive, Send
@@ -19,7 +19,7 @@ MAX_MESSAGE = 16 * 1024 * 1024
 class RpcApp:
     """Serves a table of methods by their full paths, `/package.Service/Method`: over gRPC, and with a prefix over Connect.
 
-    Other requests go to `fallback`, another ASGI application. `max_message`, `read_only` and `traffic` are those of `Calls`.
+    Other requests go to `fallback`, another ASGI application. All other parameters are those of `Calls`.
     """
 
     def __init__(
@@ -30,8 +30,11 @@ class RpcApp:
         max_message: int = MAX_MESSAGE,
         read_only: bool = False,
         traffic: Traffic | None = None,
+        private_places: Sequence[str] = (),
     ) -> None:
-        calls = Calls(methods, max_message=max_message, read_only=read_only, traffic=traffic or Traffic())
+        calls = Calls(
+            methods, max_message=max_message, read_only=read_only, traffic=traffic or Traffic(), private_places=private_places
+        )
         self.methods = calls.methods
         self._app = GrpcApp(calls, ConnectApp(calls, fallback))
 

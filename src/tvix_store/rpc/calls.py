@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from math import inf
@@ -18,6 +18,7 @@ from tvix_store.rpc.method import LOOKUP, Answer, Call, Method, ServerStreaming,
 from tvix_store.rpc.response import Response
 from tvix_store.rpc.status import RpcError, Status, rpc_error
 from tvix_store.rpc.time_slices import TimeSlices
+from tvix_store.telemetry import notes
 from tvix_store.traffic import SMALL, LostPlaceError, Place, Traffic
 
 _AT_ONCE = 4096
@@ -34,17 +35,26 @@ class Calls:
     """Answers calls of a table of methods by their full paths, `/package.Service/Method`.
 
     `max_message` bounds one message in bytes, received or decompressed, beside the bound of its method. `read_only` refuses the
-    methods that write. `traffic` bounds the memory that callers make the worker keep. When a caller goes away, the server cancels
-    the task of its call, and nothing else is needed.
+    methods that write. `traffic` bounds the memory that callers make the worker keep. `private_places` are paths of directories
+    that callers are not told of. When a caller goes away, the server cancels the task of its call, and nothing else is needed.
     """
 
-    def __init__(self, methods: Mapping[str, Method], *, max_message: int, read_only: bool, traffic: Traffic) -> None:
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        *,
+        max_message: int,
+        read_only: bool,
+        traffic: Traffic,
+        private_places: Sequence[str] = (),
+    ) -> None:
         self.methods = {
             path: replace(method, takes=replace(method.takes, max_message=min(method.takes.max_message, max_message)))
             for path, method in methods.items()
         }
         self.traffic = traffic
         self._read_only = read_only
+        self._private_places = private_places
         self._decoder = Decoder()
         self._slices = TimeSlices()
 
@@ -59,7 +69,10 @@ class Calls:
         except DisconnectedError:
             raise
         except Exception as error:  # noqa: BLE001 - every error becomes a status; rpc_error logs the unforeseen
-            await response.fail(rpc_error(error))
+            told = rpc_error(error, self._private_places)
+            if (noted := notes.current.get()) is not None:
+                noted.failed = told.status.name
+            await response.fail(told)
 
     async def _handle(self, method: Method | None, call: Call, arrival: Arrival, response: Response) -> None:
         call.grant.require(Scope.PULL if method is None else method.takes.needs)

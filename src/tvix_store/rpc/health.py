@@ -75,6 +75,10 @@ class Health:
         """The server goes down: from now on nothing is served, and watchers are told and sent away."""
         self._stopping.set()
 
+    async def is_serving(self) -> bool:
+        """Whether all services can be served now."""
+        return await self._state("") is Serving.SERVING
+
     async def _state(self, service: str) -> Serving:
         if self._stopping.is_set():
             return Serving.NOT_SERVING

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from tvix_store.asgi import App
 from tvix_store.operations.granular.plain import granular_of
@@ -35,12 +35,17 @@ from tvix_store.traffic import Traffic
 
 
 def serve_store(
-    store: Store, *, max_message: int = MAX_MESSAGE, fallback: App = not_found, traffic: Traffic | None = None
-) -> tuple[RpcApp, Callable[[], None]]:
-    """An ASGI application that offers `store` in all dialects, and a function to call when the server begins to go down.
+    store: Store,
+    *,
+    max_message: int = MAX_MESSAGE,
+    fallback: App = not_found,
+    traffic: Traffic | None = None,
+    private_places: Sequence[str] = (),
+) -> tuple[RpcApp, Health]:
+    """An ASGI application that offers `store` in all dialects, and its health, to be stopped when the server goes down.
 
-    `max_message` bounds one message in bytes, `traffic` all that callers make the worker keep. Requests that are not gRPC go to
-    `fallback`.
+    `max_message` bounds one message in bytes, `traffic` all that callers make the worker keep. Callers are not told of
+    `private_places`, paths of directories. Requests that are not gRPC go to `fallback`.
     """
     methods: dict[str, Method] = bulk_methods(store.blobs, max_message)
     methods |= granular_methods(granular_of(store), max_message)
@@ -62,5 +67,7 @@ def serve_store(
     health = Health(check_by_name | dict.fromkeys(own, checks.blobs))
     methods |= health.methods()
     methods |= reflection_methods([*check_by_name, *own, HEALTH_SERVICE])
-    app = RpcApp(methods, fallback, max_message=max_message, read_only=store.read_only, traffic=traffic)
-    return app, health.stop
+    app = RpcApp(
+        methods, fallback, max_message=max_message, read_only=store.read_only, traffic=traffic, private_places=private_places
+    )
+    return app, health

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from base64 import b64encode
+from collections.abc import Sequence
 from urllib.parse import quote_from_bytes
 
 from tvix_store import errors
@@ -30,37 +31,43 @@ class RpcError(Exception):
         self.details = details
 
 
-def rpc_error(error: Exception) -> RpcError:
-    """The status that tells a caller of `error`.
+def rpc_error(error: Exception, private_places: Sequence[str] = ()) -> RpcError:
+    """The status that tells a caller of `error`, without `private_places`, as `errors.told`.
 
-    An unforeseen error is logged here, and the caller learns only that it was internal.
+    Failures that are not the caller's are logged here. Of an unforeseen one, the caller learns only that it was internal.
     """
+    if isinstance(error, RpcError):
+        return error
+    if not isinstance(error, errors.StoreError):
+        _log.error("a call failed by an error of the program", exc_info=error)
+        return RpcError(Status.INTERNAL, "internal error; the server's log has the details")
+    if errors.is_failure(error):
+        _log.error("%s", error)
+    return RpcError(_status(error), errors.told(error, private_places))
+
+
+def _status(error: errors.StoreError) -> Status:
     match error:
-        case RpcError():
-            return error
         case errors.InvalidError():
-            return RpcError(Status.INVALID_ARGUMENT, str(error))
+            return Status.INVALID_ARGUMENT
         case errors.NotFoundError():
-            return RpcError(Status.NOT_FOUND, str(error))
+            return Status.NOT_FOUND
         case errors.IncompleteError() | errors.ConflictError():
-            return RpcError(Status.FAILED_PRECONDITION, str(error))
+            return Status.FAILED_PRECONDITION
         case errors.ExhaustedError():
-            return RpcError(Status.RESOURCE_EXHAUSTED, str(error))
+            return Status.RESOURCE_EXHAUSTED
         case errors.CorruptError():
-            return RpcError(Status.DATA_LOSS, str(error))
+            return Status.DATA_LOSS
         case errors.UnavailableError():
-            return RpcError(Status.UNAVAILABLE, str(error))
+            return Status.UNAVAILABLE
         case errors.UnauthenticatedError():
-            return RpcError(Status.UNAUTHENTICATED, str(error))
+            return Status.UNAUTHENTICATED
         case errors.DeniedError():
-            return RpcError(Status.PERMISSION_DENIED, str(error))
+            return Status.PERMISSION_DENIED
         case errors.UnsupportedError():
-            return RpcError(Status.UNIMPLEMENTED, str(error))
-        case errors.RemoteError():
-            return RpcError(Status.INTERNAL, str(error))
+            return Status.UNIMPLEMENTED
         case _:
-            _log.error("a call failed by an error of the program", exc_info=error)
-            return RpcError(Status.INTERNAL, "internal error; the server's log has the details")
+            return Status.INTERNAL
 
 
 def status_fields(error: RpcError) -> list[tuple[bytes, bytes]]:

@@ -1,21 +1,29 @@
 """The application of a worker: its stores, behind the layers that the operator has asked for.
 
-From the outside: what web pages may do, who a client is, what it may do, what its share is, and which cache it means. A layer that
-has nothing to do is not there.
+From the outside: counting, what web pages may do, who a client is, what it may do, what its share is, and which cache it means. A
+layer that has nothing to do is not there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 
 from tvix_store.access.gate import Gate
 from tvix_store.asgi import App
 from tvix_store.http.app import BinaryCache
 from tvix_store.http.settings import CacheSettings
+from tvix_store.observe.access_log import AccessLog
+from tvix_store.observe.metrics import Metrics
+from tvix_store.observe.probes import Probes
+from tvix_store.observe.requests import ObservedRequests
+from tvix_store.observe.store_gauges import StoreGauges
 from tvix_store.rpc.asgi import RpcApp
+from tvix_store.rpc.health import Health
 from tvix_store.rpc.services import serve_store
 from tvix_store.server.browser_guard import BrowserGuard
 from tvix_store.server.forwarded import Forwarded
@@ -24,6 +32,7 @@ from tvix_store.server.listeners import host_names
 from tvix_store.server.named_caches import NamedCaches, ServedCache
 from tvix_store.server.settings import ServerConfig
 from tvix_store.services.store import Store
+from tvix_store.telemetry.shared import SharedRows
 from tvix_store.traffic import Traffic
 
 
@@ -33,7 +42,8 @@ class Application:
 
     config: ServerConfig
     traffic: Traffic
-    _stops: list[Callable[[], None]] = field(default_factory=list)
+    counts: SharedRows
+    _healths: list[Health] = field(default_factory=list)
 
     async def open(self, store: Store, sockets: Sequence[socket.socket], opened: AsyncExitStack) -> App:
         """All of it: `store`, and the named caches beside it, which stay open until `opened` ends.
@@ -52,6 +62,9 @@ class Application:
                 for each in config.caches
             }
             app = NamedCaches(root, caches, config.default_cache)
+        metrics = Metrics(self.counts)
+        gauges = await opened.enter_async_context(aclosing(StoreGauges(store.statistics, config.directories, metrics)))
+        app = Probes(app, metrics, gauges, self._are_serving, whole_store_only=bool(config.caches))
         if config.limits.are_set:
             writing = {path for path, method in root.methods.items() if method.takes.writes}
             app = ClientLimits(app, config.limits, writing, self.traffic.hang_up)
@@ -61,15 +74,26 @@ class Application:
             app = Forwarded(app, config.trusted_proxies)
         names = (*host_names(config.listen), *config.allow_hosts)
         # With TLS, browsers themselves see by the certificate that a name is not ours.
-        return BrowserGuard(app, [] if config.tls else sockets, names, config.allow_origins)
+        guarded = BrowserGuard(app, [] if config.tls else sockets, names, config.allow_origins)
+        log = AccessLog(sys.stderr, config.access_log) if config.access_log else None
+        return ObservedRequests(guarded, root.methods, log)
 
     def stop(self) -> None:
         """To be called when the server begins to go down."""
-        for stop in self._stops:
-            stop()
+        for health in self._healths:
+            health.stop()
+
+    async def _are_serving(self) -> bool:
+        return all(await asyncio.gather(*(health.is_serving() for health in self._healths)))
 
     def _serve(self, store: Store, settings: CacheSettings) -> RpcApp:
         cache = BinaryCache(store, settings, self.traffic)
-        app, stop = serve_store(store, max_message=self.config.max_message, fallback=cache, traffic=self.traffic)
-        self._stops.append(stop)
+        app, health = serve_store(
+            store,
+            max_message=self.config.max_message,
+            fallback=cache,
+            traffic=self.traffic,
+            private_places=settings.private_places,
+        )
+        self._healths.append(health)
         return app

@@ -80,6 +80,8 @@ class ServerConfig:
     send_timeout: Seconds that a client may take nothing of an answer.
     limits: What one client may do at a worker.
     trusted_proxies: IP addresses and networks of proxies, or `unix`, whose `X-Forwarded-For` tells the address of a client.
+    access_log: The form of a line for each request, `text` or `json`. None: no such lines are written.
+    directories: Those of the local stores that are served, for the room on their disks.
     """
 
     listen: tuple[str, ...] = (DEFAULT_ADDRESS,)
@@ -98,6 +100,8 @@ class ServerConfig:
     send_timeout: float = STALL
     limits: Limits = field(default_factory=Limits)
     trusted_proxies: tuple[str, ...] = ()
+    access_log: str | None = None
+    directories: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.listen:

@@ -17,12 +17,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from tvix_store.errors import (
     ConflictError,
     CorruptError,
     DeniedError,
+    DiskDeniedError,
+    DiskFullError,
     ExhaustedError,
     IncompleteError,
     InvalidError,
@@ -31,14 +34,20 @@ from tvix_store.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from tvix_store.observe.logs import SAID
+from tvix_store.observe.start_lines import ending_line
 from tvix_store.server.listeners import listening, name, stop_listening
 from tvix_store.server.settings import OpenStore, ServerConfig
 from tvix_store.server.terminal import Terminal
 from tvix_store.server.worker import work
+from tvix_store.telemetry import meters
+from tvix_store.telemetry.shared import SharedRows
 
 _log = logging.getLogger(__name__)
+_said = logging.getLogger(SAID)
 _END = (signal.SIGTERM, signal.SIGINT)
-_SIGNALS = (*_END, signal.SIGCHLD, signal.SIGUSR1, signal.SIGHUP)
+_OF_WORKERS = (signal.SIGCHLD, signal.SIGUSR1)
+_SIGNALS = (*_END, *_OF_WORKERS, signal.SIGHUP)
 _PAUSE = 1.0
 """Seconds before a worker that died is started again."""
 _RESERVE = 5.0
@@ -55,6 +64,8 @@ _ERRORS = {
         ConflictError,
         CorruptError,
         DeniedError,
+        DiskDeniedError,
+        DiskFullError,
         ExhaustedError,
         IncompleteError,
         InvalidError,
@@ -67,10 +78,15 @@ _ERRORS = {
 """Those that a message alone makes again, after a worker told them."""
 
 
-def serve(config: ServerConfig, open_store: OpenStore) -> None:
+Greeting: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
+"""Makes the lines that the server says behind READY, from the addresses in that line."""
+
+
+def serve(config: ServerConfig, open_store: OpenStore, greeting: Greeting | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then finish the running calls. To be called in the main thread, with no other threads running.
 
     Each worker opens the store for itself, after it was forked. When all serve, the line `READY <address> …` is written to stderr.
+    Then follow the lines of `greeting`. Without one, the server says nothing of itself, also not when it ends.
 
     Raises:
         InvalidError: an address is malformed, or needs `allow_remote`.
@@ -80,20 +96,28 @@ def serve(config: ServerConfig, open_store: OpenStore) -> None:
     with listening(config.listen, allow_remote=config.allow_remote) as sockets:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            _Supervisor(config, open_store, sockets).run()
+            _Supervisor(config, open_store, sockets, greeting).run()
         finally:
+            # The last news of a worker that was killed meanwhile. Let through, SIGUSR1 would kill this process.
+            while signal.sigtimedwait(_OF_WORKERS, 0) is not None:
+                pass
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Supervisor:
-    def __init__(self, config: ServerConfig, open_store: OpenStore, sockets: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, config: ServerConfig, open_store: OpenStore, sockets: Sequence[socket.socket], greeting: Greeting | None
+    ) -> None:
         self._config = config
         self._open_store = open_store
         self._sockets = sockets
+        self._greeting = greeting
+        self._counts = SharedRows(config.workers)
         self._pid = os.getpid()
         self._lifeline, self._lifeline_end = os.pipe()  # readable when this process closes it, or dies
         self._news, self._news_end = os.pipe2(os.O_NONBLOCK)
-        self._workers: set[int] = set()
+        self._workers: dict[int, int] = {}
+        """The row of each worker in `counts`, by its process id. Who takes the place of a dead one gets its row."""
         self._ready: set[int] = set()
         self._serving = False
         self._has_status = False
@@ -121,8 +145,13 @@ class _Supervisor:
                     self._signal_all(signal.SIGHUP)
                 elif cause is None:
                     self._signal_all(signal.SIGKILL)
+            if self._greeting is not None:
+                _said.info("%s", ending_line(self._running_calls(), self._config.grace))
         finally:
             self._end()
+
+    def _running_calls(self) -> int:
+        return round(sum(row.get(meters.IN_FLIGHT.name, 0.0) for row in self._counts.read()))
 
     def _next_signal(self) -> int | None:
         """The next signal; None when the time of workers that are to end is over."""
@@ -132,9 +161,10 @@ class _Supervisor:
         return None if cause is None else cause.si_signo
 
     def _start(self) -> None:
+        row = min(set(range(self._config.workers)) - set(self._workers.values()))
         pid = os.fork()
         if pid:
-            self._workers.add(pid)
+            self._workers[pid] = row
             return
         code = 1
         try:
@@ -144,7 +174,7 @@ class _Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             os.close(self._lifeline_end)
             os.environ.pop("NOTIFY_SOCKET", None)
-            code = work(self._config, self._open_store, self._sockets, self._lifeline, self._tell)
+            code = work(self._config, self._open_store, self._sockets, self._lifeline, self._tell, self._counts, row)
         except BaseException:  # noqa: BLE001 - whatever it is, the worker must not run on as a second supervisor
             _log.exception("a worker failed")
         finally:
@@ -191,6 +221,9 @@ class _Supervisor:
             sys.stderr.write(f"READY {' '.join(map(name, self._sockets))}\n")
             sys.stderr.flush()
             _notify_systemd(b"READY=1\nSTATUS=" if self._has_status else b"READY=1")
+            if self._greeting is not None:
+                for line in self._greeting([name(each) for each in self._sockets]):
+                    _said.info("%s", line)
 
     def _log_once(self, level: int, line: str) -> None:
         now = time.monotonic()
@@ -232,7 +265,7 @@ class _Supervisor:
         for each in tuple(self._workers):
             pid, status = os.waitpid(each, options)
             if pid:
-                self._workers.discard(pid)
+                meters.forget_now(self._counts.row(self._workers.pop(pid)))
                 self._ready.discard(pid)
                 dead.append((pid, status))
         return dead
@@ -252,7 +285,7 @@ class _Supervisor:
                 break
             self._reap()
             deaf |= {int(pid) for pid, news in self._received() if news == "deaf"}
-            if self._workers <= deaf:
+            if self._workers.keys() <= deaf:
                 stop_listening(self._sockets)
         for end in (self._lifeline, self._news, self._news_end):
             os.close(end)

@@ -19,13 +19,23 @@ from tvix_store.server.hang_up import HangUp
 from tvix_store.server.reloading import reloading
 from tvix_store.server.serving import serving
 from tvix_store.server.settings import OpenStore, ServerConfig
+from tvix_store.telemetry import meters
+from tvix_store.telemetry.shared import SharedRows
 from tvix_store.traffic import Traffic
 
 
 def work(
-    config: ServerConfig, open_store: OpenStore, sockets: Sequence[socket.socket], lifeline: int, tell: Callable[[str], None]
+    config: ServerConfig,
+    open_store: OpenStore,
+    sockets: Sequence[socket.socket],
+    lifeline: int,
+    tell: Callable[[str], None],
+    counts: SharedRows,
+    row: int,
 ) -> int:
     """Serve until SIGTERM comes or the other end of `lifeline` is closed. SIGHUP reloads what can be reloaded.
+
+    It counts in the row `row` of `counts`.
 
     `tell` hears `opening` with each message that is logged while the store is opened; then `ready`, or the error's kind and
     message; `deaf` when no more connections are taken; and `info` or `error` with a line for the log, which all workers say alike.
@@ -38,7 +48,7 @@ def work(
             opened = await open_store()
         async with opened as store, AsyncExitStack() as stores:
             traffic = Traffic(config.memory, config.send_timeout, HangUp())
-            application = Application(config, traffic)
+            application = Application(config, traffic, counts)
             app = await application.open(store, sockets, stores)
             ending = asyncio.Event()
             loop = asyncio.get_running_loop()
@@ -50,11 +60,14 @@ def work(
                 giving_back(traffic),
             ):
                 loop.add_signal_handler(signal.SIGHUP, reload)
+                meters.WORKER_STARTS.of().add()
+                meters.WORKERS.of().set(1)
                 tell("ready")
                 await ending.wait()
                 loop.remove_reader(lifeline)
                 application.stop()
 
+    meters.count_in(counts.row(row))
     keep_freed_memory()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -40,6 +40,7 @@ from tvix_store.backends.local.request_queue import RequestQueue
 from tvix_store.backends.local.requests import Commit, Look, Request, Result, WriteContents
 from tvix_store.errors import StoreError
 from tvix_store.model.path_info import PathInfo
+from tvix_store.telemetry import meters
 
 _log = logging.getLogger(__name__)
 _GROUP_BYTES = 16 << 20
@@ -249,6 +250,7 @@ class Committer:
             else:
                 request.done.set_result(result)
         now = monotonic()
+        meters.COMMIT_SECONDS.of().observe_in_any_thread(now - begun)
         # Who waited alone waits for each of its puts, one after the other: a rest would gather nothing. Waiting for a disk is rest.
         is_busy = len(waiting) > 1 and not any(request.is_durable for request in waiting)
         self._rest_until = now + _REST * (now - begun) if is_busy else now

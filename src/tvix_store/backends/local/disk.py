@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tvix_store.errors import DeniedError, ExhaustedError, InvalidError, UnavailableError
+from tvix_store.errors import DiskDeniedError, DiskFullError, InvalidError, UnavailableError
 
 
 @contextmanager
@@ -20,8 +20,8 @@ def disk_errors(where: Path) -> Iterator[None]:
     """Translate an OSError below `where`.
 
     Raises:
-        ExhaustedError: the disk, or a quota, is full.
-        DeniedError: permissions, or a read-only file system.
+        DiskFullError: the disk, or a quota, is full.
+        DiskDeniedError: permissions, or a read-only file system.
         InvalidError: the path is not one of a directory.
         UnavailableError: anything else.
     """
@@ -34,9 +34,9 @@ def disk_errors(where: Path) -> Iterator[None]:
 def translated(error: OSError, where: Path) -> Exception:
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return ExhaustedError(f"cannot write to {where}: {reason}; free some space and try again")
+        return DiskFullError(f"cannot write to {where}: {reason}; free some space and try again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return DeniedError(f"cannot use {error.filename or where}: {reason}")
+        return DiskDeniedError(f"cannot use {error.filename or where}: {reason}")
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
         return InvalidError(f"{error.filename or where} cannot be a store's directory: {reason}")
     return UnavailableError(f"cannot use {error.filename or where}: {reason}")

@@ -12,9 +12,11 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 
 from tvix_store.backends.local.disk import disk_errors, new_file, open_or_create, unfinished_name
 from tvix_store.errors import StoreError, UnavailableError
+from tvix_store.telemetry import meters
 
 FILE = "sync-failed"
 _log = logging.getLogger(__name__)
@@ -100,6 +102,7 @@ class Durability:
                 self.sync_names(self._store)
 
     def _sync(self, sync: Callable[[], None]) -> None:
+        begun = monotonic()
         try:
             with disk_errors(self._store):
                 sync()
@@ -107,6 +110,7 @@ class Durability:
             _log.error("a sync failed, so nothing more is written until the store is opened again: %s", error)
             self._poison()
             raise SyncFailedError(str(error)) from error
+        meters.SYNC_SECONDS.of().observe_in_any_thread(monotonic() - begun)
 
     def _poison(self) -> None:
         # Not synced: a disk that fails may not sync either, and a power cut leaves another boot, which means the same.

@@ -21,7 +21,7 @@ from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.index_damage import DamageMark
 from tvix_store.backends.local.progress import Progress
 from tvix_store.backends.local.rows import RESIDUE, Table
-from tvix_store.errors import CorruptError, ExhaustedError, StoreError, UnavailableError
+from tvix_store.errors import CorruptError, DiskFullError, ExhaustedError, StoreError, UnavailableError
 
 MAP_SIZE = 1 << 38
 """Address space for the index in bytes (256 GiB: some two billion chunks). Not disk, not memory: the file grows as it is used."""
@@ -301,5 +301,5 @@ class Environment:
             case _:
                 pass
         if full:
-            return ExhaustedError(f"cannot write the index {self.file}: {error}; free some space and try again")
+            return DiskFullError(f"cannot write the index {self.file}: {error}; free some space and try again")
         return UnavailableError(f"cannot use the index {self.file}: {error}")

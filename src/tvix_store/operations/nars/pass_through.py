@@ -31,6 +31,7 @@ from tvix_store.operations.nars.planner import plan_nar
 from tvix_store.services.frames import StoredFrames
 from tvix_store.services.read_ahead import READ_AHEAD
 from tvix_store.services.store import Store
+from tvix_store.telemetry import meters
 
 _KEPT = 48 << 20
 """Bytes of plans that are kept in memory."""
@@ -74,6 +75,7 @@ class PlannedNars:
             NotFoundError, InvalidError, CorruptError, ExhaustedError: as `plan_nar`.
         """
         plan = self._kept.get(node)
+        meters.CACHE_LOOKUPS.of("plan", "miss" if plan is None else "hit").add()
         if plan is None:
             async with self._planning:
                 plan = self._kept.get(node) or await self._plans.get(node) or await self._planned(node)

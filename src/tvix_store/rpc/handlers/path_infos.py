@@ -12,6 +12,7 @@ from tvix_store.protocol.dialects import Dialect
 from tvix_store.protocol.path_infos import decode_get_path_info, encode_nar_facts
 from tvix_store.rpc.method import Call, Method, ServerStreaming, Takes, Unary
 from tvix_store.services import NarService, PathInfoService
+from tvix_store.telemetry import meters, notes
 
 _MAX_PATH_INFO = 4 << 20
 """Bytes of the largest path info, as over HTTP (`model.narinfo.MAX_NARINFO`): some 50,000 references."""
@@ -28,7 +29,10 @@ def path_info_methods(path_infos: PathInfoService, nar: NarService, dialect: Dia
         return found.encoded
 
     async def put(path_info: PathInfo, _call: Call) -> bytes:
-        return (await path_infos.put(path_info)).encoded
+        stored = await path_infos.put(path_info)
+        meters.PATHS_PUSHED.of("grpc").add()
+        notes.note("pushed", str(stored.store_path))
+        return stored.encoded
 
     async def calculate_nar(message: bytes, _call: Call) -> bytes:
         _, node = decode_node(message)

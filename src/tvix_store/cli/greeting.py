@@ -1,0 +1,58 @@
+"""What `tvix-store daemon` says of itself when it serves."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tvix_store import __version__
+from tvix_store.cli.sizes import human
+from tvix_store.config.compose import DEFAULT_ADDRESS
+from tvix_store.model.address import without_secrets
+from tvix_store.observe.start_lines import StartFacts, start_lines, warnings
+from tvix_store.server import ServerConfig
+from tvix_store.server.settings import NamedCacheConfig
+
+
+def greeting(
+    addresses: Mapping[str, str | None], config: ServerConfig, *, upstreams: Sequence[str]
+) -> Callable[[Sequence[str]], Sequence[str]]:
+    """What to say, from the addresses of the services and the settings. It takes the addresses of the listeners."""
+
+    def lines(listeners: Sequence[str]) -> list[str]:
+        facts = StartFacts(
+            version=__version__,
+            store=", ".join(dict.fromkeys(without_secrets(address or DEFAULT_ADDRESS) for address in addresses.values())),
+            read_only=config.cache.read_only,
+            size=_size(config.directories),
+            signing_keys=tuple(key.name for key in config.cache.signing_keys),
+            upstreams=tuple(map(without_secrets, upstreams)),
+            tls=config.tls is not None,
+            private=config.access.private,
+            closed=config.access.closed,
+            caches=tuple(f"{each.name} ({_kind(each, config)})" for each in config.caches),
+        )
+        for warning in warnings(facts, listeners):
+            logging.getLogger(__name__).warning("%s", warning)
+        return start_lines(facts, listeners, socket.gethostname())
+
+    return lines
+
+
+def _kind(cache: NamedCacheConfig, config: ServerConfig) -> str:
+    kind = "private" if cache.private else "public"
+    return f"{kind}, the default" if cache.name == config.default_cache else kind
+
+
+def _size(directories: Iterable[Path]) -> str:
+    """How large the stores in some directories are, and how much room there is."""
+    sizes = []
+    for directory in directories:
+        with suppress(OSError):
+            used = sum(path.lstat().st_blocks * 512 for path in directory.rglob("*"))
+            sizes.append(f"{human(used)}, {human(shutil.disk_usage(directory).free)} free")
+    return "; ".join(sizes)

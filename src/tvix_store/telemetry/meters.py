@@ -1,0 +1,210 @@
+"""Meters: what is counted and measured, as one table, and the cheap ways to count.
+
+A meter with a value for each of its labels is a *series*. To add to a series costs about 0.1 µs. Labels have few values: routes,
+methods, statuses, names of upstreams. A raw path, or anything else that a client makes up, is never one.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import cache
+from math import inf
+
+from tvix_store.telemetry.shared import Row
+
+SEPARATOR = "\0"
+"""Between the name of a series' meter and its labels' values, in the name of an entry."""
+_LATENCIES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0)
+_SLOW = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+
+_row = Row.private()
+_values = _row.values
+_known: dict[str, Series] = {}
+_lock = threading.RLock()
+
+
+class Series:
+    """One number of this process. One thread at a time adds to it."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+
+    def add(self, amount: float = 1.0) -> None:
+        _values[self._at] += amount
+
+    def add_in_any_thread(self, amount: float = 1.0) -> None:
+        """As `add`, also while other threads do the same."""
+        with _lock:
+            _values[self._at] += amount
+
+    def set(self, value: float) -> None:
+        _values[self._at] = value
+
+    @property
+    def value(self) -> float:
+        return _values[self._at]
+
+
+def _series(name: str) -> Series:
+    with _lock:
+        if name not in _known:
+            _known[name] = Series(_row.position(name))
+        return _known[name]
+
+
+def count_in(row: Row) -> None:
+    """Count in `row` from now on, and go on with the counts that are there. What was counted elsewhere until now is left out."""
+    global _row, _values
+    with _lock:
+        _row, _values = row, row.values
+        for name, series in _known.items():
+            series._at = row.position(name)  # noqa: SLF001 - of this module
+    forget_now(row)
+
+
+def forget_now(row: Row) -> None:
+    """Set the gauges of a row to 0 whose process has ended. They tell of now; counters tell of all that ever was."""
+    for meter in METERS:
+        if isinstance(meter, Gauge) and not meter.is_shared:
+            row.values[row.position(meter.name)] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A number that only grows. Its name ends in `_total`."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+    def of(self, *values: str) -> Series:
+        """The series with these values of the labels. Hot paths keep it."""
+        return _series(SEPARATOR.join((self.name, *values)))
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A number that tells of now. `is_shared`: all workers share what it tells of, and the newest of their numbers is right."""
+
+    name: str
+    help: str
+    is_shared: bool = False
+    labels: tuple[str, ...] = ()
+
+    def of(self) -> Series:
+        return _series(self.name)
+
+
+class Distribution:
+    """How often a quantity was how large, in this process."""
+
+    __slots__ = ("_bounds", "_counts", "_name", "_sum")
+
+    def __init__(self, name: str, bounds: tuple[float, ...]) -> None:
+        self._name = name
+        self._bounds = bounds
+        self._counts: list[Series | None] = [None] * (len(bounds) + 1)
+        self._sum = _series(name + SEPARATOR + "sum")
+
+    def observe(self, quantity: float) -> None:
+        at = bisect_left(self._bounds, quantity)
+        count = self._counts[at]
+        if count is None:
+            bound = self._bounds[at] if at < len(self._bounds) else inf
+            count = self._counts[at] = _series(f"{self._name}{SEPARATOR}{bound}")
+        values = _values  # as `Series.add`, written out: this is done for each request
+        values[count._at] += 1.0  # noqa: SLF001
+        values[self._sum._at] += quantity  # noqa: SLF001
+
+    def observe_in_any_thread(self, quantity: float) -> None:
+        """As `observe`, also while other threads do the same."""
+        with _lock:
+            self.observe(quantity)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """A distribution of seconds over `bounds`, each the upper end of a bucket."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = _LATENCIES
+
+    def of(self, *values: str) -> Distribution:
+        return _distribution(SEPARATOR.join((self.name, *values)), self.bounds)
+
+
+@cache
+def _distribution(name: str, bounds: tuple[float, ...]) -> Distribution:
+    return Distribution(name, bounds)
+
+
+Meter = Counter | Gauge | Histogram
+
+_REQUEST = ("protocol", "route")
+REQUESTS = Counter("tvix_store_requests_total", "Requests that have ended.", (*_REQUEST, "method", "status"))
+REQUEST_SECONDS = Histogram("tvix_store_request_duration_seconds", "Time from a request to the end of its answer.", _REQUEST)
+BYTES_IN = Counter("tvix_store_request_bytes_total", "Bytes of the bodies of requests.", _REQUEST)
+BYTES_OUT = Counter("tvix_store_response_bytes_total", "Bytes of the bodies of answers.", _REQUEST)
+IN_FLIGHT = Gauge("tvix_store_requests_in_flight", "Requests that are being answered.")
+PATHS_PUSHED = Counter("tvix_store_paths_pushed_total", "Path infos that clients have put.", ("protocol",))
+CACHE_LOOKUPS = Counter("tvix_store_cache_lookups_total", "Questions to a memory of the daemon.", ("cache", "result"))
+UPSTREAM_REQUESTS = Counter(
+    "tvix_store_upstream_requests_total", "Questions to an upstream, and fetches, by outcome.", ("upstream", "kind", "outcome")
+)
+UPSTREAM_SECONDS = Histogram(
+    "tvix_store_upstream_request_duration_seconds", "Time of a question to an upstream, or of a fetch.", ("upstream", "kind")
+)
+UPSTREAM_NAR_BYTES = Counter("tvix_store_upstream_nar_bytes_total", "Bytes of the NARs that were fetched.", ("upstream",))
+COMMIT_SECONDS = Histogram("tvix_store_commit_duration_seconds", "Time of a commit of a local store.", bounds=_SLOW)
+SYNC_SECONDS = Histogram("tvix_store_sync_duration_seconds", "Time of a sync of a file of a local store.", bounds=_SLOW)
+LOGGED = Counter("tvix_store_log_lines_total", "Lines for the log, with those that were left out.", ("level",))
+WORKER_STARTS = Counter("tvix_store_worker_starts_total", "Workers that have begun to serve.")
+WORKERS = Gauge("tvix_store_workers", "Workers that serve.")
+STORE_COUNTED = Gauge("tvix_store_store_counted_timestamp_seconds", "When the store was counted last.", is_shared=True)
+STORE_PATHS = Gauge("tvix_store_store_paths", "Store paths.", is_shared=True)
+STORE_DIRECTORIES = Gauge("tvix_store_store_directories", "Directories.", is_shared=True)
+STORE_CHUNKS = Gauge("tvix_store_store_chunks", "Chunks.", is_shared=True)
+STORE_LOGICAL = Gauge("tvix_store_store_logical_bytes", "Sum of the sizes of all NARs.", is_shared=True)
+STORE_UNIQUE = Gauge("tvix_store_store_unique_bytes", "Bytes of content, each chunk once.", is_shared=True)
+STORE_STORED = Gauge("tvix_store_store_stored_bytes", "Bytes of content as it is stored, compressed.", is_shared=True)
+STORE_DISK = Gauge("tvix_store_store_disk_bytes", "Bytes of the store on the disk.", is_shared=True)
+DEDUP_RATIO = Gauge("tvix_store_store_dedup_ratio", "Logical bytes by unique bytes.", is_shared=True)
+COMPRESSION_RATIO = Gauge("tvix_store_store_compression_ratio", "Unique bytes by stored bytes.", is_shared=True)
+DISK_FREE = Gauge("tvix_store_disk_free_bytes", "Bytes that are free on the disk of a local store.", is_shared=True)
+DISK_SIZE = Gauge("tvix_store_disk_size_bytes", "Bytes of the disk of a local store.", is_shared=True)
+
+METERS: tuple[Meter, ...] = (
+    REQUESTS,
+    REQUEST_SECONDS,
+    BYTES_IN,
+    BYTES_OUT,
+    IN_FLIGHT,
+    PATHS_PUSHED,
+    CACHE_LOOKUPS,
+    UPSTREAM_REQUESTS,
+    UPSTREAM_SECONDS,
+    UPSTREAM_NAR_BYTES,
+    COMMIT_SECONDS,
+    SYNC_SECONDS,
+    LOGGED,
+    WORKER_STARTS,
+    WORKERS,
+    STORE_COUNTED,
+    STORE_PATHS,
+    STORE_DIRECTORIES,
+    STORE_CHUNKS,
+    STORE_LOGICAL,
+    STORE_UNIQUE,
+    STORE_STORED,
+    STORE_DISK,
+    DEDUP_RATIO,
+    COMPRESSION_RATIO,
+    DISK_FREE,
+    DISK_SIZE,
+)
