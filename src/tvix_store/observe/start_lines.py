@@ -62,8 +62,10 @@ def warnings(facts: StartFacts, listeners: Sequence[str]) -> list[str]:
     if not facts.strangers_write or not is_remote(listeners):
         return []
     return [
-        "every stranger that reaches this daemon may write to the store; tvix-store token create --scope push keeps them out, "
-        "--read-only everybody"
+        (
+            "every stranger that reaches this daemon may write to the store; tvix-store token create --scope push keeps them out, "
+            "--read-only everybody"
+        )
     ]
 
 
