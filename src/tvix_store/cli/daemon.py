@@ -9,7 +9,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tvix_store.cli.credentials import SecretPath, SecretText
+from tvix_store.cli.credentials import SecretText
+from tvix_store.cli.input import SecretPath
 from tvix_store.cli.invocation import Invocation, shared_options
 
 
