@@ -14,7 +14,7 @@ import click
 
 from tvix_store.cli.config_show import toml
 from tvix_store.cli.program import program
-from tvix_store.cli.settings import SharedOption, commands_of, settings, variables
+from tvix_store.cli.settings import SharedOption, TableType, commands_of, settings, variables
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/configuration.md"
 BEGIN, END = "<!-- made by tools/configuration_page.py -->\n", "<!-- end -->\n"
@@ -64,10 +64,13 @@ def _kind(option: click.Option) -> str:
         one = "integer"
     elif isinstance(kind, click.types.FloatParamType):
         one = "number"
+    elif isinstance(kind, TableType):
+        one = "string or table"
     else:
         one = "string"
     metavar = "" if option.is_flag or isinstance(kind, click.Choice) or option.metavar is None else f" ({option.metavar})"
-    return f"list of {one}s{metavar}" if option.multiple else f"{one}{metavar}"
+    several = one.replace(" or ", "s or ") + "s"
+    return f"list of {several}{metavar}" if option.multiple else f"{one}{metavar}"
 
 
 if __name__ == "__main__":

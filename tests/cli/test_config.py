@@ -66,7 +66,13 @@ def test_what_show_prints_is_a_configuration_file(tvix_store: Program, file: Pat
     assert "\n# allow-remote = false\n" in printed
 
 
-@given(st.recursive(st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists, max_leaves=4))
+@given(
+    st.recursive(
+        st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+        max_leaves=4,
+    )
+)
 def test_values_are_written_as_toml_reads_them(value: object) -> None:
     text = toml(value)
     assert tomllib.loads(f"a = {text}")["a"] == value

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,9 @@ from hypothesis import strategies as st
 from tests.cli.configured import contexts, parsed, places
 from tests.cli.program import Program
 from tvix_store.cli.config_file import ConfigurationError, read_config_file
+from tvix_store.cli.configuration import unfit
 from tvix_store.cli.invocation import Invocation
+from tvix_store.cli.settings import TableType
 
 __all__ = ["places"]  # a fixture
 
@@ -143,6 +147,29 @@ WRONG = {
 def test_what_is_wrong_is_told_with_its_file_line_and_key(places: tuple[Path, Path], text: str) -> None:
     places[0].write_text(text)
     assert refusal("daemon") == f"{places[0]}:{WRONG[text]}"
+
+
+class Pair(TableType[tuple[str, str]]):
+    name = "pair"
+    example = "a b"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        words = list(value.values()) if isinstance(value, dict) else value.split()
+        if len(words) != 2:
+            self.fail("a pair has two words", param, ctx)
+        return words[0], words[1]
+
+
+def test_an_option_may_take_tables(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    option = click.Option(["--pair"], multiple=True, type=Pair(), envvar="PAIRS")
+    assert unfit(option, [{"x": "a", "y": "b"}, "c d"]) is None
+    assert unfit(option, [{"x": "a"}]) == "a pair has two words"
+    assert unfit(option, [1]) == "expected a list of strings or tables; got an integer"
+    monkeypatch.setenv("PAIRS", "a b;c d")
+    assert option.value_from_envvar(click.Context(click.Command(None))) == ["a b", "c d"]
+    places[0].write_text("\n[[daemon.pairs]]\nx = 'a'\n\n[[daemon.pairs]]\nx = 'b'\n")
+    file = read_config_file(str(places[0]))
+    assert file.place(("daemon", "pairs")) == f"{places[0]}:2"
 
 
 def test_other_commands_are_not_stopped_by_a_table_that_is_not_theirs(places: tuple[Path, Path]) -> None:

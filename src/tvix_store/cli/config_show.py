@@ -88,6 +88,8 @@ def toml(value: object) -> str:
             return str(value)
         case list() | tuple():
             return f"[{', '.join(map(toml, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{toml(str(name))} = {toml(each)}' for name, each in value.items())}}}"
     return f'"{_plain(str(value))}"'
 
 

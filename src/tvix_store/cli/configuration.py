@@ -17,7 +17,7 @@ from tvix_store.cli.config_file import ConfigFile, ConfigurationError, Keys, dot
 from tvix_store.cli.config_paths import files_in_force
 from tvix_store.cli.credentials import NoCredentialsError
 from tvix_store.cli.masking import masked
-from tvix_store.cli.settings import SharedOption, settings
+from tvix_store.cli.settings import SharedOption, TableType, settings
 
 _MOST_TOLD = 100
 """Problems of a file that are told. A file may have thousands of wrong keys, and each is compared with the known ones."""
@@ -163,6 +163,8 @@ def _expected(option: click.Option) -> tuple[str, str, Callable[[object], bool]]
         return "an integer", "integers", lambda value: type(value) is int
     if isinstance(kind, click.types.FloatParamType):
         return "a number", "numbers", lambda value: type(value) is int or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(kind, TableType):
+        return "a string or a table", "strings or tables", lambda value: isinstance(value, str | dict)
     return "a string", "strings", lambda value: isinstance(value, str)
 
 
