@@ -83,3 +83,15 @@ def test_paths_are_signed_with_a_credential(tvix_store: Program, tree: Path) -> 
     tvix_store.environment |= {"CREDENTIALS_DIRECTORY": str(tvix_store.directory), "TVIX_STORE_CONFIG": "c.toml"}
     assert tvix_store("path-info", "sign", path) == path
     assert "cache-1:" in tvix_store("info", path)
+
+
+def test_a_credential_on_the_command_line_shows_nobody_a_password(tvix_store: Program) -> None:
+    url = "http://me:secret@127.0.0.1:9?trusted=1"
+    (tvix_store.directory / "upstream").write_text(url)
+    tvix_store.environment["CREDENTIALS_DIRECTORY"] = str(tvix_store.directory)
+    command = ("daemon", "-l", "nonsense", "--substituters")
+    by_name, by_url = tvix_store.run(*command, "credential:upstream"), tvix_store.run(*command, url)
+    assert (by_name.code, by_url.code) == (3, 3)
+    assert "ps shows" in by_url.error
+    assert "ps shows" not in by_name.error
+    assert "secret" not in by_name.error + by_url.error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from tvix_store.cli.credentials import SecretText
 from tvix_store.cli.input import SecretPath
@@ -261,9 +261,7 @@ def _checked_substituters(invocation: Invocation, given: tuple[str, ...], *, req
 
     checked_urls(elsewhere, require_signatures=require_signatures)
     checked = checked_urls(urls, require_signatures=require_signatures)
-    by_option = click.get_current_context().get_parameter_source("substituters") is ParameterSource.COMMANDLINE
-    typed = invocation.given[ParameterSource.COMMANDLINE].values()
-    shown = [*(urls if by_option else ()), *(address for address in elsewhere if address in typed)]
+    shown = [url for url in (*urls, *elsewhere) if any(url in argument for argument in sys.argv)]
     if any("@" in address.partition("?")[0] for address in shown):
         logging.getLogger(__name__).warning(
             "ps shows every user of this machine the password in an option; give the address in TVIX_STORE_SUBSTITUTERS or "
