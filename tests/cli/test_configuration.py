@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -344,3 +345,21 @@ def test_every_key_has_its_line(tmp_path_factory: pytest.TempPathFactory, statem
     path.write_bytes(text.encode())
     file = read_config_file(str(path))
     assert [file.place((key,)) for key in file.table] == [f"{path}:{line}" for line in lines]
+
+
+@given(
+    st.text(st.sampled_from("ab.=[]{},'\"\\#\n 1"), max_size=60) | st.binary(max_size=20).map(lambda data: data.decode("latin-1"))
+)
+def test_any_file_is_read_or_refused_in_a_line(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_bytes(text.encode())
+    try:
+        file = read_config_file(str(path))
+    except ConfigurationError as error:
+        told = [error.message]
+    else:
+        told = [file.place((key,)) + ": not TOML: no" for key in file.table]
+    for message in told:
+        place = re.fullmatch(rf"{re.escape(str(path))}:(\d+:)? not TOML: .*", message)
+        assert place is not None
+        assert 1 <= int((place[1] or "1:")[:-1]) <= text.count("\n") + 1
