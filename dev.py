@@ -11,6 +11,7 @@
     python3 dev.py conformance  run the gRPC conformance suite alone
     python3 dev.py bench        measure against other stores
     python3 dev.py protos       compile protos/ to the descriptor set in src/
+    python3 dev.py page         write the table of all options in docs/configuration.md again
     python3 dev.py lock         pin the dependencies of pyproject.toml in requirements/ (--upgrade: to the newest)
     python3 dev.py clean        remove everything that the tasks have set up
 
@@ -111,6 +112,11 @@ def protos(arguments: list[str]) -> None:
     do([PYTHON, "tools/compile_protos.py"])
 
 
+def page(arguments: list[str]) -> None:
+    set_up("dev")
+    do([PYTHON, "tools/configuration_page.py"])
+
+
 def lock(arguments: list[str]) -> None:
     set_up("dev")
     options = ["--quiet", "--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url"]
@@ -140,6 +146,7 @@ TASKS: dict[str, Callable[[list[str]], None]] = {
     "conformance": conformance,
     "bench": bench,
     "protos": protos,
+    "page": page,
     "lock": lock,
     "clean": clean,
 }

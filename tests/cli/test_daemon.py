@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -69,5 +70,28 @@ def test_workers_that_a_damaged_index_kills_are_started_anew_when_it_is_mended(t
             time.sleep(0.05)
         assert not {*before} & {*now}
         assert tvix_store("list") == path
+        running.terminate()
+        assert running.wait(10) == 0
+
+
+def test_one_file_configures_the_daemon_and_its_clients(tvix_store: Program, tree: Path) -> None:
+    socket, file = tvix_store.directory / "socket", tvix_store.directory / "config.toml"
+    (tvix_store.directory / "cache-key").write_text(tvix_store("key", "generate", "cache-1"))
+    (tvix_store.directory / "cache-key").chmod(0o600)
+    file.write_text(
+        f'store = "grpc+unix://{socket}?wait-connect=1"\n'
+        f'[daemon]\nstore = "{tvix_store.store}"\nlisten-address = ["{socket}"]\nworkers = 1\n'
+        'signing-key-file = ["credential:cache-key"]\nread-only = true\n'
+    )
+    path = tvix_store("import", tree)
+    del tvix_store.environment["TVIX_STORE"]
+    tvix_store.environment |= {"TVIX_STORE_CONFIG": str(file), "CREDENTIALS_DIRECTORY": str(tvix_store.directory)}
+    with tvix_store.start("daemon") as running:
+        assert tvix_store("list") == path
+        refused = tvix_store.run("import", __file__)
+        assert (refused.code, "is read-only" in refused.error) == (8, True), refused.error
+        narinfo = f"http://localhost/{Path(path).name[:32]}.narinfo"
+        done = subprocess.run(["curl", "-sS", "--unix-socket", socket, narinfo], capture_output=True, text=True, check=True)
+        assert "\nSig: cache-1:" in done.stdout
         running.terminate()
         assert running.wait(10) == 0

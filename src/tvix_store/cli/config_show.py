@@ -39,7 +39,7 @@ def show(context: click.Context, words: tuple[str, ...], as_json: bool) -> None:
     typed = invocation.given[ParameterSource.COMMANDLINE]
     for file in configuration.files:
         if not as_json:
-            print(f"# {file.path}")
+            print(f"# {_plain(file.path)}")
     tables = {at: list(effective_values(command, at, configuration, typed)) for at, command in chosen}
     if as_json:
         options = [_to_json(each) for values in tables.values() for each in values]
@@ -64,7 +64,7 @@ def _line(each: Effective) -> str:
     value = each.shown
     if each.source is ParameterSource.DEFAULT:
         return f"# {each.key}" if value is None else f"# {each.key} = {toml(value)}"
-    return f"{each.key} = {toml(value)}  # {each.place or 'the command line'}"
+    return f"{each.key} = {toml(value)}  # {_plain(each.place or 'the command line')}"
 
 
 def _to_json(each: Effective) -> dict[str, object]:
@@ -88,8 +88,13 @@ def toml(value: object) -> str:
             return str(value)
         case list() | tuple():
             return f"[{', '.join(map(toml, value))}]"
-    text = "".join(map(_escaped, str(value)))
-    return f'"{text}"'
+        case dict():
+            return f"{{{', '.join(f'{toml(str(name))} = {toml(each)}' for name, each in value.items())}}}"
+    return f'"{_plain(str(value))}"'
+
+
+def _plain(text: str) -> str:
+    return "".join(map(_escaped, text))
 
 
 def _escaped(character: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import click
@@ -16,7 +17,10 @@ from tvix_store.cli.config_file import ConfigFile, ConfigurationError, Keys, dot
 from tvix_store.cli.config_paths import files_in_force
 from tvix_store.cli.credentials import NoCredentialsError
 from tvix_store.cli.masking import masked
-from tvix_store.cli.settings import SharedOption, settings
+from tvix_store.cli.settings import SharedOption, TableType, settings
+
+_MOST_TOLD = 100
+"""Problems of a file that are told. A file may have thousands of wrong keys, and each is compared with the known ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +83,11 @@ class Configuration:
 
 
 def problems(file: ConfigFile, program: click.Command, words: Keys | None = None) -> Iterator[str]:
-    """What is wrong with a file, a line each: with the parts of it that matter to the command `words`, or with all (None)."""
-    yield from _problems(file, program, file.table, program, (), words)
+    """What is wrong with a file, a line each: with the parts of it that matter to the command `words`, or with all (None).
+
+    No more than 100 are told.
+    """
+    return islice(_problems(file, program, file.table, program, (), words), _MOST_TOLD)
 
 
 def _problems(
@@ -156,6 +163,8 @@ def _expected(option: click.Option) -> tuple[str, str, Callable[[object], bool]]
         return "an integer", "integers", lambda value: type(value) is int
     if isinstance(kind, click.types.FloatParamType):
         return "a number", "numbers", lambda value: type(value) is int or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(kind, TableType):
+        return "a string or a table", "strings or tables", lambda value: isinstance(value, str | dict)
     return "a string", "strings", lambda value: isinstance(value, str)
 
 

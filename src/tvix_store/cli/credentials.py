@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 import click
-
-from tvix_store.cli.input import FilePath
 
 _SCHEME = "credential:"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -24,22 +21,11 @@ class NoCredentialsError(click.BadParameter):
     """Nothing hands credentials to this process. Only the service can tell whether they are there."""
 
 
-class SecretPath(FilePath):
-    """The path of a file that holds a secret, or `credential:NAME`."""
-
-    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(_file(self, value, param, ctx) or value, param, ctx)
-
-    def split_envvar_value(self, rv: str) -> list[str]:
-        # Paths are separated by colons, as in PATH; that of a credential separates nothing.
-        return [path for path in re.split(r"(?<!^credential)(?<!:credential):", rv) if path]
-
-
 class SecretInput(click.File):
     """A file that is opened for its secret, or `credential:NAME`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(_file(self, value, param, ctx) or value, param, ctx)
+        return super().convert(credential_file(self, value, param, ctx) or value, param, ctx)
 
 
 class SecretText(click.ParamType[str]):
@@ -48,7 +34,7 @@ class SecretText(click.ParamType[str]):
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        file = _file(self, value, param, ctx)
+        file = credential_file(self, value, param, ctx)
         if file is None:
             return str(value)
         try:
@@ -60,7 +46,9 @@ class SecretText(click.ParamType[str]):
             self.fail(f"cannot read {value!r}: {error.strerror}", param, ctx)
 
 
-def _file(kind: click.ParamType[Any], value: object, param: click.Parameter | None, ctx: click.Context | None) -> str | None:
+def credential_file(
+    kind: click.ParamType[Any], value: object, param: click.Parameter | None, ctx: click.Context | None
+) -> str | None:
     """The file of the credential that `value` names; None if it names none."""
     if not isinstance(value, str) or not value.startswith(_SCHEME):
         return None
@@ -72,7 +60,7 @@ def _file(kind: click.ParamType[Any], value: object, param: click.Parameter | No
         raise NoCredentialsError(
             f"{value!r} needs LoadCredential={name}:/path in the unit of systemd: $CREDENTIALS_DIRECTORY is not set", ctx, param
         )
-    file = Path(directory, name)
-    if not file.exists():
+    file = os.path.join(directory, name)
+    if not os.path.exists(file):
         kind.fail(f"{value!r} is not among the credentials: LoadCredential={name}:/path adds it", param, ctx)
-    return str(file)
+    return file

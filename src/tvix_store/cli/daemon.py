@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from tvix_store.cli.credentials import SecretPath, SecretText
+from tvix_store.cli.credentials import SecretText
 from tvix_store.cli.identity_rules import IdentityRuleType
-from tvix_store.cli.input import FilePath
+from tvix_store.cli.input import SecretPath
 from tvix_store.cli.invocation import Invocation, shared_options
 from tvix_store.cli.named_caches import NamedCacheOption, NamedCacheType
 from tvix_store.cli.served_stores import ServedStore, named_cache_config
@@ -100,7 +100,7 @@ if TYPE_CHECKING:
 @click.option("--tls-key", type=SecretPath(), help="... and this private key (PEM). Both are read again when they change.")
 @click.option(
     "--tls-client-ca",
-    type=FilePath(),
+    type=SecretPath(),
     help="Let in only clients with a certificate that one of these authorities (PEM) has signed; needs TLS.",
 )
 @click.option(
@@ -249,10 +249,12 @@ def daemon(
         raise click.UsageError("--tls-client-ca needs --tls-certificate and --tls-key")
     import logging
     from dataclasses import replace
+    from functools import partial
 
     from tvix_store.access.settings import AccessSettings
     from tvix_store.cli.greeting import greeting
     from tvix_store.cli.key_files import read_public_keys, read_secret_key
+    from tvix_store.cli.reread import Reread
     from tvix_store.config import local_directories, prepare_for_pool, private_places
     from tvix_store.http.settings import CacheSettings
     from tvix_store.observe import logs
@@ -330,6 +332,7 @@ def daemon(
         limits=Limits(limit_requests, limit_uploads, limit_rate),
         trusted_proxies=trusted_proxies,
         cache=cache,
+        reread=partial(Reread(click.get_current_context()).changes, ()),
         directories=local_directories(invocation.addresses().values()),
         **{name: value for name, value in given.items() if value is not None},
     )
@@ -365,9 +368,7 @@ def _checked_substituters(invocation: Invocation, given: tuple[str, ...], *, req
 
     checked_urls(elsewhere, require_signatures=require_signatures)
     checked = checked_urls(urls, require_signatures=require_signatures)
-    by_option = click.get_current_context().get_parameter_source("substituters") is ParameterSource.COMMANDLINE
-    typed = invocation.given[ParameterSource.COMMANDLINE].values()
-    shown = [*(urls if by_option else ()), *(address for address in elsewhere if address in typed)]
+    shown = [url for url in (*urls, *elsewhere) if any(url in argument for argument in sys.argv)]
     if any("@" in address.partition("?")[0] for address in shown):
         logging.getLogger(__name__).warning(
             "ps shows every user of this machine the password in an option; give the address in TVIX_STORE_SUBSTITUTERS or "

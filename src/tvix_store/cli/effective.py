@@ -35,14 +35,23 @@ class Effective:
         """The value for people to see: secrets are masked."""
         if self.option.hide_input and self.value is not None:
             return "***"
-        if isinstance(self.value, list | tuple):
-            return [masked(each) if isinstance(each, str) else each for each in self.value]
-        return masked(self.value) if isinstance(self.value, str) else self.value
+        return _masked(self.value)
 
     @property
     def variable(self) -> str:
         """The variable to set the option with."""
         return variables(self.option)[0]
+
+
+def _masked(value: Any) -> Any:
+    match value:
+        case str():
+            return masked(value)
+        case list() | tuple():
+            return [_masked(each) for each in value]
+        case dict():
+            return {name: _masked(each) for name, each in value.items()}
+    return value
 
 
 def effective_values(

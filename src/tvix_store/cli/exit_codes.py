@@ -4,7 +4,7 @@
 |---|---|
 | 0 | done |
 | 1 | a bug in the program |
-| 2 | the command line is wrong |
+| 2 | the command line is wrong, or the configuration |
 | 3 | the input is invalid |
 | 4 | what was asked for is not there |
 | 5 | the input refers to what is not there, or something else is there under its name |

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tvix_store.cli.settings import TableType
+
 if TYPE_CHECKING:
     from tvix_store.access.identity_rule import IdentityRule
 
 
-class IdentityRuleType(click.ParamType["IdentityRule"]):
+class IdentityRuleType(TableType["IdentityRule"]):
     """A rule as words, `issuer=URL audience=NAME scope=push CLAIM=GLOB`, or as a table with these and a table `claims`."""
 
     name = "rule"
+    example = "issuer=https://ci.example.org audience=cache scope=push sub=repo:team/*"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> IdentityRule:
         from tvix_store.access.identity_rule import IdentityRule

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import IO, Any, AnyStr
 
 import click
 
+from tvix_store.cli.credentials import credential_file
 from tvix_store.errors import InvalidError
 
 
@@ -23,6 +25,17 @@ class FilePath(click.Path):
         if value == "":
             self.fail("the path is empty; write . for the current directory", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class SecretPath(FilePath):
+    """The path of a file that holds a secret, or `credential:NAME`."""
+
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(credential_file(self, value, param, ctx) or value, param, ctx)
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        # Paths are separated by colons, as in PATH. The colon of a credential separates nothing.
+        return [path for path in re.split(r"(?<!^credential)(?<!:credential):", rv) if path]
 
 
 async def read_input(file: IO[AnyStr]) -> AnyStr:

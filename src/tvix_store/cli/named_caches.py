@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from tvix_store.cli.settings import TableType
+
 _SWITCHES = ("private", "require_signatures")
 _LISTS = ("signing_key_file", "trusted_public_keys", "substituters", "substituter_public_keys")
 
@@ -36,10 +38,11 @@ class NamedCacheOption:
         return tuple(map(Path, self.signing_key_file))
 
 
-class NamedCacheType(click.ParamType["NamedCacheOption"]):
+class NamedCacheType(TableType["NamedCacheOption"]):
     """A named cache as words, `NAME private priority=30 signing-key-file=FILE`, or as a table with `name` and the same settings."""
 
     name = "cache"
+    example = "team-a private priority=30"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NamedCacheOption:
         from tvix_store.errors import InvalidError

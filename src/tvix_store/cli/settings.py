@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import ClassVar, TypeVar
 
 import click
 
+T = TypeVar("T")
 PREFIX = "TVIX_STORE_"
 """What the variables of commands begin with."""
 
 
 class SharedOption(click.Option):
     """An option of the program and of every command. It has one variable, and a key in the table of each command."""
+
+
+class TableType(click.ParamType[T]):
+    """The type of an option whose value may also be a table in a file. On the command line, and in variables, it is a text.
+
+    example: A text that the type takes.
+    """
+
+    example: ClassVar[str]
+    envvar_list_splitter: ClassVar[str] = ";"  # the text may have spaces in it
 
 
 def key(option: click.Option) -> str:

@@ -23,6 +23,7 @@ class Expiry(click.ParamType[float]):
     """A time from now on, such as `90d`, or a date, as seconds since 1970."""
 
     name = "time"
+    example = "2099-12-31"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):

@@ -82,6 +82,7 @@ class ServerConfig:
     trusted_proxies: IP addresses and networks of proxies, or `unix`, whose `X-Forwarded-For` tells the address of a client.
     access_log: The form of a line for each request, `text` or `json`. None: no such lines are written.
     directories: Those of the local stores that are served, for the room on their disks.
+    reread: Is called on SIGHUP, before the workers reload what they can. It says what needs a new start.
     """
 
     listen: tuple[str, ...] = (DEFAULT_ADDRESS,)
@@ -102,6 +103,7 @@ class ServerConfig:
     trusted_proxies: tuple[str, ...] = ()
     access_log: str | None = None
     directories: tuple[Path, ...] = ()
+    reread: Callable[[], object] | None = None
 
     def __post_init__(self) -> None:
         if not self.listen:

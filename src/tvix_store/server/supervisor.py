@@ -142,6 +142,8 @@ class _Supervisor:
                 elif cause == signal.SIGHUP:
                     if self._terminal.has_hung_up():
                         break
+                    if self._config.reread is not None:
+                        self._config.reread()
                     self._signal_all(signal.SIGHUP)
                 elif cause is None:
                     self._signal_all(signal.SIGKILL)
