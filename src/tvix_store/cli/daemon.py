@@ -173,7 +173,7 @@ def daemon(
     from tvix_store.config.links import with_links
     from tvix_store.errors import DeniedError
     from tvix_store.http.settings import CacheSettings
-    from tvix_store.observe import logs
+    from tvix_store.observe import logs, traces
     from tvix_store.server import ServerConfig, serve
     from tvix_store.server.settings import TlsFiles
     from tvix_store.services.store import Store
@@ -226,6 +226,7 @@ def daemon(
         "max_message": max_message_size,
         "send_timeout": send_timeout,
         "memory": transfer_memory,
+        "traces": traces.are_wanted(),
         "access_log": log_format if access_log else None,
         "tls": TlsFiles(tls_certificate, tls_key) if tls_certificate and tls_key else None,
     }

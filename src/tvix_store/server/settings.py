@@ -39,6 +39,7 @@ class ServerConfig:
     memory: Bytes that a worker keeps for all its clients together. Requests and answers have a budget of this size each.
     send_timeout: Seconds that a client may take nothing of an answer.
     access_log: The form of a line for each request, `text` or `json`. None: no such lines are written.
+    traces: Whether traces are sent, as the environment says. Needs the extra `otel`.
     directories: Those of the local stores that are served, for the room on their disks.
     """
 
@@ -54,6 +55,7 @@ class ServerConfig:
     memory: int = MEMORY
     send_timeout: float = STALL
     access_log: str | None = None
+    traces: bool = False
     directories: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:

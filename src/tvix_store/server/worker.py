@@ -82,14 +82,15 @@ def work(
             # With TLS, browsers themselves see by the certificate that a name is not ours.
             guarded = BrowserGuard(probed, [] if config.tls else sockets, names, config.allow_origins)
             log = AccessLog(sys.stderr, config.access_log) if config.access_log else None
-            observed = ObservedRequests(guarded, app.methods, log)
-            async with aclosing(gauges), serving(observed, sockets, config, lambda: tell("deaf")), giving_back(traffic):
-                meters.WORKER_STARTS.of().add()
-                meters.WORKERS.of().set(1)
-                tell("ready")
-                await ending.wait()
-                loop.remove_reader(lifeline)
-                health.stop()
+            with _traced(guarded, wanted=config.traces) as traced:
+                observed = ObservedRequests(traced, app.methods, log)
+                async with aclosing(gauges), serving(observed, sockets, config, lambda: tell("deaf")), giving_back(traffic):
+                    meters.WORKER_STARTS.of().add()
+                    meters.WORKERS.of().set(1)
+                    tell("ready")
+                    await ending.wait()
+                    loop.remove_reader(lifeline)
+                    health.stop()
 
     meters.count_in(counts.row(row))
     keep_freed_memory()
@@ -100,6 +101,21 @@ def work(
         tell(f"{type(error).__name__} {error}")
         return 1
     return 0
+
+
+@contextmanager
+def _traced(app: App, *, wanted: bool) -> Iterator[App]:
+    """`app`, with a span for each request where that is wanted. The last spans are sent at the end."""
+    if not wanted:
+        yield app
+        return
+    from tvix_store.observe.traces import TracedRequests
+
+    traced = TracedRequests(app)
+    try:
+        yield traced
+    finally:
+        traced.close()
 
 
 @contextmanager
