@@ -69,7 +69,8 @@ class Exchange(Notes):
             self._status = event["status"]
             if self._tally.is_grpc:
                 self._has_trailers = bool(event.get("trailers"))
-                self._look_for_status(event)
+                if not self._has_trailers:
+                    self._look_for_status(event)
             if self._id:
                 event = {**event, "headers": [*event["headers"], (_FIELD, self.id.encode())]}
         elif kind == "http.response.trailers":
