@@ -308,7 +308,7 @@ def test_help_and_completion_do_not_need_the_configuration(tvix_store: Program) 
     assert "Usage" in tvix_store("--help")
     environment = tvix_store.environment | {
         "_TVIX_STORE_COMPLETE": "bash_complete",
-        "COMP_WORDS": "tvix-store daemon --li",
+        "COMP_WORDS": "tvix-store daemon --lis",
         "COMP_CWORD": "2",
     }
     ended = tvix_store.run(environment=environment)

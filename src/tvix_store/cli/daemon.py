@@ -257,7 +257,7 @@ def daemon(
     from tvix_store.cli.reread import Reread
     from tvix_store.config import local_directories, prepare_for_pool, private_places
     from tvix_store.http.settings import CacheSettings
-    from tvix_store.observe import logs
+    from tvix_store.observe import logs, traces
     from tvix_store.server import ServerConfig, serve
     from tvix_store.server.limits import Limits
     from tvix_store.server.settings import TlsFiles
@@ -305,6 +305,7 @@ def daemon(
         "max_message": max_message_size,
         "send_timeout": send_timeout,
         "memory": transfer_memory,
+        "traces": traces.are_wanted(),
         "access_log": log_format if access_log else None,
         "tls": TlsFiles(tls_certificate, tls_key, tls_client_ca, tls_client_auth == "required")
         if tls_certificate and tls_key

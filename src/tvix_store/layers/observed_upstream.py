@@ -9,7 +9,7 @@ from time import monotonic
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.services.store import Store
 from tvix_store.services.upstream import Upstream, UpstreamDownError, UpstreamLacksError, UpstreamLiesError
-from tvix_store.telemetry import meters
+from tvix_store.telemetry import meters, spans
 
 _FOUND, _ABSENT, _FAILED, _REFUSED, _LEFT = "found", "absent", "failed", "refused", "left"
 """Outcomes of a question. `left`: who asked went away before the end."""
@@ -62,6 +62,7 @@ class ObservedUpstream:
     @contextmanager
     def _asking(self, kind: str) -> Generator[_Question, None, None]:
         question, begun = _Question(), monotonic()
+        span = spans.begin(f"upstream {kind}", self.name)
         try:
             yield question
         except UpstreamLacksError:
@@ -74,6 +75,7 @@ class ObservedUpstream:
             question.outcome = _FAILED
             raise
         finally:
+            span.end(question.outcome)
             meters.UPSTREAM_REQUESTS.of(self.name, kind, question.outcome).add()
             meters.UPSTREAM_SECONDS.of(self.name, kind).observe(monotonic() - begun)
 

@@ -64,7 +64,6 @@ class JsonFormatter(logging.Formatter):
         noted = notes.current.get()
         if noted is not None:
             told["request_id"] = noted.id
-        told |= getattr(record, "facts", {})
         if record.exc_info:
             told["exception"] = self.formatException(record.exc_info)
         return json.dumps(told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from functools import cache
 from typing import NamedTuple
 
 from tvix_store.asgi import Event
@@ -44,15 +45,21 @@ def route_of(scope: Event, calls: Container[str]) -> Route:
     if path.endswith(".narinfo"):  # first, since most requests of a cache are for these
         return _NARINFO.get(method) or _NARINFO[OTHER]
     if path in calls:
-        return Route("grpc", path[1:], _known(method))
+        return _of_call("grpc", path, method if method == "POST" else _known(method))
     before, found, call = path.partition(_CONNECT)
     if found and "/" not in before[1:]:  # before it may stand the name of a cache
-        return Route("connect", call if f"/{call}" in calls else OTHER, _known(method))
+        return _of_call("connect", f"/{call}" if f"/{call}" in calls else f"/{OTHER}", _known(method))
     if method == "POST" and any(
         name == b"content-type" and value.startswith(b"application/grpc") for name, value in scope["headers"]
     ):
         return Route("grpc", OTHER, method)
     return Route("http", _http_name(path), _known(method))
+
+
+@cache
+def _of_call(protocol: str, path: str, method: str) -> Route:
+    """The route of a call whose method is known: there are few of them."""
+    return Route(protocol, path[1:], method)
 
 
 def _http_name(path: str) -> str:

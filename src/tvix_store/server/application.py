@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
 
 from tvix_store.access.gate import Gate
@@ -76,7 +76,8 @@ class Application:
         # With TLS, browsers themselves see by the certificate that a name is not ours.
         guarded = BrowserGuard(app, [] if config.tls else sockets, names, config.allow_origins)
         log = AccessLog(sys.stderr, config.access_log) if config.access_log else None
-        return ObservedRequests(guarded, root.methods, log)
+        traced = opened.enter_context(_traced(guarded, wanted=config.traces))
+        return ObservedRequests(traced, root.methods, log)
 
     def stop(self) -> None:
         """To be called when the server begins to go down."""
@@ -97,3 +98,18 @@ class Application:
         )
         self._healths.append(health)
         return app
+
+
+@contextmanager
+def _traced(app: App, *, wanted: bool) -> Iterator[App]:
+    """`app`, with a span for each request where that is wanted. The last spans are sent at the end."""
+    if not wanted:
+        yield app
+        return
+    from tvix_store.observe.traces import TracedRequests
+
+    traced = TracedRequests(app)
+    try:
+        yield traced
+    finally:
+        traced.close()

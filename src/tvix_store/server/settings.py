@@ -81,6 +81,7 @@ class ServerConfig:
     limits: What one client may do at a worker.
     trusted_proxies: IP addresses and networks of proxies, or `unix`, whose `X-Forwarded-For` tells the address of a client.
     access_log: The form of a line for each request, `text` or `json`. None: no such lines are written.
+    traces: Whether traces are sent, as the environment says. Needs the extra `otel`.
     directories: Those of the local stores that are served, for the room on their disks.
     reread: Is called on SIGHUP, before the workers reload what they can. It says what needs a new start.
     """
@@ -102,6 +103,7 @@ class ServerConfig:
     limits: Limits = field(default_factory=Limits)
     trusted_proxies: tuple[str, ...] = ()
     access_log: str | None = None
+    traces: bool = False
     directories: tuple[Path, ...] = ()
     reread: Callable[[], object] | None = None
 

@@ -56,6 +56,11 @@ def _series(name: str) -> Series:
         return _known[name]
 
 
+def current_row() -> Row:
+    """The row in which this process counts now."""
+    return _row
+
+
 def count_in(row: Row) -> None:
     """Count in `row` from now on, and go on with the counts that are there. What was counted elsewhere until now is left out."""
     global _row, _values
@@ -116,9 +121,8 @@ class Distribution:
         if count is None:
             bound = self._bounds[at] if at < len(self._bounds) else inf
             count = self._counts[at] = _series(f"{self._name}{SEPARATOR}{bound}")
-        values = _values  # as `Series.add`, written out: this is done for each request
-        values[count._at] += 1.0  # noqa: SLF001
-        values[self._sum._at] += quantity  # noqa: SLF001
+        count.add()
+        self._sum.add(quantity)
 
     def observe_in_any_thread(self, quantity: float) -> None:
         """As `observe`, also while other threads do the same."""
@@ -145,6 +149,12 @@ def _distribution(name: str, bounds: tuple[float, ...]) -> Distribution:
 
 
 Meter = Counter | Gauge | Histogram
+
+
+def entry(meter: Meter, *rest: str) -> str:
+    """The name of an entry of a row: that of a meter, the values of its labels, and of a histogram the end of a bucket or `sum`."""
+    return SEPARATOR.join((meter.name, *rest))
+
 
 _REQUEST = ("protocol", "route")
 REQUESTS = Counter("tvix_store_requests_total", "Requests that have ended.", (*_REQUEST, "method", "status"))

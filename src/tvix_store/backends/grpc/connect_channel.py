@@ -23,6 +23,7 @@ from tvix_store.backends.grpc.envelopes import enveloped
 from tvix_store.backends.grpc.outgoing import Outgoing, gathered
 from tvix_store.protocol import connect
 from tvix_store.protocol.status import Status
+from tvix_store.telemetry import spans
 
 _AT_ONCE = 16
 """Connections. Further calls wait for one: over HTTP/1.1, each call has a connection of its own."""
@@ -108,7 +109,7 @@ class ConnectChannel:
                 # In this order, without padding: caches know an answer by its whole URL.
                 text = urlsafe_b64encode(message).rstrip(b"=").decode()
                 url = self._url(path, f"?connect=v1&encoding=proto&base64=1&message={text}")
-                response = await self._session.get(url, allow_redirects=False, proxy=self._proxy)
+                response = await self._session.get(url, headers=dict(spans.outgoing()), allow_redirects=False, proxy=self._proxy)
             else:
                 response = await self._post(path, connect.UNARY, message, {"Connect-Timeout-Ms": str(int(seconds * 1000))})
             try:
@@ -119,7 +120,7 @@ class ConnectChannel:
     async def _post(
         self, path: str, content_type: str, body: bytes | AsyncIterable[bytes], fields: Mapping[str, str] | None = None
     ) -> aiohttp.ClientResponse:
-        headers = {"Content-Type": content_type, "Connect-Protocol-Version": "1", **(fields or {})}
+        headers = {"Content-Type": content_type, "Connect-Protocol-Version": "1", **(fields or {}), **dict(spans.outgoing())}
         data = io.BytesIO(body) if isinstance(body, bytes) and len(body) > _AT_A_TIME else body
         return await self._session.post(self._url(path), headers=headers, data=data, allow_redirects=False, proxy=self._proxy)
 

@@ -27,6 +27,7 @@ from tvix_store.backends.grpc.channel import (
 from tvix_store.backends.grpc.http2 import Http2
 from tvix_store.backends.grpc.stream import Stream
 from tvix_store.protocol.status import Status
+from tvix_store.telemetry import spans
 
 _NEXT_ADDRESS = 0.25
 """Seconds after which the next IP address of a server is tried too. Source: RFC 8305, Happy Eyeballs."""
@@ -94,7 +95,8 @@ class GrpcChannel:
         http2 = self._http2
         if http2 is None or not http2.usable:
             http2 = await self._connected()
-        stream = await http2.call((*self._request, (b":path", path.encode()), *self._fields, *fields))
+        traced = [(name.encode(), value.encode()) for name, value in spans.outgoing()]
+        stream = await http2.call((*self._request, (b":path", path.encode()), *self._fields, *fields, *traced))
         try:
             yield stream
         finally:

@@ -17,6 +17,7 @@ from tvix_store import __version__
 from tvix_store.backends.nix_http.forbidden import REFUSAL, guarded_socket, is_forbidden_host
 from tvix_store.credentials import Credentials
 from tvix_store.services.upstream import UpstreamDownError, UpstreamLiesError, UpstreamStalledError
+from tvix_store.telemetry import spans
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
@@ -121,6 +122,7 @@ class HttpClient:
 
     async def _answer(self, url: URL, wishes: dict[str, str]) -> aiohttp.ClientResponse:
         """The first answer that is no redirect."""
+        wishes = {**wishes, **dict(spans.outgoing())}
         headers = self._authorization | wishes
         for _ in range(_MAX_REDIRECTS + 1):
             at_home = url.origin() == self._base.origin()
