@@ -146,6 +146,12 @@ def test_ctrl_c_tells_what_it_waits_for_and_a_second_one_ends_at_once(tmp_path: 
         connection.close()
 
 
+def nar_url(daemon: Daemon, path: StorePath) -> str:
+    """The URL of a path's NAR, as its narinfo says."""
+    narinfo = daemon.get(narinfo_name(path)).body.decode()
+    return "/" + next(line.removeprefix("URL: ") for line in narinfo.splitlines() if line.startswith("URL: "))
+
+
 def test_strangers_that_may_write_are_warned_of(start_daemon: Start, tmp_path: Path) -> None:
     daemon = start_daemon("-l", "0.0.0.0:0", "--allow-remote")
     assert len(lines(daemon, "WARNING: every stranger that reaches this daemon may write")) == 1
@@ -159,11 +165,12 @@ def test_the_access_log_tells_what_was_done(start_daemon: Start) -> None:
     own = push(daemon, "b")
     [pushed] = lines(daemon, "request_id=push-b")
     assert f"pushed={own}" in pushed
-    answer = daemon.get(narinfo_name(path) + "?token=secret", x_request_id="fetch-a", authorization="Bearer secret")
+    nar = nar_url(daemon, path)
+    answer = daemon.get(nar + "&token=secret", x_request_id="fetch-a", authorization="Bearer secret")
     assert answer.headers["x-request-id"] == "fetch-a"
     [fetched] = lines(daemon, "request_id=fetch-a")
     assert re.fullmatch(
-        rf"tvix-store: ACCESS: client=127\.0\.0\.1 protocol=http method=GET path={narinfo_name(path)} status=200 bytes_in=0 "
+        rf"tvix-store: ACCESS: client=127\.0\.0\.1 protocol=http method=GET path={nar.partition('?')[0]} status=200 bytes_in=0 "
         rf"bytes_out={len(answer.body)} seconds=[0-9.]+ request_id=fetch-a substituted={path} upstream={upstream.url}",
         fetched,
     ), fetched

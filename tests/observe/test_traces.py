@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.http.daemon import Daemon
-from tests.observe.test_daemon import grpc_get, narinfo_name, push
+from tests.observe.test_daemon import grpc_get, nar_url, push
 from tvix_store.observe import traces
 from tvix_store.telemetry import spans
 
@@ -103,7 +103,7 @@ def test_a_trace_goes_through_two_daemons(start_traced: Callable[..., Daemon], c
     upstream = start_traced("upstream")
     path = push(upstream, "a")
     daemon = start_traced("daemon", "--substituters", f"{upstream.url}?require-signatures=false")
-    answer = daemon.get(narinfo_name(path), traceparent=f"00-{TRACE}-{PARENT}-01", x_request_id="mine")
+    answer = daemon.get(nar_url(daemon, path), traceparent=f"00-{TRACE}-{PARENT}-01", x_request_id="mine")
     assert answer.status == 200
     assert daemon.get("/" + "0" * 32 + ".narinfo").status == 404
     grpc_get(daemon, path)
@@ -113,7 +113,7 @@ def test_a_trace_goes_through_two_daemons(start_traced: Callable[..., Daemon], c
     ours = [span for span in collector.spans if span.trace_id.hex() == TRACE]
     [root] = [span for span in ours if span.parent_span_id.hex() == PARENT]
     assert root.kind == Span.SPAN_KIND_SERVER
-    assert root.name == "GET narinfo"
+    assert root.name == "GET nar"
     assert attribute(root, "tvix_store.request_id") == "mine"
     assert attribute(root, "tvix_store.outcome") == "200"
     assert attribute(root, "tvix_store.substituted") == str(path)
