@@ -308,7 +308,7 @@ async def test_while_an_issuer_is_slow_known_keys_are_good_and_few_wait(
 async def test_an_issuer_that_never_answers_is_given_up(
     issuer: Issuer, identities: Identities, key: Key, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(issuer_keys, "_TIME", 0.3)
+    monkeypatch.setattr(issuer_keys, "_TIME", 2.0)
     go_on = threading.Event()
     issuer.before = go_on.wait
     with caplog.at_level(logging.ERROR):
