@@ -27,7 +27,7 @@ def foreign_key() -> Key:
 def start_issuer() -> Iterator[Callable[..., Issuer]]:
     """Starts issuers with the given keys."""
     with ExitStack() as running:
-        yield lambda *keys: running.enter_context(closing(Issuer(*keys)))
+        yield lambda *keys, **options: running.enter_context(closing(Issuer(*keys, **options)))
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ import re
 import subprocess
 import threading
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,9 +21,13 @@ from tests import programs
 from tests.access.issuer import Issuer, Key
 from tests.access.tokens import Tokens, bearer
 from tests.cli.program import Program
-from tests.http.daemon import Daemon, wait_for_tokens
+from tests.http.daemon import Daemon, nar_name, wait_for_tokens
 from tests.http.nix import Nix
+from tests.nginx import nginx_before
+from tvix_store.model.digest import Digest
 from tvix_store.model.grant import Scope
+from tvix_store.nar import tokens as nar_tokens
+from tvix_store.protocol.blobs import encode_digest
 from tvix_store.protocol.dialects import SETTINGS_SERVICE
 
 
@@ -273,3 +279,23 @@ async def test_an_upload_that_is_refused_is_told_before_its_end(closed: Daemon) 
         assert answer.split()[1] == b"401"
     finally:
         writer.transport.abort()
+
+
+def test_a_cache_between_gives_strangers_nothing_of_a_private_store(closed: Daemon, tokens: Tokens, tmp_path: Path) -> None:
+    """nginx keeps answers whatever `Authorization` they were for, unless they say that they are private."""
+    push = tokens.make(Scope.PUSH)
+    wait_for_tokens()
+    nar = nar_tokens.MAGIC + nar_tokens.file_start(3, executable=False) + b"abc" + nar_tokens.file_end(3)
+    assert closed.request("PUT", nar_name(nar), nar, bearer(push)).status == 201
+    message = urlsafe_b64encode(encode_digest(Digest.of(b"abc"))).rstrip(b"=").decode()
+    blob = f"/rpc/v1/tvix.store.v1.BlobService/Get?connect=v1&encoding=proto&base64=1&message={message}"
+    with nginx_before(f"127.0.0.1:{closed.port}", tmp_path / "nginx") as nginx:
+        for path in (nar_name(nar), blob, "/nix-cache-info"):
+            for headers, status in ((bearer(push), 200), ({}, 401), (bearer(push), 200), (bearer("wrong"), 401)):
+                connection = HTTPConnection(nginx.address, timeout=20)
+                connection.request("GET", f"/store{path}", headers=headers)
+                answer = connection.getresponse()
+                answer.read()
+                connection.close()
+                assert answer.status == status, (path, headers)
+        assert not any(line.endswith("HIT") for line in nginx.log)

@@ -195,6 +195,8 @@ def daemon(
 
     logging.basicConfig(format="tvix-store: %(levelname)s: %(message)s", level=logging.INFO)
     urls = _checked_substituters(invocation, substituters, require_signatures=require_signatures)
+    by_option = click.get_current_context().get_parameter_source("substituters") is ParameterSource.COMMANDLINE
+    _warn_of_passwords([*(urls if by_option else ()), *invocation.given.values()])
     keys = read_public_keys(substituter_public_keys)
 
     signing_keys = tuple(map(read_secret_key, signing_key_files))
@@ -282,17 +284,20 @@ def _checked_substituters(invocation: Invocation, given: tuple[str, ...], *, req
     elsewhere = [path_infos] if path_infos.startswith("nix+") else []
     if not urls and not elsewhere:
         return []
-    import logging
-
     from tvix_store.config.substituters import checked_urls
 
     checked_urls(elsewhere, require_signatures=require_signatures)
-    checked = checked_urls(urls, require_signatures=require_signatures)
-    by_option = click.get_current_context().get_parameter_source("substituters") is ParameterSource.COMMANDLINE
-    shown = [*(urls if by_option else ()), *(address for address in elsewhere if address in invocation.given.values())]
-    if any("@" in address.partition("?")[0] for address in shown):
+    return checked_urls(urls, require_signatures=require_signatures)
+
+
+def _warn_of_passwords(addresses: Sequence[str]) -> None:
+    """Log a line where an address in an option has a password or a token."""
+    import logging
+
+    from tvix_store.model.address import without_secrets
+
+    if any(without_secrets(address) != address.partition("?")[0] for address in addresses):
         logging.getLogger(__name__).warning(
-            "ps shows every user of this machine the password in an option; give the address in TVIX_STORE_SUBSTITUTERS or "
-            "PATH_INFO_SERVICE_ADDR, or the password in ~/.netrc"
+            "ps shows every user of this machine the password in an option; give the address in TVIX_STORE_SUBSTITUTERS, "
+            "TVIX_STORE or PATH_INFO_SERVICE_ADDR, or the password in ~/.netrc"
         )
-    return checked
