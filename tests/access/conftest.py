@@ -6,9 +6,10 @@ from contextlib import ExitStack, closing
 import pytest
 
 from tests.access.issuer import Issuer, Key, rsa_key
+from tests.cli.conftest import tvix_store
 from tests.http.conftest import nix, start_daemon
 
-__all__ = ["nix", "start_daemon"]
+__all__ = ["nix", "start_daemon", "tvix_store"]
 
 
 @pytest.fixture(scope="session")
