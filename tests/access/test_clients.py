@@ -79,6 +79,27 @@ def test_nix_pushes_and_pulls_with_a_netrc_file(
     assert not any(secret[20:60] in daemon.log for secret in (pull, push))
 
 
+@pytest.mark.parametrize("compression", ["none", "xz"])
+def test_nix_without_a_token_reads_a_public_store_and_is_told_when_it_pushes(
+    start_daemon: Callable[..., Daemon], tokens: Tokens, tmp_path: Path, nix: Nix, compression: str
+) -> None:
+    daemon = start_daemon("--token-file", tmp_path / "tokens.json")
+    push = tokens.make(Scope.PUSH)
+    wait_for_tokens()
+    for name in ("here", "new"):
+        (tmp_path / name).write_bytes(os.urandom(5_000_000))
+    here, new = nix.add(tmp_path / "here"), nix.add(tmp_path / "new")
+    nix("nix", "copy", "--to", f"{daemon.url}?compression={compression}", here, *netrc(nix, push))
+    for options, line in (((), "this needs a token with the scope push"), (netrc(nix, push[:-1]), "401|not appear to be a binary")):
+        done = nix.run("nix", "copy", "--to", f"{daemon.url}?compression={compression}", new, *options, timeout=60)
+        assert done.returncode != 0
+        assert re.search(line, done.stderr), done.stderr
+    assert daemon.paths() == [here]
+    other = Nix(tmp_path / "other", nix.store_dir, "require-sigs = false")
+    other("nix", "copy", "--from", daemon.url, here)
+    assert other.real(here).read_bytes() == (tmp_path / "here").read_bytes()
+
+
 def test_our_client_has_its_token_in_the_address_or_in_a_netrc_file(closed: Daemon, tokens: Tokens, tmp_path: Path) -> None:
     pull, push = tokens.make(Scope.PULL), tokens.make(Scope.PUSH)
     wait_for_tokens()
