@@ -25,17 +25,24 @@ class Credentials:
 
 
 def find_credentials(host: str) -> Credentials | None:
-    """Those in $NETRC, else in `~/.netrc`, for a host.
+    """Those in $NETRC, else in `~/.netrc`, for a host. A user without a home, such as a service, has none.
 
     Raises:
         InvalidError: the file cannot be read.
     """
     given = os.environ.get("NETRC")
-    file = Path(given) if given else Path.home() / ".netrc"
+    try:
+        file = Path(given) if given else Path.home() / ".netrc"
+    except RuntimeError:
+        return None
     try:
         found = netrc.netrc(str(file)).authenticators(host)
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        if not given:  # systemd's ProtectHome= hides the home so
+            return None
+        raise InvalidError(f"cannot read {file}: {error}") from None
     except (OSError, UnicodeDecodeError, netrc.NetrcParseError) as error:
         raise InvalidError(f"cannot read {file}: {error}") from None
     return Credentials(found[0], found[2] or "") if found else None

@@ -6,9 +6,10 @@ from contextlib import ExitStack, closing
 import pytest
 
 from tests.access.issuer import Issuer, Key, rsa_key
+from tests.cli.conftest import tvix_store
 from tests.http.conftest import nix, start_daemon
 
-__all__ = ["nix", "start_daemon"]
+__all__ = ["nix", "start_daemon", "tvix_store"]
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,7 @@ def foreign_key() -> Key:
 def start_issuer() -> Iterator[Callable[..., Issuer]]:
     """Starts issuers with the given keys."""
     with ExitStack() as running:
-        yield lambda *keys: running.enter_context(closing(Issuer(*keys)))
+        yield lambda *keys, **options: running.enter_context(closing(Issuer(*keys, **options)))
 
 
 @pytest.fixture

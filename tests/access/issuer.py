@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from base64 import urlsafe_b64encode
@@ -71,7 +72,7 @@ class Issuer:
     asked: Paths of the requests that came, and header fields of the last one.
     """
 
-    def __init__(self, *keys: Key) -> None:
+    def __init__(self, *keys: Key, tls: ssl.SSLContext | None = None) -> None:
         self.keys = [key.public() for key in keys]
         self.documents: dict[str, bytes] = {}
         self.status = 200
@@ -104,9 +105,12 @@ class Issuer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        scheme = "http://127.0.0.1" if tls is None else "https://localhost"
+        self.url = f"{scheme}:{self._server.server_address[1]}"
 
     def _body(self, path: str) -> bytes | None:
         if path in self.documents:

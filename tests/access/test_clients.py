@@ -9,7 +9,9 @@ import re
 import subprocess
 import threading
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,9 +21,13 @@ from tests import programs
 from tests.access.issuer import Issuer, Key
 from tests.access.tokens import Tokens, bearer
 from tests.cli.program import Program
-from tests.http.daemon import Daemon, wait_for_tokens
+from tests.http.daemon import Daemon, nar_name, wait_for_tokens
 from tests.http.nix import Nix
+from tests.nginx import nginx_before
+from tvix_store.model.digest import Digest
 from tvix_store.model.grant import Scope
+from tvix_store.nar import tokens as nar_tokens
+from tvix_store.protocol.blobs import encode_digest
 from tvix_store.protocol.dialects import SETTINGS_SERVICE
 
 
@@ -71,6 +77,27 @@ def test_nix_pushes_and_pulls_with_a_netrc_file(
         other("nix", "copy", "--from", daemon.url, path, *netrc(other, each))
         assert other.real(path).joinpath("file").read_bytes() == (tmp_path / "tree/file").read_bytes()
     assert not any(secret[20:60] in daemon.log for secret in (pull, push))
+
+
+@pytest.mark.parametrize("compression", ["none", "xz"])
+def test_nix_without_a_token_reads_a_public_store_and_is_told_when_it_pushes(
+    start_daemon: Callable[..., Daemon], tokens: Tokens, tmp_path: Path, nix: Nix, compression: str
+) -> None:
+    daemon = start_daemon("--token-file", tmp_path / "tokens.json")
+    push = tokens.make(Scope.PUSH)
+    wait_for_tokens()
+    for name in ("here", "new"):
+        (tmp_path / name).write_bytes(os.urandom(5_000_000))
+    here, new = nix.add(tmp_path / "here"), nix.add(tmp_path / "new")
+    nix("nix", "copy", "--to", f"{daemon.url}?compression={compression}", here, *netrc(nix, push))
+    for options, line in (((), "this needs a token with the scope push"), (netrc(nix, push[:-1]), "401|not appear to be a binary")):
+        done = nix.run("nix", "copy", "--to", f"{daemon.url}?compression={compression}", new, *options, timeout=60)
+        assert done.returncode != 0
+        assert re.search(line, done.stderr), done.stderr
+    assert daemon.paths() == [here]
+    other = Nix(tmp_path / "other", nix.store_dir, "require-sigs = false")
+    other("nix", "copy", "--from", daemon.url, here)
+    assert other.real(here).read_bytes() == (tmp_path / "here").read_bytes()
 
 
 def test_our_client_has_its_token_in_the_address_or_in_a_netrc_file(closed: Daemon, tokens: Tokens, tmp_path: Path) -> None:
@@ -273,3 +300,23 @@ async def test_an_upload_that_is_refused_is_told_before_its_end(closed: Daemon) 
         assert answer.split()[1] == b"401"
     finally:
         writer.transport.abort()
+
+
+def test_a_cache_between_gives_strangers_nothing_of_a_private_store(closed: Daemon, tokens: Tokens, tmp_path: Path) -> None:
+    """nginx keeps answers whatever `Authorization` they were for, unless they say that they are private."""
+    push = tokens.make(Scope.PUSH)
+    wait_for_tokens()
+    nar = nar_tokens.MAGIC + nar_tokens.file_start(3, executable=False) + b"abc" + nar_tokens.file_end(3)
+    assert closed.request("PUT", nar_name(nar), nar, bearer(push)).status == 201
+    message = urlsafe_b64encode(encode_digest(Digest.of(b"abc"))).rstrip(b"=").decode()
+    blob = f"/rpc/v1/tvix.store.v1.BlobService/Get?connect=v1&encoding=proto&base64=1&message={message}"
+    with nginx_before(f"127.0.0.1:{closed.port}", tmp_path / "nginx") as nginx:
+        for path in (nar_name(nar), blob, "/nix-cache-info"):
+            for headers, status in ((bearer(push), 200), ({}, 401), (bearer(push), 200), (bearer("wrong"), 401)):
+                connection = HTTPConnection(nginx.address, timeout=20)
+                connection.request("GET", f"/store{path}", headers=headers)
+                answer = connection.getresponse()
+                answer.read()
+                connection.close()
+                assert answer.status == status, (path, headers)
+        assert not any(line.endswith("HIT") for line in nginx.log)

@@ -278,6 +278,8 @@ def token(shared_tokens: Path) -> str:
 def shared(tmp_path_factory: pytest.TempPathFactory, shared_tokens: Path, token: str) -> Iterator[Daemon]:
     """A private daemon with `token`."""
     daemon = Daemon(tmp_path_factory.mktemp("shared"), "--private", "--token-file", shared_tokens)
-    daemon.start()
-    yield daemon
-    daemon.stop()
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.stop()

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from tvix_store.access.issuer_keys import IssuerKeys
 from tvix_store.errors import UnavailableError
 from tvix_store.model.grant import Grant, Scope
 
+TLS = Path(__file__).parents[1] / "backends/tls"
 SUB = "repo:team/app:ref:refs/heads/main"
 
 
@@ -308,7 +310,7 @@ async def test_while_an_issuer_is_slow_known_keys_are_good_and_few_wait(
 async def test_an_issuer_that_never_answers_is_given_up(
     issuer: Issuer, identities: Identities, key: Key, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(issuer_keys, "_TIME", 0.3)
+    monkeypatch.setattr(issuer_keys, "_TIME", 2.0)
     go_on = threading.Event()
     issuer.before = go_on.wait
     with caplog.at_level(logging.ERROR):
@@ -405,6 +407,20 @@ async def test_an_issuer_gets_no_credentials_of_a_netrc_file(
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert (await identities.grant(issuer.token(key))).scope is Scope.PUSH
     assert "authorization" not in issuer.last
+
+
+async def test_over_tls_an_issuer_has_a_certificate_that_is_trusted(
+    start_issuer: Callable[..., Issuer], key: Key, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(TLS / "localhost.pem", TLS / "localhost.key")
+    issuer = start_issuer(key, tls=server)
+    monkeypatch.delenv("NIX_SSL_CERT_FILE", raising=False)
+    with caplog.at_level(logging.ERROR):
+        assert "cannot be fetched now" in await refusal(Identities([rule(issuer)]), issuer.token(key))
+    assert "certificate verify failed" in caplog.text
+    monkeypatch.setenv("NIX_SSL_CERT_FILE", str(TLS / "localhost.pem"))
+    assert (await Identities([rule(issuer)]).grant(issuer.token(key))).scope is Scope.PUSH
 
 
 async def test_an_issuer_that_nobody_is_at(key: Key, start_issuer: Callable[..., Issuer]) -> None:

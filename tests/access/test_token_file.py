@@ -271,6 +271,27 @@ def test_a_file_that_becomes_readable_is_read_though_nothing_else_changed(file: 
     assert len(watched.table()) == 2
 
 
+def test_a_large_file_is_read_while_requests_go_on(file: TokenFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret, record = add(file, Scope.PUSH)
+    watched = WatchedTokens(file)
+    monkeypatch.setattr(token_file, "_AT_ONCE", 100)
+    go_on = threading.Event()
+    read = TokenFile.read
+
+    def slow(self: TokenFile) -> TokenTable:
+        go_on.wait()
+        return read(self)
+
+    file.change(lambda table: table.revoked(record.id, 1))
+    monkeypatch.setattr(TokenFile, "read", slow)
+    for _ in range(10):
+        assert watched.table().grant(secret, 0).scope is Scope.PUSH
+    go_on.set()
+    assert watched._reading is not None
+    watched._reading.join()
+    assert watched.table().grant(secret, 0).refusal
+
+
 def test_a_damaged_file_lets_no_daemon_start(file: TokenFile) -> None:
     file.path.parent.mkdir()
     file.path.write_bytes(b"{}")

@@ -105,7 +105,7 @@ def test_a_browser_learns_that_an_allowed_page_may_write_and_shows_it_the_answer
     answer = allowing.request("OPTIONS", "/log/x", headers={"Origin": PAGE, **asking})
     assert (answer.status, answer.headers["access-control-allow-origin"]) == (204, PAGE)
     assert "PUT" in answer.headers["access-control-allow-methods"].split(", ")
-    assert answer.headers["access-control-allow-headers"] == "*"
+    assert answer.headers["access-control-allow-headers"] == "*, authorization"
     assert allowing.put("/log/x", b"x", Origin=PAGE).headers["access-control-allow-origin"] == PAGE
     other = allowing.request("OPTIONS", "/log/x", headers={"Origin": PAGE + ".evil", **asking})
     assert other.headers["access-control-allow-methods"] == "GET, HEAD"

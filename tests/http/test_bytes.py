@@ -425,8 +425,13 @@ def test_nobody_may_delete_yet(daemon: Daemon, path: str) -> None:
     answer = daemon.request("DELETE", path)
     line = "this needs a token with the scope admin, as a bearer token or as the password of any user"
     assert (answer.status, answer.line) == (401, line)
+
+
+def test_not_even_an_admin_deletes_yet(start_daemon: Callable[..., Daemon]) -> None:
+    daemon = start_daemon()
     pull, admin = (daemon.program("token", "create", "--scope", scope, "--quiet") for scope in ("pull", "admin"))
     wait_for_tokens()
+    path = NO_NARINFO.decode()
     answer = daemon.request("DELETE", path, headers={"Authorization": f"Bearer {pull}"})
     assert answer.status == 403
     assert "has the scope pull; this needs a token with the scope admin" in answer.line

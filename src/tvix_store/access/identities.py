@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
+from base64 import urlsafe_b64decode
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +21,7 @@ _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "E
 _SKEW = 60.0
 """Seconds by which the clocks of issuer and store may differ."""
 _REMEMBERED = 1000
-"""Tokens whose grants are kept. A signature by RSA takes some 40 µs to check."""
+"""Tokens whose grants are kept. To check one takes some 150 µs."""
 _KEPT = 60.0
 """Seconds for which a grant is kept."""
 
@@ -58,22 +60,20 @@ class Identities:
 
     async def _verified(self, text: str) -> dict[str, Any]:
         """The claims of a token that one of our issuers has signed, and whose time has come and is not over."""
-        header = jwt.get_unverified_header(text)
+        # The library takes ten times as long, and is asked only about what claims to be by a key that we know.
+        header, stated = map(_unverified, text.split(".")[:2])
         if header.get("alg") not in _ALGORITHMS:
             raise jwt.InvalidAlgorithmError("its algorithm is not one with public keys")
-        if "crit" in header:
-            raise jwt.InvalidTokenError("it has extensions that must be understood")
-        unverified = jwt.decode(text, options={"verify_signature": False})
-        issuer = unverified.get("iss")
+        issuer, name = stated.get("iss"), header.get("kid")
         keys = self._keys.get(issuer) if isinstance(issuer, str) else None
         if keys is None:
             raise jwt.InvalidIssuerError("its issuer is not known here")
-        key = await keys.key(header.get("kid"))
+        key = await keys.key(name) if name is None or isinstance(name, str) else None
         if key is None:
             raise jwt.InvalidKeyError("its issuer has no such key")
         if key.algorithm not in (None, header["alg"]):
             raise jwt.InvalidAlgorithmError("its key is for another algorithm")
-        verified: dict[str, Any] = jwt.decode(
+        verified = jwt.decode_complete(
             text,
             key.public,
             algorithms=[header["alg"]],
@@ -81,13 +81,24 @@ class Identities:
             leeway=_SKEW,
             options={"require": ["exp", "iat", "iss", "aud"], "verify_aud": False},  # the rules look at the audience
         )
-        return verified
+        if "crit" in verified["header"]:
+            raise jwt.InvalidTokenError("it has extensions that must be understood")
+        claims: dict[str, Any] = verified["payload"]
+        return claims
 
     def _keep(self, name: bytes, grant: Grant, until: float) -> None:
         self._kept.pop(name, None)
         self._kept[name] = until, grant
         while len(self._kept) > _REMEMBERED:
             del self._kept[next(iter(self._kept))]
+
+
+def _unverified(part: str) -> dict[str, Any]:
+    """The JSON object in a part of a token. Nobody has looked at the signature: it only tells which key to look with."""
+    found = json.loads(urlsafe_b64decode(part + "=="))
+    if not isinstance(found, dict):
+        raise jwt.DecodeError("a part of it is no JSON object")
+    return found
 
 
 def _refused(why: str) -> Grant:

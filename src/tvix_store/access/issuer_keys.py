@@ -118,7 +118,8 @@ class IssuerKeys:
     async def _documents(self) -> Any:
         """The issuer's keys, by way of the document that says where they are."""
         # Without `trust_env`, which would send what a netrc file has for the issuer.
-        connector = aiohttp.TCPConnector(ssl=await asyncio.to_thread(_trusted))
+        is_tls = self._issuer.startswith("https:")
+        connector = aiohttp.TCPConnector(ssl=await asyncio.to_thread(_trusted) if is_tls else True)
         async with aiohttp.ClientSession(connector=connector) as session:
             found = await _document(session, self._issuer.rstrip("/") + "/.well-known/openid-configuration")
             if found.get("issuer") != self._issuer:

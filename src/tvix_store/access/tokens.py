@@ -97,6 +97,7 @@ class TokenTable:
 
     def __init__(self, tokens: Iterable[Token] = ()) -> None:
         self._tokens: Mapping[str, Token] = MappingProxyType({token.id: token for token in tokens})
+        self._grants = {token.id: Grant(token.scope, token.id, token.cache) for token in self._tokens.values()}
         self.has_pusher = any(token.scope >= Scope.PUSH for token in self._tokens.values())
         """Whether one was ever made that may push. Revoking the last one does not let strangers push again."""
 
@@ -134,7 +135,7 @@ class TokenTable:
         refusal = token.refusal(now)
         if refusal is not None:
             return Grant(Scope.NOTHING, token.id, refusal=refusal)
-        return Grant(token.scope, token.id, token.cache)
+        return self._grants[token.id]
 
     def encode(self) -> dict[str, Any]:
         """The table as JSON."""

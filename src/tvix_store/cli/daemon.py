@@ -268,6 +268,7 @@ def daemon(
 
     logs.set_up(log_level, log_format)
     urls = _checked_substituters(invocation, substituters, require_signatures=require_signatures)
+    _warn_of_passwords([*urls, *filter(None, invocation.addresses().values())])
     keys = read_public_keys(substituter_public_keys)
 
     signing_keys = tuple(map(read_secret_key, signing_key_files))
@@ -363,16 +364,21 @@ def _checked_substituters(invocation: Invocation, given: tuple[str, ...], *, req
     elsewhere = [path_infos] if path_infos.startswith("nix+") else []
     if not urls and not elsewhere:
         return []
-    import logging
-
     from tvix_store.config.substituters import checked_urls
 
     checked_urls(elsewhere, require_signatures=require_signatures)
-    checked = checked_urls(urls, require_signatures=require_signatures)
-    shown = [url for url in (*urls, *elsewhere) if any(url in argument for argument in sys.argv)]
-    if any("@" in address.partition("?")[0] for address in shown):
+    return checked_urls(urls, require_signatures=require_signatures)
+
+
+def _warn_of_passwords(addresses: Sequence[str]) -> None:
+    """Log a line where an address among the arguments has a password or a token."""
+    import logging
+
+    from tvix_store.model.address import without_secrets
+
+    shown = [address for address in addresses if any(address in argument for argument in sys.argv)]
+    if any(without_secrets(address) != address.partition("?")[0] for address in shown):
         logging.getLogger(__name__).warning(
-            "ps shows every user of this machine the password in an option; give the address in TVIX_STORE_SUBSTITUTERS or "
-            "PATH_INFO_SERVICE_ADDR, or in a configuration file, or the password in ~/.netrc"
+            "ps shows every user of this machine the password in an option; give the address in TVIX_STORE_SUBSTITUTERS, "
+            "TVIX_STORE or PATH_INFO_SERVICE_ADDR, or in a configuration file, or the password in ~/.netrc"
         )
-    return checked

@@ -97,7 +97,7 @@ async def _let_write(origin: bytes, send: Send) -> None:
     headers = [
         (b"access-control-allow-origin", origin),
         (b"access-control-allow-methods", b"GET, HEAD, PUT, POST, DELETE"),
-        (b"access-control-allow-headers", b"*"),
+        (b"access-control-allow-headers", b"*, authorization"),  # which `*` leaves out
         (b"access-control-max-age", b"600"),
         (b"vary", b"origin"),
     ]
