@@ -39,7 +39,10 @@ class ForeignPaths(Protocol):
         ...
 
     async def offered(self, output_hash: bytes, nar_sha256: bytes | None = None) -> NarInfo | None:
-        """What an upstream says, credibly, of a path, with this NAR where it is given. Nothing is fetched, and nothing verified."""
+        """What an upstream says, credibly, of a path, with this NAR where it is given. Nothing is fetched, and nothing verified.
+
+        Where no NAR is given, upstreams are asked for the references too: a client will ask for these next.
+        """
         ...
 
     def fetch(self, output_hash: bytes, nar_sha256: bytes) -> AbstractContextManager[Fetch]:
