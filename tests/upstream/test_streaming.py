@@ -18,6 +18,7 @@ from tvix_store.backends.nix_http import client as http_client
 from tvix_store.config import open_store, verified
 from tvix_store.config.substituters import with_substituters
 from tvix_store.errors import ExhaustedError
+from tvix_store.http import nars
 from tvix_store.http.app import BinaryCache
 from tvix_store.http.settings import CacheSettings
 from tvix_store.layers import substituting
@@ -31,6 +32,7 @@ from tvix_store.services.store import Store
 from tvix_store.testing.content import noise
 from tvix_store.testing.faults import FaultyBlobs, failing
 from tvix_store.testing.trees import TreeFile
+from tvix_store.traffic import Traffic
 
 NOISE = noise(3_000_000, "nar")
 LARGE = {b"noise": TreeFile(NOISE), b"text": TreeFile(b"text " * 50_000)}
@@ -64,8 +66,13 @@ class Answer:
 class Client:
     """Asks an application, as an engine does."""
 
-    def __init__(self, store: Store, settings: CacheSettings = CacheSettings()) -> None:  # noqa: B008 - it is frozen
-        self.app = BinaryCache(store, settings)
+    def __init__(
+        self,
+        store: Store,
+        settings: CacheSettings = CacheSettings(),  # noqa: B008 - it is frozen
+        traffic: Traffic | None = None,
+    ) -> None:
+        self.app = BinaryCache(store, settings, traffic)
 
     def begin(
         self, path: str, method: str = "GET", fields: dict[bytes, bytes] | None = None, body: bytes = b"", *, slow: bool = False
@@ -121,6 +128,11 @@ async def store(cache: CacheServer, tmp_path: Path) -> AsyncIterator[Store]:
     """A store on the disk before the cache."""
     async with await open_store(str(tmp_path / "store"), substituters=[cache.url]) as opened:
         yield verified(opened, require_references=True)
+
+
+def opened_layer(store: Store) -> substituting.SubstitutingPathInfos:
+    assert isinstance(store.foreign_paths, substituting.SubstitutingPathInfos)
+    return store.foreign_paths
 
 
 async def paths_of(store: Store) -> list[StorePath]:
@@ -253,8 +265,8 @@ async def test_500_clients_share_one_fetch(
     assert cache.asked(path.narinfo_path) == 1
 
 
-async def until_it_has(answer: Answer, size: int) -> None:
-    while len(answer.body) < size:  # noqa: ASYNC110 - what counts is the client's pace
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - others know of no event
         await asyncio.sleep(0.01)
 
 
@@ -267,7 +279,7 @@ async def test_a_client_that_comes_late_gets_it_from_the_store(
     client = Client(store)
     url = await client.nar_url(path)
     first, first_asks = client.begin(url)
-    await asyncio.wait_for(until_it_has(first, 1_300_000), 10)
+    await asyncio.wait_for(until(lambda: len(first.body) >= 1_300_000), 10)
     late, late_asks = client.begin(url)
     await asyncio.sleep(0.05)
     assert not late.head, "nothing can be told of it yet"
@@ -297,6 +309,25 @@ async def test_a_client_that_reads_nothing_holds_up_nobody_and_gets_the_rest_lat
     assert nars_asked(cache) == 1
 
 
+async def test_clients_that_wait_for_an_upstream_leave_the_room_to_others(
+    cache: CacheServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is room for six downloads. Twenty wait for an upstream that stalls; what is here is served meanwhile."""
+    monkeypatch.setattr(nars, "_MOST_FOLLOWING", 2)
+    here, stalled = cache.publish(cached(LARGE, "here")), cache.publish(cached(noise(2_000_000, "other"), "stalled"))
+    gate = cache.answers[stalled.nar_path] = Gate(stalled.file)
+    client = Client(store, traffic=Traffic(16 << 20))
+    assert bytes((await client.ask(await client.nar_url(here))).body) == here.nar
+    url = await client.nar_url(stalled)
+    waiting = [client.begin(url)[1] for _ in range(20)]
+    await asyncio.wait_for(gate.reached.wait(), 10)
+    assert bytes((await client.ask(f"/nar/{nixbase32.encode(here.narinfo.nar.sha256)}.nar")).body) == here.nar
+    gate.opened.set()
+    for answer in await asyncio.wait_for(asyncio.gather(*waiting), 30):
+        assert bytes(answer.body) == stalled.nar
+    assert cache.asked(stalled.nar_path) == 1
+
+
 async def test_a_client_that_leaves_leaves_the_fetch_to_the_others(cache: CacheServer, store: Store) -> None:
     path = cache.publish(cached(LARGE))
     gate = cache.answers[path.nar_path] = Gate(path.file)
@@ -320,7 +351,9 @@ async def test_when_all_have_left_the_fetch_is_called_off_and_leaves_nothing(cac
     answer, asking = client.begin(url)
     await asyncio.wait_for(answer.begun.wait(), 10)
     asking.cancel()
-    await asyncio.wait_for(gate.left.wait(), 10)
+    layer = opened_layer(store)
+    await asyncio.wait_for(until(lambda: not layer._tasks), 10)
+    assert not gate.opened.is_set()
     assert await paths_of(store) == []
     cache.publish(path)
     assert bytes((await client.ask(url)).body) == path.nar
@@ -467,6 +500,30 @@ async def test_our_key_signs_what_was_verified_alone(cache: CacheServer, store: 
     assert [each.name for each in (await waiting.narinfo(path)).signatures] == [OWN.name, KEY.name]
     assert nars_asked(cache) == 1
     assert [each.name for each in (await at_once.narinfo(path)).signatures] == [OWN.name, KEY.name]
+
+
+async def test_references_are_asked_for_before_the_client_asks(cache: CacheServer, store: Store) -> None:
+    """Each upstream once for each path, and none about what is here."""
+    leaves = [cache.publish(cached(name=f"leaf-{number}")) for number in range(50)]
+    middle = cache.publish(cached(name="middle").but(references=tuple(leaf.narinfo.store_path for leaf in leaves)))
+    absent = StorePath(noise(20, "absent"), "absent")
+    here = cache.publish(cached(name="here"))
+    top = cache.publish(cached(name="top").but(references=(middle.narinfo.store_path, here.narinfo.store_path, absent)))
+    client = Client(store)
+    assert (await client.ask(await client.nar_url(here))).is_whole
+    asked = cache.asked(here.narinfo_path)
+    for _ in range(3):
+        await client.narinfo(top)
+    await asyncio.wait_for(until(lambda: cache.asked(middle.narinfo_path) > 0), 10)
+    await asyncio.sleep(0.1)
+    assert not any(cache.asked(leaf.narinfo_path) for leaf in leaves), "not the whole closure"
+    await client.narinfo(middle)
+    await asyncio.wait_for(until(lambda: all(cache.asked(leaf.narinfo_path) for leaf in leaves)), 10)
+    for path in (top, middle, *leaves):
+        await client.narinfo(path)
+        assert cache.asked(path.narinfo_path) == 1
+    assert cache.asked(here.narinfo_path) == asked
+    assert nars_asked(cache) == 1
 
 
 async def test_the_push_route_asks_and_fills_the_store_alone(cache: CacheServer, store: Store) -> None:

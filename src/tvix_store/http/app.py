@@ -105,8 +105,7 @@ class BinaryCache:
         with self._traffic.outgoing.place(request.client) as leaving:
             if not head:
                 try:
-                    await response.hold(leaving)
-                    await response.begin()
+                    await response.prepare(leaving)
                 except DisconnectedError:
                     raise
                 except Exception as error:  # noqa: BLE001 - as above
