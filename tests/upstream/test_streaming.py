@@ -217,6 +217,8 @@ async def test_a_head_of_a_nar_and_a_wrong_url_fetch_nothing(cache: CacheServer,
     url = await client.nar_url(path)
     head = await client.ask(url, "HEAD")
     assert (head.status, head.length) == (200, path.narinfo.nar.size)
+    unchanged = await client.ask(url, fields={b"if-none-match": head.fields[b"etag"]})
+    assert (unchanged.status, unchanged.length, bytes(unchanged.body)) == (304, path.narinfo.nar.size, b"")
     other = nixbase32.encode(noise(32, "other"))
     for wrong in (
         url.replace(url[5:57], other),

@@ -103,6 +103,8 @@ class Nars:
     def _unfetched(self, request: Request, foreign: ForeignPaths, narinfo: NarInfo) -> Response:
         etag = b'"%b"' % nixbase32.encode(narinfo.nar.sha256).encode()
         status, start, stop, headers = select(request, narinfo.nar.size, etag)
+        if status == 304:
+            return Response(status, headers)
         return Response(status, (_TYPE, _FOR_EVER, *headers), self._fetched(foreign, narinfo, start, stop), waits=True)
 
     async def _fetched(self, foreign: ForeignPaths, narinfo: NarInfo, start: int, stop: int) -> AsyncGenerator[bytes, None]:
