@@ -457,6 +457,23 @@ async def test_the_nar_of_the_narinfo_comes_from_the_upstream_that_has_this_one(
             assert nars_asked(cache) == 0
 
 
+async def test_clients_of_two_nars_of_one_path_never_get_a_mixture(cache: CacheServer, tmp_path: Path) -> None:
+    first, second = cached(LARGE), cached({**LARGE, b"noise": TreeFile(noise(len(NOISE), "second"))})
+    async with serving() as other:
+        other.publish(second)
+        urls = [f"{cache.url}&priority=1&narinfo-cache-negative-ttl=0", f"{other.url}&priority=2"]
+        async with await open_store(str(tmp_path / "two"), substituters=urls) as store:
+            client = Client(store)
+            wanted = {await client.nar_url(second): second.nar}
+            cache.publish(first)
+            wanted[await client.nar_url(first)] = first.nar
+            asking = [(nar, client.begin(url)[1]) for url, nar in list(wanted.items()) * 5]
+            for nar, task in asking:
+                answer = await asyncio.wait_for(task, 20)
+                assert answer.status == 404 or (answer.is_whole and bytes(answer.body) == nar)
+            assert len(await paths_of(store)) == 1
+
+
 @pytest.mark.parametrize(("content", "pieces"), [(b"small", 0), (NOISE, 4)])
 async def test_a_full_disk_breaks_the_stream_off(cache: CacheServer, content: bytes, pieces: int) -> None:
     """Where nothing has been sent yet, the client is told why."""
