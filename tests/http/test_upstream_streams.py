@@ -50,7 +50,6 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
 def test_500_clients_of_two_workers_share_one_fetch_and_the_first_byte_is_early(
     start_daemon: Callable[..., Daemon],
     make_upstream: Callable[..., Upstream],
-    record_property: Callable[[str, object], None],
 ) -> None:
     upstream = make_upstream()
     daemon = start_daemon("--substituters", upstream.url)
@@ -84,8 +83,8 @@ def test_500_clients_of_two_workers_share_one_fetch_and_the_first_byte_is_early(
         until(lambda: bool(first_bytes), 60)
         upstream.gate.set()
         assert all(answer.result(120) for answer in answers)
-    record_property("NARs fetched", upstream.nars_asked)
-    record_property("clients whose first byte came before the upstream's last", sum(first_bytes))
+    print("NARs fetched", upstream.nars_asked)
+    print("clients whose first byte came before the upstream's last", sum(first_bytes))
     assert upstream.nars_asked == 1
     assert first_bytes[0]
     assert daemon.paths() == [path.absolute(daemon.store_dir)]
@@ -147,7 +146,7 @@ def test_workers_killed_while_they_stream_leave_nothing_and_the_url_stays_valid(
 
 
 def test_a_client_that_reads_nothing_costs_little_and_stops_nobody(
-    start_daemon: Callable[..., Daemon], make_upstream: Callable[..., Upstream], record_property: Callable[[str, object], None]
+    start_daemon: Callable[..., Daemon], make_upstream: Callable[..., Upstream]
 ) -> None:
     upstream = make_upstream()
     daemon = start_daemon("--substituters", upstream.url)
@@ -163,7 +162,7 @@ def test_a_client_that_reads_nothing_costs_little_and_stops_nobody(
         assert idle.recv(12) == b"HTTP/1.1 200"
         assert hashlib.sha256(daemon.get(url).body).digest() == hashlib.sha256(nar).digest()
         grown = daemon.most_memory() - before
-        record_property("memory grown by, MiB", grown >> 20)
+        print("memory grown by, MiB", grown >> 20)
         assert grown < 150 << 20
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         got = bytearray()
@@ -185,7 +184,6 @@ def test_nix_asks_for_2000_paths_of_an_upstream_and_nothing_is_fetched(
     nix: Nix,
     start_daemon: Callable[..., Daemon],
     make_upstream: Callable[..., Upstream],
-    record_property: Callable[[str, object], None],
     question: str,
 ) -> None:
     upstream = make_upstream(LATENCY)
@@ -204,7 +202,6 @@ def test_nix_asks_for_2000_paths_of_an_upstream_and_nothing_is_fetched(
         told = run.stdout + run.stderr
         assert run.returncode == 0, told
     seconds = time.monotonic() - begun
-    record_property("seconds", round(seconds, 2))
     print(f"{question}: {seconds:.2f} s")
     assert len(set(re.findall(r"leaf-\d+", told))) == 1999
     assert upstream.nars_asked == 0

@@ -238,9 +238,7 @@ async def test_a_range_of_a_path_that_was_not_fetched_comes_when_it_was(cache: C
     assert await paths_of(store) == [path.narinfo.store_path]
 
 
-async def test_500_clients_share_one_fetch(
-    cache: CacheServer, store: Store, record_property: Callable[[str, object], None]
-) -> None:
+async def test_500_clients_share_one_fetch(cache: CacheServer, store: Store) -> None:
     path = cache.publish(cached(LARGE))
     gate = cache.answers[path.nar_path] = Gate(path.file)
     client = Client(store)
@@ -259,8 +257,8 @@ async def test_500_clients_share_one_fetch(
     gate.opened.set()
     answers = await asyncio.wait_for(asyncio.gather(*clients), 60)
     await asking
-    record_property("NARs fetched", nars_asked(cache))
-    record_property("narinfos fetched", cache.asked(path.narinfo_path))
+    print("NARs fetched", nars_asked(cache))
+    print("narinfos fetched", cache.asked(path.narinfo_path))
     assert set(answers) == {(True, path.narinfo.nar.sha256)}
     assert early
     assert nars_asked(cache) == 1
@@ -391,7 +389,7 @@ async def test_no_client_gets_the_whole_of_a_false_nar_and_nothing_is_kept(
     cache: CacheServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
+    caplog: pytest.LogCaptureFixture,
     lie: str,
 ) -> None:
     monkeypatch.setattr(http_client.Timeouts, "__init__", _impatient)
@@ -404,11 +402,11 @@ async def test_no_client_gets_the_whole_of_a_false_nar_and_nothing_is_kept(
         answers = await asyncio.wait_for(asyncio.gather(*(asking for _, asking in clients)), 30)
         complete = [answer for answer in answers if answer.status == 200 and answer.is_whole]
         kept = await paths_of(store)
-        record_property("complete answers", len(complete))
-        record_property("most bytes of an answer", max(len(answer.body) for answer in answers))
+        print("complete answers", len(complete))
+        print("most bytes of an answer", max(len(answer.body) for answer in answers))
         assert (complete, kept) == ([], [])
         assert all(len(answer.body) < path.narinfo.nar.size for answer in answers)
-        assert store.statistics is not None
+        assert len(caplog.records) == 1, "one line for twenty clients"
         # It is refused for a while, and comes when it is right.
         assert (await client.ask(path.narinfo_path)).status == 404
 

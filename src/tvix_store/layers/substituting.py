@@ -10,7 +10,7 @@ from functools import partial
 from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.concurrency.single_flight import SingleFlight
 from tvix_store.concurrency.window import Window
-from tvix_store.errors import ConflictError, ExhaustedError, NotFoundError, UnavailableError
+from tvix_store.errors import ConflictError, ExhaustedError, NotFoundError
 from tvix_store.layers.asking_ahead import AskingAhead
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.layers.substituter import Substituter
@@ -20,6 +20,7 @@ from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
+from tvix_store.services.foreign_paths import FetchBrokeOffError
 from tvix_store.services.store import Store
 
 _ASKED_AT_ONCE = 64
@@ -183,7 +184,7 @@ class JoinedFetch:
         path_info = await asyncio.shield(self._task)
         name = nixbase32.encode(self._output_hash)
         if not self._reader.was_right:
-            raise UnavailableError(f"the NAR of {name} broke off, or was false")
+            raise FetchBrokeOffError(f"the NAR of {name} broke off, or was false")
         if path_info is None or path_info.nar.sha256 != self._nar_sha256:
             raise NotFoundError("this NAR of path", name)
         return path_info
