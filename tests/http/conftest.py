@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from tests.http.daemon import Daemon
 from tests.http.nix import Nix
+from tests.http.upstream import Upstream
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +60,23 @@ def other_nix(tmp_path: Path, nix: Nix) -> Callable[..., Nix]:
         return Nix(tmp_path / f"nix-{made}", nix.store_dir, configuration)
 
     return make
+
+
+@pytest.fixture
+def make_upstream() -> Iterator[Callable[..., Upstream]]:
+    """Starts caches over HTTP, whose answers come some seconds late."""
+    running: list[tuple[Upstream, threading.Thread]] = []
+
+    def make(latency: float = 0.0) -> Upstream:
+        server = Upstream(latency)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        running.append((server, thread))
+        thread.start()
+        return server
+
+    yield make
+    for server, thread in running:
+        server.gate.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -7,12 +7,15 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.client import IncompleteRead
 from pathlib import Path
 
 import pytest
 
+from tests.cli.program import TVIX_STORE
 from tests.http.daemon import Daemon, nar_name
 from tests.http.nix import Nix
+from tests.http.upstream import Upstream
 from tvix_store.model import nixbase32
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import NarFacts
@@ -159,3 +162,23 @@ def test_a_short_rest_of_a_refused_body_leaves_the_connection_open(daemon: Daemo
         assert connection.recv(4096).startswith(b"HTTP/1.1 404 ")
         connection.sendall(bytes(100_000) + b"GET /nix-cache-info HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_nar_of_an_upstream_that_finds_no_room_breaks_off_and_leaves_nothing(
+    small_disk: Path, start_daemon: Callable[..., Daemon], make_upstream: Callable[..., Upstream]
+) -> None:
+    upstream = make_upstream()
+    daemon = start_daemon("--store", small_disk, "--substituters", upstream.url)
+    large, small = (trees.nar(TreeFile(noise(size << 20, "upstream"))) for size in (2 * SIZE_MIB, 1))
+    paths = [upstream.publish(daemon.store_dir, name, nar) for name, nar in (("large", large), ("small", small))]
+    urls = ["/" + NarInfo.parse(daemon.narinfo(str(path)), daemon.store_dir).url for path in paths]
+    for _ in range(2):
+        with pytest.raises((IncompleteRead, ConnectionError)):
+            daemon.get(urls[0])
+    assert daemon.get(urls[1]).body == small
+    assert "the disk is full" in daemon.log or "No space left" in daemon.log
+    listed = subprocess.run(
+        [TVIX_STORE, "list", "--store", small_disk, "--store-dir", daemon.store_dir], capture_output=True, check=True
+    ).stdout
+    assert listed.decode().split() == [paths[1].absolute(daemon.store_dir)]
+    assert daemon.is_well()

@@ -25,6 +25,7 @@ from tvix_store.operations.nars.links import NarLinks
 from tvix_store.operations.nars.offer import NarOffers
 from tvix_store.operations.nars.pass_through import PlannedNars
 from tvix_store.protocol.connect import CALLS_KEY, PREFIX
+from tvix_store.services.foreign_paths import FetchBrokeOffError
 from tvix_store.services.store import Store
 from tvix_store.traffic import LostPlaceError, Traffic
 
@@ -103,6 +104,8 @@ class BinaryCache:
             return
         except LostPlaceError:
             self._traffic.hang_up(request.client if is_http1(scope) else None)
+        except FetchBrokeOffError:
+            return  # as below, but the log has the cause once, and not once a client
         except StoreError as error:
             # The engine ends the connection, or the stream, of an answer that is not finished.
             _log.error("the answer to %s %r breaks off: %s", scope["method"], scope["path"], error)
@@ -112,8 +115,7 @@ class BinaryCache:
         with self._traffic.outgoing.place(request.client) as leaving:
             if not head:
                 try:
-                    await response.hold(leaving)
-                    await response.begin()
+                    await response.prepare(leaving)
                 except DisconnectedError:
                     raise
                 except Exception as error:  # noqa: BLE001 - as above

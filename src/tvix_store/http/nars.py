@@ -34,6 +34,9 @@ _PUBLIC = (b"cache-control", b"public, max-age=31536000, immutable")
 """A year, the longest time that caches heed."""
 _FOR_THE_CLIENT = (b"cache-control", b"max-age=31536000, immutable")
 """The same where the application adds that the answer is for one client."""
+_MOST_FOLLOWING = 32
+"""Clients of a worker that get NARs as they are fetched. They hold a third of all places for as long as the upstream takes. Other
+clients get the NAR when it is stored."""
 _BASE64 = re.compile(rb"[A-Za-z0-9_-]{1,4096}")
 
 
@@ -46,6 +49,8 @@ class Nars:
         self._layouts = NarLayouts(store.blobs)
         self._planned = planned
         self._foreign = store.foreign_paths
+        self._following = 0
+        """Clients that get a NAR while it is fetched."""
 
     async def get_rendered(self, request: Request, name: bytes) -> Response:
         """The NAR of the root node that is encoded in `name`.
@@ -101,7 +106,9 @@ class Nars:
     def _unfetched(self, request: Request, foreign: ForeignPaths, narinfo: NarInfo) -> Response:
         etag = b'"%b"' % nixbase32.encode(narinfo.nar.sha256).encode()
         status, start, stop, headers = select(request, narinfo.nar.size, etag)
-        return Response(status, (_TYPE, _for_ever(request), *headers), self._fetched(foreign, narinfo, start, stop))
+        if status == 304:
+            return Response(status, headers)
+        return Response(status, (_TYPE, _for_ever(request), *headers), self._fetched(foreign, narinfo, start, stop), waits=True)
 
     async def _fetched(self, foreign: ForeignPaths, narinfo: NarInfo, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """The bytes of a NAR that is fetched meanwhile. A client that wants all of them gets them as they come.
@@ -109,13 +116,20 @@ class Nars:
         The end of the NAR comes when the whole was verified and stored. What the client has not had by then, the store gives.
         """
         at = start
-        with foreign.fetch(narinfo.store_path.output_hash, narinfo.nar.sha256) as fetch:
-            if (start, stop) == (0, narinfo.nar.size):
-                async with aclosing(fetch.beginning()) as pieces:
-                    async for piece in pieces:
-                        at += len(piece)
-                        yield piece
-            path_info = await fetch.result()
+        follows = (start, stop) == (0, narinfo.nar.size) and self._following < _MOST_FOLLOWING
+        self._following += follows
+        try:
+            with foreign.fetch(narinfo.store_path.output_hash, narinfo.nar.sha256) as fetch:
+                if follows:
+                    async with aclosing(fetch.beginning()) as pieces:
+                        async for piece in pieces:
+                            at += len(piece)
+                            yield piece
+                path_info = await fetch.result()
+        finally:
+            self._following -= follows
+        if at == start:
+            yield b""  # nothing is made yet: the client may have to wait for a place
         if at < stop:
             async with aclosing(self._bytes(NarLink(path_info.nar, path_info.node), at, stop)) as rest:
                 async for piece in rest:

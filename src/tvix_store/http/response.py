@@ -28,17 +28,38 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 @dataclass(slots=True)
 class Response:
-    """An answer. Of a body that is a generator, `headers` tell the length where it is known."""
+    """An answer. Of a body that is a generator, `headers` tell the length where it is known.
+
+    waits: Whether the body may take long to begin. Its first piece takes no memory that counts.
+    """
 
     status: int
     headers: Headers
     body: bytes | AsyncGenerator[bytes, None] = b""
+    waits: bool = False
     _first: bytes = b""
 
     @property
     def is_small(self) -> bool:
         """Whether the answer is whole, and so small that it needs no place. Most answers are."""
         return type(self.body) is bytes and len(self.body) <= SMALL
+
+    async def prepare(self, place: Place) -> None:
+        """Begin the body, and hold a place for it: while it waits, others need the room.
+
+        Raises: as `begin` and `hold`. Then the body is closed.
+        """
+        if not self.waits:
+            await self.hold(place)
+            await self.begin()
+            return
+        await self.begin()
+        try:
+            await self.hold(place)
+        except BaseException:
+            if not isinstance(self.body, bytes):
+                await self.body.aclose()
+            raise
 
     async def begin(self) -> None:
         """Make the beginning of the body, while it can still be told that it fails.

@@ -15,6 +15,7 @@ from blake3 import blake3
 from tvix_store.concurrency.single_flight import SingleFlight
 from tvix_store.concurrency.window import Window
 from tvix_store.errors import InvalidError
+from tvix_store.layers.recent_offers import RecentOffers
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
@@ -39,10 +40,6 @@ _LOG_PAUSE = 10.0
 """Seconds between two lines about an upstream's failures of one kind."""
 _MOST_REMEMBERED = 100_000
 """Keys of 20 bytes; some 15 MB."""
-_OFFERED_FOR = 30.0
-"""Seconds for which a narinfo is remembered: a client asks for its NAR next, and builds ask for the same paths again and again."""
-_MOST_OFFERED = 16 << 20
-"""Bytes of the remembered narinfos of an upstream, counted as `_weight` does."""
 _WHOLE = 1 << 20
 """Bytes of a stream that is read to its end before it is passed on: its size is known then, and the upstream is free."""
 _AT_ONCE = 4
@@ -76,8 +73,7 @@ class Substituter:
         self._introduced = False
         self._left_alone_until = 0.0
         self._absent: dict[bytes, float] = {}  # key → when it is forgotten; in the order of being remembered
-        self._offers: dict[bytes, tuple[float, NarInfo]] = {}  # the same of paths that it has
-        self._offers_weight = 0
+        self._offers = RecentOffers()
         self._questions: set[asyncio.Task[NarInfo | None]] = set()
         self._asking: SingleFlight[tuple[bytes, str], NarInfo | None] = SingleFlight(self._begin_asking)
         self._logged: dict[str, tuple[float, int]] = {}  # kind → when the last line was, and how many were left out since
@@ -103,9 +99,8 @@ class Substituter:
         Calls at the same time share one request. A narinfo is remembered for a short while.
         """
         offer = self._offers.get(output_hash)
-        now = time.monotonic()
-        if offer is not None and now < offer[0] and now >= self._left_alone_until and not self._is_absent(output_hash):
-            return offer[1]
+        if offer is not None and time.monotonic() >= self._left_alone_until and not self._is_absent(output_hash):
+            return offer
         return await self._asking.result((output_hash, store_dir))
 
     def _begin_asking(self, key: tuple[bytes, str]) -> asyncio.Task[NarInfo | None]:
@@ -123,18 +118,9 @@ class Substituter:
             return narinfo
 
         narinfo = await self._answer(output_hash, ask)
-        self._forget_offer(output_hash)
         if narinfo is not None:
-            self._offers[output_hash] = time.monotonic() + _OFFERED_FOR, narinfo
-            self._offers_weight += _weight(narinfo)
-            while self._offers_weight > _MOST_OFFERED:
-                self._forget_offer(next(iter(self._offers)))
+            self._offers.put(output_hash, narinfo)
         return narinfo
-
-    def _forget_offer(self, output_hash: bytes) -> None:
-        offer = self._offers.pop(output_hash, None)
-        if offer is not None:
-            self._offers_weight -= _weight(offer[1])
 
     async def document(self, path: str, most: int, check: Callable[[bytes, Terms], bytes]) -> bytes | None:
         """What `check` makes of the file at `path`; None as for `narinfo`.
@@ -206,7 +192,7 @@ class Substituter:
     def forget(self, output_hash: bytes) -> None:
         """Ask for the path again, whatever is remembered."""
         self._absent.pop(output_hash, None)
-        self._forget_offer(output_hash)
+        self._offers.forget(output_hash)
 
     async def close(self) -> None:
         for task in self._questions:
@@ -288,7 +274,7 @@ class Substituter:
         return until is not None
 
     def _remember(self, key: bytes, seconds: float) -> None:
-        self._forget_offer(key)
+        self._offers.forget(key)
         self._absent.pop(key, None)
         if seconds > 0:
             self._absent[key] = time.monotonic() + seconds
@@ -304,11 +290,6 @@ class Substituter:
         self._logged[kind] = (now, 0)
         more = f" (and {left_out} more times)" if left_out else ""
         _log.error("substituter %s %s: %s%s", self._upstream.name, kind, error, more)
-
-
-def _weight(narinfo: NarInfo) -> int:
-    """About how many bytes of memory it takes."""
-    return 2000 + 250 * (len(narinfo.references) + len(narinfo.signatures))
 
 
 async def _joined(beginning: bytes, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -10,7 +10,8 @@ from functools import partial
 from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.concurrency.single_flight import SingleFlight
 from tvix_store.concurrency.window import Window
-from tvix_store.errors import ConflictError, ExhaustedError, NotFoundError, UnavailableError
+from tvix_store.errors import ConflictError, ExhaustedError, NotFoundError
+from tvix_store.layers.asking_ahead import AskingAhead
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.layers.substituter import Substituter
 from tvix_store.layers.substituters import Substituters
@@ -19,6 +20,7 @@ from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
+from tvix_store.services.foreign_paths import FetchBrokeOffError
 from tvix_store.services.store import Store
 from tvix_store.telemetry import notes
 
@@ -46,6 +48,7 @@ class SubstitutingPathInfos:
         self._searches = SingleFlight(self._begin)
         self._tasks: dict[asyncio.Task[PathInfo | None], Window] = {}
         """All searches that run, also those that nobody waits for any more and are about to end; and where their NARs are shown."""
+        self._ahead = AskingAhead(self._ask_ahead)
         self.kept = store.path_infos.get
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
@@ -64,16 +67,26 @@ class SubstitutingPathInfos:
         """The paths that the store has, or that an upstream says, credibly, that it has. Nothing is fetched."""
         found = await self._store.path_infos.existing(output_hashes)
         lacking = [each for each in dict.fromkeys(output_hashes) if each not in found]
-        offered = await each_at_once(self.offered, lacking, _ASKED_AT_ONCE)
+        offered = await each_at_once(self._offered, lacking, _ASKED_AT_ONCE)
         return found | {narinfo.store_path.output_hash: narinfo.store_path for narinfo in offered if narinfo is not None}
 
     async def offered(self, output_hash: bytes, nar_sha256: bytes | None = None) -> NarInfo | None:
         """As `ForeignPaths.offered`."""
+        narinfo = await self._offered(output_hash, nar_sha256)
+        if narinfo is not None and nar_sha256 is None:
+            self._ahead.begin(output_hash, (reference.output_hash for reference in narinfo.references))
+        return narinfo
+
+    async def _offered(self, output_hash: bytes, nar_sha256: bytes | None = None) -> NarInfo | None:
         for substituter in await self._substituters.in_order():
             narinfo = await substituter.narinfo(output_hash, self._store.store_dir)
             if narinfo is not None and nar_sha256 in (None, narinfo.nar.sha256):
                 return narinfo
         return None
+
+    async def _ask_ahead(self, output_hash: bytes) -> None:
+        if await self.kept(output_hash) is None:
+            await self._offered(output_hash)
 
     @contextmanager
     def fetch(self, output_hash: bytes, nar_sha256: bytes) -> Iterator[JoinedFetch]:
@@ -90,6 +103,7 @@ class SubstitutingPathInfos:
 
     async def close(self) -> None:
         """End what is running, and the upstreams' connections."""
+        await self._ahead.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -173,7 +187,7 @@ class JoinedFetch:
         path_info = await asyncio.shield(self._task)
         name = nixbase32.encode(self._output_hash)
         if not self._reader.was_right:
-            raise UnavailableError(f"the NAR of {name} broke off, or was false")
+            raise FetchBrokeOffError(f"the NAR of {name} broke off, or was false")
         if path_info is None or path_info.nar.sha256 != self._nar_sha256:
             raise NotFoundError("this NAR of path", name)
         return path_info

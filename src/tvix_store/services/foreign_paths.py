@@ -6,8 +6,13 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from tvix_store.errors import UnavailableError
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import PathInfo
+
+
+class FetchBrokeOffError(UnavailableError):
+    """A NAR broke off, or was false, whose beginning a client has. The log tells what the upstream did."""
 
 
 class Fetch(Protocol):
@@ -25,7 +30,7 @@ class Fetch(Protocol):
 
         Raises:
             NotFoundError: no upstream gives the path with this NAR.
-            UnavailableError: what `beginning` gave was of a NAR that broke off, or was false.
+            FetchBrokeOffError: what `beginning` gave was of a NAR that broke off, or was false.
             StoreError: an error of the store.
         """
         ...
@@ -39,7 +44,10 @@ class ForeignPaths(Protocol):
         ...
 
     async def offered(self, output_hash: bytes, nar_sha256: bytes | None = None) -> NarInfo | None:
-        """What an upstream says, credibly, of a path, with this NAR where it is given. Nothing is fetched, and nothing verified."""
+        """What an upstream says, credibly, of a path, with this NAR where it is given. Nothing is fetched, and nothing verified.
+
+        Where no NAR is given, upstreams are asked for the references too: a client will ask for these next.
+        """
         ...
 
     def fetch(self, output_hash: bytes, nar_sha256: bytes) -> AbstractContextManager[Fetch]:
