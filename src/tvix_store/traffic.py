@@ -36,6 +36,10 @@ _PATIENCE = 240.0
 """Nix gives up after 300 s without a byte."""
 _TICK = 1.0
 """Seconds between looks at whose client has stopped."""
+_AT_ONCE = 4
+"""Places that are taken in one look. As many others then begin, and a hundred beginnings at once keep small requests waiting."""
+_PAUSE = 0.05
+"""Seconds until the next look where more places may have to be taken."""
 _log = logging.getLogger(__name__)
 
 
@@ -69,6 +73,8 @@ class Budget:
         self._queues: dict[Client, deque[_Waiter]] = {}
         """The callers that wait, by connection. Connections are served in rotation."""
         self._clock: asyncio.TimerHandle | None = None
+        self._lost = 0
+        """Places taken from clients since this was last logged."""
 
     def place(self, client: Client) -> Place:
         """A place that holds nothing yet."""
@@ -151,7 +157,6 @@ class Budget:
         if not self._places:
             return
         loop = asyncio.get_running_loop()
-        self._clock = loop.call_later(_TICK, self._look)
         wanted = sum(queue[0].more for queue in self._queues.values() if not self._has_room(queue[0].more))
         lost = 0
         for place in sorted(self._places, key=lambda each: each.since):
@@ -160,8 +165,13 @@ class Budget:
                 break
             wanted -= place.held
             lost += place.lose(idle)
-        if lost:
-            _log.info("%d transfers were given up, since their clients did too little", lost)
+            if lost == _AT_ONCE:
+                break
+        self._lost += lost
+        self._clock = loop.call_later(_TICK if lost < _AT_ONCE else _PAUSE, self._look)
+        if self._lost and lost < _AT_ONCE:
+            _log.info("%d transfers were given up, since their clients did too little", self._lost)
+            self._lost = 0
 
 
 class _Waiter:

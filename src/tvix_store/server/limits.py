@@ -53,8 +53,9 @@ class Limits:
     rate: int | None = None
 
     def __post_init__(self) -> None:
-        if min(self.requests or 1, self.uploads or 1) < 1 or (self.rate is not None and self.rate < LEAST_RATE):
-            raise InvalidError(f"limits must be at least 1 request, 1 upload, and {LEAST_RATE} bytes a second")
+        for value, least in ((self.requests, 1), (self.uploads, 1), (self.rate, LEAST_RATE)):
+            if value is not None and value < least:
+                raise InvalidError(f"limits must be at least 1 request, 1 upload, and {LEAST_RATE} bytes a second")
 
     @property
     def are_set(self) -> bool:
