@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tvix_store.asgi import App, Event, Receive, Send, address_of, with_grant
+from tvix_store.asgi import App, Event, Receive, Send, address_of, set_grant
 from tvix_store.errors import InvalidError
 from tvix_store.model.grant import Grant, Scope
 from tvix_store.server import limits
@@ -150,6 +150,11 @@ async def test_a_client_that_goes_away_while_it_waits_leaves_its_place_to_others
     app.release.set()
     await clients.send(request())
     assert clients.statuses == [200, 200]
+
+
+def with_grant(scope: Event, grant: Grant) -> Event:
+    set_grant(scope, grant)
+    return scope
 
 
 def with_certificate(scope: Event, name: str) -> Event:
