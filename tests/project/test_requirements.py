@@ -73,14 +73,27 @@ def test_every_pin_has_hashes_and_no_registry_is_named(lock: Path) -> None:
     assert "://" not in text
 
 
+TRACES = PACKAGE / "observe/traces.py"
+"""The only module that imports the extra `otel`."""
+
+
 def test_the_program_imports_exactly_its_dependencies() -> None:
-    program = [path for path in PACKAGE.rglob("*.py") if PACKAGE / "testing" not in path.parents]
+    program = [path for path in PACKAGE.rglob("*.py") if PACKAGE / "testing" not in path.parents and path != TRACES]
     assert imported_by(program) == names(PROJECT["project"]["dependencies"])
 
 
 def test_the_testing_package_imports_exactly_its_dependencies_besides() -> None:
     besides = imported_by((PACKAGE / "testing").rglob("*.py")) - names(PROJECT["project"]["dependencies"])
     assert besides == names(PROJECT["project"]["optional-dependencies"]["testing"])
+
+
+def test_the_module_for_traces_imports_the_extra_alone() -> None:
+    packages = (
+        {name.partition(".")[0] for name in imports(ast.parse(TRACES.read_text()))} - sys.stdlib_module_names - {"tvix_store"}
+    )
+    assert packages == {"opentelemetry"}
+    # Several distributions share the package.
+    assert names(PROJECT["project"]["optional-dependencies"]["otel"]) <= set(metadata.packages_distributions()["opentelemetry"])
 
 
 def names(requirements: Iterable[str]) -> set[str]:
