@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -363,6 +364,21 @@ def test_a_token_of_one_cache_reads_of_others_what_strangers_read(daemon: Daemon
     assert daemon.get("/theirs/nix-cache-info", **ours).status == 404
     assert daemon.put("/ours/nix-cache-info", b"", **ours).status == 200
     assert daemon.put("/nix-cache-info", b"", **ours).status == 200
+
+
+def test_a_token_of_a_cache_that_is_not_served_opens_nothing(tmp_path: Path) -> None:
+    """Least of all the whole store, where no caches are served."""
+    for options in ((), ("--cache", "other"), ("--private",)):
+        daemon = Daemon(tmp_path / f"daemon-{len(options)}-{options[-1:]}", *options)
+        daemon.start()
+        try:
+            lost = {"authorization": f"Bearer {token(daemon, 'lost')}"}
+            time.sleep(0.5)  # until the daemon has read the token
+            for path in ("/nix-cache-info", "/lost/nix-cache-info", "/other/nix-cache-info"):
+                for answer in (daemon.get(path, **lost), daemon.put(path, b"", **lost)):
+                    assert answer.status == 401, (options, path)
+        finally:
+            daemon.stop()
 
 
 @pytest.mark.parametrize(

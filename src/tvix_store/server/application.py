@@ -69,7 +69,7 @@ class Application:
             writing = {path for path, method in root.methods.items() if method.takes.writes}
             app = ClientLimits(app, config.limits, writing, self.traffic.hang_up)
         if config.access.asks:
-            app = Gate(app, config.access.authority())
+            app = Gate(app, config.access.authority(), [each.name for each in config.caches])
         if config.trusted_proxies:
             app = Forwarded(app, config.trusted_proxies)
         names = (*host_names(config.listen), *config.allow_hosts)

@@ -48,11 +48,9 @@ class NamedCaches:
             return self._serve(cache, name, grant, scope, receive, send)
         # A private cache is, to strangers, as if it did not exist.
         named = grant.cache or (None if grant.name else self._default)
-        if named is not None and named in self._caches:
-            return self._serve(self._caches[named], named, grant, scope, receive, send)
         if named is not None:
-            set_grant(scope, Grant(Scope.NOTHING, grant.name, refusal=f"there is no cache {named} here"))
-        elif not grant.name:
+            return self._serve(self._caches[named], named, grant, scope, receive, send)
+        if not grant.name:
             set_grant(scope, Grant(Scope.NOTHING, refusal=grant.refusal))
         return self._root(scope, receive, send)
 
