@@ -258,6 +258,12 @@ def test_nix_pushes_what_the_upstream_has_without_a_download_and_it_is_ours_then
             assert daemon.paths() == []
             nix.with_own_cache().copy_to(f"{daemon.url}/push", app)
             assert sorted(daemon.paths()) == closure
+            # Our own copies know the route as well.
+            second = start_daemon("--substituters", url, name="second")
+            source = f"file://{tmp_path}/upstream?trusted-public-keys={KEY.public}"
+            target = f"connect+http://127.0.0.1:{second.port}/push"
+            second.program("copy", "-q", "--store-dir", second.store_dir, "--from", source, "--to", target, "--all")
+            assert sorted(second.paths()) == closure
             assert not [path for path in upstream.asked if path.startswith("/nar/")]
         finally:
             upstream.shutdown()

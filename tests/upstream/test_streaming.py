@@ -22,12 +22,14 @@ from tvix_store.http import nars
 from tvix_store.http.app import BinaryCache
 from tvix_store.http.settings import CacheSettings
 from tvix_store.layers import substituting
+from tvix_store.layers.without_upstreams import without_upstreams
 from tvix_store.model import nixbase32
 from tvix_store.model.content_address import ContentAddress, Method
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.signature import SecretKey
 from tvix_store.model.store_path import StorePath
+from tvix_store.server.push_route import PushRoute
 from tvix_store.services.store import Store
 from tvix_store.testing.content import noise
 from tvix_store.testing.faults import FaultyBlobs, failing
@@ -72,7 +74,8 @@ class Client:
         settings: CacheSettings = CacheSettings(),  # noqa: B008 - it is frozen
         traffic: Traffic | None = None,
     ) -> None:
-        self.app = BinaryCache(store, settings, traffic)
+        alone = BinaryCache(without_upstreams(store), settings, traffic)
+        self.app = PushRoute(BinaryCache(store, settings, traffic), alone)
 
     def begin(
         self, path: str, method: str = "GET", fields: dict[bytes, bytes] | None = None, body: bytes = b"", *, slow: bool = False

@@ -19,7 +19,6 @@ from tvix_store.http.response import Headers, Response, length, send_response, s
 from tvix_store.http.settings import CacheSettings
 from tvix_store.http.status import HttpError, error_response
 from tvix_store.http.uploads import Uploads
-from tvix_store.layers.without_upstreams import without_upstreams
 from tvix_store.model.grant import Scope
 from tvix_store.operations.nars.links import NarLinks
 from tvix_store.operations.nars.offer import NarOffers
@@ -45,11 +44,9 @@ _log = logging.getLogger(__name__)
 
 
 class BinaryCache:
-    """Serves a store to Nix. What `/push/…` begins with is the same cache without its upstreams, for clients that fill it."""
+    """Serves a store to Nix."""
 
-    def __init__(
-        self, store: Store, settings: CacheSettings, traffic: Traffic | None = None, *, has_push_route: bool = True
-    ) -> None:
+    def __init__(self, store: Store, settings: CacheSettings, traffic: Traffic | None = None) -> None:
         self._traffic = traffic or Traffic()
         links = NarLinks.of(store)
         self._settings = settings
@@ -71,8 +68,6 @@ class BinaryCache:
         self._documents = Documents(store, links)
         self._browse = Browse(store)
         self._uploads = Uploads(store, settings) if links is not None else None
-        alone = without_upstreams(store)
-        self._push = BinaryCache(alone, settings, self._traffic, has_push_route=False) if has_push_route else None
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, self._settings.body_timeout, self._traffic.incoming)
@@ -153,9 +148,6 @@ class BinaryCache:
                 return self._documents.get(request)
             case [b"serve", _, *_] as segments:
                 return self._browse.get(request, segments[1:])
-            case [b"push", _, *_] if self._push is not None:
-                request.enter()
-                return self._push._get(request)  # noqa: SLF001 - it is one of us
         raise HttpError(404, "there is nothing here")
 
     async def _refusal(self, error: Exception, request: Request) -> Response:
@@ -183,9 +175,6 @@ class BinaryCache:
             case [b"nix-cache-info"]:
                 await request.whole_body(1 << 16)
                 return text(200, "this cache describes itself")
-            case [b"push", _, *_] if self._push is not None:
-                request.enter()
-                return await self._push._put(request)  # noqa: SLF001 - as above
         raise HttpError(404, "nothing can be put here")
 
 

@@ -84,10 +84,6 @@ class Request:
             self._segments = _segments(self._scope["raw_path"])
         return self._segments
 
-    def enter(self) -> None:
-        """Go on as if the path began behind its first part."""
-        self._segments = self.segments[1:]
-
     @property
     def has_query(self) -> bool:
         return bool(self._scope["query_string"])

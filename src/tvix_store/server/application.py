@@ -17,6 +17,7 @@ from tvix_store.access.gate import Gate
 from tvix_store.asgi import App
 from tvix_store.http.app import BinaryCache
 from tvix_store.http.settings import CacheSettings
+from tvix_store.layers.without_upstreams import without_upstreams
 from tvix_store.observe.access_log import AccessLog
 from tvix_store.observe.metrics import Metrics
 from tvix_store.observe.probes import Probes
@@ -30,6 +31,7 @@ from tvix_store.server.forwarded import Forwarded
 from tvix_store.server.limits import ClientLimits
 from tvix_store.server.listeners import host_names
 from tvix_store.server.named_caches import NamedCaches, ServedCache
+from tvix_store.server.push_route import PushRoute
 from tvix_store.server.settings import ServerConfig
 from tvix_store.services.store import Store
 from tvix_store.telemetry.shared import SharedRows
@@ -52,12 +54,12 @@ class Application:
             StoreError: a cache cannot be opened, or a file of settings cannot be read.
         """
         config = self.config
-        root = self._serve(store, config.cache)
-        app: App = root
+        root, calls = self._serve(store, config.cache)
+        app = root
         if config.caches:
             caches = {
                 each.name: ServedCache(
-                    self._serve(await opened.enter_async_context(await each.open_store()), each.cache), each.private
+                    self._serve(await opened.enter_async_context(await each.open_store()), each.cache)[0], each.private
                 )
                 for each in config.caches
             }
@@ -66,7 +68,7 @@ class Application:
         gauges = await opened.enter_async_context(aclosing(StoreGauges(store.statistics, config.directories, metrics)))
         app = Probes(app, metrics, gauges, self._are_serving, whole_store_only=bool(config.caches))
         if config.limits.are_set:
-            writing = {path for path, method in root.methods.items() if method.takes.writes}
+            writing = {path for path, method in calls.methods.items() if method.takes.writes}
             app = ClientLimits(app, config.limits, writing, self.traffic.hang_up)
         if config.access.asks:
             app = Gate(app, config.access.authority(), [each.name for each in config.caches])
@@ -77,7 +79,7 @@ class Application:
         guarded = BrowserGuard(app, [] if config.tls else sockets, names, config.allow_origins)
         log = AccessLog(sys.stderr, config.access_log) if config.access_log else None
         traced = opened.enter_context(_traced(guarded, wanted=config.traces))
-        return ObservedRequests(traced, root.methods, log)
+        return ObservedRequests(traced, calls.methods, log)
 
     def stop(self) -> None:
         """To be called when the server begins to go down."""
@@ -87,17 +89,22 @@ class Application:
     async def _are_serving(self) -> bool:
         return all(await asyncio.gather(*(health.is_serving() for health in self._healths)))
 
-    def _serve(self, store: Store, settings: CacheSettings) -> RpcApp:
+    def _serve(self, store: Store, settings: CacheSettings) -> tuple[App, RpcApp]:
+        """The application of a store, and the part of it that knows all calls."""
+        app, health = self._made(store, settings)
+        self._healths.append(health)
+        alone = without_upstreams(store)
+        return PushRoute(app, app if alone is store else self._made(alone, settings)[0]), app
+
+    def _made(self, store: Store, settings: CacheSettings) -> tuple[RpcApp, Health]:
         cache = BinaryCache(store, settings, self.traffic)
-        app, health = serve_store(
+        return serve_store(
             store,
             max_message=self.config.max_message,
             fallback=cache,
             traffic=self.traffic,
             private_places=settings.private_places,
         )
-        self._healths.append(health)
-        return app
 
 
 @contextmanager

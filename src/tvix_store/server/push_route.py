@@ -1,0 +1,26 @@
+"""PushRoute: the ASGI layer that leads what is below `/push` to the store as it is by itself, for clients that fill it."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from tvix_store.asgi import App, Event, Receive, Send
+
+_PREFIX = "/push/"
+_SKIPPED = len(_PREFIX) - 1
+
+
+class PushRoute:
+    """Leads requests below `/push/` to `alone`, a store without its upstreams; all others to `app`, the same store with them."""
+
+    def __init__(self, app: App, alone: App) -> None:
+        self._app = app
+        self._alone = alone
+
+    def __call__(self, scope: Event, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        # The raw path too: behind an encoded letter, the two would be cut at different places.
+        if scope["type"] != "http" or not scope["path"].startswith(_PREFIX) or not scope["raw_path"].startswith(b"/push/"):
+            return self._app(scope, receive, send)
+        behind = {**scope, "path": scope["path"][_SKIPPED:], "raw_path": scope["raw_path"][_SKIPPED:]}
+        return self._alone(behind, receive, send)
