@@ -12,7 +12,7 @@ from time import monotonic
 
 from tvix_store.errors import StoreError
 
-_AT_ONCE = 24
+_AT_ONCE = 48
 """Paths that are asked about ahead at the same time. A few requests of each upstream stay free for what clients ask."""
 _MOST_WAITING = 20_000
 """Paths that wait to be asked about. More are left to the clients."""
