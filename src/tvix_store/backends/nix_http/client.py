@@ -22,7 +22,7 @@ from tvix_store.telemetry import spans
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
 _AT_ONCE = 64
-"""Requests under way at the same time; others wait. Nix has 25, for one machine; 2,000 narinfos 20 ms away take 2 s with 24 at once."""
+"""Requests under way at the same time; others wait. Nix has 25, for one machine. 2,000 narinfos 20 ms away took 2 s with 24."""
 _BUFFER = 1 << 19
 """Bytes of a body at which aiohttp begins to hold the sender back; it does so for good at twice that."""
 _LEAST = 256 << 10
