@@ -45,8 +45,13 @@ def address_of(scope: Event) -> str:
     address: str | None = scope.get(_ADDRESS)
     if address is None:
         client = scope.get("client")
-        return client[0] if client else ""
+        return unmapped(client[0]) if client else ""
     return address
+
+
+def unmapped(address: str) -> str:
+    """An IP address; of IPv4 in its own form where a socket for both has it within one of IPv6."""
+    return address.removeprefix("::ffff:") if "." in address else address
 
 
 def with_address(scope: Event, address: str) -> Event:
@@ -58,6 +63,14 @@ def certificate_name(scope: Event) -> str:
     """The subject of the client's certificate, as in `CN=build-1` (RFC 4514); "" where it has shown none."""
     tls = scope.get("extensions", {}).get("tls")
     return (tls and tls["client_cert_name"]) or ""
+
+
+CHALLENGES = (
+    (b"www-authenticate", b'Basic realm="tvix-store", charset="UTF-8"'),
+    (b"www-authenticate", b'Bearer realm="tvix-store"'),
+    (b"cache-control", b"no-store"),
+)
+"""Header fields of an answer with status 401. Source: RFC 9110."""
 
 
 class DisconnectedError(Exception):

@@ -33,6 +33,9 @@ def test_the_daemon_serves_until_it_is_told_to_end(tvix_store: Program, number: 
         (["--workers", "0"], 2, "--workers"),
         (["--workers", "2", "--store", "memory://"], 2, "a single process"),
         (["--tls-key", "key.pem"], 2, "need each other"),
+        (["--tls-client-auth", "required"], 2, "needs --tls-client-ca"),
+        (["--token-file", "./nowhere/tokens.json"], 2, "there is no file of tokens"),
+        (["--cache", "a signing-key-file=credential:key"], 2, "LoadCredential=key"),
     ],
 )
 def test_a_wrong_option_is_refused(tvix_store: Program, arguments: list[str], code: int, message: str) -> None:

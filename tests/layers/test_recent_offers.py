@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -52,3 +53,12 @@ def test_the_oldest_go_first_and_memory_is_bounded(monkeypatch: pytest.MonkeyPat
     offers.put(b"huge", offer("huge", references=1000))
     assert offers.get(b"huge") is None
     assert offers._bytes == 0
+
+
+def test_what_nobody_has_signed_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upstream, or whoever stands before it, may pad the URL of a narinfo to 4 MiB."""
+    monkeypatch.setattr(recent_offers, "_MOST_BYTES", 1_000_000)
+    offers = RecentOffers()
+    for number in range(100):
+        offers.put(b"%d" % number, replace(offer(f"{number}"), url="nar/" + "x" * 100_000, system="y" * 100_000))
+    assert 1 <= len(offers._offers) <= 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -123,5 +124,18 @@ def test_warnings_are_seldom_only_where_clients_cause_them(
 def test_causes_that_are_remembered_are_bounded(written: Written) -> None:
     seldom = logs.SeldomErrors()
     for number in range(3000):
-        assert seldom.filter(logging.LogRecord("x", logging.ERROR, "", 0, f"cause {number}", (), None))
-    assert len(seldom._lines) == 1000
+        record = logging.LogRecord("x", logging.ERROR, "", 0, f"cause {number}", (), None)
+        assert seldom.filter(record)
+        assert not seldom.filter(record)
+    assert len(seldom._left_out) <= 1000
+
+
+def test_processes_that_are_forked_share_the_clock_of_a_cause() -> None:
+    seldom = logs.SeldomErrors()
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "the disk is full", (), None)
+    assert seldom.filter(record)
+    child = os.fork()
+    if not child:
+        os._exit(int(seldom.filter(record)))
+    assert os.waitpid(child, 0)[1] == 0
+    assert not seldom.filter(logging.LogRecord("y", logging.ERROR, "", 0, "the disk is full", (), None)), "whoever says it"

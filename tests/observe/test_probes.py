@@ -88,7 +88,7 @@ async def test_metrics_are_for_who_may_read(shared: SharedRows) -> None:
         set_grant(scope, Grant(Scope.NOTHING))
         await app(scope, receive, send)
 
-    assert [(await ask(refused, path))[0]["status"] for path in ("/metrics", "/healthz", "/readyz")] == [403, 200, 200]
+    assert [(await ask(refused, path))[0]["status"] for path in ("/metrics", "/healthz", "/readyz")] == [401, 200, 200]
     assert b"tvix_store" not in (await ask(refused, "/metrics"))[1]["body"]
     assert (await ask(app, "/metrics"))[0]["status"] == 200
 

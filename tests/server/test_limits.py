@@ -166,6 +166,8 @@ def with_certificate(scope: Event, name: str) -> Event:
     [
         (request("10.0.0.1"), request("10.0.0.1"), True),
         (request("10.0.0.1"), request("10.0.0.2"), False),
+        (request("::ffff:10.0.0.1"), request("::ffff:10.0.0.2"), False),  # by a socket for both IPv6 and IPv4
+        (request("::ffff:10.0.0.1"), request("10.0.0.1"), True),
         (request("2001:db8::1"), request("2001:db8::ffff:1"), True),
         (request("2001:db8:0:1::1"), request("2001:db8:0:2::1"), False),
         (with_grant(request("10.0.0.1"), Grant(Scope.PUSH, "ci")), with_grant(request("10.0.0.2"), Grant(Scope.PUSH, "ci")), True),

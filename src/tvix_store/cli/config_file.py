@@ -61,24 +61,30 @@ class ConfigFile:
     table: Mapping[str, Any]
     exposure: str | None
 
-    def place(self, keys: Keys) -> str:
-        """`path:line` of a key, or of the first line that names it."""
-        return f"{self.path}:{self._lines.get(keys, 1)}"
+    def place(self, keys: Keys, number: int = 0) -> str:
+        """`path:line` of a key, or of the first line that names it; of a list of tables, of the one with a number from 0."""
+        lines, headers = self._lines
+        tables = headers.get(keys, [])
+        return f"{self.path}:{tables[number] if number < len(tables) else lines.get(keys, 1)}"
 
     @cached_property
-    def _lines(self) -> dict[Keys, int]:
+    def _lines(self) -> tuple[dict[Keys, int], dict[Keys, list[int]]]:
+        """The line of each key, and the lines of the headers `[[…]]` of each list of tables."""
         lines: dict[Keys, int] = {}
+        headers: dict[Keys, list[int]] = {}
         table: Keys = ()
         for line, statement in _statements(self.text):
             document = tomllib.loads(statement)
             if statement.lstrip().startswith("["):
                 table = max(_ways(document), key=len)
+                if statement.lstrip().startswith("[["):
+                    headers.setdefault(table, []).append(line)
                 found = [table[:length] for length in range(1, len(table) + 1)]
             else:
                 found = [(*table, *way) for way in _ways(document)]
             for keys in found:
                 lines.setdefault(keys, line)
-        return lines
+        return lines, headers
 
 
 def read_config_file(path: str) -> ConfigFile:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeGuard
 
 import click
 
@@ -100,6 +100,11 @@ def _problems(
     for name, value in table.items():
         keys = (*at, name)
         problem = None
+        if name in options and _are_tables(options[name], value):
+            for number, each in enumerate(value):
+                if (problem := unfit(options[name], [each])) is not None:
+                    yield f"{file.place(keys, number)}: {dotted(keys)}: {masked(problem)}"
+            continue
         if name in options:
             problem = unfit(options[name], value)
         elif group is None or name not in commands:
@@ -112,6 +117,11 @@ def _problems(
             yield from _problems(file, program, value, inner, keys, words)
         if problem is not None:
             yield f"{file.place(keys)}: {dotted(keys)}: {masked(problem)}"
+
+
+def _are_tables(option: click.Option, value: object) -> TypeGuard[list[object]]:
+    """Whether the value is a list of tables, each of which has a line of its own."""
+    return isinstance(option.type, TableType) and option.multiple and isinstance(value, list) and len(value) > 1
 
 
 def _unknown(program: click.Command, at: Keys, name: str, known: list[str]) -> str:

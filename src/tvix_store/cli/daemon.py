@@ -14,7 +14,7 @@ from tvix_store.cli.identity_rules import IdentityRuleType
 from tvix_store.cli.input import SecretPath
 from tvix_store.cli.invocation import Invocation, shared_options
 from tvix_store.cli.named_caches import NamedCacheOption, NamedCacheType
-from tvix_store.cli.served_stores import ServedStore, named_cache_config
+from tvix_store.cli.served_stores import ServedStore, named_cache_config, waits_for_nars
 from tvix_store.cli.token_files import default_token_file, token_file_option, warn_of_writers
 
 if TYPE_CHECKING:
@@ -106,7 +106,6 @@ if TYPE_CHECKING:
 @click.option(
     "--tls-client-auth",
     type=click.Choice(("required", "optional")),
-    default="required",
     help="Whether clients must show a certificate, with --tls-client-ca. Default: required.",
 )
 @click.option("--priority", type=click.IntRange(0), help="Of this cache among a client's: the lowest is asked first. Default: 40.")
@@ -212,7 +211,7 @@ def daemon(
     tls_certificate: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
-    tls_client_auth: str,
+    tls_client_auth: str | None,
     priority: int | None,
     no_mass_query: bool,
     nar_compression: str | None,
@@ -235,18 +234,25 @@ def daemon(
 ) -> None:
     """Serve the store over gRPC, and as a binary cache for Nix over HTTP; to this machine only unless told otherwise.
 
-    SIGTERM or Ctrl-C ends it when running calls are done; a second one at once. SIGHUP reloads the TLS certificate.
+    SIGTERM or Ctrl-C ends it when running calls are done; a second one at once. SIGHUP reloads the TLS certificate, and
+    says which options have changed in the configuration. Tokens are read again when they change.
 
     \b
         tvix-store daemon
+        nix copy --to http://localhost:8000 ./result
         tvix-store daemon -l localhost:9000 -l /run/tvix-store.sock --store /srv/store
         tvix-store daemon -l 0.0.0.0:8000 --read-only --signing-key-file /etc/nix/cache.key
-        nix copy --to http://localhost:8000 ./result
+        tvix-store token create --scope push && tvix-store daemon -l 0.0.0.0:8443 --tls-certificate FILE --tls-key FILE
+        tvix-store daemon --cache "team-a private quota=50G" --cache public --default-cache public
     """
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key need each other")
     if tls_client_ca is not None and tls_certificate is None:
         raise click.UsageError("--tls-client-ca needs --tls-certificate and --tls-key")
+    if tls_client_auth is not None and tls_client_ca is None:
+        raise click.UsageError("--tls-client-auth needs --tls-client-ca, with the authorities of the clients' certificates")
+    if token_file is not None and not token_file.exists():
+        raise click.UsageError(f"there is no file of tokens {token_file}; tvix-store token create --token-file FILE makes it")
     import logging
     from dataclasses import replace
     from functools import partial
@@ -292,7 +298,7 @@ def daemon(
     cache_options |= {"max_nar_size": max_nar_size, "max_nar_entries": max_nar_entries}
     cache = CacheSettings(
         want_mass_query=not no_mass_query,
-        waits_for_nars=upstream_narinfos == "fetched" or (upstream_narinfos is None and bool(signing_keys)),
+        waits_for_nars=waits_for_nars(upstream_narinfos, signs=bool(signing_keys)),
         signing_keys=signing_keys,
         trusted_keys=trusted_keys,
         read_only=read_only,
@@ -308,13 +314,14 @@ def daemon(
         "memory": transfer_memory,
         "traces": traces.are_wanted(),
         "access_log": log_format if access_log else None,
-        "tls": TlsFiles(tls_certificate, tls_key, tls_client_ca, tls_client_auth == "required")
+        "tls": TlsFiles(tls_certificate, tls_key, tls_client_ca, tls_client_auth != "optional")
         if tls_certificate and tls_key
         else None,
     }
     of_caches = [file for each in caches for file in each.signing_key_files]
     _warn_of_keys([*signing_key_files, *of_caches, *([tls_key] if tls_key else [])])
-    if signing_keys and not require_signatures and not read_only:
+    signs_all = bool(signing_keys) or any(each.signing_key_file and not each.require_signatures for each in caches)
+    if signs_all and not require_signatures and not read_only:
         logging.getLogger(__name__).warning(
             "--signing-key-file without --require-signatures: whatever is pushed, or fetched unsigned, is signed. "
             "With --trusted-public-keys and --require-signatures, only what a trusted key has signed is taken"
@@ -325,7 +332,7 @@ def daemon(
     closed = access.is_closed()
     config = ServerConfig(
         access=replace(access, closed=closed),
-        caches=tuple(named_cache_config(served, cache, each) for each in caches),
+        caches=tuple(named_cache_config(served, cache, each, upstream_narinfos) for each in caches),
         default_cache=default_cache,
         # Strangers are kept out, by what they may do.
         allow_remote=allow_remote or read_only or bool(caches) or closed,

@@ -10,8 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from tvix_store import __version__
+from tvix_store.access.token_file import TokenFile
 from tvix_store.cli.sizes import human
 from tvix_store.config.compose import DEFAULT_ADDRESS
+from tvix_store.errors import StoreError
 from tvix_store.model.address import without_secrets
 from tvix_store.observe.start_lines import StartFacts, start_lines, warnings
 from tvix_store.server import ServerConfig
@@ -34,7 +36,8 @@ def greeting(
             tls=config.tls is not None,
             private=config.access.private,
             closed=config.access.closed,
-            caches=tuple(f"{each.name} ({_kind(each, config)})" for each in config.caches),
+            caches=tuple(f"{each.name} ({_told(each, config)})" for each in config.caches),
+            has_tokens=bool(config.access.identity_rules) or _has_tokens(config.access.token_file),
         )
         for warning in warnings(facts, listeners):
             logging.getLogger(__name__).warning("%s", warning)
@@ -43,9 +46,23 @@ def greeting(
     return lines
 
 
-def _kind(cache: NamedCacheConfig, config: ServerConfig) -> str:
-    kind = "private" if cache.private else "public"
-    return f"{kind}, the default" if cache.name == config.default_cache else kind
+def _told(cache: NamedCacheConfig, config: ServerConfig) -> str:
+    """What there is to say of a named cache."""
+    keys = " and ".join(key.name for key in cache.cache.signing_keys)
+    told = [
+        "private" if cache.private else "public",
+        "the default" if cache.name == config.default_cache else "",
+        f"signs as {keys}" if keys else "",
+        f"upstreams {' '.join(map(without_secrets, cache.upstreams))}" if cache.upstreams else "",
+    ]
+    return ", ".join(filter(None, told))
+
+
+def _has_tokens(file: Path | None) -> bool:
+    try:
+        return file is not None and len(TokenFile(file).read()) > 0
+    except StoreError:
+        return False
 
 
 def _size(directories: Iterable[Path]) -> str:

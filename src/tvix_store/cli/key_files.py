@@ -21,8 +21,10 @@ def read_secret_key(path: Path) -> SecretKey:
 
     try:
         return SecretKey.parse(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidError(f"cannot read the key in {path}: {error}") from None
+    except OSError as error:
+        raise InvalidError(f"cannot read the key in {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, InvalidError):  # the error's own text may hold some of a secret
+        raise InvalidError(f"{path} holds no secret key (expected name:base64, as tvix-store key generate writes it)") from None
 
 
 def exposure(path: Path) -> str | None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from tvix_store.cli.credentials import SecretText
+from tvix_store.cli.input import SecretPath
 from tvix_store.cli.settings import TableType
 
 _SWITCHES = ("private", "require_signatures")
@@ -53,6 +55,10 @@ class NamedCacheType(TableType["NamedCacheOption"]):
         try:
             settings = _settings(value) if isinstance(value, Mapping) else _settings_in_words(value)
             check_cache_name(settings["name"])
+            keys, urls = settings.get("signing_key_file", ()), settings.get("substituters", ())
+            # As in the options of the daemon, `credential:NAME` stands for what systemd hands over.
+            settings["signing_key_file"] = tuple(str(SecretPath().convert(each, param, ctx)) for each in keys)
+            settings["substituters"] = tuple(word for each in urls for word in SecretText().convert(each, param, ctx).split())
             return NamedCacheOption(**settings)
         except InvalidError as error:
             self.fail(str(error), param, ctx)
@@ -80,7 +86,7 @@ def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in a table, checked. A number may be a text, as in words."""
     from tvix_store.errors import InvalidError
 
-    who = f"cache {str(table.get('name', ''))[:80]}"
+    who = f"cache {str(table['name'])[:80]}" if "name" in table else "a cache"
     known = [field.name for field in fields(NamedCacheOption)]
     settings: dict[str, Any] = {}
     for key, value in table.items():

@@ -72,8 +72,15 @@ class ServedStore:
         return made_read_only(store) if self.read_only else store
 
 
-def named_cache_config(served: ServedStore, settings: CacheSettings, option: NamedCacheOption) -> NamedCacheConfig:
-    """A named cache beside `served`. `settings` are those of the whole store's cache.
+def waits_for_nars(upstream_narinfos: str | None, *, signs: bool) -> bool:
+    """Whether narinfos of upstreams wait for their NARs: as the option says; without it, where the cache signs narinfos."""
+    return upstream_narinfos == "fetched" or (upstream_narinfos is None and signs)
+
+
+def named_cache_config(
+    served: ServedStore, settings: CacheSettings, option: NamedCacheOption, upstream_narinfos: str | None
+) -> NamedCacheConfig:
+    """A named cache beside `served`. `settings` are those of the whole store's cache. `upstream_narinfos`: that option.
 
     Raises:
         click.UsageError: the cache requires signatures, and has no key to check them with.
@@ -84,21 +91,27 @@ def named_cache_config(served: ServedStore, settings: CacheSettings, option: Nam
     from tvix_store.server.settings import NamedCacheConfig
 
     signing_keys = tuple(map(read_secret_key, option.signing_key_files))
-    trusted_keys = read_public_keys(option.trusted_public_keys)
+    trusted_keys = read_public_keys(option.trusted_public_keys) or settings.trusted_keys
     checked_keys = (*trusted_keys, *(key.public for key in signing_keys))
-    if option.require_signatures and not checked_keys:
+    require_signatures = option.require_signatures or served.require_signatures
+    if require_signatures and not checked_keys:
         raise click.UsageError(f"cache {option.name}: require-signatures needs trusted-public-keys to check them with")
     store = replace(
         served,
         cache=option.name,
         quota=option.quota,
-        substituters=checked_urls(option.substituters, require_signatures=option.require_signatures),
+        substituters=checked_urls(option.substituters, require_signatures=require_signatures),
         substituter_public_keys=read_public_keys(option.substituter_public_keys),
         checked_keys=checked_keys,
-        require_signatures=option.require_signatures,
+        require_signatures=require_signatures,
         signs=bool(signing_keys),
     )
-    its_settings = replace(settings, signing_keys=signing_keys, trusted_keys=trusted_keys)
+    its_settings = replace(
+        settings,
+        signing_keys=signing_keys,
+        trusted_keys=trusted_keys,
+        waits_for_nars=waits_for_nars(upstream_narinfos, signs=bool(signing_keys)),
+    )
     if option.priority is not None:
         its_settings = replace(its_settings, priority=option.priority)
-    return NamedCacheConfig(option.name, store.open, its_settings, option.private)
+    return NamedCacheConfig(option.name, store.open, its_settings, option.private, tuple(store.substituters))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from tvix_store.cli.input import FilePath
+from tvix_store.cli.input import SecretPath
 from tvix_store.cli.invocation import Invocation
 from tvix_store.errors import InvalidError
 
 token_file_option = click.option(
     "--token-file",
-    type=FilePath(),
+    type=SecretPath(),
     metavar="FILE",
     envvar="TVIX_STORE_TOKEN_FILE",
     show_envvar=True,
@@ -43,7 +43,9 @@ def default_token_file(invocation: Invocation) -> Path | None:
     """
     from tvix_store.config.tokens import token_file
 
-    return token_file(invocation.addresses()["path_infos"])
+    file = token_file(invocation.addresses()["path_infos"])
+    # Who opens the store says better what is wrong with its directory.
+    return None if file is None or (file.parent.exists() and not file.parent.is_dir()) else file
 
 
 def chosen_token_file(invocation: Invocation, given: Path | None) -> Path:

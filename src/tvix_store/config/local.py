@@ -74,8 +74,9 @@ async def _opened_cache(content: Store, directory: Path, name: str, quota: int |
 
     own_directory = directory / _CACHES / name
     try:
-        with disk_errors(directory):
-            make_directory(own_directory.parent)
+        if not content.read_only:
+            with disk_errors(directory):
+                make_directory(own_directory.parent)
         own = await local.open_store(own_directory, store_dir=content.store_dir, read_only=content.read_only, threads=threads)
     except BaseException:
         await content.close()
@@ -85,9 +86,15 @@ async def _opened_cache(content: Store, directory: Path, name: str, quota: int |
 
 def check_is_there(address: Address) -> None:
     """Raise InvalidError where no store is at the address of a directory: to open it would make one."""
-    directory = directory_of(address)
+    directory = own_directory_of(address)
     if not (directory / SETTINGS).exists():
         raise InvalidError(f"there is no store in {directory}")
+
+
+def own_directory_of(address: Address) -> Path:
+    """The directory of the path infos at an address: that of the store, or of its named cache."""
+    directory, cache = directory_of(address), address.parameters.get("cache")
+    return directory / _CACHES / _read_cache(cache) if cache else directory
 
 
 def directory_of(address: Address) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
+from tvix_store import __version__
 from tvix_store.asgi import DisconnectedError, Event, Receive, Send, is_http1
 from tvix_store.errors import StoreError
 from tvix_store.http.browse import Browse
@@ -138,6 +139,8 @@ class BinaryCache:
                 return self._narinfos.get(request, name[: -len(_NARINFO)])
             case [b"nix-cache-info"]:
                 return self._get_cache_info()
+            case [b""]:
+                return self._get_welcome()
             case [b"nar", b"snix-castore" | b"tvix-castore", name]:
                 return self._nars.get_rendered(request, name)
             case [b"nar", name]:
@@ -159,6 +162,9 @@ class BinaryCache:
 
     async def _get_cache_info(self) -> Response:
         return self._cache_info
+
+    async def _get_welcome(self) -> Response:
+        return text(200, f"tvix-store {__version__}: a binary cache for Nix. This is its URL for substituters and nix copy")
 
     async def _put(self, request: Request) -> Response:
         match request.segments:

@@ -9,15 +9,12 @@ import logging
 from collections.abc import Sequence
 
 from tvix_store import errors
+from tvix_store.asgi import CHALLENGES
 from tvix_store.http.response import Headers, Response, text
 
 _log = logging.getLogger(__name__)
 _HEADERS: dict[int, Headers] = {
-    401: (
-        (b"www-authenticate", b'Basic realm="tvix-store", charset="UTF-8"'),
-        (b"www-authenticate", b'Bearer realm="tvix-store"'),
-        (b"cache-control", b"no-store"),
-    ),
+    401: CHALLENGES,
     503: ((b"retry-after", b"5"),),
 }
 """Header fields beside a status. Source: RFC 9110."""

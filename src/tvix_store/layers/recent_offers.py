@@ -41,4 +41,5 @@ class RecentOffers:
 
 def _size(narinfo: NarInfo) -> int:
     """About how many bytes of memory it takes."""
-    return 2000 + 250 * (len(narinfo.references) + len(narinfo.signatures))
+    texts = len(narinfo.url) + len(narinfo.compression) + len(narinfo.system or "")  # nobody signs them: they may be padded
+    return 2000 + texts + 250 * (len(narinfo.references) + len(narinfo.signatures))

@@ -32,6 +32,7 @@ from tvix_store.services.upstream import (
     UpstreamLiesError,
     UpstreamStalledError,
 )
+from tvix_store.telemetry import meters
 
 T = TypeVar("T")
 
@@ -168,6 +169,7 @@ class Substituter:
         try:
             path_info = await self._parts_for(store).fetch(narinfo)
             if path_info is not None:
+                meters.UPSTREAM_REQUESTS.of(self._upstream.name, "parts", "found").add()
                 return path_info
             try:
                 path_info = await fetch_path(store, self._upstream, narinfo, window)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 import re
+import struct
 import sys
 import time
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import TextIO
 
 from tvix_store.telemetry import meters, notes
@@ -19,7 +22,10 @@ SAID = "tvix_store.daemon"
 _PAUSE = 10.0
 """Seconds in which a cause has one line."""
 _MOST_CAUSES = 1000
-"""Causes that are remembered."""
+"""Causes whose left-out lines are counted."""
+_SLOT = struct.Struct("<Qd")
+_SLOTS = 1024
+"""Causes that are remembered at most. Two that share a slot have a line each."""
 _VARIES = re.compile(r"[0-9a-z+/=]{20,}", re.IGNORECASE)
 """Digests and hashes in a message. Two messages that differ in nothing else have one cause."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -72,13 +78,15 @@ class JsonFormatter(logging.Formatter):
 class SeldomErrors(logging.Filter):
     """Lets one line in 10 s through for the same cause, which then tells how many were left out since the one before.
 
-    That holds for errors, and for warnings while a request is answered: clients can cause them as often as they like.
+    That holds for errors, and for warnings while a request is answered: clients can cause them as often as they like. Processes
+    that are forked later share the clock. How many lines were left out, each counts for itself.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines: dict[str, tuple[float, int]] = {}
-        """By cause: when its last line was, and how many were left out since."""
+        self._last = mmap.mmap(-1, _SLOTS * _SLOT.size)
+        """When a cause had its last line: its hash and the time, in the slot of the hash."""
+        self._left_out: dict[int, int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
@@ -86,17 +94,18 @@ class SeldomErrors(logging.Filter):
         meters.LOGGED.of(record.levelname.lower()).add_in_any_thread()
         if record.levelno < logging.ERROR and notes.current.get() is None:
             return True
-        cause = _VARIES.sub("#", f"{record.name} {record.getMessage()}{_error(record)}")[:500]
+        text = _VARIES.sub("#", f"{record.getMessage()}{_error(record)}")[:500]
+        cause = int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest())
         now = time.monotonic()
-        last, left_out = self._lines.get(cause, (-_PAUSE, 0))
-        if now - last < _PAUSE:
-            self._lines[cause] = last, left_out + 1
+        place = cause % _SLOTS * _SLOT.size
+        found, last = _SLOT.unpack_from(self._last, place)
+        if found == cause and now - last < _PAUSE:
+            self._left_out[cause] = self._left_out.get(cause, 0) + 1
+            while len(self._left_out) > _MOST_CAUSES:
+                del self._left_out[next(iter(self._left_out))]
             return False
-        self._lines.pop(cause, None)
-        self._lines[cause] = now, 0
-        while len(self._lines) > _MOST_CAUSES:
-            del self._lines[next(iter(self._lines))]
-        record.left_out = left_out
+        _SLOT.pack_into(self._last, place, cause, now)
+        record.left_out = self._left_out.pop(cause, 0)
         return True
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from tvix_store.asgi import App, Event, Receive, Send, grant_of
+from tvix_store.asgi import CHALLENGES, App, Event, Receive, Send, grant_of
 from tvix_store.observe.metrics import Metrics
 from tvix_store.observe.store_gauges import StoreGauges
 
@@ -56,7 +56,8 @@ class Probes:
     async def _tell_metrics(self, scope: Event, send: Send) -> None:
         grant = grant_of(scope)
         if not grant.may_pull or (self._whole_store_only and (not grant.name or grant.cache is not None)):
-            await _send(scope, send, 403, b"the metrics are for those who may read the store\n")
+            line = b"the metrics are for those who may read the store\n"
+            await (_send(scope, send, 403, line) if grant.name else _send(scope, send, 401, line, CHALLENGES))
             return
         accepts = b",".join(value for name, value in scope["headers"] if name == b"accept").decode("latin-1")
         async with self._one_page:

@@ -22,7 +22,8 @@ class StartFacts:
     tls: Whether TCP listeners serve TLS.
     private: Whether only clients that show who they are may read.
     closed: Whether only such clients may write.
-    caches: Named caches. With them, only such clients use the store as a whole.
+    caches: Named caches, with what there is to say of them. With them, only such clients use the store as a whole.
+    has_tokens: Whether anybody can show who it is.
     """
 
     version: str
@@ -35,6 +36,7 @@ class StartFacts:
     private: bool = False
     closed: bool = False
     caches: tuple[str, ...] = ()
+    has_tokens: bool = False
 
     @property
     def strangers_write(self) -> bool:
@@ -47,7 +49,7 @@ def start_lines(facts: StartFacts, listeners: Sequence[str], host_name: str) -> 
     places = urls(listeners, tls=facts.tls, host_name=host_name)
     rows = [
         ("store", f"{facts.store} ({facts.size})" if facts.size else facts.store),
-        ("reads", _HOLDERS if facts.private or facts.caches else _whoever_reaches(listeners)),
+        ("reads", _readers(facts, listeners)),
         ("writes", "nobody" if facts.read_only else _whoever_reaches(listeners) if facts.strangers_write else _HOLDERS),
         *([("caches", ", ".join(facts.caches))] if facts.caches else ()),
         ("signs as", ", ".join(facts.signing_keys) or "nobody: narinfos have the signatures that came with them"),
@@ -59,6 +61,8 @@ def start_lines(facts: StartFacts, listeners: Sequence[str], host_name: str) -> 
 
 def warnings(facts: StartFacts, listeners: Sequence[str]) -> list[str]:
     """What an operator may not have meant, a line each."""
+    if (facts.private or facts.caches) and not facts.has_tokens:
+        return ["no token exists yet, and this daemon asks for one; tvix-store token create makes it"]
     if not facts.strangers_write or not is_remote(listeners):
         return []
     return [
@@ -94,6 +98,13 @@ def ending_line(running: int, grace: float) -> str:
         return "ending; no call is running"
     calls = f"{running} running call{'s' if running > 1 else ''}"
     return f"ending when {calls} {'are' if running > 1 else 'is'} done, in {grace:g} s at most; Ctrl-C once more ends at once"
+
+
+def _readers(facts: StartFacts, listeners: Sequence[str]) -> str:
+    if facts.private:
+        return _HOLDERS
+    who = _whoever_reaches(listeners)
+    return f"{who} what is public, {_HOLDERS} the rest" if facts.caches else who
 
 
 def _whoever_reaches(listeners: Sequence[str]) -> str:

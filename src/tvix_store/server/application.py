@@ -91,20 +91,21 @@ class Application:
 
     def _serve(self, store: Store, settings: CacheSettings) -> tuple[App, RpcApp]:
         """The application of a store, and the part of it that knows all calls."""
-        app, health = self._made(store, settings)
-        self._healths.append(health)
+        app = self._made(store, settings)
         alone = without_upstreams(store)
-        return PushRoute(app, app if alone is store else self._made(alone, settings)[0]), app
+        return PushRoute(app, app if alone is store else self._made(alone, settings)), app
 
-    def _made(self, store: Store, settings: CacheSettings) -> tuple[RpcApp, Health]:
+    def _made(self, store: Store, settings: CacheSettings) -> RpcApp:
         cache = BinaryCache(store, settings, self.traffic)
-        return serve_store(
+        app, health = serve_store(
             store,
             max_message=self.config.max_message,
             fallback=cache,
             traffic=self.traffic,
             private_places=settings.private_places,
         )
+        self._healths.append(health)
+        return app
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, TypeAlias
 
-from tvix_store.asgi import App, Event, Receive, Send, with_address
+from tvix_store.asgi import App, Event, Receive, Send, unmapped, with_address
 from tvix_store.errors import InvalidError
 
 _UNIX = "unix"
@@ -49,7 +49,7 @@ class Forwarded:
     def _look_up(self, address: str) -> bool:
         if not address:
             return None in self._networks
-        found = ip_address(address)
+        found = ip_address(unmapped(address))
         return any(network is not None and found in network for network in self._networks)
 
 

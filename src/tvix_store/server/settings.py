@@ -52,12 +52,14 @@ class NamedCacheConfig:
     open_store: Opens its store.
     cache: Settings of its binary cache.
     private: Whether strangers may not even read.
+    upstreams: URLs of its upstreams.
     """
 
     name: str
     open_store: OpenStore
     cache: CacheSettings
     private: bool = False
+    upstreams: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ CONNECTING = 20.0
 """Seconds in which a connection must be made, TLS and all."""
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds between the attempts of a caller that waits for a server. The last value is used from then on."""
-_ROOTS = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
-"""The variable in which gRPC's clients look for a file of authorities."""
+_ROOTS = ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "NIX_SSL_CERT_FILE", "SSL_CERT_FILE")
+"""The variables in which gRPC's clients, Nix, and most other programs look for a file of authorities."""
 
 
 class Messages(Protocol):
@@ -119,7 +119,7 @@ def tls_context(address: ServerAddress, *protocols: str) -> ssl.SSLContext | Non
     """
     if not address.tls:
         return None
-    authorities = address.ca or os.environ.get(_ROOTS) or None
+    authorities = address.ca or next((file for name in _ROOTS if (file := os.environ.get(name))), None)
     try:
         context = ssl.create_default_context(cafile=authorities)
     except OSError as error:

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, TypeAlias, cast
 
 from tvix_store.errors import NotFoundError
 from tvix_store.layers.holding.held import Held, Kind
+from tvix_store.layers.holding.quota import Room
 from tvix_store.model.digest import Digest
 from tvix_store.services.blobs import BlobService, BlobStat
+from tvix_store.services.staging import Staging
 
-Sent: TypeAlias = Callable[[Sequence[Digest], int], Coroutine[Any, Any, None]]
-"""Called with the digests of blobs that were sent to the cache, and are stored, and with the bytes of all of them."""
-Admit: TypeAlias = Callable[[int], Coroutine[Any, Any, None]]
-"""Called with the bytes that one put has brought so far. Raises ExhaustedError where the cache has no room for them."""
-_ASKED = 16 << 20
-"""Bytes of a long blob after which it is looked again whether there is room for it."""
+Sent: TypeAlias = Callable[[Sequence[Digest]], Coroutine[Any, Any, None]]
+"""Called with the digests of blobs that were sent to the cache, and are stored."""
 
 
 class HeldBlobs:
-    """A BlobService over `inner`. Blobs that are put go there, where `admit` lets them, and `sent` then hears of them."""
+    """A BlobService over `inner`. Blobs that are put go there, where `room` has room for them, and `sent` then hears of them.
 
-    def __init__(self, inner: BlobService, held: Held, admit: Admit, sent: Sent) -> None:
+    With `staging`, a blob that comes in pieces goes to a stage of its own. So one that breaks off leaves nothing.
+    """
+
+    def __init__(
+        self,
+        inner: BlobService,
+        held: Held,
+        room: Callable[[], AbstractContextManager[Room]],
+        sent: Sent,
+        staging: Staging | None = None,
+    ) -> None:
         self._inner = inner
         self._held = held
-        self._admit = admit
+        self._room = room
         self._sent = sent
+        self._staging = staging
 
     async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
         return await self._inner.stat(digest, chunks=chunks) if await self._held.has(Kind.BLOB, digest) else None
@@ -46,27 +55,33 @@ class HeldBlobs:
                 yield piece
 
     async def put(self, data: AsyncIterable[bytes]) -> Digest:
-        size = asked = 0
+        with self._room() as room:
 
-        async def admitted() -> AsyncIterator[bytes]:
-            nonlocal size, asked
-            async for piece in data:
-                size += len(piece)
-                if size >= asked:
-                    await self._admit(size)
-                    asked = size + _ASKED
-                yield piece
-            await self._admit(size)
+            async def admitted() -> AsyncIterator[bytes]:
+                async for piece in data:
+                    await room.grow(len(piece))
+                    yield piece
 
-        digest = await self._inner.put(admitted())
-        await self._sent((digest,), size)
+            digest = await self._put(admitted())
+            await self._sent((digest,))
+        return digest
+
+    async def _put(self, data: AsyncIterable[bytes]) -> Digest:
+        if self._staging is None:
+            return await self._inner.put(data)
+        stage = self._staging.begin()
+        try:
+            digest = await stage.blobs.put(data)
+            await stage.accept()
+        finally:
+            await stage.close()
         return digest
 
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
-        size = sum(map(len, blobs))
-        await self._admit(size)
-        digests = await self._inner.put_many(blobs)
-        await self._sent(digests, size)
+        with self._room() as room:
+            await room.grow(sum(map(len, blobs)))
+            digests = await self._inner.put_many(blobs)
+            await self._sent(digests)
         return digests
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:

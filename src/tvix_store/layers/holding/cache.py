@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tvix_store.errors import UnsupportedError
 from tvix_store.layers.blob_deltas import BlobDeltas
 from tvix_store.layers.composing import composed
@@ -13,10 +11,9 @@ from tvix_store.layers.holding.directories import HeldDirectories
 from tvix_store.layers.holding.granular import HeldAssembling, HeldGranular
 from tvix_store.layers.holding.held import Held
 from tvix_store.layers.holding.nars import HeldNars
-from tvix_store.layers.holding.quota import Quota
+from tvix_store.layers.holding.quota import Quota, Room
 from tvix_store.layers.holding.staging import HeldStaging
 from tvix_store.layers.remembering_nar import RememberingNarService
-from tvix_store.model.digest import Digest
 from tvix_store.services.offer import Offer
 from tvix_store.services.store import Store
 
@@ -35,13 +32,14 @@ def named_cache(content: Store, own: Store, quota: int | None = None) -> Store:
         who = own.name or content.name
         raise UnsupportedError(f"{who} cannot have named caches: they need records, and NARs that are calculated here")
     held = Held(own.records)
-    taken = HeldContent(content.blobs, held, Quota(own.records, quota))
+    bound = Quota(own.records, quota)
+    taken = HeldContent(content.blobs, held, bound)
 
-    async def take_blobs(digests: Sequence[Digest], _: int) -> None:
-        await taken.take_blobs(digests)
+    def room() -> Room:
+        return Room(bound)
 
-    blobs = HeldBlobs(content.blobs, held, taken.quota.admit, take_blobs)
-    directories = HeldDirectories(content.directories, held, taken.take_directories)
+    blobs = HeldBlobs(content.blobs, held, room, taken.take_blobs, content.staging)
+    directories = HeldDirectories(content.directories, held, room, taken.take_directories)
     known_nars = HeldNars(content.known_nars, held)
     part = Offer(
         name=content.name,

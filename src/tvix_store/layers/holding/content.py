@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 
 from tvix_store.layers.holding.held import Held, Kind
 from tvix_store.layers.holding.quota import Quota
@@ -17,22 +18,38 @@ class HeldContent:
         self._blobs = blobs
         self.held = held
         self.quota = quota
+        self._taking = asyncio.Lock()
+        """What two clients send at the same time counts once."""
 
-    async def take_blobs(self, digests: Sequence[Digest]) -> None:
+    async def take_blobs(self, digests: Sequence[Digest], *, counts: bool = True) -> None:
         """Hold blobs, with their chunks: each can be read alone.
 
-        The chunks come first. So a cache that holds a blob holds its chunks too.
+        So a cache that holds a blob holds its chunks too. A blob that was put together from held chunks adds nothing, and does not
+        count.
         """
-        new = list(await self.held.lacking(Kind.BLOB, list(dict.fromkeys(digests))))
-        size = 0
-        for digest in new:
-            stat = await self._blobs.stat(digest, chunks=True)
-            if stat is not None:
-                size += stat.size or 0
-                await self.held.add(Kind.BLOB, [chunk.digest for chunk in stat.chunks])
-        await self.quota.add(size)
-        await self.held.add(Kind.BLOB, new)
+        async with self._taking:
+            new = list(await self.held.lacking(Kind.BLOB, list(dict.fromkeys(digests))))
+            size, chunks = 0, []
+            for digest in new:
+                stat = await self._blobs.stat(digest, chunks=True)
+                if stat is not None:
+                    size += stat.size or 0
+                    chunks += [chunk.digest for chunk in stat.chunks]
+            await self._take(Kind.BLOB, [*await self.held.lacking(Kind.BLOB, chunks), *new], size if counts else 0)
 
-    async def take_directories(self, digests: Sequence[Digest]) -> None:
-        """Hold directories, all of which stand above ones that the cache holds, or that are among them."""
-        await self.held.add(Kind.DIRECTORY, digests)
+    async def take_directories(self, sizes: Mapping[Digest, int]) -> None:
+        """Hold directories, by their digests, of these sizes in bytes.
+
+        All of them stand above ones that the cache holds, or that are among them.
+        """
+        async with self._taking:
+            new = await self.held.lacking(Kind.DIRECTORY, list(sizes))
+            await self._take(Kind.DIRECTORY, list(new), sum(sizes[digest] for digest in new))
+
+    async def _take(self, kind: Kind, digests: Sequence[Digest], size: int) -> None:
+        counted = self.quota.count(size)
+        try:
+            await self.held.put(kind, digests, counted)
+        except BaseException:
+            self.quota.take_back(size)
+            raise

@@ -6,26 +6,28 @@ may send a directory that names files it has never sent.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, TypeAlias, cast
 
 from tvix_store.layers.holding.held import Held, Kind
+from tvix_store.layers.holding.quota import Room
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, Node
 from tvix_store.services.directories import DirectoryService, DirectoryTree
 
-Sent: TypeAlias = Callable[[Sequence[Digest]], Coroutine[Any, Any, None]]
-"""Called with the digests of directories that were sent to the cache, and are stored."""
+Sent: TypeAlias = Callable[[Mapping[Digest, int]], Coroutine[Any, Any, None]]
+"""Called with the digests of directories that were sent to the cache, and are stored, and the bytes of each."""
 
 
 class HeldDirectories:
-    """A DirectoryService over `inner`. Directories that are put go there, and `sent` then hears of them."""
+    """A DirectoryService over `inner`. Directories that are put go there, where `room` has room, and `sent` then hears of them."""
 
-    def __init__(self, inner: DirectoryService, held: Held, sent: Sent) -> None:
+    def __init__(self, inner: DirectoryService, held: Held, room: Callable[[], AbstractContextManager[Room]], sent: Sent) -> None:
         self._inner = inner
         self._held = held
+        self._room = room
         self._sent = sent
 
     async def get(self, digest: Digest) -> Directory | None:
@@ -42,15 +44,17 @@ class HeldDirectories:
         return _HeldTree(self._inner.tree(root), self._held)
 
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
-        digests: dict[Digest, None] = {}
+        sizes: dict[Digest, int] = {}
+        with self._room() as room:
 
-        async def noted() -> AsyncIterator[Directory]:
-            async for directory in directories:
-                digests[directory.digest] = None
-                yield directory
+            async def noted() -> AsyncIterator[Directory]:
+                async for directory in directories:
+                    sizes[directory.digest] = len(directory.encoded)
+                    await room.grow(len(directory.encoded))
+                    yield directory
 
-        root = await self._inner.put(noted())
-        await self._sent(list(digests))
+            root = await self._inner.put(noted())
+            await self._sent(sizes)
         return root
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tvix_store.errors import IncompleteError, InvalidError, NotFoundError
 from tvix_store.layers.holding.content import HeldContent
 from tvix_store.layers.holding.held import Kind
+from tvix_store.layers.holding.quota import Room
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.names import show
@@ -34,16 +35,18 @@ class HeldGranular:
         return await self._inner.get_directories(digests)
 
     async def put_directories(self, directories: Sequence[Directory]) -> None:
-        sent: set[Digest] = set()
+        sent: dict[Digest, int] = {}
         for directory in directories:
             for name, child in directory.directories():
                 if child.digest not in sent and not await self._held.has(Kind.DIRECTORY, child.digest):
                     raise InvalidError(
                         f"directory {directory.digest} refers to {child.digest} as {show(name)}, which was not sent before it"
                     )
-            sent.add(directory.digest)
-        await self._inner.put_directories(directories)
-        await self._taken.take_directories(list(sent))
+            sent[directory.digest] = len(directory.encoded)
+        with Room(self._taken.quota) as room:
+            await room.grow(sum(sent.values()))
+            await self._inner.put_directories(directories)
+            await self._taken.take_directories(sent)
 
     async def list_chunks(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
         await self._held.require(Kind.BLOB, (blob.digest for blob in blobs))
@@ -59,16 +62,16 @@ class HeldGranular:
         return lacking | await self._inner.missing_chunks(there) if there else lacking
 
     async def put_chunks(self, chunks: Sequence[StoredChunk]) -> None:
-        await self._taken.quota.admit(sum(chunk.length for chunk in chunks))
-        await self._inner.put_chunks(chunks)
-        await self._taken.take_blobs([Digest(chunk.digest) for chunk in chunks])
+        with Room(self._taken.quota) as room:
+            await room.grow(sum(chunk.length for chunk in chunks))
+            await self._inner.put_chunks(chunks)
+            await self._taken.take_blobs([Digest(chunk.digest) for chunk in chunks])
 
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
         for chunk in await self._held.lacking(Kind.BLOB, [each.digest for each in chunks]):
             raise IncompleteError(f"chunk {chunk} of blob {digest} is not in the store; put it first")
-        await self._taken.quota.admit(sum(chunk.size for chunk in chunks))
         await self._inner.assemble(digest, chunks)
-        await self._taken.take_blobs((digest,))
+        await self._taken.take_blobs((digest,), counts=False)
 
 
 class HeldAssembling:
@@ -82,6 +85,5 @@ class HeldAssembling:
     async def assemble(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
         for chunk in await self._held.lacking(Kind.BLOB, [each.digest for each in chunks]):
             raise NotFoundError(Kind.BLOB.word, chunk)
-        await self._taken.quota.admit(sum(chunk.size for chunk in chunks))
         await self._inner.assemble(digest, chunks)
-        await self._taken.take_blobs((digest,))
+        await self._taken.take_blobs((digest,), counts=False)

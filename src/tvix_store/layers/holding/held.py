@@ -8,12 +8,13 @@ The value is empty.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 
 from tvix_store.errors import NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.services.records import RecordService
+from tvix_store.services.staging import NO_RECORDS
 
 _AT_ONCE = 512
 """Digests that are looked up before others get the event loop: some 2 ms."""
@@ -67,12 +68,20 @@ class Held:
             if not await self.has(kind, digest):
                 raise NotFoundError(kind.word, digest)
 
-    async def add(self, kind: Kind, digests: Sequence[Digest]) -> None:
-        """Hold content that was sent to the cache, and is stored. It is as durable as what is put after it.
+    async def put(self, kind: Kind, digests: Sequence[Digest], more: Mapping[bytes, bytes] = NO_RECORDS) -> None:
+        """Hold content that was sent to the cache, and is stored; the last of it together with `more` records.
+
+        It is as durable as what is put after it.
 
         Raises:
             ExhaustedError: the disk is full.
         """
-        new = list(await self.lacking(kind, list(dict.fromkeys(digests))))
-        for at in range(0, len(new), _PUT_AT_ONCE):
-            await self._records.put({kind.prefix + digest.raw: b"" for digest in new[at : at + _PUT_AT_ONCE]}, durable=False)
+        last = len(digests) - len(digests) % _PUT_AT_ONCE
+        for at in range(0, last, _PUT_AT_ONCE):
+            await self._put(kind, digests[at : at + _PUT_AT_ONCE], NO_RECORDS)
+        await self._put(kind, digests[last:], more)
+
+    async def _put(self, kind: Kind, digests: Sequence[Digest], more: Mapping[bytes, bytes]) -> None:
+        records = {**{kind.prefix + digest.raw: b"" for digest in digests}, **more}
+        if records:
+            await self._records.put(records, durable=False)

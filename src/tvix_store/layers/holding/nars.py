@@ -25,7 +25,7 @@ class HeldNars:
 
     async def put(self, node: Node, facts: NarFacts) -> None:
         await self._inner.put(node, facts)
-        await self._held.add(Kind.NAR, (_key(node),))
+        await self._held.put(Kind.NAR, (_key(node),))
 
 
 def _key(node: Node) -> Digest:

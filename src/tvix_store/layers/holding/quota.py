@@ -1,7 +1,8 @@
-"""Quota: how many bytes of files a named cache may hold.
+"""Quota: how many bytes of content a named cache may hold.
 
 Every process that writes has a counter in the cache's records, `usage:` and 8 random bytes, so none overwrites another's. Their sum
-is what the cache holds: each file once, with its whole size, whether other caches hold it or not.
+is what the cache holds: each file and directory once, with its whole size, whether other caches hold it or not. A counter of a
+process that has ended stays.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+from types import TracebackType
+from typing import Self
 
 from tvix_store.errors import ExhaustedError
 from tvix_store.services.records import RecordService
@@ -24,14 +27,16 @@ class Quota:
 
     def __init__(self, records: RecordService, most: int | None) -> None:
         self._records = records
-        self._most = most
+        self.most = most
+        self.reserved = 0
+        """Bytes of puts that are under way in this process."""
         self._key = _PREFIX + os.urandom(8)
         self._own = 0
         self._others = 0
         self._fresh_until = 0.0
 
     async def used(self) -> int:
-        """Bytes of all files that the cache holds; of other processes as of some seconds ago."""
+        """Bytes that the cache holds; of other processes as of some seconds ago."""
         now = asyncio.get_running_loop().time()
         if now >= self._fresh_until:
             self._fresh_until = now + _FRESH
@@ -39,17 +44,44 @@ class Quota:
             self._others = sum(_SIZE.unpack(value)[0] for value in counters)
         return self._own + self._others
 
-    async def admit(self, size: int) -> None:
-        """See that there is room for files of so many bytes together.
+    def count(self, size: int) -> dict[bytes, bytes]:
+        """Count bytes that the cache holds from now on. The records that say so are put with those of the content."""
+        if not size:
+            return {}
+        self._own += size
+        return {self._key: _SIZE.pack(self._own)}
+
+    def take_back(self, size: int) -> None:
+        """Undo `count`, whose records were not put."""
+        self._own -= size
+
+
+class Room:
+    """Room for what is being put, until it is counted or was given up. Use as `with`."""
+
+    def __init__(self, quota: Quota) -> None:
+        self._quota = quota
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.give_back()
+
+    async def grow(self, size: int) -> None:
+        """Take room for more bytes.
 
         Raises:
-            ExhaustedError: there is not.
+            ExhaustedError: there is none.
         """
-        if self._most is not None and await self.used() + size > self._most:
-            raise ExhaustedError(f"this cache may hold {self._most} bytes, and has no room for {size} more")
+        quota = self._quota
+        self._size += size
+        quota.reserved += size
+        if quota.most is not None and await quota.used() + quota.reserved > quota.most:
+            raise ExhaustedError(f"this cache may hold {quota.most} bytes, and has no room for {self._size} more")
 
-    async def add(self, size: int) -> None:
-        """Count bytes of files that the cache holds from now on."""
-        if size:
-            self._own += size
-            await self._records.put({self._key: _SIZE.pack(self._own)}, durable=False)
+    def give_back(self) -> None:
+        """Keep no room any more."""
+        self._quota.reserved -= self._size
+        self._size = 0

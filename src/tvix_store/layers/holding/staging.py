@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from tvix_store.layers.holding.blobs import HeldBlobs
 from tvix_store.layers.holding.content import HeldContent
 from tvix_store.layers.holding.directories import HeldDirectories
 from tvix_store.layers.holding.nars import HeldNars
+from tvix_store.layers.holding.quota import Room
 from tvix_store.model.digest import Digest
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.staging import NO_RECORDS, Stage, StagedNar, Staging
 
-_SIZE = 32
-"""Bytes of a digest."""
+_ROW = struct.Struct("<32sQ")
+"""A digest, and a size where that counts."""
 _AT_ONCE = 1000
-"""Digests that are looked at together."""
+"""Rows that are looked at together."""
 
 
 class HeldStaging:
@@ -36,39 +39,35 @@ class _HeldStage:
         self._inner = inner
         self._taken = taken
         self._known_nars = known_nars
-        self._size = 0
-        """Bytes of the blobs that were sent."""
-        # The digests one behind the other: as objects, those of a million files would take 100 MB.
+        self._room = Room(taken.quota)
+        # Rows one behind the other: as objects, those of a million files would take 100 MB.
         self._sent_blobs = bytearray()
         self._sent_directories = bytearray()
-        self.blobs: BlobService = HeldBlobs(inner.blobs, taken.held, self._admit, self._note_blobs)
-        self.directories: DirectoryService = HeldDirectories(inner.directories, taken.held, self._note_directories)
+        self.blobs: BlobService = HeldBlobs(inner.blobs, taken.held, self._rooms, self._note_blobs)
+        self.directories: DirectoryService = HeldDirectories(inner.directories, taken.held, self._rooms, self._note_directories)
 
     async def accept(self, nar: StagedNar | None = None, records: Mapping[bytes, bytes] = NO_RECORDS) -> None:
+        await self._room.grow(0)  # other processes may have taken the room meanwhile
         await self._inner.accept(nar, records)
-        for digests in _batches(self._sent_blobs):
-            await self._taken.take_blobs(digests)
-        for digests in _batches(self._sent_directories):
-            await self._taken.take_directories(digests)
+        step = _AT_ONCE * _ROW.size
+        for at in range(0, len(self._sent_blobs), step):
+            await self._taken.take_blobs([Digest(raw) for raw, _ in _ROW.iter_unpack(self._sent_blobs[at : at + step])])
+        for at in range(0, len(self._sent_directories), step):
+            rows = _ROW.iter_unpack(self._sent_directories[at : at + step])
+            await self._taken.take_directories({Digest(raw): size for raw, size in rows})
         if nar is not None:
             await self._known_nars.put(nar.node, nar.facts)
 
     async def close(self) -> None:
+        self._room.give_back()
         await self._inner.close()
 
-    async def _admit(self, size: int) -> None:
-        await self._taken.quota.admit(self._size + size)
+    def _rooms(self) -> nullcontext[Room]:
+        """The room of the stage, which is kept until it is closed."""
+        return nullcontext(self._room)
 
-    async def _note_blobs(self, digests: Sequence[Digest], size: int) -> None:
-        self._size += size
-        self._sent_blobs += b"".join(digest.raw for digest in digests)
+    async def _note_blobs(self, digests: Sequence[Digest]) -> None:
+        self._sent_blobs += b"".join(_ROW.pack(digest.raw, 0) for digest in digests)
 
-    async def _note_directories(self, digests: Sequence[Digest]) -> None:
-        self._sent_directories += b"".join(digest.raw for digest in digests)
-
-
-def _batches(raw: bytearray) -> Iterator[list[Digest]]:
-    """The digests in `raw`, some at a time."""
-    for at in range(0, len(raw), _AT_ONCE * _SIZE):
-        batch = bytes(raw[at : at + _AT_ONCE * _SIZE])
-        yield [Digest(batch[each : each + _SIZE]) for each in range(0, len(batch), _SIZE)]
+    async def _note_directories(self, sizes: Mapping[Digest, int]) -> None:
+        self._sent_directories += b"".join(_ROW.pack(digest.raw, size) for digest, size in sizes.items())
