@@ -23,6 +23,7 @@ from tvix_store.errors import (
     NotFoundError,
     RemoteError,
     StoreError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
 )
@@ -107,7 +108,7 @@ def error(code: object, status: str = "500 No", text: object = "as it is") -> by
         (http("404 Not Found", "text/html", b"<h1>nginx</h1>"), UnsupportedError, "with the HTTP status 404"),
         (http("404 Not Found", "text/plain", b"unknown\nmethod"), UnsupportedError, "with the HTTP status 404: unknown"),
         (http("403 Forbidden", "text/plain", b"no \x1b[31mred"), DeniedError, r"403: no  \[31mred"),
-        (http("401 Unauthorized", "text/html", b""), DeniedError, "with the HTTP status 401"),
+        (http("401 Unauthorized", "text/html", b""), UnauthenticatedError, "with the HTTP status 401"),
         (http("407 Proxy Authentication Required", "text/html", b""), RemoteError, "with the HTTP status 407"),
         (
             http("413 Too Large", "text/html", b""),

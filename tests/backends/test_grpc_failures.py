@@ -159,7 +159,7 @@ async def test_a_batch_is_sent_again_whole(protocol: str) -> None:
         (Status.UNAVAILABLE, UnavailableError),
         (Status.DEADLINE_EXCEEDED, UnavailableError),
         (Status.PERMISSION_DENIED, errors.DeniedError),
-        (Status.UNAUTHENTICATED, errors.DeniedError),
+        (Status.UNAUTHENTICATED, errors.UnauthenticatedError),
         (Status.UNIMPLEMENTED, UnsupportedError),
         (Status.INTERNAL, errors.RemoteError),
         (Status.UNKNOWN, errors.RemoteError),

@@ -90,7 +90,7 @@ async def test_a_wrong_address_is_refused(address: str, reason: str) -> None:
         "nxi+https://me:secret@host",
         "memory://me:secret@host?size_rule=odd&size_rule=odd",
         "memroy:me:secret@host/path",
-        "grpc+http://me:secret@host:8000",
+        "grpc+http://me:secret@host:8000?colour=secret",
         "grpc+http://me:secret@host:eight",
         "memroy:/path?secret",
     ],

@@ -18,12 +18,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.http.daemon import Daemon
-from tests.observe.test_daemon import grpc_get, nar_url, push
+from tests.observe.test_daemon import grpc_get, nar_url, narinfo_name, push
 from tvix_store.observe import traces
 from tvix_store.telemetry import spans
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
+OTHER_PARENT = "00f067aa0ba902b8"
 
 
 class Collector:
@@ -102,24 +103,28 @@ def attribute(span: Span, name: str) -> str:
 def test_a_trace_goes_through_two_daemons(start_traced: Callable[..., Daemon], collector: Collector) -> None:
     upstream = start_traced("upstream")
     path = push(upstream, "a")
-    daemon = start_traced("daemon", "--substituters", f"{upstream.url}?require-signatures=false")
-    answer = daemon.get(nar_url(daemon, path), traceparent=f"00-{TRACE}-{PARENT}-01", x_request_id="mine")
+    daemon = start_traced("daemon", "--workers", "1", "--substituters", f"{upstream.url}?require-signatures=false")
+    answer = daemon.get(narinfo_name(path), traceparent=f"00-{TRACE}-{PARENT}-01", x_request_id="mine")
     assert answer.status == 200
+    assert daemon.get(nar_url(daemon, path), traceparent=f"00-{TRACE}-{OTHER_PARENT}-01").status == 200
     assert daemon.get("/" + "0" * 32 + ".narinfo").status == 404
     grpc_get(daemon, path)
     daemon.stop()
     upstream.stop()
     assert collector.resource("service.name") == {"tvix-store"}
     ours = [span for span in collector.spans if span.trace_id.hex() == TRACE]
-    [root] = [span for span in ours if span.parent_span_id.hex() == PARENT]
-    assert root.kind == Span.SPAN_KIND_SERVER
-    assert root.name == "GET nar"
-    assert attribute(root, "tvix_store.request_id") == "mine"
-    assert attribute(root, "tvix_store.outcome") == "200"
-    assert attribute(root, "tvix_store.substituted") == str(path)
-    below = [span for span in ours if span.parent_span_id == root.span_id]
+    [asked] = [span for span in ours if span.parent_span_id.hex() == PARENT]
+    assert asked.kind == Span.SPAN_KIND_SERVER
+    assert asked.name == "GET narinfo"
+    assert attribute(asked, "tvix_store.request_id") == "mine"
+    assert attribute(asked, "tvix_store.outcome") == "200"
+    below = [span for span in ours if span.parent_span_id == asked.span_id]
     assert "upstream narinfo" in {span.name for span in below if span.kind == Span.SPAN_KIND_CLIENT}
     assert "GET narinfo" in {span.name for span in below if span.kind == Span.SPAN_KIND_SERVER}, "that of the upstream"
+    [fetched] = [span for span in ours if span.parent_span_id.hex() == OTHER_PARENT]
+    assert fetched.name == "GET nar"
+    assert attribute(fetched, "tvix_store.substituted") == str(path)
+    below = [span for span in ours if span.parent_span_id == fetched.span_id]
     assert any(span.name.startswith("tvix") for span in below), "its parts came over gRPC or Connect"
     others = [span for span in collector.spans if span.trace_id.hex() != TRACE]
     assert {"GET narinfo", "tvix.store.v1.PathInfoService/Get"} <= {span.name for span in others}
