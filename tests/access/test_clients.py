@@ -130,7 +130,7 @@ def test_our_client_has_its_token_in_the_address_or_in_a_netrc_file(closed: Daem
         client("import", "file", "--name", f"{scheme}-2")
         del client.environment["NETRC"]
         assert client.run("list").code == 8
-    assert len(closed.log.splitlines()) < 10
+    assert len(closed.log.splitlines()) < 12
     assert not any(secret[20:60] in closed.log for secret in (pull, push))
 
 

@@ -34,7 +34,6 @@ def test_the_daemon_serves_until_it_is_told_to_end(tvix_store: Program, number: 
         (["--workers", "2", "--store", "memory://"], 2, "a single process"),
         (["--tls-key", "key.pem"], 2, "need each other"),
         (["--tls-client-auth", "required"], 2, "needs --tls-client-ca"),
-        (["--token-file", "./nowhere/tokens.json"], 2, "there is no file of tokens"),
         (["--cache", "a signing-key-file=credential:key"], 2, "LoadCredential=key"),
     ],
 )

@@ -366,6 +366,17 @@ def test_a_token_of_one_cache_reads_of_others_what_strangers_read(daemon: Daemon
     assert daemon.put("/nix-cache-info", b"", **ours).status == 200
 
 
+def test_a_file_of_tokens_that_is_named_and_not_there_lets_nobody_write(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "daemon", "--token-file", tmp_path / "mistyped.json")
+    daemon.start()
+    try:
+        assert daemon.put("/nix-cache-info", b"").status == 401
+        assert daemon.get("/nix-cache-info").status == 200
+        assert "there is no file of tokens" in daemon.log
+    finally:
+        daemon.stop()
+
+
 def test_a_token_of_a_cache_that_is_not_served_opens_nothing(tmp_path: Path) -> None:
     """Least of all the whole store, where no caches are served."""
     for options in ((), ("--cache", "other"), ("--private",)):

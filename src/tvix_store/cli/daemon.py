@@ -251,8 +251,6 @@ def daemon(
         raise click.UsageError("--tls-client-ca needs --tls-certificate and --tls-key")
     if tls_client_auth is not None and tls_client_ca is None:
         raise click.UsageError("--tls-client-auth needs --tls-client-ca, with the authorities of the clients' certificates")
-    if token_file is not None and not token_file.exists():
-        raise click.UsageError(f"there is no file of tokens {token_file}; tvix-store token create --token-file FILE makes it")
     import logging
     from dataclasses import replace
     from functools import partial
@@ -330,6 +328,13 @@ def daemon(
     if access.token_file is not None:
         warn_of_writers(access.token_file)
     closed = access.is_closed()
+    if token_file is not None and not token_file.exists():
+        # Who names a file means to ask for tokens. A mistyped name must not let strangers write.
+        closed = True
+        logging.getLogger(__name__).warning(
+            "there is no file of tokens %s yet: nobody may write before tvix-store token create --token-file FILE makes it",
+            token_file,
+        )
     config = ServerConfig(
         access=replace(access, closed=closed),
         caches=tuple(named_cache_config(served, cache, each, upstream_narinfos) for each in caches),
