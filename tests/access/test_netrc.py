@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tvix_store.backends.grpc.address import ServerAddress
-from tvix_store.credentials import Credentials, find_credentials
+from tvix_store.client_environment.credentials import Credentials, find_credentials
 from tvix_store.errors import InvalidError
 
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import ssl
 import time
 from dataclasses import dataclass
 from typing import Any
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # as in urllib's own
 
 import aiohttp
 import jwt
 from yarl import URL
 
 from tvix_store.access.identity_rule import is_safe_url
+from tvix_store.client_environment.authorities import trusted_authorities
+from tvix_store.client_environment.proxies import Proxies
 from tvix_store.errors import UnavailableError
 
 _log = logging.getLogger(__name__)
@@ -119,7 +118,7 @@ class IssuerKeys:
         """The issuer's keys, by way of the document that says where they are."""
         # Without `trust_env`, which would send what a netrc file has for the issuer.
         is_tls = self._issuer.startswith("https:")
-        connector = aiohttp.TCPConnector(ssl=await asyncio.to_thread(_trusted) if is_tls else True)
+        connector = aiohttp.TCPConnector(ssl=await trusted_authorities() if is_tls else True)
         async with aiohttp.ClientSession(connector=connector) as session:
             found = await _document(session, self._issuer.rstrip("/") + "/.well-known/openid-configuration")
             if found.get("issuer") != self._issuer:
@@ -130,22 +129,8 @@ class IssuerKeys:
             return (await _document(session, where)).get("keys")
 
 
-def _trusted() -> ssl.SSLContext:
-    """The authorities of $NIX_SSL_CERT_FILE, as for Nix, else those of $SSL_CERT_FILE or of the system."""
-    return ssl.create_default_context(cafile=os.environ.get("NIX_SSL_CERT_FILE") or None)
-
-
-def _proxy(url: URL) -> URL | None:
-    """The proxy that the environment names for a URL."""
-    proxies = getproxies_environment()
-    found = proxies.get(url.scheme)
-    if found is None or proxy_bypass_environment(url.host or "", proxies):
-        return None
-    return URL(found if "://" in found else f"http://{found}")
-
-
 async def _document(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
-    async with session.get(url, allow_redirects=False, proxy=_proxy(URL(url))) as response:
+    async with session.get(url, allow_redirects=False, proxy=Proxies().proxy_of(URL(url))) as response:
         if response.status != 200:
             raise UnavailableError(f"{url} is answered with status {response.status}")
         text = bytearray()

@@ -7,8 +7,8 @@ from urllib.parse import quote
 from yarl import URL
 
 from tvix_store.backends import grpc
-from tvix_store.backends.nix_http.tls import authorities_file
-from tvix_store.credentials import Credentials
+from tvix_store.client_environment.authorities import authorities_file
+from tvix_store.client_environment.credentials import Credentials
 from tvix_store.services.store import Store
 
 PATIENCE = 20.0

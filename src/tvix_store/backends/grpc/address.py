@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from tvix_store.credentials import find_credentials
+from tvix_store.client_environment.credentials import find_credentials
 from tvix_store.errors import InvalidError
 from tvix_store.model.address import Address, read_switch, without_secrets
 from tvix_store.protocol.connect import PREFIX

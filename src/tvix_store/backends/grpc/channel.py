@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias
 
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.call_error import CallError
+from tvix_store.client_environment.authorities import authorities_file
 from tvix_store.errors import InvalidError
 from tvix_store.protocol.status import Status
 
@@ -26,8 +27,8 @@ CONNECTING = 20.0
 """Seconds in which a connection must be made, TLS and all."""
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds between the attempts of a caller that waits for a server. The last value is used from then on."""
-_ROOTS = ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "NIX_SSL_CERT_FILE", "SSL_CERT_FILE")
-"""The variables in which gRPC's clients, Nix, and most other programs look for a file of authorities."""
+_ROOTS = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
+"""The variable in which gRPC's clients look for a file of authorities."""
 
 
 class Messages(Protocol):
@@ -119,7 +120,7 @@ def tls_context(address: ServerAddress, *protocols: str) -> ssl.SSLContext | Non
     """
     if not address.tls:
         return None
-    authorities = address.ca or next((file for name in _ROOTS if (file := os.environ.get(name))), None)
+    authorities = address.ca or os.environ.get(_ROOTS) or authorities_file()
     try:
         context = ssl.create_default_context(cafile=authorities)
     except OSError as error:

@@ -9,7 +9,6 @@ from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import chain, repeat
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # as in urllib's own
 
 import aiohttp
 from yarl import URL
@@ -21,6 +20,7 @@ from tvix_store.backends.grpc.channel import CONNECTING, PAUSES, STALL, THOROUGH
 from tvix_store.backends.grpc.connect_answer import ConnectStream, failures_told, unary_answer
 from tvix_store.backends.grpc.envelopes import enveloped
 from tvix_store.backends.grpc.outgoing import Outgoing, gathered
+from tvix_store.client_environment.proxies import Proxies
 from tvix_store.protocol import connect
 from tvix_store.protocol.status import Status
 from tvix_store.telemetry import spans
@@ -41,7 +41,7 @@ class ConnectChannel:
     def __init__(self, address: ServerAddress, tls: ssl.SSLContext | None) -> None:
         self._base = URL(address.url, encoded=True)
         self._most_sent = address.max_body
-        self._proxy = _proxy(self._base)
+        self._proxy = Proxies().proxy_of(self._base)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=_AT_ONCE, ssl=tls if tls is not None else True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECTING),
@@ -126,12 +126,3 @@ class ConnectChannel:
 
     def _url(self, path: str, query: str = "") -> URL:
         return URL(f"{self._base}{path}{query}", encoded=True)
-
-
-def _proxy(base: URL) -> URL | None:
-    """The proxy that the environment names for the server. It may be `http://user:password@host:port`."""
-    proxies = getproxies_environment()
-    found = proxies.get(base.scheme)
-    if found is None or proxy_bypass_environment(base.host or "", proxies):
-        return None
-    return URL(found if "://" in found else f"http://{found}")

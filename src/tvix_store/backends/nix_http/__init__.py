@@ -11,8 +11,8 @@ from yarl import URL
 from tvix_store.backends.nix_http.address import CacheAddress
 from tvix_store.backends.nix_http.cache import HttpCache
 from tvix_store.backends.nix_http.client import HttpClient, Timeouts
-from tvix_store.backends.nix_http.tls import trusted_authorities
-from tvix_store.credentials import Credentials, find_credentials
+from tvix_store.client_environment.authorities import trusted_authorities
+from tvix_store.client_environment.credentials import Credentials, find_credentials
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.services.store import Store
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from yarl import URL
 
-from tvix_store.credentials import Credentials
+from tvix_store.client_environment.credentials import Credentials
 from tvix_store.model.address import Address, not_an_address
 from tvix_store.model.cache_terms import CacheTerms, without_ignored
 

@@ -8,14 +8,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urljoin
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # as in urllib's own
 
 import aiohttp
 from yarl import URL
 
 from tvix_store import __version__
 from tvix_store.backends.nix_http.forbidden import REFUSAL, guarded_socket, is_forbidden_host
-from tvix_store.credentials import Credentials
+from tvix_store.client_environment.credentials import Credentials
+from tvix_store.client_environment.proxies import Proxies
 from tvix_store.services.upstream import UpstreamDownError, UpstreamLiesError, UpstreamStalledError
 from tvix_store.telemetry import spans
 
@@ -51,7 +51,7 @@ class HttpClient:
         self._authorization = {"Authorization": credentials.header} if credentials else {}
         self._authorities = authorities
         self._room = asyncio.Semaphore(_AT_ONCE)
-        self._proxies = getproxies_environment()
+        self._proxies = Proxies()
         self._trusting = self._session()
         self._guarded = self._session(guarded_socket)
 
@@ -142,7 +142,7 @@ class HttpClient:
     async def _ask(self, url: URL, headers: dict[str, str], *, trusting: bool) -> aiohttp.ClientResponse:
         if not trusting and is_forbidden_host(url.raw_host or ""):
             raise UpstreamLiesError(f"it leads to {url.raw_host}, {REFUSAL}")
-        proxy = self._proxy(url)
+        proxy = self._proxies.proxy_of(url)
         # The address of a proxy is the operator's choice; what the proxy connects to cannot be seen from here.
         session = self._trusting if trusting or proxy is not None else self._guarded
         known_there = {}
@@ -157,12 +157,6 @@ class HttpClient:
                 proxy=proxy.with_user(None) if proxy else None,
                 proxy_headers=known_there if tunnelled else None,
             )
-
-    def _proxy(self, url: URL) -> URL | None:
-        found = self._proxies.get(url.scheme)
-        if found is None or proxy_bypass_environment(url.host or "", self._proxies):
-            return None
-        return URL(found if "://" in found else f"http://{found}")
 
     def _resolved(self, base: URL, reference: str) -> URL:
         """Where `reference`, which an upstream wrote, leads from `base`.
