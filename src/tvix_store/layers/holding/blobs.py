@@ -41,10 +41,7 @@ class HeldBlobs:
         return await self._inner.stat(digest, chunks=chunks) if await self._held.has(Kind.BLOB, digest) else None
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
-        """As `BlobService.missing`. What is stored, and not held, is missing: it has to be sent, and is not stored again."""
-        lacking = await self._held.lacking(Kind.BLOB, digests)
-        there = [digest for digest in digests if digest not in lacking]
-        return lacking | await self._inner.missing(there) if there else lacking
+        return await self._held.missing(Kind.BLOB, digests, self._inner.missing)
 
     async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         if not await self._held.has(Kind.BLOB, digest):

@@ -28,7 +28,7 @@ class HeldContent:
         count.
         """
         async with self._taking:
-            new = list(await self.held.lacking(Kind.BLOB, list(dict.fromkeys(digests))))
+            new = list(await self.held.lacking(Kind.BLOB, digests))
             size, chunks = 0, []
             for digest in new:
                 stat = await self._blobs.stat(digest, chunks=True)

@@ -26,9 +26,7 @@ class HeldGranular:
         self._held = taken.held
 
     async def missing_directories(self, digests: Sequence[Digest]) -> set[Digest]:
-        lacking = await self._held.lacking(Kind.DIRECTORY, digests)
-        there = [digest for digest in digests if digest not in lacking]
-        return lacking | await self._inner.missing_directories(there) if there else lacking
+        return await self._held.missing(Kind.DIRECTORY, digests, self._inner.missing_directories)
 
     async def get_directories(self, digests: Sequence[Digest]) -> list[Directory]:
         await self._held.require(Kind.DIRECTORY, digests)
@@ -57,9 +55,7 @@ class HeldGranular:
         return await self._inner.get_chunks(chunks)
 
     async def missing_chunks(self, digests: Sequence[Digest]) -> set[Digest]:
-        lacking = await self._held.lacking(Kind.BLOB, digests)
-        there = [digest for digest in digests if digest not in lacking]
-        return lacking | await self._inner.missing_chunks(there) if there else lacking
+        return await self._held.missing(Kind.BLOB, digests, self._inner.missing_chunks)
 
     async def put_chunks(self, chunks: Sequence[StoredChunk]) -> None:
         with Room(self._taken.quota) as room:

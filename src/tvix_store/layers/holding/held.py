@@ -8,7 +8,7 @@ The value is empty.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import Enum
 
 from tvix_store.errors import NotFoundError
@@ -46,15 +46,26 @@ class Held:
         """Whether the cache holds it."""
         return await self._records.get(kind.prefix + digest.raw) is not None
 
-    async def lacking(self, kind: Kind, digests: Sequence[Digest]) -> set[Digest]:
-        """Those that it does not hold."""
-        lacking: set[Digest] = set()
+    async def lacking(self, kind: Kind, digests: Sequence[Digest]) -> dict[Digest, None]:
+        """Those that it does not hold, each once, in order."""
+        lacking: dict[Digest, None] = {}
         for number, digest in enumerate(digests):
             if number and number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
             if not await self.has(kind, digest):
-                lacking.add(digest)
+                lacking[digest] = None
         return lacking
+
+    async def missing(
+        self, kind: Kind, digests: Sequence[Digest], stored: Callable[[Sequence[Digest]], Awaitable[set[Digest]]]
+    ) -> set[Digest]:
+        """Those that it does not hold, and those that it holds and the store has lost, as `stored` says.
+
+        What is stored, and not held, is missing: it has to be sent, and is not stored again.
+        """
+        lacking = await self.lacking(kind, digests)
+        there = [digest for digest in digests if digest not in lacking]
+        return set(lacking) | (await stored(there) if there else set())
 
     async def require(self, kind: Kind, digests: Iterable[Digest]) -> None:
         """See that the cache holds all of them.
@@ -62,11 +73,8 @@ class Held:
         Raises:
             NotFoundError: it lacks one, whether others hold that or not.
         """
-        for number, digest in enumerate(digests):
-            if number and number % _AT_ONCE == 0:
-                await asyncio.sleep(0)
-            if not await self.has(kind, digest):
-                raise NotFoundError(kind.word, digest)
+        for digest in await self.lacking(kind, list(digests)):
+            raise NotFoundError(kind.word, digest)
 
     async def put(self, kind: Kind, digests: Sequence[Digest], more: Mapping[bytes, bytes] = NO_RECORDS) -> None:
         """Hold content that was sent to the cache, and is stored; the last of it together with `more` records.
