@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tvix_store.cli.config_file import ConfigurationError, read_config_file
 from tvix_store.cli.configuration import unfit
 from tvix_store.cli.invocation import Invocation
 from tvix_store.cli.settings import TableType
+from tvix_store.errors import InvalidError
 
 __all__ = ["places"]  # a fixture
 
@@ -154,10 +156,10 @@ class Pair(TableType[tuple[str, str]]):
     name = "pair"
     example = "a b"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        words = list(value.values()) if isinstance(value, dict) else value.split()
+    def made(self, value: str | Mapping[str, Any], param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        words = value.split() if isinstance(value, str) else list(value.values())
         if len(words) != 2:
-            self.fail("a pair has two words", param, ctx)
+            raise InvalidError("a pair has two words")
         return words[0], words[1]
 
 

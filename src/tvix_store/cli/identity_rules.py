@@ -19,13 +19,7 @@ class IdentityRuleType(TableType["IdentityRule"]):
     name = "rule"
     example = "issuer=https://ci.example.org audience=cache scope=push sub=repo:team/*"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> IdentityRule:
+    def made(self, value: str | Mapping[str, Any], param: click.Parameter | None, ctx: click.Context | None) -> IdentityRule:
         from tvix_store.access.identity_rule import IdentityRule
-        from tvix_store.errors import InvalidError
 
-        if isinstance(value, IdentityRule):
-            return value
-        try:
-            return IdentityRule.from_table(value) if isinstance(value, Mapping) else IdentityRule.parse(value)
-        except InvalidError as error:
-            self.fail(str(error), param, ctx)
+        return IdentityRule.parse(value) if isinstance(value, str) else IdentityRule.from_table(value)

@@ -46,22 +46,16 @@ class NamedCacheType(TableType["NamedCacheOption"]):
     name = "cache"
     example = "team-a private priority=30"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NamedCacheOption:
-        from tvix_store.errors import InvalidError
+    def made(self, value: str | Mapping[str, Any], param: click.Parameter | None, ctx: click.Context | None) -> NamedCacheOption:
         from tvix_store.model.cache_name import check_cache_name
 
-        if isinstance(value, NamedCacheOption):
-            return value
-        try:
-            settings = _settings(value) if isinstance(value, Mapping) else _settings_in_words(value)
-            check_cache_name(settings["name"])
-            keys, urls = settings.get("signing_key_file", ()), settings.get("substituters", ())
-            # As in the options of the daemon, `credential:NAME` stands for what systemd hands over.
-            settings["signing_key_file"] = tuple(str(SecretPath().convert(each, param, ctx)) for each in keys)
-            settings["substituters"] = tuple(word for each in urls for word in SecretText().convert(each, param, ctx).split())
-            return NamedCacheOption(**settings)
-        except InvalidError as error:
-            self.fail(str(error), param, ctx)
+        settings = _settings_in_words(value) if isinstance(value, str) else _settings(value)
+        check_cache_name(settings["name"])
+        keys, urls = settings.get("signing_key_file", ()), settings.get("substituters", ())
+        # As in the options of the daemon, `credential:NAME` stands for what systemd hands over.
+        settings["signing_key_file"] = tuple(str(SecretPath().convert(each, param, ctx)) for each in keys)
+        settings["substituters"] = tuple(word for each in urls for word in SecretText().convert(each, param, ctx).split())
+        return NamedCacheOption(**settings)
 
 
 def _settings_in_words(text: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ environment, and `listen-address` in the table `[daemon]` of a file.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -21,7 +22,7 @@ class SharedOption(click.Option):
     """An option of the program and of every command. It has one variable, and a key in the table of each command."""
 
 
-class TableType(click.ParamType[T]):
+class TableType(click.ParamType[T], ABC):
     """The type of an option whose value may also be a table in a file. On the command line, and in variables, it is a text.
 
     example: A text that the type takes.
@@ -29,6 +30,26 @@ class TableType(click.ParamType[T]):
 
     example: ClassVar[str]
     envvar_list_splitter: ClassVar[str] = ";"  # the text may have spaces in it
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> T:
+        """What is made of a text or a table. Click may hand over a value that is made already."""
+        from tvix_store.errors import InvalidError
+
+        if not isinstance(value, str | Mapping):
+            made: T = value
+            return made
+        try:
+            return self.made(value, param, ctx)
+        except InvalidError as error:
+            self.fail(str(error), param, ctx)
+
+    @abstractmethod
+    def made(self, value: str | Mapping[str, Any], param: click.Parameter | None, ctx: click.Context | None) -> T:
+        """The value that a text, or a table, stands for.
+
+        Raises:
+            InvalidError: it is wrong.
+        """
 
 
 def key(option: click.Option) -> str:
