@@ -6,6 +6,7 @@ A message is one line: the error, its place, and the remedy.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 
@@ -68,6 +69,17 @@ class RemoteError(StoreError):
 
 class UnsupportedError(StoreError):
     """The other end does not offer this call."""
+
+
+def of_disk(error: OSError, message: str, otherwise: type[StoreError]) -> StoreError:
+    """The error, with this message, for what the system has refused to do with a file: `otherwise` where no other kind fits."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return ExhaustedError(message)
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return DeniedError(message)
+        case _:
+            return otherwise(message)
 
 
 def is_failure(error: Exception) -> bool:

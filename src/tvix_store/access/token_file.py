@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import logging
@@ -15,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tvix_store.access.tokens import TokenTable
-from tvix_store.errors import DeniedError, ExhaustedError, InvalidError, StoreError, UnavailableError
+from tvix_store.errors import ExhaustedError, InvalidError, UnavailableError, of_disk
 
 _log = logging.getLogger(__name__)
 _LARGEST = 16 << 20
@@ -46,7 +45,7 @@ class TokenFile:
         except FileNotFoundError:
             return TokenTable()
         except OSError as error:
-            raise _not_possible("read", self.path, error) from None
+            raise of_disk(error, f"cannot read {self.path}: {error.strerror}", UnavailableError) from None
         if len(text) > _LARGEST:
             raise InvalidError(f"{self.path} has more than {_LARGEST} bytes")
         try:
@@ -75,7 +74,7 @@ class TokenFile:
                     raise ExhaustedError(f"{self.path} would have more than {_LARGEST} bytes, with {len(table)} tokens")
                 self._write(text)
         except OSError as error:
-            raise _not_possible("write", self.path, error) from None
+            raise of_disk(error, f"cannot write {self.path}: {error.strerror}", UnavailableError) from None
         return table
 
     def _text(self) -> bytes:
@@ -183,13 +182,3 @@ def _open_file(path: str, flags: int) -> int:
         return descriptor
     os.close(descriptor)
     raise InvalidError(f"{path} is no regular file")
-
-
-def _not_possible(what: str, path: Path, error: OSError) -> StoreError:
-    line = f"cannot {what} {path}: {error.strerror}"
-    match error.errno:
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            return DeniedError(line)
-        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return ExhaustedError(line)
-    return UnavailableError(line)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
-from tvix_store.errors import ConflictError, DeniedError, ExhaustedError, InvalidError, StoreError
+from tvix_store.errors import ConflictError, InvalidError, of_disk
 from tvix_store.operations.trees.open_directory import remove_tree
 
 P = ParamSpec("P")
@@ -53,7 +53,7 @@ class AtomicTarget:
         try:
             yield
         except OSError as error:
-            raise _translated(error, self._target) from error
+            raise of_disk(error, f"cannot write {self._target}: {error.strerror}", InvalidError) from error
 
     async def __aenter__(self) -> Self:
         if await self.run(os.path.lexists, self._target):
@@ -104,14 +104,3 @@ class AtomicTarget:
 
 def _exists(target: Path) -> ConflictError:
     return ConflictError(f"{target} exists; it is not overwritten")
-
-
-def _translated(error: OSError, target: Path) -> StoreError:
-    message = f"cannot write {target}: {error.strerror}"
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return ExhaustedError(message)
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            return DeniedError(message)
-        case _:
-            return InvalidError(message)
