@@ -70,7 +70,7 @@ def test_levels(written: Written) -> None:
 def test_lines_of_a_request_name_it(written: Written, request_notes: Notes) -> None:
     logs.set_up(stream=written.stream)
     LOG.error("it fails")
-    assert request_notes.has_id
+    assert request_notes._id
     assert written.lines == [f"tvix-store: ERROR: it fails [request {request_notes.id}]"]
 
 

@@ -48,15 +48,6 @@ class Grant:
     def may_pull(self) -> bool:
         return self.scope >= Scope.PULL
 
-    @property
-    def may_push(self) -> bool:
-        return self.scope >= Scope.PUSH
-
-    @property
-    def is_known_pusher(self) -> bool:
-        """Whether somebody who may push has shown who it is. A store without tokens lets strangers push: they are none."""
-        return self.may_push and bool(self.name)
-
     def require(self, scope: Scope) -> None:
         """See that the client may do what needs `scope`.
 

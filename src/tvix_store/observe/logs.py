@@ -15,8 +15,6 @@ from typing import TextIO
 
 from tvix_store.telemetry import meters, notes
 
-LEVELS = ("debug", "info", "warning", "error")
-FORMATS = ("text", "json")
 SAID = "tvix_store.daemon"
 """The logger of what the daemon says of itself at its start and end. Its lines have no level in text."""
 _PAUSE = 10.0

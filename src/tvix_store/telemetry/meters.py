@@ -189,32 +189,5 @@ COMPRESSION_RATIO = Gauge("tvix_store_store_compression_ratio", "Unique bytes by
 DISK_FREE = Gauge("tvix_store_disk_free_bytes", "Bytes that are free on the disk of a local store.", is_shared=True)
 DISK_SIZE = Gauge("tvix_store_disk_size_bytes", "Bytes of the disk of a local store.", is_shared=True)
 
-METERS: tuple[Meter, ...] = (
-    REQUESTS,
-    REQUEST_SECONDS,
-    BYTES_IN,
-    BYTES_OUT,
-    IN_FLIGHT,
-    PATHS_PUSHED,
-    CACHE_LOOKUPS,
-    UPSTREAM_REQUESTS,
-    UPSTREAM_SECONDS,
-    UPSTREAM_NAR_BYTES,
-    COMMIT_SECONDS,
-    SYNC_SECONDS,
-    LOGGED,
-    WORKER_STARTS,
-    WORKERS,
-    STORE_COUNTED,
-    STORE_PATHS,
-    STORE_DIRECTORIES,
-    STORE_CHUNKS,
-    STORE_LOGICAL,
-    STORE_UNIQUE,
-    STORE_STORED,
-    STORE_DISK,
-    DEDUP_RATIO,
-    COMPRESSION_RATIO,
-    DISK_FREE,
-    DISK_SIZE,
-)
+METERS: tuple[Meter, ...] = tuple(each for each in list(globals().values()) if isinstance(each, Meter))
+"""All of them, as they stand above."""

@@ -31,11 +31,6 @@ class Notes:
     _id: str = ""
 
     @property
-    def has_id(self) -> bool:
-        """Whether the request has an id by which somebody may look for it in the log."""
-        return bool(self._id)
-
-    @property
     def id(self) -> str:
         """The id of the request: the client's own, or one that is made now."""
         self.need_id()
