@@ -18,6 +18,7 @@ from tests.cli.program import Program
 from tests.cli.test_import import WITHOUT_ROOTS_POWERS
 from tests.http.nix import Nix, listed
 from tests.http.test_nix import ODD, closure, same
+from tests.small_disk import mounted
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.testing import trees
@@ -201,13 +202,8 @@ def test_two_copies_at_once_do_each_other_no_harm(tvix_store: Program, cache: Pa
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    disk = tmp_path / "small"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=True)
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
+    with mounted(tmp_path / "small", mib=4) as disk:
+        yield disk
 
 
 def test_a_full_disk_is_a_line_and_the_copy_goes_on_when_there_is_room(tvix_store: Program, small_disk: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from tests.cli.program import TVIX_STORE
 from tests.http.daemon import Daemon, nar_name
 from tests.http.nix import Nix
 from tests.http.upstream import Upstream
+from tests.small_disk import mounted
 from tvix_store.model import nixbase32
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import NarFacts
@@ -30,13 +30,8 @@ SIZE_MIB = 24
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Where the store of the daemon will be."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    disk = tmp_path / "daemon/store"
-    disk.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", disk], check=True)
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
+    with mounted(tmp_path / "daemon/store", SIZE_MIB) as disk:
+        yield disk
 
 
 def push(daemon: Daemon, name: str, size: int) -> tuple[int, str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from tests.http.daemon import Daemon, nar_name
 from tests.observe.test_daemon import GET, Start, metrics, narinfo_name, push
 from tests.observe.test_daemon import start_daemon as start_daemon  # noqa: PLC0414 - a fixture
+from tests.small_disk import mounted
 from tvix_store.protocol.path_infos import encode_get_path_info
 from tvix_store.testing import trees
 from tvix_store.testing.content import noise
@@ -27,13 +26,8 @@ PUT = "/tvix.castore.v1.BlobService/Put"
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Where the store of the daemon will be."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    disk = tmp_path / "daemon/store"
-    disk.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
+    with mounted(tmp_path / "daemon/store", mib=8) as disk:
+        yield disk
 
 
 def call(daemon: Daemon, method: str, *messages: bytes) -> tuple[grpc.StatusCode, str]:

@@ -9,16 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.http.daemon import Daemon
-from tests.observe.test_daemon import grpc_get, nar_url, narinfo_name, push
+from tests.observe.test_daemon import Start, grpc_get, nar_url, narinfo_name, push
+from tests.observe.test_daemon import start_daemon as start_daemon  # noqa: PLC0414 - a fixture
 from tvix_store.observe import traces
 from tvix_store.telemetry import spans
 
@@ -82,18 +81,10 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-def start_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collector: Collector) -> Iterator[Callable[..., Daemon]]:
+def start_traced(start_daemon: Start, monkeypatch: pytest.MonkeyPatch, collector: Collector) -> Callable[..., Daemon]:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
-    with ExitStack() as running:
-
-        def start(name: str, *options: str) -> Daemon:
-            daemon = Daemon(tmp_path / name, *options)
-            running.callback(daemon.stop)
-            daemon.start()
-            return daemon
-
-        yield start
+    return lambda name, *options: start_daemon(*options, name=name)
 
 
 def attribute(span: Span, name: str) -> str:

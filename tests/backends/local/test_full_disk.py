@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.small_disk import mounted
 from tvix_store.backends.local import open_store
 from tvix_store.errors import ExhaustedError
 from tvix_store.model.digest import Digest
@@ -19,11 +19,8 @@ SIZE_MIB = 8
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", tmp_path], check=True)
-    yield tmp_path
-    subprocess.run(["umount", "--lazy", tmp_path], check=True)
+    with mounted(tmp_path / "small", SIZE_MIB) as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("piece", [1000, 200_000, 3_000_000])
