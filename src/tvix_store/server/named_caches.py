@@ -1,7 +1,7 @@
 """NamedCaches: the ASGI layer that leads a request to the cache that it is for.
 
-A request names its cache by the first part of its path, as in `/team-a/nix-cache-info`, or by a token that is for one cache. gRPC
-has no paths of ours, so there the token alone names it.
+A request names its cache by the first part of its path, as in `/team-a/nix-cache-info`, or by a token that is for one cache. A
+gRPC call has the path of its method, so the token alone names its cache.
 """
 
 from __future__ import annotations
