@@ -17,8 +17,8 @@ from tvix_store.layers.substituters import Substituters
 from tvix_store.layers.substituting import SubstitutingPathInfos
 from tvix_store.services.store import Store
 
-QUICK = Timeouts(connect=0.5, first_byte=0.5, stalled=0.5)
-"""For tests that wait until one is over."""
+QUICK = Timeouts(connect=1.5, first_byte=1.5, stalled=1.5)
+"""For tests that wait until one is over, and that a busy machine delays by half a second."""
 
 
 @pytest.fixture(autouse=True)
