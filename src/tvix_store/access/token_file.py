@@ -110,8 +110,8 @@ class TokenFile:
             raise
 
     def _owner(self) -> tuple[os.stat_result, int]:
-        """Whose the file is to be, and its mode: as it was, so a daemon that could read it still can. At first it belongs to the
-        owner of its directory: root makes tokens of a store whose daemon is somebody else."""
+        """The owner and the mode of the new file: as the old file has them, so a daemon that could read it still can. The first
+        file gets the owner of its directory: root makes tokens of a store whose daemon is somebody else."""
         try:
             found = self.path.stat()
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Configuration: the files that are in force, what they say for a command, and what is wrong with them.
+"""Configuration: the files in force, their values for a command, and their errors.
 
 `--config FILE` names the only file. Without it, two files are merged, key by key: the user's stands above the system's.
 """

@@ -44,7 +44,7 @@ def default_token_file(invocation: Invocation) -> Path | None:
     from tvix_store.config.tokens import token_file
 
     file = token_file(invocation.addresses()["path_infos"])
-    # Who opens the store says better what is wrong with its directory.
+    # Opening the store gives a better message about a directory that is wrong.
     return None if file is None or (file.parent.exists() and not file.parent.is_dir()) else file
 
 

@@ -1,4 +1,4 @@
-"""Grant: what the client of a request may do, and who it is."""
+"""Grant: the rights and the name of a request's client."""
 
 from __future__ import annotations
 

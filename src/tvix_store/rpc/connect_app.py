@@ -151,7 +151,10 @@ def _arrival(headers: Mapping[bytes, bytes], receive: Receive, framing: Bare | E
 
 
 def _is_gzip_wanted(encoding: bytes, accepted: bytes | None) -> bool:
-    """Whether answers are compressed: as the request is, if the caller takes that. One who says nothing takes what it sends."""
+    """Whether answers are compressed: as the request is, if the caller accepts that.
+
+    A caller that sends no list of encodings accepts the one of its request.
+    """
     return encoding == b"gzip" and (accepted is None or b"gzip" in accepted)
 
 

@@ -1,7 +1,7 @@
 """The application of a worker: its stores, behind the layers that the operator has asked for.
 
-From the outside, the layers count a request, hold web pages back, and find out who the client is and what it may do. Then they keep
-the client to its share, and find the cache that it means. A layer that has nothing to do is not there.
+From the outside, the layers count a request, hold web pages back, and find the client's name and rights. Then they keep the client
+to its share, and find the cache that it means. A layer that has nothing to do is not there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PushRoute: the ASGI layer that leads what is below `/push` to the store as it is by itself, for clients that fill it."""
+"""PushRoute: the ASGI layer that leads requests below `/push` to the store without its upstreams, for clients that fill it."""
 
 from __future__ import annotations
 

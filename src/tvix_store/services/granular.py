@@ -24,7 +24,7 @@ SMALLEST_AVERAGE = 128
 
 
 class StoredChunk(NamedTuple):
-    """A chunk with its content: its digest (32 bytes), its length (bytes), and what is stored of it.
+    """A chunk with its content: its digest (32 bytes), its length (bytes), and its stored bytes.
 
     `stored` is one zstd frame where it is shorter than `length`, and the chunk itself where it is as long.
     """

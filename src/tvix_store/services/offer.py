@@ -63,7 +63,7 @@ class Offer:
     read_only: Whether every put is refused.
     takes_any_sizes: Whether directories are taken whose sizes are by another rule than `size_rule`.
     check: Raises UnavailableError while the services cannot serve.
-    epoch: returns a number that changes whenever content turns out to be damaged or lost: what was found out before may be wrong
+    epoch: Returns a number that changes whenever content turns out to be damaged or lost. Earlier findings may then be wrong.
     sync: Brings all acknowledged content to the disk itself, as a put of a path info does in one store. Where path infos stand
         elsewhere, it is called before they are put
     close: to be called when done

@@ -105,7 +105,7 @@ async def open_offer(url: str, *, store_dir: str | None = None, patience: float 
 
 
 async def _asked(connection: Connection, address: ServerAddress) -> tuple[Abilities, bytes]:
-    """What the server can do, and its settings as it tells them, if it does.
+    """The server's abilities, and its encoded settings; no bytes where it does not tell them.
 
     All questions go at once, so a store far away is opened in the time of one. Where the client is to wait for the server, they go
     when it is there.

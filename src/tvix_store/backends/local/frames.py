@@ -37,7 +37,11 @@ _PART = Struct("=III")
 
 @dataclass(frozen=True, slots=True)
 class _Located:
-    """Where the chunks of a run lie: what is to be read, and for each chunk the number of its span, its begin and end in that."""
+    """Where the chunks of a run lie.
+
+    spans: The places to read.
+    parts: For each chunk, the number of its span, and its begin and end in the span.
+    """
 
     spans: list[Place]
     parts: bytes

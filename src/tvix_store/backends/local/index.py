@@ -1,11 +1,18 @@
 """The index: one LMDB environment that tells where everything lies. All of it can be rebuilt from the packs.
 
+Three tables lead from contents to places in packs:
+
     chunks       digest                          → Place
     directories  digest                          → Place
     chunk_lists  blob digest + u64-BE offset     → u64 blob size, Place     one row per segment of a blob's chunk list
+
+Three tables have values of their own:
+
     path_infos   output hash                     → u64 sequence, encoded path info
-    records      key                             → u64 sequence, value       of the record service; top bit set: deleted
+    records      key                             → u64 sequence, value of the record service
     nar          BLAKE3 of the nameless node     → u64 NAR size, NAR SHA-256
+
+The top bit of a record's sequence is set where the record is deleted.
 
 What is known of the store as a whole stands in two more tables (see `ledger.py`).
 

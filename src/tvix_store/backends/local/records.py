@@ -1,33 +1,47 @@
 """The entries of a pack: a fixed header, then the payload as it is stored.
 
+The header has 56 bytes. All numbers are little-endian.
+
     magic     4   b"tvxR"
-    kind      1   one of those below
+    kind      1   see below
     reserved  3   zero
-    stored    4   bytes of the payload as stored; smaller than `length` means: one zstd frame
-    length    4   bytes of the payload as meant
-    key      32   digest of the chunk, directory or blob; output hash and 12 zero bytes for a path info,
-                  BLAKE3 of the payload for 5, 6 and 9, zeros for 7 and 8
-    check     8   BLAKE3, keyed with the pack's own key, of the header so far (and of a payload that is not named by its digest)
+    stored    4   size of the stored payload
+    length    4   size of the payload
+    key      32   see below
+    check     8   see below
+
+Where `stored` is smaller than `length`, the stored payload is one zstd frame of the payload. The kinds are:
 
     1  a chunk
     2  a directory
-    3  a segment of the chunk list of a blob
+    3  a segment of a blob's chunk list
     4  a path info
     5  records of the record service
-    6  records that were not synced
-    7  staged: the entries behind it are not accepted yet. It has no payload
-    8  committed: all entries before it are accepted. Its payload, if any, says so of other packs too
-    9  forgotten: the rows, as of `contents.Written`, of damaged content
+    6  unsynced records
+    7  staged
+    8  committed
+    9  forgotten
 
-All numbers are little-endian. Behind a damaged place, the check tells an entry from garbage. Its key is random and never leaves the
-pack. So nobody can plant an entry inside the content of a file.
+The key depends on the kind:
 
-A stage writes an entry "staged", its contents, and, when it is accepted, an entry "committed". Of a stage that was not accepted
-nothing comes back when the index is made anew. Stores of earlier versions have neither record.
+    1, 2, 3  digest of the chunk, directory or blob
+    4        output hash, and 12 zero bytes
+    5, 6, 9  BLAKE3 of the payload
+    7, 8     zeros
 
-An entry "committed" may be lost with the end of its pack. So another pack says the same, in the payload of such an entry: a
-sequence number (u64), then for each pack its number (u32) and how many bytes of it are accepted (u64). Of two that name one pack,
-the higher sequence number counts.
+The check is BLAKE3, keyed with the pack's own key, of the header so far, and of a payload that is not named by its digest. Behind
+a damaged place, the check tells an entry from garbage. Its key is random and never leaves the pack. So nobody can plant an entry
+inside the content of a file.
+
+An entry "staged" says that the entries behind it are not accepted yet. It has no payload. An entry "committed" says that all
+entries before it are accepted. A stage writes an entry "staged", its contents, and, when it is accepted, an entry "committed". Of
+a stage that was not accepted nothing comes back when the index is made anew. Stores of earlier versions have neither record.
+
+An entry "committed" may be lost with the end of its pack. So an entry "committed" of another pack may have a payload, which says
+the same: a sequence number (u64), and then a number (u32) and the accepted bytes (u64) of each pack. Of two entries that name one
+pack, the entry with the higher sequence number counts.
+
+The payload of an entry "forgotten" has the rows, as of `contents.Written`, of damaged content.
 """
 
 from __future__ import annotations

@@ -59,8 +59,7 @@ def replay(index: Index, packs: Path, durability: Durability, *, is_live: bool =
     """Enter every entry that the index does not have. Damaged places are passed over, and logged.
 
     Where it `is_live`, others may be writing to the packs, and packs are read at different moments. So contents that were appended
-    meanwhile are entered at the end: whatever was entered before finds the content that it refers to. The next replay enters the
-    rest.
+    meanwhile are entered at the end. Then every entered path info finds its content. The next replay enters the rest.
     """
     with index.reading() as txn:
         known = index.committed_packs(txn)

@@ -1,7 +1,7 @@
 """Snapshot: the index of a store that this process may not write, or shall not.
 
-A reader of LMDB writes too: it registers itself in a lock file, so that no writer uses its pages again. A reader that can't write
-there reads pages that change under it, which may kill it. So it gets a copy of its own.
+A reader of LMDB writes too: it registers itself in a lock file, so that no writer uses its pages again. The pages of a reader that
+can't write there may change during a read. That may kill its process. So such a reader gets a copy of its own.
 
 The copy is made as a store goes back after a power cut (see `checkpoint.py`). Nobody changes the pages that the checkpoint on the
 disk reaches. So they are copied, and the copy counts if the checkpoint is still the same one afterwards. A replay of the packs
@@ -133,8 +133,7 @@ class Snapshot:
 class NoPack(PackWriter):
     """The writer of a store that is only read: it refuses contents and path infos.
 
-    Whatever else would be appended is in the index already, which is this process's own: what is known of NARs, and what was found
-    damaged. It is dropped.
+    Other entries are dropped: facts of NARs, and damage that was found. The index, which is this process's own, has them already.
     """
 
     def __init__(self, directory: Path, refusal: str) -> None:

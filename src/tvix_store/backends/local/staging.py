@@ -61,7 +61,7 @@ class LocalStage:
         self._held_size = 0
         self._holding = threading.Lock()
         self._written_first: Future[None] | None = None
-        """What was held, on its way to a pack: whoever put it was told that it is staged."""
+        """The write of the held contents to a pack. The callers who put them were already told that they are staged."""
         self._lock = threading.Lock()
         self._writers: list[PackWriter] = []
         """The last is written to, the others are full."""

@@ -1,4 +1,4 @@
-"""HeldContent: what a named cache takes into what it holds."""
+"""HeldContent: lets a named cache hold content that was sent to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class HeldContent:
         self.held = held
         self.quota = quota
         self._taking = asyncio.Lock()
-        """What two clients send at the same time counts once."""
+        """Content that two clients send at the same time counts once."""
 
     async def take_blobs(self, digests: Sequence[Digest], *, counts: bool = True) -> None:
         """Hold blobs, with their chunks: each can be read alone.

@@ -18,7 +18,7 @@ from tvix_store.services.granular import Granular, StoredChunk
 
 
 class HeldGranular:
-    """A Granular over `inner`; what is put goes there, and is `taken` into what the cache holds."""
+    """A Granular over `inner`. Parts that are put go to `inner`, and `taken` makes the cache hold them."""
 
     def __init__(self, inner: Granular, taken: HeldContent) -> None:
         self._inner = inner

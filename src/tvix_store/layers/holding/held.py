@@ -1,8 +1,8 @@
 """Held: which content a named cache holds.
 
-Content has the same digest wherever it comes from. It is stored once, and a cache holds it from the moment at which somebody sent
-it to this cache. What a cache holds is written down in its own records: `held:`, a letter for the kind, and the digest (32 bytes).
-The value is empty.
+Content has the same digest wherever it comes from, and is stored once. A cache holds content from the moment at which somebody sent
+it to this cache. The cache's own records list the held content. A record's key is `held:`, a letter for the kind, and the digest
+(32 bytes). The value is empty.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class Held:
     async def missing(
         self, kind: Kind, digests: Sequence[Digest], stored: Callable[[Sequence[Digest]], Awaitable[set[Digest]]]
     ) -> set[Digest]:
-        """Those that it does not hold, and those that it holds and the store has lost, as `stored` says.
+        """The digests that the cache does not hold, and the held ones that the store has lost, as `stored` says.
 
-        What is stored, and not held, is missing: it has to be sent, and is not stored again.
+        Content that is stored, but not held, is missing. A client has to send it, and it is not stored again.
         """
         lacking = await self.lacking(kind, digests)
         there = [digest for digest in digests if digest not in lacking]

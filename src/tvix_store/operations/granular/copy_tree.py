@@ -1,8 +1,9 @@
 """TreeCopier: brings a tree from one store into another. Only parts that the target lacks are moved.
 
-Directories are asked for by level: one that the target has is not entered. Of the files in the others, the target says which it
-lacks; of these, the source lists the chunks, and the target says which chunks it lacks. Contents come first and directories last,
-from the leaves. So a directory in the target has all below it, whenever a copy stops. What has arrived is not sent again.
+Directories are asked for by level: one that the target has is not entered. The target says which files of the other directories it
+lacks. The source lists the chunks of the missing files, and the target says which chunks it lacks. Contents come first and
+directories last, from the leaves. So a directory in the target has all below it, whenever a copy stops. What has arrived is not
+sent again.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class TreeCopier:
 
         Raises:
             NotFoundError: the source lacks a part.
-            CorruptError: what the source gives is not what it should be, or too much.
+            CorruptError: the source gives wrong content, or too much.
             ExhaustedError: the tree has too many directories, or the target is full.
         """
         async with AsyncExitStack() as alone:

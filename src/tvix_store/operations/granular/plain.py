@@ -103,7 +103,7 @@ class PlainGranular:
         return directory
 
     async def _graph(self, root: Directory, new: dict[Digest, Directory]) -> AsyncIterator[Directory]:
-        """All that the root reaches, from the leaves: those that are `new`, and those that the store has."""
+        """All directories that the root reaches, from the leaves. They are `new`, or the store has them."""
         sent: set[Digest] = set()
         entered: list[tuple[Directory, list[Digest]]] = [(root, [child.digest for _, child in root.directories()])]
         while entered:

@@ -37,8 +37,8 @@ class TarTree:
         """Add a member, whose parents are made where they are missing. Return the number of a file.
 
         Raises:
-            InvalidError: its name is absolute, goes up, or is not allowed; it is below something else than a directory; a link
-                leads nowhere; or another kind of entry is there under its name.
+            InvalidError: the member's name is absolute, goes up, or is not allowed. Or the member is below something else than a
+                directory. Or it is a link that leads nowhere. Or an entry of another kind has the name already.
             ExhaustedError: there are too many bytes of names.
         """
         try:

@@ -1,9 +1,17 @@
 """How to make a NAR, and a zstd file of it, out of stored frames: a plan, in pieces of about 1 MiB.
 
-    plan     = b"tvxN" u8 version (2), u32 pieces, piece*
-    piece    = u32 bytes of the NAR, u32 bytes of the zstd file, BLAKE3 of these (32 bytes),
-               u32 items, u32 chunks, u32 bytes of literals, item*, digest*, literals
-    item     = u32 bytes of the next literal, u32 chunk, u32 offset in what is stored of it, u32 bytes of that
+A plan has a head, and then its pieces:
+
+    b"tvxN", u8 version (2), u32 pieces, piece*
+
+A piece has sizes and numbers, and then its items, the digests of its chunks (32 bytes each), and its literals:
+
+    u32 bytes of the NAR, u32 bytes of the zstd file, BLAKE3 of the latter bytes (32 bytes),
+    u32 items, u32 chunks, u32 bytes of literals, item*, digest*, literals
+
+An item is a literal, and then a part of a stored chunk:
+
+    u32 bytes of the literal, u32 number of the chunk, u32 offset in the stored chunk, u32 bytes of the part
 
 All numbers are little-endian. Literals and parts of chunks, in turn, make the piece's zstd frames; these hold its part of the NAR.
 A plan says which chunks, and not where they lie. The digest of a piece is what makes stored bytes safe to pass on: it was computed

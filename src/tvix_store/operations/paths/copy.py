@@ -110,7 +110,7 @@ class _StoreCopies(PathCopies[PathInfo, PathInfo]):
         return stated
 
     async def _at_target(self, stated: PathInfo) -> NarFacts:
-        """What is true of the NAR, computed from what the target has.
+        """The facts of the NAR, computed from the content of the target.
 
         Raises:
             IncompleteError: a part is not there, or damaged.

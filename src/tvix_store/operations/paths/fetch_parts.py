@@ -1,8 +1,8 @@
 """PartsFetcher: brings the content of a store path from a cache, but for the parts that the store has.
 
-A cache of ours lets others read the parts of its content. Its narinfo, which is signed, tells what the NAR must be; its path info
-tells the root node, and is believed as little as the rest. What comes is held against its digests, and the NAR of the whole is
-computed here, and must be that of the narinfo.
+A cache of ours lets others read the parts of its content. Its signed narinfo tells which NAR the path must have. Its path info
+tells the root node, and is believed as little as the rest. All parts are held against their digests. The NAR of the whole is
+computed here, and must be the NAR of the narinfo.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from tvix_store.traffic import SMALL, Budget
 _PIECE = 1 << 20
 """Bytes of a delta in a message of an answer."""
 _KEPT = 96 << 20
-"""Bytes of deltas that a worker keeps for its clients: while they take them, and until they have sent the end."""
+"""Bytes of deltas that a worker keeps: made deltas while clients take them, and sent deltas until their end has come."""
 
 
 def delta_methods(deltas: Deltas) -> dict[str, Method]:
