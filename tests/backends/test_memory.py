@@ -11,13 +11,16 @@ from tvix_store.testing.contracts import (
     AssemblingContract,
     DeltasContract,
     KnownNarsContract,
+    RemovalContract,
     StagingContract,
     StoreWithRecordsContract,
 )
 from tvix_store.testing.state_machine import StoreMachine
 
 
-class TestMemoryStore(StoreWithRecordsContract, AssemblingContract, DeltasContract, KnownNarsContract, StagingContract):
+class TestMemoryStore(
+    StoreWithRecordsContract, AssemblingContract, DeltasContract, KnownNarsContract, RemovalContract, StagingContract
+):
     @pytest.fixture
     async def store(self) -> AsyncIterator[Store]:
         async with await open_store() as store:

@@ -87,7 +87,7 @@ async def test_nothing_writes_past_the_services_of_a_read_only_store(tmp_path: P
                 await put
 
 
-PARTLY = {"frames", "assembling", "deltas", "named_paths", "statistics", "known_nars"}
+PARTLY = {"frames", "assembling", "deltas", "named_paths", "removal", "statistics", "known_nars"}
 """The powers of a store whose blobs alone come from one store."""
 
 

@@ -19,12 +19,13 @@ from tvix_store.services.named_paths import NamedPaths
 from tvix_store.services.nar import KnownNars, NarService
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
+from tvix_store.services.removal import Removal
 from tvix_store.services.staging import Staging
 from tvix_store.services.statistics import Statistics
 
 Service: TypeAlias = Literal["blobs", "directories", "path_infos", "nar", "records"]
 Power: TypeAlias = Literal[
-    "frames", "lone_files", "staging", "assembling", "granular", "deltas", "named_paths", "statistics", "known_nars"
+    "frames", "lone_files", "staging", "assembling", "granular", "deltas", "named_paths", "removal", "statistics", "known_nars"
 ]
 POWERS: Mapping[Power, frozenset[Service]] = {
     "frames": frozenset(("blobs",)),
@@ -34,6 +35,7 @@ POWERS: Mapping[Power, frozenset[Service]] = {
     "granular": frozenset(("blobs", "directories")),
     "deltas": frozenset(("blobs",)),
     "named_paths": frozenset(("path_infos",)),
+    "removal": frozenset(("path_infos", "records")),
     "statistics": frozenset(("blobs", "directories", "path_infos")),
     "known_nars": frozenset(("nar",)),
 }
@@ -82,6 +84,7 @@ class Offer:
     granular: Granular | None = None
     deltas: Deltas | None = None
     named_paths: NamedPaths | None = None
+    removal: Removal | None = None
     statistics: Statistics | None = None
     known_nars: KnownNars | None = None
     substituters: Sequence[str] = ()

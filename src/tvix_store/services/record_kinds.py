@@ -72,6 +72,8 @@ KINDS = (
     RecordKind(b"document:", _document, follows=False),
     # That a named cache holds content, which stands in the store that it is part of (layers.holding.held).
     RecordKind(b"held:", _nothing, follows=True),
+    # When a path was used last (services.removal).
+    RecordKind(b"used:", _nothing, follows=True),
     # How many bytes a named cache holds, as counted by one process (layers.holding.quota).
     RecordKind(b"usage:", _nothing, follows=False),
 )

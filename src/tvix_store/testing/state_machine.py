@@ -30,6 +30,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import Signature
 from tvix_store.model.store_path import StorePath
 from tvix_store.services.blobs import SMALL_BLOB
+from tvix_store.services.removal import used_key, used_records
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, missing, noise, pieces, stream
 
@@ -162,16 +163,36 @@ class StoreMachine(RuleBasedStateMachine):
     def calculate_nar(self, graph: Graph, size_rule: SizeRule) -> None:
         self.both(lambda store: store.nar.calculate(graph[-1].node(size_rule)))
 
-    @rule(graph=graphs, name=st.sampled_from(("one", "two", "three")), keys=st.lists(KEYS, unique=True), size_rule=RULES)
-    def put_path_info(self, graph: Graph, name: str, keys: list[str], size_rule: SizeRule) -> None:
+    @rule(
+        graph=graphs,
+        name=st.sampled_from(("one", "two", "three")),
+        other=st.sampled_from(("one", "two", "three")),
+        keys=st.lists(KEYS, unique=True),
+        size_rule=RULES,
+    )
+    def put_path_info(self, graph: Graph, name: str, other: str, keys: list[str], size_rule: SizeRule) -> None:
         node = graph[-1].node(size_rule)
         facts = self.both(lambda store: store.nar.calculate(node))
         if isinstance(facts, type):
             return
         path = StorePath(noise(20, name), name)
-        info = PathInfo(path, node, facts, (path,), tuple(Signature(key, noise(64, key)) for key in keys))
+        references = tuple(sorted({path, StorePath(noise(20, other), other)}))
+        info = PathInfo(path, node, facts, references, tuple(Signature(key, noise(64, key)) for key in keys))
         self.both(lambda store: store.path_infos.put(info))
         self.both(lambda store: store.path_infos.get(path.output_hash))
+
+    @precondition(lambda self: self._store.removal is not None)
+    @rule(names=st.sets(st.sampled_from(("one", "two", "three")), min_size=1), used=st.sampled_from(("one", "two", "none")))
+    def remove_path_infos(self, names: set[str], used: str) -> None:
+        async def removed(store: Store) -> set[bytes]:
+            assert store.records is not None
+            assert store.removal is not None
+            await store.records.put(used_records({noise(20, used): 7}))
+            gone = await store.removal.remove([noise(20, name) for name in names], unused_since=7)
+            await store.records.delete([used_key(noise(20, used))])
+            return gone
+
+        self.both(removed)
 
     @rule()
     def list_path_infos(self) -> None:

@@ -16,6 +16,7 @@ from tvix_store.backends.local.frames import LocalFrames
 from tvix_store.backends.local.granular import LocalGranular
 from tvix_store.backends.local.keyed_records import LocalRecords
 from tvix_store.backends.local.path_infos import LocalNarFacts, LocalPathInfos
+from tvix_store.backends.local.removal import LocalRemoval
 from tvix_store.backends.local.requests import Sync
 from tvix_store.backends.local.settings import Settings
 from tvix_store.backends.local.staging import LocalStaging
@@ -102,6 +103,7 @@ async def open_store(
         granular=LocalGranular(engine, blobs, frames, assembling),
         deltas=BlobDeltas(blobs),
         named_paths=ListedNames(path_infos),
+        removal=LocalRemoval(engine),
         staging=LocalStaging(engine),
         statistics=LocalStatistics(engine, path_infos),
         store_dir=its_store_dir,

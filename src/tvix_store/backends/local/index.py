@@ -12,7 +12,7 @@ Three tables have values of their own:
     records      key                             → u64 sequence, value of the record service
     nar          BLAKE3 of the nameless node     → u64 NAR size, NAR SHA-256
 
-The top bit of a record's sequence is set where the record is deleted.
+The top bit of a sequence is set where the record is deleted, or the path info removed. Then the row has no value.
 
 What is known of the store as a whole stands in two more tables (see `ledger.py`).
 
@@ -32,7 +32,7 @@ from tvix_store.backends.local.contents import Content, Name, Written
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index_damage import DamageMark
-from tvix_store.backends.local.ledger import STORED_BYTES, UNIQUE_BYTES, Ledger
+from tvix_store.backends.local.ledger import REMOVED, STORED_BYTES, UNIQUE_BYTES, Ledger
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.backends.local.rows import CHECK_SIZE, RESIDUE, Table
@@ -42,7 +42,7 @@ _TABLES = (b"chunks", b"directories", b"chunk_lists", b"path_infos", b"records",
 _U64 = struct.Struct("<Q")
 _PLACE_ROW = struct.Struct("<IQII4x")
 _DELETED = 1 << 63
-"""Set in the sequence number of a record that was deleted."""
+"""Set in the sequence number of a record that was deleted, or of a path info that was removed."""
 
 
 class Index(Ledger):
@@ -94,8 +94,10 @@ class Index(Ledger):
         return None if row is None else self._encoded(output_hash, row)
 
     def _encoded(self, output_hash: bytes, row: bytes) -> bytes | None:
-        """The path info of a row; its own name must be that of the path that is asked for."""
+        """The path info of a row, unless it was removed; its own name must be that of the path that is asked for."""
         encoded = row[_U64.size : -CHECK_SIZE]
+        if not encoded and _U64.unpack_from(row)[0] & _DELETED:
+            return None
         if belongs_to(encoded, output_hash):
             return encoded
         self._tell_of_row(self.path_infos, output_hash)
@@ -119,20 +121,38 @@ class Index(Ledger):
             return rows
 
     def path_info_sequence(self, txn: Txn, output_hash: bytes) -> int:
-        return self._sequence(txn, self.path_infos, output_hash)
+        return self._sequence(txn, self.path_infos, output_hash) & ~_DELETED
 
-    def path_info_rows(self, txn: Txn) -> Iterator[tuple[bytes, int, bytes]]:
-        """All path infos: output hash, sequence number, and encoded."""
+    def is_removed(self, txn: Txn, output_hash: bytes) -> bool:
+        """Whether a path was there once, and was removed."""
+        return bool(self._sequence(txn, self.path_infos, output_hash) & _DELETED)
+
+    def path_info_rows(self, txn: Txn, behind: int = 0) -> Iterator[tuple[bytes, int, bytes | None]]:
+        """All path infos with sequence numbers `behind` that one: output hash, sequence number, and encoded (None: removed)."""
         for key, row in self._whole_rows(txn, self.path_infos):
-            if (encoded := self._encoded(key, row)) is not None:
-                yield key, _U64.unpack_from(row)[0], encoded
+            marked = _U64.unpack_from(row)[0]
+            sequence = marked & ~_DELETED
+            if sequence > behind:
+                encoded = self._encoded(key, row)
+                if encoded is not None or marked != sequence:
+                    yield key, sequence, encoded
 
-    def put_path_info(self, txn: Txn, output_hash: bytes, sequence: int, encoded: bytes) -> None:
-        self._put(txn, self.path_infos, output_hash, _U64.pack(sequence) + encoded)
+    def put_path_info(self, txn: Txn, output_hash: bytes, sequence: int, encoded: bytes | None) -> None:
+        """Put a path info, or (None) what keeps older ones of its path from coming back when packs are read again."""
+        was_removed = self.is_removed(txn, output_hash)
+        row = _U64.pack(sequence | _DELETED) if encoded is None else _U64.pack(sequence) + encoded
+        self._put(txn, self.path_infos, output_hash, row)
+        if was_removed != (encoded is None):
+            self.count(txn, REMOVED, -1 if was_removed else 1)
 
     def record(self, key: bytes) -> bytes | None:
         """The value of a record."""
         row = self._get(self.records, key)
+        return None if row is None else _value(row)
+
+    def record_in(self, txn: Txn, key: bytes) -> bytes | None:
+        """The value of a record, as a transaction sees it."""
+        row = self._row(txn, self.records, key)
         return None if row is None else _value(row)
 
     def records_from(self, start: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes | None]]:

@@ -27,6 +27,8 @@ GENERATION = b"times that damage was forgotten"
 """A random number, which changes when something was forgotten. Stores of format 3 count there."""
 UNIQUE_BYTES = b"unique chunk bytes"
 STORED_BYTES = b"stored chunk bytes"
+REMOVED = b"removed path infos"
+"""Rows of path infos that only say that there is none any more."""
 _VERSION = b"version of the index"
 _TABLES = (b"packs", b"counters")
 _U64 = struct.Struct("<Q")

@@ -32,6 +32,8 @@ _OLD_INDEX, _OLD_MARK = "data.mdb", "index-unsynced"
 """In stores of formats 1 to 3: the LMDB file, and a mark with the boot in which it was written, which goes when all is synced."""
 _CHECKED_ROWS = 3
 """The first format in which rows have checks."""
+_CHECKPOINTS = 4
+"""The first format in which the index has a checkpoint. What it lacks comes with the first use."""
 _log = logging.getLogger(__name__)
 
 
@@ -100,7 +102,13 @@ class _Opening:
         index = None
         if not self._damage.is_set():
             version = settings.format_of(self._directory)
-            index = self._upgraded(version) if version != settings.FORMAT else self._as_it_is() or self._gone_back()
+            if version != settings.FORMAT:
+                _log.warning("upgrading %s to store format %d, which older versions do not open", self._directory, settings.FORMAT)
+            if version < _CHECKPOINTS:
+                index = self._upgraded(version)
+            else:
+                settings.raise_format(self._directory, self._durability)
+                index = self._as_it_is() or self._gone_back()
         if index is None:
             index = make_anew(self._directory, self._durability, self._damage)
         self._lock.crash_notes.clear()
@@ -166,7 +174,6 @@ class _Opening:
         old, mark = self._directory / "index" / _OLD_INDEX, self._directory / _OLD_MARK
         index = None
         if old.is_file() and old.stat().st_size > 0 and (not mark.exists() or mark.read_text(errors="replace") == this_boot()):
-            _log.warning("upgrading %s to store format %d, which older versions do not open", self._directory, settings.FORMAT)
             try:
                 if version < _CHECKED_ROWS:
                     index = replace_index(self._directory, self._durability, self._damage, lambda new: new.copy_unchecked(old))

@@ -139,15 +139,15 @@ def forgotten(rows: bytes) -> NewRecord:
     return NewRecord(Kind.FORGOTTEN, blake3(rows).digest(), rows, len(rows))
 
 
-def path_info_record(output_hash: bytes, sequence: int, encoded: bytes) -> NewRecord:
-    """Path infos change: of two records of one path, the higher sequence number counts."""
-    payload = _U64.pack(sequence) + encoded
+def path_info_record(output_hash: bytes, sequence: int, encoded: bytes | None) -> NewRecord:
+    """Path infos change: of two records of one path, the higher sequence number counts. None says that the path was removed."""
+    payload = _U64.pack(sequence) + (encoded or b"")
     return NewRecord(Kind.PATH_INFO, output_hash.ljust(KEY_SIZE, b"\0"), payload, len(payload))
 
 
-def parse_path_info(payload: bytes) -> tuple[int, bytes]:
-    """The sequence number and the encoded path info."""
-    return _U64.unpack_from(payload)[0], payload[_U64.size :]
+def parse_path_info(payload: bytes) -> tuple[int, bytes | None]:
+    """The sequence number and the encoded path info; None for a path that was removed."""
+    return _U64.unpack_from(payload)[0], payload[_U64.size :] or None
 
 
 def keyed_records(sequence: int, records: Mapping[bytes, bytes | None], *, durable: bool) -> NewRecord:

@@ -259,8 +259,11 @@ class _Tail:
                 stored, present = index.path_info_sequence(txn, output_hash), index.path_info_in(txn, output_hash)
                 # The newer one has all that is in the older one, unless the row of that was damaged when the newer one was put.
                 # Both have the same number where a writer that died before its commit left it to the next one.
-                newer, older = (encoded, present) if sequence >= stored else (present, encoded)
-                index.put_path_info(txn, output_hash, max(sequence, stored), _merged(newer, older))
+                if sequence >= stored:
+                    merged = encoded and _merged(encoded, present)
+                else:
+                    merged = None if index.is_removed(txn, output_hash) else _merged(present, encoded)
+                index.put_path_info(txn, output_hash, max(sequence, stored), merged)
                 _raise_sequence(index, txn, sequence)
             case Kind.RECORDS | Kind.LOOSE_RECORDS:
                 sequence, records = parse_keyed_records(entry.payload)
@@ -322,10 +325,10 @@ def _order(entry: Entry) -> tuple[int, bytes]:
     return (entry.kind, entry.key) if entry.kind in CONTENTS else (max(CONTENTS) + 1, b"")
 
 
-def _merged(newer: bytes | None, older: bytes | None) -> bytes:
-    """The newer path info, with the signatures that only the older one has. At least one of the two is given."""
+def _merged(newer: bytes | None, older: bytes | None) -> bytes | None:
+    """The newer path info, with the signatures that only the older one has; the one that there is; or None."""
     if newer is None or older is None:
-        return newer or older or b""
+        return newer or older
     try:
         path_info = PathInfo.stored(newer)
         return replace(path_info.merged(PathInfo.stored(older)), node=path_info.node).encoded

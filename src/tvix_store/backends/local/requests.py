@@ -10,9 +10,9 @@ from typing import TypeAlias
 from tvix_store.backends.local.contents import Content, Written, name_of
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
-from tvix_store.backends.local.ledger import SEQUENCE, STORED_BYTES, UNIQUE_BYTES
+from tvix_store.backends.local.ledger import REMOVED, SEQUENCE, STORED_BYTES, UNIQUE_BYTES
 from tvix_store.backends.local.records import Kind, NewRecord, accepted, keyed_records, path_info_record
-from tvix_store.errors import StoreError
+from tvix_store.errors import IncompleteError, StoreError
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.staging import NO_RECORDS
@@ -218,6 +218,11 @@ class PutPathInfo(Request):
     def apply(self, commit: Commit) -> Result:
         output_hash = self._path_info.store_path.output_hash
         stored = commit.index.path_info_in(commit.txn, output_hash)
+        if commit.index.counter(commit.txn, REMOVED):
+            for each in self._path_info.references:
+                # It was there when the references were looked for.
+                if each.output_hash != output_hash and commit.index.is_removed(commit.txn, each.output_hash):
+                    return IncompleteError(f"{self._path_info.store_path} refers to {each}, which was removed; put that first")
         try:
             merged = self._path_info if stored is None else PathInfo.stored(stored).merged(self._path_info, self._trust)
         except StoreError as error:

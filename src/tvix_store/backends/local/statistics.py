@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from tvix_store.backends.local.engine import Engine
-from tvix_store.backends.local.ledger import STORED_BYTES, UNIQUE_BYTES
+from tvix_store.backends.local.ledger import REMOVED, STORED_BYTES, UNIQUE_BYTES
 from tvix_store.backends.local.path_infos import LocalPathInfos
 from tvix_store.services.statistics import Stats
 
@@ -28,7 +28,7 @@ class LocalStatistics:
         index = self._engine.index
         with index.reading() as txn:
             return Stats(
-                path_infos=index.rows(txn, index.path_infos),
+                path_infos=index.rows(txn, index.path_infos) - index.counter(txn, REMOVED),
                 directories=index.rows(txn, index.directories),
                 chunked_blobs=index.chunked_blobs(txn),
                 chunks=index.rows(txn, index.chunks),

@@ -27,7 +27,7 @@ async def open_store(
 ) -> Store:
     """A new, empty store."""
     blobs, directories, known_nars, records = MemoryBlobs(sizes), MemoryDirectories(), MemoryNars(), MemoryRecords()
-    path_infos = MemoryPathInfos()
+    path_infos = MemoryPathInfos(records)
     return Store(
         blobs=blobs,
         directories=directories,
@@ -38,6 +38,7 @@ async def open_store(
         assembling=blobs,
         deltas=BlobDeltas(blobs),
         named_paths=ListedNames(path_infos),
+        removal=path_infos,
         staging=MemoryStaging(blobs, directories, known_nars, records, sizes),
         store_dir=store_dir,
         size_rule=size_rule,

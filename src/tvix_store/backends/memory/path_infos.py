@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
+from tvix_store.backends.memory.records import MemoryRecords
+from tvix_store.errors import IncompleteError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
+from tvix_store.services.removal import read_hour, used_key
 
 
 class MemoryPathInfos:
-    """A PathInfoService in memory."""
+    """A PathInfoService in memory, and the Removal of its paths."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: MemoryRecords | None = None) -> None:
+        self._records = records or MemoryRecords()
         self._path_infos: dict[bytes, PathInfo] = {}
+        self._removed: set[bytes] = set()
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         return self._path_infos.get(output_hash)
@@ -26,11 +31,35 @@ class MemoryPathInfos:
 
     async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
         key = path_info.store_path.output_hash
+        for each in path_info.references:
+            if each.output_hash != key and each.output_hash in self._removed:
+                raise IncompleteError(f"{path_info.store_path} refers to {each}, which was removed; put that first")
         known = self._path_infos.get(key)
         stored = path_info if known is None else known.merged(path_info, trust)
         self._path_infos[key] = stored
+        self._removed.discard(key)
         return stored
 
     async def list(self) -> AsyncIterator[PathInfo]:
         for _, path_info in sorted(self._path_infos.items()):
             yield path_info
+
+    async def remove(self, output_hashes: Collection[bytes], *, unused_since: int) -> set[bytes]:
+        """As `Removal.remove`."""
+        hours = {each: await self._records.get(used_key(each)) for each in output_hashes}
+        gone = {
+            each for each, hour in hours.items() if each in self._path_infos and (hour is None or read_hour(hour) < unused_since)
+        }
+        while needed := {
+            reference.output_hash
+            for key, path_info in self._path_infos.items()
+            if key not in gone
+            for reference in path_info.references
+            if reference.output_hash in gone
+        }:
+            gone -= needed
+        for each in gone:
+            del self._path_infos[each]
+        self._removed |= gone
+        await self._records.delete([used_key(each) for each in gone])
+        return gone

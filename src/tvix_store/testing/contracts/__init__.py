@@ -25,6 +25,7 @@ pytest.register_assert_rewrite(
             "path_infos",
             "nar",
             "records",
+            "removal",
             "staging",
             "statistics",
             "store",
@@ -43,6 +44,7 @@ from tvix_store.testing.contracts.lone_files import LoneFilesContract  # noqa: E
 from tvix_store.testing.contracts.nar import NarServiceContract  # noqa: E402
 from tvix_store.testing.contracts.path_infos import PathInfoServiceContract  # noqa: E402
 from tvix_store.testing.contracts.records import RecordServiceContract  # noqa: E402
+from tvix_store.testing.contracts.removal import RemovalContract  # noqa: E402
 from tvix_store.testing.contracts.staging import StagingContract  # noqa: E402
 from tvix_store.testing.contracts.statistics import StatisticsContract  # noqa: E402
 from tvix_store.testing.contracts.store import PowersContract, StoreContract, StoreWithRecordsContract  # noqa: E402
@@ -59,6 +61,7 @@ __all__ = [
     "PathInfoServiceContract",
     "PowersContract",
     "RecordServiceContract",
+    "RemovalContract",
     "StagingContract",
     "StatisticsContract",
     "StoreContract",

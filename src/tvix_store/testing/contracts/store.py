@@ -22,6 +22,7 @@ from tvix_store.testing.contracts.known_nars import KnownNarsContract
 from tvix_store.testing.contracts.nar import HELLO, NAR_OF_TREE, TREE, NarServiceContract
 from tvix_store.testing.contracts.path_infos import PathInfoServiceContract, path
 from tvix_store.testing.contracts.records import RecordServiceContract
+from tvix_store.testing.contracts.removal import RemovalContract
 from tvix_store.testing.contracts.staging import StagingContract
 from tvix_store.testing.contracts.statistics import StatisticsContract
 
@@ -57,6 +58,7 @@ class PowersContract(
     DeltasContract,
     GranularContract,
     KnownNarsContract,
+    RemovalContract,
     StagingContract,
     StatisticsContract,
     StoredFramesContract,

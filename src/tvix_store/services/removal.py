@@ -1,0 +1,56 @@
+"""Removal: an optional power of a store, to remove paths that nobody uses.
+
+When a path was used last stands in a record, `used:` and the output hash. Its value is the hour, counted from 1970 (u32-LE).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from tvix_store.errors import CorruptError
+
+USED = b"used:"
+"""How the keys of the records begin."""
+HOUR = 3600.0
+"""Seconds. A use is noted at most once an hour."""
+_HOUR = struct.Struct("<I")
+
+
+class Removal(Protocol):
+    """Removes path infos. Their content stays until it is collected."""
+
+    async def remove(self, output_hashes: Collection[bytes], *, unused_since: int) -> set[bytes]:
+        """Remove those of the paths that nobody has used in the hour `unused_since` or later; the output hashes of what is gone.
+
+        A path stays also if a path that stays refers to it. So what was complete remains complete, whoever puts and uses paths
+        meanwhile: a put of a path info whose reference was removed raises IncompleteError. Who puts a path that may be there notes
+        its use first. A removal is durable.
+
+        Raises:
+            ExhaustedError: the disk is full.
+        """
+        ...
+
+
+def used_key(output_hash: bytes) -> bytes:
+    """The key of the record that says when a path was used last."""
+    return USED + output_hash
+
+
+def used_records(hours: Mapping[bytes, int]) -> dict[bytes, bytes]:
+    """The records that say in which hours paths, by their output hashes, were used last."""
+    return {used_key(output_hash): _HOUR.pack(hour) for output_hash, hour in hours.items()}
+
+
+def read_hour(value: bytes) -> int:
+    """The hour in the value of such a record.
+
+    Raises:
+        CorruptError: the value is damaged.
+    """
+    try:
+        return int(_HOUR.unpack(value)[0])
+    except struct.error:
+        raise CorruptError("the record of a last use is damaged") from None

@@ -1,0 +1,134 @@
+"""Path infos that are removed: they stay away, and nothing that others need goes with them."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.backends.local.store_files import make_index_anew
+from tvix_store.backends.local import open_store, removal
+from tvix_store.backends.local.requests import Commit, Result
+from tvix_store.errors import IncompleteError
+from tvix_store.services.removal import used_records
+from tvix_store.services.store import Store
+from tvix_store.testing.contracts.removal import NOW, hash_of, listed, put, remove
+
+
+def between(monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop, act: object) -> None:
+    """Do something after it was found out what stays, and before anything is removed."""
+    inner = removal._referrers_first
+
+    def interrupted(references: removal._References) -> list[bytes]:
+        asyncio.run_coroutine_threadsafe(act(), loop).result()  # type: ignore[operator]
+        return inner(references)
+
+    monkeypatch.setattr(removal, "_referrers_first", interrupted)
+
+
+async def counted(store: Store) -> int:
+    assert store.statistics is not None
+    return (await store.statistics.stats()).path_infos
+
+
+async def test_what_was_removed_stays_away(tmp_path: Path) -> None:
+    """When the index is made anew, older entries of the path lie in the packs."""
+    directory = tmp_path / "store"
+    async with await open_store(directory) as store:
+        for name in ("kept", "gone", "again", "twice"):
+            await put(store, name)
+        assert await remove(store, "gone", "again", "twice") == {"gone", "again", "twice"}
+        again = await put(store, "again")
+        await put(store, "twice")
+        await remove(store, "twice")
+    for _ in range(2):
+        make_index_anew(directory)
+        async with await open_store(directory) as store:
+            assert await listed(store) == {"kept", "again"}
+            assert await counted(store) == 2
+            assert await store.path_infos.get(hash_of("again")) == again
+            with pytest.raises(IncompleteError, match="was removed"):
+                await put(store, "needs", "gone")
+
+
+async def test_what_was_removed_stays_away_though_the_pack_that_says_so_is_lost(tmp_path: Path) -> None:
+    directory = tmp_path / "store"
+    async with await open_store(directory) as store:
+        await put(store, "kept")
+        await put(store, "gone")
+    async with await open_store(directory) as other:  # it goes on with the same pack
+        await remove(other, "gone")
+    [pack] = (directory / "packs").iterdir()
+    size = pack.stat().st_size
+    with pack.open("r+b") as file:
+        file.truncate(size - 20)
+    async with await open_store(directory) as store:
+        assert await listed(store) == {"kept"}
+    make_index_anew(directory)
+    async with await open_store(directory) as store:
+        assert await listed(store) == {"kept"}
+
+
+async def test_what_is_referred_to_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with await open_store(tmp_path / "store") as store:
+        await put(store, "far")
+        await put(store, "near", "far")
+        await put(store, "alone")
+
+        async def act() -> None:
+            await put(store, "new", "near")
+
+        between(monkeypatch, asyncio.get_running_loop(), act)
+        assert await remove(store, "far", "near", "alone") == {"alone"}
+        assert await listed(store) == {"far", "near", "new"}
+
+
+async def test_what_is_used_meanwhile_stays_with_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with await open_store(tmp_path / "store") as store:
+        await put(store, "far", used=NOW - 9)
+        await put(store, "near", "far", used=NOW - 9)
+        await put(store, "above", "near")
+
+        async def act() -> None:
+            assert store.records is not None
+            await store.records.put(used_records({hash_of("near"): NOW}))
+
+        between(monkeypatch, asyncio.get_running_loop(), act)
+        assert await remove(store, "far", "near", "above") == {"above"}
+
+
+async def test_a_put_whose_reference_is_removed_meanwhile_is_refused(tmp_path: Path) -> None:
+    """It was there when the references were looked for."""
+    async with await open_store(tmp_path / "store") as store:
+        await put(store, "reference")
+        outcomes = await asyncio.gather(
+            *(put(store, f"needs-{n}", "reference") for n in range(5)),
+            remove(store, "reference"),
+            *(put(store, f"also-{n}", "reference") for n in range(5)),
+            return_exceptions=True,
+        )
+        there = await listed(store)
+        assert ("reference" in there) == any(name.startswith(("needs", "also")) for name in there)
+        assert all(isinstance(each, IncompleteError) for each in outcomes if isinstance(each, BaseException))
+
+
+async def test_paths_go_in_an_order_in_which_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever use comes between two transactions."""
+    monkeypatch.setattr(removal, "_AT_ONCE", 3)
+    names = [f"path-{n}" for n in range(25)]
+    async with await open_store(tmp_path / "store") as store:
+        await put(store, names[0])
+        for before, name in pairwise(names):
+            await put(store, name, before)
+        apply = removal.RemovePathInfos.apply
+
+        def used_meanwhile(request: removal.RemovePathInfos, commit: Commit) -> Result:
+            if hash_of("path-15") in request._output_hashes:
+                commit.put_records(used_records({hash_of("path-15"): NOW}), durable=False)
+            return apply(request, commit)
+
+        monkeypatch.setattr(removal.RemovePathInfos, "apply", used_meanwhile)
+        assert await remove(store, *names) == set(names[16:])
+        assert await counted(store) == 16
