@@ -30,6 +30,7 @@ from tvix_store.operations.nars.render import render_nar
 from tvix_store.operations.paths.copy import copy_paths
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame
+from tvix_store.services.removal import HOUR, used_records
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, stream
 
@@ -345,6 +346,36 @@ def test_nix_pushes_to_a_cache_and_fetches_from_it_alone(tmp_path: Path, nix: Ni
         daemon.stop()
 
 
+def wait_for(daemon: Daemon, line: str) -> None:
+    until = time.monotonic() + 60
+    while line not in daemon.log and time.monotonic() < until:
+        time.sleep(0.2)
+
+
+async def test_a_cache_lets_go_of_what_nobody_uses(tmp_path: Path) -> None:
+    """Of a path that was last used long ago, and not of one that is asked for meanwhile."""
+    daemon = Daemon(tmp_path / "daemon", "--cache", "shown retention=30d")
+    paths: dict[str, str] = {}
+    async with await open_store(f"local://{daemon.program.store}?cache=shown") as cache:
+        for name in ("old", "asked", "new"):
+            (tmp_path / name).write_bytes(noise(100_000, name))
+            imported = await import_tree(cache, tmp_path / name)
+            assert imported.path_info is not None
+            output_hash = imported.path_info.store_path.output_hash
+            paths[name] = f"/shown/{nixbase32.encode(output_hash)}.narinfo"
+            assert cache.records is not None
+            hour = int(time.time() / HOUR) - (0 if name == "new" else 31 * 24)
+            await cache.records.put(used_records({output_hash: hour}))
+    daemon.start()
+    try:
+        assert daemon.get(paths["asked"]).status == 200
+        wait_for(daemon, "not used for 720 hours")
+        assert {name: daemon.get(path).status for name, path in paths.items()} == {"old": 404, "asked": 200, "new": 200}
+        assert daemon.log.count("1 paths that were not used for 720 hours are gone") == 1
+    finally:
+        daemon.stop()
+
+
 def test_the_whole_store_is_for_those_alone_who_may_use_all_caches(daemon: Daemon) -> None:
     everything = daemon.program("token", "create", "--scope", "pull", "-q").strip()
     assert daemon.get("/nix-cache-info").status == 401
@@ -401,6 +432,9 @@ def test_a_token_of_a_cache_that_is_not_served_opens_nothing(tmp_path: Path) -> 
         (("--cache", "a colour=red"), "unknown setting 'colour'"),
         (("--cache", "a priority=x"), "priority is a number"),
         (("--cache", "a private=yes"), "true or false"),
+        (("--cache", "a quota=much"), "not a number of bytes"),
+        (("--cache", "a retention=soon"), "not a span of time"),
+        (("--cache", "a retention=5m"), "the least retention is an hour"),
         (("--cache", "a require-signatures"), "needs trusted-public-keys"),
         (("--cache", "a", "--default-cache", "b"), "there is no cache 'b'"),
         (("--cache", "a", "--store", "memory:"), "only a store in one directory has named caches"),

@@ -153,8 +153,8 @@ if TYPE_CHECKING:
     type=NamedCacheType(),
     metavar="CACHE",
     help="Serve a named cache below /NAME/, whose paths no other cache shows: NAME [private] [priority=N] [quota=50G] "
-    "[signing-key-file=FILE] [trusted-public-keys=KEY] [require-signatures] [substituters=URL] [substituter-public-keys=KEY]; "
-    "repeatable.",
+    "[retention=90d] [signing-key-file=FILE] [trusted-public-keys=KEY] [require-signatures] [substituters=URL] "
+    "[substituter-public-keys=KEY]; repeatable.",
 )
 @click.option("--default-cache", metavar="NAME", help="The named cache for strangers whose URL names none.")
 @click.option("--read-only", is_flag=True, help="Refuse every write, over gRPC and HTTP; other machines may then be let in.")

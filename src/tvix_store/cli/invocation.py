@@ -77,17 +77,18 @@ class Invocation:
         substituter_public_keys: Sequence[PublicKey] = (),
         cache: str | None = None,
         quota: int | None = None,
+        retention: str | None = None,
         as_worker: bool = False,
     ) -> Store:
         """The store that the command works on, filled from `substituters`; `as_worker` of its pool.
 
-        `cache` names a cache of the store, whose files have at most `quota` bytes.
+        `cache` names a cache of the store, whose files have at most `quota` bytes. It keeps unused paths for the `retention`.
         """
         from tvix_store.config import cache_address, open_store
 
         addresses = self.addresses()
         if cache is not None:
-            addresses = dict.fromkeys(addresses, cache_address(addresses.values(), cache, quota))
+            addresses = dict.fromkeys(addresses, cache_address(addresses.values(), cache, quota, retention))
 
         return await open_store(
             **addresses,

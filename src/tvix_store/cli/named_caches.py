@@ -23,6 +23,7 @@ class NamedCacheOption:
 
     signing_key_file: Files of the keys that sign its narinfos.
     quota: Bytes of the files that it may hold.
+    retention: How long it keeps paths that nobody uses, as in `90d`.
     """
 
     name: str
@@ -30,6 +31,7 @@ class NamedCacheOption:
     require_signatures: bool = False
     priority: int | None = None
     quota: int | None = None
+    retention: str | None = None
     signing_key_file: tuple[str, ...] = ()
     trusted_public_keys: tuple[str, ...] = ()
     substituters: tuple[str, ...] = ()
@@ -96,6 +98,7 @@ def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
 def _read(where: str, name: str, value: Any) -> Any:
     from tvix_store.errors import InvalidError
     from tvix_store.model.byte_size import read_bytes
+    from tvix_store.model.time_span import read_span
 
     if name in _SWITCHES:
         if isinstance(value, bool):
@@ -114,6 +117,8 @@ def _read(where: str, name: str, value: Any) -> Any:
         raise InvalidError(f"{where} is a number that is not negative")
     if name == "quota" and not isinstance(value, bool):
         return read_bytes(str(value))
+    if name == "retention":
+        read_span(str(value))
     if isinstance(value, str):
         return value
     raise InvalidError(f"{where} is a text")

@@ -24,6 +24,7 @@ class ServedStore:
 
     cache: The named cache of the store, or None for all of it.
     quota: The bytes of the files that the cache may hold; None for no bound.
+    retention: How long it keeps paths that nobody uses, as in `90d`; None is for ever.
     substituters: URLs of its upstreams, whose paths are signed by `substituter_public_keys` or keys in the URLs.
     checked_keys: Keys whose signatures are checked when paths are put.
     signs: Whether its narinfos are signed here. Then all is calculated here: what is signed here is seen here.
@@ -32,6 +33,7 @@ class ServedStore:
     invocation: Invocation
     cache: str | None = None
     quota: int | None = None
+    retention: str | None = None
     substituters: Sequence[str] = ()
     substituter_public_keys: Sequence[PublicKey] = ()
     checked_keys: Sequence[PublicKey] = ()
@@ -57,6 +59,7 @@ class ServedStore:
             substituter_public_keys=self.substituter_public_keys,
             cache=self.cache,
             quota=self.quota,
+            retention=self.retention,
         )
         if opened.read_only and not self.read_only:
             await opened.close()
@@ -100,6 +103,7 @@ def named_cache_config(
         served,
         cache=option.name,
         quota=option.quota,
+        retention=option.retention,
         substituters=checked_urls(option.substituters, require_signatures=require_signatures),
         substituter_public_keys=read_public_keys(option.substituter_public_keys),
         checked_keys=checked_keys,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,6 @@ import click
 from tvix_store.cli.invocation import Invocation, command, json_option
 from tvix_store.cli.output import print_json
 from tvix_store.cli.token_files import chosen_token_file, token_file_option
-
-_UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
-_SPAN = re.compile(r"([1-9][0-9]{0,5})([mhdwy])")
 
 
 class Expiry(click.ParamType[float]):
@@ -28,13 +25,16 @@ class Expiry(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        if span := _SPAN.fullmatch(value):
-            return time.time() + int(span[1]) * _UNITS[span[2]]
+        from tvix_store.errors import InvalidError
+        from tvix_store.model.time_span import EXPECTED, read_span
+
+        with suppress(InvalidError):
+            return time.time() + read_span(value)
         try:
             when = datetime.fromisoformat(value)
             stamp = when.replace(tzinfo=when.tzinfo or UTC).timestamp()
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is neither a span of time (90d; units {', '.join(_UNITS)}) nor a date (2027-01-31)", param, ctx)
+            self.fail(f"{value!r} is neither {EXPECTED} nor a date (2027-01-31)", param, ctx)
         if stamp <= time.time():
             self.fail(f"{value} is over", param, ctx)
         return stamp

@@ -121,7 +121,7 @@ def check_is_there(address: str) -> None:
         local.check_is_there(parsed)
 
 
-def cache_address(addresses: Iterable[str | None], name: str, quota: int | None = None) -> str:
+def cache_address(addresses: Iterable[str | None], name: str, quota: int | None = None, retention: str | None = None) -> str:
     """The address of a named cache of the store at some addresses (None: the default one).
 
     Raises:
@@ -134,7 +134,7 @@ def cache_address(addresses: Iterable[str | None], name: str, quota: int | None 
         shown = " and ".join(map(without_secrets, everywhere))
         raise UnsupportedError(f"only a store in one directory has named caches, not {shown}")
     (address,) = parsed
-    bound = "" if quota is None else f"&quota={quota}"
+    bound = ("" if quota is None else f"&quota={quota}") + ("" if retention is None else f"&retention={retention}")
     if address.text == address.path:  # a path alone
         return f"local://{quote(str(Path(address.path).absolute()))}?cache={name}{bound}"
     return f"{address.text}{'&' if address.parameters else '?'}cache={name}{bound}"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tvix_store.backends import local
@@ -16,6 +20,8 @@ from tvix_store.errors import InvalidError
 from tvix_store.model.address import Address, read_switch
 from tvix_store.model.byte_size import read_bytes
 from tvix_store.model.cache_name import check_cache_name
+from tvix_store.model.time_span import read_span
+from tvix_store.services.removal import HOUR
 from tvix_store.services.store import Store
 
 _MOST_THREADS = 256
@@ -42,6 +48,7 @@ PARAMETERS: dict[str, Callable[[str], object]] = {
     "read-only": read_switch,
     "cache": _read_cache,
     "quota": read_bytes,
+    "retention": read_span,
 }
 
 
@@ -54,23 +61,30 @@ async def open_address(address: Address, opening: Opening) -> Store:
 
     Without a path it is the default one. A worker opens it without threads. With `&read-only=1` nothing of it is written or locked.
     `&cache=NAME` is a named cache: a store with paths of its own, over the content of this one. Its files have at most
-    `&quota=BYTES`, also as `50G`, all together.
+    `&quota=BYTES`, also as `50G`, all together. Paths that nobody uses for `&retention=90d` go, while it is open.
     """
     directory = directory_of(address)
     settings = address.read_parameters(PARAMETERS)
     if opening.as_worker:
         settings["threads"] = 0
     read_only = settings.pop("read-only", False)
-    cache, quota = settings.pop("cache", None), settings.pop("quota", None)
-    if quota is not None and cache is None:
-        raise InvalidError(f"{address.text}: only a named cache has a quota")
+    cache, quota, retention = (settings.pop(name, None) for name in ("cache", "quota", "retention"))
+    for name, value in (("quota", quota), ("retention", retention)):
+        if value is not None and cache is None:
+            raise InvalidError(f"{address.text}: only a named cache has a {name}")
+    if retention is not None and retention < HOUR:
+        raise InvalidError(f"{address.text}: the least retention is an hour")
     store = await local.open_store(directory, store_dir=opening.store_dir, read_only=read_only, **settings)
-    return store if cache is None else await _opened_cache(store, directory, cache, quota, settings.get("threads", READ_THREADS))
+    if cache is None:
+        return store
+    return await _opened_cache(store, directory, cache, quota, retention, settings.get("threads", READ_THREADS))
 
 
-async def _opened_cache(content: Store, directory: Path, name: str, quota: int | None, threads: int) -> Store:
+async def _opened_cache(
+    content: Store, directory: Path, name: str, quota: int | None, retention: float | None, threads: int
+) -> Store:
     """The named cache over a store's content, which is closed with it."""
-    from tvix_store.layers.holding import named_cache
+    from tvix_store.layers.holding import KeepFor, named_cache
 
     own_directory = directory / _CACHES / name
     try:
@@ -81,7 +95,26 @@ async def _opened_cache(content: Store, directory: Path, name: str, quota: int |
     except BaseException:
         await content.close()
         raise
-    return named_cache(content, own, quota)
+    keep_for = None
+    if retention is not None and not content.read_only:
+        keep_for = KeepFor(int(retention / HOUR), partial(_alone, own_directory / "packs"))
+    return named_cache(content, own, quota, keep_for)
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[bool]:
+    """A lock on a directory of a store, for which nobody waits; whether this process has it."""
+    with disk_errors(directory):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
 
 
 def check_is_there(address: Address) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -11,6 +11,18 @@ T = TypeVar("T")
 def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """The items in sequences of `size`."""
     return (items[at : at + size] for at in range(0, len(items), size))
+
+
+async def gathered(items: AsyncIterable[T], size: int) -> AsyncIterator[list[T]]:
+    """The items in lists of `size`; the last one may be shorter."""
+    some: list[T] = []
+    async for item in items:
+        some.append(item)
+        if len(some) == size:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
 def filling(

@@ -41,11 +41,16 @@ def used_key(output_hash: bytes) -> bytes:
 
 def used_records(hours: Mapping[bytes, int]) -> dict[bytes, bytes]:
     """The records that say in which hours paths, by their output hashes, were used last."""
-    return {used_key(output_hash): _HOUR.pack(hour) for output_hash, hour in hours.items()}
+    return {used_key(output_hash): write_hour(hour) for output_hash, hour in hours.items()}
+
+
+def write_hour(hour: int) -> bytes:
+    """An hour as the value of a record."""
+    return _HOUR.pack(hour)
 
 
 def read_hour(value: bytes) -> int:
-    """The hour in the value of such a record.
+    """The hour in the value of a record.
 
     Raises:
         CorruptError: the value is damaged.
@@ -53,4 +58,4 @@ def read_hour(value: bytes) -> int:
     try:
         return int(_HOUR.unpack(value)[0])
     except struct.error:
-        raise CorruptError("the record of a last use is damaged") from None
+        raise CorruptError(f"a record holds no hour, but {value[:20]!r}") from None

@@ -1,5 +1,6 @@
 """A named cache: its own paths and records, and of a store's content the part that was sent to it. See docs/design/access.md."""
 
 from tvix_store.layers.holding.cache import named_cache
+from tvix_store.layers.holding.retention import KeepFor
 
-__all__ = ["named_cache"]
+__all__ = ["KeepFor", "named_cache"]

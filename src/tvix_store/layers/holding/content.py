@@ -28,14 +28,16 @@ class HeldContent:
         count.
         """
         async with self._taking:
-            new = list(await self.held.lacking(Kind.BLOB, digests))
+            new = list(await self.held.lacking(Kind.BLOB, digests, to_send=True))
+            absent = await self.held.lacking(Kind.BLOB, new)
             size, chunks = 0, []
             for digest in new:
                 stat = await self._blobs.stat(digest, chunks=True)
                 if stat is not None:
-                    size += stat.size or 0
+                    size += (stat.size or 0) if digest in absent else 0
                     chunks += [chunk.digest for chunk in stat.chunks]
-            await self._take(Kind.BLOB, [*await self.held.lacking(Kind.BLOB, chunks), *new], size if counts else 0)
+            new = [*await self.held.lacking(Kind.BLOB, chunks, to_send=True), *new]
+            await self._take(Kind.BLOB, new, size if counts else 0)
 
     async def take_directories(self, sizes: Mapping[Digest, int]) -> None:
         """Hold directories, by their digests, of these sizes in bytes.
@@ -43,8 +45,9 @@ class HeldContent:
         All of them stand above ones that the cache holds, or that are among them.
         """
         async with self._taking:
-            new = await self.held.lacking(Kind.DIRECTORY, list(sizes))
-            await self._take(Kind.DIRECTORY, list(new), sum(sizes[digest] for digest in new))
+            new = list(await self.held.lacking(Kind.DIRECTORY, list(sizes), to_send=True))
+            absent = await self.held.lacking(Kind.DIRECTORY, new)
+            await self._take(Kind.DIRECTORY, new, sum(sizes[digest] for digest in absent))
 
     async def _take(self, kind: Kind, digests: Sequence[Digest], size: int) -> None:
         counted = self.quota.count(size)

@@ -3,6 +3,9 @@
 Content has the same digest wherever it comes from, and is stored once. A cache holds content from the moment at which somebody sent
 it to this cache. The cache's own records list the held content. A record's key is `held:`, a letter for the kind, and the digest
 (32 bytes). The value is empty.
+
+Of content that the cache does not need any more, the value is the hour in which that turned out (see `retention.py`). Such content
+can still be read. It counts as missing for whoever asks what to send.
 """
 
 from __future__ import annotations
@@ -46,13 +49,14 @@ class Held:
         """Whether the cache holds it."""
         return await self._records.get(kind.prefix + digest.raw) is not None
 
-    async def lacking(self, kind: Kind, digests: Sequence[Digest]) -> dict[Digest, None]:
-        """Those that it does not hold, each once, in order."""
+    async def lacking(self, kind: Kind, digests: Sequence[Digest], *, to_send: bool = False) -> dict[Digest, None]:
+        """Those that it does not hold, each once, in order; with `to_send`, also those that it does not need any more."""
         lacking: dict[Digest, None] = {}
         for number, digest in enumerate(digests):
             if number and number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-            if not await self.has(kind, digest):
+            value = await self._records.get(kind.prefix + digest.raw)
+            if value is None or (to_send and value):
                 lacking[digest] = None
         return lacking
 
@@ -63,7 +67,7 @@ class Held:
 
         Content that is stored, but not held, is missing. A client has to send it, and it is not stored again.
         """
-        lacking = await self.lacking(kind, digests)
+        lacking = await self.lacking(kind, digests, to_send=True)
         there = [digest for digest in digests if digest not in lacking]
         return set(lacking) | (await stored(there) if there else set())
 

@@ -21,12 +21,13 @@ class HeldNars:
         self._held = held
 
     async def get(self, node: Node) -> NarFacts | None:
-        return await self._inner.get(node) if await self._held.has(Kind.NAR, _key(node)) else None
+        return await self._inner.get(node) if await self._held.has(Kind.NAR, nar_key(node)) else None
 
     async def put(self, node: Node, facts: NarFacts) -> None:
         await self._inner.put(node, facts)
-        await self._held.put(Kind.NAR, (_key(node),))
+        await self._held.put(Kind.NAR, (nar_key(node),))
 
 
-def _key(node: Node) -> Digest:
+def nar_key(node: Node) -> Digest:
+    """What stands for the NAR of a node in `Held`."""
     return Digest.of(encode_node(b"", node))

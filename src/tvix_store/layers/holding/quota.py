@@ -17,7 +17,8 @@ from tvix_store.errors import ExhaustedError
 from tvix_store.services.records import RecordService
 
 _PREFIX = b"usage:"
-_SIZE = struct.Struct("<Q")
+_SIZE = struct.Struct("<q")
+"""A counter may be negative: what one process has counted, another one may let go of."""
 _FRESH = 2.0
 """Seconds for which the counters of other processes are taken to stay as they are."""
 
@@ -50,6 +51,15 @@ class Quota:
             return {}
         self._own += size
         return {self._key: _SIZE.pack(self._own)}
+
+    async def correct(self, more: int) -> None:
+        """Count `more` bytes, or fewer where that is negative: so many were found by looking.
+
+        Raises:
+            ExhaustedError: the disk is full.
+        """
+        if more:
+            await self._records.put(self.count(more), durable=False)
 
     def take_back(self, size: int) -> None:
         """Undo `count`, whose records were not put."""
