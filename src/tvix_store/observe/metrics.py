@@ -63,6 +63,8 @@ def families(rows: Rows) -> Iterator[Metric]:
         match meter:
             case Counter():
                 counter = CounterMetricFamily(meter.name, meter.help, labels=meter.labels)
+                if not meter.labels:
+                    series.setdefault((), 0.0)
                 for values, count in sorted(series.items()):
                     counter.add_metric(values, count)
                 yield counter

@@ -163,6 +163,9 @@ BYTES_IN = Counter("tvix_store_request_bytes_total", "Bytes of the bodies of req
 BYTES_OUT = Counter("tvix_store_response_bytes_total", "Bytes of the bodies of answers.", _REQUEST)
 IN_FLIGHT = Gauge("tvix_store_requests_in_flight", "Requests that are being answered.")
 PATHS_PUSHED = Counter("tvix_store_paths_pushed_total", "Path infos that clients have put.", ("protocol",))
+PATHS_REMOVED = Counter("tvix_store_paths_removed_total", "Paths that named caches have let go of.")
+RETENTION_RUNS = Counter("tvix_store_retention_runs_total", "Looks through a named cache for what nobody uses.")
+INDEX_SCRUBS = Counter("tvix_store_index_scrubs_total", "Looks through the whole index of a local store for damage.")
 CACHE_LOOKUPS = Counter("tvix_store_cache_lookups_total", "Questions to a memory of the daemon.", ("cache", "result"))
 UPSTREAM_REQUESTS = Counter(
     "tvix_store_upstream_requests_total", "Questions to an upstream, and fetches, by outcome.", ("upstream", "kind", "outcome")

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from tvix_store.backends.local.index import Index
 from tvix_store.errors import StoreError
+from tvix_store.telemetry import meters
 
 _BEGIN, _AGAIN = 10.0, 24 * 3600.0
 """Seconds from the opening of the store to the first look, and from the end of a look to the next."""
@@ -47,6 +48,8 @@ class IndexScrub:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # LMDB's own locks are of another kind
                     look_through(self._index, lambda: self._stop.wait(_PAUSE))
+                    if not self._stop.is_set():
+                        meters.INDEX_SCRUBS.of().add_in_any_thread()
                 finally:
                     os.close(fd)
 

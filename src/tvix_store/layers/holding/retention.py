@@ -30,6 +30,7 @@ from tvix_store.services.record_kinds import KINDS, RecordKind, kind_of
 from tvix_store.services.records import RecordService
 from tvix_store.services.removal import HOUR, USED, Removal, read_hour, used_records, write_hour
 from tvix_store.services.store import Store
+from tvix_store.telemetry import meters
 
 _BEGIN, _AGAIN = 10.0, HOUR
 """Seconds from the opening of a cache to the first look whether a run is due, and from one look to the next."""
@@ -138,6 +139,8 @@ class Retention:
         size = reached.size + unsent
         await self._quota.correct(size - held_before)
         await self._records.put({_LAST_RUN: write_hour(self._uses.hour())})
+        meters.RETENTION_RUNS.of().add()
+        meters.PATHS_REMOVED.of().add(paths)
         return Outcome(paths, gone, size)
 
     async def _remove_paths(self) -> int:
