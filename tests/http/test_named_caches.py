@@ -30,7 +30,7 @@ from tvix_store.operations.nars.render import render_nar
 from tvix_store.operations.paths.copy import copy_paths
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame
-from tvix_store.services.removal import HOUR, used_records
+from tvix_store.services.removal import HOUR, used_records, write_hour
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, stream
 
@@ -366,6 +366,8 @@ async def test_a_cache_lets_go_of_what_nobody_uses(tmp_path: Path) -> None:
             assert cache.records is not None
             hour = int(time.time() / HOUR) - (0 if name == "new" else 31 * 24)
             await cache.records.put(used_records({output_hash: hour}))
+        assert cache.records is not None
+        await cache.records.put({b"retained:": write_hour(int(time.time() / HOUR) - 25)})
     daemon.start()
     try:
         assert daemon.get(paths["asked"]).status == 200

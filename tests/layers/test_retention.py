@@ -125,6 +125,7 @@ async def contents(store: Store, root: Node) -> AsyncIterator[tuple[Digest | Non
 async def cache(tmp_path: Path) -> AsyncIterator[Cache]:
     async with await open_local(tmp_path / "store") as content, await open_local(tmp_path / "own") as own:
         cache = Cache(content, own)
+        await cache.run()
         yield cache
         await cache.store.close()
 
@@ -257,6 +258,18 @@ async def test_paths_from_before_begin_their_time_with_the_first_run(cache: Cach
         assert await cache.names() == names
 
 
+@pytest.mark.parametrize("hours", [80, 24 * 365 * 80, -24 * 365 * 50])
+async def test_a_pause_and_a_wrong_clock_remove_nothing_at_once(cache: Cache, hours: int) -> None:
+    """For a day, those who use the cache can do so before."""
+    await cache.push("used", tree("used"))
+    await cache.push("unused", tree("unused"))
+    assert (await cache.run(hours)).paths == 0
+    await cache.use("used")
+    assert (await cache.run(25)).paths == (1 if hours > 0 else 0)
+    assert "used" in await cache.names()
+    await cache.check_complete()
+
+
 async def test_what_is_known_of_nars_goes_and_documents_stay(cache: Cache) -> None:
     kept, gone = await cache.push("kept", tree("kept")), await cache.push("gone", tree("gone"))
     links = NarLinks.of(cache.store)
@@ -362,6 +375,7 @@ async def test_one_process_at_a_time_looks_after_a_cache_once_a_day(cache: Cache
     await asyncio.sleep(0.2)
     assert runs == 0
     cache.is_alone = True
+    cache.let_pass(24)
     for number in range(3):
         await asyncio.sleep(0.3)
         assert runs == number + 1

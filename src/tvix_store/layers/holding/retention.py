@@ -38,6 +38,9 @@ _BETWEEN = 24
 """Hours between two runs, and
 _UNSENT: hours for which content that nobody uses can still be read and relied upon."""
 _UNSENT = 24
+_PAUSED = 72
+"""Hours without a run from which on no path is removed: nobody could use the cache meanwhile, or a clock is wrong. The next run
+removes paths again, after a day in which uses are noted."""
 _LAST_RUN = b"retained:"
 """The key of the record that says when the last run was, as a use is noted."""
 _PLAN, _LINK, _FILE = b"plan:", b"nar:", b"zstd:"
@@ -113,8 +116,7 @@ class Retention:
 
     async def _run_if_due(self) -> None:
         with self._keep_for.alone() as is_alone:
-            last = await self._records.get(_LAST_RUN)
-            if is_alone and (last is None or self._uses.hour() - read_hour(last) >= _BETWEEN):
+            if is_alone and abs(await self._since_last_run()) >= _BETWEEN:  # a clock may go back
                 done = await self.run()
                 line = "%s: %d paths that were not used for %d hours are gone, and %d pieces of content; it holds %d bytes"
                 _log.info(line, self._own.name, done.paths, self._keep_for.hours, done.digests, done.size)
@@ -143,6 +145,11 @@ class Retention:
         meters.PATHS_REMOVED.of().add(paths)
         return Outcome(paths, gone, size)
 
+    async def _since_last_run(self) -> int:
+        """Hours; those since 1970, where there was none."""
+        last = await self._records.get(_LAST_RUN)
+        return self._uses.hour() - (0 if last is None else read_hour(last))
+
     async def _remove_paths(self) -> int:
         """Remove the paths that nobody has used; how many."""
         now = self._uses.hour()
@@ -159,6 +166,8 @@ class Retention:
                 unused.append(output_hash)
             await self._yielder.step()
         await self._records.put(used_records(new), durable=False)
+        if abs(await self._since_last_run()) >= _PAUSED:
+            return 0
         return len(await self._removal.remove(unused, unused_since=since))
 
     async def _reach(self, reached: Reached) -> set[bytes]:
