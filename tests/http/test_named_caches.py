@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from tvix_store.operations.nars.render import render_nar
 from tvix_store.operations.paths.copy import copy_paths
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame
-from tvix_store.services.removal import HOUR, used_records, write_hour
+from tvix_store.services.removal import HOUR, used_records
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, stream
 
@@ -364,16 +365,14 @@ async def test_a_cache_lets_go_of_what_nobody_uses(tmp_path: Path) -> None:
             output_hash = imported.path_info.store_path.output_hash
             paths[name] = f"/shown/{nixbase32.encode(output_hash)}.narinfo"
             assert cache.records is not None
-            hour = int(time.time() / HOUR) - (0 if name == "new" else 31 * 24)
-            await cache.records.put(used_records({output_hash: hour}))
-        assert cache.records is not None
-        await cache.records.put({b"retained:": write_hour(int(time.time() / HOUR) - 25)})
+            await cache.records.put(used_records({output_hash: 2000 - (0 if name == "new" else 31 * 24)}))
+            await cache.records.put({b"hours:": struct.pack("<III", 2000, int(time.time() / HOUR), 2000 - 25)})
     daemon.start()
     try:
         assert daemon.get(paths["asked"]).status == 200
-        wait_for(daemon, "not used for 720 hours")
+        wait_for(daemon, "not used for 720 hours are gone")
         assert {name: daemon.get(path).status for name, path in paths.items()} == {"old": 404, "asked": 200, "new": 200}
-        assert daemon.log.count("1 paths that were not used for 720 hours are gone") == 1
+        assert daemon.log.count("cache shown: 1 paths not used for 720 hours are gone") == 1
     finally:
         daemon.stop()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -60,6 +60,11 @@ class EveryPathExists(PassingPathInfos):
         return dict.fromkeys(output_hashes, ANY)
 
 
+class NothingIsRequired(PassingPathInfos):
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+        return await self._inner.put(path_info, trust)
+
+
 class TestClosedStore(StoreContract):
     """What is put with all its references is as in the store itself."""
 
@@ -67,7 +72,7 @@ class TestClosedStore(StoreContract):
     async def store(self) -> AsyncIterator[Store]:
         async with await open_memory() as store:
             closed = store.with_services(path_infos=EveryPathExists(store.path_infos))
-            yield store.with_services(path_infos=ClosedPathInfos(closed, store.path_infos))
+            yield store.with_services(path_infos=ClosedPathInfos(closed, NothingIsRequired(store.path_infos)))
 
 
 class TestComposedStore(StoreWithRecordsContract):
@@ -129,14 +134,14 @@ class OtherPutsPathInfos(PassingPathInfos):
         super().__init__(reading)
         self._putting = putting
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
-        return await self._putting.put(path_info, trust)
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+        return await self._putting.put(path_info, trust, requires=requires)
 
 
 class OtherPutsRecords:
     def __init__(self, reading: RecordService, putting: RecordService) -> None:
         self.get, self.list = reading.get, reading.list
-        self.put, self.delete = putting.put, putting.delete
+        self.put, self.delete, self.exchange = putting.put, putting.delete, putting.exchange
 
 
 def read_only_over(store: Store) -> Store:

@@ -85,6 +85,10 @@ class RecentRecords:
         if keys:
             await self._in_thread(work)
 
+    async def exchange(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
+        check_records({key: new for key, (_, new) in changes.items() if new is not None})
+        return await self._in_thread(lambda connection: _exchange(connection, changes)) if changes else 0
+
     async def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:
         start = prefix
         while rows := await self._in_thread(partial(_page, start)):
@@ -185,6 +189,17 @@ def _put(connection: sqlite3.Connection, records: Mapping[bytes, bytes]) -> None
             with connection:
                 if connection.execute(_FORGET).rowcount == 0:
                     raise
+
+
+def _exchange(connection: sqlite3.Connection, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
+    done = 0
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for key, (expected, new) in changes.items():
+            if connection.execute(_GET, (key,)).fetchone() == (expected,):
+                connection.execute(*((_DELETE, (key,)) if new is None else (_PUT, (key, new))))
+                done += 1
+    return done
 
 
 def _is(error: sqlite3.Error, *codes: int) -> bool:

@@ -59,7 +59,7 @@ class ServedStore:
             substituter_public_keys=self.substituter_public_keys,
             cache=self.cache,
             quota=self.quota,
-            retention=self.retention,
+            retention=None if self.read_only else self.retention,
         )
         if opened.read_only and not self.read_only:
             await opened.close()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import ceil
 from pathlib import Path
 
 from tvix_store.backends import local
@@ -67,6 +68,7 @@ async def open_address(address: Address, opening: Opening) -> Store:
     settings = address.read_parameters(PARAMETERS)
     if opening.as_worker:
         settings["threads"] = 0
+        settings.pop("retention", None)
     read_only = settings.pop("read-only", False)
     cache, quota, retention = (settings.pop(name, None) for name in ("cache", "quota", "retention"))
     for name, value in (("quota", quota), ("retention", retention)):
@@ -84,7 +86,7 @@ async def _opened_cache(
     content: Store, directory: Path, name: str, quota: int | None, retention: float | None, threads: int
 ) -> Store:
     """The named cache over a store's content, which is closed with it."""
-    from tvix_store.layers.holding import KeepFor, named_cache
+    from tvix_store.layers.holding import RetentionTerms, named_cache
 
     own_directory = directory / _CACHES / name
     try:
@@ -95,10 +97,10 @@ async def _opened_cache(
     except BaseException:
         await content.close()
         raise
-    keep_for = None
+    terms = None
     if retention is not None and not content.read_only:
-        keep_for = KeepFor(int(retention / HOUR), partial(_alone, own_directory / "packs"))
-    return named_cache(content, own, quota, keep_for)
+        terms = RetentionTerms(name, ceil(retention / HOUR), partial(_alone, own_directory / "packs"))
+    return named_cache(content, own, quota, terms)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from tvix_store.errors import IncompleteError
 from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.path_info import PathInfo
@@ -18,7 +20,7 @@ class ClosedPathInfos(PassingPathInfos):
         super().__init__(inner)
         self._store = store
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
         """As `PathInfoService.put`.
 
         Raises:
@@ -28,4 +30,10 @@ class ClosedPathInfos(PassingPathInfos):
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise IncompleteError(f"{path_info.store_path} refers to {missing[0]}{more}, not in the store; put that first")
-        return await self._inner.put(path_info, trust)
+        return await self._inner.put(path_info, trust, requires=[*requires, *await self._own(path_info)])
+
+    async def _own(self, path_info: PathInfo) -> list[bytes]:
+        """The references that the store has itself: it may remove them before the path info is put."""
+        references = [each.output_hash for each in path_info.references if each != path_info.store_path]
+        foreign = self._store.foreign_paths
+        return references if foreign is None else [each for each in references if await foreign.kept(each) is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
@@ -29,8 +29,8 @@ class PassingPathInfos:
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         return await self._inner.existing(output_hashes)
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
-        return await self._inner.put(path_info, trust)
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+        return await self._inner.put(path_info, trust, requires=requires)
 
     def list(self) -> AsyncIterator[PathInfo]:
         return self._inner.list()

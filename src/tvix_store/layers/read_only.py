@@ -143,7 +143,7 @@ class ReadOnlyPathInfos(PassingPathInfos):
         super().__init__(inner)
         self._refusal = refusal
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
         raise DeniedError(self._refusal)
 
 
@@ -163,6 +163,9 @@ class ReadOnlyRecords:
         await self._inner.put(records, durable=durable)
 
     async def delete(self, keys: Collection[bytes]) -> None:
+        raise DeniedError(self._refusal)
+
+    async def exchange(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
         raise DeniedError(self._refusal)
 
     def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from tvix_store.errors import DeniedError
@@ -27,7 +27,7 @@ class SignaturePolicy(PassingPathInfos):
         self._trust = Trust(tuple(keys), store.store_dir)
         self._required = required
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
         """As `PathInfoService.put`, by the trust of this layer.
 
         Raises:
@@ -41,4 +41,4 @@ class SignaturePolicy(PassingPathInfos):
         if len(path_info.signatures) > MAX_UNKNOWN:
             message = path_info.fingerprint(self._store.store_dir)
             path_info = replace(path_info, signatures=self._trust.united((), path_info.signatures, message))
-        return await self._inner.put(path_info, self._trust)
+        return await self._inner.put(path_info, self._trust, requires=requires)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
 from functools import partial
 
@@ -94,9 +94,9 @@ class SubstitutingPathInfos:
         with self._searches.joined(output_hash, partial(self._begin, wanted=nar_sha256)) as task:
             yield JoinedFetch(task, self._tasks.get(task, _NOTHING), output_hash, nar_sha256)
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
         self._substituters.forget(path_info.store_path.output_hash)
-        return await self._store.path_infos.put(path_info, trust)
+        return await self._store.path_infos.put(path_info, trust, requires=requires)
 
     def list(self) -> AsyncIterator[PathInfo]:
         return self._store.path_infos.list()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.path_info import PathInfo
@@ -20,6 +20,6 @@ class SyncingPathInfos(PassingPathInfos):
         super().__init__(inner)
         self._sync = sync
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
         await self._sync()
-        return await self._inner.put(path_info, trust)
+        return await self._inner.put(path_info, trust, requires=requires)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from tvix_store.errors import IncompleteError, InvalidError, NotFoundError
 from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.path_info import PathInfo
@@ -20,7 +22,7 @@ class VerifyingPathInfos(PassingPathInfos):
         super().__init__(inner)
         self._nar = nar
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
         """As `PathInfoService.put`.
 
         Raises:
@@ -38,4 +40,4 @@ class VerifyingPathInfos(PassingPathInfos):
             raise InvalidError(
                 f"path info of {path_info.store_path}: nar_sha256 is {stated.sha256.hex()}, but the NAR's is {true.sha256.hex()}"
             )
-        return await self._inner.put(path_info, trust)
+        return await self._inner.put(path_info, trust, requires=requires)

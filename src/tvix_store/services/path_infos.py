@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Protocol
 
 from tvix_store.model.path_info import PathInfo
@@ -28,12 +28,14 @@ class PathInfoService(Protocol):
         """
         ...
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
         """Store a path info, and return the stored one: merged with an older one by `PathInfo.merged`, by this trust.
 
-        A backend checks nothing; `layers.verifying` checks that the path info is true.
+        A backend checks nothing; `layers.verifying` checks that the path info is true. Only paths with the output hashes `requires`
+        must be there at the moment of the put: they may just be removed. A store that removes nothing need not look.
 
         Raises:
+            IncompleteError: a path that it requires is not there.
             ConflictError: the path is there with another name, NAR hash or references.
             InvalidError: there is no place for its signatures.
             ExhaustedError: the disk is full.

@@ -74,8 +74,8 @@ KINDS = (
     RecordKind(b"held:", _nothing, follows=True),
     # When a path was used last (services.removal).
     RecordKind(b"used:", _nothing, follows=True),
-    # When a named cache let go of what is unused, the last time (layers.holding.retention).
-    RecordKind(b"retained:", _nothing, follows=True),
+    # The time of a named cache (layers.holding.hours).
+    RecordKind(b"hours:", _nothing, follows=True),
     # How many bytes a named cache holds, as counted by one process (layers.holding.quota).
     RecordKind(b"usage:", _nothing, follows=False),
 )

@@ -40,6 +40,17 @@ class RecordService(Protocol):
         """
         ...
 
+    async def exchange(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
+        """Change records that still have the value that is expected; how many these are.
+
+        `changes` has, for each key, the expected value, and the new one: None deletes. It is as durable as a put that is not
+        `durable`.
+
+        Raises:
+            InvalidError, ExhaustedError: as `put`.
+        """
+        ...
+
     def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:
         """All records whose keys begin with `prefix`: key and value, ordered by key. Records may be put and deleted meanwhile."""
         ...

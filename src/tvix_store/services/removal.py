@@ -1,6 +1,7 @@
 """Removal: an optional power of a store, to remove paths that nobody uses.
 
-When a path was used last stands in a record, `used:` and the output hash. Its value is the hour, counted from 1970 (u32-LE).
+When a path was used last stands in a record, `used:` and the output hash. Its value is the hour (u32-LE), as whoever notes the uses
+counts hours.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from tvix_store.errors import CorruptError
 USED = b"used:"
 """How the keys of the records begin."""
 HOUR = 3600.0
-"""Seconds. A use is noted at most once an hour."""
+"""Seconds."""
 _HOUR = struct.Struct("<I")
 
 

@@ -6,7 +6,7 @@ blobs = FaultyBlobs(store.blobs, failing(UnavailableError("gone"), after=3))
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
@@ -165,9 +165,9 @@ class FaultyPathInfos:
         await _begin(self._fault)
         return await self._inner.existing(output_hashes)
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
         await _begin(self._fault)
-        return await self._inner.put(path_info, trust)
+        return await self._inner.put(path_info, trust, requires=requires)
 
     async def list(self) -> AsyncIterator[PathInfo]:
         await _begin(self._fault)

@@ -91,4 +91,4 @@ def test_path_infos_that_a_damaged_page_has_out_of_order_are_not_listed(filled: 
     struct.pack_into("<2H", data, page * PAGE + 16, *(rows[place] for place in places))
     file.write_bytes(data)
     with closing(opened_index(filled)) as index, pytest.raises(CorruptError, match="not in order"):
-        index.path_infos_behind(None, 1000)
+        index.path_infos_behind(b"", 1000)

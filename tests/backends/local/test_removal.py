@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tests.backends.local.store_files import make_index_anew
+from tests.backends.local.store_files import let_another_boot_follow, make_index_anew, opened_table
+from tests.programs import ROOT
 from tvix_store.backends.local import open_store, removal
 from tvix_store.backends.local.requests import Commit, Result
-from tvix_store.errors import IncompleteError
-from tvix_store.services.removal import used_records
+from tvix_store.errors import CorruptError, IncompleteError, UnavailableError
+from tvix_store.services.removal import used_key, used_records
 from tvix_store.services.store import Store
 from tvix_store.testing.contracts.removal import NOW, hash_of, listed, put, remove
+
+DYING = "tests.backends.local.dying_writer"
+
+
+def ended_by(directory: Path, what: str) -> int:
+    return subprocess.run([sys.executable, "-m", DYING, directory, what], cwd=ROOT, check=False).returncode
 
 
 def between(monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop, act: object) -> None:
@@ -49,8 +59,6 @@ async def test_what_was_removed_stays_away(tmp_path: Path) -> None:
             assert await listed(store) == {"kept", "again"}
             assert await counted(store) == 2
             assert await store.path_infos.get(hash_of("again")) == again
-            with pytest.raises(IncompleteError, match="was removed"):
-                await put(store, "needs", "gone")
 
 
 async def test_what_was_removed_stays_away_though_the_pack_that_says_so_is_lost(tmp_path: Path) -> None:
@@ -69,6 +77,53 @@ async def test_what_was_removed_stays_away_though_the_pack_that_says_so_is_lost(
     make_index_anew(directory)
     async with await open_store(directory) as store:
         assert await listed(store) == {"kept"}
+
+
+@pytest.mark.parametrize("what", ["needs", "again"])
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_a_put_that_was_given_up_brings_nothing_back(tmp_path: Path, what: str, is_cut: bool) -> None:
+    """Its entry lies at the end of another pack, behind everything that is committed."""
+    directory = tmp_path / "store"
+    async with await open_store(directory) as store:
+        await put(store, "reference")
+        await put(store, "kept")
+        assert await asyncio.to_thread(ended_by, directory, what) == -signal.SIGKILL
+        assert await remove(store, "reference") == {"reference"}
+    if is_cut:
+        let_another_boot_follow(directory)
+    else:
+        make_index_anew(directory)
+    for _ in range(2):
+        async with await open_store(directory) as store:
+            assert await listed(store) == {"kept"}
+            await put(store, "reference")
+            await remove(store, "reference")
+        make_index_anew(directory)
+
+
+async def test_nothing_is_removed_by_a_damaged_index(tmp_path: Path) -> None:
+    directory = tmp_path / "store"
+    async with await open_store(directory) as store:
+        await put(store, "reference")
+        await put(store, "needs", "reference")
+    with opened_table(directory, b"path_infos") as (txn, _):
+        row = txn.get(hash_of("needs"))
+        assert row is not None
+        txn.put(hash_of("needs"), row[:-1] + bytes([row[-1] ^ 1]))
+    async with await open_store(directory) as store:
+        with pytest.raises(UnavailableError, match="the index is damaged"):
+            await remove(store, "reference")
+    async with await open_store(directory) as store:
+        assert await listed(store) == {"reference", "needs"}
+
+
+async def test_a_bad_record_of_a_use_harms_no_other_put(tmp_path: Path) -> None:
+    async with await open_store(tmp_path / "store") as store:
+        assert store.records is not None
+        await put(store, "old")
+        await store.records.put({used_key(hash_of("old")): b"bad"})
+        outcomes = await asyncio.gather(remove(store, "old"), *(put(store, f"new-{n}") for n in range(5)), return_exceptions=True)
+        assert [isinstance(each, CorruptError) for each in outcomes] == [True, *[False] * 5]
 
 
 async def test_what_is_referred_to_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,9 +159,9 @@ async def test_a_put_whose_reference_is_removed_meanwhile_is_refused(tmp_path: P
     async with await open_store(tmp_path / "store") as store:
         await put(store, "reference")
         outcomes = await asyncio.gather(
-            *(put(store, f"needs-{n}", "reference") for n in range(5)),
+            *(put(store, f"needs-{n}", "reference", requires=True) for n in range(5)),
             remove(store, "reference"),
-            *(put(store, f"also-{n}", "reference") for n in range(5)),
+            *(put(store, f"also-{n}", "reference", requires=True) for n in range(5)),
             return_exceptions=True,
         )
         there = await listed(store)

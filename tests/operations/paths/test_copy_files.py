@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,12 +40,12 @@ class Watched:
         self.existing = inner.existing
         self.put_paths: list[StorePath] = []
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
         for reference in path_info.references:
             assert reference == path_info.store_path or await self.get(reference.output_hash)
         await asyncio.sleep(path_info.store_path.output_hash[-1] % 3 / 1000)
         self.put_paths.append(path_info.store_path)
-        return await self._inner.put(path_info, trust)
+        return await self._inner.put(path_info, trust, requires=requires)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 
 from tvix_store.backends.grpc.bulk_path_infos import BulkPathInfos
@@ -56,7 +56,7 @@ class GrpcPathInfos:
             return await self._bulk.existing(output_hashes)
         return {output_hash: found.store_path for output_hash, found in (await self.get_many(output_hashes)).items()}
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
         """As `PathInfoService.put`.
 
         Raises:

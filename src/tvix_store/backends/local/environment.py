@@ -98,6 +98,11 @@ class Environment:
                 raise self._damaged("the name of a table is not right")
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether damage was found, by any process, that is not mended yet."""
+        return self._damage.is_set()
+
+    @property
     def is_empty(self) -> bool:
         with self.reading() as txn:
             return not any(self.rows(txn, table) for table in self.tables)

@@ -103,43 +103,60 @@ class Index(Ledger):
         self._tell_of_row(self.path_infos, output_hash)
         return None
 
-    def path_infos_behind(self, output_hash: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to `limit` (output hash, encoded path info) in order, behind `output_hash` or from the start."""
+    def path_infos_behind(self, output_hash: bytes, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """What `limit` rows behind that of `output_hash` tell of paths that are there: output hash and encoded path info, in order.
+
+        Also the output hash of the last row; None where no more rows follow.
+        """
         with self.reading() as txn, txn.cursor(self.path_infos.handle) as cursor:
-            last = output_hash or b""
+            last, count = output_hash, 0
             found = cursor.set_range(last) and (cursor.key() != output_hash or cursor.next())
             rows: list[tuple[bytes, bytes]] = []
-            while found and len(rows) < limit:
+            while found and count < limit:
                 key, row = cursor.item()
                 if key <= last:
                     raise self._damaged("its path infos are not in order")
-                last = key
+                last, count = key, count + 1
                 encoded = self._encoded(key, row) if self._is_whole(self.path_infos, key, row) else None
                 if encoded is not None:
                     rows.append((key, encoded))
                 found = cursor.next()
-            return rows
+            return rows, last if found else None
 
     def path_info_sequence(self, txn: Txn, output_hash: bytes) -> int:
         return self._sequence(txn, self.path_infos, output_hash) & ~_DELETED
 
-    def is_removed(self, txn: Txn, output_hash: bytes) -> bool:
-        """Whether a path was there once, and was removed."""
-        return bool(self._sequence(txn, self.path_infos, output_hash) & _DELETED)
+    def has_path_info(self, txn: Txn, output_hash: bytes) -> bool:
+        """Whether a path is there."""
+        return 0 < self._sequence(txn, self.path_infos, output_hash) < _DELETED
 
-    def path_info_rows(self, txn: Txn, behind: int = 0) -> Iterator[tuple[bytes, int, bytes | None]]:
-        """All path infos with sequence numbers `behind` that one: output hash, sequence number, and encoded (None: removed)."""
+    def removed_at(self, txn: Txn, output_hash: bytes) -> int:
+        """The sequence number with which a path was removed; 0 for one that is there, or never was."""
+        sequence = self._sequence(txn, self.path_infos, output_hash)
+        return sequence & ~_DELETED if sequence & _DELETED else 0
+
+    def path_info_rows(self, txn: Txn) -> Iterator[tuple[bytes, int, bytes | None]]:
+        """All path infos: output hash, sequence number, and encoded (None: removed)."""
         for key, row in self._whole_rows(txn, self.path_infos):
             marked = _U64.unpack_from(row)[0]
-            sequence = marked & ~_DELETED
-            if sequence > behind:
+            encoded = self._encoded(key, row)
+            if encoded is not None or marked & _DELETED:
+                yield key, marked & ~_DELETED, encoded
+
+    def path_infos_since(self, txn: Txn, sequence: int) -> Iterator[tuple[bytes, bytes]]:
+        """The path infos with higher sequence numbers: output hash and encoded.
+
+        Rows with lower ones are passed over unchecked: for 100,000 that takes 40 ms.
+        """
+        for key, row in txn.cursor(self.path_infos.handle):
+            if sequence < _U64.unpack_from(row)[0] < _DELETED and self._is_whole(self.path_infos, key, row):
                 encoded = self._encoded(key, row)
-                if encoded is not None or marked != sequence:
-                    yield key, sequence, encoded
+                if encoded is not None:
+                    yield key, encoded
 
     def put_path_info(self, txn: Txn, output_hash: bytes, sequence: int, encoded: bytes | None) -> None:
         """Put a path info, or (None) what keeps older ones of its path from coming back when packs are read again."""
-        was_removed = self.is_removed(txn, output_hash)
+        was_removed = bool(self.removed_at(txn, output_hash))
         row = _U64.pack(sequence | _DELETED) if encoded is None else _U64.pack(sequence) + encoded
         self._put(txn, self.path_infos, output_hash, row)
         if was_removed != (encoded is None):

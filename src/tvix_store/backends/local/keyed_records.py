@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 
 from tvix_store.backends.local.engine import Engine
-from tvix_store.backends.local.requests import PutRecords
+from tvix_store.backends.local.requests import ExchangeRecords, PutRecords
 from tvix_store.services.records import check_records
 
 _PAGE = 256
@@ -32,10 +32,18 @@ class LocalRecords:
         if there:
             await asyncio.wrap_future(self._engine.committer.submit(PutRecords(there, durable=True)))
 
+    async def exchange(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
+        check_records({key: new for key, (_, new) in changes.items() if new is not None})
+        request = ExchangeRecords(changes)
+        if changes:
+            await asyncio.wrap_future(self._engine.committer.submit(request))
+        return request.changed
+
     async def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:
         start = prefix
         while rows := self._engine.index.records_from(start, prefix, _PAGE):
             for key, value in rows:
                 if value is not None:
                     yield key, value
+            await asyncio.sleep(0)
             start = rows[-1][0] + b"\0"

@@ -33,7 +33,7 @@ _OLD_INDEX, _OLD_MARK = "data.mdb", "index-unsynced"
 _CHECKED_ROWS = 3
 """The first format in which rows have checks."""
 _CHECKPOINTS = 4
-"""The first format in which the index has a checkpoint. What it lacks comes with the first use."""
+"""The first format in which the index has a checkpoint. Its files are those of the newest one."""
 _log = logging.getLogger(__name__)
 
 
@@ -100,15 +100,15 @@ class _Opening:
     def _repaired(self) -> Index:
         """The index, repaired unless another process was faster. The store is held alone."""
         index = None
-        if not self._damage.is_set():
-            version = settings.format_of(self._directory)
-            if version != settings.FORMAT:
-                _log.warning("upgrading %s to store format %d, which older versions do not open", self._directory, settings.FORMAT)
-            if version < _CHECKPOINTS:
-                index = self._upgraded(version)
-            else:
-                settings.raise_format(self._directory, self._durability)
-                index = self._as_it_is() or self._gone_back()
+        version = settings.format_of(self._directory)
+        if version != settings.FORMAT:
+            _log.warning("upgrading %s to store format %d, which older versions do not open", self._directory, settings.FORMAT)
+            if version < _CHECKPOINTS and not self._damage.is_set():
+                index = self._with_checkpoint(version)
+            settings.raise_format(self._directory, self._durability)
+            (self._directory / _OLD_MARK).unlink(missing_ok=True)
+        if index is None and not self._damage.is_set():
+            index = self._as_it_is() or self._gone_back()
         if index is None:
             index = make_anew(self._directory, self._durability, self._damage)
         self._lock.crash_notes.clear()
@@ -169,8 +169,8 @@ class _Opening:
         _log.warning("went back to the last checkpoint of %s, and replayed its packs from there", self._directory)
         return index
 
-    def _upgraded(self, version: int) -> Index | None:
-        """The index of a store of an older format; None where it is lost, cannot be opened, or may be torn."""
+    def _with_checkpoint(self, version: int) -> Index | None:
+        """The index of a store of a format without checkpoints; None where it is lost, cannot be opened, or may be torn."""
         old, mark = self._directory / "index" / _OLD_INDEX, self._directory / _OLD_MARK
         index = None
         if old.is_file() and old.stat().st_size > 0 and (not mark.exists() or mark.read_text(errors="replace") == this_boot()):
@@ -186,8 +186,6 @@ class _Opening:
                 if index is not None:
                     index.close()
                 index = None
-        settings.raise_format(self._directory, self._durability)
-        mark.unlink(missing_ok=True)
         return index
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.requests import PutNarFacts, PutPathInfo
@@ -39,19 +39,20 @@ class LocalPathInfos:
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         return {output_hash: found.store_path for output_hash, found in (await self.get_many(output_hashes)).items()}
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
         if self._engine.settings.store_dir != self._store_dir:
             await self._engine.in_thread(self._engine.record_store_dir, self._store_dir)
-        stored = await asyncio.wrap_future(self._engine.committer.submit(PutPathInfo(path_info, trust)))
+        stored = await asyncio.wrap_future(self._engine.committer.submit(PutPathInfo(path_info, trust, requires)))
         assert stored is not None
         return stored
 
     async def list(self) -> AsyncIterator[PathInfo]:
-        last: bytes | None = None
-        while rows := self._engine.index.path_infos_behind(last, _PAGE):
+        last: bytes | None = b""
+        while last is not None:
+            rows, last = self._engine.index.path_infos_behind(last, _PAGE)
             for _, encoded in rows:
                 yield PathInfo.stored(encoded)
-            last = rows[-1][0]
+            await asyncio.sleep(0)
 
     def _found(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
         found = {each: self._engine.index.path_info(each) for each in output_hashes}

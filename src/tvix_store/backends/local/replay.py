@@ -13,15 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from blake3 import blake3
 
 from tvix_store.backends.local.chunk_lists import SEGMENT_HEAD, segment_key
 from tvix_store.backends.local.compression import unpack
 from tvix_store.backends.local.contents import Name, Written, read_rows
-from tvix_store.backends.local.damage import torn_blobs
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Txn
+from tvix_store.backends.local.given_up import drop_given_up, drop_torn_blobs
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.ledger import SEQUENCE, STORED_BYTES, UNIQUE_BYTES
 from tvix_store.backends.local.pack_reader import PackReader
@@ -55,6 +56,13 @@ _READERS = 16
 _log = logging.getLogger(__name__)
 
 
+class _Entered(NamedTuple):
+    """What entries are about that were entered: blobs, of which a part of a chunk list was, and the output hashes of path infos."""
+
+    blobs: set[bytes]
+    path_infos: set[bytes]
+
+
 def replay(index: Index, packs: Path, durability: Durability, *, is_live: bool = False) -> None:
     """Enter every entry that the index does not have. Damaged places are passed over, and logged.
 
@@ -63,27 +71,28 @@ def replay(index: Index, packs: Path, durability: Durability, *, is_live: bool =
     """
     with index.reading() as txn:
         known = index.committed_packs(txn)
-    blobs: set[bytes] = set()
-    is_changed = _enter_tails(index, packs, known, blobs, is_live=is_live)
+    new = _Entered(set(), set())
+    is_changed = _enter_tails(index, packs, known, new, is_live=is_live)
     if is_live:
         with index.reading() as txn:
             entered = index.committed_packs(txn)
-        is_changed |= _enter_tails(index, packs, entered, blobs, is_live=True, only_contents=True)
+        is_changed |= _enter_tails(index, packs, entered, new, is_live=True, only_contents=True)
     if is_changed:
         with closing(PackReader(packs, durability)) as reader:
-            _drop_torn_blobs(index, reader, blobs if known else None, logging.DEBUG if is_live else logging.WARNING)
+            drop_torn_blobs(index, reader, new.blobs if known else None, logging.DEBUG if is_live else logging.WARNING)
+        drop_given_up(index, new.path_infos)
 
 
 def _enter_tails(
     index: Index,
     packs: Path,
     known: dict[int, int],
-    blobs: set[bytes],
+    new: _Entered,
     *,
     is_live: bool,
     only_contents: bool = False,
 ) -> bool:
-    """Enter the entries behind the `known` sizes of packs; whether there are any. `blobs` gets those with a chunk list there."""
+    """Enter the entries behind the `known` sizes of packs; whether there are any. `new` gets what they are about."""
     tails = list(_tails(packs, known, is_live=is_live))
     # Each tail is gone through twice.
     progress = Progress("replaying packs", 2 * sum(tail.scan.size - tail.scan.start for tail in tails))
@@ -96,7 +105,7 @@ def _enter_tails(
             _forget(index, gone)
         places = {(each.place.pack, each.place.offset) for each in gone}
         for tail in tails:
-            tail.enter(index, places, blobs, progress, only_contents=only_contents)
+            tail.enter(index, places, new, progress, only_contents=only_contents)
     finally:
         for tail in tails:
             tail.scan.close()
@@ -135,20 +144,6 @@ def _forget(index: Index, gone: Iterable[Written]) -> None:
                 index.drop_chunk_list(txn, each.key[:KEY_SIZE])
         index.drop_nar_facts(txn)
         index.renew_generation(txn)
-
-
-def _drop_torn_blobs(index: Index, reader: PackReader, blobs: set[bytes] | None, level: int) -> None:
-    """Forget those of the blobs that lack a chunk, or a part of their list: a power cut may keep one pack, and lose what is in
-    another. None stands for all blobs.
-    """
-    with index.reading() as txn:
-        total = index.rows(txn, index.chunk_lists) if blobs is None else len(blobs)
-        progress = Progress("checking chunk lists", total)
-        torn = [segments[0].key[:KEY_SIZE] for segments in torn_blobs(index, reader, txn, blobs=blobs, checked=progress.add)]
-    for blob in torn:
-        _log.log(level, "blob b3:%s has lost a chunk; it must be put again", blob.hex())
-        with index.writing() as txn:
-            index.drop_chunk_list(txn, blob)
 
 
 class _Tail:
@@ -197,12 +192,12 @@ class _Tail:
         self,
         index: Index,
         forgotten: Container[tuple[int, int]],
-        blobs: set[bytes],
+        new: _Entered,
         progress: Progress,
         *,
         only_contents: bool,
     ) -> None:
-        """Enter what is whole, and not forgotten (pack and offset). `blobs` gets those of which a part of a chunk list is.
+        """Enter what is whole, and not forgotten (pack and offset). `new` gets what it is about.
 
         With `only_contents`, the rest of the tail is still to be entered.
         """
@@ -220,7 +215,7 @@ class _Tail:
             some.sort(key=_order)
             prefetch(index, [(entry.kind, entry.key) for entry in some if entry.kind in SELF_NAMING])
             with index.writing() as txn:
-                added = [self._enter(index, txn, entry, blobs) for entry in some]
+                added = [self._enter(index, txn, entry, new) for entry in some]
                 for counter, total in (
                     (UNIQUE_BYTES, sum(unique for unique, _ in added)),
                     (STORED_BYTES, sum(s for _, s in added)),
@@ -244,7 +239,7 @@ class _Tail:
         data = stored if entry.stored == entry.length else unpack(stored, entry.length)
         return data is not None and blake3(data).digest() == entry.key
 
-    def _enter(self, index: Index, txn: Txn, entry: Entry, blobs: set[bytes]) -> tuple[int, int]:
+    def _enter(self, index: Index, txn: Txn, entry: Entry, new: _Entered) -> tuple[int, int]:
         """Enter an entry; how many bytes of chunks there are more, as meant and as stored."""
         match entry.kind:
             case Kind.CHUNK | Kind.DIRECTORY:
@@ -252,18 +247,22 @@ class _Tail:
             case Kind.CHUNK_LIST:
                 key, blob_size = segment_key(entry.key, entry.payload)
                 index.put_content(txn, entry.kind, key, entry.place, blob_size)
-                blobs.add(entry.key)
+                new.blobs.add(entry.key)
             case Kind.PATH_INFO:
                 sequence, encoded = parse_path_info(entry.payload)
                 output_hash = entry.key[:OUTPUT_HASH_SIZE]
                 stored, present = index.path_info_sequence(txn, output_hash), index.path_info_in(txn, output_hash)
                 # The newer one has all that is in the older one, unless the row of that was damaged when the newer one was put.
                 # Both have the same number where a writer that died before its commit left it to the next one.
-                if sequence >= stored:
-                    merged = encoded and _merged(encoded, present)
+                # Of a removal and a put with the same number, the put is the one that was never committed (see `removal.py`).
+                if encoded is None and sequence >= stored:
+                    merged = None
+                elif sequence > stored or not index.removed_at(txn, output_hash):
+                    merged = _merged(encoded, present) if sequence >= stored else _merged(present, encoded)
                 else:
-                    merged = None if index.is_removed(txn, output_hash) else _merged(present, encoded)
+                    merged = None
                 index.put_path_info(txn, output_hash, max(sequence, stored), merged)
+                new.path_infos.add(output_hash)
                 _raise_sequence(index, txn, sequence)
             case Kind.RECORDS | Kind.LOOSE_RECORDS:
                 sequence, records = parse_keyed_records(entry.payload)

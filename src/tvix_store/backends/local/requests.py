@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -10,7 +10,7 @@ from typing import TypeAlias
 from tvix_store.backends.local.contents import Content, Written, name_of
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
-from tvix_store.backends.local.ledger import REMOVED, SEQUENCE, STORED_BYTES, UNIQUE_BYTES
+from tvix_store.backends.local.ledger import SEQUENCE, STORED_BYTES, UNIQUE_BYTES
 from tvix_store.backends.local.records import Kind, NewRecord, accepted, keyed_records, path_info_record
 from tvix_store.errors import IncompleteError, StoreError
 from tvix_store.model.path_info import NarFacts, PathInfo
@@ -204,25 +204,43 @@ class PutRecords(Request):
         return None
 
 
+class ExchangeRecords(Request):
+    """New values, or None, for records that still have the value that is expected. `changed`: how many these were."""
+
+    appends = True
+
+    def __init__(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> None:
+        super().__init__()
+        self._changes = changes
+        self.changed = 0
+
+    def apply(self, commit: Commit) -> Result:
+        due = {key: new for key, (expected, new) in self._changes.items() if commit.index.record_in(commit.txn, key) == expected}
+        if due:
+            commit.put_records(due, durable=False)
+        self.changed = len(due)
+        return None
+
+
 class PutPathInfo(Request):
     """A path info, durably; its result is what is stored now."""
 
     is_durable = True
     appends = True
 
-    def __init__(self, path_info: PathInfo, trust: Trust = NOBODY) -> None:
+    def __init__(self, path_info: PathInfo, trust: Trust = NOBODY, requires: Collection[bytes] = ()) -> None:
         super().__init__()
+        self._requires = requires
         self._path_info = path_info
         self._trust = trust
 
     def apply(self, commit: Commit) -> Result:
         output_hash = self._path_info.store_path.output_hash
         stored = commit.index.path_info_in(commit.txn, output_hash)
-        if commit.index.counter(commit.txn, REMOVED):
-            for each in self._path_info.references:
-                # It was there when the references were looked for.
-                if each.output_hash != output_hash and commit.index.is_removed(commit.txn, each.output_hash):
-                    return IncompleteError(f"{self._path_info.store_path} refers to {each}, which was removed; put that first")
+        for required in self._requires:
+            if not commit.index.has_path_info(commit.txn, required):
+                names = [str(each) for each in self._path_info.references if each.output_hash == required]
+                return IncompleteError(f"{self._path_info.store_path} refers to {names[0]}, not in the store; put that first")
         try:
             merged = self._path_info if stored is None else PathInfo.stored(stored).merged(self._path_info, self._trust)
         except StoreError as error:

@@ -18,7 +18,6 @@ class MemoryPathInfos:
     def __init__(self, records: MemoryRecords | None = None) -> None:
         self._records = records or MemoryRecords()
         self._path_infos: dict[bytes, PathInfo] = {}
-        self._removed: set[bytes] = set()
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         return self._path_infos.get(output_hash)
@@ -29,15 +28,13 @@ class MemoryPathInfos:
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         return {each: self._path_infos[each].store_path for each in output_hashes if each in self._path_infos}
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
         key = path_info.store_path.output_hash
-        for each in path_info.references:
-            if each.output_hash != key and each.output_hash in self._removed:
-                raise IncompleteError(f"{path_info.store_path} refers to {each}, which was removed; put that first")
+        if any(required not in self._path_infos for required in requires):
+            raise IncompleteError(f"{path_info.store_path} refers to a path, not in the store; put that first")
         known = self._path_infos.get(key)
         stored = path_info if known is None else known.merged(path_info, trust)
         self._path_infos[key] = stored
-        self._removed.discard(key)
         return stored
 
     async def list(self) -> AsyncIterator[PathInfo]:
@@ -60,6 +57,5 @@ class MemoryPathInfos:
             gone -= needed
         for each in gone:
             del self._path_infos[each]
-        self._removed |= gone
         await self._records.delete([used_key(each) for each in gone])
         return gone

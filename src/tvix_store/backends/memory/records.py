@@ -24,6 +24,12 @@ class MemoryRecords:
         for key in keys:
             self._records.pop(key, None)
 
+    async def exchange(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
+        due = {key: new for key, (expected, new) in changes.items() if self._records.get(key) == expected}
+        await self.put({key: new for key, new in due.items() if new is not None})
+        await self.delete([key for key, new in due.items() if new is None])
+        return len(due)
+
     async def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:
         for key, value in sorted(self._records.items()):
             if key.startswith(prefix):

@@ -12,17 +12,17 @@ from tvix_store.layers.holding.granular import HeldAssembling, HeldGranular
 from tvix_store.layers.holding.held import Held
 from tvix_store.layers.holding.nars import HeldNars
 from tvix_store.layers.holding.quota import Quota, Room
-from tvix_store.layers.holding.retention import KeepFor, Retention
+from tvix_store.layers.holding.retention import Retention, RetentionTerms
 from tvix_store.layers.holding.staging import HeldStaging
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.services.offer import Offer
 from tvix_store.services.store import Store
 
 
-def named_cache(content: Store, own: Store, quota: int | None = None, keep_for: KeepFor | None = None) -> Store:
+def named_cache(content: Store, own: Store, quota: int | None = None, terms: RetentionTerms | None = None) -> Store:
     """The cache whose path infos and records are `own`, and whose content stands in `content`. Closing it closes both.
 
-    `quota` bounds the bytes of the files that it holds. `keep_for` says how long it keeps paths that nobody uses; None is for ever.
+    `quota` bounds the bytes of the files that it holds. By the `terms` it lets go of paths that nobody uses; None: of none.
     With it, the caller is in an event loop, where the cache looks through its paths once a day.
 
     The cache knows of the content only what was sent to it. `frames` pass: they are asked for content of known roots alone.
@@ -40,7 +40,7 @@ def named_cache(content: Store, own: Store, quota: int | None = None, keep_for: 
     def room() -> Room:
         return Room(bound)
 
-    retention = None if keep_for is None else Retention(content, own, held, bound, keep_for)
+    retention = None if terms is None else Retention(content, own, held, bound, terms)
     blobs = HeldBlobs(content.blobs, held, room, taken.take_blobs, content.staging)
     directories = HeldDirectories(content.directories, held, room, taken.take_directories)
     known_nars = HeldNars(content.known_nars, held)

@@ -38,12 +38,15 @@ class Quota:
 
     async def used(self) -> int:
         """Bytes that the cache holds; of other processes as of some seconds ago."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._fresh_until:
-            self._fresh_until = now + _FRESH
-            counters = [value async for key, value in self._records.list(_PREFIX) if key != self._key]
-            self._others = sum(_SIZE.unpack(value)[0] for value in counters)
+        if asyncio.get_running_loop().time() >= self._fresh_until:
+            await self._look()
         return self._own + self._others
+
+    async def _look(self) -> None:
+        """Read the counters of other processes. Those that are damaged count nothing."""
+        self._fresh_until = asyncio.get_running_loop().time() + _FRESH
+        counters = [value async for key, value in self._records.list(_PREFIX) if key != self._key]
+        self._others = sum(_SIZE.unpack(value)[0] for value in counters if len(value) == _SIZE.size)
 
     def count(self, size: int) -> dict[bytes, bytes]:
         """Count bytes that the cache holds from now on. The records that say so are put with those of the content."""
@@ -52,14 +55,15 @@ class Quota:
         self._own += size
         return {self._key: _SIZE.pack(self._own)}
 
-    async def correct(self, more: int) -> None:
-        """Count `more` bytes, or fewer where that is negative: so many were found by looking.
+    async def correct(self, size: int) -> None:
+        """Let the counters say that the cache holds `size` bytes: so many were found by looking.
 
         Raises:
             ExhaustedError: the disk is full.
         """
-        if more:
-            await self._records.put(self.count(more), durable=False)
+        await self._look()
+        if size != await self.used():
+            await self._records.put(self.count(size - await self.used()), durable=False)
 
     def take_back(self, size: int) -> None:
         """Undo `count`, whose records were not put."""

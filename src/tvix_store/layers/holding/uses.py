@@ -4,75 +4,86 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
-from tvix_store.errors import StoreError
+from tvix_store.layers.holding.hours import Hours
 from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
+from tvix_store.services.batches import parts
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
-from tvix_store.services.removal import HOUR, used_records
+from tvix_store.services.removal import used_records
 
 _PAUSE = 1.0
-"""Seconds for which uses are gathered."""
+"""Seconds for which uses are gathered, and
+_AT_ONCE: how many are written in one put."""
+_AT_ONCE = 5000
 _log = logging.getLogger(__name__)
 
 
 class Uses:
-    """Notes uses in records, once an hour for each path. They are written a second later, together."""
+    """Notes the uses of a path once in `period` hours. They are written a second later, together."""
 
-    def __init__(self, records: RecordService, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, records: RecordService, hours: Hours, period: int) -> None:
         self._records = records
-        self._clock = clock
-        self._hour = 0
+        self._hours = hours
+        self._period = period
+        self._current = -1
+        """The period for which uses are
+        _noted: these paths are written, or they are
+        _waiting: to be written."""
         self._noted: set[bytes] = set()
-        """The paths whose use in this hour is noted, or among
-        _waiting: those that wait to be written, and the hours of their uses."""
-        self._waiting: dict[bytes, int] = {}
+        self._waiting: set[bytes] = set()
+        self._is_closing = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
-
-    def hour(self) -> int:
-        """This hour."""
-        return int(self._clock() / HOUR)
 
     def note(self, output_hash: bytes) -> None:
         """Note that a path is used now."""
-        hour = self.hour()
-        if hour != self._hour:
-            self._hour = hour
-            self._noted.clear()
         if output_hash not in self._noted:
             self._noted.add(output_hash)
-            self._waiting[output_hash] = hour
+            self._waiting.add(output_hash)
             if self._writing is None:
                 self._writing = asyncio.create_task(self._write_soon())
 
-    async def write(self, output_hashes: Iterable[bytes]) -> None:
-        """Note that paths are used now, and return when that is written."""
-        await self._records.put(used_records(dict.fromkeys(output_hashes, self.hour())), durable=False)
+    async def write(self, output_hashes: Collection[bytes]) -> None:
+        """Note that paths are used now, and return when that is written.
+
+        Raises:
+            ExhaustedError: the disk is full.
+        """
+        now = await self._hours.now()
+        for some in parts(list(output_hashes), _AT_ONCE):
+            await self._records.put(used_records(dict.fromkeys(some, now)), durable=False)
+
+    async def look(self) -> None:
+        """Note uses again, once a new period has begun. To be called every hour."""
+        current = await self._hours.now() // self._period
+        if current != self._current:
+            self._current = current
+            self._noted = set(self._waiting)
 
     async def close(self) -> None:
         """Write what waits."""
+        self._is_closing.set()
         if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.gather(self._writing, return_exceptions=True)
-        await self._write()
+            await self._writing
 
     async def _write_soon(self) -> None:
-        await asyncio.sleep(_PAUSE)
-        await self._write()
-        self._writing = None
-
-    async def _write(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        if waiting:
+        try:
+            async with asyncio.timeout(_PAUSE):
+                await self._is_closing.wait()
+        except TimeoutError:
+            pass
+        while self._waiting:
+            waiting, self._waiting = self._waiting, set()
             try:
-                await self._records.put(used_records(waiting), durable=False)
-            except StoreError as error:
+                await self.write(waiting)
+            except Exception as error:  # noqa: BLE001 - nobody waits for it; the next use is noted again
+                self._noted -= waiting
                 _log.warning("the uses of %d paths are not noted: %s", len(waiting), error)
+        self._writing = None
 
 
 class UsedPathInfos(PassingPathInfos):
@@ -100,10 +111,10 @@ class UsedPathInfos(PassingPathInfos):
             self._uses.note(each)
         return found
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
         # Before it is put: a put that finds the path there changes nothing, and a removal must see its use.
         await self._uses.write([path_info.store_path.output_hash])
-        return await self._inner.put(path_info, trust)
+        return await self._inner.put(path_info, trust, requires=requires)
 
     def list(self) -> AsyncIterator[PathInfo]:
         return self._inner.list()

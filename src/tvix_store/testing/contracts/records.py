@@ -65,6 +65,22 @@ class RecordServiceContract:
         assert [each async for each in records.list()] == sorted((pairs | others).items())
         assert [each async for each in records.list(b"test:\0")] == []
 
+    async def test_records_with_another_value_are_not_changed(self, records: RecordService) -> None:
+        await records.put({b"test:a": b"1", b"test:b": b"2", b"test:c": b"3", b"test:d": b""})
+        changes: dict[bytes, tuple[bytes, bytes | None]] = {
+            b"test:a": (b"1", b"new"),
+            b"test:b": (b"other", b"new"),
+            b"test:c": (b"3", None),
+            b"test:d": (b"", b"4"),
+            b"test:e": (b"", b"never there"),
+        }
+        assert await records.exchange(changes) == 3
+        assert {key: value async for key, value in records.list()} == {b"test:a": b"new", b"test:b": b"2", b"test:d": b"4"}
+        assert await records.exchange(changes) == 0
+        assert await records.exchange({}) == 0
+        with pytest.raises(InvalidError):
+            await records.exchange({b"test:a": (b"new", bytes(MAX_VALUE + 1))})
+
     async def test_records_may_be_put_and_deleted_while_they_are_listed(self, records: RecordService) -> None:
         await records.put({b"test:%03d" % n: b"" for n in range(600)})
         listed = []

@@ -21,13 +21,13 @@ def hash_of(name: str) -> bytes:
     return path(name).output_hash
 
 
-async def put(store: Store, name: str, *references: str, used: int | None = None) -> PathInfo:
-    """Put a path, which may have been used in an hour."""
+async def put(store: Store, name: str, *references: str, used: int | None = None, requires: bool = False) -> PathInfo:
+    """Put a path, which may have been used in an hour. `requires`: only if its references are there."""
     info = replace(await stored_file(store, name), references=tuple(sorted(map(path, references))))
     if used is not None:
         assert store.records is not None
         await store.records.put(used_records({info.store_path.output_hash: used}))
-    return await store.path_infos.put(info)
+    return await store.path_infos.put(info, requires=[each.output_hash for each in info.references] if requires else ())
 
 
 async def remove(store: Store, *names: str, unused_since: int = NOW) -> set[str]:
@@ -91,15 +91,30 @@ class RemovalContract:
         await put(store, "self", "self")
         assert await remove(store, "self") == {"self"}
 
-    async def test_whoever_puts_a_path_hears_that_a_reference_was_removed(self, store: Store) -> None:
-        await put(store, "reference")
+    async def test_a_put_that_requires_what_was_removed_is_refused(self, store: Store) -> None:
+        reference = await put(store, "reference")
+        info = replace(await stored_file(store, "needs"), references=(reference.store_path,))
+        requires = [reference.store_path.output_hash]
         await remove(store, "reference")
-        with pytest.raises(IncompleteError, match=r"needs refers to .*reference, which was removed; put that first"):
-            await put(store, "needs", "reference")
+        with pytest.raises(IncompleteError, match=r"needs refers to .*, not in the store; put that first"):
+            await store.path_infos.put(info, requires=requires)
         assert await listed(store) == set()
         await put(store, "reference")
-        await put(store, "needs", "reference")
+        assert await store.path_infos.put(info, requires=requires) == info
         assert await listed(store) == {"needs", "reference"}
+
+    async def test_what_was_removed_counts_as_what_never_was(self, store: Store) -> None:
+        """Who does not require a reference may put a path without it: another store has that, for example."""
+        await put(store, "reference")
+        await remove(store, "reference")
+        await put(store, "needs", "reference")
+        await put(store, "reference")
+        assert await remove(store, "reference") == set()
+
+    async def test_nothing_to_remove_is_nothing_removed(self, store: Store) -> None:
+        await put(store, "kept")
+        assert await remove(store) == set()
+        assert await listed(store) == {"kept"}
 
     async def test_many_paths_are_removed(self, store: Store) -> None:
         names = [f"chain-{n}" for n in range(300)]
