@@ -33,6 +33,12 @@ class Ended:
     def lines(self) -> list[str]:
         return self.output.decode().splitlines()
 
+    @property
+    def own_error(self) -> str:
+        """What it said on stderr. On a busy machine, a signal may come before it has begun; what Python says then does not count."""
+        early = self.error.endswith("KeyboardInterrupt\n") and "/tvix_store/" not in self.error
+        return "" if early else self.error
+
 
 class Program:
     """Runs the program in a directory, on a store of its own there."""

@@ -85,7 +85,7 @@ def test_a_signal_before_anything_is_written_leaves_nothing(tvix_store: Program,
     for delay in ("0.1", "0.15", "0.2"):
         ended = tvix_store.run("export", path, "out", under=("timeout", "--signal=INT", delay))
         out = tvix_store.directory / "out"
-        assert ended.error == ""
+        assert ended.own_error == ""
         assert ended.code in (0, 124)
         if out.exists() or ended.code == 0:
             assert out.read_bytes() == whole

@@ -21,6 +21,7 @@ from tvix_store.backends.local.pack_scan import PackScan
 from tvix_store.backends.local.packs import PREFIX_SIZE, Place
 from tvix_store.backends.local.progress import Progress
 from tvix_store.backends.local.records import HEADER_SIZE, MAGIC, path_info_record
+from tvix_store.backends.local.settings import FORMAT
 from tvix_store.chunking import cut
 from tvix_store.errors import CorruptError, InvalidError, NotFoundError, UnavailableError
 from tvix_store.model.digest import Digest
@@ -215,7 +216,7 @@ async def test_a_read_of_what_was_never_put_is_not_found(filled: Path) -> None:
 async def test_an_unknown_format_is_refused_by_number(filled: Path) -> None:
     settings = filled / "settings.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "format": 99}))
-    with pytest.raises(InvalidError, match=r"format 99.*reads format 4"):
+    with pytest.raises(InvalidError, match=rf"format 99.*reads format {FORMAT}"):
         await open_store(filled)
 
 
