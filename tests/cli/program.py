@@ -35,7 +35,7 @@ class Ended:
 
     @property
     def own_error(self) -> str:
-        """What it said on stderr. On a busy machine, a signal may come before it has begun; what Python says then does not count."""
+        """What it said on stderr; not what Python says where a signal comes before the program has begun, on a busy machine."""
         early = self.error.endswith("KeyboardInterrupt\n") and "/tvix_store/" not in self.error
         return "" if early else self.error
 
