@@ -66,11 +66,27 @@ async def copy_stores(
                 await opened.enter_async_context(await _at(invocation, target)), keys, require_signatures=require_signatures
             )
             store_dir = to.store_dir
-            if _is_in(source, _CACHES):
-                copying = _from_cache(invocation, outcomes, source, to, paths, jobs, keys, delta, account, closure=closure)
-            else:
-                copying = _from_store(invocation, source, to, paths, jobs, delta, account, closure=closure)
+            copying = copying_into(invocation, outcomes, source, to, paths, keys, account, jobs=jobs, delta=delta, closure=closure)
         await _tell(invocation, outcomes, copying, store_dir, account, began, as_json=as_json)
+
+
+def copying_into(
+    invocation: Invocation,
+    outcomes: Outcomes,
+    source: str | None,
+    to: Store,
+    paths: Sequence[str] | None,
+    keys: Sequence[PublicKey],
+    account: Account,
+    *,
+    jobs: int | None = None,
+    delta: bool | None = None,
+    closure: bool = False,
+) -> AsyncGenerator[Copied, None]:
+    """The copies of `paths`, or of all (None), from the store or binary cache at `source` into the store `to`."""
+    if _is_in(source, _CACHES):
+        return _from_cache(invocation, outcomes, source, to, paths, jobs, keys, delta, account, closure=closure)
+    return _from_store(invocation, source, to, paths, jobs, delta, account, closure=closure)
 
 
 async def _tell(
