@@ -38,7 +38,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin/python"
 STAMP = VENV / "set-up-for"
 SIDE_BY_SIDE = ["-n", str(2 * (os.cpu_count() or 1)), "--dist=worksteal"]
-"""Tests wait for half of their time: with two processes for each core, 859 of them took 112 s instead of 160 on two cores."""
+"""Many tests wait for half of their time: 859 of them took 112 s in four processes on two cores, and 160 in two."""
 LOCKS = {"run": ["requirements/run.txt", "requirements/build.txt"], "dev": ["requirements/dev.txt"]}
 
 
@@ -72,7 +72,7 @@ def test_with_newer_nix(arguments: list[str]) -> None:
     if missing is not None:
         sys.exit(f"There is no newer Nix: {missing}. With one at the front of the PATH: {PYTHON} -m pytest -m nix")
     os.environ["PATH"] = f"{newer_nix.PROGRAMS}:{os.environ['PATH']}"
-    become(PYTHON, "-m", "pytest", *SIDE_BY_SIDE, "-m", "nix", *arguments)
+    become(PYTHON, "-m", "pytest", *SIDE_BY_SIDE, "-m", "nix", *newer_nix.ROOMS, *arguments)
 
 
 def lint(arguments: list[str]) -> None:

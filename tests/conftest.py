@@ -14,11 +14,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
+from tests import newer_nix
+from tests.programs import ROOT
+
 settings.register_profile("default", deadline=None)  # a busy machine is no failure
 settings.load_profile("default")
 
 _NIX = {"nix", "other_nix", "nix_store"}
-"""Fixtures that are the real Nix."""
+"""Fixtures that are the real Nix. The rooms of their tests are listed in `newer_nix.ROOMS`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,3 +29,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and not _NIX.isdisjoint(item.fixturenames):
             item.add_marker("nix")
+            room = item.path.relative_to(ROOT).parts[:2]
+            if "/".join(room) not in newer_nix.ROOMS:
+                raise pytest.UsageError(f"{item.nodeid} takes Nix: add its room to ROOMS in tests/newer_nix.py")

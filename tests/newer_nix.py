@@ -16,6 +16,8 @@ from tests import programs
 PLACE = programs.TOOLS / "newer-nix"
 PROGRAMS = PLACE / "bin"
 """What goes to the front of the PATH."""
+ROOMS = ("tests/access", "tests/cli", "tests/http", "tests/nar", "tests/operations")
+"""Where tests take Nix: to collect those of all rooms would take longer than a fifth of them."""
 SUITES = ("sid", "testing")
 """Tried one after the other: unstable is not whole on every day."""
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
