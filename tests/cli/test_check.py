@@ -128,9 +128,11 @@ def test_a_binary_cache_repairs_as_well(tvix_store: Program, path: str) -> None:
         (("--from", "./other"), "--repair and --from ADDRESS go together"),
         (("--trusted-public-keys", "a:b"), "--trusted-public-keys goes with --repair"),
         (("nonsense",), "not a store path"),
+        (("--store", "./nowhere"), "there is no store in nowhere"),
+        (("--repair", "--from", "./nowhere"), "there is no store in nowhere"),
     ],
 )
-def test_what_makes_no_sense_is_refused(tvix_store: Program, options: tuple[str, ...], complaint: str) -> None:
+def test_what_makes_no_sense_is_refused(tvix_store: Program, path: str, options: tuple[str, ...], complaint: str) -> None:
     ended = tvix_store.run("check", *options)
     assert ended.code in (2, 3)
     assert complaint in ended.error

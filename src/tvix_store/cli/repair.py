@@ -8,10 +8,9 @@ from tvix_store.cli.copy_outcomes import Outcomes
 from tvix_store.cli.copy_stores import copying_into
 from tvix_store.cli.invocation import Invocation
 from tvix_store.cli.key_files import read_public_keys
-from tvix_store.config import check_is_there, verified
+from tvix_store.config import verified
 from tvix_store.errors import StoreError
 from tvix_store.layers.passing import PassingPathInfos
-from tvix_store.model.address import Address
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
@@ -24,10 +23,8 @@ async def repaired(invocation: Invocation, store: Store, source: str, keys: Sequ
     """Bring paths of `store` once more from `source`. Tells why a path cannot be brought, and goes on.
 
     Raises:
-        InvalidError: there is no store at `source`, or a key is malformed.
+        InvalidError: a key is malformed.
     """
-    if Address.parse(source).scheme == "local":
-        check_is_there(source)
     unrecorded = Unrecorded(store.path_infos, {each.store_path.output_hash for each in path_infos})
     target = verified(store.with_services(path_infos=unrecorded))
     outcomes = Outcomes()
