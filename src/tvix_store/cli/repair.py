@@ -41,7 +41,7 @@ async def repaired(invocation: Invocation, store: Store, source: str, keys: Sequ
 
 
 class Unrecorded(PassingPathInfos):
-    """A PathInfoService that tells nothing of some paths until they are put: so they are brought, though they are there."""
+    """A PathInfoService that tells nothing of some paths until they are put. So a copy brings them, though they are there."""
 
     def __init__(self, inner: PathInfoService, output_hashes: set[bytes]) -> None:
         super().__init__(inner)

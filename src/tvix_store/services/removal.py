@@ -26,8 +26,8 @@ class Removal(Protocol):
         """Remove those of the paths that nobody has used in the hour `unused_since` or later; the output hashes of what is gone.
 
         A path stays also if a path that stays refers to it. So what was complete remains complete, whoever puts and uses paths
-        meanwhile: a put of a path info whose reference was removed raises IncompleteError. Who puts a path that may be there notes
-        its use first. A removal is durable.
+        meanwhile. A put that requires a removed path raises IncompleteError. Who puts a path that may be there notes its use
+        first. A removal is durable.
 
         Raises:
             ExhaustedError: the disk is full.

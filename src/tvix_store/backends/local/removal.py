@@ -148,7 +148,7 @@ def _check(index: Index) -> None:
 
 
 def _closure(references: _References, found: Iterable[bytes]) -> set[bytes]:
-    """Those of the candidates that are among the `found` ones, or that these refer to, and so on."""
+    """The candidates among `found` paths, and all candidates that these refer to, directly or not."""
     closure: set[bytes] = set()
     waiting = list(found)
     while waiting:

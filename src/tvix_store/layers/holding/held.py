@@ -56,7 +56,7 @@ class Held:
         return await self._records.get(kind.prefix + digest.raw) is not None
 
     async def lacking(self, kind: Kind, digests: Sequence[Digest], *, to_send: bool = False) -> dict[Digest, None]:
-        """Those that it does not hold, each once, in order; with `to_send`, also those that it does not need any more."""
+        """The digests that it does not hold, each once, in order. With `to_send`, also marked ones."""
         lacking: dict[Digest, None] = {}
         for number, digest in enumerate(digests):
             if number and number % _AT_ONCE == 0:

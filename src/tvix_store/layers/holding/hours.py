@@ -1,8 +1,11 @@
 """Hours: the time of a named cache. It passes only while somebody looks after the cache.
 
 So neither a pause of the daemon nor a clock that is wrong lets paths seem unused for long. The record `hours:` has three numbers
-(u32, little-endian): the hours so far, the hour by the machine's clock at which that was written, and the hours so far when the
-retention had its last run.
+(u32, little-endian):
+
+    so_far        the hours so far
+    by_clock      the hour by the machine's clock when that was written
+    at_last_run   the hours so far when the retention had its last run
 """
 
 from __future__ import annotations

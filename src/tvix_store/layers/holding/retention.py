@@ -5,8 +5,8 @@ First it is marked. It then counts as missing for whoever asks what to send, and
 answer of the last day succeeds. What is sent again, or belongs to a path again, is held as before. What is still marked a day later
 is held no more.
 
-What a cache holds is a note, and the content stays in the store. So where a path came just as its content went, the cache holds
-it again: what it has acknowledged was sent to it.
+What a cache holds is a note, and the content stays in the store. A path may come just as its content goes. Then the cache holds
+the content again, since it was sent to it.
 """
 
 from __future__ import annotations
@@ -203,9 +203,9 @@ class Retention:
         return roots
 
     async def _let_go(self, kind: Kind, needed: Collection[bytes], idle: _Idle, *, marks: bool) -> int:
-        """Hold no more what was marked for a day, and with `marks` mark what is not `needed`. How many digests went.
+        """Let go of what was marked for a day, and mark what is not `needed`. How many digests went.
 
-        `idle` gets what is held still, and not needed.
+        Without `marks`, nothing is marked and nothing goes. `idle` gets what is held and not needed.
         """
         now = await self._hours.now()
         gone = 0
