@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tvix_store.cli.credentials import SecretText
+from tvix_store.cli.daemon_checks import (
+    check_keys,
+    check_tls,
+    check_workers,
+    checked_substituters,
+    warn_of_keys,
+    warn_of_no_tokens,
+    warn_of_passwords,
+    warn_of_signing,
+)
 from tvix_store.cli.identity_rules import IdentityRuleType
 from tvix_store.cli.input import SecretPath
 from tvix_store.cli.invocation import Invocation, shared_options
@@ -245,13 +253,7 @@ def daemon(
         tvix-store token create --scope push && tvix-store daemon -l 0.0.0.0:8443 --tls-certificate FILE --tls-key FILE
         tvix-store daemon --cache "team-a private quota=50G" --cache public --default-cache public
     """
-    if (tls_certificate is None) != (tls_key is None):
-        raise click.UsageError("--tls-certificate and --tls-key need each other")
-    if tls_client_ca is not None and tls_certificate is None:
-        raise click.UsageError("--tls-client-ca needs --tls-certificate and --tls-key")
-    if tls_client_auth is not None and tls_client_ca is None:
-        raise click.UsageError("--tls-client-auth needs --tls-client-ca, with the authorities of the clients' certificates")
-    import logging
+    check_tls(tls_certificate, tls_key, tls_client_ca, tls_client_auth)
     from dataclasses import replace
     from functools import partial
 
@@ -267,25 +269,21 @@ def daemon(
     from tvix_store.server.settings import TlsFiles
 
     in_memory = any((address or "").startswith("memory:") for address in invocation.addresses().values())
-    if in_memory and workers not in (None, 1):
-        raise click.UsageError("a store in memory has a single process; leave --workers out")
+    check_workers(workers, in_memory=in_memory)
 
     logs.set_up(log_level, log_format)
-    urls = _checked_substituters(invocation, substituters, require_signatures=require_signatures)
-    _warn_of_passwords([*urls, *filter(None, invocation.addresses().values())])
-    keys = read_public_keys(substituter_public_keys)
-
+    urls = checked_substituters(invocation, substituters, require_signatures=require_signatures)
+    warn_of_passwords([*urls, *filter(None, invocation.addresses().values())])
     signing_keys = tuple(map(read_secret_key, signing_key_files))
     # A signature in the name of our own keys must be right as well: it would be served beside ours.
     trusted_keys = read_public_keys(trusted_public_keys)
     checked_keys = (*trusted_keys, *(key.public for key in signing_keys))
-    if require_signatures and not checked_keys:
-        raise click.UsageError("--require-signatures needs --trusted-public-keys to check them with")
+    check_keys(checked_keys, require_signatures=require_signatures)
 
     served = ServedStore(
         invocation,
         substituters=urls,
-        substituter_public_keys=keys,
+        substituter_public_keys=read_public_keys(substituter_public_keys),
         checked_keys=checked_keys,
         require_signatures=require_signatures,
         require_references=require_references,
@@ -317,13 +315,10 @@ def daemon(
         else None,
     }
     of_caches = [file for each in caches for file in each.signing_key_files]
-    _warn_of_keys([*signing_key_files, *of_caches, *([tls_key] if tls_key else [])])
+    warn_of_keys([*signing_key_files, *of_caches, *([tls_key] if tls_key else [])])
     signs_all = bool(signing_keys) or any(each.signing_key_file and not each.require_signatures for each in caches)
     if signs_all and not require_signatures and not read_only:
-        logging.getLogger(__name__).warning(
-            "--signing-key-file without --require-signatures: whatever is pushed, or fetched unsigned, is signed. "
-            "With --trusted-public-keys and --require-signatures, only what a trusted key has signed is taken"
-        )
+        warn_of_signing()
     access = AccessSettings(token_file or default_token_file(invocation), oidc_rules, private)
     if access.token_file is not None:
         warn_of_writers(access.token_file)
@@ -331,10 +326,7 @@ def daemon(
     if token_file is not None and not token_file.exists():
         # Who names a file means to ask for tokens. A mistyped name must not let strangers write.
         closed = True
-        logging.getLogger(__name__).warning(
-            "there is no file of tokens %s yet: nobody may write before tvix-store token create --token-file FILE makes it",
-            token_file,
-        )
+        warn_of_no_tokens(token_file)
     config = ServerConfig(
         access=replace(access, closed=closed),
         caches=tuple(named_cache_config(served, cache, each, upstream_narinfos) for each in caches),
@@ -356,41 +348,3 @@ def daemon(
 
 
 daemon.params += shared_options()
-
-
-def _warn_of_keys(files: Sequence[Path]) -> None:
-    """Log a line for each file of a secret key that others may read or write."""
-    import logging
-
-    from tvix_store.cli.key_files import exposure
-
-    for file in files:
-        if (exposed := exposure(file)) is not None:
-            logging.getLogger(__name__).warning("%s", exposed)
-
-
-def _checked_substituters(invocation: Invocation, given: tuple[str, ...], *, require_signatures: bool) -> list[str]:
-    """The URLs of substituters. That of path infos, which may be one too, is held against the same rules."""
-    urls = [url for text in given for url in text.split()]
-    path_infos = invocation.addresses()["path_infos"] or ""
-    elsewhere = [path_infos] if path_infos.startswith("nix+") else []
-    if not urls and not elsewhere:
-        return []
-    from tvix_store.config.substituters import checked_urls
-
-    checked_urls(elsewhere, require_signatures=require_signatures)
-    return checked_urls(urls, require_signatures=require_signatures)
-
-
-def _warn_of_passwords(addresses: Sequence[str]) -> None:
-    """Log a line where an address among the arguments has a password or a token."""
-    import logging
-
-    from tvix_store.model.address import without_secrets
-
-    shown = [address for address in addresses if any(address in argument for argument in sys.argv)]
-    if any(without_secrets(address) != address.partition("?")[0] for address in shown):
-        logging.getLogger(__name__).warning(
-            "ps shows every user of this machine the password in an option; give the address in TVIX_STORE_SUBSTITUTERS, "
-            "TVIX_STORE or PATH_INFO_SERVICE_ADDR, or in a configuration file, or the password in ~/.netrc"
-        )
