@@ -158,7 +158,7 @@ def nar_url(daemon: Daemon, path: StorePath) -> str:
 def test_strangers_that_may_write_are_warned_of(start_daemon: Start, tmp_path: Path) -> None:
     daemon = start_daemon("-l", "0.0.0.0:0", "--allow-remote")
     assert len(lines(daemon, "WARNING: every stranger that reaches this daemon may write")) == 1
-    assert "  writes     everybody who reaches this daemon" in daemon.log
+    assert len(lines(daemon, "  writes     everybody who reaches this daemon")) == 1
 
 
 def test_the_access_log_tells_what_was_done(start_daemon: Start) -> None:
