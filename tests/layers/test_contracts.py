@@ -61,7 +61,7 @@ class EveryPathExists(PassingPathInfos):
 
 
 class NothingIsRequired(PassingPathInfos):
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
         return await self._inner.put(path_info, trust)
 
 
@@ -134,7 +134,7 @@ class OtherPutsPathInfos(PassingPathInfos):
         super().__init__(reading)
         self._putting = putting
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
         return await self._putting.put(path_info, trust, requires=requires)
 
 

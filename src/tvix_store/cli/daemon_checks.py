@@ -1,4 +1,4 @@
-"""What the daemon refuses of its options, and what it warns of, before it serves."""
+"""Checks of the options of the daemon, before it serves: some it refuses, and of some it warns."""
 
 from __future__ import annotations
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -14,6 +11,7 @@ from tvix_store.backends import local
 from tvix_store.backends.local.disk import disk_errors, make_directory
 from tvix_store.backends.local.engine import READ_THREADS
 from tvix_store.backends.local.settings import FILE as SETTINGS
+from tvix_store.backends.local.store_lock import alone
 from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.config.size_rule import read_size_rule
 from tvix_store.config.user_directories import data_directory
@@ -99,24 +97,8 @@ async def _opened_cache(
         raise
     terms = None
     if retention is not None and not content.read_only:
-        terms = RetentionTerms(name, ceil(retention / HOUR), partial(_alone, own_directory / "packs"))
+        terms = RetentionTerms(name, ceil(retention / HOUR), partial(alone, own_directory / "packs"))
     return named_cache(content, own, quota, terms)
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[bool]:
-    """A lock on a directory of a store, for which nobody waits; whether this process has it."""
-    with disk_errors(directory):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
 
 
 def check_is_there(address: Address) -> None:

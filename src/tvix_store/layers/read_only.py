@@ -11,6 +11,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.blobs import BlobService, BlobStat, Chunk
 from tvix_store.services.deltas import Deltas
@@ -143,7 +144,7 @@ class ReadOnlyPathInfos(PassingPathInfos):
         super().__init__(inner)
         self._refusal = refusal
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
         raise DeniedError(self._refusal)
 
 

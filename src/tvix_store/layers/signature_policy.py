@@ -9,6 +9,7 @@ from tvix_store.errors import DeniedError
 from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
+from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import MAX_UNKNOWN, NOBODY, Trust
 from tvix_store.operations.paths.check import check_signatures, proves_content_address
 from tvix_store.services.store import Store
@@ -27,7 +28,7 @@ class SignaturePolicy(PassingPathInfos):
         self._trust = Trust(tuple(keys), store.store_dir)
         self._required = required
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
         """As `PathInfoService.put`, by the trust of this layer.
 
         Raises:

@@ -94,7 +94,7 @@ class SubstitutingPathInfos:
         with self._searches.joined(output_hash, partial(self._begin, wanted=nar_sha256)) as task:
             yield JoinedFetch(task, self._tasks.get(task, _NOTHING), output_hash, nar_sha256)
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
         self._substituters.forget(path_info.store_path.output_hash)
         return await self._store.path_infos.put(path_info, trust, requires=requires)
 

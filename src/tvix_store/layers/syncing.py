@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 
 from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.path_infos import PathInfoService
 
@@ -20,6 +21,6 @@ class SyncingPathInfos(PassingPathInfos):
         super().__init__(inner)
         self._sync = sync
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
         await self._sync()
         return await self._inner.put(path_info, trust, requires=requires)

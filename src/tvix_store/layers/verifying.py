@@ -7,6 +7,7 @@ from collections.abc import Collection
 from tvix_store.errors import IncompleteError, InvalidError, NotFoundError
 from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.nar import NarService
 from tvix_store.services.path_infos import PathInfoService
@@ -22,7 +23,7 @@ class VerifyingPathInfos(PassingPathInfos):
         super().__init__(inner)
         self._nar = nar
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
         """As `PathInfoService.put`.
 
         Raises:

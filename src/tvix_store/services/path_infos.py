@@ -28,11 +28,11 @@ class PathInfoService(Protocol):
         """
         ...
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
         """Store a path info, and return the stored one: merged with an older one by `PathInfo.merged`, by this trust.
 
-        A backend checks nothing; `layers.verifying` checks that the path info is true. Only paths with the output hashes `requires`
-        must be there at the moment of the put: they may just be removed. A store that removes nothing need not look.
+        A backend checks nothing; `layers.verifying` checks that the path info is true. Only the paths that it `requires` must
+        be there at the moment of the put: they may just be removed. A store that removes nothing need not look.
 
         Raises:
             IncompleteError: a path that it requires is not there.

@@ -61,13 +61,16 @@ def _document(value: bytes) -> Content:
     return Digest(value[_DOCUMENT_DIGEST])
 
 
+LINK = RecordKind(b"nar:", _linked_node, follows=True)
+"""The link from the hash of a NAR, or of a compressed file of it, to its root node (operations.nars.links)."""
+FILE = RecordKind(b"zstd:", _nothing, follows=True)
+"""Size and hash of the zstd file of a NAR, by the hash of the NAR (operations.nars.links)."""
+PLAN = RecordKind(b"plan:", Digest, follows=True)
+"""A plan for a NAR, which is a blob, by the digest of the nameless root node (operations.nars.kept_plans)."""
 KINDS = (
-    # The link from the hash of a NAR, or of a compressed file of it, to its root node (operations.nars.links).
-    RecordKind(b"nar:", _linked_node, follows=True),
-    # Size and hash of the zstd file of a NAR (operations.nars.links).
-    RecordKind(b"zstd:", _nothing, follows=True),
-    # A plan for a NAR, which is a blob (operations.nars.kept_plans).
-    RecordKind(b"plan:", Digest, follows=True),
+    LINK,
+    FILE,
+    PLAN,
     # A log, a realisation, a build trace or debug information (operations.paths.documents).
     RecordKind(b"document:", _document, follows=False),
     # That a named cache holds content, which stands in the store that it is part of (layers.holding.held).

@@ -25,8 +25,8 @@ class Removal(Protocol):
     async def remove(self, output_hashes: Collection[bytes], *, unused_since: int) -> set[bytes]:
         """Remove those of the paths that nobody has used in the hour `unused_since` or later; the output hashes of what is gone.
 
-        A path stays also if a path that stays refers to it. So what was complete remains complete, whoever puts and uses paths
-        meanwhile. A put that requires a removed path raises IncompleteError. Who puts a path that may be there notes its use
+        A path stays also if a path that stays refers to it. So a complete closure remains complete, also while others put and
+        use paths. A put that requires a removed path raises IncompleteError. Who puts a path that may be there notes its use
         first. A removal is durable.
 
         Raises:

@@ -165,7 +165,7 @@ class FaultyPathInfos:
         await _begin(self._fault)
         return await self._inner.existing(output_hashes)
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
         await _begin(self._fault)
         return await self._inner.put(path_info, trust, requires=requires)
 

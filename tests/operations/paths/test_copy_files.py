@@ -40,7 +40,7 @@ class Watched:
         self.existing = inner.existing
         self.put_paths: list[StorePath] = []
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
         for reference in path_info.references:
             assert reference == path_info.store_path or await self.get(reference.output_hash)
         await asyncio.sleep(path_info.store_path.output_hash[-1] % 3 / 1000)

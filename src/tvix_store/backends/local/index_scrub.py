@@ -7,13 +7,12 @@ that use a store, one at a time does so.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.store_lock import alone
 from tvix_store.errors import StoreError
 from tvix_store.telemetry import meters
 
@@ -43,15 +42,12 @@ class IndexScrub:
         wait = _BEGIN
         while not self._stop.wait(wait):
             wait = _AGAIN
-            with suppress(StoreError, OSError):  # damage was told; what else there is, others will meet
-                fd = os.open(self._index.file, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # LMDB's own locks are of another kind
+            # Damage was told, and what else there is, others will meet. LMDB's own locks are of another kind.
+            with suppress(StoreError, OSError), alone(self._index.file) as is_alone:
+                if is_alone:
                     look_through(self._index, lambda: self._stop.wait(_PAUSE))
                     if not self._stop.is_set():
                         meters.INDEX_SCRUBS.of().add_in_any_thread()
-                finally:
-                    os.close(fd)
 
 
 def look_through(index: Index, stops: Callable[[], bool] = lambda: False) -> None:

@@ -37,6 +37,7 @@ from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import PREFIX_SIZE, Place
 from tvix_store.backends.local.records import KEY_SIZE, PACK_SIZE, Kind, accepted, keyed_records, path_info_record
 from tvix_store.errors import CorruptError, UnavailableError
+from tvix_store.services.record_kinds import PLAN
 
 _LOOK_EVERY = 0.5
 """Seconds between two looks at the sizes of packs, while somebody asks. Where looking takes long, they are longer."""
@@ -47,7 +48,6 @@ _ROWS_A_CHECK = 10_000
 _APPENDED_AT_ONCE = 1_000
 """Path infos and records that are appended with one call: 1 MB."""
 _COUNT = struct.Struct("<I")
-_PLAN = b"plan:"
 _log = logging.getLogger(__name__)
 
 
@@ -261,7 +261,7 @@ class LostPacks:
 
     def _plan_contents(self, txn: Txn) -> set[bytes]:
         """The blobs and chunks of plans of NARs, as far as they can be read: nobody puts these again, they are made anew."""
-        found = set(self._index.record_values(txn, _PLAN))
+        found = set(self._index.record_values(txn, PLAN.prefix))
         for blob in tuple(found):
             for place in self._index.chunk_list_places(blob):
                 with suppress(CorruptError):

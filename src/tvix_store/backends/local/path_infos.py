@@ -39,7 +39,7 @@ class LocalPathInfos:
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         return {output_hash: found.store_path for output_hash, found in (await self.get_many(output_hashes)).items()}
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
         if self._engine.settings.store_dir != self._store_dir:
             await self._engine.in_thread(self._engine.record_store_dir, self._store_dir)
         stored = await asyncio.wrap_future(self._engine.committer.submit(PutPathInfo(path_info, trust, requires)))

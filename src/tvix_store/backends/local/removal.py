@@ -1,8 +1,8 @@
 """LocalRemoval: path infos are removed from a local store while others put and use paths.
 
 What stays, and in which order the others go, is found out beside everybody's work. A path goes before those that it refers to. So a
-transaction that removes some has to look only at these, and at what was put since: what is used by now stays, and so does all that
-it refers to. A put that comes later looks in its own transaction for the paths that it requires.
+transaction looks only at the paths that it is to remove, and at the paths that were put since. A path that is used by now stays,
+with all paths that it refers to. A put that comes later looks in its own transaction for the paths that it requires.
 
 A removal stands in the index first, and in the journal when that is committed. So an entry that says "removed" is never one that
 was given up, and of two entries with the same sequence number it is the true one. If the process dies in between, the path may
@@ -123,7 +123,8 @@ class SayRemoved(Request):
     def apply(self, commit: Commit) -> Result:
         commit.entries += [path_info_record(each, sequence, None) for each, sequence in self._removed.items()]
         over = [each for each in self._removed if not commit.index.has_path_info(commit.txn, each)]  # and was not put again
-        commit.put_records({used_key(each): None for each in over}, durable=True)
+        if over:
+            commit.put_records({used_key(each): None for each in over}, durable=True)
         return None
 
 

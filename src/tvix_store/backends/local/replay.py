@@ -254,14 +254,10 @@ class _Tail:
                 stored, present = index.path_info_sequence(txn, output_hash), index.path_info_in(txn, output_hash)
                 # The newer one has all that is in the older one, unless the row of that was damaged when the newer one was put.
                 # Both have the same number where a writer that died before its commit left it to the next one.
+                newer, older = (encoded, present) if sequence >= stored else (present, encoded)
+                newest, removed = max(sequence, stored), max(index.removed_at(txn, output_hash), 0 if encoded else sequence)
                 # Of a removal and a put with the same number, the put is the one that was never committed (see `removal.py`).
-                if encoded is None and sequence >= stored:
-                    merged = None
-                elif sequence > stored or not index.removed_at(txn, output_hash):
-                    merged = _merged(encoded, present) if sequence >= stored else _merged(present, encoded)
-                else:
-                    merged = None
-                index.put_path_info(txn, output_hash, max(sequence, stored), merged)
+                index.put_path_info(txn, output_hash, newest, None if removed == newest else _merged(newer, older))
                 new.path_infos.add(output_hash)
                 _raise_sequence(index, txn, sequence)
             case Kind.RECORDS | Kind.LOOSE_RECORDS:

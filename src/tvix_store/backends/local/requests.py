@@ -14,6 +14,7 @@ from tvix_store.backends.local.ledger import SEQUENCE, STORED_BYTES, UNIQUE_BYTE
 from tvix_store.backends.local.records import Kind, NewRecord, accepted, keyed_records, path_info_record
 from tvix_store.errors import IncompleteError, StoreError
 from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.staging import NO_RECORDS
 
@@ -228,7 +229,7 @@ class PutPathInfo(Request):
     is_durable = True
     appends = True
 
-    def __init__(self, path_info: PathInfo, trust: Trust = NOBODY, requires: Collection[bytes] = ()) -> None:
+    def __init__(self, path_info: PathInfo, trust: Trust = NOBODY, requires: Collection[StorePath] = ()) -> None:
         super().__init__()
         self._requires = requires
         self._path_info = path_info
@@ -238,9 +239,8 @@ class PutPathInfo(Request):
         output_hash = self._path_info.store_path.output_hash
         stored = commit.index.path_info_in(commit.txn, output_hash)
         for required in self._requires:
-            if not commit.index.has_path_info(commit.txn, required):
-                names = [str(each) for each in self._path_info.references if each.output_hash == required]
-                return IncompleteError(f"{self._path_info.store_path} refers to {names[0]}, not in the store; put that first")
+            if not commit.index.has_path_info(commit.txn, required.output_hash):
+                return IncompleteError(f"{self._path_info.store_path} refers to {required}, not in the store; put that first")
         try:
             merged = self._path_info if stored is None else PathInfo.stored(stored).merged(self._path_info, self._trust)
         except StoreError as error:

@@ -6,9 +6,11 @@ import fcntl
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tvix_store.backends.local.disk import open_or_create
+from tvix_store.backends.local.disk import disk_errors, open_or_create
 from tvix_store.backends.local.index_damage import CrashNotes
 
 FILE = "lock"
@@ -19,6 +21,29 @@ _SILENT = 1.0
 _TOLD_EVERY = 10.0
 """Seconds between two such lines."""
 _log = logging.getLogger(__name__)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """A lock on a file or directory of a store, for which nobody waits; whether this process has it.
+
+    Raises:
+        DeniedError, UnavailableError: it cannot be opened.
+    """
+    with disk_errors(path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield _take(fd, fcntl.LOCK_EX)
+    finally:
+        os.close(fd)
+
+
+def _take(fd: int, how: int) -> bool:
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class StoreLock:
@@ -33,7 +58,7 @@ class StoreLock:
         """Become a user. Waits for as long as another process has the store alone: it makes the index anew."""
         begun = time.monotonic()
         tell_at = begun + _SILENT
-        while not self._take(fcntl.LOCK_SH):
+        while not _take(self._fd, fcntl.LOCK_SH):
             if time.monotonic() >= tell_at:
                 tell_at += _TOLD_EVERY
                 _log.warning("waiting for another process that makes the index of %s anew", self._store)
@@ -41,7 +66,7 @@ class StoreLock:
 
     def take_alone(self) -> bool:
         """Have the store alone, if nobody uses it now. If not, nothing is held any more: see flock(2)."""
-        return self._take(fcntl.LOCK_EX)
+        return _take(self._fd, fcntl.LOCK_EX)
 
     def release(self) -> None:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
@@ -49,10 +74,3 @@ class StoreLock:
     def close(self) -> None:
         self.crash_notes.end()
         os.close(self._fd)
-
-    def _take(self, how: int) -> bool:
-        try:
-            fcntl.flock(self._fd, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

@@ -28,10 +28,11 @@ class MemoryPathInfos:
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         return {each: self._path_infos[each].store_path for each in output_hashes if each in self._path_infos}
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[bytes] = ()) -> PathInfo:
+    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
         key = path_info.store_path.output_hash
-        if any(required not in self._path_infos for required in requires):
-            raise IncompleteError(f"{path_info.store_path} refers to a path, not in the store; put that first")
+        for required in requires:
+            if required.output_hash not in self._path_infos:
+                raise IncompleteError(f"{path_info.store_path} refers to {required}, not in the store; put that first")
         known = self._path_infos.get(key)
         stored = path_info if known is None else known.merged(path_info, trust)
         self._path_infos[key] = stored

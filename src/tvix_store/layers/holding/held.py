@@ -17,7 +17,6 @@ from enum import Enum
 from tvix_store.errors import NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.services.records import RecordService
-from tvix_store.services.removal import write_hour
 from tvix_store.services.staging import NO_RECORDS
 
 _AT_ONCE = 512
@@ -38,11 +37,6 @@ class Kind(Enum):
     def __init__(self, letter: bytes, word: str) -> None:
         self.prefix = b"held:" + letter
         self.word = word
-
-    @staticmethod
-    def mark(hour: int) -> bytes:
-        """The value of a record of content that is not needed, as it turned out in this hour."""
-        return write_hour(hour)
 
 
 class Held:

@@ -62,8 +62,7 @@ class Quota:
             ExhaustedError: the disk is full.
         """
         await self._look()
-        if size != await self.used():
-            await self._records.put(self.count(size - await self.used()), durable=False)
+        await self._records.put(self.count(size - self._own - self._others), durable=False)
 
     def take_back(self, size: int) -> None:
         """Undo `count`, whose records were not put."""

@@ -28,9 +28,9 @@ from tvix_store.layers.holding.uses import UsedPathInfos, Uses
 from tvix_store.model.digest import Digest
 from tvix_store.operations.trees.reached import Reached
 from tvix_store.services.batches import gathered, parts
-from tvix_store.services.record_kinds import KINDS, kind_of
+from tvix_store.services.record_kinds import FILE, KINDS, LINK, PLAN
 from tvix_store.services.records import RecordService
-from tvix_store.services.removal import HOUR, USED, Removal, read_hour
+from tvix_store.services.removal import HOUR, USED, Removal, read_hour, write_hour
 from tvix_store.services.store import Store
 from tvix_store.telemetry import meters
 
@@ -42,8 +42,6 @@ _MARKED = 24
 """Hours for which marked content is held at least."""
 _PERIODS = 50
 """In how many periods the time that is kept is divided: a path's use is noted once in each."""
-_PLAN, _LINK, _FILE = b"plan:", b"nar:", b"zstd:"
-"""How the keys begin of what is known of NARs (see operations.nars)."""
 _DIGEST_SIZE = 32
 _AT_ONCE = 500
 """Records that are looked at, and changed, together: some 3 ms."""
@@ -196,16 +194,16 @@ class Retention:
                         await reached.add_blob(content)
                     elif content is not None:
                         await reached.add(content)
-        async for key, value in self._records.list(_PLAN):
-            if key[len(_PLAN) :] in roots and len(value) == _DIGEST_SIZE:
+        async for key, value in self._records.list(PLAN.prefix):
+            if key[len(PLAN.prefix) :] in roots and len(value) == _DIGEST_SIZE:
                 await reached.add_blob(Digest(value))
             await self._yielder.step()
         return roots
 
     async def _let_go(self, kind: Kind, needed: Collection[bytes], idle: _Idle, *, marks: bool) -> int:
-        """Let go of what was marked for a day, and mark what is not `needed`. How many digests went.
+        """Let go of digests that were marked a day ago, and mark those that are not `needed`. How many digests went.
 
-        Without `marks`, nothing is marked and nothing goes. `idle` gets what is held and not needed.
+        Without `marks`, none is marked and none goes. `idle` gets the digests that are held and not needed.
         """
         now = await self._hours.now()
         gone = 0
@@ -225,15 +223,20 @@ class Retention:
                 else:
                     await idle.add(kind, Digest(raw))
                     if marks and marked is None:
-                        changes[key] = (value, kind.mark(now))
+                        changes[key] = (value, write_hour(now))
             # Only where the record is as it was: somebody may just have sent this again.
             await self._records.exchange(changes)
             gone += await self._records.exchange(over)
             await asyncio.sleep(0)
-        for part in parts(list(needed), _AT_ONCE):
-            await self._held.put(kind, list(await self._held.lacking(kind, [Digest(raw) for raw in part])))
-            await asyncio.sleep(0)
+        await self._hold(kind, needed)
         return gone
+
+    async def _hold(self, kind: Kind, needed: Collection[bytes]) -> None:
+        """Hold what is needed, as far as that is not so."""
+        for part in parts(list(needed), _AT_ONCE):
+            lacking = await self._held.lacking(kind, [Digest(raw) for raw in part], to_send=True)
+            await self._held.put(kind, list(lacking))
+            await asyncio.sleep(0)
 
     async def _hold_late(self, roots: Collection[bytes]) -> None:
         """Hold what the paths need that came meanwhile."""
@@ -246,25 +249,20 @@ class Retention:
                 await late.add(path_info.node)
             await self._yielder.step()
         for kind, needed in ((Kind.BLOB, late.blobs), (Kind.DIRECTORY, late.directories), (Kind.NAR, keys)):
-            for part in parts(list(needed), _AT_ONCE):
-                lacking = await self._held.lacking(kind, [Digest(raw) for raw in part], to_send=True)
-                await self._held.put(kind, list(lacking))
-                await asyncio.sleep(0)
+            await self._hold(kind, needed)
 
     async def _drop_links(self, roots: Collection[bytes]) -> None:
         """Drop what is known of NARs that the cache does not hold any more."""
-        for prefix in (_LINK, _PLAN):
-            async for some in gathered(self._records.list(prefix), _AT_ONCE):
-                over: list[bytes] = []
-                for key, value in some:
-                    root = _root_of_link(value) if prefix is _LINK else key[len(_PLAN) :]
-                    if root not in roots and not await self._knows_nar(root):
-                        over += (key, _FILE + key[len(_LINK) :]) if prefix is _LINK else (key,)
-                await self._delete(over)
-                await asyncio.sleep(0)
+        async for some in gathered(self._records.list(LINK.prefix), _AT_ONCE):
+            over = [key for key, value in some if not await self._knows_nar(_root_of_link(value), roots)]
+            await self._delete([*over, *(FILE.prefix + key[len(LINK.prefix) :] for key in over)])
+            await asyncio.sleep(0)
+        async for some in gathered(self._records.list(PLAN.prefix), _AT_ONCE):
+            await self._delete([key for key, _ in some if not await self._knows_nar(key[len(PLAN.prefix) :], roots)])
+            await asyncio.sleep(0)
 
-    async def _knows_nar(self, key: bytes) -> bool:
-        return len(key) == _DIGEST_SIZE and await self._held.has(Kind.NAR, Digest(key))
+    async def _knows_nar(self, root: bytes, roots: Collection[bytes]) -> bool:
+        return root in roots or (len(root) == _DIGEST_SIZE and await self._held.has(Kind.NAR, Digest(root)))
 
     async def _delete(self, keys: list[bytes]) -> None:
         for part in parts(keys, _AT_ONCE):
@@ -306,10 +304,8 @@ def _hour(value: bytes, now: int) -> int:
 
 def _root_of_link(value: bytes) -> bytes:
     """What stands for the root node in a link, as in `Held`; nothing where the link is damaged."""
-    link = kind_of(_LINK)
-    assert link is not None
     try:
-        node = link.content_of(value)
+        node = LINK.content_of(value)
     except CorruptError:
         return b""
     return b"" if node is None or isinstance(node, Digest) else nar_key(node).raw

@@ -15,6 +15,7 @@ from tvix_store.errors import NotFoundError, StoreError
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import Node, encode_node
 from tvix_store.operations.nars.plan import Plan
+from tvix_store.services.record_kinds import PLAN
 from tvix_store.services.store import Store
 
 _log = logging.getLogger(__name__)
@@ -65,4 +66,4 @@ async def _whole(data: bytes) -> AsyncIterator[bytes]:
 
 
 def _key(node: Node) -> bytes:
-    return b"plan:" + blake3(encode_node(b"", node)).digest()
+    return PLAN.prefix + blake3(encode_node(b"", node)).digest()

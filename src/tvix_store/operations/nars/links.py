@@ -14,6 +14,7 @@ from typing import NamedTuple
 from tvix_store.errors import CorruptError, InvalidError
 from tvix_store.model.nodes import Node, decode_node, encode_node
 from tvix_store.model.path_info import NarFacts
+from tvix_store.services.record_kinds import FILE, LINK
 from tvix_store.services.records import RecordService
 from tvix_store.services.store import Store
 
@@ -61,7 +62,7 @@ class NarLinks:
 
     async def zstd_file(self, nar_sha256: bytes, seal: bytes) -> FileFacts | None:
         """The zstd file as which a NAR is served, where it was put under this seal (16 bytes)."""
-        value = await self._records.get(b"zstd:" + nar_sha256)
+        value = await self._records.get(FILE.prefix + nar_sha256)
         if value is None or len(value) != _FILE.size:
             return None
         size, sha256, its_seal = _FILE.unpack(value)
@@ -77,7 +78,7 @@ class NarLinks:
 
     async def put_zstd_file(self, link: NarLink, file: FileFacts, seal: bytes) -> None:
         """As `put`, with the zstd file as which the NAR is served."""
-        records = link_records(link) | {b"zstd:" + link.nar.sha256: _FILE.pack(*file, seal)}
+        records = link_records(link) | {FILE.prefix + link.nar.sha256: _FILE.pack(*file, seal)}
         await self._records.put(records, durable=False)
 
 
@@ -88,4 +89,4 @@ def link_records(link: NarLink, *file_sha256s: bytes) -> dict[bytes, bytes]:
 
 
 def _key(sha256: bytes) -> bytes:
-    return b"nar:" + sha256
+    return LINK.prefix + sha256

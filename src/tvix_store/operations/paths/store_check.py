@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -59,27 +59,7 @@ class StoreCheck:
 
     async def _missing(self, root: Node) -> list[str]:
         """What the root node reaches, and the store lacks or cannot read."""
-        faults: list[str] = []
-        seen: set[bytes] = set()
-        files: dict[Digest, bytes] = {}
-        waiting: list[tuple[bytes, Node]] = [(b"", root)]
-        while waiting:
-            where, node = waiting.pop()
-            if isinstance(node, FileNode):
-                if node.digest.raw not in self._sound:
-                    files.setdefault(node.digest, where)
-            elif isinstance(node, DirectoryNode) and node.digest.raw not in self._sound and node.digest.raw not in seen:
-                seen.add(node.digest.raw)
-                try:
-                    directory = await self._store.directories.get(node.digest)
-                except _OF_CONTENT as error:
-                    faults.append(_line(where, error))
-                    continue
-                if directory is None:
-                    faults.append(_line(where, NotFoundError("directory", node.digest)))
-                else:
-                    waiting += ((where + b"/" + name, child) for name, child in directory.entries.items())
-            await self._yielder.step()
+        files, directories, faults = await self._walk(root, self._sound)
         for some in parts(list(files), _AT_ONCE):
             missing = await self._store.blobs.missing(some)
             lacking_chunks = {} if missing else await self._missing_chunks(some)
@@ -91,8 +71,32 @@ class StoreCheck:
                 else:
                     self._sound.add(digest.raw)
         if not faults:
-            self._sound |= seen
+            self._sound |= directories
         return faults
+
+    async def _walk(self, root: Node, sound: Collection[bytes]) -> tuple[dict[Digest, bytes], set[bytes], list[str]]:
+        """The files that a node reaches, by digest, each with where it stands; the digests of the directories; and a line for each
+        directory that is missing or damaged. Digests that are `sound` are passed over.
+        """
+        files: dict[Digest, bytes] = {}
+        directories: set[bytes] = set()
+        faults: list[str] = []
+        waiting: list[tuple[bytes, Node]] = [(b"", root)]
+        while waiting:
+            where, node = waiting.pop()
+            if isinstance(node, FileNode) and node.digest.raw not in sound:
+                files.setdefault(node.digest, where)
+            elif isinstance(node, DirectoryNode) and node.digest.raw not in sound and node.digest.raw not in directories:
+                directories.add(node.digest.raw)
+                try:
+                    directory = await self._store.directories.get(node.digest)
+                    if directory is None:
+                        raise NotFoundError("directory", node.digest)
+                    waiting += ((where + b"/" + name, child) for name, child in directory.entries.items())
+                except _OF_CONTENT as error:
+                    faults.append(_line(where, error))
+            await self._yielder.step()
+        return files, directories, faults
 
     async def _missing_chunks(self, blobs: Sequence[Digest]) -> dict[Digest, Digest]:
         """Blobs that lack a chunk, and the chunk."""
@@ -116,29 +120,14 @@ class StoreCheck:
         return [] if facts == path_info.nar else ["its NAR is not what its path info says"]
 
     async def _damaged_files(self, root: Node) -> list[str]:
-        faults: list[str] = []
-        seen: set[Digest] = set()
-        waiting: list[tuple[bytes, Node]] = [(b"", root)]
-        while waiting:
-            where, node = waiting.pop()
-            if isinstance(node, FileNode | DirectoryNode) and node.digest not in seen:
-                seen.add(node.digest)
-                try:
-                    waiting += await self._read(where, node)
-                except _OF_CONTENT as error:
-                    faults.append(_line(where, error))
+        files, _, faults = await self._walk(root, ())
+        for digest, where in files.items():
+            try:
+                async for _ in self._store.blobs.read(digest):
+                    pass
+            except _OF_CONTENT as error:
+                faults.append(_line(where, error))
         return faults
-
-    async def _read(self, where: bytes, node: FileNode | DirectoryNode) -> Iterator[tuple[bytes, Node]]:
-        """Read a node; its children."""
-        if isinstance(node, FileNode):
-            async for _ in self._store.blobs.read(node.digest):
-                pass
-            return iter(())
-        directory = await self._store.directories.get(node.digest)
-        if directory is None:
-            raise NotFoundError("directory", node.digest)
-        return ((where + b"/" + name, child) for name, child in directory.entries.items())
 
 
 def _line(where: bytes, error: Exception) -> str:

@@ -27,7 +27,7 @@ async def put(store: Store, name: str, *references: str, used: int | None = None
     if used is not None:
         assert store.records is not None
         await store.records.put(used_records({info.store_path.output_hash: used}))
-    return await store.path_infos.put(info, requires=[each.output_hash for each in info.references] if requires else ())
+    return await store.path_infos.put(info, requires=info.references if requires else ())
 
 
 async def remove(store: Store, *names: str, unused_since: int = NOW) -> set[str]:
@@ -94,7 +94,7 @@ class RemovalContract:
     async def test_a_put_that_requires_what_was_removed_is_refused(self, store: Store) -> None:
         reference = await put(store, "reference")
         info = replace(await stored_file(store, "needs"), references=(reference.store_path,))
-        requires = [reference.store_path.output_hash]
+        requires = [reference.store_path]
         await remove(store, "reference")
         with pytest.raises(IncompleteError, match=r"needs refers to .*, not in the store; put that first"):
             await store.path_infos.put(info, requires=requires)
