@@ -145,8 +145,11 @@ class Committer:
                     self._forget_damaged(group)
                     self._write(group)
                 self._writing = []
+            leaves = any(request.leaves_pack for request in self._waiting)
             if self._waiting and (stop or self._is_urgent() or monotonic() >= self._rest_until):
                 self._commit()
+                if leaves:
+                    self._leave_pack()
             if self._requests.is_empty() or self._syncs.is_due:
                 self._syncs.sync_records()
         self._name_rest()
@@ -176,6 +179,12 @@ class Committer:
                 request.done.set_exception(error)
             return False
         return True
+
+    def _leave_pack(self) -> None:
+        """Go on with another pack from now on, so that this one can be rewritten."""
+        if not self._unnamed:
+            self._syncs.sync_records()
+            self._writer.close()
 
     def _leave_lost_pack(self) -> None:
         """Go on with another pack where the own one is lost."""

@@ -29,6 +29,7 @@ from tvix_store.backends.local.rows import RESIDUE, Table
 _LIVE = (b"chunks", b"directories", b"chunk_lists")
 _CONDEMNED = (b"condemned_chunks", b"condemned_directories", b"condemned_chunk_lists")
 _KINDS = (Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST)
+_PAGE = 1000
 _U64 = struct.Struct("<Q")
 _PLACE_ROW = struct.Struct("<IQII4x")
 
@@ -56,6 +57,13 @@ class ContentIndex(Ledger):
     def has_directory(self, digest: bytes) -> bool:
         """Whether a directory is there that is not condemned."""
         return self._get(self.directories, digest) is not None
+
+    def is_blob(self, digest: bytes) -> bool:
+        """Whether a blob is there, live or condemned."""
+        with self.reading() as txn:
+            return self.is_named(txn, Kind.CHUNK, digest) or any(
+                self._segment(txn, tables[Kind.CHUNK_LIST], digest, 0) for tables in (self._table_of, self._condemned_of)
+            )
 
     def unknown(self, contents: Sequence[Content]) -> list[Content]:
         """Those of the contents that are not in the index, or condemned."""
@@ -163,6 +171,13 @@ class ContentIndex(Ledger):
                     some.append(_written(kind, its_key, row))
                 found = cursor.next()
         return some
+
+    def all_contents(self, kind: Kind, *, condemned: bool = False) -> Iterator[Written]:
+        """As `contents`, in a read transaction for each thousand: rows may be put and moved meanwhile."""
+        key = b""
+        while some := self.contents_behind(kind, key, _PAGE, condemned=condemned):
+            yield from some
+            key = some[-1].key
 
     def touch(self, names: Sequence[Name]) -> None:
         """Look contents up, so that their pages are in memory."""

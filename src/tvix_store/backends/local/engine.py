@@ -197,6 +197,14 @@ class Engine:
         """
         self.settings = settings.record_store_dir(self.directory, store_dir, self._durability)
 
+    def checkpoint(self) -> None:
+        """Make a checkpoint of all that was committed."""
+        self._opened.checkpointer.make()
+
+    def sync_names(self, directory: Path) -> None:
+        """Bring the names in a directory to the disk itself."""
+        self._durability.sync_names(directory)
+
     async def without_losses(self) -> None:
         """Return when the index names nothing that lies in a lost pack.
 

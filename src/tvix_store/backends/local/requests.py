@@ -123,6 +123,8 @@ class Request:
     """Whether all that was put before is brought to the disk first, and its own entries then."""
     appends = False
     """Whether it may append entries when it is applied."""
+    leaves_pack = False
+    """Whether the committer gives up its pack when this is done."""
 
     def __init__(self, contents: Sequence[Content] = ()) -> None:
         self.contents = contents
@@ -139,6 +141,12 @@ class Request:
 
 class Look(Request):
     """Asks for nothing: what lies in lost packs is forgotten, and what is wanted back taken back, before any request is done."""
+
+
+class LeavePack(Request):
+    """Asks the committer to give up its pack: others can lock it then."""
+
+    leaves_pack = True
 
 
 class PutContents(Request):

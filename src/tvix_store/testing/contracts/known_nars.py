@@ -48,9 +48,7 @@ class KnownNarsContract:
 
     async def test_facts_of_many_nodes_may_be_put_at_once(self, store: Store) -> None:
         nodes = [FileNode(missing(f"{n}"), n) for n in range(100)]
-        await asyncio.gather(
-            *(put(store, node, NarFacts(node.size, bytes(32))) for node in nodes)
-        )
+        await asyncio.gather(*(put(store, node, NarFacts(node.size, bytes(32))) for node in nodes))
         assert [await known_nars(store).get(node) for node in nodes] == [NarFacts(node.size, bytes(32)) for node in nodes]
 
     async def test_the_nar_service_answers_from_them(self, store: Store) -> None:
