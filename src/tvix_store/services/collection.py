@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called in any thread with what is done now, how much of it is done, and how much there is."""
@@ -42,6 +42,13 @@ class Collected:
     freed: int = 0
 
 
+class Room(NamedTuple):
+    """Bytes of a store's files, and bytes that are free on the file system that they lie on."""
+
+    used: int
+    free: int
+
+
 class Collection(Protocol):
     """Deletes content in two steps. First it is condemned: it counts as missing for writers, and whoever finds it takes it back.
 
@@ -60,4 +67,16 @@ class Collection(Protocol):
             DeniedError: the store can only be read.
             ExhaustedError: the disk is full.
         """
+        ...
+
+    async def fitting(self, output_hashes: Sequence[bytes], size: int, *, progress: Progress | None = None) -> int:
+        """How many of these paths, from the first on, fit in `size` bytes of disk, with all content that they need, counted once.
+
+        Raises:
+            CorruptError: stored content is damaged.
+        """
+        ...
+
+    async def room(self) -> Room:
+        """How much of its disk the store takes."""
         ...

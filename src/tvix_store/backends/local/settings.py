@@ -20,7 +20,7 @@ from tvix_store.model.store_path import STORE_DIR, check_store_dir
 
 FORMAT = 6
 """The format version that this module writes. Format 1 had no records, 2 no checks in the index, 3 no checkpoint, in 4 nothing was
-removed, and in 5 nothing collected. Stores of older formats are raised to this one when they are opened, by one process alone; older
+removed, and in 5 nothing collected. Stores of older formats are raised to this one when one process alone opens them; older
 programs refuse them from then on."""
 FILE = "settings.json"
 MIN_AVERAGE, MAX_AVERAGE = 4096, 256 * 1024

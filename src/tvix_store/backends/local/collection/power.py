@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from tvix_store.backends.local.collection.collector import Collector
+from tvix_store.backends.local.collection.fitting import Fitting, bytes_on_disk
 from tvix_store.backends.local.collection.rewriting import Rewriting
 from tvix_store.backends.local.collection.watch import StoppedError, Watch
 from tvix_store.backends.local.collection_lock import collecting
 from tvix_store.backends.local.engine import Engine
 from tvix_store.errors import DeniedError, UnavailableError
-from tvix_store.services.collection import Collected, Progress
+from tvix_store.services.collection import Collected, Progress, Room
+
+T = TypeVar("T")
 
 
 class LocalCollection:
@@ -27,13 +32,15 @@ class LocalCollection:
         if self._engine.refusal is not None:
             raise DeniedError(self._engine.refusal)
         watch = Watch(progress)
-        running = asyncio.ensure_future(asyncio.to_thread(self._collect, grace, watch, dry_run=dry_run))
-        try:
-            return await asyncio.shield(running)
-        finally:
-            if not running.done():
-                watch.stop()
-                await asyncio.gather(running, return_exceptions=True)
+        return await _in_thread(watch, lambda: self._collect(grace, watch, dry_run=dry_run))
+
+    async def fitting(self, output_hashes: Sequence[bytes], size: int, *, progress: Progress | None = None) -> int:
+        watch = Watch(progress)
+        return await _in_thread(watch, lambda: Fitting(self._engine, watch).count(output_hashes, size))
+
+    async def room(self) -> Room:
+        status = os.statvfs(self._engine.directory)
+        return Room(bytes_on_disk(self._engine), status.f_bavail * status.f_frsize)
 
     def _collect(self, grace: float, watch: Watch, *, dry_run: bool) -> Collected:
         engine = self._engine
@@ -51,3 +58,14 @@ class LocalCollection:
                 return replace(done, freed=Rewriting(engine, watch).run())
             except StoppedError as error:
                 raise UnavailableError("the collection was stopped; the next one goes on with it") from error
+
+
+async def _in_thread(watch: Watch, call: Callable[[], T]) -> T:
+    """Run what may take minutes. Where nobody waits for it any more, it is stopped, and has ended."""
+    running = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(running)
+    finally:
+        if not running.done():
+            watch.stop()
+            await asyncio.gather(running, return_exceptions=True)
