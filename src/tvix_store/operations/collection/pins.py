@@ -24,9 +24,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from tvix_store.errors import CorruptError, InvalidError, NotFoundError
-from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE, StorePath
 from tvix_store.operations.collection.hours import DAILY, Hours
+from tvix_store.operations.collection.kept import kept_path
 from tvix_store.services.records import RecordService
 from tvix_store.services.removal import Guard
 from tvix_store.services.store import Store
@@ -42,7 +42,6 @@ _HEAD = struct.Struct("<BQIII")
 _VERSION = 1
 _REVISION = re.compile(r"[0-9a-f]{16}")
 _HOURS_A_DAY = 24
-_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +200,6 @@ def check_pin_name(name: str) -> None:
         raise InvalidError(
             f"not a name of a pin: {name[:120]!r} (1 to 100 characters of 0-9 A-Z a-z . _ + = @ -, not . + = @ - first)"
         )
-
-
-async def kept_path(store: Store, output_hash: bytes) -> PathInfo | None:
-    """The path info of an output hash in the store itself: no upstream is asked."""
-    kept = store.path_infos.get if store.foreign_paths is None else store.foreign_paths.kept
-    return await kept(output_hash)
 
 
 async def _look_for(store: Store, paths: Sequence[StorePath]) -> None:
