@@ -17,12 +17,12 @@ from tvix_store.config import open_store, verified
 from tvix_store.errors import InvalidError, NotFoundError, StoreError, UnavailableError
 from tvix_store.layers.holding import RetentionTerms, named_cache, retention
 from tvix_store.layers.holding.held import Held, Kind
-from tvix_store.layers.holding.hours import Hours
 from tvix_store.layers.holding.quota import Quota
 from tvix_store.layers.holding.retention import Outcome, Retention
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.model.path_info import PathInfo
+from tvix_store.operations.collection.hours import Hours
 from tvix_store.operations.nars.kept_plans import KeptPlans
 from tvix_store.operations.nars.links import NarLink, NarLinks
 from tvix_store.operations.nars.plan import Plan

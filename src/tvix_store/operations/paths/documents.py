@@ -76,6 +76,14 @@ class KeptDocuments:
                 raise UnavailableError(f"the content of {kind}/{name} was just collected; put it again")
             await self._records.put({_key(kind, name): _RECORD.pack(_VERSION, digest.raw, size)})
 
+    async def delete(self, kind: str, name: str) -> bool:
+        """Delete a document; whether it was there. Its content stays until it is collected."""
+        key = _key(kind, name)
+        if await self._records.get(key) is None:
+            return False
+        await self._records.delete([key])
+        return True
+
 
 def _key(kind: str, name: str) -> bytes:
     key = f"document:{kind}/{name}".encode()
