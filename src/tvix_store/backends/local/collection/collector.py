@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from itertools import islice
 from typing import TypeVar
 
@@ -30,20 +30,28 @@ class Collector:
 
     grace: For so many seconds content stays condemned.
     clock: The seconds since 1970.
+    without: Output hashes of paths of the store that count as not there, for `look`.
     """
 
-    def __init__(self, engine: Engine, grace: float, watch: Watch, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, engine: Engine, grace: float, watch: Watch, clock: Callable[[], float], without: Container[bytes] = ()
+    ) -> None:
         self._engine = engine
         self._index = engine.index
         self._grace = grace
         self._watch = watch
         self._clock = clock
+        self._without = without
 
-    def run(self, *, dry_run: bool = False) -> Collected:
-        """Go through all steps whose time has come. `dry_run` changes nothing.
+    def look(self) -> Collected:
+        """What there is to condemn, and what is condemned. Raises as `run`."""
+        return Collected(condemned=_amount(self._unneeded(self._marked())), waiting=self._condemned())
+
+    def run(self) -> Collected:
+        """Go through all steps whose time has come.
 
         Raises:
-            StoreError: as `Collection.collect`.
+            StoreError: as `ContentCollection.collect`.
             StoppedError: nobody waits for it any more.
         """
         with self._index.reading() as txn:
@@ -52,8 +60,6 @@ class Collector:
         if published and self._clock() < ready_at:
             return Collected(waiting=self._condemned(), ready_at=ready_at)
         mark = self._marked()
-        if dry_run:
-            return Collected(condemned=_amount(self._unneeded(mark)), waiting=self._condemned())
         self._do(Look())  # what was found in this process is taken back
         self._rescue(mark)
         waiting, dropped = self._condemned(), NOTHING
@@ -72,7 +78,7 @@ class Collector:
     def _marked(self) -> Mark:
         """All that is needed."""
         mark = Mark(self._index, self._engine.reader, self._watch)
-        mark_roots(self._engine, mark)
+        mark_roots(self._engine, mark, self._without)
         if self._index.is_damaged:  # rows of path infos may be hidden
             raise UnavailableError("nothing is collected: the index is damaged; it is made anew when the store is opened again")
         if not len(mark.nodes) + len(mark.blobs) and next(self._index.all_contents(Kind.CHUNK), None) is not None:
