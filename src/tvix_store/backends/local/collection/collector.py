@@ -107,10 +107,10 @@ class Collector:
     def _needed_but_condemned(self, mark: Mark) -> Iterator[Name]:
         is_any = False
         for kind in _KINDS:
-            for each in self._index.all_contents(kind, condemned=True):
+            for key in self._index.all_keys(kind, condemned=True):
                 is_any = True
-                if mark.is_needed(each):
-                    yield kind, each.key[:KEY_SIZE]
+                if key[:KEY_SIZE] in mark.needed(kind):
+                    yield kind, key[:KEY_SIZE]
         for chunk in mark.chunks_of_lists() if is_any else ():
             with self._index.reading() as txn:
                 is_condemned = self._index.place_in(txn, Kind.CHUNK, chunk, condemned=True) is not None
@@ -120,8 +120,8 @@ class Collector:
     def _unneeded(self, mark: Mark) -> Iterator[Written]:
         """Live contents that nobody needs, and that were there when the mark began."""
         for kind in _KINDS:
-            for each in self._index.all_contents(kind):
-                if not mark.is_needed(each) and not mark.is_new(each):
+            for each in self._index.all_contents(kind, without=mark.needed(kind)):
+                if not mark.is_new(each):
                     yield each
 
     def _do(self, request: Request) -> None:

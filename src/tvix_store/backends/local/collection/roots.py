@@ -27,7 +27,7 @@ def mark_roots(engine: Engine, mark: Mark, without: Container[bytes] = ()) -> No
     with _indexes(engine) as indexes:
         for index in indexes:
             left_out = without if index is engine.index else ()
-            mark.add(each.node for each in path_infos(index) if each.store_path.output_hash not in left_out)
+            mark.add(PathInfo.root_of(encoded) for output_hash, encoded in path_infos(index) if output_hash not in left_out)
             for kind in KINDS:
                 if not kind.follows:
                     for _, value in records(index, kind.prefix):
@@ -43,13 +43,12 @@ def mark_roots(engine: Engine, mark: Mark, without: Container[bytes] = ()) -> No
     mark.add_chunks()
 
 
-def path_infos(index: Index) -> Iterator[PathInfo]:
-    """All path infos, read a few at a time."""
+def path_infos(index: Index) -> Iterator[tuple[bytes, bytes]]:
+    """All path infos, read a few at a time: output hash and encoded."""
     last: bytes | None = b""
     while last is not None:
         rows, last = index.path_infos_behind(last, _PAGE)
-        for _, encoded in rows:
-            yield PathInfo.stored(encoded)
+        yield from rows
 
 
 def records(index: Index, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
