@@ -46,7 +46,7 @@ def test_paths_go_until_the_rest_fits_and_pinned_ones_stay(tvix_store: Program, 
     tvix_store("pin", "add", "release", paths[0])
     told = gc(tvix_store, "--max-size", "11500K", "--dry-run")
     assert told["paths"] == 1
-    assert tvix_store("list").split() == sorted(paths)
+    assert set(tvix_store("list").split()) == set(paths)
     done = gc(tvix_store, "--max-size", "11500K", "--grace", "0")
     assert (done["paths"], done["deleted"]) == (1, told["condemned"])
     assert done["used"] <= 11500 << 10
@@ -64,7 +64,7 @@ def test_room_on_the_disk_is_made_by_removing_paths(tvix_store: Program, paths: 
 
 def test_what_was_just_put_is_kept(tvix_store: Program, paths: list[str]) -> None:
     assert gc(tvix_store, "--keep-for", "1h", "--grace", "0")["paths"] == 0
-    assert tvix_store("list").split() == sorted(paths)
+    assert set(tvix_store("list").split()) == set(paths)
 
 
 def test_what_is_done_is_told_in_words(tvix_store: Program, paths: list[str]) -> None:
