@@ -147,7 +147,11 @@ class ContentIndex(Ledger):
             if self.put_content(txn, kind, key, content.place, content.blob_size):
                 self._count(txn, kind, content.place, 1)
 
-    def drop_condemned(self, txn: Txn) -> None:
+    def drop_condemned(self, txn: Txn, content: Written) -> None:
+        """Forget one condemned content."""
+        txn.delete(content.key, db=self._condemned_of[content.kind].handle)
+
+    def drop_all_condemned(self, txn: Txn) -> None:
         """Forget all that is condemned."""
         for table in self._condemned_of.values():
             txn.drop(table.handle, delete=False)

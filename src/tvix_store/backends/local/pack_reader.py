@@ -107,6 +107,13 @@ class PackReader:
         pack = self._opened(number)
         self._durability.sync_data(pack.fd)
 
+    def close_removed(self) -> None:
+        """Let go of packs that were removed, since all that counted of them is elsewhere: the disk has their space back then."""
+        with self._lock:
+            for number, pack in tuple(self._packs.items()):
+                if os.fstat(pack.fd).st_nlink == 0:
+                    del self._packs[number]
+
     def close(self) -> None:
         """Close the packs that nobody reads from; the others when that is done."""
         with self._lock:

@@ -15,7 +15,7 @@ from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.ledger import REMOVED
 from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Kind
 from tvix_store.backends.local.requests import Look, Request
-from tvix_store.errors import InvalidError, UnavailableError
+from tvix_store.errors import InvalidError
 from tvix_store.services.collection import NOTHING, Amount, Collected
 
 T = TypeVar("T")
@@ -80,8 +80,6 @@ class Collector:
         """All that is needed."""
         mark = Mark(self._index, self._engine.reader, self._watch)
         mark_roots(self._engine, mark, self._without)
-        if self._index.is_damaged:  # rows of path infos may be hidden
-            raise UnavailableError("nothing is collected: the index is damaged; it is made anew when the store is opened again")
         with self._index.reading() as txn:
             had_paths = bool(self._without) or self._index.counter(txn, REMOVED) > 0
         if not had_paths and not len(mark.nodes) + len(mark.blobs) and next(self._index.all_keys(Kind.CHUNK), None) is not None:
