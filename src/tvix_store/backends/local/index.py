@@ -239,9 +239,28 @@ class Index(Ledger):
 
     def contents(self, txn: Txn, kind: Kind) -> Iterator[Written]:
         """All chunks, directories, or segments of chunk lists, in the order of their keys."""
-        head = _U64.size if kind is Kind.CHUNK_LIST else 0
+        head = _head(kind)
         for key, row in self._whole_rows(txn, self._table_of[kind]):
             yield Written(kind, key, _U64.unpack_from(row)[0] if head else 0, Place.from_bytes(row[head:]))
+
+    def places_behind(self, kind: Kind, key: bytes, limit: int) -> tuple[list[tuple[bytes, Place]], bytes | None]:
+        """Where the contents of the next `limit` rows behind a key lie, by their keys.
+
+        Also the last key; None where no more rows follow. Rows that fail their checks are left out.
+        """
+        table, head = self._table_of[kind], _head(kind)
+        with self.reading() as txn, txn.cursor(table.handle) as cursor:
+            found = cursor.set_range(key) and (cursor.key() != key or cursor.next())
+            rows = list(islice(cursor.iternext(), limit)) if found else []
+        places = [(name, Place.from_bytes(row[head:])) for name, row in rows if self._is_whole(table, name, row)]
+        if rows and rows[-1][0] <= key:
+            raise self._damaged(f"the rows of {table.name.decode()} are not in order")
+        return places, rows[-1][0] if len(rows) == limit else None
+
+    def place_of(self, kind: Kind, key: bytes) -> Place | None:
+        """Where a chunk, a directory, or a segment of a chunk list lies now."""
+        row = self._get(self._table_of[kind], key)
+        return None if row is None else Place.from_bytes(row[_head(kind) :])
 
     def touch(self, names: Sequence[Name]) -> None:
         """Look contents up, so that their pages are in memory."""
@@ -308,6 +327,11 @@ class Index(Ledger):
     def _sequence(self, txn: Txn, table: Table, key: bytes) -> int:
         row = self._row(txn, table, key)
         return 0 if row is None else _U64.unpack_from(row)[0]
+
+
+def _head(kind: Kind) -> int:
+    """Bytes of a row before the place of the content."""
+    return _U64.size if kind is Kind.CHUNK_LIST else 0
 
 
 def _value(row: bytes) -> bytes | None:
