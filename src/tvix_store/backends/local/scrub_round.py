@@ -1,8 +1,8 @@
 """ScrubRound: how far a scrub has come, kept in the file `<store>/scrub`, and how fast it goes on.
 
 A round begins at the first pack, and lasts a *period*. Packs that come meanwhile belong to it, until the period is over. What is
-left of the content is spread over what is left of the time. So a round that was held up, since nobody had the store open, goes faster
-afterwards; but never faster than `_HURRY` times an even pace, even if it then lasts longer.
+left of the content is spread over what is left of the time. Where nobody had the store open for some time, a round goes faster
+afterwards. But it never goes faster than `_HURRY` times an even pace, even if it then lasts longer.
 
 The file is the lock of the scrub as well, so it is written in place. It is not synced: who finds an older one reads some content
 twice. Where it is damaged, a round begins.
