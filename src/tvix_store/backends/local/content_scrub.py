@@ -35,6 +35,8 @@ _BURST = 0.005
 """Seconds of work, at most, before a rest."""
 _LEAST_REST = 0.05
 """Seconds of a rest that the pace asks for: to wake up costs as much as to check a small content."""
+_BREATH = 0.005
+"""Seconds of a rest between two looks at rows of the index."""
 _REST = 3
 """How many times as long as it worked the scrub rests, at least."""
 _log = logging.getLogger(__name__)
@@ -109,7 +111,7 @@ class ContentScrub:
         meters.SCRUB_ENDED.of().set(done.ended)
         _show(stretch, stretch.left)
         _log.debug("%d of %d bytes are left to be read: %.1f s", stretch.left, stretch.total, time.monotonic() - begun)
-        if stretch.items:
+        if not stretch.is_empty:
             return self._read(done, stretch)
         seconds = done.seconds_left(self._period, self._clock())
         if seconds:
@@ -121,7 +123,7 @@ class ContentScrub:
         return done
 
     def _rest(self) -> bool:
-        return self._wait(_REST * _BURST)
+        return self._wait(_BREATH)
 
     def _read(self, done: ScrubRound, stretch: Stretch) -> ScrubRound | None:
         """Read a stretch, as long as it is new. How far the round has come then; None at the end."""
