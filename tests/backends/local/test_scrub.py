@@ -159,6 +159,21 @@ async def test_each_content_of_a_whole_store_is_read_once_in_a_round(store: Stor
     assert BEGIN + 2 * PERIOD > done.ended == done.begun >= BEGIN + PERIOD
 
 
+async def test_each_round_reads_from_the_disk(store: Store, reads: Reads) -> None:
+    engine, before, place = engine_of(store), faults(), place_of(store, Kind.CHUNK, CHUNK)
+    count = len(contents(engine))
+    reads.time = Time(2 * PERIOD)
+
+    def harm() -> None:
+        if len(reads.keys) == count:
+            reads.time.meanwhile = lambda: None
+            flip(engine.directory, place)
+
+    reads.time.meanwhile = harm
+    scrub(store, reads.time)
+    assert faults() == (before[0] + 1, before[1])
+
+
 async def test_what_moves_and_what_is_put_meanwhile_is_no_damage(store: Store, reads: Reads) -> None:
     engine, before = engine_of(store), faults()
     kept = len(contents(engine))

@@ -129,6 +129,7 @@ class ContentScrub:
         """Read a stretch, as long as it is new. How far the round has come then; None at the end."""
         until = self._clock() + self._news
         left, worked = stretch.left, 0.0
+        self._disk.close()  # what it keeps may be of the last round
         try:
             for content in stretch.contents():
                 now = self._clock()
