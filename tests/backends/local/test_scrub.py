@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
+import mmap
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -19,11 +22,13 @@ from tests.backends.local.test_moved_content import CUT, FOLDER, SMALL, TEXT, re
 from tvix_store.backends.local import open_store, scrub_order
 from tvix_store.backends.local.content_scrub import ContentScrub
 from tvix_store.backends.local.contents import Written
+from tvix_store.backends.local.disk_reader import DiskReader
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.packs import Place, pack_path
 from tvix_store.backends.local.records import CONTENTS, HEADER_SIZE, Kind
 from tvix_store.backends.local.scrub_order import Position, next_stretch
 from tvix_store.backends.local.scrub_round import FILE, ScrubRound
+from tvix_store.errors import CorruptError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.services.store import Store
@@ -190,6 +195,55 @@ async def test_what_moves_and_what_is_put_meanwhile_is_no_damage(store: Store, r
     assert faults() == before
     assert len(contents(engine)) == kept
     assert set(reads.keys) == {each.key for each in contents(engine)}
+
+
+async def test_what_moves_between_its_lookup_and_its_reading_is_no_damage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, before = engine_of(store), faults()
+    kept, real = len(contents(engine)), DiskReader.read
+    moved: list[str] = []
+
+    def move_and_read(disk: DiskReader, *where: int) -> bytes:
+        if not moved:
+            moved.append("now")
+            rewrite(store)
+        return real(disk, *where)
+
+    monkeypatch.setattr(DiskReader, "read", move_and_read)
+    scrub(store)
+    await store.sync()
+    assert moved
+    assert faults() == before
+    assert len(contents(engine)) == kept
+
+
+def cached_pages(file: BinaryIO, size: int) -> int:
+    """How many pages of a file are in the page cache. Source: mincore(2); RWF_NOWAIT would begin to read."""
+    with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) as view:
+        pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+        first = ctypes.c_ubyte.from_buffer(view)
+        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(size), pages) == 0
+        del first
+        return sum(page & 1 for page in pages)
+
+
+def test_what_is_read_from_the_disk_does_not_stay_in_the_page_cache(tmp_path: Path) -> None:
+    with pack_path(tmp_path, 1).open("w+b") as file:
+        file.write(noise(100_000))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if cached_pages(file, 100_000):
+            pytest.skip("this file system has no disk below it")
+        disk = DiskReader(tmp_path)
+        assert disk.read(1, 70_000, 100) == noise(100_000)[70_000:70_100]
+        assert disk.read(1, 99_000, 1000) == noise(100_000)[99_000:]
+        assert disk.read(1, 1, 10) == noise(100_000)[1:11]
+        assert cached_pages(file, 100_000) == 0
+        with pytest.raises(CorruptError, match="cut short"):
+            disk.read(1, 99_001, 1000)
+        with pytest.raises(CorruptError, match="missing"):
+            disk.read(2, 0, 1)
+        disk.close()
 
 
 async def test_beside_a_process_that_writes_nothing_is_damaged(tmp_path: Path) -> None:

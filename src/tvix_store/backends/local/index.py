@@ -245,7 +245,7 @@ class Index(Ledger):
             yield Written(kind, key, _U64.unpack_from(row)[0] if head else 0, Place.from_bytes(row[head:]))
 
     def places_behind(self, kind: Kind, key: bytes, limit: int) -> tuple[list[tuple[bytes, int, int, int]], bytes | None]:
-        """The next `limit` rows behind a key, but those that fail their checks: keys, and the pack, offset and stored bytes of each.
+        """The next `limit` rows behind a key, but those that fail their checks: the key, pack, offset and stored bytes of each.
 
         Also the last key; None where no more rows follow.
         """
