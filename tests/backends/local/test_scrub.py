@@ -119,7 +119,7 @@ def contents(engine: Engine) -> list[Written]:
 
 
 def place_of(store: Store, kind: Kind, key: bytes) -> Place:
-    place = engine_of(store).index.place_of(kind, key)
+    place = engine_of(store).index.live_place(kind, key)
     assert place is not None
     return place
 
@@ -243,6 +243,13 @@ def test_what_is_read_from_the_disk_does_not_stay_in_the_page_cache(tmp_path: Pa
             disk.read(1, 99_001, 1000)
         with pytest.raises(CorruptError, match="missing"):
             disk.read(2, 0, 1)
+        assert disk.read(1, 1, 10) == noise(100_000)[1:11]
+        disk.let_go()
+        assert os.fstat(disk._opened(1)).st_nlink == 1
+        Path(file.name).unlink()
+        disk.let_go()
+        with pytest.raises(CorruptError, match="missing"):
+            disk.read(1, 1, 10)
         disk.close()
 
 

@@ -136,6 +136,7 @@ class ContentScrub:
                 rate = pace(stretch.total, left + self._owed, done.seconds_left(self._period, now), self._period)
                 if self._owed >= rate * _LEAST_REST or worked >= _BURST:
                     _show(stretch, left)
+                    self._disk.let_go()
                     seconds = max(min(self._owed / rate, until - now), _REST * worked)
                     if self._wait(seconds):
                         return None
@@ -165,7 +166,7 @@ class ContentScrub:
     def _check(self, kind: Kind, key: bytes) -> None:
         """Read a content where it lies now. If it is damaged, it will be forgotten."""
         failed: Place | None = None
-        while (place := self._engine.index.place_of(kind, key)) is not None:
+        while (place := self._engine.index.live_place(kind, key)) is not None:
             try:
                 if self._is_whole(kind, key, place):
                     return

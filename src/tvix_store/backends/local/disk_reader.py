@@ -60,6 +60,11 @@ class DiskReader:
         except OSError as error:
             raise translated(error, path) from error
 
+    def let_go(self) -> None:
+        """Close a pack that was removed meanwhile, so that the file system gets its space back."""
+        if self._fd is not None and os.fstat(self._fd).st_nlink == 0:
+            self.close()
+
     def close(self) -> None:
         """Close the pack, and keep nothing in memory. The next read opens a pack again."""
         if self._fd is not None:
