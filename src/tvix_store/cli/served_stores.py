@@ -24,6 +24,7 @@ class ServedStore:
 
     cache: The named cache of the store, or None for all of it.
     quota: The bytes of the files that the cache may hold; None for no bound.
+    scrub_days: In how many days all content is read once; 0 is never. Named caches have no content of their own.
     retention: How long it keeps paths that nobody uses, as in `90d`; None is for ever.
     substituters: URLs of its upstreams, whose paths are signed by `substituter_public_keys` or keys in the URLs.
     checked_keys: Keys whose signatures are checked when paths are put.
@@ -41,6 +42,7 @@ class ServedStore:
     require_references: bool = True
     signs: bool = False
     read_only: bool = False
+    scrub_days: float = 0
 
     async def open(self) -> Store:
         """Open it.
@@ -60,6 +62,7 @@ class ServedStore:
             cache=self.cache,
             quota=self.quota,
             retention=None if self.read_only else self.retention,
+            scrub_days=self.scrub_days,
         )
         if opened.read_only and not self.read_only:
             await opened.close()
@@ -104,6 +107,7 @@ def named_cache_config(
         cache=option.name,
         quota=option.quota,
         retention=option.retention,
+        scrub_days=0,
         substituters=checked_urls(option.substituters, require_signatures=require_signatures),
         substituter_public_keys=read_public_keys(option.substituter_public_keys),
         checked_keys=checked_keys,
