@@ -361,7 +361,7 @@ async def test_what_is_known_of_nars_goes_and_documents_stay(cache: Cache) -> No
         await KeptPlans(cache.store).put(info.node, plan)
     log = b"a log, much of it\n" * 100
     assert cache.store.records is not None
-    await KeptDocuments(cache.store.blobs, cache.store.records).put("log", "abc.drv", stream([log]))
+    await KeptDocuments(cache.store, cache.store.records).put("log", "abc.drv", stream([log]))
     await cache.let_pass(HOURS + 1)
     await cache.use("kept")
     await cache.run()

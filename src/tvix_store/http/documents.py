@@ -83,7 +83,7 @@ class Documents:
 
     def __init__(self, store: Store, links: NarLinks | None) -> None:
         self._store = store
-        self._kept = KeptDocuments(store.blobs, store.records) if store.records is not None else None
+        self._kept = KeptDocuments.of(store)
         self._links = links
 
     async def get(self, request: Request) -> Response:

@@ -123,11 +123,13 @@ class UsedPathInfos(PassingPathInfos):
         self._note_all(found)
         return found
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         # Before it is put: a put that finds the path there changes nothing, and a removal must see its use.
         if await self._uses.may_note():
             await self._uses.write([path_info.store_path.output_hash])
-        return await self._inner.put(path_info, trust, requires=requires)
+        return await self._inner.put(path_info, trust, requires=requires, calculated=calculated)
 
     def list(self) -> AsyncIterator[PathInfo]:
         return self._inner.list()
