@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tvix_store.cli.collecting import collection_options, collection_terms
 from tvix_store.cli.credentials import SecretText
 from tvix_store.cli.daemon_checks import (
     check_keys,
@@ -192,6 +193,7 @@ if TYPE_CHECKING:
     "its NAR was fetched, with ours too. Default: fetched with --signing-key-file, at-once without.",
 )
 @scrub_days_option
+@collection_options
 @log_options
 @click.pass_obj
 def daemon(
@@ -233,6 +235,11 @@ def daemon(
     substituter_public_keys: tuple[str, ...],
     upstream_narinfos: str | None,
     scrub_days: float | None,
+    gc_interval: str | None,
+    gc_keep_for: str | None,
+    gc_max_size: str | None,
+    gc_min_free: str | None,
+    gc_grace: str | None,
     log_level: str,
     log_format: str,
     access_log: bool,
@@ -288,6 +295,7 @@ def daemon(
         signs=bool(signing_keys),
         read_only=read_only,
         scrub_days=checked_scrub_days(scrub_days, directories),
+        collection=collection_terms(gc_interval, (gc_keep_for, gc_max_size, gc_min_free, gc_grace), directories),
     )
     cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression, "body_timeout": body_timeout}
     cache_options |= {"max_nar_size": max_nar_size, "max_nar_entries": max_nar_entries}
