@@ -27,6 +27,7 @@ from tvix_store.backends.local.pack_pool import PackPool
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import Place
+from tvix_store.backends.local.requests import Look
 from tvix_store.backends.local.snapshot import NoPack, Snapshot, why_read_only
 from tvix_store.errors import CorruptError, StoreError, UnavailableError
 
@@ -196,6 +197,14 @@ class Engine:
         """
         self.settings = settings.record_store_dir(self.directory, store_dir, self._durability)
 
+    def checkpoint(self) -> None:
+        """Make a checkpoint of all that was committed."""
+        self._opened.checkpointer.make()
+
+    def sync_names(self, directory: Path) -> None:
+        """Bring the names in a directory to the disk itself."""
+        self._durability.sync_names(directory)
+
     async def without_losses(self) -> None:
         """Return when the index names nothing that lies in a lost pack.
 
@@ -205,6 +214,11 @@ class Engine:
         losing = self.committer.losing()
         if losing is not None:
             await asyncio.wrap_future(losing)
+
+    async def taken_back(self) -> None:
+        """Return when condemned content that was found here is live again, as far as it is still there."""
+        if self.index.wanted_back:
+            await asyncio.wrap_future(self.committer.submit(Look()))
 
     def check(self) -> None:
         """Raise UnavailableError where the store cannot serve."""

@@ -28,7 +28,9 @@ class MemoryPathInfos:
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         return {each: self._path_infos[each].store_path for each in output_hashes if each in self._path_infos}
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         key = path_info.store_path.output_hash
         for required in requires:
             if required.output_hash not in self._path_infos:

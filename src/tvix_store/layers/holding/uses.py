@@ -111,10 +111,12 @@ class UsedPathInfos(PassingPathInfos):
             self._uses.note(each)
         return found
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         # Before it is put: a put that finds the path there changes nothing, and a removal must see its use.
         await self._uses.write([path_info.store_path.output_hash])
-        return await self._inner.put(path_info, trust, requires=requires)
+        return await self._inner.put(path_info, trust, requires=requires, calculated=calculated)
 
     def list(self) -> AsyncIterator[PathInfo]:
         return self._inner.list()
