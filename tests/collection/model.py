@@ -1,48 +1,48 @@
 """The states of the collection protocol, as `docs/design/collection.md` has it, and what must hold in each.
 
-Content is named by letters: `R` and `S` are directories, `B` and `C` chunk lists, `x` and `y` chunks. The store's counter has no
-number here: a client only asks whether it is what it noted, so each client has a flag that a rise of the counter puts out. So the
-states are finite for any number of runs, and no bound is needed.
+Content is named by letters: `R` is a directory, `B` and `C` are chunk lists, `x` and `y` are chunks. The store's counter has no
+number here. A client only asks whether the counter is as it was noted, so each client has a flag that a rise of the counter clears.
+So there is a finite number of states, whatever the number of runs. A search of them needs no bound.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
-Contents = frozenset[str]
+Contents: TypeAlias = frozenset[str]
 NOTHING: Contents = frozenset()
 
 
 class Rule(Enum):
-    """What may be left out of the protocol."""
+    """What a world may leave out of the protocol."""
 
-    W1 = "writers do not see what is condemned"
+    W1 = "a writer looks at live content alone"
     W2 = "a list is put in a transaction that sees its chunks"
-    R1 = "what is found condemned is taken back before anybody relies on it"
+    W2_TAKES_BACK = "that transaction takes condemned chunks back"
+    R1 = "what was found condemned is taken back"
     R1_CHUNKS = "a list is taken back with its chunks"
-    F1 = "facts are remembered only if the counter is as noted"
+    F1 = "facts are put only if the counter is as noted"
     DROP_COUNTS = "a drop raises the counter"
     PUBLICATION_COUNTS = "a publication raises the counter"
-    F2 = "a path info is put where its facts are seen"
-    F3 = "facts are looked for again after a put elsewhere"
-    F4 = "content is looked for after the put of a record"
-    RESCUE_MARKED = "what is marked is rescued"
-    RESCUE_LISTED = "what a live list names is rescued"
+    F2 = "a path info is put in a transaction that sees the facts"
+    F3_LOOK = "who puts a root elsewhere looks before, inside the lock"
+    F3_LOCK = "a publication waits for those who put a root elsewhere"
     MARK_FIRST = "the mark comes before the drop"
+    RESCUE_MARKED = "what is marked is rescued"
+    RESCUE_LISTED = "a chunk that a live list names is rescued"
     DROP_PUBLISHED = "only published content is dropped"
-    UNPUBLISH = "what is condemned anew makes all condemned content unpublished"
-    FORGET_FACTS = "a publication drops the facts of what was not marked"
+    UNPUBLISH = "with the first condemnation, what is condemned counts as not published"
+    FORGET_FACTS = "a publication drops the facts of roots that were not marked"
+    ALONE = "one collector at a time"
     LISTS_FIRST = "lists are condemned before chunks"
-    HOLE = "a hole ends the run"
-    LOCK = "one collector at a time"
 
 
 class Kind(Enum):
-    """Of a root: where it stands."""
+    """Where a root stands."""
 
     PATH = "a path info of this store"
-    ELSEWHERE = "a path info of a named cache, in an environment of its own"
+    ELSEWHERE = "a path info of a named cache"
     RECORD = "a record that keeps content"
 
 
@@ -51,35 +51,52 @@ class Root(NamedTuple):
     node: str
 
 
-class Client(NamedTuple):
-    """`at` counts the content that it has seen; `noted`: the counter is as it was; `owns`: it has put the row, nobody since."""
+Doing: TypeAlias = Literal["nothing", "reads", "imports", "has calculated", "knows facts", "holds the lock", "has looked"]
 
-    doing: str = "nothing"
+
+class Client(NamedTuple):
+    """Puts one root.
+
+    at: How much of the content of the root the client has dealt with.
+    noted: Whether the counter is as the client noted it.
+    found: What the client has found condemned. Its next transaction takes it back.
+    """
+
+    doing: Doing = "nothing"
     root: int = 0
     at: int = 0
     noted: bool = False
-    placed: bool = False
-    owns: bool = False
+    found: str = ""
+
+    @property
+    def holds_lock(self) -> bool:
+        return self.doing in {"holds the lock", "has looked"}
+
+
+Step: TypeAlias = Literal["nothing", "marks", "rescues", "drops", "condemns", "publishes"]
 
 
 class Collector(NamedTuple):
-    """`at` counts roots or content; `seen`: the roots that it has found; `inside`: how much of the root at hand is marked."""
+    """`at` counts roots or content, `marked` are numbers of roots."""
 
-    doing: str = "nothing"
+    doing: Step = "nothing"
     at: int = 0
-    inside: int = 0
-    seen: frozenset[int] = frozenset()
+    marked: tuple[int, ...] = ()
 
 
 class State(NamedTuple):
-    """Of all processes and tables. `rows` and `acknowledged` are numbers of roots."""
+    """Of all tables and processes.
+
+    rows: The numbers of the roots that are put.
+    told: Chunks that a client was told are there. It may put a list of them.
+    promised: All that somebody was told is there, or has put, since the last publication.
+    """
 
     live: Contents = NOTHING
     condemned: Contents = NOTHING
     published: bool = False
     facts: Contents = NOTHING
     rows: frozenset[int] = frozenset()
-    acknowledged: frozenset[int] = frozenset()
     told: Contents = NOTHING
     promised: Contents = NOTHING
     clients: tuple[Client, ...] = ()
@@ -88,15 +105,20 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class World:
-    """What content there may be, and who works with it. `below`: what each list and directory names."""
+    """What content there may be, and who works with it.
+
+    below: What each list and directory names.
+    remembers: Whether answers about single contents are remembered, as `told` and `promised`.
+    without: The rules that nobody follows.
+    closures: Each content, and all below it, from the root to the leaves.
+    """
 
     below: Mapping[str, str]
     roots: tuple[Root, ...] = ()
-    clients: int = 1
+    clients: int = 0
     collectors: int = 1
     remembers: bool = False
-    without: frozenset[Rule] = frozenset()
-    confirms: bool = False
+    without: Rule | None = None
     closures: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -107,39 +129,40 @@ class World:
         return content + "".join(self._walk(child) for child in self.below[content])
 
     def follows(self, rule: Rule) -> bool:
-        return rule not in self.without
+        return rule is not self.without
 
     def start(self) -> State:
         return State(clients=(Client(),) * self.clients, collectors=(Collector(),) * self.collectors)
+
+    def needed(self, roots: frozenset[int] | tuple[int, ...]) -> Contents:
+        """All content that roots reach, given by their numbers."""
+        return NOTHING.union(*(self.closures[self.roots[root].node] for root in roots))
 
 
 def is_list(content: str) -> bool:
     return content in "BC"
 
 
-def is_chunk(content: str) -> bool:
-    return content in "xy"
-
-
 def breach(world: World, state: State) -> str | None:
-    """The invariant that the state breaks."""
+    """The invariant that a state breaks, if any."""
     there = state.live | state.condemned
-    if not state.rows >= state.acknowledged:
-        return "I0: an acknowledged root is gone that no policy removed"
-    for number in sorted(state.acknowledged):
-        if not there.issuperset(world.closures[world.roots[number].node]):
-            return "I1: content of an acknowledged root is gone"
+    if not there >= world.needed(state.rows):
+        return "I1"  # content of a root is gone
     for content in state.live:
         if is_list(content) and not there.issuperset(world.below[content]):
-            return "I2: a chunk of a live list is gone"
+            return "I2"  # a live list names a chunk that is gone
     for node in state.facts:
-        closure = world.closures[node]
-        if not there.issuperset(closure):
-            return "I3: content of a root that has facts is gone"
-        if state.published:
-            kept = state.live.union(*(world.below[content] for content in state.live if is_list(content)))
-            if not kept.issuperset(closure):
-                return "I3: content of a root that has facts is published as condemned"
-    if not there.issuperset(state.promised):
-        return "I6: content is gone that somebody was told is there after it was published"
+        if not there.issuperset(world.closures[node]):
+            return "I3"  # content of a root that has facts is gone
+        if state.published and not with_chunks(world, state.live).issuperset(world.closures[node]):
+            return "I3"  # such content will be dropped (Claim 1 of the page)
+    if not all(there >= world.needed(collector.marked) for collector in state.collectors):
+        return "I7"  # a mark finds a hole, or what was marked goes before the run ends
+    if not there >= state.promised:
+        return "I6"  # content is gone that somebody was told is there after it was published
     return None
+
+
+def with_chunks(world: World, live: Contents) -> Contents:
+    """What a run leaves, if nothing is marked: live content, and the chunks that live lists name."""
+    return live.union(*(world.below[content] for content in live if is_list(content)))

@@ -1,38 +1,45 @@
-"""Breadth-first search of all states of a world."""
+"""A search of all states of a world, those first that few steps lead to."""
 
 from collections import deque
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from tests.collection.clients import client_steps, content_steps, policy_steps
 from tests.collection.collector import collector_steps
 from tests.collection.model import State, World, breach
 
-PARTS = (content_steps, policy_steps, client_steps, collector_steps)
+_PARTS = (content_steps, policy_steps, client_steps, collector_steps)
 
 
-def search(world: World, check: Callable[[World, State], str | None] = breach, limit: int = 10_000_000) -> tuple[int, str | None, list[str], dict]:
+@dataclass(frozen=True)
+class Found:
+    """What a search has found: the first breach and the shortest way to it, or all states that can be reached."""
+
+    breach: str | None
+    trace: list[str]
+    states: list[State]
+
+
+def search(world: World) -> Found:
     start = world.start()
-    came: dict[State, tuple[State, str] | None] = {start: None}
-    todo = deque([start])
-    while todo:
-        state = todo.popleft()
-        for part in PARTS:
+    before: dict[State, tuple[State, str] | None] = {start: None}
+    waiting = deque([start])
+    while waiting:
+        state = waiting.popleft()
+        for part in _PARTS:
             for name, after in part(world, state):
-                if after in came:
+                if after in before:
                     continue
-                came[after] = state, name
-                fault = check(world, after)
+                before[after] = state, name
+                fault = breach(world, after)
                 if fault is not None:
-                    return len(came), fault, trace(came, after), came
-                todo.append(after)
-        if len(came) > limit:
-            return len(came), "LIMIT", [], came
-    return len(came), None, [], came
+                    return Found(fault, _trace(before, after), list(before))
+                waiting.append(after)
+    return Found(None, [], list(before))
 
 
-def trace(came: dict[State, tuple[State, str] | None], state: State) -> list[str]:
+def _trace(before: dict[State, tuple[State, str] | None], state: State) -> list[str]:
     names: list[str] = []
-    while (before := came[state]) is not None:
-        state, name = before
+    while (step := before[state]) is not None:
+        state, name = step
         names.append(name)
     return names[::-1]
