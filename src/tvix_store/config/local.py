@@ -73,8 +73,18 @@ async def open_address(address: Address, opening: Opening) -> Store:
         raise InvalidError(f"{address.text}: the least retention is an hour")
     store = await local.open_store(directory, store_dir=opening.store_dir, read_only=read_only, **settings)
     if cache is None:
-        return store
+        return store if opening.as_worker else await _noting_uses(store)
     return await _opened_cache(store, directory, cache, quota, retention, settings.get("threads", READ_THREADS))
+
+
+async def _noting_uses(store: Store) -> Store:
+    from tvix_store.layers.noting_uses import noting_uses
+
+    try:
+        return await noting_uses(store)
+    except BaseException:
+        await store.close()
+        raise
 
 
 async def _opened_cache(

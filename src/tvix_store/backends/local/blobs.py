@@ -66,6 +66,7 @@ class LocalBlobs:
         if place is not None:
             data = await self._chunk(digest.raw, place)
             data = data if start == 0 and stop is None else data[start:stop]
+            await self._engine.taken_back()
             for at in range(0, len(data), PIECE):
                 yield data[at : at + PIECE] if len(data) > PIECE else data
             return
@@ -84,6 +85,7 @@ class LocalBlobs:
                         ahead = self._ahead(groups)
             finally:
                 ahead.cancel()
+        await self._engine.taken_back()
 
     async def put(self, data: AsyncIterable[bytes]) -> Digest:
         writer = BlobWriter(self._engine, self._sink, self._sizes)

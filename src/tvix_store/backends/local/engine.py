@@ -28,6 +28,7 @@ from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.requests import Look
+from tvix_store.backends.local.roots_lock import RootsLock
 from tvix_store.backends.local.snapshot import NoPack, Snapshot, why_read_only
 from tvix_store.errors import CorruptError, StoreError, UnavailableError
 
@@ -86,6 +87,7 @@ class Engine:
         except StoreError as error:  # it is tried again before anybody relies on what is lost
             _log.error("what lies in lost packs is not forgotten: %s", error)
         self.spare_packs = PackPool(self._new_writer)
+        self.roots_lock = RootsLock(directory)
         self.held_graphs = 0
         """Bytes that the directories which are being put take in memory."""
         self._of_thread = threading.local()
@@ -199,7 +201,8 @@ class Engine:
 
     def checkpoint(self) -> None:
         """Make a checkpoint of all that was committed."""
-        self._opened.checkpointer.make()
+        if isinstance(self._opened, OwnIndex):
+            self._opened.checkpointer.make()
 
     def sync_names(self, directory: Path) -> None:
         """Bring the names in a directory to the disk itself."""

@@ -10,6 +10,7 @@ from blake3 import blake3
 
 from tvix_store.backends.local.chunk_lists import parse_segment
 from tvix_store.backends.local.collection.digest_set import DigestSet
+from tvix_store.backends.local.collection.watch import Watch
 from tvix_store.backends.local.contents import Written
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.pack_reader import PackReader
@@ -32,15 +33,18 @@ class Mark:
     committed: How many bytes of each pack were committed when the mark began. What lies behind them is new.
     """
 
-    def __init__(self, index: Index, reader: PackReader) -> None:
+    def __init__(self, index: Index, reader: PackReader, watch: Watch) -> None:
+        self._watch = watch
         self._index = index
         self._reader = reader
         with index.reading() as txn:
+            self._paths = index.rows(txn, index.path_infos)
             self.committed = index.committed_packs(txn)
             self.nodes = DigestSet(index.rows(txn, index.path_infos))
             self.directories = DigestSet(index.rows(txn, index.directories))
             self.blobs = DigestSet(index.rows(txn, index.chunks) + index.rows(txn, index.chunk_lists))
         self._waiting: list[bytes] = []
+        self._added = 0
 
     def add(self, roots: Iterable[Node]) -> None:
         """Mark the directories and files that root nodes reach.
@@ -49,6 +53,7 @@ class Mark:
             CorruptError: a directory is missing or damaged. Nobody knows what it needs.
         """
         for root in roots:
+            self._added += 1
             if not self.nodes.add(node_key(root)):
                 continue
             if isinstance(root, FileNode):
@@ -121,6 +126,7 @@ class Mark:
     def _enter(self) -> None:
         """Go through the directories that wait, and all below them. The last come first: so few wait at a time."""
         while self._waiting:
+            self._watch.tell("marked", self._added, max(self._added, self._paths))
             some = self._waiting[-_AT_ONCE:]
             del self._waiting[-_AT_ONCE:]
             for directory, content in self._read(some):

@@ -10,25 +10,27 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from time import monotonic, sleep
-from typing import NamedTuple
+from time import monotonic
 
 from tvix_store.backends.local.collection.pack_contents import PackContents
+from tvix_store.backends.local.collection.watch import Watch
 from tvix_store.backends.local.contents import Written
 from tvix_store.backends.local.damage import opened
 from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.index import Index
-from tvix_store.backends.local.packs import PREFIX_SIZE, Place, pack_numbers, pack_path
+from tvix_store.backends.local.packs import Place, pack_numbers, pack_path
 from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Kind, NewRecord, accepted
 from tvix_store.backends.local.requests import Commit, LeavePack, NamePack, Request, Result
 from tvix_store.errors import CorruptError
 
 _WASTE = 0.1
 """Share of a pack that is dead, from which it is rewritten."""
+_LEAST_WASTE = 64 << 10
+"""Bytes that are dead at least. Each rewriting leaves a few hundred itself."""
 _COPIED = 8 << 20
 _COPIED_AT_ONCE = 2000
 """Bytes, and entries, that are copied before the index names their new places."""
@@ -39,40 +41,34 @@ _TRIES = 3
 _log = logging.getLogger(__name__)
 
 
-class Rewritten(NamedTuple):
-    """How many packs were removed, and how many bytes that has given back."""
-
-    packs: int
-    freed: int
-
-
 class Rewriting:
     """Rewrites packs of a store. The caller sees to it that it is the only one, and runs in a thread that may wait."""
 
-    def __init__(self, engine: Engine, rest: Callable[[float], None] = sleep) -> None:
+    def __init__(self, engine: Engine, watch: Watch) -> None:
         self._engine = engine
+        self._watch = watch
         self._index = engine.index
         self._packs = engine.directory / "packs"
-        self._rest = rest
 
-    def run(self) -> Rewritten:
-        """Rewrite all packs that are worth it, and that nobody writes to.
+    def run(self) -> int:
+        """Rewrite all packs that are worth it, and that nobody writes to; how many bytes that has given back.
 
         Raises:
             StoreError: the store cannot be read or written. What was done stays, and the next run goes on.
+            StoppedError: nobody waits for it any more.
         """
         self._do(LeavePack())
-        packs = freed = 0
         with ExitStack() as locked, disk_errors(self._packs):
-            freed += self._remove_over()
+            freed = self._remove_over()
             # All are locked before the first is copied: what is copied goes to none of them.
-            for number, contents in self._worth_it(locked):
+            found = self._worth_it(locked)
+            for done, (number, contents) in enumerate(found):
+                self._watch.tell("rewritten", done, len(found))
                 before = os.stat(pack_path(self._packs, number)).st_size
                 copied = self._rewrite(number, contents)
                 if copied is not None:
-                    packs += 1
                     freed += before - copied
-        return Rewritten(packs, freed)
+        return freed
 
     def _worth_it(self, locked: ExitStack) -> list[tuple[int, PackContents]]:
         """The packs to rewrite, those with the least to copy first: they make room for the others."""
@@ -81,7 +77,7 @@ class Rewriting:
             committed = self._index.committed_packs(txn)
         live = self._live_bytes()
         for number, size in committed.items():
-            if size <= PREFIX_SIZE or size - live.get(number, 0) < _WASTE * size:
+            if not _is_worth_it(size, live.get(number, 0)):
                 continue
             with ExitStack() as stack:
                 if not _lock(stack, pack_path(self._packs, number)):
@@ -91,7 +87,7 @@ class Rewriting:
                 except CorruptError as error:
                     _log.warning("not rewritten: %s", error)
                     continue
-                if size - contents.size >= _WASTE * size:
+                if _is_worth_it(size, contents.size):
                     locked.push(stack.pop_all())
                     found.append((number, contents))
         return sorted(found, key=lambda each: each[1].size)
@@ -112,7 +108,7 @@ class Rewriting:
             copied += sum(self._copy(some) for some in _groups(contents.contents))
             end = EndPack(number, contents)
             self._do(end)
-            copied += end.size
+            copied += end.said
             if end.is_over:
                 self._engine.checkpoint()
                 self._remove(number)
@@ -144,7 +140,7 @@ class Rewriting:
             writer.keep()
         finally:
             self._engine.spare_packs.give_back(writer)
-        self._rest(_REST * (monotonic() - begun))
+        self._watch.rest(_REST * (monotonic() - begun))
         return sum(HEADER_SIZE + each.place.stored for each, _ in sound)
 
     def _read(self, content: Written) -> NewRecord | None:
@@ -204,7 +200,7 @@ class EndPack(Request):
     """A pack is over, if the index names nothing in it any more. What else counts in it is said once more in another pack.
 
     is_over: Whether it is so, when this is done.
-    size: Bytes of what was said once more.
+    said: Bytes of what was said once more.
     """
 
     is_durable = True
@@ -215,7 +211,7 @@ class EndPack(Request):
         self._number = number
         self._contents = contents
         self.is_over = False
-        self.size = 0
+        self.said = 0
 
     def apply(self, commit: Commit) -> Result:
         index, txn = commit.index, commit.txn
@@ -224,7 +220,7 @@ class EndPack(Request):
         sizes = {number: size for number, size in index.committed_packs(txn).items() if number != self._number}
         entries = [*self._contents.journal(index, txn), accepted(commit.sequence(), sizes)]
         commit.entries += entries
-        self.size = sum(HEADER_SIZE + len(each.payload) for each in entries)
+        self.said = sum(HEADER_SIZE + len(each.payload) for each in entries)
         index.put_pack_sizes(txn, self._number, 0, 0)
         self.is_over = True
         return None
@@ -241,6 +237,10 @@ class DropPack(Request):
         if commit.index.pack_sizes(commit.txn, self._number)[0] == 0:
             commit.index.drop_pack(commit.txn, self._number)
         return None
+
+
+def _is_worth_it(size: int, live: int) -> bool:
+    return size - live >= max(_WASTE * size, _LEAST_WASTE)
 
 
 def _is_named(index: Index, commit: Commit, content: Written) -> bool:
