@@ -4,7 +4,7 @@ from tests.collection.model import Kind, Root, World
 
 _CHUNK = {"x": ""}
 _LIST = {"B": "x", "x": ""}
-_TREE = {"R": "B", "B": "x", "x": ""}
+_DIRECTORY = {"R": "x", "x": ""}
 
 
 def _world(below: dict[str, str], *roots: Root, clients: int = 1) -> World:
@@ -30,7 +30,7 @@ WORLDS = {
     "answers about two lists of one chunk": World({"B": "x", "C": "x", "x": ""}, remembers=True),
     "path of a chunk": _world(_CHUNK, _path("x")),
     "path of a list": _world(_LIST, _path("B")),
-    "path of a tree": _world(_TREE, _path("R")),
+    "path of a directory": _world(_DIRECTORY, _path("R")),
     "path of a chunk, two clients": _world(_CHUNK, _path("x"), clients=2),
     "paths of a list and its chunk": _world(_LIST, _path("B"), _path("x")),
     "path elsewhere of a chunk": _world(_CHUNK, _elsewhere("x")),
@@ -39,7 +39,7 @@ WORLDS = {
     "a chunk's path here and elsewhere": _world(_CHUNK, _path("x"), _elsewhere("x")),
     "record of a chunk": _world(_CHUNK, _record("x")),
     "record of a list": _world(_LIST, _record("B")),
-    "record of a tree": _world(_TREE, _record("R")),
+    "record of a directory": _world(_DIRECTORY, _record("R")),
     "record of a chunk, two clients": _world(_CHUNK, _record("x"), clients=2),
     "record and path of a chunk": _world(_CHUNK, _record("x"), _path("x")),
 }
