@@ -41,7 +41,9 @@ async def noting_uses(store: Store, clock: Callable[[], float] = time.time) -> S
         await uses.close()
         await store.close()
 
-    return replace(store.with_services(path_infos=path_infos, keep=("named_paths", "removal", "statistics")), close=close)
+    return replace(
+        store.with_services(path_infos=path_infos, keep=("named_paths", "removal", "collection", "statistics")), close=close
+    )
 
 
 async def _look(uses: Uses) -> None:

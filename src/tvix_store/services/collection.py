@@ -1,8 +1,8 @@
-"""Collection: an optional power of a store, to delete content that no path needs."""
+"""ContentCollection: an optional power of a store, to delete content that no path needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -28,7 +28,7 @@ NOTHING = Amount()
 class Collected:
     """What a run of the collection has done.
 
-    condemned: What is condemned since this run. Of a run that only looks: what would be.
+    condemned: What is condemned since this run; of `expected`, what would be.
     dropped: What was condemned, and does not exist any more.
     waiting: What was condemned by an earlier run, and waits.
     ready_at: When a later run can drop what is condemned (seconds since 1970); 0 where nothing is.
@@ -49,16 +49,16 @@ class Room(NamedTuple):
     free: int
 
 
-class Collection(Protocol):
+class ContentCollection(Protocol):
     """Deletes content in two steps. First it is condemned: it counts as missing for writers, and whoever finds it takes it back.
 
     A later run deletes it, when nobody relies on older answers any more.
     """
 
-    async def collect(self, grace: float, *, dry_run: bool = False, progress: Progress | None = None) -> Collected:
+    async def collect(self, grace: float, *, progress: Progress | None = None) -> Collected:
         """Condemn what no path and no record needs, and delete what was condemned at least `grace` seconds ago.
 
-        It may be stopped at any moment, and then goes on with the next run. With `dry_run` nothing is changed.
+        It may be stopped at any moment, and then goes on with the next run.
 
         Raises:
             UnavailableError: another process collects this store.
@@ -66,6 +66,14 @@ class Collection(Protocol):
             InvalidError: no path needs anything at all.
             DeniedError: the store can only be read.
             ExhaustedError: the disk is full.
+        """
+        ...
+
+    async def expected(self, without: Collection[bytes] = (), *, progress: Progress | None = None) -> Collected:
+        """What would be condemned if the paths `without` (output hashes) were not there, and what is. Nothing is changed.
+
+        Raises:
+            CorruptError, InvalidError, UnavailableError: as `collect`.
         """
         ...
 

@@ -11,7 +11,7 @@ from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.services.assembling import Assembling
 from tvix_store.services.blobs import BlobService
-from tvix_store.services.collection import Collection
+from tvix_store.services.collection import ContentCollection
 from tvix_store.services.deltas import Deltas
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import StoredFrames
@@ -99,7 +99,7 @@ class Offer:
     deltas: Deltas | None = None
     named_paths: NamedPaths | None = None
     removal: Removal | None = None
-    collection: Collection | None = None
+    collection: ContentCollection | None = None
     statistics: Statistics | None = None
     known_nars: KnownNars | None = None
     substituters: Sequence[str] = ()

@@ -63,10 +63,9 @@ async def remove(store: Store, *infos: PathInfo) -> None:
     assert await store.removal.remove(hashes, unused_since=NEVER) == set(hashes)
 
 
-async def collect_garbage(store: Store, grace: float = 0, *, later: float = 0, dry_run: bool = False) -> Collected:
+async def collect_garbage(store: Store, grace: float = 0, *, later: float = 0) -> Collected:
     """A run by a clock that is so many seconds ahead."""
-    collection = LocalCollection(engine_of(store), lambda: time.time() + later)
-    return await collection.collect(grace, dry_run=dry_run)
+    return await LocalCollection(engine_of(store), lambda: time.time() + later).collect(grace)
 
 
 async def is_whole(store: Store, info: PathInfo) -> bool:
@@ -89,9 +88,11 @@ async def test_what_no_path_needs_goes_and_its_space_comes_back(tmp_path: Path) 
     async with await open_store(directory) as store:
         kept = await put_path(store, "kept", TREE)
         gone = await put_path(store, "gone", {**TREE, b"more": noise(2_000_000, "more")})
+        assert store.collection is not None
+        expected = await store.collection.expected([gone.store_path.output_hash])
         await remove(store, gone)
         before = sum(packs(directory).values())
-        expected = await collect_garbage(store, dry_run=True)
+        assert await store.collection.expected() == expected
         assert expected.condemned.size > 2_000_000
         assert sum(packs(directory).values()) == before
         done = await collect_garbage(store)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from itertools import islice
 from typing import TypeVar
 
@@ -30,20 +30,28 @@ class Collector:
 
     grace: For so many seconds content stays condemned.
     clock: The seconds since 1970.
+    without: Output hashes of paths of the store that count as not there, for `look`.
     """
 
-    def __init__(self, engine: Engine, grace: float, watch: Watch, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, engine: Engine, grace: float, watch: Watch, clock: Callable[[], float], without: Container[bytes] = ()
+    ) -> None:
         self._engine = engine
         self._index = engine.index
         self._grace = grace
         self._watch = watch
         self._clock = clock
+        self._without = without
 
-    def run(self, *, dry_run: bool = False) -> Collected:
-        """Go through all steps whose time has come. `dry_run` changes nothing.
+    def look(self) -> Collected:
+        """What there is to condemn, and what is condemned. Raises as `run`."""
+        return Collected(condemned=_amount(self._unneeded(self._marked())), waiting=self._condemned())
+
+    def run(self) -> Collected:
+        """Go through all steps whose time has come.
 
         Raises:
-            StoreError: as `Collection.collect`.
+            StoreError: as `ContentCollection.collect`.
             StoppedError: nobody waits for it any more.
         """
         with self._index.reading() as txn:
@@ -52,8 +60,6 @@ class Collector:
         if published and self._clock() < ready_at:
             return Collected(waiting=self._condemned(), ready_at=ready_at)
         mark = self._marked()
-        if dry_run:
-            return Collected(condemned=_amount(self._unneeded(mark)), waiting=self._condemned())
         self._do(Look())  # what was found in this process is taken back
         self._rescue(mark)
         waiting, dropped = self._condemned(), NOTHING
@@ -72,7 +78,7 @@ class Collector:
     def _marked(self) -> Mark:
         """All that is needed."""
         mark = Mark(self._index, self._engine.reader, self._watch)
-        mark_roots(self._engine, mark)
+        mark_roots(self._engine, mark, self._without)
         if self._index.is_damaged:  # rows of path infos may be hidden
             raise UnavailableError("nothing is collected: the index is damaged; it is made anew when the store is opened again")
         if not len(mark.nodes) + len(mark.blobs) and next(self._index.all_contents(Kind.CHUNK), None) is not None:
@@ -101,10 +107,10 @@ class Collector:
     def _needed_but_condemned(self, mark: Mark) -> Iterator[Name]:
         is_any = False
         for kind in _KINDS:
-            for each in self._index.all_contents(kind, condemned=True):
+            for key in self._index.all_keys(kind, condemned=True):
                 is_any = True
-                if mark.is_needed(each):
-                    yield kind, each.key[:KEY_SIZE]
+                if key[:KEY_SIZE] in mark.needed(kind):
+                    yield kind, key[:KEY_SIZE]
         for chunk in mark.chunks_of_lists() if is_any else ():
             with self._index.reading() as txn:
                 is_condemned = self._index.place_in(txn, Kind.CHUNK, chunk, condemned=True) is not None
@@ -114,8 +120,8 @@ class Collector:
     def _unneeded(self, mark: Mark) -> Iterator[Written]:
         """Live contents that nobody needs, and that were there when the mark began."""
         for kind in _KINDS:
-            for each in self._index.all_contents(kind):
-                if not mark.is_needed(each) and not mark.is_new(each):
+            for each in self._index.all_contents(kind, without=mark.needed(kind)):
+                if not mark.is_new(each):
                     yield each
 
     def _do(self, request: Request) -> None:

@@ -1,11 +1,11 @@
-"""LocalCollection: the Collection of a local store."""
+"""LocalCollection: the ContentCollection of a local store."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -28,30 +28,33 @@ class LocalCollection:
         self._engine = engine
         self._clock = clock
 
-    async def collect(self, grace: float, *, dry_run: bool = False, progress: Progress | None = None) -> Collected:
+    async def collect(self, grace: float, *, progress: Progress | None = None) -> Collected:
         if self._engine.refusal is not None:
             raise DeniedError(self._engine.refusal)
         watch = Watch(progress)
-        return await _in_thread(watch, lambda: self._collect(grace, watch, dry_run=dry_run))
+        return await _in_thread(watch, lambda: self._collect(grace, watch))
+
+    async def expected(self, without: Collection[bytes] = (), *, progress: Progress | None = None) -> Collected:
+        watch = Watch(progress)
+        return await _in_thread(watch, Collector(self._engine, 0, watch, self._clock, without).look)
 
     async def fitting(self, output_hashes: Sequence[bytes], size: int, *, progress: Progress | None = None) -> int:
         watch = Watch(progress)
-        return await _in_thread(watch, lambda: Fitting(self._engine, watch).count(output_hashes, size))
+        most = size - self._engine.index.file_size()
+        return await _in_thread(watch, lambda: Fitting(self._engine, watch).count(output_hashes, most))
 
     async def room(self) -> Room:
         status = os.statvfs(self._engine.directory)
         return Room(bytes_on_disk(self._engine), status.f_bavail * status.f_frsize)
 
-    def _collect(self, grace: float, watch: Watch, *, dry_run: bool) -> Collected:
+    def _collect(self, grace: float, watch: Watch) -> Collected:
         engine = self._engine
         with collecting(engine.directory) as is_alone:
             if not is_alone:
                 raise UnavailableError(f"another process collects {engine.directory}, or makes a backup of it; try again later")
             try:
                 collector = Collector(engine, grace, watch, self._clock)
-                done = collector.run(dry_run=dry_run)
-                if dry_run:
-                    return done
+                done = collector.run()
                 if done.ready_at and done.ready_at <= self._clock():  # there is no grace
                     first, done = done, collector.run()
                     done = replace(done, condemned=first.condemned, dropped=first.dropped + done.dropped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
 
 from tvix_store.backends.local.caches import cache_directories
@@ -17,8 +17,8 @@ _PAGE = 2000
 _KEY_SIZE = 32
 
 
-def mark_roots(engine: Engine, mark: Mark) -> None:
-    """Mark all that the store, and its named caches, need.
+def mark_roots(engine: Engine, mark: Mark, without: Container[bytes] = ()) -> None:
+    """Mark all that the store, and its named caches, need. The paths `without` (output hashes) of the store itself are left out.
 
     Raises:
         CorruptError: something of it is missing or damaged, or a record cannot be read.
@@ -26,7 +26,8 @@ def mark_roots(engine: Engine, mark: Mark) -> None:
     """
     with _indexes(engine) as indexes:
         for index in indexes:
-            mark.add(path_info.node for path_info in path_infos(index))
+            left_out = without if index is engine.index else ()
+            mark.add(PathInfo.root_of(encoded) for output_hash, encoded in path_infos(index) if output_hash not in left_out)
             for kind in KINDS:
                 if not kind.follows:
                     for _, value in records(index, kind.prefix):
@@ -42,13 +43,12 @@ def mark_roots(engine: Engine, mark: Mark) -> None:
     mark.add_chunks()
 
 
-def path_infos(index: Index) -> Iterator[PathInfo]:
-    """All path infos, read a few at a time."""
+def path_infos(index: Index) -> Iterator[tuple[bytes, bytes]]:
+    """All path infos, read a few at a time: output hash and encoded."""
     last: bytes | None = b""
     while last is not None:
         rows, last = index.path_infos_behind(last, _PAGE)
-        for _, encoded in rows:
-            yield PathInfo.stored(encoded)
+        yield from rows
 
 
 def records(index: Index, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
