@@ -32,7 +32,7 @@ WORLDS = {
     "path of a list": _world(_LIST, _path("B")),
     "path of a directory": _world(_DIRECTORY, _path("R")),
     "path of a chunk, two clients": _world(_CHUNK, _path("x"), clients=2),
-    "paths of a list and its chunk": _world(_LIST, _path("B"), _path("x")),
+    "two paths of a chunk": _world(_CHUNK, _path("x"), _path("x")),
     "path elsewhere of a chunk": _world(_CHUNK, _elsewhere("x")),
     "path elsewhere of a list": _world(_LIST, _elsewhere("B")),
     "path elsewhere of a chunk, two clients": _world(_CHUNK, _elsewhere("x"), clients=2),
@@ -41,5 +41,5 @@ WORLDS = {
     "record of a list": _world(_LIST, _record("B")),
     "record of a directory": _world(_DIRECTORY, _record("R")),
     "record of a chunk, two clients": _world(_CHUNK, _record("x"), clients=2),
-    "record and path of a chunk": _world(_CHUNK, _record("x"), _path("x")),
+    "record of a list, path of its chunk": _world(_LIST, _record("B"), _path("x")),
 }
