@@ -7,9 +7,10 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,6 @@ import click
 from tvix_store.cli.policy import given_policy, policy_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tvix_store.services.store import Store
 
 _BEGIN, _AGAIN = 30.0, 60.0
@@ -47,30 +46,52 @@ class CollectionTerms:
     options: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class CollectionOptions:
+    """What the options of the daemon say: how often, and the policy, in the order of `policy_options`."""
+
+    interval: str | None
+    policy: Sequence[str | None]
+
+
 def collection_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of the daemon about its collection."""
-    function = policy_options(function, prefix="gc-")
+    """The options of the daemon about its collection. They come as one argument, `collection`."""
+
+    @wraps(function)
+    def called(
+        *arguments: Any,
+        gc_interval: str | None,
+        gc_keep_for: str | None,
+        gc_max_size: str | None,
+        gc_min_free: str | None,
+        gc_grace: str | None,
+        **others: Any,
+    ) -> Any:
+        given = CollectionOptions(gc_interval, (gc_keep_for, gc_max_size, gc_min_free, gc_grace))
+        return function(*arguments, collection=given, **others)
+
+    with_policy = policy_options(called, prefix="gc-")
     return click.option(
         "--gc-interval",
         metavar="TIME",
         help="Let tvix-store gc run so often, as in 1d, by the policy in the other --gc options. Default: never.",
-    )(function)
+    )(with_policy)
 
 
-def collection_terms(interval: str | None, policy: Sequence[str | None], directories: Sequence[Path]) -> CollectionTerms | None:
-    """What the options say; `policy` has the values of `policy_options`, in order. None where nothing is to be collected.
+def collection_terms(given: CollectionOptions, directories: Sequence[Path]) -> CollectionTerms | None:
+    """What the options say; None where nothing is to be collected.
 
     Raises:
         click.UsageError: an option is malformed, or lacks another one, or there is not one local store.
     """
     from tvix_store.cli.policy import read_span_option
 
-    options = given_policy(policy)
-    if interval is None:
+    options = given_policy(given.policy)
+    if given.interval is None:
         if options:
             raise click.UsageError(f"--gc-{options[0].removeprefix('--')} needs --gc-interval")
         return None
-    seconds = read_span_option("--gc-interval", interval)
+    seconds = read_span_option("--gc-interval", given.interval)
     if len(directories) != 1:
         raise click.UsageError("--gc-interval needs a daemon whose content and path infos are in one local store")
     return CollectionTerms(seconds, str(directories[0].absolute()), directories[0], options)
