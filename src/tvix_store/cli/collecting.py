@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _BEGIN, _AGAIN = 30.0, 60.0
 """Seconds from the opening of the store to the first look whether a run is due, and from one look to the next."""
+_AFTER_FAILURE = 600.0
+"""Seconds from a run that failed to the next look."""
 _MOST_SAID = 1 << 16
 """Bytes that are read of what a run says."""
 _BUSY = 7
@@ -117,10 +119,10 @@ async def _serve(terms: CollectionTerms) -> None:
     wait = _BEGIN
     while True:
         await asyncio.sleep(wait)
-        wait = min(_AGAIN, terms.interval)
+        wait = _AGAIN
         with suppress(StoreError), only_one(terms.directory) as is_alone:
-            if is_alone and _is_due(terms):
-                await _run(terms)
+            if is_alone and _is_due(terms) and not await _run(terms):
+                wait = _AFTER_FAILURE
 
 
 def _is_due(terms: CollectionTerms) -> bool:
@@ -129,7 +131,8 @@ def _is_due(terms: CollectionTerms) -> bool:
     return not 0 <= time.time() - collected_at(terms.directory) < terms.interval
 
 
-async def _run(terms: CollectionTerms) -> None:
+async def _run(terms: CollectionTerms) -> bool:
+    """Let a run be made; whether it did not fail."""
     from tvix_store.telemetry import meters
 
     program = [sys.executable, "-m", "tvix_store.cli", "--quiet", "--store", terms.address]
@@ -146,11 +149,12 @@ async def _run(terms: CollectionTerms) -> None:
         raise
     if process.returncode == _BUSY:
         _log.info("nothing is collected now: %s", _last_line(errors))
-        return
-    meters.COLLECTIONS.of("ok" if process.returncode == 0 else "failed").add()
+        return True
     if process.returncode != 0:
+        meters.COLLECTIONS_FAILED.of().add()
         _log.error("the collection of %s failed: %s", terms.address, _last_line(errors))
-        return
+        return False
+    meters.COLLECTIONS.of().add()
     outcome = json.loads(said[:_MOST_SAID])
     meters.PATHS_REMOVED.of().add(outcome["paths"])
     meters.COLLECTED_BYTES.of().add(outcome["deleted"]["size"])
@@ -164,6 +168,7 @@ async def _run(terms: CollectionTerms) -> None:
         outcome["freed"],
         outcome["condemned"]["size"] + outcome["waiting"]["size"],
     )
+    return True
 
 
 def _last_line(errors: bytes) -> str:
