@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -221,6 +221,19 @@ class Engine:
         losing = self.committer.losing()
         if losing is not None:
             await asyncio.wrap_future(losing)
+
+    async def settled(self, look: Callable[[], Awaitable[T]]) -> T:
+        """What `look` finds, when nothing was found among the condemned while it looked.
+
+        Until then, that is taken back, as far as it is still there, and it looks again. Whether something waits to be taken back
+        does not tell: a commit may be at it, behind another process that deletes it.
+        """
+        while True:
+            finds = self.index.finds
+            found = await look()
+            if self.index.finds == finds:
+                return found
+            await asyncio.wrap_future(self.committer.submit(Look()))
 
     async def taken_back(self) -> None:
         """Return when condemned content that was found here is live again, as far as it is still there."""
