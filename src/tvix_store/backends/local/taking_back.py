@@ -37,6 +37,8 @@ def take_back_list(index: ContentIndex, reader: PackReader, txn: Txn, blob: byte
     """
     live, condemned = index.chunk_list(txn, blob), index.chunk_list(txn, blob, condemned=True)
     if _holds_all(index, reader, txn, live):
+        for each in condemned:  # of two, the live one stays
+            index.drop_condemned(txn, each)
         return True
     both = {each.key: each for each in (*condemned, *live)}
     if not condemned or not _holds_all(index, reader, txn, [both[key] for key in sorted(both)]):
