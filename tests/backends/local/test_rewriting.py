@@ -10,7 +10,7 @@ import pytest
 
 from tests.backends.local.test_checkpoint import engine_of
 from tests.backends.local.test_collection import GRACE, collect_garbage, digest_of, is_whole, put_path, remove, root_of
-from tvix_store.backends.local import open_store
+from tvix_store.backends.local import open_store, snapshot
 from tvix_store.backends.local.collection import rewriting
 from tvix_store.backends.local.collection.rewriting import Rewriting
 from tvix_store.backends.local.collection.watch import Watch
@@ -24,10 +24,10 @@ from tvix_store.services.store import Store
 from tvix_store.testing.content import noise
 
 
-async def put_with_garbage(store: Store) -> PathInfo:
+async def put_with_garbage(store: Store, name: str = "kept", size: int = 30_000) -> PathInfo:
     """A path in a pack that is worth to be rewritten."""
-    kept = await put_path(store, "kept", {b"file": noise(30_000, "kept")})
-    await remove(store, await put_path(store, "gone", {b"file": noise(500_000, "gone")}))
+    kept = await put_path(store, name, {b"file": noise(size, name)})
+    await remove(store, await put_path(store, f"not-{name}", {b"file": noise(500_000, f"not {name}")}))
     return kept
 
 
@@ -134,3 +134,27 @@ async def test_nothing_is_rewritten_while_packs_are_lost(tmp_path: Path, monkeyp
     async with await open_store(directory) as store:
         assert await is_whole(store, late)
         assert await is_whole(store, kept)
+
+
+@pytest.mark.parametrize("keeps_up", [True, False])
+async def test_who_only_reads_finds_what_lies_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps_up: bool) -> None:
+    """It follows the packs by itself, and may have seen the copies before the packs are gone, or not."""
+    directory = tmp_path / "store"
+    monkeypatch.setattr(snapshot, "_LOOK_EVERY", 3600)
+    async with await open_store(directory, pack_size=1 << 20) as store:
+        kept = [await put_with_garbage(store, f"{number}", 700_000) for number in range(3)]
+        async with await open_store(directory, read_only=True) as reader:
+            engine = reader.blobs._inner._engine  # type: ignore[attr-defined]
+            follower, end = engine._opened, Rewriting._remove
+            assert isinstance(follower, snapshot.Snapshot)
+            assert all([await is_whole(reader, info) for info in kept])
+
+            def remove_pack(run: Rewriting, number: int) -> None:
+                if keeps_up:
+                    follower.catch_up()
+                end(run, number)
+
+            monkeypatch.setattr(Rewriting, "_remove", remove_pack)
+            assert (await collect_garbage(store)).freed > 0
+            await engine.without_losses()
+            assert all([await is_whole(reader, info) for info in kept])

@@ -66,7 +66,8 @@ class Engine:
             self.reader = PackReader(packs, self._opened.durability)
         self._durability = self._opened.durability
         self.index = self._opened.index
-        self.lost_packs = LostPacks(self.index, self.reader, directory, self._durability, keeps_notes=refusal is None)
+        catch_up = self._opened.catch_up if isinstance(self._opened, Snapshot) else None
+        self.lost_packs = LostPacks(self.index, self.reader, directory, self._durability, catch_up)
         try:
             if refusal is None:
                 self.lost_packs.take_back()

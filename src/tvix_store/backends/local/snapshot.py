@@ -69,6 +69,7 @@ class Snapshot:
                 self.damage = DamageMark(private)
                 self.index = self._copied(store, private) or self._made_anew(store, private)
         self._ends = threading.Event()
+        self._catching_up = threading.Lock()
         self._thread = threading.Thread(target=self._follow, name="tvix-store-snapshot", daemon=True)
         self._thread.start()
 
@@ -76,6 +77,18 @@ class Snapshot:
         self._ends.set()
         self._thread.join()
         self.index.close()
+
+    def catch_up(self) -> None:
+        """Enter what is new in the packs. What a pack held that is gone may have been copied to others before.
+
+        Raises:
+            StoreError: that cannot be read now.
+        """
+        with self._catching_up, disk_errors(self._packs):
+            sizes = self._sizes()
+            if sizes != self._seen:
+                replay(self.index, self._packs, self.durability, is_live=True)
+                self._seen = sizes
 
     def _copied(self, store: Path, private: Path) -> Index | None:
         """The index as of the checkpoint, brought up to date; None where there is none that could be trusted."""
@@ -117,11 +130,7 @@ class Snapshot:
         while not self._ends.wait(rest):
             begun = monotonic()
             try:
-                with disk_errors(self._packs):
-                    sizes = self._sizes()
-                    if sizes != self._seen:
-                        replay(self.index, self._packs, self.durability, is_live=True)
-                        self._seen = sizes
+                self.catch_up()
             except StoreError as error:
                 _log.debug("what is new in %s is not seen: %s", self._packs, error)
             rest = max(_LOOK_EVERY, _REST * (monotonic() - begun))
