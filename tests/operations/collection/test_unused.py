@@ -59,12 +59,20 @@ async def test_a_path_that_is_pinned_while_others_are_removed_stays(collected: C
 
     async def then_a_pin(self: Pins, now: int) -> dict[bytes, str]:
         found = await inner(self, now)
-        await collected.pin("late", "a")
+        if not found:
+            await collected.pin("late", "a")
         return found
 
     monkeypatch.setattr(Pins, "pinned", then_a_pin)
     now = await collected.hours.now()
     assert collected.names(await remove_unused(collected.store, now=now, keep_for=10)) == {"b"}
+    await collected.put("c")
+    monkeypatch.setattr(Pins, "pinned", inner)
+    await collected.pins.remove("late")
+    found = await least_recently_used(collected.store, now=now)
+    monkeypatch.setattr(Pins, "pinned", then_a_pin)
+    assert {each.hour for each in found} == {now}, "all of them were used in this hour"
+    assert collected.names(await remove_paths(collected.store, found, now=now)) == {"c"}
 
 
 async def test_nothing_goes_where_a_pin_is_damaged(collected: Collected) -> None:
