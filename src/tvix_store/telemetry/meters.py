@@ -171,6 +171,11 @@ CONDEMNED_BYTES = Gauge("tvix_store_condemned_bytes", "Bytes of content that no 
 COLLECTED_AT = Gauge("tvix_store_collected_timestamp_seconds", "When the last collection ended that did not fail.")
 RETENTION_RUNS = Counter("tvix_store_retention_runs_total", "Looks through a named cache for what nobody uses.")
 INDEX_SCRUBS = Counter("tvix_store_index_scrubs_total", "Looks through the whole index of a local store for damage.")
+SCRUB_BYTES = Counter("tvix_store_scrub_read_bytes_total", "Bytes of content that were read to look for damage.")
+SCRUB_DAMAGED = Counter("tvix_store_scrub_damaged_total", "Contents that were found damaged by reading everything.")
+SCRUB_UNREADABLE = Counter("tvix_store_scrub_unreadable_total", "Contents that the disk did not give.")
+SCRUB_POSITION = Gauge("tvix_store_scrub_position_ratio", "How much of the content was read in this round.")
+SCRUB_ENDED = Gauge("tvix_store_scrub_ended_timestamp_seconds", "When all content had been read last.")
 CACHE_LOOKUPS = Counter("tvix_store_cache_lookups_total", "Questions to a memory of the daemon.", ("cache", "result"))
 UPSTREAM_REQUESTS = Counter(
     "tvix_store_upstream_requests_total", "Questions to an upstream, and fetches, by outcome.", ("upstream", "kind", "outcome")

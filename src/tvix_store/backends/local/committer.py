@@ -271,7 +271,15 @@ class Committer:
             self._make_room()
         if any(request.is_durable for request in requests):
             synced = self._syncs.sync_all()
-        wanted_back = tuple(self._index.wanted_back)
+        # What is found from now on is for the next commit: it may be condemned anew.
+        wanted_back, self._index.wanted_back = self._index.wanted_back, set()
+        try:
+            return self._name_and_take_back(requests, synced, wanted_back)
+        except BaseException:
+            self._index.wanted_back |= wanted_back
+            raise
+
+    def _name_and_take_back(self, requests: list[Request], synced: dict[int, int], wanted_back: set[Name]) -> list[Result]:
         with self._index.writing() as txn:
             commit = Commit(self._index, txn, self._reader)
             take_back(self._index, self._reader, txn, wanted_back)
@@ -287,7 +295,6 @@ class Committer:
                     synced[self._writer.number] = self._writer.size
             self._name_packs(txn, synced)
         self._writer.keep()
-        self._index.wanted_back.difference_update(wanted_back)
         self._unnamed, self._unnamed_bytes = {}, 0
         if synced.get(self._writer.number) == self._writer.size:
             self._syncs.forget_records()
