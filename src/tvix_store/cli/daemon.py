@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tvix_store.cli.collecting import collection_options, collection_terms
+from tvix_store.cli.collecting import CollectionOptions, collection_options, collection_terms
 from tvix_store.cli.credentials import SecretText
 from tvix_store.cli.daemon_checks import (
     check_keys,
@@ -235,11 +235,7 @@ def daemon(
     substituter_public_keys: tuple[str, ...],
     upstream_narinfos: str | None,
     scrub_days: float | None,
-    gc_interval: str | None,
-    gc_keep_for: str | None,
-    gc_max_size: str | None,
-    gc_min_free: str | None,
-    gc_grace: str | None,
+    collection: CollectionOptions,
     log_level: str,
     log_format: str,
     access_log: bool,
@@ -275,7 +271,6 @@ def daemon(
     in_memory = any((address or "").startswith("memory:") for address in invocation.addresses().values())
     check_workers(workers, in_memory=in_memory)
     directories = local_directories(invocation.addresses().values())
-
     logs.set_up(log_level, log_format)
     urls = checked_substituters(invocation, substituters, require_signatures=require_signatures)
     warn_of_passwords([*urls, *filter(None, invocation.addresses().values())])
@@ -295,7 +290,7 @@ def daemon(
         signs=bool(signing_keys),
         read_only=read_only,
         scrub_days=checked_scrub_days(scrub_days, directories),
-        collection=collection_terms(gc_interval, (gc_keep_for, gc_max_size, gc_min_free, gc_grace), directories),
+        collection=collection_terms(collection, directories),
     )
     cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression, "body_timeout": body_timeout}
     cache_options |= {"max_nar_size": max_nar_size, "max_nar_entries": max_nar_entries}
@@ -317,10 +312,9 @@ def daemon(
         "memory": transfer_memory,
         "traces": traces.are_wanted(),
         "access_log": log_format if access_log else None,
-        "tls": TlsFiles(tls_certificate, tls_key, tls_client_ca, tls_client_auth != "optional")
-        if tls_certificate and tls_key
-        else None,
     }
+    if tls_certificate and tls_key:
+        given["tls"] = TlsFiles(tls_certificate, tls_key, tls_client_ca, tls_client_auth != "optional")
     of_caches = [file for each in caches for file in each.signing_key_files]
     warn_of_keys([*signing_key_files, *of_caches, *([tls_key] if tls_key else [])])
     signs_all = bool(signing_keys) or any(each.signing_key_file and not each.require_signatures for each in caches)
@@ -350,8 +344,7 @@ def daemon(
         **{name: value for name, value in given.items() if value is not None},
     )
     prepare_for_pool(invocation.addresses().values())  # what the supervisor imports, its workers share
-    told = greeting(invocation.addresses(), config, upstreams=urls)
-    serve(config, served.open, None if invocation.quiet else told)
+    serve(config, served.open, None if invocation.quiet else greeting(invocation.addresses(), config, upstreams=urls))
 
 
 daemon.params += shared_options()
