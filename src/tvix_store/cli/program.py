@@ -32,6 +32,7 @@ COMMANDS = {
     "export": Entry("tvix_store.cli.export:export", "Write a tree to a directory, a NAR or a tar."),
     "copy": Entry("tvix_store.cli.copy:copy", "Copy store paths, with all they refer to, from a store of Nix."),
     "check": Entry("tvix_store.cli.check:check", "Check that store paths are whole, and repair them."),
+    "backup": Entry("tvix_store.cli.backup:backup", "Copy the whole store into a directory that is a store, while it is in use."),
     "nar-hash": Entry("tvix_store.cli.nar_hash:nar_hash", "Print the hash and size of a NAR."),
     "stat": Entry("tvix_store.cli.stat:stat", "Show the size and the chunks of a blob."),
     "path-info": Entry("tvix_store.cli.path_info:path_info", "Get, put, sign and verify path infos."),

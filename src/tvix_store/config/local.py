@@ -10,6 +10,7 @@ from pathlib import Path
 from tvix_store.backends import local
 from tvix_store.backends.local.disk import disk_errors, make_directory
 from tvix_store.backends.local.engine import READ_THREADS
+from tvix_store.backends.local.settings import CACHES
 from tvix_store.backends.local.settings import FILE as SETTINGS
 from tvix_store.backends.local.store_lock import alone
 from tvix_store.config.scheme import Opening, Scheme
@@ -51,10 +52,6 @@ PARAMETERS: dict[str, Callable[[str], object]] = {
 }
 
 
-_CACHES = "caches"
-"""The directory of named caches, in that of the store: one for each, which is a store of path infos and records."""
-
-
 async def open_address(address: Address, opening: Opening) -> Store:
     """Open `local:///path?chunk_average=BYTES&compression_level=LEVEL&pack_size=BYTES&size_rule=documented|snix&threads=NUMBER`.
 
@@ -86,7 +83,7 @@ async def _opened_cache(
     """The named cache over a store's content, which is closed with it."""
     from tvix_store.layers.holding import RetentionTerms, named_cache
 
-    own_directory = directory / _CACHES / name
+    own_directory = directory / CACHES / name
     try:
         if not content.read_only:
             with disk_errors(directory):
@@ -111,7 +108,7 @@ def check_is_there(address: Address) -> None:
 def own_directory_of(address: Address) -> Path:
     """The directory of the path infos at an address: that of the store, or of its named cache."""
     directory, cache = directory_of(address), address.parameters.get("cache")
-    return directory / _CACHES / _read_cache(cache) if cache else directory
+    return directory / CACHES / _read_cache(cache) if cache else directory
 
 
 def directory_of(address: Address) -> Path:

@@ -23,6 +23,8 @@ FORMAT = 5
 was removed. Stores of older formats are raised to this one when they are opened, by one process alone; older programs refuse them
 from then on."""
 FILE = "settings.json"
+CACHES = "caches"
+"""The directory of named caches, in that of the store: one for each, which is a store of path infos and records."""
 MIN_AVERAGE, MAX_AVERAGE = 4096, 256 * 1024
 """Bytes. A chunk, at most four times the average, is read, checked and given out as a whole."""
 MIN_PACK_SIZE = 1 << 20
