@@ -24,6 +24,7 @@ from tests.backends.local.test_kill import check as check_told
 from tests.backends.local.test_owners import SERVICE, only_root, place
 from tests.backends.local.test_read_only import in_time, put_path, state, whole_paths
 from tests.backends.local.writer_process import shared
+from tests.programs import ROOT
 from tests.small_disk import mounted
 from tvix_store.backends.local import backup_packs, open_store
 from tvix_store.backends.local.backup import BackupAccount, backup
@@ -36,12 +37,13 @@ from tvix_store.config import open_store as open_anywhere
 from tvix_store.errors import CorruptError, DiskFullError, InvalidError, UnavailableError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.store import Store
-from tvix_store.testing.content import collect, noise
+from tvix_store.testing.content import collect, noise, put_tree
+from tvix_store.testing.trees import TreeFile
 
 __all__ = ["place"]
 
 CUTS = int(os.environ.get("TVIX_STORE_TEST_BACKUP_CUTS", "8"))
-KILLS = int(os.environ.get("TVIX_STORE_TEST_BACKUP_KILLS", "25"))
+KILLS = int(os.environ.get("TVIX_STORE_TEST_BACKUP_KILLS", "10"))
 PACK_SIZE = 1 << 20
 
 
@@ -63,6 +65,12 @@ async def paths_in(directory: Path, *, read_only: bool = False) -> set[PathInfo]
 async def put(directory: Path, *seeds: str, size: int = 50_000) -> set[PathInfo]:
     async with await open_store(directory, pack_size=PACK_SIZE) as store:
         return {await put_path(store, seed, size) for seed in seeds}
+
+
+async def put_content(directory: Path, seed: str = "new") -> None:
+    """What `put_path` puts, but the path info."""
+    async with await open_store(directory) as store:
+        await put_tree(store, {b"file": TreeFile(noise(50_000, seed)), b"small": TreeFile(seed.encode())})
 
 
 def pack_bytes(store: Path) -> int:
@@ -133,13 +141,19 @@ async def test_what_an_interrupted_backup_has_copied_counts_for_nothing(
     if not is_first:
         backed_up(store, copy)
     old = await paths_in(store)
-    async with await open_store(store) as user, await open_store(store) as _:
-        await put_path(user, "new", 200_000)
-        # The entry that accepts them is in the pack that is copied first, and contents are in the others.
-        await put_path(user, "newer", 1_500_000)
+    async with await open_store(store) as user:
+        await user.blobs.put_many([b"so that it has a pack of its own"])
+        code = "import asyncio, sys; from tests.backends.local import test_backup as t; asyncio.run(t.put_content(t.Path(sys.argv[1])))"
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(store), cwd=ROOT)
+        assert await process.wait() == 0
+        await put_path(user, "new")  # appends the path info alone, to a pack that is copied first
+        number = engine_of(user).committer._writer.number
+        assert number < pack_numbers(store / "packs")[-1]
     steps = backup(store, copy, BackupAccount(), NoSyncs)
-    for _ in range(20):
+    there = pack_path(copy / "packs", number)
+    while not there.exists() or there.stat().st_size < pack_path(store / "packs", number).stat().st_size:
         next(steps)
+    next(steps)
     steps.close()
     if is_first:
         with pytest.raises(InvalidError, match="neither empty nor a store"):
@@ -449,7 +463,7 @@ async def test_a_full_disk_leaves_the_last_backup(store: Path, tmp_path: Path) -
         with pytest.raises(DiskFullError, match=r"small.*free some space"):
             backed_up(store, copy, Durability)
         assert await paths_in(copy) == old
-        await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,size=16m", disk], check=True)
+        await asyncio.to_thread(lambda: subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True))
         backed_up(store, copy, Durability)
         assert await paths_in(copy) == await paths_in(store) > old
 
@@ -469,12 +483,17 @@ class Writers:
         assert process.stdout is not None
         self.told += (line.rstrip("\n") for line in process.stdout if line.endswith("\n"))
 
+    async def have_begun(self) -> bool:
+        return len(self.told) > 10
+
     def end(self) -> None:
         for process in self._processes:
             process.kill()
             process.wait()
-        for thread in self._threads:
+        for process, thread in zip(self._processes, self._threads, strict=True):
             thread.join()
+            assert process.stdout is not None
+            process.stdout.close()
 
 
 BACKUP = (
@@ -486,9 +505,9 @@ BACKUP = (
 @pytest.mark.timeout(600)
 async def test_a_backup_that_is_killed_during_pushes_has_all_that_was_acknowledged_before_the_last_one(tmp_path: Path) -> None:
     store, copy = tmp_path / "store", tmp_path / "copy"
-    await put(store, "first")
     generator = random.Random(3)
     writers = Writers(store, 2)
+    assert await in_time(writers.have_begun)
     due: list[str] = []
     complete = killed = 0
     try:

@@ -7,7 +7,7 @@ checkpoint, which makes the new state the one of the backup. Packs only grow, so
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ def backup(
     durability: Callable[[Path], Durability] = Durability,
     *,
     read_only: bool = False,
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Make `directory` a copy of the store in `store`, with its named caches. Gives the bytes of each step, for who waits.
 
     It may be ended between two steps, or killed anywhere: then the last backup is still there, and the next one goes on.

@@ -28,8 +28,8 @@ from tvix_store.errors import InvalidError, UnavailableError
 BEGUN = "backup-begun"
 """A file that is there until the first backup is complete: until then, there is no store."""
 _TOKENS = "tokens.json"
-_SYSTEM = {"lost+found"}
-"""What a directory may have in it, and yet is empty."""
+_OF_NOBODY = ("lost+found", "lock", "sync-failed", BEGUN)
+"""What the names of files begin with that a directory may have, and yet is empty."""
 _log = logging.getLogger(__name__)
 
 
@@ -54,7 +54,7 @@ class BackupTarget:
         self._highest_pack = 0
         with disk_errors(directory):
             is_store = self._is_backup()
-            self._lock = self._alone()
+            self._lock: StoreLock | None = self._alone()
             try:
                 if is_store:
                     self._look()
@@ -62,7 +62,7 @@ class BackupTarget:
                     self._begin()
                 self._file = new_index_file(directory)
             except BaseException:
-                self._lock.close()
+                self._let_go()
                 raise
         self._is_switched = False
         self._copy = PackCopy(self._packs, source / "packs", self._held, durability)
@@ -72,7 +72,7 @@ class BackupTarget:
         if not self._is_switched:
             for path in (self._file, lock_file(self._file)):
                 path.unlink(missing_ok=True)
-        self._lock.close()
+        self._let_go()
 
     def take_state(self, *, read_only: bool) -> None:
         """Copy the index of the store, as of now: `sizes` says what is to be copied for it.
@@ -116,8 +116,10 @@ class BackupTarget:
             self._is_switched = True  # from now on, the index may be the one
             seal(self.directory, self._file, self._highest_pack, self._durability)
             self._copy_file(settings.FILE)  # with it, a first backup is a store
-            (self.directory / BEGUN).unlink(missing_ok=True)
             self._durability.sync_names(self.directory)
+            if (self.directory / BEGUN).exists():
+                (self.directory / BEGUN).unlink()
+                self._durability.sync_names(self.directory)
 
     def clean(self) -> None:
         """Remove what the new state does not name."""
@@ -143,12 +145,13 @@ class BackupTarget:
             if mine != (wanted if mine.store_dir else replace(wanted, store_dir=None)):
                 raise InvalidError(f"{directory} is no backup of {self._source}: it is a store with other settings")
             return True
-        if not (directory / BEGUN).exists() and not set(os.listdir(directory)) <= _SYSTEM:
+        if not (directory / BEGUN).exists() and not all(name.startswith(_OF_NOBODY) for name in os.listdir(directory)):
             raise InvalidError(f"{directory} is neither empty nor a backup: it has no {settings.FILE}")
         return False
 
     def _begin(self) -> None:
         os.close(open_or_create(self.directory / BEGUN))
+        self._durability.sync_names(self.directory)
         make_directory(self._packs)
         make_directory(self.directory / "index")
         self._durability.sync_names(self.directory)
@@ -161,16 +164,21 @@ class BackupTarget:
             raise self._is_used()
         return lock
 
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     def _is_used(self) -> UnavailableError:
         return UnavailableError(f"{self.directory} is in use, by another backup or a program that has it open")
 
     def _look(self) -> None:
         """See what the last backup has, and seal it: it may have been opened and written to."""
         was_sealed = is_sealed(self.directory)
-        self._lock.close()  # what opens the index takes it
-        self._lock, index = open_index(self.directory, self._durability, DamageMark(self.directory))
+        self._let_go()  # what opens the index takes it
+        self._lock, index = lock, _ = open_index(self.directory, self._durability, DamageMark(self.directory))
         with closing(index):
-            if not self._lock.take_alone():
+            if not lock.take_alone():
                 raise self._is_used()
             with index.reading() as txn:
                 self._held = index.committed_packs(txn)
