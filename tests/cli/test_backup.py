@@ -26,7 +26,7 @@ def path(tvix_store: Program, tmp_path: Path) -> str:
 def test_a_backup_is_made_looked_at_and_restored(tvix_store: Program, path: str) -> None:
     ended = tvix_store.run("backup", "copy")
     assert (ended.code, ended.output) == (0, b"")
-    assert ended.error.startswith("2.86 MiB copied, 0 B were there (1 packs, 0 caches); ")
+    assert ended.error.startswith("2.86 MiB copied, 0 B were there (2 packs, 0 caches); ")
     assert tvix_store("--store", "./copy", "list") == path
     assert tvix_store.run("--store", "./copy", "check", "--read-data").code == 0
     shutil.rmtree(tvix_store.store)
@@ -44,7 +44,7 @@ def test_json_tells_what_was_copied(tvix_store: Program, path: str) -> None:
         "copied": 0,
         "there": told["there"],
         "damaged": 0,
-        "packs": 1,
+        "packs": 2,
         "caches": 0,
         "seconds": told["seconds"],
     }

@@ -40,7 +40,7 @@ from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, put_tree
 from tvix_store.testing.trees import TreeFile
 
-__all__ = ["place"]
+__all__ = ["place", "put_content"]
 
 CUTS = int(os.environ.get("TVIX_STORE_TEST_BACKUP_CUTS", "8"))
 KILLS = int(os.environ.get("TVIX_STORE_TEST_BACKUP_KILLS", "10"))
@@ -67,9 +67,9 @@ async def put(directory: Path, *seeds: str, size: int = 50_000) -> set[PathInfo]
         return {await put_path(store, seed, size) for seed in seeds}
 
 
-async def put_content(directory: Path, seed: str = "new") -> None:
+async def put_content(directory: str, seed: str = "new") -> None:
     """What `put_path` puts, but the path info."""
-    async with await open_store(directory) as store:
+    async with await open_store(Path(directory)) as store:
         await put_tree(store, {b"file": TreeFile(noise(50_000, seed)), b"small": TreeFile(seed.encode())})
 
 
@@ -143,7 +143,7 @@ async def test_what_an_interrupted_backup_has_copied_counts_for_nothing(
     old = await paths_in(store)
     async with await open_store(store) as user:
         await user.blobs.put_many([b"so that it has a pack of its own"])
-        code = "import asyncio, sys; from tests.backends.local import test_backup as t; asyncio.run(t.put_content(t.Path(sys.argv[1])))"
+        code = "import asyncio, sys; from tests.backends.local.test_backup import *; asyncio.run(put_content(sys.argv[1]))"
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(store), cwd=ROOT)
         assert await process.wait() == 0
         await put_path(user, "new")  # appends the path info alone, to a pack that is copied first
