@@ -31,6 +31,10 @@ class IncompleteError(StoreError):
     """The input refers to something that is not in the store; put that first."""
 
 
+class ForgottenError(IncompleteError):
+    """What was known of a NAR is not known any more: calculate it again, and look whether its content is still there."""
+
+
 class ConflictError(StoreError):
     """The store holds something else under the same name."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import programs
-from tests.http.daemon import Daemon, nar_name, wait_for_tokens
+from tests.http.daemon import Daemon, nar_name
 from tests.http.nix import Nix
 from tvix_store.model import nixbase32
 from tvix_store.model.nodes import encode_node
@@ -417,26 +417,6 @@ def test_a_query_means_nothing_where_none_is_known(daemon: Daemon) -> None:
 def test_other_methods_are_not_understood(daemon: Daemon, method: str) -> None:
     answer = daemon.request(method, "/nix-cache-info")
     assert answer.status == 405
-    assert answer.headers["allow"] == "GET, HEAD, OPTIONS, PUT"
-
-
-@pytest.mark.parametrize("path", [NO_NARINFO.decode(), "/realisations/sha256:ab!out.doi", f"/log/{'0' * 32}-a?b.drv"])
-def test_nobody_may_delete_yet(daemon: Daemon, path: str) -> None:
-    answer = daemon.request("DELETE", path)
-    line = "this needs a token with the scope admin, as a bearer token or as the password of any user"
-    assert (answer.status, answer.line) == (401, line)
-
-
-def test_not_even_an_admin_deletes_yet(start_daemon: Callable[..., Daemon]) -> None:
-    daemon = start_daemon()
-    pull, admin = (daemon.program("token", "create", "--scope", scope, "--quiet") for scope in ("pull", "admin"))
-    wait_for_tokens()
-    path = NO_NARINFO.decode()
-    answer = daemon.request("DELETE", path, headers={"Authorization": f"Bearer {pull}"})
-    assert answer.status == 403
-    assert "has the scope pull; this needs a token with the scope admin" in answer.line
-    answer = daemon.request("DELETE", path, headers={"Authorization": f"Bearer {admin}"})
-    assert (answer.status, answer.line) == (403, "this version deletes nothing yet")
     assert answer.headers["allow"] == "GET, HEAD, OPTIONS, PUT"
 
 

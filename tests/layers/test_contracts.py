@@ -61,7 +61,9 @@ class EveryPathExists(PassingPathInfos):
 
 
 class NothingIsRequired(PassingPathInfos):
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         return await self._inner.put(path_info, trust)
 
 
@@ -134,8 +136,10 @@ class OtherPutsPathInfos(PassingPathInfos):
         super().__init__(reading)
         self._putting = putting
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
-        return await self._putting.put(path_info, trust, requires=requires)
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
+        return await self._putting.put(path_info, trust, requires=requires, calculated=calculated)
 
 
 class OtherPutsRecords:

@@ -80,7 +80,7 @@ async def test_an_executable_file_is_another_node() -> None:
 async def test_recorded_facts_are_given_out_without_a_look_at_the_content() -> None:
     store = await open_store()
     facts = NarFacts(1, bytes(32))
-    await store.remember_nar(SymlinkNode(b"anywhere"), facts)
+    await store.remember_nar(SymlinkNode(b"anywhere"), facts, store.begin_nar())
     assert await store.nar.calculate(SymlinkNode(b"anywhere")) == facts
 
 

@@ -17,12 +17,12 @@ from tvix_store.config import open_store, verified
 from tvix_store.errors import InvalidError, NotFoundError, StoreError, UnavailableError
 from tvix_store.layers.holding import RetentionTerms, named_cache, retention
 from tvix_store.layers.holding.held import Held, Kind
-from tvix_store.layers.holding.hours import Hours
 from tvix_store.layers.holding.quota import Quota
 from tvix_store.layers.holding.retention import Outcome, Retention
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.model.path_info import PathInfo
+from tvix_store.operations.collection.hours import Hours
 from tvix_store.operations.nars.kept_plans import KeptPlans
 from tvix_store.operations.nars.links import NarLink, NarLinks
 from tvix_store.operations.nars.plan import Plan
@@ -360,7 +360,7 @@ async def test_what_is_known_of_nars_goes_and_documents_stay(cache: Cache) -> No
         await KeptPlans(cache.store).put(info.node, plan)
     log = b"a log, much of it\n" * 100
     assert cache.store.records is not None
-    await KeptDocuments(cache.store.blobs, cache.store.records).put("log", "abc.drv", stream([log]))
+    await KeptDocuments(cache.store, cache.store.records).put("log", "abc.drv", stream([log]))
     await cache.let_pass(HOURS + 1)
     await cache.use("kept")
     await cache.run()

@@ -108,5 +108,8 @@ class Forgetful:
     async def get(self, node: Node) -> None:
         return None
 
-    async def put(self, node: Node, facts: NarFacts) -> None:
+    def begin(self) -> int:
+        return 0
+
+    async def put(self, node: Node, facts: NarFacts, since: int) -> None:
         return None

@@ -40,7 +40,7 @@ async def test_a_link_goes_with_its_root_node() -> None:
 async def test_a_document_keeps_its_blob_alive() -> None:
     store = await open_store()
     assert store.records
-    await KeptDocuments(store.blobs, store.records).put("log", "x.drv", stream([b"built"]))
+    await KeptDocuments(store, store.records).put("log", "x.drv", stream([b"built"]))
     key = b"document:log/x.drv"
     kind, value = kind_of(key), await store.records.get(key)
     assert kind is not None

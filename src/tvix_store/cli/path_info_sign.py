@@ -38,6 +38,7 @@ async def sign(invocation: Invocation, paths: tuple[str, ...], key_file: IO[str]
     from tvix_store.model.signature import SecretKey
     from tvix_store.model.trust import Trust
     from tvix_store.operations.nars.calculate import calculate_nar
+    from tvix_store.operations.nars.put_calculated import put_calculated
     from tvix_store.operations.trees.resolve import store_path_info
 
     if (exposed := exposure(Path(key_file.name))) is not None:
@@ -51,7 +52,7 @@ async def sign(invocation: Invocation, paths: tuple[str, ...], key_file: IO[str]
             if await calculate_nar(store.blobs, store.directories.tree(path_info.node)) != path_info.nar:
                 raise CorruptError(f"{path_info.store_path} is not signed: its NAR is not what its path info says")
             signature = key.sign(path_info.fingerprint(store.store_dir))
-            yield await store.path_infos.put(path_info.with_signatures([signature]), Trust((key.public,), store.store_dir))
+            yield await put_calculated(store, path_info.with_signatures([signature]), Trust((key.public,), store.store_dir))
 
     async with await invocation.open_store() as store:
         await print_path_infos(signed(store), store.store_dir, as_json=as_json)

@@ -69,6 +69,26 @@ def progress_bar(invocation: Invocation, label: str, size: int | None = None, *,
         yield _VisibleBar(progress, progress.add_task(escape(label), total=size, files=0))
 
 
+@contextmanager
+def step_bar(invocation: Invocation) -> Iterator[Callable[[str, int, int], None] | None]:
+    """A bar for work of several steps, gone at the end: called in any thread with the step, how much is done, and of how much."""
+    if invocation.quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
+        task = progress.add_task("", total=None)
+
+        def tell(step: str, done: int, total: int) -> None:
+            if step:
+                progress.update(task, description=step, completed=done, total=total)
+
+        yield tell
+
+
 async def behind_bar(
     invocation: Invocation,
     label: str,

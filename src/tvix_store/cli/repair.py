@@ -56,7 +56,9 @@ class Unrecorded(PassingPathInfos):
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         return await self._inner.existing([each for each in output_hashes if each not in self._hidden])
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
-        stored = await self._inner.put(path_info, trust, requires=requires)
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
+        stored = await self._inner.put(path_info, trust, requires=requires, calculated=calculated)
         self._hidden.discard(path_info.store_path.output_hash)
         return stored

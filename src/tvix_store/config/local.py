@@ -8,9 +8,9 @@ from math import ceil
 from pathlib import Path
 
 from tvix_store.backends import local
+from tvix_store.backends.local.caches import cache_directory
 from tvix_store.backends.local.disk import disk_errors, make_directory
 from tvix_store.backends.local.engine import READ_THREADS
-from tvix_store.backends.local.settings import CACHES
 from tvix_store.backends.local.settings import FILE as SETTINGS
 from tvix_store.backends.local.store_lock import alone
 from tvix_store.config.scheme import Opening, Scheme
@@ -73,8 +73,18 @@ async def open_address(address: Address, opening: Opening) -> Store:
         raise InvalidError(f"{address.text}: the least retention is an hour")
     store = await local.open_store(directory, store_dir=opening.store_dir, read_only=read_only, **settings)
     if cache is None:
-        return store
+        return store if opening.as_worker else await _noting_uses(store)
     return await _opened_cache(store, directory, cache, quota, retention, settings.get("threads", READ_THREADS))
+
+
+async def _noting_uses(store: Store) -> Store:
+    from tvix_store.layers.noting_uses import noting_uses
+
+    try:
+        return await noting_uses(store)
+    except BaseException:
+        await store.close()
+        raise
 
 
 async def _opened_cache(
@@ -83,7 +93,7 @@ async def _opened_cache(
     """The named cache over a store's content, which is closed with it."""
     from tvix_store.layers.holding import RetentionTerms, named_cache
 
-    own_directory = directory / CACHES / name
+    own_directory = cache_directory(directory, name)
     try:
         if not content.read_only:
             with disk_errors(directory):
@@ -108,7 +118,7 @@ def check_is_there(address: Address) -> None:
 def own_directory_of(address: Address) -> Path:
     """The directory of the path infos at an address: that of the store, or of its named cache."""
     directory, cache = directory_of(address), address.parameters.get("cache")
-    return directory / CACHES / _read_cache(cache) if cache else directory
+    return cache_directory(directory, _read_cache(cache)) if cache else directory
 
 
 def directory_of(address: Address) -> Path:

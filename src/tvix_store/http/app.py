@@ -52,16 +52,10 @@ class BinaryCache:
         links = NarLinks.of(store)
         self._settings = settings
         self._cache_info = _cache_info(store, settings)
+        self._may_delete = store.removal is not None and store.records is not None and not settings.read_only
         self._allow = (b"allow", b"GET, HEAD, OPTIONS" if settings.read_only else b"GET, HEAD, OPTIONS, PUT")
-        self._options = Response(
-            204,
-            (
-                self._allow,
-                (b"access-control-allow-methods", b"GET, HEAD"),
-                (b"access-control-allow-headers", b"*"),
-                (b"access-control-max-age", b"86400"),
-            ),
-        )
+        self._options = _options(self._allow)
+        self._options_of_deletable = _options((b"allow", b"GET, HEAD, OPTIONS, PUT, DELETE")) if self._may_delete else self._options
         planned = PlannedNars.of(store)
         self._narinfos = Narinfos(store, links, NarOffers(store, planned), settings)
         self._nars = Nars(store, links, planned)
@@ -126,10 +120,10 @@ class BinaryCache:
                     raise HttpError(403, "this cache is read-only")
                 return await self._put(request)
             case "OPTIONS":
-                return self._options
+                return self._options_of_deletable if _may_be_deleted(request.segments) else self._options
             case "DELETE" if _may_be_deleted(request.segments):
                 request.grant.require(Scope.ADMIN)
-                raise HttpError(403, "this version deletes nothing yet", (self._allow,))
+                return await self._delete(request)
             case _:
                 raise HttpError(405, f"{request.method} is not understood here", (self._allow,))
 
@@ -182,6 +176,28 @@ class BinaryCache:
                 await request.whole_body(1 << 16)
                 return text(200, "this cache describes itself")
         raise HttpError(404, "nothing can be put here")
+
+    async def _delete(self, request: Request) -> Response:
+        if not self._may_delete:
+            why = "this cache is read-only" if self._settings.read_only else "this daemon deletes nothing from the store behind it"
+            raise HttpError(403, why, (self._allow,))
+        match request.segments:
+            case [name]:
+                return await self._narinfos.delete(name[: -len(_NARINFO)])
+        return await self._documents.delete(request)
+
+
+def _options(allow: tuple[bytes, bytes]) -> Response:
+    """The answer to OPTIONS."""
+    return Response(
+        204,
+        (
+            allow,
+            (b"access-control-allow-methods", b"GET, HEAD"),
+            (b"access-control-allow-headers", b"*"),
+            (b"access-control-max-age", b"86400"),
+        ),
+    )
 
 
 def _may_be_deleted(segments: list[bytes]) -> bool:

@@ -83,7 +83,7 @@ class Documents:
 
     def __init__(self, store: Store, links: NarLinks | None) -> None:
         self._store = store
-        self._kept = KeptDocuments(store.blobs, store.records) if store.records is not None else None
+        self._kept = KeptDocuments.of(store)
         self._links = links
 
     async def get(self, request: Request) -> Response:
@@ -109,6 +109,13 @@ class Documents:
             data = _stream(body)
         await self._kept.put(first, name, data)
         return text(201, "it is stored")
+
+    async def delete(self, request: Request) -> Response:
+        """Delete a document of the store itself."""
+        _, first, name = _parse(request)
+        if self._kept is None or not await self._kept.delete(first, name):
+            raise HttpError(404, "this is not here")
+        return text(200, "it is deleted")
 
     async def _foreign(self, request: Request, kind: _Kind, first: str, name: str) -> Response:
         """A document that upstreams may have. A log is passed on as it comes, and always whole: ranges are ignored."""

@@ -21,6 +21,7 @@ from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import MAX_SIGNATURES, SecretKey, Signature
 from tvix_store.model.trust import Trust
+from tvix_store.operations.collection.delete import delete_paths
 from tvix_store.operations.nars.links import NarLink, NarLinks
 from tvix_store.operations.nars.offer import NarOffers
 from tvix_store.services.foreign_paths import ForeignPaths
@@ -145,6 +146,15 @@ class Narinfos:
         if self._settings.nar_compression == "zstd":
             self._offers.prepare(path_info)
         return text(201, f"{path_info.store_path} is stored")
+
+    async def delete(self, name: bytes) -> Response:
+        """Delete the path whose hash (32 characters) is `name`, if no other path refers to it, and it is not pinned."""
+        kept = await self._get_kept(parse_output_hash(name))
+        if kept is None:
+            raise NotFoundError("path", name.decode())
+        await delete_paths(self._store, [kept.store_path])
+        notes.note("deleted", str(kept.store_path))
+        return text(200, f"{kept.store_path} is deleted")
 
     async def _known(self, narinfo: NarInfo) -> NarLink | None:
         """What a path holds that is there, though its NAR was never pushed: `nix store sign` puts the narinfo alone."""

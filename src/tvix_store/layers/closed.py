@@ -21,7 +21,9 @@ class ClosedPathInfos(PassingPathInfos):
         super().__init__(inner)
         self._store = store
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         """As `PathInfoService.put`.
 
         Raises:

@@ -61,6 +61,7 @@ def composed(blobs: Offer, directories: Offer, path_infos: Offer) -> Store:
         check=_each([each.check for each in distinct]),
         service_checks=ServiceChecks(blobs.check, directories.check, path_infos.check),
         epoch=blobs.epoch,
+        keeping=blobs.keeping,
         sync=_each([each.sync for each in distinct]),
         close=_each([each.close for each in distinct]),
         **(powers | _staging_beside(content, path_infos)),

@@ -18,7 +18,10 @@ class MemoryNars:
     async def get(self, node: Node) -> NarFacts | None:
         return self._facts.get(node)
 
-    async def put(self, node: Node, facts: NarFacts) -> None:
+    def begin(self) -> int:
+        return 0
+
+    async def put(self, node: Node, facts: NarFacts, since: int) -> None:
         self._facts[node] = facts
         if len(self._facts) > _MOST:
             del self._facts[next(iter(self._facts))]

@@ -29,8 +29,10 @@ class PassingPathInfos:
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         return await self._inner.existing(output_hashes)
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
-        return await self._inner.put(path_info, trust, requires=requires)
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
+        return await self._inner.put(path_info, trust, requires=requires, calculated=calculated)
 
     def list(self) -> AsyncIterator[PathInfo]:
         return self._inner.list()

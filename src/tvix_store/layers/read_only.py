@@ -144,7 +144,9 @@ class ReadOnlyPathInfos(PassingPathInfos):
         super().__init__(inner)
         self._refusal = refusal
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         raise DeniedError(self._refusal)
 
 

@@ -39,6 +39,7 @@ class RememberingNarService:
         from tvix_store.operations.nars.calculate import calculate_nar  # not before it is needed: 8 ms of a command's start
 
         async with self._room:
+            since = self._known.begin()
             facts = await calculate_nar(self._blobs, self._directories.tree(node))
-        await self._known.put(node, facts)
+        await self._known.put(node, facts, since)
         return facts

@@ -28,7 +28,9 @@ class SignaturePolicy(PassingPathInfos):
         self._trust = Trust(tuple(keys), store.store_dir)
         self._required = required
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         """As `PathInfoService.put`, by the trust of this layer.
 
         Raises:
@@ -42,4 +44,4 @@ class SignaturePolicy(PassingPathInfos):
         if len(path_info.signatures) > MAX_UNKNOWN:
             message = path_info.fingerprint(self._store.store_dir)
             path_info = replace(path_info, signatures=self._trust.united((), path_info.signatures, message))
-        return await self._inner.put(path_info, self._trust, requires=requires)
+        return await self._inner.put(path_info, self._trust, requires=requires, calculated=calculated)

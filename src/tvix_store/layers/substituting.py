@@ -20,6 +20,7 @@ from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
+from tvix_store.operations.nars.put_calculated import put_calculated
 from tvix_store.services.foreign_paths import FetchBrokeOffError
 from tvix_store.services.store import Store
 from tvix_store.telemetry import notes
@@ -94,9 +95,11 @@ class SubstitutingPathInfos:
         with self._searches.joined(output_hash, partial(self._begin, wanted=nar_sha256)) as task:
             yield JoinedFetch(task, self._tasks.get(task, _NOTHING), output_hash, nar_sha256)
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         self._substituters.forget(path_info.store_path.output_hash)
-        return await self._store.path_infos.put(path_info, trust, requires=requires)
+        return await self._store.path_infos.put(path_info, trust, requires=requires, calculated=calculated)
 
     def list(self) -> AsyncIterator[PathInfo]:
         return self._store.path_infos.list()
@@ -161,7 +164,7 @@ class SubstitutingPathInfos:
 
     async def _kept(self, path_info: PathInfo) -> PathInfo | None:
         try:
-            return await self._store.path_infos.put(path_info)
+            return await put_calculated(self._store, path_info)
         except ConflictError:  # somebody has put another meanwhile, which counts: the store is asked first
             return await self._store.path_infos.get(path_info.store_path.output_hash)
 

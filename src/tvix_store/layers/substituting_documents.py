@@ -26,7 +26,7 @@ class SubstitutingDocuments:
     """ForeignDocuments of upstreams. `store` keeps what can be checked, where it has records."""
 
     def __init__(self, store: Store, substituters: Substituters) -> None:
-        self._kept = KeptDocuments(store.blobs, store.records) if store.records is not None else None
+        self._kept = KeptDocuments.of(store)
         self._substituters = substituters
 
     async def get(self, kind: str, name: str) -> bytes | AsyncGenerator[bytes, None] | None:

@@ -21,6 +21,8 @@ class SyncingPathInfos(PassingPathInfos):
         super().__init__(inner)
         self._sync = sync
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         await self._sync()
-        return await self._inner.put(path_info, trust, requires=requires)
+        return await self._inner.put(path_info, trust, requires=requires, calculated=calculated)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 from tvix_store.errors import IncompleteError, InvalidError, NotFoundError
 from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
+from tvix_store.operations.nars.put_calculated import put_after
 from tvix_store.services.nar import NarService
 from tvix_store.services.path_infos import PathInfoService
 
@@ -23,13 +25,18 @@ class VerifyingPathInfos(PassingPathInfos):
         super().__init__(inner)
         self._nar = nar
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         """As `PathInfoService.put`.
 
         Raises:
             IncompleteError: a blob or directory that the root node reaches is not in the store.
             InvalidError: the NAR size or hash is not that of the root node, or a node states a wrong size.
         """
+        return await put_after(self._inner, partial(self._check, path_info), path_info, trust, requires)
+
+    async def _check(self, path_info: PathInfo) -> None:
         try:
             true = await self._nar.calculate(path_info.node)
         except NotFoundError as error:
@@ -41,4 +48,3 @@ class VerifyingPathInfos(PassingPathInfos):
             raise InvalidError(
                 f"path info of {path_info.store_path}: nar_sha256 is {stated.sha256.hex()}, but the NAR's is {true.sha256.hex()}"
             )
-        return await self._inner.put(path_info, trust, requires=requires)

@@ -33,8 +33,14 @@ class KnownNars(Protocol):
         """The facts that were put for exactly this node, or None."""
         ...
 
-    async def put(self, node: Node, facts: NarFacts) -> None:
-        """Remember facts that the caller computed itself from the bytes that it stored as `node`.
+    def begin(self) -> int:
+        """A number for `put`, to be taken before any content of the node is read, stored, or found to be there."""
+        ...
+
+    async def put(self, node: Node, facts: NarFacts, since: int) -> None:
+        """Remember facts that the caller computed itself from the bytes that it stored as `node`, or read there.
+
+        `since` is what `begin` returned. Where content may have been deleted since then, nothing is remembered.
 
         Never pass on what somebody else said: a NarService will repeat it, and signatures rest on that.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -10,6 +11,7 @@ from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.services.assembling import Assembling
 from tvix_store.services.blobs import BlobService
+from tvix_store.services.collection import ContentCollection
 from tvix_store.services.deltas import Deltas
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import StoredFrames
@@ -25,7 +27,17 @@ from tvix_store.services.statistics import Statistics
 
 Service: TypeAlias = Literal["blobs", "directories", "path_infos", "nar", "records"]
 Power: TypeAlias = Literal[
-    "frames", "lone_files", "staging", "assembling", "granular", "deltas", "named_paths", "removal", "statistics", "known_nars"
+    "frames",
+    "lone_files",
+    "staging",
+    "assembling",
+    "granular",
+    "deltas",
+    "named_paths",
+    "removal",
+    "collection",
+    "statistics",
+    "known_nars",
 ]
 POWERS: Mapping[Power, frozenset[Service]] = {
     "frames": frozenset(("blobs",)),
@@ -36,6 +48,7 @@ POWERS: Mapping[Power, frozenset[Service]] = {
     "deltas": frozenset(("blobs",)),
     "named_paths": frozenset(("path_infos",)),
     "removal": frozenset(("path_infos", "records")),
+    "collection": frozenset(("blobs", "directories", "path_infos", "nar", "records")),
     "statistics": frozenset(("blobs", "directories", "path_infos")),
     "known_nars": frozenset(("nar",)),
 }
@@ -68,6 +81,7 @@ class Offer:
     epoch: Returns a number that changes whenever content turns out to be damaged or lost. Earlier findings may then be wrong.
     sync: Brings all acknowledged content to the disk itself, as a put of a path info does in one store. Where path infos stand
         elsewhere, it is called before they are put
+    keeping: A context in which content that is found to be there stays: until what needs it is put
     close: to be called when done
     """
 
@@ -85,6 +99,7 @@ class Offer:
     deltas: Deltas | None = None
     named_paths: NamedPaths | None = None
     removal: Removal | None = None
+    collection: ContentCollection | None = None
     statistics: Statistics | None = None
     known_nars: KnownNars | None = None
     substituters: Sequence[str] = ()
@@ -96,4 +111,5 @@ class Offer:
     check: Check = nothing
     epoch: Callable[[], Awaitable[int]] = always_the_same
     sync: Callable[[], Awaitable[None]] = nothing
+    keeping: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     close: Callable[[], Awaitable[None]] = nothing

@@ -28,13 +28,17 @@ class PathInfoService(Protocol):
         """
         ...
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         """Store a path info, and return the stored one: merged with an older one by `PathInfo.merged`, by this trust.
 
         A backend checks nothing; `layers.verifying` checks that the path info is true. Only the paths that it `requires` must
-        be there at the moment of the put: they may just be removed. A store that removes nothing need not look.
+        be there at the moment of the put: they may just be removed. And where the NAR was `calculated`, its facts must still be
+        known: its content may just be deleted. A store that removes and deletes nothing need not look.
 
         Raises:
+            ForgottenError: the facts of the NAR are not known any more.
             IncompleteError: a path that it requires is not there.
             ConflictError: the path is there with another name, NAR hash or references.
             InvalidError: there is no place for its signatures.

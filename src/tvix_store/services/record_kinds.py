@@ -77,8 +77,10 @@ KINDS = (
     RecordKind(b"held:", _nothing, follows=True),
     # When a path was used last (services.removal).
     RecordKind(b"used:", _nothing, follows=True),
-    # The time of a named cache (layers.holding.hours).
+    # The time of a store or a named cache (operations.collection.hours).
     RecordKind(b"hours:", _nothing, follows=True),
+    # That paths are pinned, which keeps the paths (operations.collection.pins).
+    RecordKind(b"pin:", _nothing, follows=False),
     # How many bytes a named cache holds, as counted by one process (layers.holding.quota).
     RecordKind(b"usage:", _nothing, follows=False),
 )

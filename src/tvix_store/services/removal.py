@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tvix_store.errors import CorruptError
 
@@ -19,15 +19,35 @@ HOUR = 3600.0
 _HOUR = struct.Struct("<I")
 
 
+class Guard(NamedTuple):
+    """A record, and the value that it must have: None for a record that is not there."""
+
+    key: bytes
+    value: bytes | None
+
+
 class Removal(Protocol):
     """Removes path infos. Their content stays until it is collected."""
 
-    async def remove(self, output_hashes: Collection[bytes], *, unused_since: int) -> set[bytes]:
+    async def remove(
+        self,
+        output_hashes: Collection[bytes],
+        *,
+        unused_since: int | None,
+        ignore_references: bool = False,
+        guard: Guard | None = None,
+    ) -> set[bytes]:
         """Remove those of the paths that nobody has used in the hour `unused_since` or later; the output hashes of what is gone.
 
+        Without `unused_since`, paths are removed however lately they were used. A path that is put meanwhile may stay.
+
         A path stays also if a path that stays refers to it. So a complete closure remains complete, also while others put and
-        use paths. A put that requires a removed path raises IncompleteError. Who puts a path that may be there notes its use
-        first. A removal is durable.
+        use paths. With `ignore_references`, that does not keep it.
+
+        The paths go some at a time. Nothing goes any more when the `guard` has another value.
+
+        A put that requires a removed path raises IncompleteError. Who puts a path that may be there notes its use first. A removal
+        is durable.
 
         Raises:
             ExhaustedError: the disk is full.

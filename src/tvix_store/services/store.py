@@ -70,10 +70,14 @@ class Store(Offer):
         dropped: dict[str, Any] = {name: None for name, bound in POWERS.items() if bound & replaced.keys() and name not in keep}
         return replace(self, **replaced, **dropped)
 
-    async def remember_nar(self, node: Node, facts: NarFacts) -> None:
+    def begin_nar(self) -> int:
+        """As `KnownNars.begin`."""
+        return 0 if self.known_nars is None else self.known_nars.begin()
+
+    async def remember_nar(self, node: Node, facts: NarFacts, since: int) -> None:
         """Spare `nar` the work, where it believes us: as `KnownNars.put`."""
         if self.known_nars is not None:
-            await self.known_nars.put(node, facts)
+            await self.known_nars.put(node, facts, since)
 
     async def __aenter__(self) -> Self:
         return self

@@ -165,9 +165,11 @@ class FaultyPathInfos:
         await _begin(self._fault)
         return await self._inner.existing(output_hashes)
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         await _begin(self._fault)
-        return await self._inner.put(path_info, trust, requires=requires)
+        return await self._inner.put(path_info, trust, requires=requires, calculated=calculated)
 
     async def list(self) -> AsyncIterator[PathInfo]:
         await _begin(self._fault)

@@ -96,8 +96,9 @@ async def test_a_backup_is_a_store_that_anybody_opens(store: Path, tmp_path: Pat
     assert there | await put(store, "afterwards") == await paths_in(store)
     let_another_boot_follow(store)
     assert len(await paths_in(store)) == len(there) + 1
+    assert backed_up(store, tmp_path / "copy").copied > 50_000  # which goes on from there
     make_index_anew(store)
-    assert len(await paths_in(store)) == len(there) + 1
+    assert len(await paths_in(store)) == len(await paths_in(tmp_path / "copy")) == len(there) + 1
 
 
 async def test_only_what_is_new_is_copied(store: Path, tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def as_of_format_3(store: Path) -> None:
     lock_file(file).rename(file.with_name("lock.mdb"))
     (store / "checkpoint").unlink()
     settings = store / "settings.json"
-    settings.write_text(settings.read_text().replace('"format": 5', '"format": 3'))
+    settings.write_text(settings.read_text().replace('"format": 6', '"format": 3'))
 
 
 @pytest.mark.parametrize("is_torn", [False, True])
@@ -243,7 +243,7 @@ async def test_a_store_of_an_older_format_is_upgraded_once(
     async with await open_store(filled) as store:
         assert await look(store) == {"right"}
         assert await store.epoch() == 5  # what only the index knows is kept
-    assert '"format": 5' in settings.read_text()
+    assert '"format": 6' in settings.read_text()
     assert caplog.text.count("upgrading") == 1
     assert "anew" not in caplog.text
     async with await open_store(filled) as store:
@@ -254,7 +254,7 @@ async def test_a_store_of_an_older_format_is_upgraded_once(
 @pytest.mark.parametrize("is_other_boot", [False, True])
 async def test_a_store_of_format_4_is_upgraded_once(filled: Path, caplog: pytest.LogCaptureFixture, is_other_boot: bool) -> None:
     settings = filled / "settings.json"
-    settings.write_text(settings.read_text().replace('"format": 5', '"format": 4'))
+    settings.write_text(settings.read_text().replace('"format": 6', '"format": 4'))
     if is_other_boot:
         let_another_boot_follow(filled)
     async with await open_store(filled, read_only=True) as store:
@@ -265,7 +265,7 @@ async def test_a_store_of_format_4_is_upgraded_once(filled: Path, caplog: pytest
             assert await look(store) == {"right"}
         assert caplog.text.count("upgrading") == 1
         assert "anew" not in caplog.text
-    assert '"format": 5' in settings.read_text()
+    assert '"format": 6' in settings.read_text()
 
 
 def replaced_by_a_directory(file: Path) -> None:

@@ -350,7 +350,7 @@ async def test_a_path_is_not_taken_whose_content_is_lost(directory: Path) -> Non
     async with await open_store(directory) as store:
         digest = Digest.of(noise(20_000, "small"))
         facts = NarFacts(20_112, b"n" * 32)
-        await store.remember_nar(FileNode(digest, 20_000), facts)
+        await store.remember_nar(FileNode(digest, 20_000), facts, store.begin_nar())
         assert await store.nar.calculate(FileNode(digest, 20_000)) == facts
         for pack in packs(directory):
             pack.unlink()

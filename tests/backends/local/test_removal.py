@@ -16,7 +16,7 @@ from tests.programs import ROOT
 from tvix_store.backends.local import open_store, removal
 from tvix_store.backends.local.requests import Commit, Result
 from tvix_store.errors import CorruptError, IncompleteError, UnavailableError
-from tvix_store.services.removal import used_key, used_records
+from tvix_store.services.removal import Guard, used_key, used_records
 from tvix_store.services.store import Store
 from tvix_store.testing.contracts.removal import NOW, hash_of, listed, put, remove
 
@@ -187,3 +187,40 @@ async def test_paths_go_in_an_order_in_which_nothing_is_left_behind(tmp_path: Pa
         monkeypatch.setattr(removal.RemovePathInfos, "apply", used_meanwhile)
         assert await remove(store, *names) == set(names[16:])
         assert await counted(store) == 16
+
+
+async def test_who_was_left_without_a_reference_stays_when_the_index_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no put that was given up before its reference was removed."""
+    monkeypatch.setattr(removal, "_AT_ONCE", 2)
+    directory = tmp_path / "store"
+    async with await open_store(directory) as store:
+        await put(store, "far")
+        for number in range(5):
+            await put(store, f"needs-{number}", "far")
+
+        async def act() -> None:
+            await put(store, "late", "far")
+
+        between(monkeypatch, asyncio.get_running_loop(), act)
+        assert await remove(store, "far", ignore_references=True) == {"far"}
+        left = {"late", *(f"needs-{number}" for number in range(5))}
+        assert await listed(store) == left
+    for _ in range(2):
+        make_index_anew(directory)
+        async with await open_store(directory) as store:
+            assert await listed(store) == left
+
+
+async def test_a_guard_that_changes_meanwhile_ends_a_removal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with await open_store(tmp_path / "store") as store:
+        await put(store, "one")
+
+        async def act() -> None:
+            assert store.records is not None
+            await store.records.put({b"guard": b"x"})
+
+        between(monkeypatch, asyncio.get_running_loop(), act)
+        assert await remove(store, "one", guard=Guard(b"guard", None)) == set()
+        assert await remove(store, "one", guard=Guard(b"guard", b"x")) == {"one"}

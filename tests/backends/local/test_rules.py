@@ -49,7 +49,7 @@ def append_elsewhere(store: Store, entries: list[NewRecord]) -> int:
     writer.append(entries)
     writer.keep()
     with engine.index.writing() as txn:
-        Commit(engine.index, txn).name_pack(writer.number, writer.size)
+        Commit(engine.index, txn, engine.reader).name_pack(writer.number, writer.size)
     number = writer.number
     engine.spare_packs.give_back(writer)
     return number
@@ -91,7 +91,7 @@ async def test_the_committed_size_of_a_pack_never_shrinks(store: Store) -> None:
     index = engine_of(store).index
     with index.writing() as txn:
         before, _ = index.pack_sizes(txn, 1)
-        Commit(index, txn).name_pack(1, before - 1)
+        Commit(index, txn, engine_of(store).reader).name_pack(1, before - 1)
         assert index.pack_sizes(txn, 1)[0] == before
 
 
@@ -101,7 +101,7 @@ async def test_content_that_is_stored_twice_counts_once_and_stays_where_it_was(s
     with index.writing() as txn:
         unique, stored = index.counter(txn, UNIQUE_BYTES), index.counter(txn, STORED_BYTES)
         for place in (first, second):
-            Commit(index, txn).name_contents([Written(Kind.CHUNK, b"k" * 32, 0, place)])
+            Commit(index, txn, engine_of(store).reader).name_contents([Written(Kind.CHUNK, b"k" * 32, 0, place)])
         assert index.place_in(txn, Kind.CHUNK, b"k" * 32) == first
         assert (index.counter(txn, UNIQUE_BYTES), index.counter(txn, STORED_BYTES)) == (unique + 20, stored + 10)
         index.drop_content(txn, Kind.CHUNK, b"k" * 32, first)

@@ -93,7 +93,9 @@ class ToyPathInfos:
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         return {each: self._path_infos[each].store_path for each in output_hashes if each in self._path_infos}
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         known = self._path_infos.get(path_info.store_path.output_hash)
         stored = known.merged(path_info, trust) if known else path_info
         self._path_infos[path_info.store_path.output_hash] = stored

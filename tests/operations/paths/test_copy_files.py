@@ -40,12 +40,14 @@ class Watched:
         self.existing = inner.existing
         self.put_paths: list[StorePath] = []
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         for reference in path_info.references:
             assert reference == path_info.store_path or await self.get(reference.output_hash)
         await asyncio.sleep(path_info.store_path.output_hash[-1] % 3 / 1000)
         self.put_paths.append(path_info.store_path)
-        return await self._inner.put(path_info, trust, requires=requires)
+        return await self._inner.put(path_info, trust, requires=requires, calculated=calculated)
 
 
 @pytest.fixture

@@ -56,7 +56,9 @@ class GrpcPathInfos:
             return await self._bulk.existing(output_hashes)
         return {output_hash: found.store_path for output_hash, found in (await self.get_many(output_hashes)).items()}
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         """As `PathInfoService.put`.
 
         Raises:

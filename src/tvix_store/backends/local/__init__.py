@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tvix_store.backends.local.assembling import LocalAssembling
 from tvix_store.backends.local.blobs import LocalBlobs
+from tvix_store.backends.local.collection.power import LocalCollection
 from tvix_store.backends.local.directories import LocalDirectories
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.engine import READ_THREADS, Engine
@@ -104,6 +105,8 @@ async def open_store(
         deltas=BlobDeltas(blobs),
         named_paths=ListedNames(path_infos),
         removal=LocalRemoval(engine),
+        collection=LocalCollection(engine),
+        keeping=engine.roots_lock.shared,
         staging=LocalStaging(engine),
         statistics=LocalStatistics(engine, path_infos),
         store_dir=its_store_dir,

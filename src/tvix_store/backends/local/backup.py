@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tvix_store.backends.local import settings
 from tvix_store.backends.local.backup_target import BackupTarget
+from tvix_store.backends.local.caches import CACHES, cache_directories
 from tvix_store.backends.local.collection_lock import not_collecting
 from tvix_store.backends.local.disk import disk_errors, make_directory
 from tvix_store.backends.local.durability import Durability
@@ -63,8 +64,12 @@ def backup(
             held.enter_context(not_collecting(source, makes_file=not read_only))
             return held.enter_context(closing(BackupTarget(source, copy, durability(copy))))
 
-        main = target(store, directory)
-        caches = [target(each, _made(directory / settings.CACHES) / each.name) for each in _caches(store)]
+        main, copies = target(store, directory), directory / CACHES
+        with disk_errors(directory):
+            sources = cache_directories(store)
+            if sources:
+                make_directory(copies)
+        caches = [target(each, copies / each.name) for each in sources]
         # Content comes before the path infos that need it. So a later state of the store has the content of an earlier one of a
         # cache.
         for each in (*caches, main):
@@ -85,20 +90,7 @@ def backup(
             each.switch()
         for each in targets:
             each.clean()
-        _remove_others(directory / settings.CACHES, {each.directory for each in caches})
-
-
-def _caches(store: Path) -> list[Path]:
-    """The directories of the named caches of a store."""
-    directory = store / settings.CACHES
-    with disk_errors(directory):
-        return sorted(each.parent for each in directory.glob(f"*/{settings.FILE}"))
-
-
-def _made(directory: Path) -> Path:
-    with disk_errors(directory):
-        make_directory(directory)
-    return directory
+        _remove_others(copies, {each.directory for each in caches})
 
 
 def _remove_others(directory: Path, kept: set[Path]) -> None:

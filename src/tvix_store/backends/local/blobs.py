@@ -35,6 +35,13 @@ class LocalBlobs:
         self._sizes = ChunkSizes.of_average(engine.settings.chunk_average)
 
     async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
+        stat = await self._stat(digest, chunks=chunks)
+        if stat is not None and self._engine.index.wanted_back:
+            await self._engine.taken_back()
+            stat = await self._stat(digest, chunks=chunks)
+        return stat
+
+    async def _stat(self, digest: Digest, *, chunks: bool) -> BlobStat | None:
         index = self._engine.index
         place = index.chunk(digest.raw)
         if place is not None:
@@ -48,13 +55,18 @@ class LocalBlobs:
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
         await self._engine.without_losses()
-        return await self._engine.in_thread(self._missing, digests)
+        missing = await self._engine.in_thread(self._missing, digests)
+        if self._engine.index.wanted_back:
+            await self._engine.taken_back()
+            missing = await self._engine.in_thread(self._missing, digests)
+        return missing
 
     async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         place = self._engine.index.chunk(digest.raw)
         if place is not None:
             data = await self._chunk(digest.raw, place)
             data = data if start == 0 and stop is None else data[start:stop]
+            await self._engine.taken_back()
             for at in range(0, len(data), PIECE):
                 yield data[at : at + PIECE] if len(data) > PIECE else data
             return
@@ -73,6 +85,7 @@ class LocalBlobs:
                         ahead = self._ahead(groups)
             finally:
                 ahead.cancel()
+        await self._engine.taken_back()
 
     async def put(self, data: AsyncIterable[bytes]) -> Digest:
         writer = BlobWriter(self._engine, self._sink, self._sizes)

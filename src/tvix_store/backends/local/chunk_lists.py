@@ -60,6 +60,11 @@ def chunk_list_key(blob: bytes, offset: int) -> bytes:
     return blob + offset.to_bytes(8, "big")
 
 
+def is_first(key: bytes) -> bool:
+    """Whether this is the key of the first segment of a list: the one that makes it visible."""
+    return key.endswith(b"\0" * 8)
+
+
 class ChunkListWriter:
     """Collects the chunk list of a blob whose digest and size are known only at its end.
 

@@ -38,6 +38,7 @@ from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import SYNCED, Kind, NewRecord
 from tvix_store.backends.local.request_queue import RequestQueue
 from tvix_store.backends.local.requests import Commit, Look, Request, Result, WriteContents
+from tvix_store.backends.local.taking_back import take_back
 from tvix_store.errors import StoreError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.telemetry import meters
@@ -144,8 +145,11 @@ class Committer:
                     self._forget_damaged(group)
                     self._write(group)
                 self._writing = []
+            leaves = any(request.leaves_pack for request in self._waiting)
             if self._waiting and (stop or self._is_urgent() or monotonic() >= self._rest_until):
                 self._commit()
+                if leaves:
+                    self._leave_pack()
             if self._requests.is_empty() or self._syncs.is_due:
                 self._syncs.sync_records()
         self._name_rest()
@@ -175,6 +179,12 @@ class Committer:
                 request.done.set_exception(error)
             return False
         return True
+
+    def _leave_pack(self) -> None:
+        """Go on with another pack from now on, so that this one can be rewritten."""
+        if not self._unnamed:
+            self._syncs.sync_records()
+            self._writer.close()
 
     def _leave_lost_pack(self) -> None:
         """Go on with another pack where the own one is lost."""
@@ -261,10 +271,12 @@ class Committer:
             self._make_room()
         if any(request.is_durable for request in requests):
             synced = self._syncs.sync_all()
+        wanted_back = tuple(self._index.wanted_back)
         with self._index.writing() as txn:
-            commit = Commit(self._index, txn)
+            commit = Commit(self._index, txn, self._reader)
+            take_back(self._index, self._reader, txn, wanted_back)
             commit.name_contents(self._unnamed.values())
-            results = [request.apply(commit) for request in requests]
+            results = [request.apply(commit) or commit.refusal(request.contents) for request in requests]
             is_synced = any(entry.kind in SYNCED for entry in commit.entries)
             if is_synced:
                 commit.accept({number: size for number, size in synced.items() if number != self._writer.number})
@@ -275,6 +287,7 @@ class Committer:
                     synced[self._writer.number] = self._writer.size
             self._name_packs(txn, synced)
         self._writer.keep()
+        self._index.wanted_back.difference_update(wanted_back)
         self._unnamed, self._unnamed_bytes = {}, 0
         if synced.get(self._writer.number) == self._writer.size:
             self._syncs.forget_records()

@@ -27,6 +27,8 @@ from tvix_store.backends.local.pack_pool import PackPool
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import Place
+from tvix_store.backends.local.requests import Look
+from tvix_store.backends.local.roots_lock import RootsLock
 from tvix_store.backends.local.snapshot import NoPack, Snapshot, why_read_only
 from tvix_store.errors import CorruptError, StoreError, UnavailableError
 
@@ -85,6 +87,7 @@ class Engine:
         except StoreError as error:  # it is tried again before anybody relies on what is lost
             _log.error("what lies in lost packs is not forgotten: %s", error)
         self.spare_packs = PackPool(self._new_writer)
+        self.roots_lock = RootsLock(directory)
         self.held_graphs = 0
         """Bytes that the directories which are being put take in memory."""
         self._of_thread = threading.local()
@@ -196,6 +199,15 @@ class Engine:
         """
         self.settings = settings.record_store_dir(self.directory, store_dir, self._durability)
 
+    def checkpoint(self) -> None:
+        """Make a checkpoint of all that was committed."""
+        if isinstance(self._opened, OwnIndex):
+            self._opened.checkpointer.make()
+
+    def sync_names(self, directory: Path) -> None:
+        """Bring the names in a directory to the disk itself."""
+        self._durability.sync_names(directory)
+
     async def without_losses(self) -> None:
         """Return when the index names nothing that lies in a lost pack.
 
@@ -205,6 +217,11 @@ class Engine:
         losing = self.committer.losing()
         if losing is not None:
             await asyncio.wrap_future(losing)
+
+    async def taken_back(self) -> None:
+        """Return when condemned content that was found here is live again, as far as it is still there."""
+        if self.index.wanted_back:
+            await asyncio.wrap_future(self.committer.submit(Look()))
 
     def check(self) -> None:
         """Raise UnavailableError where the store cannot serve."""

@@ -97,6 +97,11 @@ class Environment:
                 self._env.close()
                 raise self._damaged("the name of a table is not right")
 
+    def table(self, *names: bytes) -> list[Table]:
+        """The tables with these names."""
+        by_name = {table.name: table for table in self.tables}
+        return [by_name[name] for name in names]
+
     @property
     def is_damaged(self) -> bool:
         """Whether damage was found, by any process, that is not mended yet."""

@@ -69,7 +69,8 @@ class LocalGranular:
             raise IncompleteError(f"{error}; put it first") from error
 
     def _missing_directories(self, digests: Sequence[Digest]) -> set[Digest]:
-        return {digest for digest in digests if self._engine.index.directory(digest.raw) is None}
+        # Not a condemned one: what is below it may go.
+        return {digest for digest in digests if not self._engine.index.has_directory(digest.raw)}
 
     def _directories(self, digests: Sequence[Digest]) -> list[Directory]:
         directories: list[Directory] = []

@@ -1,12 +1,6 @@
 """The index: one LMDB environment that tells where everything lies. All of it can be rebuilt from the packs.
 
-Three tables lead from contents to places in packs:
-
-    chunks       digest                          → Place
-    directories  digest                          → Place
-    chunk_lists  blob digest + u64-BE offset     → u64 blob size, Place     one row per segment of a blob's chunk list
-
-Three tables have values of their own:
+The tables that lead from contents to places in packs are those of `content_index.py`. Three tables have values of their own:
 
     path_infos   output hash                     → u64 sequence, encoded path info
     records      key                             → u64 sequence, value of the record service
@@ -23,67 +17,30 @@ damage is reported (see `index_damage.py`).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator
 from itertools import islice
 from pathlib import Path
-from zlib import crc32
 
-from tvix_store.backends.local.contents import Content, Name, Written
+from tvix_store.backends.local.content_index import ContentIndex
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index_damage import DamageMark
-from tvix_store.backends.local.ledger import REMOVED, STORED_BYTES, UNIQUE_BYTES, Ledger
-from tvix_store.backends.local.packs import Place
-from tvix_store.backends.local.records import KEY_SIZE, Kind
-from tvix_store.backends.local.rows import CHECK_SIZE, RESIDUE, Table
+from tvix_store.backends.local.ledger import REMOVED
+from tvix_store.backends.local.rows import CHECK_SIZE, Table
 from tvix_store.model.path_info import NarFacts, belongs_to
 
-_TABLES = (b"chunks", b"directories", b"chunk_lists", b"path_infos", b"records", b"nar")
+_TABLES = (b"path_infos", b"records", b"nar")
 _U64 = struct.Struct("<Q")
-_PLACE_ROW = struct.Struct("<IQII4x")
 _DELETED = 1 << 63
 """Set in the sequence number of a record that was deleted, or of a path info that was removed."""
 
 
-class Index(Ledger):
+class Index(ContentIndex):
     """Typed access to the tables."""
 
     def __init__(self, file: Path, durability: Durability, damage: DamageMark) -> None:
         super().__init__(file, _TABLES, durability, damage)
-        self.chunks, self.directories, self.chunk_lists, self.path_infos, self.records, self.nar = self.tables[: len(_TABLES)]
-        self.bytes_put = 0
-        """Stored bytes of all contents that this process has named."""
-        self._table_of = {Kind.CHUNK: self.chunks, Kind.DIRECTORY: self.directories, Kind.CHUNK_LIST: self.chunk_lists}
-
-    def chunk(self, digest: bytes) -> Place | None:
-        return self._place(self.chunks, digest)
-
-    def unknown(self, contents: Sequence[Content]) -> list[Content]:
-        """Those of the contents that are not in the index."""
-        with self.reading() as txn:
-            return [content for content in contents if self._row(txn, self._table_of[content.kind], content.key) is None]
-
-    def chunks_at(self, digests: Sequence[bytes]) -> list[Place | None]:
-        """Where chunks lie, in the order of `digests`."""
-        return [None if fields is None else Place(*fields) for fields in self.places_of_chunks(digests)]
-
-    def places_of_chunks(self, digests: Sequence[bytes]) -> list[tuple[int, int, int, int] | None]:
-        """As `chunks_at`, as the fields of a `Place`: to make one takes as long as to look it up."""
-        with self.reading() as txn, txn.cursor(self.chunks.handle) as cursor:
-            rows = cursor.getmulti(digests)
-        seed, unpack = self.chunks.seed, _PLACE_ROW.unpack
-        # `is_whole`, written out.
-        fields = [unpack(row) if crc32(row, crc32(key, seed)) == RESIDUE else None for key, row in rows]
-        if len(fields) == len(digests) and None not in fields:
-            return fields
-        for (key, _), place in zip(rows, fields, strict=True):
-            if place is None:
-                self._tell_of_row(self.chunks, key)
-        found = dict(zip((key for key, _ in rows), fields, strict=True))
-        return [found.get(digest) for digest in digests]
-
-    def directory(self, digest: bytes) -> Place | None:
-        return self._place(self.directories, digest)
+        self.path_infos, self.records, self.nar = self.table(*_TABLES)
 
     def path_info(self, output_hash: bytes) -> bytes | None:
         row = self._get(self.path_infos, output_hash)
@@ -198,85 +155,6 @@ class Index(Ledger):
         row = _U64.pack(sequence | _DELETED) if value is None else _U64.pack(sequence) + value
         self._put(txn, self.records, key, row)
 
-    def chunk_list_segment(self, blob: bytes, offset: int) -> tuple[int, Place] | None:
-        """The blob's size and the place of the segment of its chunk list that covers the byte at `offset`."""
-        wanted = blob + offset.to_bytes(8, "big")
-        with self.reading() as txn, txn.cursor(self.chunk_lists.handle) as cursor:
-            found = cursor.set_range(wanted)
-            if not (found and cursor.key() == wanted):
-                found = cursor.prev() if found else cursor.last()
-            if not found or not cursor.key().startswith(blob):
-                return None
-            key, row = cursor.item()
-        if not self._is_whole(self.chunk_lists, key, row):
-            return None
-        return _U64.unpack_from(row)[0], Place.from_bytes(row[_U64.size :])
-
-    def put_content(self, txn: Txn, kind: Kind, key: bytes, place: Place, blob_size: int = 0) -> bool:
-        """Name the place of a chunk, a directory or a segment of a chunk list; whether it was new."""
-        self.bytes_put += place.stored
-        row = _U64.pack(blob_size) + place.to_bytes() if kind is Kind.CHUNK_LIST else place.to_bytes()
-        return self._put(txn, self._table_of[kind], key, row, overwrite=False)
-
-    def place_in(self, txn: Txn, kind: Kind, key: bytes) -> Place | None:
-        """Where a chunk or a directory lies."""
-        row = self._row(txn, self._table_of[kind], key)
-        return None if row is None else Place.from_bytes(row)
-
-    def drop_content(self, txn: Txn, kind: Kind, key: bytes, place: Place) -> bool:
-        """Forget a chunk or a directory, if it is named and lies at `place`; whether it did."""
-        if self.place_in(txn, kind, key) != place:
-            return False
-        txn.delete(key, db=self._table_of[kind].handle)
-        if kind is Kind.CHUNK:
-            self.count(txn, UNIQUE_BYTES, -place.length)
-            self.count(txn, STORED_BYTES, -place.stored)
-        return True
-
-    def move_content(self, txn: Txn, kind: Kind, key: bytes, place: Place) -> None:
-        """Name another place of a chunk or a directory. The caller counts the bytes."""
-        self._put(txn, self._table_of[kind], key, place.to_bytes())
-
-    def contents(self, txn: Txn, kind: Kind) -> Iterator[Written]:
-        """All chunks, directories, or segments of chunk lists, in the order of their keys."""
-        head = _U64.size if kind is Kind.CHUNK_LIST else 0
-        for key, row in self._whole_rows(txn, self._table_of[kind]):
-            yield Written(kind, key, _U64.unpack_from(row)[0] if head else 0, Place.from_bytes(row[head:]))
-
-    def touch(self, names: Sequence[Name]) -> None:
-        """Look contents up, so that their pages are in memory."""
-        with self.reading() as txn:
-            for kind, key in names:
-                txn.get(key, db=self._table_of[kind].handle)
-
-    def is_named(self, txn: Txn, kind: Kind, key: bytes) -> bool:
-        """Whether there is a chunk, directory, or segment of a chunk list."""
-        return self._row(txn, self._table_of[kind], key) is not None
-
-    def chunk_list_segments(self, txn: Txn) -> Iterator[tuple[bytes, Place]]:
-        """All segments of all chunk lists: the digest of the blob, and the place."""
-        return ((segment.key[:KEY_SIZE], segment.place) for segment in self.contents(txn, Kind.CHUNK_LIST))
-
-    def chunk_list(self, txn: Txn, blob: bytes) -> list[Written]:
-        """All segments of a blob's chunk list, in order."""
-        return [
-            Written(Kind.CHUNK_LIST, key, _U64.unpack_from(row)[0], Place.from_bytes(row[_U64.size :]))
-            for key, row in self._beginning_with(txn, self.chunk_lists, blob, blob)
-            if row is not None
-        ]
-
-    def chunk_list_places(self, blob: bytes) -> list[Place]:
-        """The places of all segments of a blob's chunk list."""
-        with self.reading() as txn:
-            return [segment.place for segment in self.chunk_list(txn, blob)]
-
-    def drop_chunk_list(self, txn: Txn, blob: bytes) -> None:
-        """Forget all segments of a blob's chunk list."""
-        with txn.cursor(self.chunk_lists.handle) as cursor:
-            found = cursor.set_range(blob)
-            while found and cursor.key().startswith(blob):
-                found = cursor.delete()
-
     def nar_facts(self, node_key: bytes) -> NarFacts | None:
         row = self._get(self.nar, node_key)
         return None if row is None else NarFacts(_U64.unpack_from(row)[0], row[_U64.size : -CHECK_SIZE])
@@ -284,26 +162,19 @@ class Index(Ledger):
     def put_nar_facts(self, txn: Txn, node_key: bytes, facts: NarFacts) -> None:
         self._put(txn, self.nar, node_key, _U64.pack(facts.size) + facts.sha256)
 
+    def has_nar_facts(self, txn: Txn, node_key: bytes) -> bool:
+        return self._row(txn, self.nar, node_key) is not None
+
+    def keep_nar_facts(self, txn: Txn, nodes: Container[bytes]) -> None:
+        """Forget what is known of all NARs but those of `nodes`. To pass over a million takes half a second."""
+        with txn.cursor(self.nar.handle) as cursor:
+            found = cursor.first()
+            while found:
+                found = cursor.next() if cursor.key() in nodes else cursor.delete()
+
     def drop_nar_facts(self, txn: Txn) -> None:
         """Forget what is known of NARs, all of it: they are rendered once more when they are asked for."""
         txn.drop(self.nar.handle, delete=False)
-
-    def chunked_blobs(self, txn: Txn) -> int:
-        """How many blobs are cut into more than one chunk: the chunk list segments that begin one."""
-        return sum(key.endswith(b"\0" * 8) for key in txn.cursor(self.chunk_lists.handle).iternext(values=False))
-
-    def _place(self, table: Table, key: bytes) -> Place | None:
-        row = self._get(table, key)
-        return None if row is None else Place.from_bytes(row)
-
-    def _beginning_with(self, txn: Txn, table: Table, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes | None]]:
-        """The rows whose keys begin with `prefix`, from `start` on; None for a row that fails its check."""
-        with txn.cursor(table.handle) as cursor:
-            found = cursor.set_range(start)
-            while found and cursor.key().startswith(prefix):
-                key, row = cursor.item()
-                yield key, row if self._is_whole(table, key, row) else None
-                found = cursor.next()
 
     def _sequence(self, txn: Txn, table: Table, key: bytes) -> int:
         row = self._row(txn, table, key)

@@ -29,6 +29,10 @@ UNIQUE_BYTES = b"unique chunk bytes"
 STORED_BYTES = b"stored chunk bytes"
 REMOVED = b"removed path infos"
 """Rows of path infos that only say that there is none any more."""
+COLLECTED = b"steps of the collection"
+"""Rises when condemned content is published, and when it is dropped: what was known of NARs before may not hold any more."""
+PUBLISHED_AT = b"seconds since 1970 when condemned content was published"
+"""0 where there is none, or its condemnation has not come to its end."""
 _VERSION = b"version of the index"
 _TABLES = (b"packs", b"counters")
 _U64 = struct.Struct("<Q")
@@ -40,7 +44,7 @@ class Ledger(Environment):
 
     def __init__(self, file: Path, tables: Sequence[bytes], durability: Durability, damage: DamageMark) -> None:
         super().__init__(file, (*tables, *_TABLES), durability, damage)
-        self.packs, self.counters = self.tables[len(tables) :]
+        self.packs, self.counters = self.table(*_TABLES)
 
     @property
     def is_current(self) -> bool:
@@ -104,6 +108,11 @@ class Ledger(Environment):
         if not self._is_whole(self.counters, name, row):
             raise self._damaged(f"it has lost the {name.decode()}")
         return int(_U64.unpack_from(row)[0])
+
+    def collected(self) -> int:
+        """How many steps of the collection there were after which earlier findings may not hold."""
+        with self.reading() as txn:
+            return self.counter(txn, COLLECTED)
 
     def generation(self) -> int:
         """A number that changes when something is forgotten, and never comes back. It is 0 in a new store."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 
 from tvix_store.backends.local.engine import Engine
-from tvix_store.backends.local.requests import PutNarFacts, PutPathInfo
+from tvix_store.backends.local.requests import NarOfNode, PutNarFacts, PutPathInfo
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import Node, encode_node
 from tvix_store.model.path_info import NarFacts, PathInfo
@@ -39,10 +39,13 @@ class LocalPathInfos:
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         return {output_hash: found.store_path for output_hash, found in (await self.get_many(output_hashes)).items()}
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         if self._engine.settings.store_dir != self._store_dir:
             await self._engine.in_thread(self._engine.record_store_dir, self._store_dir)
-        stored = await asyncio.wrap_future(self._engine.committer.submit(PutPathInfo(path_info, trust, requires)))
+        whole = node_key(path_info.node) if calculated else None
+        stored = await asyncio.wrap_future(self._engine.committer.submit(PutPathInfo(path_info, trust, requires, whole)))
         assert stored is not None
         return stored
 
@@ -69,8 +72,11 @@ class LocalNarFacts:
         await self._engine.without_losses()
         return self._engine.index.nar_facts(node_key(node))
 
-    async def put(self, node: Node, facts: NarFacts) -> None:
-        await asyncio.wrap_future(self._engine.committer.submit(PutNarFacts(node_key(node), facts)))
+    def begin(self) -> int:
+        return self._engine.index.collected()
+
+    async def put(self, node: Node, facts: NarFacts, since: int) -> None:
+        await asyncio.wrap_future(self._engine.committer.submit(PutNarFacts(NarOfNode(node_key(node), facts, since))))
 
 
 def node_key(node: Node) -> bytes:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.index import Index
@@ -22,7 +23,8 @@ from tvix_store.backends.local.records import path_info_record
 from tvix_store.backends.local.requests import Commit, Request, Result
 from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import PathInfo
-from tvix_store.services.removal import read_hour, used_key
+from tvix_store.services.batches import parts
+from tvix_store.services.removal import Guard, read_hour, used_key
 
 _PAGE = 2000
 """Rows that are looked at in one go: some 40 ms in a thread."""
@@ -33,81 +35,145 @@ _References = Mapping[bytes, Sequence[bytes]]
 """The candidates, each with those that it refers to, by output hashes: some 250 bytes of memory each."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What keeps a path: as in `Removal.remove`."""
+
+    unused_since: int | None
+    ignore_references: bool
+    guard: Guard | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What may go.
+
+    seen: The sequence number from which on others may have put path infos that are not known here.
+    references: What may go, each with those to which it refers.
+    staying: What stays. It grows.
+    referrers: Paths that stay, and refer to one that may go although they do. It grows.
+    """
+
+    seen: int
+    references: _References
+    staying: set[bytes]
+    referrers: set[bytes]
+
+
 class LocalRemoval:
     """The Removal of a local store."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def remove(self, output_hashes: Collection[bytes], *, unused_since: int) -> set[bytes]:
+    async def remove(
+        self,
+        output_hashes: Collection[bytes],
+        *,
+        unused_since: int | None,
+        ignore_references: bool = False,
+        guard: Guard | None = None,
+    ) -> set[bytes]:
         removed: set[bytes] = set()
-        staying: set[bytes] = set()
-        if output_hashes:
-            seen, references = await self._candidates(output_hashes)
-            order = await self._engine.in_thread(_referrers_first, references)
-            for at in range(0, len(order), _AT_ONCE):
-                request = RemovePathInfos(order[at : at + _AT_ONCE], references, staying, seen, unused_since)
-                await asyncio.wrap_future(self._engine.committer.submit(request))
-                if request.removed:
-                    await asyncio.wrap_future(self._engine.committer.submit(SayRemoved(request.removed)))
-                    removed |= request.removed.keys()
+        if not output_hashes:
+            return removed
+        terms = _Terms(unused_since, ignore_references, guard)
+        plan = await self._planned(output_hashes, terms)
+        order = await self._engine.in_thread(_referrers_first, plan.references)
+        # Those in a cycle, and all to which these refer, can only go together.
+        rest = list(plan.references.keys() - set(order)) if len(order) < len(plan.references) else []
+        for batch in (*parts(order, _AT_ONCE), *([rest] if rest else [])):
+            request = RemovePathInfos(batch, plan, terms)
+            await self._done(request)
+            if request.removed:
+                # Before the journal says "removed": see `given_up`.
+                for some in parts(sorted(plan.referrers), _AT_ONCE):
+                    await self._done(RenewPathInfos(some))
+                await self._done(SayRemoved(request.removed))
+                removed |= request.removed.keys()
         return removed
 
-    async def _candidates(self, wanted: Collection[bytes]) -> tuple[int, _References]:
+    async def _done(self, request: Request) -> None:
+        await asyncio.wrap_future(self._engine.committer.submit(request))
+
+    async def _planned(self, wanted: Collection[bytes], terms: _Terms) -> _Plan:
         """A sequence number, and of the wanted paths those to which only such paths referred then."""
         index = self._engine.index
         _check(index)
         with index.reading() as txn:
             seen = index.counter(txn, SEQUENCE)
-        own = {each: each for each in wanted}  # so that there is one object for each hash
-        references: dict[bytes, Sequence[bytes]] = {}
-        needed: set[bytes] = set()
+        look = _Look({each: each for each in wanted})  # so that there is one object for each hash
         last: bytes | None = b""
         while last is not None:
-            last = await self._engine.in_thread(_look_at_page, index, last, own, references, needed)
+            last = await self._engine.in_thread(look.at_page, index, last)
         _check(index)
-        staying = _closure(references, needed)
-        return seen, {each: to for each, to in references.items() if each not in staying}
+        if terms.ignore_references:
+            return _Plan(seen, dict.fromkeys(look.references, ()), set(), look.referrers)
+        staying = _closure(look.references, look.needed)
+        return _Plan(seen, {each: to for each, to in look.references.items() if each not in staying}, set(), set())
 
 
 class RemovePathInfos(Request):
-    """Path infos are removed from the index, but those in `staying`, which grows by what turns out to be used.
+    """Path infos are removed from the index, as far as the plan lets them go.
 
-    seen: The sequence number from which on others may have put path infos that refer to them.
     removed: The sequence numbers of the removals by output hash, when it is done.
     """
 
-    def __init__(
-        self, output_hashes: Sequence[bytes], references: _References, staying: set[bytes], seen: int, unused_since: int
-    ) -> None:
+    def __init__(self, output_hashes: Sequence[bytes], plan: _Plan, terms: _Terms) -> None:
         super().__init__()
         self._output_hashes = output_hashes
-        self._references = references
-        self._staying = staying
-        self._seen = seen
-        self._unused_since = unused_since
+        self._plan = plan
+        self._terms = terms
         self.removed: dict[bytes, int] = {}
 
     def apply(self, commit: Commit) -> Result:
-        index, txn = commit.index, commit.txn
+        index, txn, plan, guard = commit.index, commit.txn, self._plan, self._terms.guard
+        if guard is not None and index.record_in(txn, guard.key) != guard.value:
+            return None
         try:
             found = {each for each in self._output_hashes if self._is_used(commit, each)}
-            for output_hash, encoded in index.path_infos_since(txn, self._seen):
+            for output_hash, encoded in index.path_infos_since(txn, plan.seen):
                 found.add(output_hash)
-                found.update(reference.output_hash for reference in PathInfo.stored(encoded).references)
+                references = {each.output_hash for each in PathInfo.stored(encoded).references}
+                if not self._terms.ignore_references:
+                    found |= references
+                elif not references.isdisjoint(plan.references):
+                    plan.referrers.add(output_hash)
             _check(index)
         except StoreError as error:
             return error
-        self._staying |= _closure(self._references, found)
+        plan.staying.update(_closure(plan.references, found))
         for output_hash in self._output_hashes:
-            if output_hash not in self._staying:
+            if output_hash not in plan.staying:
                 self.removed[output_hash] = commit.sequence()
                 index.put_path_info(txn, output_hash, self.removed[output_hash], None)
         return None
 
     def _is_used(self, commit: Commit, output_hash: bytes) -> bool:
+        if self._terms.unused_since is None:
+            return False
         value = commit.index.record_in(commit.txn, used_key(output_hash))
-        return value is not None and read_hour(value) >= self._unused_since
+        return value is not None and read_hour(value) >= self._terms.unused_since
+
+
+class RenewPathInfos(Request):
+    """Path infos get a new sequence number, in the journal too. They are no puts that were given up before something else."""
+
+    is_durable = True
+    appends = True
+
+    def __init__(self, output_hashes: Sequence[bytes]) -> None:
+        super().__init__()
+        self._output_hashes = output_hashes
+
+    def apply(self, commit: Commit) -> Result:
+        sequence = commit.sequence()
+        for each in self._output_hashes:
+            encoded = commit.index.path_info_in(commit.txn, each)
+            if encoded is not None:
+                commit.entries.append(path_info_record(each, sequence, encoded))
+                commit.index.put_path_info(commit.txn, each, sequence, encoded)
+        return None
 
 
 class SayRemoved(Request):
@@ -128,18 +194,32 @@ class SayRemoved(Request):
         return None
 
 
-def _look_at_page(
-    index: Index, last: bytes, own: Mapping[bytes, bytes], references: dict[bytes, Sequence[bytes]], needed: set[bytes]
-) -> bytes | None:
-    """Note what the next path infos refer to: those that are candidates, and others. The output hash of the last one."""
-    rows, behind = index.path_infos_behind(last, _PAGE)
-    for output_hash, encoded in rows:
-        to = [own[each.output_hash] for each in PathInfo.stored(encoded).references if each.output_hash in own]
-        if output_hash in own:
-            references[own[output_hash]] = [each for each in to if each != output_hash]
-        else:
-            needed.update(to)
-    return behind
+class _Look:
+    """A look at all path infos, for those that are wanted: `own` has one object for each.
+
+    references: Those of the wanted ones that are there, each with the wanted ones to which it refers.
+    needed: Those to which others refer, and
+    referrers: these others.
+    """
+
+    def __init__(self, own: Mapping[bytes, bytes]) -> None:
+        self._own = own
+        self.references: dict[bytes, Sequence[bytes]] = {}
+        self.needed: set[bytes] = set()
+        self.referrers: set[bytes] = set()
+
+    def at_page(self, index: Index, last: bytes) -> bytes | None:
+        """Look at the next path infos. The output hash of the last one; None where that was all."""
+        own = self._own
+        rows, behind = index.path_infos_behind(last, _PAGE)
+        for output_hash, encoded in rows:
+            to = [own[each.output_hash] for each in PathInfo.stored(encoded).references if each.output_hash in own]
+            if output_hash in own:
+                self.references[own[output_hash]] = [each for each in to if each != output_hash]
+            elif to:
+                self.needed.update(to)
+                self.referrers.add(output_hash)
+        return behind
 
 
 def _check(index: Index) -> None:
@@ -161,7 +241,8 @@ def _closure(references: _References, found: Iterable[bytes]) -> set[bytes]:
 
 
 def _referrers_first(references: _References) -> list[bytes]:
-    """The candidates in an order in which each stands before those that it refers to. Those in a cycle are left out."""
+    """The candidates in an order in which each stands before those that it refers to. Those in a cycle are left out, and what
+    these refer to."""
     referrers = dict.fromkeys(references, 0)
     for to in references.values():
         for each in to:

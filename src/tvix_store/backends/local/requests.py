@@ -5,21 +5,31 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
+from tvix_store.backends.local.chunk_lists import is_first
 from tvix_store.backends.local.contents import Content, Written, name_of
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
-from tvix_store.backends.local.ledger import SEQUENCE, STORED_BYTES, UNIQUE_BYTES
-from tvix_store.backends.local.records import Kind, NewRecord, accepted, keyed_records, path_info_record
-from tvix_store.errors import IncompleteError, StoreError
+from tvix_store.backends.local.ledger import COLLECTED, SEQUENCE, STORED_BYTES, UNIQUE_BYTES
+from tvix_store.backends.local.pack_reader import PackReader
+from tvix_store.backends.local.records import KEY_SIZE, Kind, NewRecord, accepted, keyed_records, path_info_record
+from tvix_store.backends.local.taking_back import holds_chunks
+from tvix_store.errors import ForgottenError, IncompleteError, StoreError, UnavailableError
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.staging import NO_RECORDS
 
-NarOfNode: TypeAlias = tuple[bytes, NarFacts]
-"""The key of a node (`path_infos.node_key`), and what is true of its NAR."""
+
+class NarOfNode(NamedTuple):
+    """The key of a node (`path_infos.node_key`), what is true of its NAR, and since when: what the index had COLLECTED then."""
+
+    node_key: bytes
+    facts: NarFacts
+    since: int
+
+
 Result: TypeAlias = PathInfo | StoreError | None
 """What a request comes to. An error of its own harms no other request of the same commit."""
 
@@ -30,14 +40,20 @@ class Commit:
 
     index: Index
     txn: Txn
+    reader: PackReader
     entries: list[NewRecord] = field(default_factory=list)
+    refused: set[bytes] = field(default_factory=set)
+    """Blobs whose chunk lists were not named: a chunk that was there was collected meanwhile."""
 
     def sequence(self) -> int:
         """The next sequence number: of two path infos or records with one key, the higher number counts."""
         return self.index.count(self.txn, SEQUENCE, 1)
 
     def name_contents(self, contents: Iterable[Written]) -> list[Written]:
-        """Name contents; those that were new."""
+        """Name contents; those that were new.
+
+        A blob becomes visible with the first segment of its chunk list. Its chunks must all be there then.
+        """
         unique = stored = 0
         named: list[Written] = []
         # In the order of the keys: neighbours on a page of the index are written while it is at hand.
@@ -49,6 +65,12 @@ class Commit:
                 if kind is Kind.CHUNK:
                     unique += place.length
                     stored += place.stored
+        for each in named:  # chunks come before: see `Kind`
+            if each.kind is Kind.CHUNK_LIST and is_first(each.key):
+                blob = each.key[:KEY_SIZE]
+                if not holds_chunks(self.index, self.reader, self.txn, self.index.chunk_list(self.txn, blob)):
+                    self.index.drop_chunk_list(self.txn, blob)
+                    self.refused.add(blob)
         if unique:
             self.index.count(self.txn, UNIQUE_BYTES, unique)
             self.index.count(self.txn, STORED_BYTES, stored)
@@ -65,12 +87,25 @@ class Commit:
         if sizes:
             self.entries.append(accepted(self.sequence(), sizes))
 
+    def refusal(self, contents: Iterable[Content | Written]) -> StoreError | None:
+        """Why a request with these contents is refused, if it is."""
+        if self.refused:
+            for each in contents:
+                if each.kind is Kind.CHUNK_LIST and each.key[:KEY_SIZE] in self.refused:
+                    return UnavailableError(f"parts of blob b3:{each.key[:KEY_SIZE].hex()} were collected meanwhile; put it again")
+        return None
+
     def put_nar(self, nar: NarOfNode | None, records: Mapping[bytes, bytes]) -> None:
         """Remember what is true of a NAR, and records that are not durable."""
         if nar is not None:
-            self.index.put_nar_facts(self.txn, *nar)
+            self.put_nar_facts(nar)
         if records:
             self.put_records(records, durable=False)
+
+    def put_nar_facts(self, nar: NarOfNode) -> None:
+        """Remember what is true of a NAR, unless content may have been collected since that was found out."""
+        if self.index.counter(self.txn, COLLECTED) == nar.since:
+            self.index.put_nar_facts(self.txn, nar.node_key, nar.facts)
 
     def put_records(self, records: Mapping[bytes, bytes | None], *, durable: bool) -> None:
         sequence = self.sequence()
@@ -88,6 +123,8 @@ class Request:
     """Whether all that was put before is brought to the disk first, and its own entries then."""
     appends = False
     """Whether it may append entries when it is applied."""
+    leaves_pack = False
+    """Whether the committer gives up its pack when this is done."""
 
     def __init__(self, contents: Sequence[Content] = ()) -> None:
         self.contents = contents
@@ -103,7 +140,13 @@ class Request:
 
 
 class Look(Request):
-    """Asks for nothing: what lies in lost packs is forgotten before any request is done."""
+    """Asks for nothing: what lies in lost packs is forgotten, and what is wanted back taken back, before any request is done."""
+
+
+class LeavePack(Request):
+    """Asks the committer to give up its pack: others can lock it then."""
+
+    leaves_pack = True
 
 
 class PutContents(Request):
@@ -139,13 +182,12 @@ class PutTree(Request):
 class PutNarFacts(Request):
     """What is true of the NAR of a node."""
 
-    def __init__(self, node_key: bytes, facts: NarFacts) -> None:
+    def __init__(self, nar: NarOfNode) -> None:
         super().__init__()
-        self._node_key = node_key
-        self._facts = facts
+        self._nar = nar
 
     def apply(self, commit: Commit) -> Result:
-        commit.index.put_nar_facts(commit.txn, self._node_key, self._facts)
+        commit.put_nar_facts(self._nar)
         return None
 
 
@@ -186,6 +228,9 @@ class NameContents(Request):
     def apply(self, commit: Commit) -> Result:
         for number in {each.place.pack for each in commit.name_contents(self._written)}:
             commit.name_pack(number, self._sizes[number])
+        refusal = commit.refusal(self._written)
+        if refusal is not None:
+            return refusal
         commit.put_nar(self._nar, self._records)
         return None
 
@@ -224,19 +269,24 @@ class ExchangeRecords(Request):
 
 
 class PutPathInfo(Request):
-    """A path info, durably; its result is what is stored now."""
+    """A path info, durably; its result is what is stored now. `whole` is the key of a node of whose NAR the facts must be known."""
 
     is_durable = True
     appends = True
 
-    def __init__(self, path_info: PathInfo, trust: Trust = NOBODY, requires: Collection[StorePath] = ()) -> None:
+    def __init__(
+        self, path_info: PathInfo, trust: Trust = NOBODY, requires: Collection[StorePath] = (), whole: bytes | None = None
+    ) -> None:
         super().__init__()
+        self._whole = whole
         self._requires = requires
         self._path_info = path_info
         self._trust = trust
 
     def apply(self, commit: Commit) -> Result:
         output_hash = self._path_info.store_path.output_hash
+        if self._whole is not None and not commit.index.has_nar_facts(commit.txn, self._whole):
+            return ForgottenError(f"what was known of the NAR of {self._path_info.store_path} is forgotten")
         stored = commit.index.path_info_in(commit.txn, output_hash)
         for required in self._requires:
             if not commit.index.has_path_info(commit.txn, required.output_hash):

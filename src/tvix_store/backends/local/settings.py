@@ -18,13 +18,11 @@ from tvix_store.errors import CorruptError, InvalidError
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR, check_store_dir
 
-FORMAT = 5
-"""The format version that this module writes. Format 1 had no records, 2 no checks in the index, 3 no checkpoint, and in 4 nothing
-was removed. Stores of older formats are raised to this one when they are opened, by one process alone; older programs refuse them
-from then on."""
+FORMAT = 6
+"""The format version that this module writes. Format 1 had no records, 2 no checks in the index, 3 no checkpoint, in 4 nothing was
+removed, and in 5 nothing collected. Stores of older formats are raised to this one when one process alone opens them; older
+programs refuse them from then on."""
 FILE = "settings.json"
-CACHES = "caches"
-"""The directory of named caches, in that of the store: one for each, which is a store of path infos and records."""
 MIN_AVERAGE, MAX_AVERAGE = 4096, 256 * 1024
 """Bytes. A chunk, at most four times the average, is read, checked and given out as a whole."""
 MIN_PACK_SIZE = 1 << 20

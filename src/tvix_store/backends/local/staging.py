@@ -24,9 +24,8 @@ from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.path_infos import node_key
 from tvix_store.backends.local.records import KEY_SIZE, Kind
-from tvix_store.backends.local.requests import NameContents, NamePack, PutTree
+from tvix_store.backends.local.requests import NameContents, NamePack, NarOfNode, PutTree
 from tvix_store.errors import CorruptError, UnavailableError
-from tvix_store.model.path_info import NarFacts
 from tvix_store.services.records import check_records
 from tvix_store.services.staging import NO_RECORDS, StagedNar
 
@@ -54,6 +53,7 @@ class LocalStage:
     def __init__(self, engine: Engine, *, rechecks: bool) -> None:
         self._engine = engine
         self._rechecks = rechecks
+        self._since = engine.index.collected()
         self.blobs = LocalBlobs(engine, self)
         self.directories = LocalDirectories(engine, self)
         self._held: dict[Name, Content] | None = None if rechecks else {}
@@ -72,7 +72,7 @@ class LocalStage:
 
     async def accept(self, nar: StagedNar | None = None, records: Mapping[bytes, bytes] = NO_RECORDS) -> None:
         check_records(records)
-        facts = None if nar is None else (node_key(nar.node), nar.facts)
+        facts = None if nar is None else NarOfNode(node_key(nar.node), nar.facts, self._since)
         if self._held is not None:
             self._naming = self._engine.committer.submit(PutTree(list(self._held.values()), facts, records))
             await asyncio.wrap_future(self._naming)
@@ -80,7 +80,7 @@ class LocalStage:
             await self._accept_written(facts, records)
         self._accepted = True
 
-    async def _accept_written(self, facts: tuple[bytes, NarFacts] | None, records: Mapping[bytes, bytes]) -> None:
+    async def _accept_written(self, facts: NarOfNode | None, records: Mapping[bytes, bytes]) -> None:
         if self._written_first is not None:
             await asyncio.wrap_future(self._written_first)
         for writer in self._writers:
@@ -124,7 +124,8 @@ class LocalStage:
                     engine.segment(key[:KEY_SIZE], int.from_bytes(key[KEY_SIZE:], "big"))
                     return True  # it is forgotten with any of its chunks, by whoever finds that damaged, at any moment
                 case kind:
-                    place = engine.index.chunk(key) if kind is Kind.CHUNK else engine.index.directory(key)
+                    with engine.index.reading() as txn:
+                        place = engine.index.place_in(txn, kind, key)
                     if place is None:
                         return True  # somebody has found that out just now
                     engine.payload(key, place)

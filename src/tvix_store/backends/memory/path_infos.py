@@ -9,7 +9,7 @@ from tvix_store.errors import IncompleteError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
-from tvix_store.services.removal import read_hour, used_key
+from tvix_store.services.removal import Guard, read_hour, used_key
 
 
 class MemoryPathInfos:
@@ -28,7 +28,9 @@ class MemoryPathInfos:
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         return {each: self._path_infos[each].store_path for each in output_hashes if each in self._path_infos}
 
-    async def put(self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = ()) -> PathInfo:
+    async def put(
+        self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
+    ) -> PathInfo:
         key = path_info.store_path.output_hash
         for required in requires:
             if required.output_hash not in self._path_infos:
@@ -42,21 +44,29 @@ class MemoryPathInfos:
         for _, path_info in sorted(self._path_infos.items()):
             yield path_info
 
-    async def remove(self, output_hashes: Collection[bytes], *, unused_since: int) -> set[bytes]:
+    async def remove(
+        self,
+        output_hashes: Collection[bytes],
+        *,
+        unused_since: int | None,
+        ignore_references: bool = False,
+        guard: Guard | None = None,
+    ) -> set[bytes]:
         """As `Removal.remove`."""
-        hours = {each: await self._records.get(used_key(each)) for each in output_hashes}
-        gone = {
-            each for each, hour in hours.items() if each in self._path_infos and (hour is None or read_hour(hour) < unused_since)
-        }
-        while needed := {
-            reference.output_hash
-            for key, path_info in self._path_infos.items()
-            if key not in gone
-            for reference in path_info.references
-            if reference.output_hash in gone
-        }:
+        if guard is not None and await self._records.get(guard.key) != guard.value:
+            return set()
+        gone = {each for each in output_hashes if each in self._path_infos}
+        if unused_since is not None:
+            hours = {each: await self._records.get(used_key(each)) for each in gone}
+            gone -= {each for each, hour in hours.items() if hour is not None and read_hour(hour) >= unused_since}
+        while needed := set() if ignore_references else self._needed(gone):
             gone -= needed
         for each in gone:
             del self._path_infos[each]
         await self._records.delete([used_key(each) for each in gone])
         return gone
+
+    def _needed(self, gone: Collection[bytes]) -> set[bytes]:
+        """Those among `gone` to which others refer."""
+        others = (path_info for key, path_info in self._path_infos.items() if key not in gone)
+        return {each.output_hash for other in others for each in other.references if each.output_hash in gone}

@@ -42,7 +42,7 @@ class MemoryStage:
         staging.all_blobs.take_over(self.blobs)
         staging.all_directories.take_over(self.directories)
         if nar is not None:
-            await staging.nars.put(*nar)
+            await staging.nars.put(*nar, staging.nars.begin())
 
     async def close(self) -> None:
         pass

@@ -23,8 +23,11 @@ class HeldNars:
     async def get(self, node: Node) -> NarFacts | None:
         return await self._inner.get(node) if await self._held.has(Kind.NAR, nar_key(node)) else None
 
-    async def put(self, node: Node, facts: NarFacts) -> None:
-        await self._inner.put(node, facts)
+    def begin(self) -> int:
+        return self._inner.begin()
+
+    async def put(self, node: Node, facts: NarFacts, since: int) -> None:
+        await self._inner.put(node, facts, since)
         await self._held.put(Kind.NAR, (nar_key(node),))
 
 

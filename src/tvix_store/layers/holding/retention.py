@@ -21,16 +21,18 @@ from dataclasses import dataclass, replace
 from tvix_store.concurrency.cooperative import Yielder
 from tvix_store.errors import CorruptError, StoreError, UnsupportedError
 from tvix_store.layers.holding.held import Held, Kind
-from tvix_store.layers.holding.hours import Hours
 from tvix_store.layers.holding.nars import nar_key
 from tvix_store.layers.holding.quota import Quota
-from tvix_store.layers.holding.uses import UsedPathInfos, Uses
+from tvix_store.layers.uses import UsedPathInfos, Uses
 from tvix_store.model.digest import Digest
+from tvix_store.operations.collection.hours import Hours
+from tvix_store.operations.collection.last_uses import hour_in
+from tvix_store.operations.collection.unused import remove_unused
 from tvix_store.operations.trees.reached import Reached
 from tvix_store.services.batches import gathered, parts
 from tvix_store.services.record_kinds import FILE, KINDS, LINK, PLAN
 from tvix_store.services.records import RecordService
-from tvix_store.services.removal import HOUR, USED, Removal, read_hour, write_hour
+from tvix_store.services.removal import HOUR, write_hour
 from tvix_store.services.store import Store
 from tvix_store.telemetry import meters
 
@@ -82,7 +84,6 @@ class Retention:
         self._content = content
         self._own = own
         self._records: RecordService = own.records
-        self._removal: Removal = own.removal
         self._held = held
         self._quota = quota
         self._terms = terms
@@ -135,7 +136,8 @@ class Retention:
         Raises:
             StoreError: the store cannot be read or written.
         """
-        paths = await self._remove_paths()
+        now = await self._hours.now()
+        paths = len(await remove_unused(self._own, now=now, keep_for=self._terms.hours, noted_every=self._period))
         reached = Reached(self._content.blobs, self._content.directories)
         roots = await self._reach(reached)
         if reached.holes:
@@ -152,29 +154,6 @@ class Retention:
         meters.RETENTION_RUNS.of().add()
         meters.PATHS_REMOVED.of().add(paths)
         return Outcome(paths, gone, size)
-
-    async def _remove_paths(self) -> int:
-        """Remove the paths that nobody has used; how many."""
-        now = await self._hours.now()
-        since = now - self._terms.hours - self._period + 1
-        used: dict[bytes, int] = {}
-        async for key, value in self._records.list(USED):
-            used[key[len(USED) :]] = _hour(value, now)
-            await self._yielder.step()
-        unused: list[bytes] = []
-        new: list[bytes] = []
-        async for path_info in self._own.path_infos.list():
-            output_hash = path_info.store_path.output_hash
-            hour = used.pop(output_hash, None)
-            if hour is None:  # from before there was a retention: its time begins now
-                new.append(output_hash)
-            elif hour < since:
-                unused.append(output_hash)
-            await self._yielder.step()
-        await self._uses.write(new)
-        # Of paths that are not there: a put that was refused, or a use that was written after the path had gone.
-        await self._delete([USED + each for each, hour in used.items() if hour < now - 1])
-        return len(await self._removal.remove(unused, unused_since=max(since, 0)))
 
     async def _reach(self, reached: Reached) -> set[bytes]:
         """Reach all that the cache needs. The keys of the roots of its paths."""
@@ -212,7 +191,7 @@ class Retention:
             over: dict[bytes, tuple[bytes, bytes | None]] = {}
             for key, value in some:
                 raw = key[len(kind.prefix) :]
-                marked = _hour(value, now) if value else None
+                marked = hour_in(value, now) if value else None
                 if len(raw) != _DIGEST_SIZE:  # not one of ours
                     over[key] = (value, None)
                 elif raw in needed:
@@ -292,14 +271,6 @@ class _Idle:
     def size(self) -> int:
         """Bytes of files and directories."""
         return self._directories + sum(size for raw, size in self._sizes.items() if raw not in self._chunks)
-
-
-def _hour(value: bytes, now: int) -> int:
-    """The hour in a record. One that is damaged, or to come, is taken for this hour."""
-    try:
-        return min(read_hour(value), now)
-    except CorruptError:
-        return now
 
 
 def _root_of_link(value: bytes) -> bytes:

@@ -39,6 +39,7 @@ class _HeldStage:
         self._inner = inner
         self._taken = taken
         self._known_nars = known_nars
+        self._since = known_nars.begin()
         self._room = Room(taken.quota)
         # Rows one behind the other: as objects, those of a million files would take 100 MB.
         self._sent_blobs = bytearray()
@@ -56,7 +57,7 @@ class _HeldStage:
             rows = _ROW.iter_unpack(self._sent_directories[at : at + step])
             await self._taken.take_directories({Digest(raw): size for raw, size in rows})
         if nar is not None:
-            await self._known_nars.put(nar.node, nar.facts)
+            await self._known_nars.put(nar.node, nar.facts, self._since)
 
     async def close(self) -> None:
         self._room.give_back()

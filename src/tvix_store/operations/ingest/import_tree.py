@@ -17,6 +17,7 @@ from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath, check_store_path_name, fixed_output_path, flat_output_path
 from tvix_store.operations.ingest.files_cache import FilesCache
 from tvix_store.operations.ingest.import_content import Progress, import_content
+from tvix_store.operations.nars.put_calculated import put_calculated
 from tvix_store.services.store import Store
 
 
@@ -62,7 +63,7 @@ async def import_tree(
         return await record_import(store, name, content.node, content.nar, content.depth, path_info=path_info)
     ca = ContentAddress(Method.FLAT, NixHash("sha256", content.file_sha256))
     store_path = flat_output_path(name, ca.hash, store.store_dir)
-    stored = await store.path_infos.put(PathInfo(store_path, content.node, content.nar, ca=ca)) if path_info else None
+    stored = await put_calculated(store, PathInfo(store_path, content.node, content.nar, ca=ca)) if path_info else None
     return Imported(content.node, content.nar, content.depth, store_path, stored)
 
 
@@ -70,7 +71,7 @@ async def record_import(store: Store, name: str, node: Node, nar: NarFacts, dept
     """Put the path info of content that is in the store, under the path that follows from `name` and the content's NAR."""
     ca = ContentAddress(Method.NAR, NixHash("sha256", nar.sha256))
     store_path = fixed_output_path(name, nar.sha256, store_dir=store.store_dir)
-    stored = await store.path_infos.put(PathInfo(store_path, node, nar, ca=ca)) if path_info else None
+    stored = await put_calculated(store, PathInfo(store_path, node, nar, ca=ca)) if path_info else None
     return Imported(node, nar, depth, store_path, stored)
 
 

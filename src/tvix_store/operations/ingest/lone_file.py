@@ -22,6 +22,7 @@ async def put_lone_file(
     Raises:
         ExhaustedError: as `BlobService.put`.
     """
+    since = known_nars.begin()
     sha256 = hashlib.sha256(tokens.MAGIC + tokens.file_start(size, executable))
     hashing = BackgroundHash(sha256)
     received = 0
@@ -40,5 +41,5 @@ async def put_lone_file(
     if received == size:
         sha256.update(tokens.file_end(size))
         facts = NarFacts(len(tokens.MAGIC) + tokens.file_size(size, executable), sha256.digest())
-        await known_nars.put(FileNode(digest, size, executable), facts)
+        await known_nars.put(FileNode(digest, size, executable), facts, since)
     return digest

@@ -18,6 +18,7 @@ class Target:
 
     def __init__(self, store: Store, *, rechecks: bool = False) -> None:
         self._whole = store
+        self._since = store.begin_nar()
         self._stage = None if store.staging is None else store.staging.begin(rechecks=rechecks)
         stage = self._stage
         self.store = store if stage is None else store.with_services(blobs=stage.blobs, directories=stage.directories)
@@ -36,7 +37,7 @@ class Target:
         # Side by side, so that they wait for the same commit.
         waiting: list[Coroutine[Any, Any, None]] = []
         if stage is None and nar is not None:
-            waiting.append(store.remember_nar(*nar))
+            waiting.append(store.remember_nar(*nar, self._since))
         links = store.records or store.links
         if links is not None and records:
             waiting.append(links.put(records, durable=False))

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterable, AsyncIterator
 
 from blake3 import blake3
 
-from tvix_store.errors import CorruptError
+from tvix_store.errors import CorruptError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import FileNode
-from tvix_store.services.blobs import BlobService
 from tvix_store.services.records import MAX_KEY, RecordService
+from tvix_store.services.store import Store
 
 MAX_LOG = 1 << 30
 """Bytes of the largest build log."""
@@ -28,9 +28,15 @@ _VERSION = 1
 class KeptDocuments:
     """Documents by path, such as `log/<derivation>`: the last put wins."""
 
-    def __init__(self, blobs: BlobService, records: RecordService) -> None:
-        self._blobs = blobs
+    def __init__(self, store: Store, records: RecordService) -> None:
+        self._blobs = store.blobs
+        self._keeping = store.keeping
         self._records = records
+
+    @classmethod
+    def of(cls, store: Store) -> KeptDocuments | None:
+        """Those of a store, where it takes records."""
+        return None if store.records is None else cls(store, store.records)
 
     async def get(self, kind: str, name: str) -> FileNode | None:
         """The contents of the document `<kind>/<name>`, as a file.
@@ -51,7 +57,11 @@ class KeptDocuments:
         return FileNode(Digest(digest), size)
 
     async def put(self, kind: str, name: str, data: AsyncIterable[bytes]) -> None:
-        """Keep a document in place of the one that was there."""
+        """Keep a document in place of the one that was there.
+
+        Raises:
+            UnavailableError: its content was collected at once; it can be put again.
+        """
         size = 0
 
         async def counted() -> AsyncIterator[bytes]:
@@ -61,7 +71,18 @@ class KeptDocuments:
                 yield piece
 
         digest = await self._blobs.put(counted())
-        await self._records.put({_key(kind, name): _RECORD.pack(_VERSION, digest.raw, size)})
+        async with self._keeping():
+            if await self._blobs.missing([digest]):
+                raise UnavailableError(f"the content of {kind}/{name} was just collected; put it again")
+            await self._records.put({_key(kind, name): _RECORD.pack(_VERSION, digest.raw, size)})
+
+    async def delete(self, kind: str, name: str) -> bool:
+        """Delete a document; whether it was there. Its content stays until it is collected."""
+        key = _key(kind, name)
+        if await self._records.get(key) is None:
+            return False
+        await self._records.delete([key])
+        return True
 
 
 def _key(kind: str, name: str) -> bytes:

@@ -14,6 +14,7 @@ from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import DirectoryNode
 from tvix_store.model.path_info import PathInfo
 from tvix_store.operations.nars.links import NarLink, NarLinks
+from tvix_store.operations.nars.put_calculated import put_calculated
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.granular import check_directories
 from tvix_store.services.store import Store
@@ -39,6 +40,7 @@ async def rewrite_sizes(store: Store, path_info: PathInfo, rule: SizeRule, *, dr
     rewritten = replace(path_info, node=node)
     if dry_run:
         return rewritten
+    since = store.begin_nar()
     facts = await store.nar.calculate(root)
 
     async def leaves_to_root() -> AsyncIterator[Directory]:
@@ -46,8 +48,8 @@ async def rewrite_sizes(store: Store, path_info: PathInfo, rule: SizeRule, *, dr
             yield directory
 
     await store.directories.put(leaves_to_root())
-    await store.remember_nar(node, facts)
-    stored = await store.path_infos.put(rewritten)
+    await store.remember_nar(node, facts, since)
+    stored = await put_calculated(store, rewritten)
     links = NarLinks.of(store)
     if links is not None and await links.get(facts.sha256) is not None:
         # Or the next narinfo of the path that is put, with one more signature, would bring the old root back.

@@ -92,7 +92,7 @@ class NarServiceContract:
 
     async def test_facts_that_were_recorded_are_given_out(self, store: Store) -> None:
         node = await put_tree(store, TREE)
-        await store.remember_nar(node, NAR_OF_TREE)
+        await store.remember_nar(node, NAR_OF_TREE, store.begin_nar())
         assert await store.nar.calculate(node) == NAR_OF_TREE
 
     @pytest.mark.parametrize("size", [64, SMALL_BLOB + 1])

@@ -9,7 +9,7 @@ import pytest
 
 from tvix_store.errors import IncompleteError
 from tvix_store.model.path_info import PathInfo
-from tvix_store.services.removal import used_key, used_records
+from tvix_store.services.removal import Guard, used_key, used_records
 from tvix_store.services.store import Store
 from tvix_store.testing.contracts.path_infos import path, stored_file
 
@@ -30,10 +30,17 @@ async def put(store: Store, name: str, *references: str, used: int | None = None
     return await store.path_infos.put(info, requires=info.references if requires else ())
 
 
-async def remove(store: Store, *names: str, unused_since: int = NOW) -> set[str]:
+async def remove(
+    store: Store,
+    *names: str,
+    unused_since: int | None = NOW,
+    ignore_references: bool = False,
+    guard: Guard | None = None,
+) -> set[str]:
     """Remove paths; the names of those that are gone, all of which were named."""
     assert store.removal is not None
-    gone = await store.removal.remove([hash_of(name) for name in names], unused_since=unused_since)
+    hashes = [hash_of(name) for name in names]
+    gone = await store.removal.remove(hashes, unused_since=unused_since, ignore_references=ignore_references, guard=guard)
     known = {hash_of(name): name for name in names}
     return {known[each] for each in gone}
 
@@ -124,3 +131,38 @@ class RemovalContract:
         assert await remove(store, *names[:-1]) == set()
         assert await remove(store, *names[100:]) == set(names[100:])
         assert await listed(store) == set(names[:100])
+
+    async def test_a_path_can_be_removed_however_lately_it_was_used(self, store: Store) -> None:
+        await put(store, "far", used=NOW)
+        await put(store, "near", "far", used=NOW + 1)
+        assert await remove(store, "far", unused_since=None) == set(), "another path refers to it"
+        assert await remove(store, "far", "near", unused_since=None) == {"far", "near"}
+
+    async def test_a_path_can_be_removed_though_others_refer_to_it(self, store: Store) -> None:
+        await put(store, "far")
+        await put(store, "near", "far")
+        needs = await put(store, "needs", "near", "far")
+        assert await remove(store, "far", "near", unused_since=None, ignore_references=True) == {"far", "near"}
+        assert await listed(store) == {"needs"}
+        assert await store.path_infos.get(hash_of("needs")) == needs
+        await put(store, "used", used=NOW)
+        assert await remove(store, "used", "needs", ignore_references=True) == {"needs"}
+
+    async def test_paths_that_refer_to_each_other_go_together(self, store: Store) -> None:
+        await put(store, "behind")
+        await put(store, "one", "other", "behind")
+        await put(store, "other", "one")
+        await put(store, "alone")
+        assert await remove(store, "one", "behind", "alone") == {"alone"}
+        assert await remove(store, "one", "other", "behind") == {"one", "other", "behind"}
+
+    async def test_nothing_goes_where_the_guard_has_changed(self, store: Store) -> None:
+        await put(store, "path")
+        assert store.records is not None
+        for value, other in ((None, b"1"), (b"1", None), (b"1", b"2")):
+            if value is not None:
+                await store.records.put({b"guard": value})
+            assert await remove(store, "path", guard=Guard(b"guard", other)) == set()
+        assert await remove(store, "path", guard=Guard(b"guard", b"1")) == {"path"}
+        await put(store, "path")
+        assert await remove(store, "path", guard=Guard(b"no guard", None)) == {"path"}

@@ -1,4 +1,4 @@
-"""Hours: the time of a named cache. It passes only while somebody looks after the cache.
+"""Hours: the time of a store or a named cache. It passes only while somebody looks after it.
 
 So neither a pause of the daemon nor a clock that is wrong lets paths seem unused for long. The record `hours:` has three numbers
 (u32, little-endian):
@@ -11,6 +11,7 @@ So neither a pause of the daemon nor a clock that is wrong lets paths seem unuse
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,8 +20,10 @@ from tvix_store.services.removal import HOUR
 
 _KEY = b"hours:"
 _RECORD = struct.Struct("<III")
-_MOST = 2
-"""Hours that may pass from one look to the next, which are an hour apart."""
+HOURLY = 2
+"""The most hours that one look lets pass, where somebody looks every hour, and
+DAILY: where somebody looks once a day."""
+DAILY = 48
 _LAST = (1 << 32) - 1
 
 
@@ -35,18 +38,28 @@ _FIRST = _State(24, 0, 0)
 
 
 class Hours:
-    """The hours of a cache, in its records. `clock` tells the seconds since 1970."""
+    """The hours of a store, in its records.
 
-    def __init__(self, records: RecordService, clock: Callable[[], float]) -> None:
+    clock: Tells the seconds since 1970.
+    most: So many hours may pass from one look to the next.
+    """
+
+    def __init__(self, records: RecordService, clock: Callable[[], float] = time.time, most: int = HOURLY) -> None:
         self._records = records
         self._clock = clock
+        self._most = most
+
+    async def have_begun(self) -> bool:
+        """Whether anybody has ever looked: the store is one from which unused paths are removed."""
+        return await self._records.get(_KEY) is not None
 
     async def now(self) -> int:
-        """The hours so far."""
-        return (await self._state()).so_far
+        """The hour that it is: as the next look would have it, were it now."""
+        state = await self._state()
+        return state.so_far + self._passed(state, self._by_clock())
 
     async def since_last_run(self) -> int:
-        """The hours since the last run."""
+        """The hours from the last run to the last look."""
         state = await self._state()
         return state.so_far - state.at_last_run
 
@@ -57,15 +70,20 @@ class Hours:
             ExhaustedError: the disk is full.
         """
         state = await self._state()
-        by_clock = min(max(int(self._clock() / HOUR), 0), _LAST)
-        if by_clock != state.by_clock:
-            passed = min(max(by_clock - state.by_clock, 0), _MOST) if state.by_clock else 0
-            await self._write(state._replace(so_far=state.so_far + passed, by_clock=by_clock))
+        by_clock = self._by_clock()
+        if by_clock != state.by_clock or not await self.have_begun():
+            await self._write(state._replace(so_far=state.so_far + self._passed(state, by_clock), by_clock=by_clock))
 
     async def have_run(self) -> None:
         """Note that a run has ended. Raises as `look`."""
         state = await self._state()
         await self._write(state._replace(at_last_run=state.so_far))
+
+    def _by_clock(self) -> int:
+        return min(max(int(self._clock() / HOUR), 0), _LAST)
+
+    def _passed(self, state: _State, by_clock: int) -> int:
+        return min(max(by_clock - state.by_clock, 0), self._most) if state.by_clock else 0
 
     async def _state(self) -> _State:
         value = await self._records.get(_KEY)

@@ -1,0 +1,142 @@
+"""Collector: one run of the collection of content, in the order that docs/design/collection.md argues for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+from itertools import islice
+from typing import TypeVar
+
+from tvix_store.backends.local.collection.mark import Mark
+from tvix_store.backends.local.collection.roots import mark_roots
+from tvix_store.backends.local.collection.steps import Condemn, Drop, Publish, Rescue, published_at
+from tvix_store.backends.local.collection.watch import Watch
+from tvix_store.backends.local.contents import Name, Written
+from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Kind
+from tvix_store.backends.local.requests import Look, Request
+from tvix_store.errors import InvalidError, UnavailableError
+from tvix_store.services.collection import NOTHING, Amount, Collected
+
+T = TypeVar("T")
+
+_KINDS = (Kind.CHUNK_LIST, Kind.CHUNK, Kind.DIRECTORY)
+"""In the order in which contents are condemned: a list goes before its chunks."""
+_AT_ONCE = 2000
+"""Contents that one transaction condemns: some 20 ms, for which others' puts wait."""
+
+
+class Collector:
+    """Collects the content of a store. The caller sees to it that it is the only one, and runs in a thread that may wait.
+
+    grace: For so many seconds content stays condemned.
+    clock: The seconds since 1970.
+    without: Output hashes of paths of the store that count as not there, for `look`.
+    """
+
+    def __init__(
+        self, engine: Engine, grace: float, watch: Watch, clock: Callable[[], float], without: Container[bytes] = ()
+    ) -> None:
+        self._engine = engine
+        self._index = engine.index
+        self._grace = grace
+        self._watch = watch
+        self._clock = clock
+        self._without = without
+
+    def look(self) -> Collected:
+        """What there is to condemn, and what is condemned. Raises as `run`."""
+        return Collected(condemned=_amount(self._unneeded(self._marked())), waiting=self._condemned())
+
+    def run(self) -> Collected:
+        """Go through all steps whose time has come.
+
+        Raises:
+            StoreError: as `ContentCollection.collect`.
+            StoppedError: nobody waits for it any more.
+        """
+        with self._index.reading() as txn:
+            published = published_at(self._index, txn)
+        ready_at = int(published + self._grace)
+        if published and self._clock() < ready_at:
+            return Collected(waiting=self._condemned(), ready_at=ready_at)
+        mark = self._marked()
+        self._do(Look())  # what was found in this process is taken back
+        self._rescue(mark)
+        waiting, dropped = self._condemned(), NOTHING
+        drop = Drop(published)
+        self._do(drop)
+        if drop.is_dropped:
+            waiting, dropped = NOTHING, waiting
+        condemned = self._condemn(mark)
+        if not condemned.count and not waiting.count:
+            return Collected(dropped=dropped)
+        now = int(self._clock())
+        with self._engine.roots_lock.alone():
+            self._do(Publish(mark.nodes, now))
+        return Collected(condemned, dropped, waiting, int(now + self._grace))
+
+    def _marked(self) -> Mark:
+        """All that is needed."""
+        mark = Mark(self._index, self._engine.reader, self._watch)
+        mark_roots(self._engine, mark, self._without)
+        if self._index.is_damaged:  # rows of path infos may be hidden
+            raise UnavailableError("nothing is collected: the index is damaged; it is made anew when the store is opened again")
+        if not len(mark.nodes) + len(mark.blobs) and next(self._index.all_contents(Kind.CHUNK), None) is not None:
+            directory = self._engine.directory
+            raise InvalidError(f"nothing is collected: no path needs anything of {directory}, but paths of another store may")
+        return mark
+
+    def _rescue(self, mark: Mark) -> None:
+        """Take back what is needed after all."""
+        for some in _groups(self._needed_but_condemned(mark)):
+            self._do(Rescue(some))
+
+    def _condemn(self, mark: Mark) -> Amount:
+        """Condemn what is not needed; how much that is."""
+        done = NOTHING
+        for some in _groups(self._unneeded(mark)):
+            condemn = Condemn(some)
+            self._do(condemn)
+            done += _amount(condemn.condemned)
+            self._watch.tell("condemned", done.count, done.count)
+        return done
+
+    def _condemned(self) -> Amount:
+        return _amount(each for kind in _KINDS for each in self._index.all_contents(kind, condemned=True))
+
+    def _needed_but_condemned(self, mark: Mark) -> Iterator[Name]:
+        is_any = False
+        for kind in _KINDS:
+            for each in self._index.all_contents(kind, condemned=True):
+                is_any = True
+                if mark.is_needed(each):
+                    yield kind, each.key[:KEY_SIZE]
+        for chunk in mark.chunks_of_lists() if is_any else ():
+            with self._index.reading() as txn:
+                is_condemned = self._index.place_in(txn, Kind.CHUNK, chunk, condemned=True) is not None
+            if is_condemned:
+                yield Kind.CHUNK, chunk
+
+    def _unneeded(self, mark: Mark) -> Iterator[Written]:
+        """Live contents that nobody needs, and that were there when the mark began."""
+        for kind in _KINDS:
+            for each in self._index.all_contents(kind):
+                if not mark.is_needed(each) and not mark.is_new(each):
+                    yield each
+
+    def _do(self, request: Request) -> None:
+        self._watch.tell("", 0, 0)
+        self._engine.committer.submit(request).result()
+
+
+def _amount(contents: Iterator[Written] | list[Written]) -> Amount:
+    count = size = 0
+    for each in contents:
+        count += 1
+        size += each.place.stored + HEADER_SIZE
+    return Amount(count, size)
+
+
+def _groups(items: Iterator[T]) -> Iterator[list[T]]:
+    while some := list(islice(items, _AT_ONCE)):
+        yield some

@@ -1,0 +1,74 @@
+"""The roots of a local store: what its path infos and records, and those of its named caches, need."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from contextlib import ExitStack, contextmanager
+
+from tvix_store.backends.local.caches import cache_directories
+from tvix_store.backends.local.collection.mark import Mark
+from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.index import Index
+from tvix_store.model.digest import Digest
+from tvix_store.model.path_info import PathInfo
+from tvix_store.services.record_kinds import KINDS, PLAN
+
+_PAGE = 2000
+_KEY_SIZE = 32
+
+
+def mark_roots(engine: Engine, mark: Mark, without: Container[bytes] = ()) -> None:
+    """Mark all that the store, and its named caches, need. The paths `without` (output hashes) of the store itself are left out.
+
+    Raises:
+        CorruptError: something of it is missing or damaged, or a record cannot be read.
+        UnavailableError: a named cache cannot be opened.
+    """
+    with _indexes(engine) as indexes:
+        for index in indexes:
+            left_out = without if index is engine.index else ()
+            mark.add(each.node for each in path_infos(index) if each.store_path.output_hash not in left_out)
+            for kind in KINDS:
+                if not kind.follows:
+                    for _, value in records(index, kind.prefix):
+                        content = kind.content_of(value)
+                        if isinstance(content, Digest):
+                            mark.add_blob(content)
+                        elif content is not None:
+                            mark.add([content])
+        for index in indexes:  # when all nodes are known
+            for key, value in records(index, PLAN.prefix):
+                if key[len(PLAN.prefix) :] in mark.nodes and len(value) == _KEY_SIZE and engine.index.is_blob(value):
+                    mark.add_blob(Digest(value))
+    mark.add_chunks()
+
+
+def path_infos(index: Index) -> Iterator[PathInfo]:
+    """All path infos, read a few at a time."""
+    last: bytes | None = b""
+    while last is not None:
+        rows, last = index.path_infos_behind(last, _PAGE)
+        for _, encoded in rows:
+            yield PathInfo.stored(encoded)
+
+
+def records(index: Index, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """All records whose keys begin with `prefix`, read a few at a time."""
+    start = prefix
+    while rows := index.records_from(start, prefix, _PAGE):
+        for key, value in rows:
+            if value is not None:
+                yield key, value
+        start = rows[-1][0] + b"\0"
+
+
+@contextmanager
+def _indexes(engine: Engine) -> Iterator[list[Index]]:
+    """The index of the store, and those of its named caches."""
+    with ExitStack() as stack:
+        indexes = [engine.index]
+        for directory in cache_directories(engine.directory):
+            cache = Engine.acquire(directory, {}, threads=0)
+            stack.callback(cache.release)
+            indexes.append(cache.index)
+        yield indexes

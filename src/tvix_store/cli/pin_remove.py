@@ -1,0 +1,23 @@
+"""`tvix-store pin remove`."""
+
+from __future__ import annotations
+
+import click
+
+from tvix_store.cli.invocation import Invocation, command
+
+
+@command
+@click.argument("name", metavar="NAME")
+async def remove(invocation: Invocation, name: str) -> None:
+    """Remove the pin NAME with all its revisions. Its paths stay until nobody has used them for long.
+
+    \b
+        tvix-store pin remove v1.0
+    """
+    from tvix_store.operations.collection.pins import Pins
+    from tvix_store.operations.collection.unused import powers_of
+
+    async with await invocation.open_store() as store:
+        records, _ = powers_of(store)
+        await Pins(records).remove(name)

@@ -1,0 +1,1 @@
+"""Keeping a store small: its time, pins, and which paths may go."""
