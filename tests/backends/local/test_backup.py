@@ -19,6 +19,7 @@ import pytest
 from tests.backends.local.simulated_disk import NoSyncs, SimulatedDisk
 from tests.backends.local.store_files import checkpoint_of, let_another_boot_follow, make_index_anew
 from tests.backends.local.test_checkpoint import engine_of
+from tests.backends.local.test_collection import collect_garbage, remove
 from tests.backends.local.test_kill import WRITER
 from tests.backends.local.test_kill import check as check_told
 from tests.backends.local.test_owners import SERVICE, only_root, place
@@ -211,33 +212,27 @@ async def test_a_pack_that_the_backup_has_lost_is_copied_anew(store: Path, tmp_p
     assert await paths_in(copy) == await paths_in(store)
 
 
-async def collect_first_pack(store: Path) -> None:
-    """Remove a pack that no path needs, as a collector does."""
-    async with await open_store(store) as user:
-        engine = engine_of(user)
-        with engine.index.writing() as txn:
-            for kind in list(engine.index._table_of):
-                for each in [found for found in engine.index.contents(txn, kind) if found.place.pack == 1]:
-                    engine.index.drop_content(txn, each.kind, each.key, each.place)
-            engine.index.drop_pack(txn, 1)
-        pack_path(store / "packs", 1).unlink()
-
-
-async def test_a_pack_that_was_collected_goes_when_the_new_state_counts(tmp_path: Path) -> None:
-    store, copy = tmp_path / "store", tmp_path / "copy"
-    async with await open_store(store, pack_size=PACK_SIZE) as user:
-        await user.blobs.put_many([noise(100_000, str(number)) for number in range(15)])
-    info = await put(store, "stays")
+async def test_packs_that_were_collected_go_when_the_new_state_counts(store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    old = await paths_in(store)
     backed_up(store, copy)
-    await collect_first_pack(store)
+    before = set(pack_numbers(store / "packs"))
+    async with await open_store(store) as user:
+        stays, goes = sorted(old, key=lambda info: info.store_path)
+        await remove(user, goes)
+        await collect_garbage(user)
+    gone = before - set(pack_numbers(store / "packs"))
+    assert gone
     steps = backup(store, copy, BackupAccount(), NoSyncs)
     next(steps)
-    assert pack_path(copy / "packs", 1).exists()
-    assert await paths_in(copy, read_only=True) == info
+    assert gone < set(pack_numbers(copy / "packs"))
+    assert await paths_in(copy, read_only=True) == old
     for _ in steps:
         pass
-    assert not pack_path(copy / "packs", 1).exists()
-    assert await paths_in(copy) == info
+    assert set(pack_numbers(copy / "packs")) == set(pack_numbers(store / "packs"))
+    assert await paths_in(copy) == {stays}
+    make_index_anew(copy)
+    assert await paths_in(copy) == {stays}
 
 
 async def test_a_store_that_lacks_a_pack_is_not_copied_over_the_backup_that_has_it(store: Path, tmp_path: Path) -> None:
