@@ -59,6 +59,17 @@ def test_what_is_damaged_is_repaired_from_the_backup(tvix_store: Program, path: 
     assert tvix_store.run("check", "--read-data", "--repair", "--from", "./copy").code == 0
 
 
+def test_damage_between_the_contents_of_packs_is_told(tvix_store: Program, path: str) -> None:
+    for pack in (tvix_store.store / "packs").iterdir():
+        with pack.open("r+b") as file:
+            file.seek(48)
+            file.write(bytes(10))
+    ended = tvix_store.run("backup", "copy", "-q")
+    assert ended.code == 6
+    assert "the backup is made, but" in ended.error
+    assert tvix_store("--store", "./copy", "list") == path
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

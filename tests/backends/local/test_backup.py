@@ -27,8 +27,9 @@ from tests.backends.local.test_read_only import in_time, put_path, state, whole_
 from tests.backends.local.writer_process import shared
 from tests.programs import ROOT
 from tests.small_disk import mounted
-from tvix_store.backends.local import backup_packs, open_store
+from tvix_store.backends.local import backup_packs, backup_target, open_store
 from tvix_store.backends.local.backup import BackupAccount, backup
+from tvix_store.backends.local.backup_source import copy_state
 from tvix_store.backends.local.backup_target import BEGUN
 from tvix_store.backends.local.collection_lock import collecting, not_collecting
 from tvix_store.backends.local.durability import Durability
@@ -43,7 +44,7 @@ from tvix_store.testing.trees import TreeFile
 
 __all__ = ["place", "put_content"]
 
-CUTS = int(os.environ.get("TVIX_STORE_TEST_BACKUP_CUTS", "8"))
+CUTS = int(os.environ.get("TVIX_STORE_TEST_BACKUP_CUTS", "4"))
 KILLS = int(os.environ.get("TVIX_STORE_TEST_BACKUP_KILLS", "10"))
 PACK_SIZE = 1 << 20
 
@@ -409,15 +410,22 @@ async def test_named_caches_come_along(store: Path, tmp_path: Path) -> None:
     assert {each.name for each in (copy / "caches").iterdir()} == {"one", "three"}
 
 
-async def test_a_path_that_a_cache_gets_meanwhile_is_in_no_half_of_the_backup(store: Path, tmp_path: Path) -> None:
+async def test_a_path_that_a_cache_gets_meanwhile_is_in_no_half_of_the_backup(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The state of the cache is older than that of the content, so it names nothing that is missing."""
+    loop, put = asyncio.get_running_loop(), [0]
     async with await open_anywhere(f"local://{store}?cache=one") as cache:
         early = await put_path(cache, "early")
-        with closing(backup(store, tmp_path / "copy", BackupAccount(), NoSyncs)) as steps:
-            next(steps)
-            await put_path(cache, "late")
-            for _ in steps:
-                pass
+
+        def copied(source: Path, file: Path, durability: Durability, *, read_only: bool) -> None:
+            copy_state(source, file, durability, read_only=read_only)
+            put[0] += 1
+            asyncio.run_coroutine_threadsafe(put_path(cache, f"late {put}"), loop).result()
+
+        monkeypatch.setattr(backup_target, "copy_state", copied)
+        await asyncio.to_thread(backed_up, store, tmp_path / "copy")
+    assert put == [2]
     assert await cache_paths(tmp_path / "copy", "one") == {early}
 
 

@@ -19,6 +19,7 @@ from tests.programs import ROOT
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.backup import BackupAccount, backup
 from tvix_store.backends.local.settings import FORMAT
+from tvix_store.errors import UnavailableError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise
@@ -106,3 +107,18 @@ async def test_a_backup_of_an_older_format_is_brought_up_to_date(old: Path, tmp_
     assert format_of(copy) == FORMAT
     async with await open_store(copy) as store:
         await the_path(store)
+
+
+@every_earlier_format
+async def test_a_backup_of_what_is_only_read_goes_by_its_checkpoint(old: Path, tmp_path: Path, version: int) -> None:
+    steps = backup(old, tmp_path / "copy", BackupAccount(), NoSyncs, read_only=True)
+    if version < 4:
+        with pytest.raises(UnavailableError, match="no checkpoint"):
+            next(steps)
+        return
+    for _ in steps:
+        pass
+    assert format_of(old) == format_of(tmp_path / "copy") == version
+    async with await open_store(tmp_path / "copy") as store:
+        await the_path(store)
+    assert format_of(tmp_path / "copy") == FORMAT

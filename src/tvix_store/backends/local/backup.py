@@ -59,9 +59,9 @@ def backup(
     if store == directory or store in directory.parents or directory in store.parents:
         raise InvalidError(f"{directory} and the store in {store} lie in each other: choose another place for the backup")
     with ExitStack() as held:
+        held.enter_context(not_collecting(store, makes_file=not read_only))
 
         def target(source: Path, copy: Path) -> BackupTarget:
-            held.enter_context(not_collecting(source, makes_file=not read_only))
             return held.enter_context(closing(BackupTarget(source, copy, durability(copy))))
 
         main, copies = target(store, directory), directory / CACHES
