@@ -42,6 +42,8 @@ class LocalAssembling:
                 raise not_the_blob(digest)
             if writer.chunks > 1:  # else it is its own only chunk, which is there
                 await put_chunk_list(self._engine, self._engine.committer, writer, digest)
+            elif (await self._blobs.stat(digest)) is None:  # it was just collected
+                raise NotFoundError("blob", digest)
         finally:
             writer.close()
 

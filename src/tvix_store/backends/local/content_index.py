@@ -12,7 +12,8 @@ found is `wanted_back`: the next commit of this process moves its row back.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
@@ -32,6 +33,7 @@ _KINDS = (Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST)
 _PAGE = 1000
 _U64 = struct.Struct("<Q")
 _PLACE_ROW = struct.Struct("<IQII4x")
+_PLACE_HEAD = struct.Struct("<IQI")
 
 
 class ContentIndex(Ledger):
@@ -146,7 +148,11 @@ class ContentIndex(Ledger):
             if self.put_content(txn, kind, key, content.place, content.blob_size):
                 self._count(txn, kind, content.place, 1)
 
-    def drop_condemned(self, txn: Txn) -> None:
+    def drop_condemned(self, txn: Txn, content: Written) -> None:
+        """Forget one condemned content."""
+        txn.delete(content.key, db=self._condemned_of[content.kind].handle)
+
+    def drop_all_condemned(self, txn: Txn) -> None:
         """Forget all that is condemned."""
         for table in self._condemned_of.values():
             txn.drop(table.handle, delete=False)
@@ -159,25 +165,53 @@ class ContentIndex(Ledger):
         table = (self._condemned_of if condemned else self._table_of)[kind]
         return (_written(kind, key, row) for key, row in self._whole_rows(txn, table))
 
-    def contents_behind(self, kind: Kind, key: bytes, limit: int, *, condemned: bool = False) -> list[Written]:
-        """Up to `limit` contents with higher keys: the whole table, without a long read that keeps its old pages."""
+    def all_contents(self, kind: Kind, *, condemned: bool = False, without: Container[bytes] = frozenset()) -> Iterator[Written]:
+        """As `contents`, in a read transaction for each thousand: rows may be put and moved meanwhile.
+
+        Contents whose keys begin with a digest in `without` are passed over.
+        """
+        return (
+            _written(kind, key, row) for key, row in self._rows_in_pages(kind, condemned=condemned) if key[:KEY_SIZE] not in without
+        )
+
+    def all_keys(self, kind: Kind, *, condemned: bool = False) -> Iterator[bytes]:
+        """The keys of all contents, read as by `all_contents`."""
+        return (key for key, _ in self._rows_in_pages(kind, condemned=condemned))
+
+    def _rows_in_pages(self, kind: Kind, *, condemned: bool) -> Iterator[tuple[bytes, bytes]]:
         table = (self._condemned_of if condemned else self._table_of)[kind]
-        some: list[Written] = []
+        last: bytes | None = b""
+        while last is not None:
+            with self.reading() as txn, txn.cursor(table.handle) as cursor:
+                is_there = cursor.set_range(last) and (cursor.key() != last or cursor.next())
+                page = list(islice(cursor.iternext(), _PAGE)) if is_there else []
+            last = page[-1][0] if page else None
+            for key, row in page:
+                if self._is_whole(table, key, row):
+                    yield key, row
+
+    def places_behind(self, kind: Kind, key: bytes, limit: int) -> tuple[list[tuple[bytes, int, int, int]], bytes | None]:
+        """The next `limit` live rows behind a key, but those that fail their checks: key, pack, offset and stored bytes of each.
+
+        Also the last key; None where no more rows follow.
+
+        Raises:
+            CorruptError: the rows are not in order.
+        """
+        table, head = self._table_of[kind], _head(kind)
         with self.reading() as txn, txn.cursor(table.handle) as cursor:
             found = cursor.set_range(key) and (cursor.key() != key or cursor.next())
-            while found and len(some) < limit:
-                its_key, row = cursor.item()
-                if self._is_whole(table, its_key, row):
-                    some.append(_written(kind, its_key, row))
-                found = cursor.next()
-        return some
+            rows = list(islice(cursor.iternext(), limit)) if found else []
+        unpack = _PLACE_HEAD.unpack_from  # making Places would take three times as long
+        places = [(name, *unpack(row, head)) for name, row in rows if self._is_whole(table, name, row)]
+        if rows and rows[-1][0] <= key:
+            raise self._damaged(f"the rows of {table.name.decode()} are not in order")
+        return places, rows[-1][0] if len(rows) == limit else None
 
-    def all_contents(self, kind: Kind, *, condemned: bool = False) -> Iterator[Written]:
-        """As `contents`, in a read transaction for each thousand: rows may be put and moved meanwhile."""
-        key = b""
-        while some := self.contents_behind(kind, key, _PAGE, condemned=condemned):
-            yield from some
-            key = some[-1].key
+    def live_place(self, kind: Kind, key: bytes) -> Place | None:
+        """Where a chunk, a directory, or a segment of a chunk list lies now; None also for one that is condemned."""
+        row = self._get(self._table_of[kind], key)
+        return None if row is None else Place.from_bytes(row[_head(kind) :])
 
     def touch(self, names: Sequence[Name]) -> None:
         """Look contents up, so that their pages are in memory."""

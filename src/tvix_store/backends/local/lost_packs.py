@@ -94,6 +94,8 @@ class LostPacks:
             return False
         if self._lost(self._committed()):
             return True
+        if changed != self.changed:
+            self._reader.close_removed()
         now = monotonic()
         self._look_at = now + max(_LOOK_EVERY, (now - begun) / _LOOKING)
         self.changed = changed
@@ -209,6 +211,9 @@ class LostPacks:
                     lost_plans.append(each)
                 elif is_lost(each.place):
                     file.write(each.to_bytes())
+        for kind in (Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST):  # what nobody needs is not waited for
+            for each in [each for each in index.contents(txn, kind, condemned=True) if is_lost(each.place)]:
+                index.drop_condemned(txn, each)
         dropped = 0
         for each in chain(_rows(file, rows_at), lost_plans):
             dropped += index.drop_content(txn, each.kind, each.key, each.place)

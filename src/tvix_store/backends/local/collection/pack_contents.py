@@ -66,12 +66,22 @@ class PackContents:
                         found._take(index, txn, entry, known)
         return found
 
+    def journal_parts(self, most: int) -> Iterator[PackContents]:
+        """What `journal` tells, in parts of up to so many path infos, records and places."""
+        lengths = (len(self.path_infos), len(self.records), len(self.gone))
+        for at in range(0, max(lengths), most):
+            end = at + most
+            yield PackContents([], self.path_infos[at:end], self.records[at:end], self.gone[at:end])
+
     def journal(self, index: Index, txn: Txn) -> Iterator[NewRecord]:
         """The entries that say once more what path infos and records are now, and what is forgotten."""
         for output_hash in self.path_infos:
             yield path_info_record(output_hash, index.path_info_sequence(txn, output_hash), index.path_info_in(txn, output_hash))
+        by_sequence: dict[int, dict[bytes, bytes | None]] = {}
         for key in self.records:
-            yield keyed_records(index.record_sequence(txn, key), {key: index.record_in(txn, key)}, durable=True)
+            by_sequence.setdefault(index.record_sequence(txn, key), {})[key] = index.record_in(txn, key)
+        for sequence, records in by_sequence.items():
+            yield keyed_records(sequence, records, durable=True)
         if self.gone:
             yield forgotten(b"".join(each.to_bytes() for each in self.gone))
 

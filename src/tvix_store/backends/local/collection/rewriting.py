@@ -36,6 +36,8 @@ _COPIED_AT_ONCE = 2000
 """Bytes, and entries, that are copied before the index names their new places."""
 _REST = 1.0
 """How many times as long as copying took, it rests: at most half of the disk's time is its."""
+_SAID_AT_ONCE = 1000
+"""Path infos and records that one transaction says again."""
 _TRIES = 3
 """How often a pack is gone through. What is damaged is forgotten meanwhile."""
 _log = logging.getLogger(__name__)
@@ -60,37 +62,24 @@ class Rewriting:
         self._do(LeavePack())
         with ExitStack() as locked, disk_errors(self._packs):
             freed = self._remove_over()
-            # All are locked before the first is copied: what is copied goes to none of them.
-            found = self._worth_it(locked)
-            for done, (number, contents) in enumerate(found):
+            found = self._worth_it()
+            # Those that a writer might take over are locked before the first is copied: what is copied goes to none of them.
+            unfinished = {number for number, size in found if size < self._engine.settings.pack_size}
+            ours = {number for number in unfinished if _lock(locked, pack_path(self._packs, number))}
+            for done, (number, size) in enumerate(found):
                 self._watch.tell("rewritten", done, len(found))
-                before = os.stat(pack_path(self._packs, number)).st_size
-                copied = self._rewrite(number, contents)
-                if copied is not None:
-                    freed += before - copied
+                with ExitStack() as stack:
+                    if number in ours or (number not in unfinished and _lock(stack, pack_path(self._packs, number))):
+                        freed += self._rewrite(number, size)
         return freed
 
-    def _worth_it(self, locked: ExitStack) -> list[tuple[int, PackContents]]:
-        """The packs to rewrite, those with the least to copy first: they make room for the others."""
-        found: list[tuple[int, PackContents]] = []
+    def _worth_it(self) -> list[tuple[int, int]]:
+        """The packs to rewrite, and their sizes; those with the least to copy first: they make room for the others."""
         with self._index.reading() as txn:
             committed = self._index.committed_packs(txn)
         live = self._live_bytes()
-        for number, size in committed.items():
-            if not _is_worth_it(size, live.get(number, 0)):
-                continue
-            with ExitStack() as stack:
-                if not _lock(stack, pack_path(self._packs, number)):
-                    continue
-                try:
-                    contents = PackContents.of(self._index, self._packs, number, size)
-                except CorruptError as error:
-                    _log.warning("not rewritten: %s", error)
-                    continue
-                if _is_worth_it(size, contents.size):
-                    locked.push(stack.pop_all())
-                    found.append((number, contents))
-        return sorted(found, key=lambda each: each[1].size)
+        found = [(number, size) for number, size in committed.items() if _is_worth_it(size, live.get(number, 0))]
+        return sorted(found, key=lambda each: live.get(each[0], 0))
 
     def _live_bytes(self) -> Mapping[int, int]:
         """The bytes of each pack that contents take which the index names."""
@@ -101,23 +90,34 @@ class Rewriting:
                     found[each.place.pack] = found.get(each.place.pack, 0) + each.place.stored + HEADER_SIZE
         return found
 
-    def _rewrite(self, number: int, contents: PackContents) -> int | None:
-        """Rewrite a pack, and remove it; how many bytes were copied. None where that was not possible."""
+    def _rewrite(self, number: int, size: int) -> int:
+        """Rewrite a pack, and remove it; how many bytes that has given back. 0 where it is not worth it, or not possible."""
         copied = 0
         for _ in range(_TRIES):
+            try:
+                contents = PackContents.of(self._index, self._packs, number, size)
+            except CorruptError as error:
+                _log.warning("not rewritten: %s", error)
+                return 0
+            if not copied and not _is_worth_it(size, contents.size):
+                return 0
             copied += sum(self._copy(some) for some in _groups(contents.contents))
+            copied += sum(self._say_again(part) for part in contents.journal_parts(_SAID_AT_ONCE))
             end = EndPack(number, contents)
             self._do(end)
-            copied += end.said
             if end.is_over:
                 self._engine.checkpoint()
+                file_size = os.stat(pack_path(self._packs, number)).st_size
                 self._remove(number)
-                return copied
-            with self._index.reading() as txn:
-                size, _ = self._index.pack_sizes(txn, number)
-            contents = PackContents.of(self._index, self._packs, number, size)
+                return file_size - copied
         _log.warning("pack %08x is not rewritten: some of it can't be read", number)
-        return None
+        return 0
+
+    def _say_again(self, part: PackContents) -> int:
+        """Say in another pack what path infos and records are now; the bytes of that."""
+        say = SayAgain(part)
+        self._do(say)
+        return say.said
 
     def _copy(self, contents: Sequence[Written]) -> int:
         """Copy contents, and let the index name their new places; their bytes."""
@@ -196,12 +196,26 @@ class MoveContents(Request):
         return None
 
 
-class EndPack(Request):
-    """A pack is over, if the index names nothing in it any more. What else counts in it is said once more in another pack.
+class SayAgain(Request):
+    """What path infos and records are now is said once more, in another pack. `said`: how many bytes that takes."""
 
-    is_over: Whether it is so, when this is done.
-    said: Bytes of what was said once more.
-    """
+    is_durable = True
+    appends = True
+
+    def __init__(self, part: PackContents) -> None:
+        super().__init__()
+        self._part = part
+        self.said = 0
+
+    def apply(self, commit: Commit) -> Result:
+        entries = list(self._part.journal(commit.index, commit.txn))
+        commit.entries += entries
+        self.said = sum(HEADER_SIZE + len(each.payload) for each in entries)
+        return None
+
+
+class EndPack(Request):
+    """A pack is over, if the index names nothing in it any more. `is_over`: whether it is so, when this is done."""
 
     is_durable = True
     appends = True
@@ -211,16 +225,13 @@ class EndPack(Request):
         self._number = number
         self._contents = contents
         self.is_over = False
-        self.said = 0
 
     def apply(self, commit: Commit) -> Result:
         index, txn = commit.index, commit.txn
         if any(_is_named(index, commit, each) for each in self._contents.contents):
             return None
         sizes = {number: size for number, size in index.committed_packs(txn).items() if number != self._number}
-        entries = [*self._contents.journal(index, txn), accepted(commit.sequence(), sizes)]
-        commit.entries += entries
-        self.said = sum(HEADER_SIZE + len(each.payload) for each in entries)
+        commit.entries.append(accepted(commit.sequence(), sizes))
         index.put_pack_sizes(txn, self._number, 0, 0)
         self.is_over = True
         return None
