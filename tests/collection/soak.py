@@ -3,8 +3,8 @@
     python -m tests.collection.soak --minutes 30
 
 Pushers put trees, some of whose content is old. Pullers read random paths over HTTP, and hold each NAR against its hash. A remover
-deletes paths. In the first half, the daemon is ended, and a worker killed, every two minutes. In the second half, nothing is disturbed,
-and memory and descriptors of the workers are watched. At the end everything is checked. Prints a line of figures.
+deletes paths. In the first half, the daemon is ended, and a worker killed, every two minutes. In the second half, nothing is
+disturbed, and memory and descriptors of the workers are watched. At the end everything is checked. Prints a line of figures.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class Soak:
 def _anonymous(pid: int) -> int:
     """Bytes of memory that are a process's own."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:"))) * 1024
+    return 1024 * sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:"))
 
 
 def main() -> None:
