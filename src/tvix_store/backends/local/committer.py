@@ -282,6 +282,7 @@ class Committer:
             take_back(self._index, self._reader, txn, wanted_back)
             commit.name_contents(self._unnamed.values())
             results = [request.apply(commit) or commit.refusal(request.contents) for request in requests]
+            commit.end()
             is_synced = any(entry.kind in SYNCED for entry in commit.entries)
             if is_synced:
                 commit.accept({number: size for number, size in synced.items() if number != self._writer.number})
