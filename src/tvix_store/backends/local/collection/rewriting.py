@@ -97,6 +97,7 @@ class Rewriting:
         for kind in (Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST):
             for condemned in (False, True):
                 for each in self._index.all_contents(kind, condemned=condemned):
+                    self._watch.tell("", 0, 0)
                     found[each.place.pack] = found.get(each.place.pack, 0) + each.place.stored + HEADER_SIZE
         return found
 
