@@ -40,8 +40,12 @@ class LocalAssembling:
                     await self._engine.in_thread(self._take, chunks[at : at + _AT_A_TIME], hasher, writer)
             if hasher.digest() != digest.raw:
                 raise not_the_blob(digest)
-            if writer.chunks > 1:  # else it is its own only chunk, which is there
+            if writer.chunks > 1:
                 await put_chunk_list(self._engine, self._engine.committer, writer, digest)
+                return
+            await self._engine.taken_back()
+            if writer.chunks and not self._engine.index.is_live_blob(digest.raw):  # it is its own only chunk
+                raise NotFoundError("blob", digest)
         finally:
             writer.close()
 

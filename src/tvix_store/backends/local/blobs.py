@@ -38,7 +38,8 @@ class LocalBlobs:
         stat = await self._stat(digest, chunks=chunks)
         if stat is not None and self._engine.index.wanted_back:
             await self._engine.taken_back()
-            stat = await self._stat(digest, chunks=chunks)
+            # What could not be taken back may be deleted at any time.
+            stat = await self._stat(digest, chunks=chunks) if self._engine.index.is_live_blob(digest.raw) else None
         return stat
 
     async def _stat(self, digest: Digest, *, chunks: bool) -> BlobStat | None:
@@ -58,7 +59,7 @@ class LocalBlobs:
         missing = await self._engine.in_thread(self._missing, digests)
         if self._engine.index.wanted_back:
             await self._engine.taken_back()
-            missing = await self._engine.in_thread(self._missing, digests)
+            missing = await self._engine.in_thread(self._not_live, digests)
         return missing
 
     async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
@@ -77,6 +78,7 @@ class LocalBlobs:
             ahead = self._ahead(groups)
             try:
                 while (group := await ahead) is not None:
+                    await self._engine.taken_back()  # before a slow client takes its time
                     if has_room:
                         ahead = self._ahead(groups)
                     for piece in group:
@@ -85,7 +87,6 @@ class LocalBlobs:
                         ahead = self._ahead(groups)
             finally:
                 ahead.cancel()
-        await self._engine.taken_back()
 
     async def put(self, data: AsyncIterable[bytes]) -> Digest:
         writer = BlobWriter(self._engine, self._sink, self._sizes)
@@ -161,6 +162,9 @@ class LocalBlobs:
     def _missing(self, digests: Sequence[Digest]) -> set[Digest]:
         index = self._engine.index
         return {digest for digest in digests if index.chunk(digest.raw) is None and index.chunk_list_segment(digest.raw, 0) is None}
+
+    def _not_live(self, digests: Sequence[Digest]) -> set[Digest]:
+        return {digest for digest in digests if not self._engine.index.is_live_blob(digest.raw)}
 
     def _get_all(self, digests: Sequence[Digest]) -> list[bytes | None]:
         places = self._engine.index.chunks_at([digest.raw for digest in digests])

@@ -30,6 +30,7 @@ from tvix_store.backends.local.damage import Forget
 from tvix_store.backends.local.durability import SyncFailedError
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.ledger import COLLECTED
 from tvix_store.backends.local.lost_packs import LostPacks
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.pack_syncs import PackSyncs
@@ -274,7 +275,9 @@ class Committer:
         wanted_back = tuple(self._index.wanted_back)
         with self._index.writing() as txn:
             commit = Commit(self._index, txn, self._reader)
-            take_back(self._index, self._reader, txn, wanted_back)
+            if not take_back(self._index, self._reader, txn, wanted_back):
+                # It was found, and may be deleted: what is known of NARs may rely on it.
+                self._index.count(txn, COLLECTED, 1)
             commit.name_contents(self._unnamed.values())
             results = [request.apply(commit) or commit.refusal(request.contents) for request in requests]
             is_synced = any(entry.kind in SYNCED for entry in commit.entries)

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
-from tvix_store.backends.local.chunk_lists import is_first
+from tvix_store.backends.local.chunk_lists import chunk_list_key, is_first
 from tvix_store.backends.local.contents import Content, Name, Written
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Txn
@@ -63,6 +64,14 @@ class ContentIndex(Ledger):
         with self.reading() as txn:
             return self.is_named(txn, Kind.CHUNK, digest) or any(
                 self._segment(txn, tables[Kind.CHUNK_LIST], digest, 0) for tables in (self._table_of, self._condemned_of)
+            )
+
+    def is_live_blob(self, digest: bytes) -> bool:
+        """Whether a blob is there that is not condemned."""
+        with self.reading() as txn:
+            return (
+                self.place_in(txn, Kind.CHUNK, digest) is not None
+                or self.place_in(txn, Kind.CHUNK_LIST, chunk_list_key(digest, 0)) is not None
             )
 
     def unknown(self, contents: Sequence[Content]) -> list[Content]:
@@ -146,6 +155,14 @@ class ContentIndex(Ledger):
             if self.put_content(txn, kind, key, content.place, content.blob_size):
                 self._count(txn, kind, content.place, 1)
 
+    def take_all_back(self, txn: Txn) -> None:
+        """Make all that is condemned live again."""
+        for kind, table in self._condemned_of.items():
+            while some := list(islice(self.contents(txn, kind, condemned=True), _PAGE)):
+                for content in some:
+                    self.take_back(txn, kind, content.key)
+            txn.drop(table.handle, delete=False)
+
     def drop_condemned(self, txn: Txn) -> None:
         """Forget all that is condemned."""
         for table in self._condemned_of.values():
@@ -190,8 +207,10 @@ class ContentIndex(Ledger):
         return any(self._row(txn, tables[kind], key) is not None for tables in (self._table_of, self._condemned_of))
 
     def chunk_list_segments(self, txn: Txn) -> Iterator[tuple[bytes, Place]]:
-        """All segments of all chunk lists: the digest of the blob, and the place."""
-        return ((segment.key[:KEY_SIZE], segment.place) for segment in self.contents(txn, Kind.CHUNK_LIST))
+        """All segments of all chunk lists, live or condemned: the digest of the blob, and the place."""
+        for condemned in (False, True):
+            for segment in self.contents(txn, Kind.CHUNK_LIST, condemned=condemned):
+                yield segment.key[:KEY_SIZE], segment.place
 
     def chunk_list(self, txn: Txn, blob: bytes, *, condemned: bool = False) -> list[Written]:
         """All segments of a blob's chunk list, in order."""
@@ -205,11 +224,12 @@ class ContentIndex(Ledger):
             return [segment.place for segment in self.chunk_list(txn, blob)]
 
     def drop_chunk_list(self, txn: Txn, blob: bytes) -> None:
-        """Forget all segments of a blob's chunk list."""
-        with txn.cursor(self.chunk_lists.handle) as cursor:
-            found = cursor.set_range(blob)
-            while found and cursor.key().startswith(blob):
-                found = cursor.delete()
+        """Forget all segments of a blob's chunk list, live or condemned."""
+        for table in (self.chunk_lists, self._condemned_of[Kind.CHUNK_LIST]):
+            with txn.cursor(table.handle) as cursor:
+                found = cursor.set_range(blob)
+                while found and cursor.key().startswith(blob):
+                    found = cursor.delete()
 
     def chunked_blobs(self, txn: Txn) -> int:
         """How many blobs are cut into more than one chunk: the chunk list segments that begin one."""

@@ -107,6 +107,13 @@ class PackReader:
         pack = self._opened(number)
         self._durability.sync_data(pack.fd)
 
+    def let_go_of_removed(self) -> None:
+        """Close the packs that were removed: their space comes back when nobody has them open."""
+        with self._lock:
+            for number in [number for number in self._packs if not os.path.exists(pack_path(self._directory, number))]:
+                del self._packs[number]
+                self._keys.pop(number, None)
+
     def close(self) -> None:
         """Close the packs that nobody reads from; the others when that is done."""
         with self._lock:

@@ -16,32 +16,54 @@ from tvix_store.errors import CorruptError, UnavailableError
 _log = logging.getLogger(__name__)
 
 
-def take_back(index: ContentIndex, reader: PackReader, txn: Txn, names: Iterable[Name]) -> None:
-    """Make condemned contents live again: chunks, directories, and blobs with their chunk lists and all chunks."""
+def take_back(index: ContentIndex, reader: PackReader, txn: Txn, names: Iterable[Name]) -> bool:
+    """Make condemned contents live again: chunks, directories, and blobs with their chunk lists and all chunks.
+
+    False where one of them is there, and cannot be taken back: a part of its list cannot be read, or is not there.
+    """
+    is_done = True
     for kind, key in names:
         if kind is not Kind.CHUNK_LIST:
             index.take_back(txn, kind, key)
-            continue
-        segments = index.chunk_list(txn, key, condemned=True)
-        if segments and holds_chunks(index, reader, txn, segments):
-            for each in segments:
-                index.take_back(txn, kind, each.key)
+        elif index.chunk_list(txn, key, condemned=True):
+            is_done &= make_whole(index, reader, txn, key)
+    return is_done
 
 
-def holds_chunks(index: ContentIndex, reader: PackReader, txn: Txn, segments: Sequence[Written]) -> bool:
-    """Whether all chunks are there that the segments of a chunk list name. Then condemned ones among them are live again."""
-    condemned: list[bytes] = []
+def make_whole(index: ContentIndex, reader: PackReader, txn: Txn, blob: bytes) -> bool:
+    """Whether the chunk list of a blob is there, with all chunks that it names. Then condemned parts of both are live again."""
+    live, condemned = index.chunk_list(txn, blob), index.chunk_list(txn, blob, condemned=True)
+    merged = {each.key: each for each in (*condemned, *live)}
+    try:
+        wanted = _parts(index, reader, txn, live) if live else None
+        if wanted is None and condemned:
+            wanted = _parts(index, reader, txn, [merged[key] for key in sorted(merged)])
+    except (CorruptError, UnavailableError) as error:
+        _log.warning("a chunk list is not relied on: %s", error)
+        return False
+    if wanted is None:
+        return False
+    for kind, key in (*wanted, *((Kind.CHUNK_LIST, each.key) for each in condemned)):
+        index.take_back(txn, kind, key)
+    return True
+
+
+def _parts(index: ContentIndex, reader: PackReader, txn: Txn, segments: Sequence[Written]) -> list[Name] | None:
+    """The condemned ones of the chunks that the segments of a list name; None where a segment or a chunk is not there.
+
+    Raises:
+        CorruptError, UnavailableError: a segment cannot be read.
+    """
+    condemned: list[Name] = []
+    end = size = 0
     for each in segments:
-        try:
-            chunks = {chunk for chunk, _ in parse_segment(reader.read_checked(each.place)).entries}
-        except (CorruptError, UnavailableError) as error:
-            _log.warning("a chunk list is not taken back: %s", error)
-            return False
-        for chunk in chunks:
+        segment = parse_segment(reader.read_checked(each.place))
+        if segment.offset != end:
+            return None
+        for chunk in {chunk for chunk, _ in segment.entries}:
             if index.place_in(txn, Kind.CHUNK, chunk) is None:
                 if index.place_in(txn, Kind.CHUNK, chunk, condemned=True) is None:
-                    return False
-                condemned.append(chunk)
-    for chunk in condemned:
-        index.take_back(txn, Kind.CHUNK, chunk)
-    return True
+                    return None
+                condemned.append((Kind.CHUNK, chunk))
+        end, size = segment.end, segment.blob_size
+    return condemned if end == size else None

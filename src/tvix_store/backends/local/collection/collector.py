@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
-from itertools import islice
+from itertools import chain, groupby, islice
 from typing import TypeVar
 
 from tvix_store.backends.local.collection.mark import Mark
@@ -45,7 +45,7 @@ class Collector:
 
     def look(self) -> Collected:
         """What there is to condemn, and what is condemned. Raises as `run`."""
-        return Collected(condemned=_amount(self._unneeded(self._marked())), waiting=self._condemned())
+        return Collected(condemned=_amount(chain.from_iterable(self._unneeded(self._marked()))), waiting=self._condemned())
 
     def run(self) -> Collected:
         """Go through all steps whose time has come.
@@ -117,12 +117,13 @@ class Collector:
             if is_condemned:
                 yield Kind.CHUNK, chunk
 
-    def _unneeded(self, mark: Mark) -> Iterator[Written]:
-        """Live contents that nobody needs, and that were there when the mark began."""
+    def _unneeded(self, mark: Mark) -> Iterator[list[Written]]:
+        """Live contents that nobody needs, and that were there when the mark began; the segments of a chunk list together."""
         for kind in _KINDS:
-            for each in self._index.all_contents(kind):
-                if not mark.is_needed(each) and not mark.is_new(each):
-                    yield each
+            for _, contents in groupby(self._index.all_contents(kind), lambda each: each.key[:KEY_SIZE]):
+                some = list(contents)
+                if not mark.is_needed(some[0]) and not any(map(mark.is_new, some)):
+                    yield some
 
     def _do(self, request: Request) -> None:
         self._watch.tell("", 0, 0)

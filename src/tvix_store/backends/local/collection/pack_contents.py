@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tvix_store.backends.local.chunk_lists import segment_key
 from tvix_store.backends.local.contents import Written, read_rows
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
@@ -15,7 +14,6 @@ from tvix_store.backends.local.pack_scan import Entry, PackScan
 from tvix_store.backends.local.packs import PREFIX_SIZE, pack_path
 from tvix_store.backends.local.progress import Progress
 from tvix_store.backends.local.records import (
-    CONTENTS,
     HEADER_SIZE,
     Kind,
     NewRecord,
@@ -35,7 +33,7 @@ _AT_ONCE = 1000
 class PackContents:
     """The entries of a pack that count.
 
-    contents: Those that the index names, live or condemned.
+    contents: Those that the index names, live or condemned. The caller tells them: entries whose headers are damaged can be read too.
     path_infos: Output hashes of paths whose newest entry is here: they are there, or were removed.
     records: The keys of records whose newest entry is here.
     gone: What is forgotten, and lies in other packs.
@@ -49,14 +47,15 @@ class PackContents:
     size: int = PREFIX_SIZE
 
     @classmethod
-    def of(cls, index: Index, packs: Path, number: int, committed: int) -> PackContents:
-        """Go through the first `committed` bytes of a pack.
+    def of(cls, index: Index, packs: Path, number: int, committed: int, contents: list[Written]) -> PackContents:
+        """Go through the first `committed` bytes of a pack, in which the index names `contents`.
 
         Raises:
             CorruptError: the file is not a pack.
             OSError: it cannot be read.
         """
-        found = cls()
+        found = cls(contents)
+        found.size += sum(HEADER_SIZE + each.place.stored for each in contents)
         progress = Progress(f"looking through pack {number:08x}", committed)
         with closing(PackScan(pack_path(packs, number), number, PREFIX_SIZE)) as scan:
             for some in _some(scan.entries(progress, min(committed, scan.size))):
@@ -77,13 +76,7 @@ class PackContents:
 
     def _take(self, index: Index, txn: Txn, entry: Entry, known: dict[int, int]) -> None:
         counts = False
-        if entry.kind in CONTENTS:
-            content = _written(entry)
-            places = (index.place_in(txn, content.kind, content.key, condemned=condemned) for condemned in (False, True))
-            if entry.place in places:
-                self.contents.append(content)
-                counts = True
-        elif entry.kind is Kind.PATH_INFO:
+        if entry.kind is Kind.PATH_INFO:
             output_hash = entry.key[:OUTPUT_HASH_SIZE]
             if index.path_info_sequence(txn, output_hash) == parse_path_info(entry.payload)[0]:
                 self.path_infos.append(output_hash)
@@ -109,9 +102,3 @@ def _some(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
             yield some
             some = []
     yield some
-
-
-def _written(entry: Entry) -> Written:
-    if entry.kind is Kind.CHUNK_LIST:
-        return Written(entry.kind, *segment_key(entry.key, entry.payload), entry.place)
-    return Written(entry.kind, entry.key, 0, entry.place)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
@@ -21,12 +21,14 @@ from tvix_store.backends.local.contents import Written
 from tvix_store.backends.local.damage import opened
 from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.packs import Place, pack_numbers, pack_path
 from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Kind, NewRecord, accepted
 from tvix_store.backends.local.requests import Commit, LeavePack, NamePack, Request, Result
 from tvix_store.errors import CorruptError
 
+_KINDS = (Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST)
 _WASTE = 0.1
 """Share of a pack that is dead, from which it is rewritten."""
 _LEAST_WASTE = 64 << 10
@@ -76,26 +78,41 @@ class Rewriting:
         with self._index.reading() as txn:
             committed = self._index.committed_packs(txn)
         live = self._live_bytes()
+        held: dict[int, ExitStack] = {}
         for number, size in committed.items():
-            if not _is_worth_it(size, live.get(number, 0)):
+            if not _is_worth_it(size, live.get(number, 0)) or self._engine.lost_packs.may_come_back(number):
                 continue
             with ExitStack() as stack:
-                if not _lock(stack, pack_path(self._packs, number)):
-                    continue
-                try:
-                    contents = PackContents.of(self._index, self._packs, number, size)
-                except CorruptError as error:
-                    _log.warning("not rewritten: %s", error)
-                    continue
-                if _is_worth_it(size, contents.size):
-                    locked.push(stack.pop_all())
-                    found.append((number, contents))
+                if _lock(stack, pack_path(self._packs, number)):
+                    held[number] = locked.enter_context(stack.pop_all())
+        for number, named in self._named(held).items():
+            size = committed[number]
+            try:
+                contents = PackContents.of(self._index, self._packs, number, size, named)
+            except CorruptError as error:
+                _log.warning("not rewritten: %s", error)
+                held[number].close()
+                continue
+            if _is_worth_it(size, contents.size):
+                found.append((number, contents))
+            else:
+                held[number].close()
         return sorted(found, key=lambda each: each[1].size)
+
+    def _named(self, packs: Collection[int]) -> dict[int, list[Written]]:
+        """All contents that the index names in locked packs, in the order in which they lie there."""
+        found: dict[int, set[Written]] = {number: set() for number in packs}
+        for kind in _KINDS if packs else ():
+            for condemned in (True, False):  # in this order: what is taken back meanwhile is not passed over
+                for each in self._index.all_contents(kind, condemned=condemned):
+                    if each.place.pack in found:
+                        found[each.place.pack].add(each)
+        return {number: sorted(named, key=lambda each: each.place.offset) for number, named in found.items()}
 
     def _live_bytes(self) -> Mapping[int, int]:
         """The bytes of each pack that contents take which the index names."""
         found: dict[int, int] = {}
-        for kind in (Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST):
+        for kind in _KINDS:
             for condemned in (False, True):
                 for each in self._index.all_contents(kind, condemned=condemned):
                     found[each.place.pack] = found.get(each.place.pack, 0) + each.place.stored + HEADER_SIZE
@@ -115,7 +132,8 @@ class Rewriting:
                 return copied
             with self._index.reading() as txn:
                 size, _ = self._index.pack_sizes(txn, number)
-            contents = PackContents.of(self._index, self._packs, number, size)
+                named = [each for each in contents.contents if _is_named(self._index, txn, each)]
+            contents = PackContents.of(self._index, self._packs, number, size, named)
         _log.warning("pack %08x is not rewritten: some of it can't be read", number)
         return None
 
@@ -170,6 +188,7 @@ class Rewriting:
 
     def _remove(self, number: int) -> None:
         pack_path(self._packs, number).unlink(missing_ok=True)
+        self._engine.reader.let_go_of_removed()
         self._engine.sync_names(self._packs)
         self._do(DropPack(number))
 
@@ -215,7 +234,7 @@ class EndPack(Request):
 
     def apply(self, commit: Commit) -> Result:
         index, txn = commit.index, commit.txn
-        if any(_is_named(index, commit, each) for each in self._contents.contents):
+        if any(_is_named(index, txn, each) for each in self._contents.contents):
             return None
         sizes = {number: size for number, size in index.committed_packs(txn).items() if number != self._number}
         entries = [*self._contents.journal(index, txn), accepted(commit.sequence(), sizes)]
@@ -243,9 +262,9 @@ def _is_worth_it(size: int, live: int) -> bool:
     return size - live >= max(_WASTE * size, _LEAST_WASTE)
 
 
-def _is_named(index: Index, commit: Commit, content: Written) -> bool:
+def _is_named(index: Index, txn: Txn, content: Written) -> bool:
     kind, key, _, place = content
-    return any(index.place_in(commit.txn, kind, key, condemned=condemned) == place for condemned in (False, True))
+    return any(index.place_in(txn, kind, key, condemned=condemned) == place for condemned in (False, True))
 
 
 def _groups(contents: Sequence[Written]) -> Iterator[list[Written]]:

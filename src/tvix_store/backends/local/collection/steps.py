@@ -8,8 +8,10 @@ from tvix_store.backends.local.contents import Name, Written
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.ledger import COLLECTED, PUBLISHED_AT
+from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.backends.local.requests import Commit, Request, Result
 from tvix_store.backends.local.taking_back import take_back
+from tvix_store.errors import UnavailableError
 
 
 def published_at(index: Index, txn: Txn) -> int:
@@ -18,31 +20,38 @@ def published_at(index: Index, txn: Txn) -> int:
 
 
 class Condemn(Request):
-    """Contents are condemned, if they still lie where they were found. `condemned` are these, when it is done."""
+    """Contents are condemned, if they still lie where they were found. `condemned` are these, when it is done.
 
-    def __init__(self, contents: Sequence[Written]) -> None:
+    Each comes in a sequence of its own, but for the segments of a chunk list: these go together, or not at all.
+    """
+
+    def __init__(self, found: Sequence[Sequence[Written]]) -> None:
         super().__init__()
-        self._contents = contents
+        self._found = found
         self.condemned: list[Written] = []
 
     def apply(self, commit: Commit) -> Result:
         index, txn = commit.index, commit.txn
         if published_at(index, txn):
             index.count(txn, PUBLISHED_AT, -published_at(index, txn))
-        self.condemned = [each for each in self._contents if index.condemn(txn, each)]
+        for some in self._found:
+            kind, key = some[0].kind, some[0].key
+            if kind is not Kind.CHUNK_LIST or index.chunk_list(txn, key[:KEY_SIZE]) == some:
+                self.condemned += [each for each in some if index.condemn(txn, each)]
         return None
 
 
 class Rescue(Request):
-    """Condemned contents are live again: they are needed after all."""
+    """Condemned contents are live again: they are needed after all. It is refused where that cannot be done of one of them."""
 
     def __init__(self, names: Sequence[Name]) -> None:
         super().__init__()
         self._names = names
 
     def apply(self, commit: Commit) -> Result:
-        take_back(commit.index, commit.reader, commit.txn, self._names)
-        return None
+        if take_back(commit.index, commit.reader, commit.txn, self._names):
+            return None
+        return UnavailableError("nothing is deleted: a chunk list that is needed cannot be read, or lacks a part")
 
 
 class Drop(Request):
