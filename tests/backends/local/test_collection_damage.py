@@ -1,0 +1,384 @@
+"""What is damaged, cut off or half put, while content is condemned and deleted: nothing needed goes with it."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.backends.local.raw_content import RawContent
+from tests.backends.local.test_checkpoint import engine_of
+from tests.backends.local.test_collection import GRACE, TREE, collect_garbage, digest_of, is_whole, packs, put_path, remove, root_of
+from tvix_store.backends.local import blob_writer, chunk_lists, open_store
+from tvix_store.backends.local.blobs import LocalBlobs
+from tvix_store.backends.local.collection.collector import Collector
+from tvix_store.backends.local.collection.mark import Mark
+from tvix_store.backends.local.collection.roots import mark_roots
+from tvix_store.backends.local.collection.watch import Watch
+from tvix_store.backends.local.contents import Content
+from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.pack_reader import PackReader
+from tvix_store.backends.local.packs import Place
+from tvix_store.backends.local.records import Kind
+from tvix_store.backends.local.path_infos import node_key
+from tvix_store.backends.local.requests import Commit, NarOfNode, PutTree
+from tvix_store.config.compose import verified
+from tvix_store.errors import CorruptError, StoreError, UnavailableError
+from tvix_store.model.digest import Digest
+from tvix_store.model.nodes import FileNode
+from tvix_store.services.store import Store
+from tvix_store.testing.content import collect, noise, pieces, put_tree, stream
+from tvix_store.testing.trees import TreeFile
+
+FLIPS = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_FLIPS", "60"))
+
+
+@pytest.fixture
+async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
+    """A store whose chunk lists have many segments, with a path in it."""
+    monkeypatch.setattr(chunk_lists, "SEGMENT_CHUNKS", 2)
+    monkeypatch.setattr(blob_writer, "SEGMENT_CHUNKS", 2)
+    monkeypatch.setattr(blob_writer, "_SEGMENTS", 1)
+    async with await open_store(tmp_path / "store", chunk_average=4096) as store:
+        await put_path(store, "kept", TREE)
+        yield store
+
+
+def pack_of(engine: Engine, place: Place) -> Path:
+    return engine.directory / f"packs/{place.pack:08x}.pack"
+
+
+def harm(engine: Engine, place: Place, at: int = 0) -> None:
+    """Flip bits of what lies `at` bytes behind the begin of a payload."""
+    with pack_of(engine, place).open("r+b") as pack:
+        pack.seek(place.offset + at)
+        there = pack.read(2)
+        pack.seek(place.offset + at)
+        pack.write(bytes(each ^ 0x55 for each in there))
+
+
+def chunk_places(engine: Engine, blob: Digest) -> list[Place]:
+    """Where the chunks of a blob lie, live or condemned, without taking them back."""
+    keys = list(LocalBlobs(engine).chunk_keys(blob))
+    engine.index.wanted_back.clear()
+    with engine.index.reading() as txn:
+        found = [
+            engine.index.place_in(txn, Kind.CHUNK, key) or engine.index.place_in(txn, Kind.CHUNK, key, condemned=True) for key in keys
+        ]
+    return [place for place in found if place is not None]
+
+
+async def test_what_lies_behind_a_damaged_header_is_copied(tmp_path: Path) -> None:
+    """Nobody reads a header to get content. A scan of the pack passes it over."""
+    async with await open_store(tmp_path / "store") as store:
+        kept = await put_path(store, "kept", {b"a": noise(50_000, "a"), b"b": noise(60_000, "b")})
+        gone = await put_path(store, "gone", {b"c": noise(900_000, "c")})
+        await remove(store, gone)
+        engine = engine_of(store)
+        [place] = chunk_places(engine, digest_of(await store.directories.get(root_of(kept)), b"a"))
+        harm(engine, place, -20)
+        assert (await collect_garbage(store)).freed > 900_000
+    async with await open_store(tmp_path / "store") as store:
+        assert await is_whole(store, kept)
+
+
+async def test_the_space_of_a_removed_pack_comes_back_while_the_store_is_open(tmp_path: Path) -> None:
+    async with await open_store(tmp_path / "store") as store:
+        await put_path(store, "kept", TREE)
+        gone = await put_path(store, "gone", {b"c": noise(900_000, "c")})
+        assert await is_whole(store, gone)
+        await remove(store, gone)
+        assert (await collect_garbage(store)).freed > 900_000
+        await store.blobs.put_many([b"something"])
+        open_files = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]
+        assert not [each for each in open_files if each.startswith(str(tmp_path)) and each.endswith(".pack (deleted)")]
+
+
+async def test_of_a_condemned_blob_with_a_damaged_chunk_nothing_is_said_to_be_there(store: Store) -> None:
+    content = noise(60_000, "gone")
+    gone = await put_path(store, "gone", {b"file": content})
+    blob = Digest.of(content)
+    engine = engine_of(store)
+    await remove(store, gone)
+    await collect_garbage(store, GRACE)
+    harm(engine, chunk_places(engine, blob)[3], 5)
+    with pytest.raises(CorruptError):
+        await collect(store.blobs.read(blob))
+    await store.sync()
+    assert RawContent(engine).lists_without_chunks() == []
+    assert await store.blobs.missing([blob]) == {blob}
+    assert await store.blobs.stat(blob) is None
+    await verified(store).blobs.put(stream([content]))
+    assert await collect(store.blobs.read(blob)) == content
+
+
+async def test_a_condemned_list_that_cannot_be_read_is_missing(store: Store) -> None:
+    content = noise(60_000, "gone")
+    gone = await put_path(store, "gone", {b"file": content})
+    blob = Digest.of(content)
+    engine = engine_of(store)
+    await remove(store, gone)
+    await collect_garbage(store, GRACE)
+    with engine.index.reading() as txn:
+        harm(engine, engine.index.chunk_list(txn, blob.raw, condemned=True)[2].place, 20)
+    assert await store.blobs.missing([blob]) == {blob}
+    assert await store.blobs.stat(blob) is None
+    await store.blobs.put(stream([content]))
+    assert await store.blobs.missing([blob]) == set()
+    assert await collect(store.blobs.read(blob)) == content
+
+
+async def test_condemned_content_of_a_lost_pack_is_missing(tmp_path: Path) -> None:
+    directory = tmp_path / "store"
+    async with await open_store(directory) as store:
+        await put_path(store, "kept", TREE)
+        lost = set(packs(directory))
+    async with await open_store(directory, pack_size=None) as store:
+        engine = engine_of(store)
+        [writer] = [engine.spare_packs.take()]
+        writer.next_pack()  # the first pack is not written to meanwhile
+        gone = await put_path(store, "gone", {b"file": noise(50_000, "gone"), b"other": b"other"})
+        await remove(store, gone)
+        await collect_garbage(store, GRACE)
+        places = chunk_places(engine, Digest.of(b"other")) + chunk_places(engine, Digest.of(noise(50_000, "gone")))
+        assert not lost & {f"{place.pack:08x}.pack" for place in places}
+        for place in places:
+            pack_of(engine, place).unlink(missing_ok=True)
+        blobs = [Digest.of(b"other"), Digest.of(noise(50_000, "gone"))]
+        assert await store.blobs.missing(blobs) == set(blobs)
+        assert [await store.blobs.stat(blob) for blob in blobs] == [None, None]
+        writer.close()
+
+
+class Pausing:
+    """A Sink that calls back before something is put, which makes a blob visible."""
+
+    def __init__(self, engine: Engine, before: Callable[[], None]) -> None:
+        self.unknown, self.holds = engine.committer.unknown, engine.committer.holds
+        self.write_contents = engine.committer.write_contents
+        self._engine, self._before = engine, before
+
+    def put_contents(self, contents: Sequence[Content]) -> Future[Any]:
+        self._before()
+        return self._engine.committer.put_contents(contents)
+
+
+def run(engine: Engine, times: int) -> Callable[[], None]:
+    def runs() -> None:
+        for _ in range(times):
+            Collector(engine, 0, Watch(), lambda: 1e9).run()
+
+    return runs
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_blob_whose_list_is_condemned_while_it_is_put_is_whole_or_refused(store: Store, times: int, is_there: bool) -> None:
+    """All segments of its list but the first are there when it is condemned, or dropped."""
+    engine, content = engine_of(store), noise(60_000, "in between")
+    if is_there:
+        await store.blobs.put(pieces(content, 10_000))
+    put = LocalBlobs(engine, Pausing(engine, run(engine, times))).put
+    try:
+        blob = await put(pieces(content, 10_000))
+    except UnavailableError:
+        assert times == 2
+        blob = Digest.of(content)
+        assert await store.blobs.missing([blob]) == {blob}
+    else:
+        assert await store.blobs.missing([blob]) == set()
+        assert await collect(store.blobs.read(blob)) == content
+    assert RawContent(engine).lists_without_chunks() == []
+    await store.blobs.put(pieces(content, 10_000))
+    assert await collect(store.blobs.read(blob)) == content
+    await collect_garbage(store, GRACE)
+    assert RawContent(engine).lists_without_chunks() == []
+
+
+async def test_a_run_between_two_segments_leaves_no_torn_list(store: Store) -> None:
+    """The later segments of a list were there when the mark began, and the first one was not."""
+    engine, content = engine_of(store), noise(60_000, "in between")
+    marked: list[Mark] = []
+
+    def begin() -> None:
+        mark = Mark(engine.index, engine.reader, Watch())
+        mark_roots(engine, mark)
+        marked.append(mark)
+
+    await store.blobs.put_many([b"so that the pack is named"])
+    blob = await LocalBlobs(engine, Pausing(engine, begin)).put(pieces(content, 10_000))
+    own = Collector(engine, 0, Watch(), lambda: 1e9)
+    own._condemn(marked[0])
+    run(engine, 2)()
+    assert RawContent(engine).lists_without_chunks() == []
+    if await store.blobs.missing([blob]) == set():
+        assert await collect(store.blobs.read(blob)) == content
+
+
+def unreadable(monkeypatch: pytest.MonkeyPatch, places: Sequence[Place], begin: Callable[[], bool] = lambda: True) -> None:
+    """From now on, the disk does not give records at these places."""
+    read = PackReader.read_checked
+
+    def refuse(reader: PackReader, place: Place) -> bytes:
+        if place in places and begin():
+            raise UnavailableError("no descriptors are left")
+        return read(reader, place)
+
+    monkeypatch.setattr(PackReader, "read_checked", refuse)
+
+
+async def test_a_needed_list_that_is_not_rescued_is_not_dropped(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {b"file": noise(60_000, "back")}
+    info = await put_path(store, "back", files)
+    await remove(store, info)
+    await collect_garbage(store, GRACE)
+    engine = engine_of(store)
+    with engine.index.reading() as txn:
+        places = [each.place for each in engine.index.contents(txn, Kind.CHUNK_LIST, condemned=True)]
+    await store.path_infos.put(info)  # as one that was put before the publication
+    is_marked = False
+    missing = Mark._missing
+
+    def marks(mark: Mark) -> int:
+        nonlocal is_marked
+        found = missing(mark)
+        is_marked = True
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Mark, "_missing", marks)
+        unreadable(patch, places, lambda: is_marked)
+        with pytest.raises(UnavailableError, match="nothing is deleted"):
+            await collect_garbage(store)
+    assert await is_whole(store, info)
+    await collect_garbage(store)
+    await collect_garbage(store)
+    assert await is_whole(store, info)
+
+
+async def test_facts_are_not_kept_of_what_is_not_taken_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = noise(60_000, "gone")
+    gone = await put_path(store, "gone", {b"file": content})
+    await remove(store, gone)
+    await collect_garbage(store, GRACE)
+    engine = engine_of(store)
+    with engine.index.reading() as txn:
+        places = [each.place for each in engine.index.contents(txn, Kind.CHUNK_LIST, condemned=True)]
+    assert store.known_nars is not None
+    is_read = False
+
+    def reads() -> bool:
+        return is_read
+
+    with monkeypatch.context() as patch:
+        unreadable(patch, places, reads)
+        since = store.known_nars.begin()
+        list(LocalBlobs(engine).chunk_keys(Digest.of(content)))  # found
+        is_read = True
+        await store.blobs.put_many([b"anything: it takes back what was found"])
+        assert await store.blobs.missing([Digest.of(content)]) == {Digest.of(content)}
+        await store.known_nars.put(gone.node, gone.nar, since)
+        assert await store.known_nars.get(gone.node) is None
+
+
+async def test_what_is_taken_back_during_the_count_is_not_said_to_be_missing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = await put_path(store, "back", {b"file": noise(60_000, "back")})
+    await remove(store, info)
+    await collect_garbage(store, GRACE)
+    await store.path_infos.put(info)  # as one that was put before the publication
+    engine = engine_of(store)
+    contents = Mark._all_contents
+
+    def taking_back(mark: Mark, kind: Kind) -> Any:
+        for number, each in enumerate(contents(mark, kind)):
+            yield each
+            if kind is Kind.CHUNK and number == 3:
+                with engine.index.writing() as txn:
+                    engine.index.take_all_back(txn)
+
+    monkeypatch.setattr(Mark, "_all_contents", taking_back)
+    await collect_garbage(store)
+    assert await is_whole(store, info)
+
+
+async def test_a_refused_list_leaves_no_facts(store: Store) -> None:
+    """A chunk that was known when a little stage looked is gone when it is accepted."""
+    engine = engine_of(store)
+    content = noise(60_000, "staged")
+    node = await put_tree(store, {b"file": TreeFile(content)})
+    facts = await store.nar.calculate(node)
+    assert store.known_nars is not None
+    since = store.known_nars.begin()
+
+    with engine.index.writing() as txn:
+        engine.index.drop_nar_facts(txn)
+        commit = Commit(engine.index, txn, engine.reader, refused={Digest.of(content).raw})
+        part = Content(Kind.CHUNK_LIST, chunk_lists.chunk_list_key(Digest.of(content).raw, 0), b"")
+        assert isinstance(PutTree([part], NarOfNode(node_key(node), facts, since), {}).apply(commit), UnavailableError)
+    assert await store.known_nars.get(node) is None
+
+
+def flip(path: Path, generator: random.Random) -> None:
+    at = generator.randrange(path.stat().st_size)
+    with path.open("r+b") as file:
+        file.seek(at)
+        [there] = file.read(1)
+        file.seek(at)
+        file.write(bytes([there ^ 1 << generator.randrange(8)]))
+
+
+@pytest.mark.timeout(36_000)
+async def test_flipped_bits_of_a_store_that_is_collected(tmp_path: Path) -> None:
+    """Wrong bytes are never served. Content that was not hit, and is needed, stays. What was hit counts as missing."""
+    whole = tmp_path / "whole"
+    async with await open_store(whole, chunk_average=4096) as store:
+        kept = [await put_path(store, f"kept-{n}", {**TREE, b"own": noise(20_000, f"kept {n}")}) for n in range(3)]
+        gone = [await put_path(store, f"gone-{n}", {**TREE, b"own": noise(40_000, f"gone {n}")}) for n in range(3)]
+        await remove(store, *gone)
+        await collect_garbage(store, GRACE)
+        for n in range(3):
+            await put_path(store, f"new-{n}", {**TREE, b"own": noise(40_000, f"new {n}")})
+    generator = random.Random(3)
+    refused = damaged = lost = 0
+    for number in range(FLIPS):
+        copy = tmp_path / "copy"
+        shutil.copytree(whole, copy)
+        files = sorted((copy / "packs").iterdir()) + sorted((copy / "index").glob("*.mdb"))
+        sizes = [file.stat().st_size for file in files]
+        for _ in range(1 + number % 3):
+            flip(generator.choices(files, sizes)[0], generator)
+        async with await open_store(copy) as store:
+            before = {info: await served(store, info.node.digest) for info in kept}  # type: ignore[union-attr]
+            for later in (2 * GRACE, 4 * GRACE):
+                try:
+                    await collect_garbage(store, 0, later=later)
+                except StoreError:
+                    refused += 1
+            after = {info: await served(store, info.node.digest) for info in kept}  # type: ignore[union-attr]
+            for info in kept:
+                damaged += not before[info]
+                lost += before[info] and not after[info]
+        async with await open_store(copy) as store:
+            for info in kept:
+                lost += after[info] and not await served(store, info.node.digest)  # type: ignore[union-attr]
+        shutil.rmtree(copy)
+    assert lost == 0
+    print(f"{FLIPS} stores with flipped bits: {refused} collections refused, {damaged} paths damaged by the flips, {lost} lost otherwise")
+
+
+async def served(store: Store, root: Digest) -> bool:
+    """Whether all of a tree is given out; what is given out is right."""
+    try:
+        async for directory in store.directories.get_recursive(root):
+            for node in directory.entries.values():
+                if isinstance(node, FileNode):
+                    assert Digest.of(await collect(store.blobs.read(node.digest))) == node.digest
+    except StoreError:
+        return False
+    return True
