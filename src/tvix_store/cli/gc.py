@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,13 @@ if TYPE_CHECKING:
     from tvix_store.operations.collection.collect import Outcome
     from tvix_store.services.collection import Amount
 
+_NICE = 10
+
 
 @command
 @policy_options
 @click.option("--dry-run", is_flag=True, help="Only say which paths would go, and how many bytes that would free in the end.")
+@click.option("--background", is_flag=True, hidden=True, help="Let others have the processor first.")
 @json_option
 async def gc(
     invocation: Invocation,
@@ -27,6 +31,7 @@ async def gc(
     min_free: str | None,
     grace: str | None,
     dry_run: bool,
+    background: bool,
     as_json: bool,
 ) -> None:
     """Delete content that no store path needs, and give its space back. Others may use the store meanwhile.
@@ -49,6 +54,8 @@ async def gc(
     from tvix_store.config.compose import DEFAULT_ADDRESS
     from tvix_store.operations.collection.collect import collect
 
+    if background:
+        os.nice(_NICE)
     policy = policy_of(keep_for, max_size, min_free, grace)
     for address in invocation.addresses().values():
         check_is_there(address or DEFAULT_ADDRESS)

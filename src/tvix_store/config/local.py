@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import ceil
 from pathlib import Path
 
 from tvix_store.backends import local
 from tvix_store.backends.local.caches import cache_directory
+from tvix_store.backends.local.collection_lock import FILE as COLLECTION_LOCK
 from tvix_store.backends.local.disk import disk_errors, make_directory
 from tvix_store.backends.local.engine import READ_THREADS
 from tvix_store.backends.local.settings import FILE as SETTINGS
@@ -106,6 +108,21 @@ async def _opened_cache(
     if retention is not None and not content.read_only:
         terms = RetentionTerms(name, ceil(retention / HOUR), partial(alone, own_directory / "packs"))
     return named_cache(content, own, quota, terms)
+
+
+@contextmanager
+def only_one(directory: Path) -> Iterator[bool]:
+    """A lock that says which of the daemons of a store lets its collection run; whether this process has it."""
+    with alone(directory / SETTINGS) as is_alone:
+        yield is_alone
+
+
+def collected_at(directory: Path) -> float:
+    """When the last collection of a store has ended (seconds since 1970); 0 where there was none."""
+    try:
+        return (directory / COLLECTION_LOCK).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def check_is_there(address: Address) -> None:

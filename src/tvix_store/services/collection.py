@@ -63,7 +63,7 @@ class ContentCollection(Protocol):
         Raises:
             UnavailableError: another process collects this store.
             CorruptError: something that a path needs is missing or damaged. Nothing was condemned or deleted.
-            InvalidError: no path needs anything at all.
+            InvalidError: there never was a path: this may be the content of a store whose path infos are elsewhere.
             DeniedError: the store can only be read.
             ExhaustedError: the disk is full.
         """

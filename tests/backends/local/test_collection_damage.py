@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import pytest
 
 from tests.backends.local.raw_content import RawContent
 from tests.backends.local.test_checkpoint import engine_of
-from tests.backends.local.test_collection import GRACE, TREE, collect_garbage, digest_of, is_whole, packs, put_path, remove, root_of
+from tests.backends.local.test_collection import GRACE, TREE, Files, collect_garbage, digest_of, is_whole, packs, put_path, remove, root_of
 from tvix_store.backends.local import blob_writer, chunk_lists, open_store
 from tvix_store.backends.local.blobs import LocalBlobs
 from tvix_store.backends.local.collection.collector import Collector
 from tvix_store.backends.local.collection.mark import Mark
 from tvix_store.backends.local.collection.roots import mark_roots
 from tvix_store.backends.local.collection.watch import Watch
+from tvix_store.backends.local.content_index import ContentIndex
 from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.pack_reader import PackReader
@@ -36,7 +38,7 @@ from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, pieces, put_tree, stream
 from tvix_store.testing.trees import TreeFile
 
-FLIPS = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_FLIPS", "60"))
+FLIPS = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_FLIPS", "25"))
 
 
 @pytest.fixture
@@ -243,16 +245,15 @@ async def test_a_needed_list_that_is_not_rescued_is_not_dropped(store: Store, mo
         places = [each.place for each in engine.index.contents(txn, Kind.CHUNK_LIST, condemned=True)]
     await store.path_infos.put(info)  # as one that was put before the publication
     is_marked = False
-    missing = Mark._missing
+    add_chunks = Mark.add_chunks
 
-    def marks(mark: Mark) -> int:
+    def marks(mark: Mark) -> None:
         nonlocal is_marked
-        found = missing(mark)
+        add_chunks(mark)
         is_marked = True
-        return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(Mark, "_missing", marks)
+        patch.setattr(Mark, "add_chunks", marks)
         unreadable(patch, places, lambda: is_marked)
         with pytest.raises(UnavailableError, match="nothing is deleted"):
             await collect_garbage(store)
@@ -293,16 +294,18 @@ async def test_what_is_taken_back_during_the_count_is_not_said_to_be_missing(sto
     await collect_garbage(store, GRACE)
     await store.path_infos.put(info)  # as one that was put before the publication
     engine = engine_of(store)
-    contents = Mark._all_contents
+    all_keys = ContentIndex.all_keys
 
-    def taking_back(mark: Mark, kind: Kind) -> Any:
-        for number, each in enumerate(contents(mark, kind)):
-            yield each
-            if kind is Kind.CHUNK and number == 3:
-                with engine.index.writing() as txn:
-                    engine.index.take_all_back(txn)
+    async def take_back() -> None:
+        await store.nar.calculate(info.node)
 
-    monkeypatch.setattr(Mark, "_all_contents", taking_back)
+    def taking_back(index: ContentIndex, kind: Kind, *, condemned: bool = False) -> Iterator[bytes]:
+        yield from all_keys(index, kind, condemned=condemned)
+        if not condemned and kind is Kind.CHUNK:
+            asyncio.run_coroutine_threadsafe(take_back(), loop).result()
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(ContentIndex, "all_keys", taking_back)
     await collect_garbage(store)
     assert await is_whole(store, info)
 
@@ -337,13 +340,13 @@ def flip(path: Path, generator: random.Random) -> None:
 async def test_flipped_bits_of_a_store_that_is_collected(tmp_path: Path) -> None:
     """Wrong bytes are never served. Content that was not hit, and is needed, stays. What was hit counts as missing."""
     whole = tmp_path / "whole"
+    shared: Files = {b"shared": noise(20_000, "shared"), b"sub": {b"small": b"small"}}
     async with await open_store(whole, chunk_average=4096) as store:
-        kept = [await put_path(store, f"kept-{n}", {**TREE, b"own": noise(20_000, f"kept {n}")}) for n in range(3)]
-        gone = [await put_path(store, f"gone-{n}", {**TREE, b"own": noise(40_000, f"gone {n}")}) for n in range(3)]
+        kept = [await put_path(store, f"kept-{n}", {**shared, b"own": noise(20_000, f"kept {n}")}) for n in range(6)]
+        gone = [await put_path(store, f"gone-{n}", {**shared, b"own": noise(40_000, f"gone {n}")}) for n in range(3)]
         await remove(store, *gone)
         await collect_garbage(store, GRACE)
-        for n in range(3):
-            await put_path(store, f"new-{n}", {**TREE, b"own": noise(40_000, f"new {n}")})
+        kept += [await put_path(store, f"new-{n}", {**shared, b"own": noise(20_000, f"new {n}")}) for n in range(6)]
     generator = random.Random(3)
     refused = damaged = lost = 0
     for number in range(FLIPS):

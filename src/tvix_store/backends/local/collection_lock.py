@@ -37,6 +37,12 @@ def collecting(store: Path) -> Iterator[bool]:
         yield has_it
 
 
+def have_collected(store: Path) -> None:
+    """Note, as the time of the lock's file, that a collection has ended now."""
+    with disk_errors(store):
+        os.utime(store / FILE)
+
+
 @contextmanager
 def not_collecting(store: Path, *, makes_file: bool = True) -> Iterator[None]:
     """Keep collectors away. Waits for the end of one that is at work, and says so in the log.

@@ -12,7 +12,7 @@ found is `wanted_back`: the next commit of this process moves its row back.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from zlib import crc32
@@ -176,25 +176,30 @@ class ContentIndex(Ledger):
         table = (self._condemned_of if condemned else self._table_of)[kind]
         return (_written(kind, key, row) for key, row in self._whole_rows(txn, table))
 
-    def contents_behind(self, kind: Kind, key: bytes, limit: int, *, condemned: bool = False) -> list[Written]:
-        """Up to `limit` contents with higher keys: the whole table, without a long read that keeps its old pages."""
-        table = (self._condemned_of if condemned else self._table_of)[kind]
-        some: list[Written] = []
-        with self.reading() as txn, txn.cursor(table.handle) as cursor:
-            found = cursor.set_range(key) and (cursor.key() != key or cursor.next())
-            while found and len(some) < limit:
-                its_key, row = cursor.item()
-                if self._is_whole(table, its_key, row):
-                    some.append(_written(kind, its_key, row))
-                found = cursor.next()
-        return some
+    def all_contents(self, kind: Kind, *, condemned: bool = False, without: Container[bytes] = frozenset()) -> Iterator[Written]:
+        """As `contents`, in a read transaction for each thousand: rows may be put and moved meanwhile.
 
-    def all_contents(self, kind: Kind, *, condemned: bool = False) -> Iterator[Written]:
-        """As `contents`, in a read transaction for each thousand: rows may be put and moved meanwhile."""
-        key = b""
-        while some := self.contents_behind(kind, key, _PAGE, condemned=condemned):
-            yield from some
-            key = some[-1].key
+        Contents whose keys begin with a digest in `without` are passed over.
+        """
+        return (
+            _written(kind, key, row) for key, row in self._rows_in_pages(kind, condemned=condemned) if key[:KEY_SIZE] not in without
+        )
+
+    def all_keys(self, kind: Kind, *, condemned: bool = False) -> Iterator[bytes]:
+        """The keys of all contents, read as by `all_contents`."""
+        return (key for key, _ in self._rows_in_pages(kind, condemned=condemned))
+
+    def _rows_in_pages(self, kind: Kind, *, condemned: bool) -> Iterator[tuple[bytes, bytes]]:
+        table = (self._condemned_of if condemned else self._table_of)[kind]
+        last: bytes | None = b""
+        while last is not None:
+            with self.reading() as txn, txn.cursor(table.handle) as cursor:
+                is_there = cursor.set_range(last) and (cursor.key() != last or cursor.next())
+                page = list(islice(cursor.iternext(), _PAGE)) if is_there else []
+            last = page[-1][0] if page else None
+            for key, row in page:
+                if self._is_whole(table, key, row):
+                    yield key, row
 
     def touch(self, names: Sequence[Name]) -> None:
         """Look contents up, so that their pages are in memory."""

@@ -210,6 +210,14 @@ class Environment:
         """How many rows all tables say that they have: whoever has put them."""
         return sum(self.rows(txn, table) for table in self.tables)
 
+    def look_for_hidden_rows(self, *tables: Table) -> None:
+        """Tell of damage where tables count more rows than are found: 0.2 s for a million."""
+        with self.reading() as txn:
+            for table in tables:
+                hidden = self.rows(txn, table) - sum(1 for _ in txn.cursor(table.handle).iternext(values=False))
+                if hidden:
+                    self.tell_of_hidden_rows(table, hidden)
+
     def tell_of_hidden_rows(self, table: Table, count: int) -> None:
         """Tell that rows of a table are not found, though it counts them."""
         self._damaged(f"{count} rows of {table.name.decode()} are hidden")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain, groupby, islice
 from typing import TypeVar
 
@@ -12,9 +12,10 @@ from tvix_store.backends.local.collection.steps import Condemn, Drop, Publish, R
 from tvix_store.backends.local.collection.watch import Watch
 from tvix_store.backends.local.contents import Name, Written
 from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.ledger import REMOVED
 from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Kind
 from tvix_store.backends.local.requests import Look, Request
-from tvix_store.errors import InvalidError, UnavailableError
+from tvix_store.errors import InvalidError
 from tvix_store.services.collection import NOTHING, Amount, Collected
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ class Collector:
     """
 
     def __init__(
-        self, engine: Engine, grace: float, watch: Watch, clock: Callable[[], float], without: Container[bytes] = ()
+        self, engine: Engine, grace: float, watch: Watch, clock: Callable[[], float], without: Collection[bytes] = ()
     ) -> None:
         self._engine = engine
         self._index = engine.index
@@ -79,11 +80,13 @@ class Collector:
         """All that is needed."""
         mark = Mark(self._index, self._engine.reader, self._watch)
         mark_roots(self._engine, mark, self._without)
-        if self._index.is_damaged:  # rows of path infos may be hidden
-            raise UnavailableError("nothing is collected: the index is damaged; it is made anew when the store is opened again")
-        if not len(mark.nodes) + len(mark.blobs) and next(self._index.all_contents(Kind.CHUNK), None) is not None:
+        with self._index.reading() as txn:
+            had_paths = bool(self._without) or self._index.counter(txn, REMOVED) > 0
+        if not had_paths and not len(mark.nodes) + len(mark.blobs) and next(self._index.all_keys(Kind.CHUNK), None) is not None:
             directory = self._engine.directory
-            raise InvalidError(f"nothing is collected: no path needs anything of {directory}, but paths of another store may")
+            raise InvalidError(
+                f"nothing is collected: {directory} never had a path, so it may hold what paths of another store need"
+            )
         return mark
 
     def _rescue(self, mark: Mark) -> None:
@@ -107,10 +110,10 @@ class Collector:
     def _needed_but_condemned(self, mark: Mark) -> Iterator[Name]:
         is_any = False
         for kind in _KINDS:
-            for each in self._index.all_contents(kind, condemned=True):
+            for key in self._index.all_keys(kind, condemned=True):
                 is_any = True
-                if mark.is_needed(each):
-                    yield kind, each.key[:KEY_SIZE]
+                if key[:KEY_SIZE] in mark.needed(kind):
+                    yield kind, key[:KEY_SIZE]
         for chunk in mark.chunks_of_lists() if is_any else ():
             with self._index.reading() as txn:
                 is_condemned = self._index.place_in(txn, Kind.CHUNK, chunk, condemned=True) is not None
@@ -120,9 +123,10 @@ class Collector:
     def _unneeded(self, mark: Mark) -> Iterator[list[Written]]:
         """Live contents that nobody needs, and that were there when the mark began; the segments of a chunk list together."""
         for kind in _KINDS:
-            for _, contents in groupby(self._index.all_contents(kind), lambda each: each.key[:KEY_SIZE]):
-                some = list(contents)
-                if not mark.is_needed(some[0]) and not any(map(mark.is_new, some)):
+            contents = self._index.all_contents(kind, without=mark.needed(kind))
+            for _, found in groupby(contents, lambda each: each.key[:KEY_SIZE]):
+                some = list(found)
+                if not any(map(mark.is_new, some)):
                     yield some
 
     def _do(self, request: Request) -> None:

@@ -21,19 +21,17 @@ class DigestSet:
 
     def __contains__(self, digest: object) -> bool:
         assert isinstance(digest, bytes)
-        key = digest[:_SLOT]
-        at = self._slot(key)
-        return self._table[at : at + _SLOT] == key
+        return self._find(digest[:_SLOT]) < 0
 
     def add(self, digest: bytes) -> bool:
         """Add a digest; whether it was new."""
         key = digest[:_SLOT]
-        at = self._slot(key)
-        if self._table[at : at + _SLOT] == key:
+        at = self._find(key)
+        if at < 0:
             return False
         if self._count >= self._most:
             self._grow()
-            at = self._slot(key)
+            at = self._find(key)
         self._table[at : at + _SLOT] = key
         self._count += 1
         return True
@@ -51,12 +49,14 @@ class DigestSet:
             if old[at : at + _SLOT] != _EMPTY:
                 self.add(bytes(old[at : at + _SLOT]))
 
-    def _slot(self, key: bytes) -> int:
-        """Where a key stands, or the empty slot where it would."""
-        table, end = self._table, len(self._table)
-        at = int.from_bytes(key[:8], "little") % self._slots * _SLOT
-        while (there := table[at : at + _SLOT]) != key and there != _EMPTY:
+    def _find(self, key: bytes) -> int:
+        """-1 where the key is there, else the empty slot for it."""
+        table = self._table
+        at = int.from_bytes(key[:6], "little") % self._slots * _SLOT
+        while (there := table[at : at + _SLOT]) != _EMPTY:
+            if there == key:
+                return -1
             at += _SLOT
-            if at == end:
+            if at == len(table):
                 at = 0
         return at

@@ -50,7 +50,7 @@ class Mark:
         self._added = 0
 
     def add(self, roots: Iterable[Node]) -> None:
-        """Mark the directories and files that root nodes reach.
+        """Mark the directories and files that root nodes reach; symlinks need nothing.
 
         Raises:
             CorruptError: a directory is missing or damaged. Nobody knows what it needs.
@@ -91,14 +91,17 @@ class Mark:
                 for each in segments:
                     for chunk, _ in parse_segment(self._reader.read_checked(each.place)).entries:
                         self.blobs.add(chunk)
-        chunks = sum(each.key in self.blobs for each in self._all_contents(Kind.CHUNK))
+        chunks = sum(key in self.blobs for key in self._index.all_keys(Kind.CHUNK))
+        for key in self._index.all_keys(Kind.CHUNK, condemned=True):
+            chunks += key in self.blobs and not self._is_live_chunk(key)
         missing = len(self.blobs) - chunks - lists
         if EMPTY.raw in self.blobs and not self._is_chunk(EMPTY.raw):
             missing -= 1  # nobody needs to store it
         return missing
 
-    def is_needed(self, content: Written) -> bool:
-        return content.key[:KEY_SIZE] in (self.directories if content.kind is Kind.DIRECTORY else self.blobs)
+    def needed(self, kind: Kind) -> DigestSet:
+        """The digests that contents of a kind are needed by."""
+        return self.directories if kind is Kind.DIRECTORY else self.blobs
 
     def is_new(self, content: Written) -> bool:
         """Whether a content was stored since the mark began."""
@@ -111,19 +114,21 @@ class Mark:
                 for chunk, _ in parse_segment(self._reader.read_checked(each.place)).entries:
                     yield chunk
 
-    def _all_contents(self, kind: Kind) -> Iterator[Written]:
-        """Live and condemned ones, each key once."""
-        yield from self._index.all_contents(kind)
-        for each in self._index.all_contents(kind, condemned=True):
-            with self._index.reading() as txn:
-                is_live = self._index.place_in(txn, kind, each.key) is not None
-            if not is_live:
-                yield each
-
     def _lists(self) -> Iterator[tuple[bytes, Sequence[Written]]]:
-        """All blobs with chunk lists, and the segments of each."""
-        for blob, segments in groupby(self._all_contents(Kind.CHUNK_LIST), lambda each: each.key[:KEY_SIZE]):
+        """All blobs with chunk lists, and the segments of each; condemned lists where there is no live one."""
+        live = self._index.all_contents(Kind.CHUNK_LIST)
+        for blob, segments in groupby(live, lambda each: each.key[:KEY_SIZE]):
             yield blob, list(segments)
+        condemned = self._index.all_contents(Kind.CHUNK_LIST, condemned=True)
+        for blob, segments in groupby(condemned, lambda each: each.key[:KEY_SIZE]):
+            with self._index.reading() as txn:
+                is_live = bool(self._index.chunk_list(txn, blob))
+            if not is_live:
+                yield blob, list(segments)
+
+    def _is_live_chunk(self, digest: bytes) -> bool:
+        with self._index.reading() as txn:
+            return self._index.place_in(txn, Kind.CHUNK, digest) is not None
 
     def _is_chunk(self, digest: bytes) -> bool:
         with self._index.reading() as txn:

@@ -13,7 +13,7 @@ from tvix_store.backends.local.collection.collector import Collector
 from tvix_store.backends.local.collection.fitting import Fitting, bytes_on_disk
 from tvix_store.backends.local.collection.rewriting import Rewriting
 from tvix_store.backends.local.collection.watch import StoppedError, Watch
-from tvix_store.backends.local.collection_lock import collecting
+from tvix_store.backends.local.collection_lock import collecting, have_collected
 from tvix_store.backends.local.engine import Engine
 from tvix_store.errors import DeniedError, UnavailableError
 from tvix_store.services.collection import Collected, Progress, Room
@@ -58,7 +58,9 @@ class LocalCollection:
                 if done.ready_at and done.ready_at <= self._clock():  # there is no grace
                     first, done = done, collector.run()
                     done = replace(done, condemned=first.condemned, dropped=first.dropped + done.dropped)
-                return replace(done, freed=Rewriting(engine, watch).run())
+                done = replace(done, freed=Rewriting(engine, watch).run())
+                have_collected(engine.directory)
+                return done
             except StoppedError as error:
                 raise UnavailableError("the collection was stopped; the next one goes on with it") from error
 

@@ -9,6 +9,7 @@ from tvix_store.backends.local.caches import cache_directories
 from tvix_store.backends.local.collection.mark import Mark
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.index import Index
+from tvix_store.errors import UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.record_kinds import KINDS, PLAN
@@ -22,12 +23,12 @@ def mark_roots(engine: Engine, mark: Mark, without: Container[bytes] = ()) -> No
 
     Raises:
         CorruptError: something of it is missing or damaged, or a record cannot be read.
-        UnavailableError: a named cache cannot be opened.
+        UnavailableError: a named cache cannot be opened, or an index is damaged. It may hide path infos and records.
     """
     with _indexes(engine) as indexes:
         for index in indexes:
             left_out = without if index is engine.index else ()
-            mark.add(each.node for each in path_infos(index) if each.store_path.output_hash not in left_out)
+            mark.add(PathInfo.root_of(encoded) for output_hash, encoded in path_infos(index) if output_hash not in left_out)
             for kind in KINDS:
                 if not kind.follows:
                     for _, value in records(index, kind.prefix):
@@ -36,6 +37,11 @@ def mark_roots(engine: Engine, mark: Mark, without: Container[bytes] = ()) -> No
                             mark.add_blob(content)
                         elif content is not None:
                             mark.add([content])
+            index.look_for_hidden_rows(index.path_infos, index.records)
+            if index.is_damaged:
+                raise UnavailableError(
+                    f"nothing is collected: the index {index.file} is damaged; it is made anew when the store is opened again"
+                )
         for index in indexes:  # when all nodes are known
             for key, value in records(index, PLAN.prefix):
                 if key[len(PLAN.prefix) :] in mark.nodes and len(value) == _KEY_SIZE and engine.index.is_blob(value):
@@ -43,13 +49,12 @@ def mark_roots(engine: Engine, mark: Mark, without: Container[bytes] = ()) -> No
     mark.add_chunks()
 
 
-def path_infos(index: Index) -> Iterator[PathInfo]:
-    """All path infos, read a few at a time."""
+def path_infos(index: Index) -> Iterator[tuple[bytes, bytes]]:
+    """All path infos, read a few at a time: output hash and encoded."""
     last: bytes | None = b""
     while last is not None:
         rows, last = index.path_infos_behind(last, _PAGE)
-        for _, encoded in rows:
-            yield PathInfo.stored(encoded)
+        yield from rows
 
 
 def records(index: Index, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -1,0 +1,150 @@
+"""The collection that a daemon lets run: `tvix-store gc` as a process of its own, which takes no time from those who serve."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tvix_store.cli.policy import given_policy, policy_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tvix_store.services.store import Store
+
+_BEGIN, _AGAIN = 30.0, 60.0
+"""Seconds from the opening of the store to the first look whether a run is due, and from one look to the next."""
+_MOST_SAID = 1 << 16
+"""Bytes that are read of what a run says."""
+_BUSY = 7
+"""The exit code of a run that finds another one at work."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionTerms:
+    """When, and by which policy.
+
+    interval: Seconds from the end of a run to the next one.
+    address: That of the store.
+    directory: Where it lies.
+    options: The policy, as options of `tvix-store gc`.
+    """
+
+    interval: float
+    address: str
+    directory: Path
+    options: Sequence[str]
+
+
+def collection_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of the daemon about its collection."""
+    function = policy_options(function, prefix="gc-")
+    return click.option(
+        "--gc-interval",
+        metavar="TIME",
+        help="Let tvix-store gc run so often, as in 1d, by the policy in the other --gc options. Default: never.",
+    )(function)
+
+
+def collection_terms(interval: str | None, policy: Sequence[str | None], directories: Sequence[Path]) -> CollectionTerms | None:
+    """What the options say; `policy` has the values of `policy_options`, in order. None where nothing is to be collected.
+
+    Raises:
+        click.UsageError: an option is malformed, or lacks another one, or there is not one local store.
+    """
+    from tvix_store.cli.policy import read_span_option
+
+    options = given_policy(policy)
+    if interval is None:
+        if options:
+            raise click.UsageError(f"--gc-{options[0].removeprefix('--')} needs --gc-interval")
+        return None
+    seconds = read_span_option("--gc-interval", interval)
+    if len(directories) != 1:
+        raise click.UsageError("--gc-interval needs a daemon whose content and path infos are in one local store")
+    return CollectionTerms(seconds, str(directories[0].absolute()), directories[0], options)
+
+
+def collected(store: Store, terms: CollectionTerms) -> Store:
+    """The store, which lets its collection run until it is closed."""
+    serving = asyncio.create_task(_serve(terms))
+
+    async def close() -> None:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        await store.close()
+
+    return replace(store, close=close)
+
+
+async def _serve(terms: CollectionTerms) -> None:
+    """Look again and again whether a run is due. One worker of all daemons of the store lets it run."""
+    from tvix_store.config.local import only_one
+    from tvix_store.errors import StoreError
+
+    wait = _BEGIN
+    while True:
+        await asyncio.sleep(wait)
+        wait = min(_AGAIN, terms.interval)
+        with suppress(StoreError), only_one(terms.directory) as is_alone:
+            if is_alone and _is_due(terms):
+                await _run(terms)
+
+
+def _is_due(terms: CollectionTerms) -> bool:
+    from tvix_store.config.local import collected_at
+
+    return not 0 <= time.time() - collected_at(terms.directory) < terms.interval
+
+
+async def _run(terms: CollectionTerms) -> None:
+    from tvix_store.telemetry import meters
+
+    program = [sys.executable, "-m", "tvix_store.cli", "--quiet", "--store", terms.address]
+    command = [*program, "gc", "--json", "--background", *terms.options]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        said, errors = await process.communicate()
+    except asyncio.CancelledError:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+        raise
+    if process.returncode == _BUSY:
+        _log.info("nothing is collected now: %s", _last_line(errors))
+        return
+    meters.COLLECTIONS.of("ok" if process.returncode == 0 else "failed").add()
+    if process.returncode != 0:
+        _log.error("the collection of %s failed: %s", terms.address, _last_line(errors))
+        return
+    outcome = json.loads(said[:_MOST_SAID])
+    meters.PATHS_REMOVED.of().add(outcome["paths"])
+    meters.COLLECTED_BYTES.of().add(outcome["deleted"]["size"])
+    meters.FREED_BYTES.of().add(outcome["freed"])
+    meters.CONDEMNED_BYTES.of().set(outcome["condemned"]["size"] + outcome["waiting"]["size"])
+    meters.COLLECTED_AT.of().set(time.time())
+    _log.info(
+        "collected: %d paths removed, %d bytes deleted, %d given back, %d set apart",
+        outcome["paths"],
+        outcome["deleted"]["size"],
+        outcome["freed"],
+        outcome["condemned"]["size"] + outcome["waiting"]["size"],
+    )
+
+
+def _last_line(errors: bytes) -> str:
+    lines = errors[-_MOST_SAID:].decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it was killed"
