@@ -11,9 +11,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
 from tests.backends.local.raw_content import RawContent
+from tests.backends.local.store_files import index_file
 from tests.backends.local.test_checkpoint import engine_of
 from tests.backends.local.test_collection import GRACE, TREE, Files, collect_garbage, digest_of, is_whole, packs, put_path, remove, root_of
 from tvix_store.backends.local import blob_writer, chunk_lists, open_store
@@ -34,8 +36,10 @@ from tvix_store.config.compose import verified
 from tvix_store.errors import CorruptError, StoreError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import FileNode
+from tvix_store.model.path_info import PathInfo
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, pieces, put_tree, stream
+from tvix_store.testing.contracts.path_infos import path
 from tvix_store.testing.trees import TreeFile
 
 FLIPS = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_FLIPS", "25"))
@@ -385,3 +389,30 @@ async def served(store: Store, root: Digest) -> bool:
     except StoreError:
         return False
     return True
+
+
+async def test_paths_that_a_damaged_index_hides_keep_what_they_need(store: Store) -> None:
+    """Also those of a named cache. Nothing tells of a row that a page of LMDB does not count."""
+    engine = engine_of(store)
+    cache_of = engine.directory / "caches" / "cache"
+    async with await open_store(cache_of) as cache:
+        for number in range(10):
+            node = await put_tree(store, {b"file": TreeFile(noise(3000, f"cached {number}"))})
+            await cache.path_infos.put(PathInfo(path(f"cached-{number}"), node, await store.nar.calculate(node)))
+    hide_the_last_row(index_file(cache_of), b"path_infos")
+    with pytest.raises(UnavailableError, match="nothing is collected: the index .* is damaged"):
+        await collect_garbage(store)
+
+
+def hide_the_last_row(file: Path, table: bytes) -> None:
+    """Let the page of a table, which must have one alone, count a row less: 2 bytes at 12 say where the offsets of rows end."""
+    with lmdb.open(str(file), subdir=False, max_dbs=20, readonly=True, lock=False) as env, env.begin() as txn:
+        row = txn.get(table)
+        assert row is not None
+        root = int.from_bytes(row[-8:], "little")
+        page = txn.stat(env.open_db(table, txn))["psize"]
+    with file.open("r+b") as pages:
+        pages.seek(root * page + 12)
+        lower = int.from_bytes(pages.read(2), "little")
+        pages.seek(root * page + 12)
+        pages.write((lower - 2).to_bytes(2, "little"))
