@@ -17,7 +17,18 @@ import pytest
 from tests.backends.local.raw_content import RawContent
 from tests.backends.local.store_files import index_file
 from tests.backends.local.test_checkpoint import engine_of
-from tests.backends.local.test_collection import GRACE, TREE, Files, collect_garbage, digest_of, is_whole, packs, put_path, remove, root_of
+from tests.backends.local.test_collection import (
+    GRACE,
+    TREE,
+    Files,
+    collect_garbage,
+    digest_of,
+    is_whole,
+    packs,
+    put_path,
+    remove,
+    root_of,
+)
 from tvix_store.backends.local import blob_writer, chunk_lists, open_store
 from tvix_store.backends.local.blobs import LocalBlobs
 from tvix_store.backends.local.collection.collector import Collector
@@ -75,7 +86,8 @@ def chunk_places(engine: Engine, blob: Digest) -> list[Place]:
     engine.index.wanted_back.clear()
     with engine.index.reading() as txn:
         found = [
-            engine.index.place_in(txn, Kind.CHUNK, key) or engine.index.place_in(txn, Kind.CHUNK, key, condemned=True) for key in keys
+            engine.index.place_in(txn, Kind.CHUNK, key) or engine.index.place_in(txn, Kind.CHUNK, key, condemned=True)
+            for key in keys
         ]
     return [place for place in found if place is not None]
 
@@ -102,7 +114,9 @@ async def test_the_space_of_a_removed_pack_comes_back_while_the_store_is_open(tm
         await remove(store, gone)
         assert (await collect_garbage(store)).freed > 900_000
         await store.blobs.put_many([b"something"])
-        open_files = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]
+        open_files = [
+            os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")
+        ]
         assert not [each for each in open_files if each.startswith(str(tmp_path)) and each.endswith(".pack (deleted)")]
 
 
@@ -376,7 +390,9 @@ async def test_flipped_bits_of_a_store_that_is_collected(tmp_path: Path) -> None
                 lost += after[info] and not await served(store, info.node.digest)  # type: ignore[union-attr]
         shutil.rmtree(copy)
     assert lost == 0
-    print(f"{FLIPS} stores with flipped bits: {refused} collections refused, {damaged} paths damaged by the flips, {lost} lost otherwise")
+    print(
+        f"{FLIPS} stores with flipped bits: {refused} collections refused, {damaged} paths damaged by the flips, {lost} lost otherwise"
+    )
 
 
 async def served(store: Store, root: Digest) -> bool:
