@@ -32,6 +32,8 @@ def test_the_daemon_serves_until_it_is_told_to_end(tvix_store: Program, number: 
         (["-l", "0.0.0.0:0"], 3, "--allow-remote"),
         (["--workers", "0"], 2, "--workers"),
         (["--workers", "2", "--store", "memory://"], 2, "a single process"),
+        (["--scrub-days", "1", "--store", "memory://"], 2, "--scrub-days is for a store in a directory"),
+        (["--scrub-days", "-1"], 2, "--scrub-days"),
         (["--tls-key", "key.pem"], 2, "need each other"),
         (["--tls-client-auth", "required"], 2, "needs --tls-client-ca"),
         (["--cache", "a signing-key-file=credential:key"], 2, "LoadCredential=key"),

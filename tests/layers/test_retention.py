@@ -23,6 +23,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.operations.collection.hours import Hours
+from tvix_store.operations.collection.pins import Pins
 from tvix_store.operations.nars.kept_plans import KeptPlans
 from tvix_store.operations.nars.links import NarLink, NarLinks
 from tvix_store.operations.nars.plan import Plan
@@ -520,3 +521,19 @@ async def test_a_cache_of_a_store_that_is_only_read_keeps_all(tmp_path: Path) ->
         pass
     async with await open_store(f"local://{tmp_path}/store?cache=one&retention=1h&read-only=1") as cache:
         assert cache.removal is None
+
+
+async def test_pinned_paths_stay_with_what_they_need(cache: Cache) -> None:
+    await cache.push("far", tree("far"))
+    pinned = await cache.push("near", tree("near"), "far")
+    await cache.push("gone", tree("gone"))
+    assert cache.own.records is not None
+    pins = Pins(cache.own.records, lambda: cache.clock)
+    await pins.put("v1", [pinned.store_path.output_hash])
+    await cache.run(HOURS + 1)
+    await cache.run(25)
+    assert await cache.names() == {"far", "near"}
+    await cache.check_complete()
+    await pins.remove("v1")
+    await cache.run()
+    assert await cache.names() == set()

@@ -40,6 +40,9 @@ def test_a_path_info_survives_its_encoding(path_info: PathInfo) -> None:
 @given(strategies.path_infos())
 def test_a_stored_path_info_is_the_one_that_was_stored(path_info: PathInfo) -> None:
     stored = PathInfo.stored(path_info.encoded)
+    hashes = path_info.store_path.output_hash, [each.output_hash for each in path_info.references]
+    assert stored.output_hashes == path_info.output_hashes == hashes
+    assert "store_path" not in stored.__dict__
     assert stored.encoded == path_info.encoded
     assert stored.signatures == path_info.signatures
     assert stored == path_info

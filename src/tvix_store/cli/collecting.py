@@ -7,9 +7,10 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,12 @@ import click
 from tvix_store.cli.policy import given_policy, policy_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tvix_store.services.store import Store
 
 _BEGIN, _AGAIN = 30.0, 60.0
 """Seconds from the opening of the store to the first look whether a run is due, and from one look to the next."""
+_AFTER_FAILURE = 600.0
+"""Seconds from a run that failed to the next look."""
 _MOST_SAID = 1 << 16
 """Bytes that are read of what a run says."""
 _BUSY = 7
@@ -47,30 +48,52 @@ class CollectionTerms:
     options: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class CollectionOptions:
+    """What the options of the daemon say: how often, and the policy, in the order of `policy_options`."""
+
+    interval: str | None
+    policy: Sequence[str | None]
+
+
 def collection_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of the daemon about its collection."""
-    function = policy_options(function, prefix="gc-")
+    """The options of the daemon about its collection. They come as one argument, `collection`."""
+
+    @wraps(function)
+    def called(
+        *arguments: Any,
+        gc_interval: str | None,
+        gc_keep_for: str | None,
+        gc_max_size: str | None,
+        gc_min_free: str | None,
+        gc_grace: str | None,
+        **others: Any,
+    ) -> Any:
+        given = CollectionOptions(gc_interval, (gc_keep_for, gc_max_size, gc_min_free, gc_grace))
+        return function(*arguments, collection=given, **others)
+
+    with_policy = policy_options(called, prefix="gc-")
     return click.option(
         "--gc-interval",
         metavar="TIME",
         help="Let tvix-store gc run so often, as in 1d, by the policy in the other --gc options. Default: never.",
-    )(function)
+    )(with_policy)
 
 
-def collection_terms(interval: str | None, policy: Sequence[str | None], directories: Sequence[Path]) -> CollectionTerms | None:
-    """What the options say; `policy` has the values of `policy_options`, in order. None where nothing is to be collected.
+def collection_terms(given: CollectionOptions, directories: Sequence[Path]) -> CollectionTerms | None:
+    """What the options say; None where nothing is to be collected.
 
     Raises:
         click.UsageError: an option is malformed, or lacks another one, or there is not one local store.
     """
     from tvix_store.cli.policy import read_span_option
 
-    options = given_policy(policy)
-    if interval is None:
+    options = given_policy(given.policy)
+    if given.interval is None:
         if options:
             raise click.UsageError(f"--gc-{options[0].removeprefix('--')} needs --gc-interval")
         return None
-    seconds = read_span_option("--gc-interval", interval)
+    seconds = read_span_option("--gc-interval", given.interval)
     if len(directories) != 1:
         raise click.UsageError("--gc-interval needs a daemon whose content and path infos are in one local store")
     return CollectionTerms(seconds, str(directories[0].absolute()), directories[0], options)
@@ -96,10 +119,10 @@ async def _serve(terms: CollectionTerms) -> None:
     wait = _BEGIN
     while True:
         await asyncio.sleep(wait)
-        wait = min(_AGAIN, terms.interval)
+        wait = _AGAIN
         with suppress(StoreError), only_one(terms.directory) as is_alone:
-            if is_alone and _is_due(terms):
-                await _run(terms)
+            if is_alone and _is_due(terms) and not await _run(terms):
+                wait = _AFTER_FAILURE
 
 
 def _is_due(terms: CollectionTerms) -> bool:
@@ -108,7 +131,8 @@ def _is_due(terms: CollectionTerms) -> bool:
     return not 0 <= time.time() - collected_at(terms.directory) < terms.interval
 
 
-async def _run(terms: CollectionTerms) -> None:
+async def _run(terms: CollectionTerms) -> bool:
+    """Let a run be made; whether it did not fail."""
     from tvix_store.telemetry import meters
 
     program = [sys.executable, "-m", "tvix_store.cli", "--quiet", "--store", terms.address]
@@ -125,11 +149,12 @@ async def _run(terms: CollectionTerms) -> None:
         raise
     if process.returncode == _BUSY:
         _log.info("nothing is collected now: %s", _last_line(errors))
-        return
-    meters.COLLECTIONS.of("ok" if process.returncode == 0 else "failed").add()
+        return True
     if process.returncode != 0:
+        meters.COLLECTIONS_FAILED.of().add()
         _log.error("the collection of %s failed: %s", terms.address, _last_line(errors))
-        return
+        return False
+    meters.COLLECTIONS.of().add()
     outcome = json.loads(said[:_MOST_SAID])
     meters.PATHS_REMOVED.of().add(outcome["paths"])
     meters.COLLECTED_BYTES.of().add(outcome["deleted"]["size"])
@@ -143,6 +168,7 @@ async def _run(terms: CollectionTerms) -> None:
         outcome["freed"],
         outcome["condemned"]["size"] + outcome["waiting"]["size"],
     )
+    return True
 
 
 def _last_line(errors: bytes) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tvix_store.cli.collecting import CollectionOptions, collection_options, collection_terms
 from tvix_store.cli.credentials import SecretText
 from tvix_store.cli.daemon_checks import (
     check_keys,
@@ -21,7 +22,9 @@ from tvix_store.cli.daemon_checks import (
 from tvix_store.cli.identity_rules import IdentityRuleType
 from tvix_store.cli.input import SecretPath
 from tvix_store.cli.invocation import Invocation, shared_options
+from tvix_store.cli.log_options import log_options
 from tvix_store.cli.named_caches import NamedCacheOption, NamedCacheType
+from tvix_store.cli.scrubbing import checked_scrub_days, scrub_days_option
 from tvix_store.cli.served_stores import ServedStore, named_cache_config, waits_for_nars
 from tvix_store.cli.token_files import default_token_file, token_file_option, warn_of_writers
 
@@ -189,14 +192,9 @@ if TYPE_CHECKING:
     help="When the narinfo of a path is answered that only a substituter has: at once, with the substituter's signatures; or when "
     "its NAR was fetched, with ours too. Default: fetched with --signing-key-file, at-once without.",
 )
-@click.option(
-    "--log-level",
-    type=click.Choice(("debug", "info", "warning", "error")),
-    default="info",
-    help="The least that is written to the log. Default: info.",
-)
-@click.option("--log-format", type=click.Choice(("text", "json")), default="text", help="Form of the log. Default: text.")
-@click.option("--access-log", is_flag=True, help="Write a line for each request to the log.")
+@scrub_days_option
+@collection_options
+@log_options
 @click.pass_obj
 def daemon(
     invocation: Invocation,
@@ -236,6 +234,8 @@ def daemon(
     substituters: tuple[str, ...],
     substituter_public_keys: tuple[str, ...],
     upstream_narinfos: str | None,
+    scrub_days: float | None,
+    collection: CollectionOptions,
     log_level: str,
     log_format: str,
     access_log: bool,
@@ -270,7 +270,7 @@ def daemon(
 
     in_memory = any((address or "").startswith("memory:") for address in invocation.addresses().values())
     check_workers(workers, in_memory=in_memory)
-
+    directories = local_directories(invocation.addresses().values())
     logs.set_up(log_level, log_format)
     urls = checked_substituters(invocation, substituters, require_signatures=require_signatures)
     warn_of_passwords([*urls, *filter(None, invocation.addresses().values())])
@@ -289,6 +289,8 @@ def daemon(
         require_references=require_references,
         signs=bool(signing_keys),
         read_only=read_only,
+        scrub_days=checked_scrub_days(scrub_days, directories),
+        collection=collection_terms(collection, directories),
     )
     cache_options: dict[str, Any] = {"priority": priority, "nar_compression": nar_compression, "body_timeout": body_timeout}
     cache_options |= {"max_nar_size": max_nar_size, "max_nar_entries": max_nar_entries}
@@ -310,10 +312,9 @@ def daemon(
         "memory": transfer_memory,
         "traces": traces.are_wanted(),
         "access_log": log_format if access_log else None,
-        "tls": TlsFiles(tls_certificate, tls_key, tls_client_ca, tls_client_auth != "optional")
-        if tls_certificate and tls_key
-        else None,
     }
+    if tls_certificate and tls_key:
+        given["tls"] = TlsFiles(tls_certificate, tls_key, tls_client_ca, tls_client_auth != "optional")
     of_caches = [file for each in caches for file in each.signing_key_files]
     warn_of_keys([*signing_key_files, *of_caches, *([tls_key] if tls_key else [])])
     signs_all = bool(signing_keys) or any(each.signing_key_file and not each.require_signatures for each in caches)
@@ -339,12 +340,11 @@ def daemon(
         trusted_proxies=trusted_proxies,
         cache=cache,
         reread=partial(Reread(click.get_current_context()).changes, ()),
-        directories=local_directories(invocation.addresses().values()),
+        directories=directories,
         **{name: value for name, value in given.items() if value is not None},
     )
     prepare_for_pool(invocation.addresses().values())  # what the supervisor imports, its workers share
-    told = greeting(invocation.addresses(), config, upstreams=urls)
-    serve(config, served.open, None if invocation.quiet else told)
+    serve(config, served.open, None if invocation.quiet else greeting(invocation.addresses(), config, upstreams=urls))
 
 
 daemon.params += shared_options()

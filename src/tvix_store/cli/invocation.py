@@ -78,11 +78,13 @@ class Invocation:
         cache: str | None = None,
         quota: int | None = None,
         retention: str | None = None,
+        scrub_days: float = 0,
         as_worker: bool = False,
     ) -> Store:
         """The store that the command works on, filled from `substituters`; `as_worker` of its pool.
 
         `cache` names a cache of the store, whose files have at most `quota` bytes. It keeps unused paths for the `retention`.
+        Content of a local store is read once in `scrub_days`, to look for damage.
         """
         from tvix_store.config import cache_address, open_store
 
@@ -95,6 +97,7 @@ class Invocation:
             store_dir=self.value("store_dir"),
             substituters=substituters,
             substituter_public_keys=substituter_public_keys,
+            scrub_days=scrub_days,
             as_worker=as_worker,
         )
 

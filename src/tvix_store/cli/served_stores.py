@@ -12,6 +12,7 @@ from tvix_store.cli.invocation import Invocation
 from tvix_store.cli.named_caches import NamedCacheOption
 
 if TYPE_CHECKING:
+    from tvix_store.cli.collecting import CollectionTerms
     from tvix_store.http.settings import CacheSettings
     from tvix_store.model.signature import PublicKey
     from tvix_store.server.settings import NamedCacheConfig
@@ -24,6 +25,8 @@ class ServedStore:
 
     cache: The named cache of the store, or None for all of it.
     quota: The bytes of the files that the cache may hold; None for no bound.
+    scrub_days: In how many days all content is read once; 0 is never. Named caches have no content of their own.
+    collection: When its collection runs; None is never. That of a store looks after its named caches.
     retention: How long it keeps paths that nobody uses, as in `90d`; None is for ever.
     substituters: URLs of its upstreams, whose paths are signed by `substituter_public_keys` or keys in the URLs.
     checked_keys: Keys whose signatures are checked when paths are put.
@@ -41,6 +44,8 @@ class ServedStore:
     require_references: bool = True
     signs: bool = False
     read_only: bool = False
+    scrub_days: float = 0
+    collection: CollectionTerms | None = None
 
     async def open(self) -> Store:
         """Open it.
@@ -49,6 +54,7 @@ class ServedStore:
             DeniedError: it can only be read, and is to be written to.
             StoreError: it cannot be opened.
         """
+        from tvix_store.cli.collecting import collected
         from tvix_store.config import read_only as made_read_only
         from tvix_store.config import verified
         from tvix_store.config.links import with_links
@@ -60,6 +66,7 @@ class ServedStore:
             cache=self.cache,
             quota=self.quota,
             retention=None if self.read_only else self.retention,
+            scrub_days=self.scrub_days,
         )
         if opened.read_only and not self.read_only:
             await opened.close()
@@ -72,7 +79,9 @@ class ServedStore:
             require_references=self.require_references,
             trust_nar=not self.signs,
         )
-        return made_read_only(store) if self.read_only else store
+        if self.read_only:
+            return made_read_only(store)
+        return store if self.collection is None else collected(store, self.collection)
 
 
 def waits_for_nars(upstream_narinfos: str | None, *, signs: bool) -> bool:
@@ -104,6 +113,8 @@ def named_cache_config(
         cache=option.name,
         quota=option.quota,
         retention=option.retention,
+        scrub_days=0,
+        collection=None,
         substituters=checked_urls(option.substituters, require_signatures=require_signatures),
         substituter_public_keys=read_public_keys(option.substituter_public_keys),
         checked_keys=checked_keys,

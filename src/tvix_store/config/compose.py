@@ -34,6 +34,7 @@ async def open_store(
     store_dir: str | None = None,
     substituters: Sequence[str] = (),
     substituter_public_keys: Sequence[PublicKey] = (),
+    scrub_days: float = 0,
     as_worker: bool = False,
 ) -> Store:
     """Open the store at `address`, a URL or a path; by default the embedded store in the user's data directory.
@@ -43,8 +44,9 @@ async def open_store(
     stands for, so a local store takes no other one than it was made for.
     `substituters` are the URLs of binary caches from which missing paths are fetched. A path must be signed by a key in the
     cache's URL or, if the URL has none, by one of `substituter_public_keys` or a well-known cache's own key. The address
-    of a cache as `path_infos` means the same. A process that does one thing after the other opens it `as_worker` (of a pool): then
-    local stores use no threads.
+    of a cache as `path_infos` means the same.
+    Local stores read all of their content once in `scrub_days`, to look for damage; with 0 they don't.
+    A process that does one thing after the other opens it `as_worker` (of a pool): then local stores use no threads.
 
     Raises:
         InvalidError: an address is malformed, or of an unknown scheme.
@@ -56,7 +58,7 @@ async def open_store(
     everywhere = address or DEFAULT_ADDRESS
     blobs, directories = blobs or everywhere, directories or everywhere
     async with AsyncExitStack() as opened:
-        offers = _Offers(opened, as_worker=as_worker)
+        offers = _Offers(opened, scrub_days, as_worker=as_worker)
         # Path infos first: content is the same below every store directory, and they are not.
         kept_at, path_info_offer, caches = await offers.find("path_infos", path_infos or everywhere, store_dir)
         if caches and path_info_offer.path_infos is None:
@@ -82,8 +84,9 @@ async def open_store(
 class _Offers:
     """The offers at some addresses, each of which is opened once, until `opened` ends."""
 
-    def __init__(self, opened: AsyncExitStack, *, as_worker: bool) -> None:
+    def __init__(self, opened: AsyncExitStack, scrub_days: float, *, as_worker: bool) -> None:
         self._opened = opened
+        self._scrub_days = scrub_days
         self._as_worker = as_worker
         self._offers: dict[str, Offer] = {}
 
@@ -103,7 +106,7 @@ class _Offers:
     async def _open(self, address: str, store_dir: str | None) -> Offer:
         offer = self._offers.get(address)
         if offer is None:
-            offer = self._offers[address] = await open_address(address, Opening(store_dir, self._as_worker))
+            offer = self._offers[address] = await open_address(address, Opening(store_dir, self._as_worker, self._scrub_days))
             self._opened.push_async_callback(offer.close)
         return offer
 

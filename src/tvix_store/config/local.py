@@ -73,7 +73,9 @@ async def open_address(address: Address, opening: Opening) -> Store:
             raise InvalidError(f"{address.text}: only a named cache has a {name}")
     if retention is not None and retention < HOUR:
         raise InvalidError(f"{address.text}: the least retention is an hour")
-    store = await local.open_store(directory, store_dir=opening.store_dir, read_only=read_only, **settings)
+    store = await local.open_store(
+        directory, store_dir=opening.store_dir, read_only=read_only, scrub_days=opening.scrub_days, **settings
+    )
     if cache is None:
         return store if opening.as_worker else await _noting_uses(store)
     return await _opened_cache(store, directory, cache, quota, retention, settings.get("threads", READ_THREADS))

@@ -15,6 +15,10 @@ from tvix_store.model.signature import Signature, check_count, fingerprint
 from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.model.trust import NOBODY, Trust
 
+_ROOT, _REFERENCE = 1, 2
+"""Fields of the message `PathInfo`."""
+_HASH_CHARACTERS = 32
+
 
 @dataclass(frozen=True, slots=True)
 class NarFacts:
@@ -79,6 +83,24 @@ class PathInfo:
         root = wire.message_field(1, encode_node(str(self.store_path).encode(), self.node))
         listed = b"".join(wire.message_field(2, reference.output_hash) for reference in self.references)
         return root + listed + wire.message_field(3, nar_info)
+
+    @property
+    def output_hashes(self) -> tuple[bytes, list[bytes]]:
+        """The output hash of the path, and those of its references, itself among them where it refers to itself.
+
+        Of a stored path info, nothing else is parsed. That takes a fifth of the time.
+        """
+        if "references" in self.__dict__:
+            return self.store_path.output_hash, [each.output_hash for each in self.references]
+        root = b""
+        references: list[bytes] = []
+        for number, value in wire.fields(self.encoded):
+            if number == _ROOT:
+                root = wire.as_bytes(number, value)
+            elif number == _REFERENCE:
+                references.append(wire.as_bytes(number, value))
+        name, _ = decode_node(root)
+        return nixbase32.decode(name[:_HASH_CHARACTERS].decode("latin-1")), references
 
     @classmethod
     def decode(cls, data: bytes) -> PathInfo:

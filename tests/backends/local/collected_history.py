@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from tests.backends.local.raw_content import RawContent
 from tests.backends.local.test_checkpoint import engine_of
 from tests.backends.local.test_collection import GRACE, Files, collect_garbage, put_path, remove
-from tvix_store.backends.local import blob_writer, chunk_lists, settings
+from tvix_store.backends.local import blob_writer, chunk_lists, open_store, settings
 from tvix_store.backends.local.collection import collector, rewriting
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.engine import Engine
@@ -20,7 +20,7 @@ from tvix_store.services.store import Store
 from tvix_store.testing.content import noise
 from tvix_store.testing.contracts.path_infos import path
 
-SETTINGS = {"chunk_average": 4096, "pack_size": 65_536}
+CHUNK_AVERAGE, PACK_SIZE = 4096, 65_536
 SHARED: Files = {b"shared": noise(15_000, "shared"), b"link to": {b"small": b"small", b"large": noise(9_000, "also shared")}}
 
 
@@ -71,6 +71,11 @@ def own(name: str, size: int = 30_000) -> Files:
     return {**SHARED, b"own": noise(size, name)}
 
 
+async def small_packs(directory: Path, durability: Callable[[Path], Durability] = Durability) -> Store:
+    """A store of many packs, and many chunks."""
+    return await open_store(directory, chunk_average=CHUNK_AVERAGE, pack_size=PACK_SIZE, durability=durability)
+
+
 async def fill(store: Store, known: Known) -> None:
     """Paths that stay, paths that were removed, and packs with much of both."""
     stay = [await known.put(store, f"stays-{n}", own(f"stays {n}")) for n in range(3)]
@@ -90,7 +95,8 @@ async def history(store: Store, known: Known) -> None:
     await known.remove(store, known.there[next(iter(known.there))])
     await known.put(store, "last", own("last"))
     await collect_garbage(store, later=6 * GRACE)
-    assert known.there.keys() and known.gone
+    assert known.there
+    assert known.gone
 
 
 @contextmanager
@@ -110,7 +116,7 @@ def small_steps() -> Iterator[None]:
         yield
 
 
-def looked_at(directory: Path, known: Known, durability: type[Durability] = Durability) -> None:
+def looked_at(directory: Path, known: Known, durability: Callable[[Path], Durability] = Durability) -> None:
     """Open a store, and see that all is there; beside a store of this process."""
     engine = Engine(directory, {}, 0, durability(directory))
     try:

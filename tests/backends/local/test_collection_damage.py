@@ -8,6 +8,7 @@ import random
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.packs import Place
-from tvix_store.backends.local.records import Kind
 from tvix_store.backends.local.path_infos import node_key
+from tvix_store.backends.local.records import Kind
 from tvix_store.backends.local.requests import Commit, NarOfNode, PutTree
 from tvix_store.config.compose import verified
 from tvix_store.errors import CorruptError, StoreError, UnavailableError
@@ -114,10 +115,15 @@ async def test_the_space_of_a_removed_pack_comes_back_while_the_store_is_open(tm
         await remove(store, gone)
         assert (await collect_garbage(store)).freed > 900_000
         await store.blobs.put_many([b"something"])
-        open_files = [
-            os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")
-        ]
-        assert not [each for each in open_files if each.startswith(str(tmp_path)) and each.endswith(".pack (deleted)")]
+        assert not [each for each in open_files() if each.startswith(str(tmp_path)) and each.endswith(".pack (deleted)")]
+
+
+def open_files() -> list[str]:
+    found = []
+    for each in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the list itself
+            found.append(os.readlink(f"/proc/self/fd/{each}"))
+    return found
 
 
 async def test_of_a_condemned_blob_with_a_damaged_chunk_nothing_is_said_to_be_there(store: Store) -> None:
@@ -311,7 +317,6 @@ async def test_what_is_taken_back_during_the_count_is_not_said_to_be_missing(sto
     await remove(store, info)
     await collect_garbage(store, GRACE)
     await store.path_infos.put(info)  # as one that was put before the publication
-    engine = engine_of(store)
     all_keys = ContentIndex.all_keys
 
     async def take_back() -> None:
@@ -390,9 +395,7 @@ async def test_flipped_bits_of_a_store_that_is_collected(tmp_path: Path) -> None
                 lost += after[info] and not await served(store, info.node.digest)  # type: ignore[union-attr]
         shutil.rmtree(copy)
     assert lost == 0
-    print(
-        f"{FLIPS} stores with flipped bits: {refused} collections refused, {damaged} paths damaged by the flips, {lost} lost otherwise"
-    )
+    print(f"{FLIPS} stores: {refused} collections refused, {damaged} paths hit, {lost} others lost")
 
 
 async def served(store: Store, root: Digest) -> bool:
@@ -416,7 +419,7 @@ async def test_paths_that_a_damaged_index_hides_keep_what_they_need(store: Store
             node = await put_tree(store, {b"file": TreeFile(noise(3000, f"cached {number}"))})
             await cache.path_infos.put(PathInfo(path(f"cached-{number}"), node, await store.nar.calculate(node)))
     hide_the_last_row(index_file(cache_of), b"path_infos")
-    with pytest.raises(UnavailableError, match="nothing is collected: the index .* is damaged"):
+    with pytest.raises(CorruptError, match="rows of path_infos are hidden"):
         await collect_garbage(store)
 
 

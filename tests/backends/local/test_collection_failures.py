@@ -1,4 +1,4 @@
-"""The disk is full, or fails, or no descriptors are left, at every call of a collection: nothing is lost, and the next run works."""
+"""The disk is full or fails, or no descriptors are left, at every call of a collection: nothing is lost, and the next run works."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
-from tests.backends.local.collected_history import SETTINGS, Known, fill, looked_at, own, small_steps
+from tests.backends.local.collected_history import Known, fill, looked_at, own, small_packs, small_steps
 from tests.backends.local.test_checkpoint import engine_of
 from tests.backends.local.test_collection import GRACE, collect_garbage, is_whole
 from tests.small_disk import mounted
@@ -46,7 +46,7 @@ class Failing:
         self._at, self._end = at, at + count
         self.calls = 0
 
-    def __enter__(self) -> Failing:
+    def __enter__(self) -> Self:
         self._patch = pytest.MonkeyPatch()
         for name in self._names:
             self._patch.setattr(os, name, self._instead(getattr(os, name)))
@@ -74,7 +74,7 @@ class Failing:
 
 
 async def prepared(directory: Path, known: Known) -> None:
-    async with await open_store(directory, **SETTINGS) as store:
+    async with await small_packs(directory) as store:
         await fill(store, known)
         await collect_garbage(store, GRACE, later=-2 * GRACE)
         await store.path_infos.put(await known.put(store, "new", own("goes 2", 60_000)))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.backends.local.collected_history import SETTINGS, Known, fill, has_remains, looked_at, own, small_steps
+from tests.backends.local.collected_history import Known, fill, has_remains, looked_at, own, small_packs, small_steps
 from tests.backends.local.store_files import make_index_anew
 from tests.backends.local.test_checkpoint import engine_of
 from tests.backends.local.test_collection import GRACE, collect_garbage, packs
@@ -36,7 +36,7 @@ def steps() -> Iterator[None]:
 
 async def prepared(directory: Path, known: Known, *, is_published: bool) -> None:
     """A store with much to collect: some of it is condemned, and some is needed again."""
-    async with await open_store(directory, **SETTINGS) as store:
+    async with await small_packs(directory) as store:
         await fill(store, known)
         if is_published:
             await collect_garbage(store, GRACE, later=-2 * GRACE)

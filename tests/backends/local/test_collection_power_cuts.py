@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.local.collected_history import SETTINGS, Known, history, looked_at, small_steps
+from tests.backends.local.collected_history import Known, history, looked_at, small_packs, small_steps
 from tests.backends.local.simulated_disk import NoSyncs, SimulatedDisk
 from tests.backends.local.test_collection import GRACE, collect_garbage, is_whole
 from tvix_store.backends.local import checkpointer, open_store
@@ -81,7 +81,7 @@ async def test_a_cut_at_every_write_of_a_collection(tmp_path: Path, monkeypatch:
         patch.setattr(disk, "sync", sync_and_cut)
         patch.setattr(PackWriter, "append", append_and_cut)
         patch.setattr(os, "unlink", unlink_and_cut)
-        async with await open_store(directory, **SETTINGS, durability=disk) as store:
+        async with await small_packs(directory, disk) as store:
             await history(store, known)
     assert not failures, failures[0]
     assert unlinked >= 3

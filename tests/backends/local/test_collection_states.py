@@ -12,8 +12,8 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.backends.local.collected_history import SETTINGS, small_steps
+from tests.backends.local.collected_history import small_packs, small_steps
 from tests.backends.local.raw_content import RawContent
 from tests.backends.local.simulated_disk import NoSyncs
 from tests.backends.local.store_files import let_another_boot_follow, make_index_anew
@@ -38,9 +38,8 @@ from tvix_store.errors import IncompleteError, StoreError, UnavailableError
 from tvix_store.layers.holding.roots import KeptPathInfos
 from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import PathInfo
-from tvix_store.operations.nars.calculate import calculate_nar
 from tvix_store.operations.paths.documents import KeptDocuments
-from tvix_store.services.staging import StagedNar, Stage
+from tvix_store.services.staging import Stage, StagedNar
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, pieces, put_tree, stream
 from tvix_store.testing.contracts.path_infos import path
@@ -92,7 +91,9 @@ async def put_kept_info(store: Store, info: PathInfo) -> PathInfo:
     async with await open_store(engine_of(store).directory / "caches" / "cache", durability=NoSyncs) as cache:
         known = store.known_nars
         assert known is not None
-        return await verified(store.with_services(path_infos=KeptPathInfos(cache.path_infos, known, store.keeping))).path_infos.put(info)
+        return await verified(store.with_services(path_infos=KeptPathInfos(cache.path_infos, known, store.keeping))).path_infos.put(
+            info
+        )
 
 
 async def remove(store: Store, output_hash: bytes) -> set[bytes]:
@@ -141,6 +142,14 @@ async def put_staged(stage: Stage, tree: str) -> None:
     await stage.directories.put(stream(content.directories))
 
 
+async def accepted(stage: Stage, info: PathInfo) -> None:
+    await stage.accept(StagedNar(info.node, info.nar))
+
+
+async def closed(stage: Stage) -> None:
+    await stage.close()
+
+
 class Failed(NamedTuple):
     """An error of the peer."""
 
@@ -159,7 +168,7 @@ def serve(connection: Connection) -> None:
                     runner.run(store.close())
                     store = None
                 if what == "open":
-                    store = runner.run(open_store(arguments[0], **SETTINGS, durability=NoSyncs))
+                    store = runner.run(small_packs(arguments[0], NoSyncs))
                     connection.send(None)
                 elif what == "close":
                     connection.send(None)
@@ -252,12 +261,12 @@ class CollectionMachine(RuleBasedStateMachine):
         self.put_path("stays", tree, False)
 
     def _open(self) -> Store:
-        store = self._runner.run(open_store(self._directory, **SETTINGS, durability=NoSyncs))
+        store = self._runner.run(small_packs(self._directory, NoSyncs))
         self.peer.do("open", self._directory)
         return store
 
-    def _do(self, by_peer: bool, what: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-        return self.peer.do(what, *arguments) if by_peer else self._runner.run(what(self._store, *arguments))  # type: ignore[arg-type]
+    def _do(self, by_peer: bool, what: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
+        return self.peer.do(what, *arguments) if by_peer else self._runner.run(what(self._store, *arguments))
 
     def _info(self, name: str, tree: str) -> PathInfo:
         return PathInfo(path(name), self._nodes[tree], self._nars[tree])
@@ -335,10 +344,8 @@ class CollectionMachine(RuleBasedStateMachine):
 
     @rule(tree=TREE_NAMES, by=BY)
     def calculate(self, tree: str, by: bool) -> None:
-        try:
+        with suppress(StoreError):
             assert self._do(by, calculate, self._info("any", tree)) == self._nars[tree]
-        except StoreError:
-            pass
 
     @rule(name=st.sampled_from("xy"), content=FILE_NAMES, by=BY)
     def put_document(self, name: str, content: str, by: bool) -> None:
@@ -362,13 +369,13 @@ class CollectionMachine(RuleBasedStateMachine):
         if accepted and self._there.get(info.store_path.output_hash, info) == info:
             self._gone.discard(info.store_path.output_hash)
             try:
-                self._runner.run(stage.accept(StagedNar(info.node, info.nar)))
+                self._runner.run(accepted(stage, info))
                 self._runner.run(put_info(self._store, info))
             except (UnavailableError, IncompleteError):
                 pass  # what was known when it was staged was deleted since
             else:
                 self._there[info.store_path.output_hash] = info
-        self._runner.run(stage.close())
+        self._runner.run(closed(stage))
 
     @rule(seconds=st.sampled_from((1, GRACE // 2, GRACE)))
     def wait(self, seconds: int) -> None:
@@ -431,7 +438,7 @@ class CollectionMachine(RuleBasedStateMachine):
             thread.join()
             self._running = None
         if self._stage is not None:
-            self._runner.run(self._stage[0].close())
+            self._runner.run(closed(self._stage[0]))
             self._stage = None
         self._runner.run(self._store.close())
         self.peer.do("close")
@@ -463,7 +470,7 @@ class CollectionMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(36_000)
-class TestCollectionStates(CollectionMachine.TestCase):  # type: ignore[misc, name-defined]
+class TestCollectionStates(CollectionMachine.TestCase):  # type: ignore[misc, valid-type]
     settings = settings(max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck))
 
     @classmethod

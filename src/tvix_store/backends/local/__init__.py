@@ -10,6 +10,7 @@ from pathlib import Path
 from tvix_store.backends.local.assembling import LocalAssembling
 from tvix_store.backends.local.blobs import LocalBlobs
 from tvix_store.backends.local.collection.power import LocalCollection
+from tvix_store.backends.local.content_scrub import ContentScrub
 from tvix_store.backends.local.directories import LocalDirectories
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.engine import READ_THREADS, Engine
@@ -33,6 +34,8 @@ from tvix_store.services.store import Store
 
 __all__ = ["open_store"]
 
+_DAY = 24 * 3600
+
 
 async def open_store(
     directory: Path,
@@ -44,6 +47,7 @@ async def open_store(
     store_dir: str | None = None,
     threads: int = READ_THREADS,
     read_only: bool = False,
+    scrub_days: float = 0,
     durability: Callable[[Path], Durability] = Durability,
 ) -> Store:
     """Open the store in `directory`, or make one there.
@@ -55,6 +59,8 @@ async def open_store(
     process that does one thing after the other: handing work to a thread and back takes 0.1 ms.
     A store that this process cannot write is only read, as one that is opened `read_only`: every put is refused. It is seen as it
     is now, and some seconds later what others add.
+    With `scrub_days`, all content is read once in so many days, and what is damaged is forgotten. A store that is only read is not
+    looked at in this way.
     `durability` makes what syncs the store. Who opens the store first in a process says so.
 
     Raises:
@@ -89,7 +95,11 @@ async def open_store(
     async def sync() -> None:
         await asyncio.wrap_future(engine.committer.submit(Sync()))
 
+    scrub = ContentScrub(engine, scrub_days * _DAY) if scrub_days > 0 and engine.refusal is None else None
+
     async def close() -> None:
+        if scrub is not None:
+            await asyncio.to_thread(scrub.close)
         await asyncio.to_thread(engine.release)
 
     store = Store(

@@ -42,9 +42,7 @@ class LocalAssembling:
                 raise not_the_blob(digest)
             if writer.chunks > 1:
                 await put_chunk_list(self._engine, self._engine.committer, writer, digest)
-                return
-            await self._engine.taken_back()
-            if writer.chunks and not self._engine.index.is_live_blob(digest.raw):  # it is its own only chunk
+            elif writer.chunks and (await self._blobs.stat(digest)) is None:  # its own only chunk was just collected
                 raise NotFoundError("blob", digest)
         finally:
             writer.close()

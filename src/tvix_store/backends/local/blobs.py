@@ -36,7 +36,7 @@ class LocalBlobs:
 
     async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
         stat = await self._stat(digest, chunks=chunks)
-        if stat is not None and self._engine.index.wanted_back:
+        while stat is not None and self._engine.index.wanted_back:  # until it is not among the condemned
             await self._engine.taken_back()
             # What could not be taken back may be deleted at any time.
             stat = await self._stat(digest, chunks=chunks) if self._engine.index.is_live_blob(digest.raw) else None
@@ -57,7 +57,7 @@ class LocalBlobs:
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
         await self._engine.without_losses()
         missing = await self._engine.in_thread(self._missing, digests)
-        if self._engine.index.wanted_back:
+        while self._engine.index.wanted_back:
             await self._engine.taken_back()
             missing = await self._engine.in_thread(self._not_live, digests)
         return missing

@@ -146,8 +146,8 @@ class Committer:
                     self._forget_damaged(group)
                     self._write(group)
                 self._writing = []
-            leaves = any(request.leaves_pack for request in self._waiting)
             if self._waiting and (stop or self._is_urgent() or monotonic() >= self._rest_until):
+                leaves = any(request.leaves_pack for request in self._waiting)
                 self._commit()
                 if leaves:
                     self._leave_pack()
@@ -267,12 +267,18 @@ class Committer:
         self._rest_until = now + _REST * (now - begun) if is_busy else now
 
     def _name(self, requests: list[Request]) -> list[Result]:
-        synced: dict[int, int] = {}
         if any(request.appends or request.is_durable for request in requests):
             self._make_room()
-        if any(request.is_durable for request in requests):
-            synced = self._syncs.sync_all()
-        wanted_back = tuple(self._index.wanted_back)
+        synced = self._syncs.sync_all() if any(request.is_durable for request in requests) else {}
+        found = self._index.wanted_back  # what is found from now on is for the next commit
+        wanted_back = [found.pop() for _ in range(len(found))]
+        try:
+            return self._name_and_take_back(requests, synced, wanted_back)
+        except BaseException:
+            found.update(wanted_back)
+            raise
+
+    def _name_and_take_back(self, requests: list[Request], synced: dict[int, int], wanted_back: list[Name]) -> list[Result]:
         with self._index.writing() as txn:
             commit = Commit(self._index, txn, self._reader)
             if not take_back(self._index, self._reader, txn, wanted_back):
@@ -290,7 +296,6 @@ class Committer:
                     synced[self._writer.number] = self._writer.size
             self._name_packs(txn, synced)
         self._writer.keep()
-        self._index.wanted_back.difference_update(wanted_back)
         self._unnamed, self._unnamed_bytes = {}, 0
         if synced.get(self._writer.number) == self._writer.size:
             self._syncs.forget_records()
@@ -337,7 +342,7 @@ class Committer:
             self._index.put_pack_sizes(txn, number, committed, max(on_disk, synced.get(number, 0)))
 
     def _name_rest(self) -> None:
-        """Name, at the end, pieces of blobs that were not put to their end: whoever puts one again need not store them."""
+        """Name pieces of blobs that were not put to their end: whoever puts one again need not store them."""
         try:
             self._leave_lost_pack()
             self._name_appended()

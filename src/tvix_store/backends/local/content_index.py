@@ -33,6 +33,7 @@ _KINDS = (Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST)
 _PAGE = 1000
 _U64 = struct.Struct("<Q")
 _PLACE_ROW = struct.Struct("<IQII4x")
+_PLACE_HEAD = struct.Struct("<IQI")
 
 
 class ContentIndex(Ledger):
@@ -163,7 +164,7 @@ class ContentIndex(Ledger):
                     self.take_back(txn, kind, content.key)
             txn.drop(table.handle, delete=False)
 
-    def drop_condemned(self, txn: Txn) -> None:
+    def drop_all_condemned(self, txn: Txn) -> None:
         """Forget all that is condemned."""
         for table in self._condemned_of.values():
             txn.drop(table.handle, delete=False)
@@ -200,6 +201,29 @@ class ContentIndex(Ledger):
             for key, row in page:
                 if self._is_whole(table, key, row):
                     yield key, row
+
+    def places_behind(self, kind: Kind, key: bytes, limit: int) -> tuple[list[tuple[bytes, int, int, int]], bytes | None]:
+        """The next `limit` live rows behind a key, but those that fail their checks: key, pack, offset and stored bytes of each.
+
+        Also the last key; None where no more rows follow.
+
+        Raises:
+            CorruptError: the rows are not in order.
+        """
+        table, head = self._table_of[kind], _head(kind)
+        with self.reading() as txn, txn.cursor(table.handle) as cursor:
+            found = cursor.set_range(key) and (cursor.key() != key or cursor.next())
+            rows = list(islice(cursor.iternext(), limit)) if found else []
+        unpack = _PLACE_HEAD.unpack_from  # making Places would take three times as long
+        places = [(name, *unpack(row, head)) for name, row in rows if self._is_whole(table, name, row)]
+        if rows and rows[-1][0] <= key:
+            raise self._damaged(f"the rows of {table.name.decode()} are not in order")
+        return places, rows[-1][0] if len(rows) == limit else None
+
+    def live_place(self, kind: Kind, key: bytes) -> Place | None:
+        """Where a chunk, a directory, or a segment of a chunk list lies now; None also for one that is condemned."""
+        row = self._get(self._table_of[kind], key)
+        return None if row is None else Place.from_bytes(row[_head(kind) :])
 
     def touch(self, names: Sequence[Name]) -> None:
         """Look contents up, so that their pages are in memory."""

@@ -36,7 +36,7 @@ class LocalDirectories:
 
     async def get(self, digest: Digest) -> Directory | None:
         place = self._engine.index.directory(digest.raw)
-        if place is not None and self._engine.index.wanted_back:
+        while place is not None and self._engine.index.wanted_back:
             await self._engine.taken_back()
             place = self._engine.index.directory(digest.raw)
         if place is None:

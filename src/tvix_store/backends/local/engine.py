@@ -182,9 +182,13 @@ class Engine:
 
     def forget_damaged(self, digest: bytes, place: Place) -> None:
         """Let a chunk, directory or chunk list be forgotten, if it is damaged; nobody waits for it."""
+        self.forget_all_damaged([(digest, place)])
+
+    def forget_all_damaged(self, suspects: Sequence[tuple[bytes, Place]]) -> None:
+        """As `forget_damaged`, many together."""
         self.lost_packs.suspect()
         with suppress(UnavailableError):  # a store that is just closed
-            self.committer.submit(Forget([(digest, place)]))
+            self.committer.submit(Forget(suspects))
 
     def forget_torn(self, blob: bytes) -> None:
         """Let the chunk list of a blob be forgotten, if it names a chunk that is missing; nobody waits for it."""

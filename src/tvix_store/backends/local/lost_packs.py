@@ -95,7 +95,7 @@ class LostPacks:
         if self._lost(self._committed()):
             return True
         if changed != self.changed:
-            self._reader.let_go_of_removed()
+            self._reader.close_removed()
         now = monotonic()
         self._look_at = now + max(_LOOK_EVERY, (now - begun) / _LOOKING)
         self.changed = changed
@@ -199,7 +199,8 @@ class LostPacks:
         def is_lost(place: Place) -> bool:
             return place.pack in lost and place.offset + place.stored > lost[place.pack]
 
-        index.take_all_back(txn)  # what is condemned may be lost too; the next collection condemns the rest anew
+        index.take_all_back(txn)  # some of it may be needed; the next collection condemns the rest anew
+        index.take_all_back(txn)  # some of it may be needed; the next collection condemns the rest anew
         committed = index.committed_packs(txn)
         file.write(_COUNT.pack(len(lost)))
         file.writelines(PACK_SIZE.pack(number, committed[number]) for number in lost)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tvix_store.backends.local.disk import translated
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.packs import Place, pack_path, read_key
-from tvix_store.backends.local.records import HEADER_SIZE, checks_out, parse_header
+from tvix_store.backends.local.records import HEADER_SIZE, checked_payload
 from tvix_store.errors import CorruptError
 
 _GAP, _SPAN = 16 << 10, 4 << 20
@@ -83,10 +83,10 @@ class PackReader:
         pack = self._opened(place.pack)
         if place.pack not in self._keys:
             self._keys[place.pack] = read_key(pack.fd, pack_path(self._directory, place.pack))
-        data = self._pread(pack, place.pack, HEADER_SIZE + place.stored, place.offset - HEADER_SIZE)
-        head, payload = data[:HEADER_SIZE], data[HEADER_SIZE:]
-        header = parse_header(head)
-        if header is None or len(payload) != place.stored or not checks_out(self._keys[place.pack], header, head, payload):
+        payload = checked_payload(
+            self._keys[place.pack], self._pread(pack, place.pack, HEADER_SIZE + place.stored, place.offset - HEADER_SIZE)
+        )
+        if payload is None or len(payload) != place.stored:
             raise CorruptError(f"a record of {pack_path(self._directory, place.pack)} is damaged (offset {place.offset})")
         return payload
 
@@ -107,12 +107,12 @@ class PackReader:
         pack = self._opened(number)
         self._durability.sync_data(pack.fd)
 
-    def let_go_of_removed(self) -> None:
-        """Close the packs that were removed: their space comes back when nobody has them open."""
+    def close_removed(self) -> None:
+        """Let go of packs that were removed, since all that counted of them is elsewhere: the disk has their space back then."""
         with self._lock:
-            for number in [number for number in self._packs if not os.path.exists(pack_path(self._directory, number))]:
-                del self._packs[number]
-                self._keys.pop(number, None)
+            for number, pack in tuple(self._packs.items()):
+                if os.fstat(pack.fd).st_nlink == 0:
+                    del self._packs[number]
 
     def close(self) -> None:
         """Close the packs that nobody reads from; the others when that is done."""

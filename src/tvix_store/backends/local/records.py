@@ -197,6 +197,15 @@ def checks_out(pack_key: bytes, header: Header, head: bytes, payload: Buffer) ->
     return head[_HEADER.size : HEADER_SIZE] == _check(pack_key, header.kind, head[: _HEADER.size], payload)
 
 
+def checked_payload(pack_key: bytes, entry: bytes) -> bytes | None:
+    """The payload of an entry that is not named by its digest; None where the entry is damaged."""
+    head, payload = entry[:HEADER_SIZE], entry[HEADER_SIZE:]
+    header = parse_header(head)
+    if header is None or len(payload) != header.stored or not checks_out(pack_key, header, head, payload):
+        return None
+    return payload
+
+
 def _check(pack_key: bytes, kind: Kind, head: bytes, payload: Buffer) -> bytes:
     checked = head if kind in SELF_NAMING else b"".join((head, payload))
     return blake3(checked, key=pack_key).digest(length=CHECK_SIZE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 
 from tvix_store.concurrency.cooperative import Yielder
@@ -52,54 +52,58 @@ async def delete_paths(store: Store, paths: Sequence[StorePath], referrers: Refe
         doomed = dict(wanted)
         if referrers is not Referrers.IGNORE:
             found = await referrers_of(store.path_infos, wanted, all_of_them=referrers is Referrers.DELETE)
-            if referrers is Referrers.REFUSE:
-                _refuse_needed(store, found)
-            doomed |= {referrer.output_hash: referrer for referrer, _ in found}
+            if found and referrers is Referrers.REFUSE:
+                await _refuse_needed(store, wanted, found)
+            doomed |= await _paths(store, found)
         for output_hash, path in doomed.items():
             if output_hash in pinned:
                 raise ConflictError(f"{path.absolute(store.store_dir)} is pinned by {pinned[output_hash]}: remove that pin first")
         removed = await removal.remove(doomed, unused_since=None, ignore_references=referrers is Referrers.IGNORE, guard=guard)
         gone += [path for output_hash, path in doomed.items() if output_hash in removed]
-        wanted = {each: path for each, path in wanted.items() if await kept_path(store, each) is not None}
+        wanted = await _paths(store, wanted)
         if not wanted:
             return gone
     left = next(iter(wanted.values())).absolute(store.store_dir)
     raise ConflictError(f"{left} is still there: others put, or pin, paths that need it all the time")
 
 
-async def referrers_of(
-    path_infos: PathInfoService, output_hashes: Collection[bytes], *, all_of_them: bool
-) -> list[tuple[StorePath, StorePath]]:
-    """The paths that refer to others, but for themselves and each other: each with one to which it refers.
+async def referrers_of(path_infos: PathInfoService, output_hashes: Collection[bytes], *, all_of_them: bool) -> dict[bytes, bytes]:
+    """The output hashes of other paths that refer to some paths: each with that of a path to which it refers.
 
-    `all_of_them`: also those that refer to the referrers, and so on. Some 300 bytes of memory a path of the store that has
-    references.
+    `all_of_them`: also those that refer to the referrers, and so on. That takes some 300 bytes of memory a path of the store.
     """
     yielder = Yielder()
-    known: dict[bytes, list[StorePath]] = {}
-    found: list[tuple[StorePath, StorePath]] = []
+    known: dict[bytes, list[bytes]] = {}
+    found: dict[bytes, bytes] = {}
     async for path_info in path_infos.list():
-        path = path_info.store_path
-        for each in path_info.references:
-            if each.output_hash in output_hashes and path.output_hash not in output_hashes:
-                found.append((path, each))
-                break
-        if all_of_them:
-            for each in path_info.references:
-                known.setdefault(each.output_hash, []).append(path)
+        own, references = path_info.output_hashes
+        if own not in output_hashes:
+            needed = next((each for each in references if each in output_hashes), None)
+            if needed is not None:
+                found[own] = needed
+            if all_of_them:
+                for each in references:
+                    known.setdefault(each, []).append(own)
         await yielder.step()
-    seen = {path.output_hash for path, _ in found}
-    for path, _ in found:  # which grows
-        for referrer in known.get(path.output_hash, ()):
-            if referrer.output_hash not in seen and referrer.output_hash not in output_hashes:
-                seen.add(referrer.output_hash)
-                found.append((referrer, path))
+    waiting = list(found)
+    while waiting:
+        needed = waiting.pop()
+        for referrer in known.get(needed, ()):
+            if referrer not in found:
+                found[referrer] = needed
+                waiting.append(referrer)
     return found
 
 
-def _refuse_needed(store: Store, found: Sequence[tuple[StorePath, StorePath]]) -> None:
-    if found:
-        needed = found[0][1]
-        by = [str(referrer) for referrer, to in found if to == needed]
-        more = f" and {len(by) - _MOST_NAMED} more" if len(by) > _MOST_NAMED else ""
-        raise ConflictError(f"{needed.absolute(store.store_dir)} is needed by {', '.join(by[:_MOST_NAMED])}{more}")
+async def _refuse_needed(store: Store, wanted: Mapping[bytes, StorePath], found: Mapping[bytes, bytes]) -> None:
+    needed = next(iter(found.values()))
+    by = [each for each, to in found.items() if to == needed]
+    more = f" and {len(by) - _MOST_NAMED} more" if len(by) > _MOST_NAMED else ""
+    named = ", ".join(str(each) for each in (await _paths(store, by[:_MOST_NAMED])).values())
+    raise ConflictError(f"{wanted[needed].absolute(store.store_dir)} is needed by {named}{more}")
+
+
+async def _paths(store: Store, output_hashes: Collection[bytes]) -> dict[bytes, StorePath]:
+    """The paths that are in the store, by output hash."""
+    found = {each: await kept_path(store, each) for each in output_hashes}
+    return {each: info.store_path for each, info in found.items() if info is not None}

@@ -77,10 +77,11 @@ class LastUses:
             uses._hours[uses._number(key[len(USED) :])] = hour_in(value, now)
             await yielder.step()
         async for path_info in path_infos.list():
-            number = uses._number(path_info.store_path.output_hash)
+            own, references = path_info.output_hashes
+            number = uses._number(own)
             uses._is_there[number] = True
             uses._begins[number] = len(uses._references)
-            uses._references.extend([uses._number(each.output_hash) for each in path_info.references])
+            uses._references.extend([uses._number(each) for each in references])
             uses._ends[number] = len(uses._references)
             await yielder.step()
         for each in pinned:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tvix_store.backends.local.chunk_lists import segment_key
 from tvix_store.backends.local.contents import Written, read_rows
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
@@ -14,6 +15,7 @@ from tvix_store.backends.local.pack_scan import Entry, PackScan
 from tvix_store.backends.local.packs import PREFIX_SIZE, pack_path
 from tvix_store.backends.local.progress import Progress
 from tvix_store.backends.local.records import (
+    CONTENTS,
     HEADER_SIZE,
     Kind,
     NewRecord,
@@ -33,7 +35,7 @@ _AT_ONCE = 1000
 class PackContents:
     """The entries of a pack that count.
 
-    contents: Those that the index names, live or condemned. The caller tells them: entries whose headers are damaged can be read too.
+    contents: Those that the index names, live or condemned.
     path_infos: Output hashes of paths whose newest entry is here: they are there, or were removed.
     records: The keys of records whose newest entry is here.
     gone: What is forgotten, and lies in other packs.
@@ -47,15 +49,14 @@ class PackContents:
     size: int = PREFIX_SIZE
 
     @classmethod
-    def of(cls, index: Index, packs: Path, number: int, committed: int, contents: list[Written]) -> PackContents:
-        """Go through the first `committed` bytes of a pack, in which the index names `contents`.
+    def of(cls, index: Index, packs: Path, number: int, committed: int) -> PackContents:
+        """Go through the first `committed` bytes of a pack.
 
         Raises:
             CorruptError: the file is not a pack.
             OSError: it cannot be read.
         """
-        found = cls(contents)
-        found.size += sum(HEADER_SIZE + each.place.stored for each in contents)
+        found = cls()
         progress = Progress(f"looking through pack {number:08x}", committed)
         with closing(PackScan(pack_path(packs, number), number, PREFIX_SIZE)) as scan:
             for some in _some(scan.entries(progress, min(committed, scan.size))):
@@ -65,18 +66,48 @@ class PackContents:
                         found._take(index, txn, entry, known)
         return found
 
+    @property
+    def named(self) -> int:
+        """Bytes of the contents."""
+        return sum(HEADER_SIZE + each.place.stored for each in self.contents)
+
+    def add(self, contents: Iterable[Written]) -> None:
+        """Add contents that the index names, and that were not found: only their headers are damaged, which no reader looks at."""
+        found = set(self.contents)
+        for each in contents:
+            if each not in found:
+                found.add(each)
+                self.contents.append(each)
+                self.size += HEADER_SIZE + each.place.stored
+
+    def journal_parts(self, most: int) -> Iterator[PackContents]:
+        """What `journal` tells, in parts of up to so many path infos, records and places."""
+        lengths = (len(self.path_infos), len(self.records), len(self.gone))
+        for at in range(0, max(lengths), most):
+            end = at + most
+            yield PackContents([], self.path_infos[at:end], self.records[at:end], self.gone[at:end])
+
     def journal(self, index: Index, txn: Txn) -> Iterator[NewRecord]:
         """The entries that say once more what path infos and records are now, and what is forgotten."""
         for output_hash in self.path_infos:
             yield path_info_record(output_hash, index.path_info_sequence(txn, output_hash), index.path_info_in(txn, output_hash))
+        by_sequence: dict[int, dict[bytes, bytes | None]] = {}
         for key in self.records:
-            yield keyed_records(index.record_sequence(txn, key), {key: index.record_in(txn, key)}, durable=True)
+            by_sequence.setdefault(index.record_sequence(txn, key), {})[key] = index.record_in(txn, key)
+        for sequence, records in by_sequence.items():
+            yield keyed_records(sequence, records, durable=True)
         if self.gone:
             yield forgotten(b"".join(each.to_bytes() for each in self.gone))
 
     def _take(self, index: Index, txn: Txn, entry: Entry, known: dict[int, int]) -> None:
         counts = False
-        if entry.kind is Kind.PATH_INFO:
+        if entry.kind in CONTENTS:
+            content = _written(entry)
+            places = (index.place_in(txn, content.kind, content.key, condemned=condemned) for condemned in (False, True))
+            if entry.place in places:
+                self.contents.append(content)
+                counts = True
+        elif entry.kind is Kind.PATH_INFO:
             output_hash = entry.key[:OUTPUT_HASH_SIZE]
             if index.path_info_sequence(txn, output_hash) == parse_path_info(entry.payload)[0]:
                 self.path_infos.append(output_hash)
@@ -102,3 +133,9 @@ def _some(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
             yield some
             some = []
     yield some
+
+
+def _written(entry: Entry) -> Written:
+    if entry.kind is Kind.CHUNK_LIST:
+        return Written(entry.kind, *segment_key(entry.key, entry.payload), entry.place)
+    return Written(entry.kind, entry.key, 0, entry.place)

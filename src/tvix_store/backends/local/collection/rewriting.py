@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
@@ -21,7 +21,6 @@ from tvix_store.backends.local.contents import Written
 from tvix_store.backends.local.damage import opened
 from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.engine import Engine
-from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.packs import Place, pack_numbers, pack_path
 from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Kind, NewRecord, accepted
@@ -38,6 +37,8 @@ _COPIED_AT_ONCE = 2000
 """Bytes, and entries, that are copied before the index names their new places."""
 _REST = 1.0
 """How many times as long as copying took, it rests: at most half of the disk's time is its."""
+_SAID_AT_ONCE = 1000
+"""Path infos and records that one transaction says again."""
 _TRIES = 3
 """How often a pack is gone through. What is damaged is forgotten meanwhile."""
 _log = logging.getLogger(__name__)
@@ -62,80 +63,80 @@ class Rewriting:
         self._do(LeavePack())
         with ExitStack() as locked, disk_errors(self._packs):
             freed = self._remove_over()
-            # All are locked before the first is copied: what is copied goes to none of them.
-            found = self._worth_it(locked)
-            for done, (number, contents) in enumerate(found):
+            live = self._live_bytes()
+            found = self._worth_it(live)
+            # Those that a writer might take over are locked before the first is copied: what is copied goes to none of them.
+            unfinished = {number for number, size in found if size < self._engine.settings.pack_size}
+            ours = {number for number in unfinished if _lock(locked, pack_path(self._packs, number))}
+            for done, (number, size) in enumerate(found):
                 self._watch.tell("rewritten", done, len(found))
-                before = os.stat(pack_path(self._packs, number)).st_size
-                copied = self._rewrite(number, contents)
-                if copied is not None:
-                    freed += before - copied
+                with ExitStack() as stack:
+                    if number in ours or (number not in unfinished and _lock(stack, pack_path(self._packs, number))):
+                        freed += self._rewrite(number, size, live.get(number, 0))
         return freed
 
-    def _worth_it(self, locked: ExitStack) -> list[tuple[int, PackContents]]:
-        """The packs to rewrite, those with the least to copy first: they make room for the others."""
-        found: list[tuple[int, PackContents]] = []
+    def _worth_it(self, live: Mapping[int, int]) -> list[tuple[int, int]]:
+        """The packs to rewrite, and their sizes; those with the least to copy first: they make room for the others."""
         with self._index.reading() as txn:
             committed = self._index.committed_packs(txn)
-        live = self._live_bytes()
-        held: dict[int, ExitStack] = {}
-        for number, size in committed.items():
-            if not _is_worth_it(size, live.get(number, 0)) or self._engine.lost_packs.may_come_back(number):
-                continue
-            with ExitStack() as stack:
-                if _lock(stack, pack_path(self._packs, number)):
-                    held[number] = locked.enter_context(stack.pop_all())
-        for number, named in self._named(held).items():
-            size = committed[number]
-            try:
-                contents = PackContents.of(self._index, self._packs, number, size, named)
-            except CorruptError as error:
-                _log.warning("not rewritten: %s", error)
-                held[number].close()
-                continue
-            if _is_worth_it(size, contents.size):
-                found.append((number, contents))
-            else:
-                held[number].close()
-        return sorted(found, key=lambda each: each[1].size)
-
-    def _named(self, packs: Collection[int]) -> dict[int, list[Written]]:
-        """All contents that the index names in locked packs, in the order in which they lie there."""
-        found: dict[int, set[Written]] = {number: set() for number in packs}
-        for kind in _KINDS if packs else ():
-            for condemned in (True, False):  # in this order: what is taken back meanwhile is not passed over
-                for each in self._index.all_contents(kind, condemned=condemned):
-                    if each.place.pack in found:
-                        found[each.place.pack].add(each)
-        return {number: sorted(named, key=lambda each: each.place.offset) for number, named in found.items()}
+        found = [(number, size) for number, size in committed.items() if _is_worth_it(size, live.get(number, 0))]
+        return sorted(found, key=lambda each: live.get(each[0], 0))
 
     def _live_bytes(self) -> Mapping[int, int]:
-        """The bytes of each pack that contents take which the index names."""
+        """The bytes of each pack that contents take which the index names; never less."""
         found: dict[int, int] = {}
         for kind in _KINDS:
-            for condemned in (False, True):
+            for condemned in (True, False):  # in this order: what is taken back meanwhile is counted
                 for each in self._index.all_contents(kind, condemned=condemned):
                     found[each.place.pack] = found.get(each.place.pack, 0) + each.place.stored + HEADER_SIZE
         return found
 
-    def _rewrite(self, number: int, contents: PackContents) -> int | None:
-        """Rewrite a pack, and remove it; how many bytes were copied. None where that was not possible."""
+    def _named_in(self, number: int) -> Iterator[Written]:
+        """All contents that the index names in a pack; some twice."""
+        for kind in _KINDS:
+            for condemned in (True, False):
+                for each in self._index.all_contents(kind, condemned=condemned):
+                    if each.place.pack == number:
+                        yield each
+
+    def _rewrite(self, number: int, size: int, live: int) -> int:
+        """Rewrite a pack, and remove it; how many bytes that has given back. 0 where it is not worth it, or not possible.
+
+        The pack had `size` committed bytes, and `live` ones at most, before it was locked.
+        """
+        with self._index.reading() as txn:
+            if self._index.pack_sizes(txn, number)[0] != size:  # by a writer that is gone
+                return 0
+        if self._engine.lost_packs.may_come_back(number):
+            return 0
         copied = 0
         for _ in range(_TRIES):
+            try:
+                contents = PackContents.of(self._index, self._packs, number, size)
+            except CorruptError as error:
+                _log.warning("not rewritten: %s", error)
+                return 0
+            if contents.named < live:
+                contents.add(self._named_in(number))
+            if not copied and not _is_worth_it(size, contents.size):
+                return 0
             copied += sum(self._copy(some) for some in _groups(contents.contents))
+            copied += sum(self._say_again(part) for part in contents.journal_parts(_SAID_AT_ONCE))
             end = EndPack(number, contents)
             self._do(end)
-            copied += end.said
             if end.is_over:
                 self._engine.checkpoint()
+                file_size = os.stat(pack_path(self._packs, number)).st_size
                 self._remove(number)
-                return copied
-            with self._index.reading() as txn:
-                size, _ = self._index.pack_sizes(txn, number)
-                named = [each for each in contents.contents if _is_named(self._index, txn, each)]
-            contents = PackContents.of(self._index, self._packs, number, size, named)
+                return file_size - copied
         _log.warning("pack %08x is not rewritten: some of it can't be read", number)
-        return None
+        return 0
+
+    def _say_again(self, part: PackContents) -> int:
+        """Say in another pack what path infos and records are now; the bytes of that."""
+        say = SayAgain(part)
+        self._do(say)
+        return say.said
 
     def _copy(self, contents: Sequence[Written]) -> int:
         """Copy contents, and let the index name their new places; their bytes."""
@@ -188,7 +189,6 @@ class Rewriting:
 
     def _remove(self, number: int) -> None:
         pack_path(self._packs, number).unlink(missing_ok=True)
-        self._engine.reader.let_go_of_removed()
         self._engine.sync_names(self._packs)
         self._do(DropPack(number))
 
@@ -215,12 +215,26 @@ class MoveContents(Request):
         return None
 
 
-class EndPack(Request):
-    """A pack is over, if the index names nothing in it any more. What else counts in it is said once more in another pack.
+class SayAgain(Request):
+    """What path infos and records are now is said once more, in another pack. `said`: how many bytes that takes."""
 
-    is_over: Whether it is so, when this is done.
-    said: Bytes of what was said once more.
-    """
+    is_durable = True
+    appends = True
+
+    def __init__(self, part: PackContents) -> None:
+        super().__init__()
+        self._part = part
+        self.said = 0
+
+    def apply(self, commit: Commit) -> Result:
+        entries = list(self._part.journal(commit.index, commit.txn))
+        commit.entries += entries
+        self.said = sum(HEADER_SIZE + len(each.payload) for each in entries)
+        return None
+
+
+class EndPack(Request):
+    """A pack is over, if the index names nothing in it any more. `is_over`: whether it is so, when this is done."""
 
     is_durable = True
     appends = True
@@ -230,16 +244,13 @@ class EndPack(Request):
         self._number = number
         self._contents = contents
         self.is_over = False
-        self.said = 0
 
     def apply(self, commit: Commit) -> Result:
         index, txn = commit.index, commit.txn
-        if any(_is_named(index, txn, each) for each in self._contents.contents):
+        if any(_is_named(index, commit, each) for each in self._contents.contents):
             return None
         sizes = {number: size for number, size in index.committed_packs(txn).items() if number != self._number}
-        entries = [*self._contents.journal(index, txn), accepted(commit.sequence(), sizes)]
-        commit.entries += entries
-        self.said = sum(HEADER_SIZE + len(each.payload) for each in entries)
+        commit.entries.append(accepted(commit.sequence(), sizes))
         index.put_pack_sizes(txn, self._number, 0, 0)
         self.is_over = True
         return None
@@ -262,9 +273,9 @@ def _is_worth_it(size: int, live: int) -> bool:
     return size - live >= max(_WASTE * size, _LEAST_WASTE)
 
 
-def _is_named(index: Index, txn: Txn, content: Written) -> bool:
+def _is_named(index: Index, commit: Commit, content: Written) -> bool:
     kind, key, _, place = content
-    return any(index.place_in(txn, kind, key, condemned=condemned) == place for condemned in (False, True))
+    return any(index.place_in(commit.txn, kind, key, condemned=condemned) == place for condemned in (False, True))
 
 
 def _groups(contents: Sequence[Written]) -> Iterator[list[Written]]:

@@ -22,11 +22,12 @@ def mark_roots(engine: Engine, mark: Mark, without: Container[bytes] = ()) -> No
     """Mark all that the store, and its named caches, need. The paths `without` (output hashes) of the store itself are left out.
 
     Raises:
-        CorruptError: something of it is missing or damaged, or a record cannot be read.
-        UnavailableError: a named cache cannot be opened, or an index is damaged. It may hide path infos and records.
+        CorruptError: something of it is missing or damaged, or a record cannot be read, or rows of path infos or records may be.
+        UnavailableError: a named cache cannot be opened.
     """
     with _indexes(engine) as indexes:
         for index in indexes:
+            index.see_that_all_are_found(index.path_infos, index.records)
             left_out = without if index is engine.index else ()
             mark.add(PathInfo.root_of(encoded) for output_hash, encoded in path_infos(index) if output_hash not in left_out)
             for kind in KINDS:
@@ -37,16 +38,13 @@ def mark_roots(engine: Engine, mark: Mark, without: Container[bytes] = ()) -> No
                             mark.add_blob(content)
                         elif content is not None:
                             mark.add([content])
-            index.look_for_hidden_rows(index.path_infos, index.records)
-            if index.is_damaged:
-                raise UnavailableError(
-                    f"nothing is collected: the index {index.file} is damaged; it is made anew when the store is opened again"
-                )
         for index in indexes:  # when all nodes are known
             for key, value in records(index, PLAN.prefix):
                 if key[len(PLAN.prefix) :] in mark.nodes and len(value) == _KEY_SIZE and engine.index.is_blob(value):
                     mark.add_blob(Digest(value))
-    mark.add_chunks()
+        mark.add_chunks()
+        if any(index.is_damaged for index in indexes):
+            raise UnavailableError("nothing is collected: an index is damaged; it is made anew when the store is opened again")
 
 
 def path_infos(index: Index) -> Iterator[tuple[bytes, bytes]]:

@@ -65,7 +65,7 @@ class Drop(Request):
     def apply(self, commit: Commit) -> Result:
         index, txn = commit.index, commit.txn
         if self._published and published_at(index, txn) == self._published:
-            index.drop_condemned(txn)
+            index.drop_all_condemned(txn)
             index.count(txn, PUBLISHED_AT, -self._published)
             index.count(txn, COLLECTED, 1)
             self.is_dropped = True
