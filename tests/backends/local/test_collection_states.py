@@ -361,12 +361,12 @@ class CollectionMachine(RuleBasedStateMachine):
             self._runner.run(put_staged(*self._stage))
 
     @precondition(lambda self: self._stage is not None)
-    @rule(name=NAMES, accepted=st.booleans())
-    def end_stage(self, name: str, accepted: bool) -> None:
+    @rule(name=NAMES, is_accepted=st.booleans())
+    def end_stage(self, name: str, is_accepted: bool) -> None:
         assert self._stage is not None
         (stage, tree), self._stage = self._stage, None
         info = self._info(name, tree)
-        if accepted and self._there.get(info.store_path.output_hash, info) == info:
+        if is_accepted and self._there.get(info.store_path.output_hash, info) == info:
             self._gone.discard(info.store_path.output_hash)
             try:
                 self._runner.run(accepted(stage, info))
