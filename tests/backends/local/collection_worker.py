@@ -1,7 +1,8 @@
 """A process at work on a store that is collected: `collection_worker.py push|pull|collect STORE SEED`. It ends when it is killed.
 
 It tells on its standard output: `path HASH`, which was acknowledged; `removing HASH` and `removed HASH`, before and after a
-removal; `partial HASH WHY`, a path that is there and not whole; `read`; `run BYTES`, a collection that freed so many; `refused WHY`.
+removal; `partial HASH WHY`, a path that is there and not whole; `read`; `run BYTES`, a collection that freed so many; `failed` and
+`refused`, an error of a collection, and of a push.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.collection import rewriting
+from tvix_store.backends.memory import open_store as open_memory
 from tvix_store.config.compose import verified
 from tvix_store.errors import StoreError
 from tvix_store.model.path_info import NarFacts, PathInfo
@@ -30,7 +32,7 @@ PACK_SIZE = 1 << 20
 
 
 def tell(*words: object) -> None:
-    print(*words, flush=True)  # noqa: T201 - it is what this process is for
+    print(*words, flush=True)
 
 
 def some_tree(generator: random.Random) -> Tree:
@@ -38,7 +40,7 @@ def some_tree(generator: random.Random) -> Tree:
         number = generator.randrange(POOL)
         return TreeFile(noise((10, 3000, 40_000, 150_000)[number % 4] + number, f"pool {number}"))
 
-    tree: Tree = {b"%d" % number: file() for number in range(generator.randrange(1, 4))}
+    tree: dict[bytes, Tree] = {b"%d" % number: file() for number in range(generator.randrange(1, 4))}
     tree[b"sub"] = {b"%d" % number: file() for number in range(generator.randrange(1, 3))}
     if generator.random() < 0.3:
         tree[b"own"] = TreeFile(generator.randbytes(generator.randrange(20_000)))
@@ -106,8 +108,6 @@ async def put_staged(store: Store, content: CastoreTree, path: StorePath) -> Non
 
 async def calculate_nar_of(content: CastoreTree) -> NarFacts:
     """By another store."""
-    from tvix_store.backends.memory import open_store as open_memory  # noqa: PLC0415
-
     async with await open_memory() as memory:
         for blob in content.blobs.values():
             await memory.blobs.put(stream([blob]))

@@ -107,12 +107,10 @@ def test_a_collection_in_a_loop_beside_everybodys_work(tmp_path: Path) -> None:
                 info = await opened.path_infos.get(output_hash)
                 if info is None or not await is_whole(opened, info):
                     found.append(f"{output_hash.hex()} is lost")
-            for output_hash in removed:
-                if await opened.path_infos.get(output_hash) is not None:
-                    found.append(f"{output_hash.hex()} is there again")
-            async for info in opened.path_infos.list():
-                if not await is_whole(opened, info):
-                    found.append(f"{info.store_path} is partial")
+            found += [f"{each.hex()} is there again" for each in await opened.path_infos.existing(list(removed))]
+            found += [
+                f"{info.store_path} is partial" async for info in opened.path_infos.list() if not await is_whole(opened, info)
+            ]
             assert opened.collection is not None
             for _ in range(2):
                 await opened.collection.collect(0)

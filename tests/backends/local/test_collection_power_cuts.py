@@ -7,7 +7,7 @@ import random
 import shutil
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,8 @@ from tests.backends.local.simulated_disk import NoSyncs, SimulatedDisk
 from tests.backends.local.test_collection import GRACE, collect_garbage, is_whole
 from tvix_store.backends.local import checkpointer, open_store
 from tvix_store.backends.local.pack_writer import PackWriter
+from tvix_store.backends.local.packs import Place
+from tvix_store.backends.local.records import NewRecord
 
 CUTS = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_CUTS", "1"))
 
@@ -64,15 +66,15 @@ async def test_a_cut_at_every_write_of_a_collection(tmp_path: Path, monkeypatch:
         sync(path)
         cut()
 
-    def append_and_cut(writer: PackWriter, records: object) -> object:
-        places = append(writer, records)  # type: ignore[arg-type]
+    def append_and_cut(writer: PackWriter, records: Sequence[NewRecord]) -> list[Place]:
+        places = append(writer, records)
         if writer._directory == directory / "packs":
             cut()
         return places
 
     def unlink_and_cut(path: str | Path, **options: int) -> None:
         nonlocal unlinked
-        unlink(path, **options)  # type: ignore[arg-type]
+        unlink(path, **options)
         if Path(path).parent == directory / "packs" and Path(path).suffix == ".pack":
             unlinked += 1
             cut()

@@ -146,8 +146,8 @@ async def accepted(stage: Stage, info: PathInfo) -> None:
     await stage.accept(StagedNar(info.node, info.nar))
 
 
-async def closed(stage: Stage) -> None:
-    await stage.close()
+async def closed(opened: Stage | Store) -> None:
+    await opened.close()
 
 
 class Failed(NamedTuple):
@@ -165,7 +165,7 @@ def serve(connection: Connection) -> None:
             what, *arguments = connection.recv()
             try:
                 if store is not None and what in ("open", "close"):
-                    runner.run(store.close())
+                    runner.run(closed(store))
                     store = None
                 if what == "open":
                     store = runner.run(small_packs(arguments[0], NoSyncs))
@@ -440,7 +440,7 @@ class CollectionMachine(RuleBasedStateMachine):
         if self._stage is not None:
             self._runner.run(closed(self._stage[0]))
             self._stage = None
-        self._runner.run(self._store.close())
+        self._runner.run(closed(self._store))
         self.peer.do("close")
 
     def _relied_on(self, digest: Digest) -> bool:

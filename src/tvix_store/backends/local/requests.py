@@ -68,7 +68,11 @@ class Commit:
         for each in named:  # chunks come before: see `Kind`
             if each.kind is Kind.CHUNK_LIST and is_first(each.key):
                 blob = each.key[:KEY_SIZE]
-                if not make_whole(self.index, self.reader, self.txn, blob):
+                try:
+                    is_whole = make_whole(self.index, self.reader, self.txn, blob)
+                except UnavailableError:  # just after it was written
+                    is_whole = False
+                if not is_whole:
                     self.index.drop_chunk_list(self.txn, blob)
                     self.refused.add(blob)
         if unique:

@@ -19,27 +19,40 @@ _log = logging.getLogger(__name__)
 def take_back(index: ContentIndex, reader: PackReader, txn: Txn, names: Iterable[Name]) -> bool:
     """Make condemned contents live again: chunks, directories, and blobs with their chunk lists and all chunks.
 
-    False where one of them is there, and cannot be taken back: a part of its list cannot be read, or is not there.
+    False where one of them cannot be taken back. A chunk list that is damaged, or lacks a part, is forgotten then. One that the
+    disk does not give stays among the condemned.
     """
     is_done = True
     for kind, key in names:
         if kind is not Kind.CHUNK_LIST:
             index.take_back(txn, kind, key)
         elif index.chunk_list(txn, key, condemned=True):
-            is_done &= make_whole(index, reader, txn, key)
+            try:
+                is_whole = make_whole(index, reader, txn, key)
+            except UnavailableError as error:
+                _log.warning("a chunk list is not taken back: %s", error)
+                is_done = False
+                continue
+            if not is_whole:
+                index.drop_chunk_list(txn, key)
+                is_done = False
     return is_done
 
 
 def make_whole(index: ContentIndex, reader: PackReader, txn: Txn, blob: bytes) -> bool:
-    """Whether the chunk list of a blob is there, with all chunks that it names. Then condemned parts of both are live again."""
+    """Whether the chunk list of a blob is there, with all chunks that it names. Then condemned parts of both are live again.
+
+    Raises:
+        UnavailableError: the disk does not give it.
+    """
     live, condemned = index.chunk_list(txn, blob), index.chunk_list(txn, blob, condemned=True)
     merged = {each.key: each for each in (*condemned, *live)}
     try:
         wanted = _parts(index, reader, txn, live) if live else None
         if wanted is None and condemned:
             wanted = _parts(index, reader, txn, [merged[key] for key in sorted(merged)])
-    except (CorruptError, UnavailableError) as error:
-        _log.warning("a chunk list is not relied on: %s", error)
+    except CorruptError as error:
+        _log.warning("a chunk list is forgotten: %s", error)
         return False
     if wanted is None:
         return False
