@@ -36,6 +36,7 @@ PARTS = {
     "copy-daemons": (),
     "copy-known": (),
     "copy-memory": (),
+    "collection": (),
 }
 """The parts, and the programs that each needs. A part is the function `measure` of its module in parts/."""
 

@@ -286,6 +286,7 @@ class Committer:
                 self._index.count(txn, COLLECTED, 1)
             commit.name_contents(self._unnamed.values())
             results = [request.apply(commit) or commit.refusal(request.contents) for request in requests]
+            commit.end()
             is_synced = any(entry.kind in SYNCED for entry in commit.entries)
             if is_synced:
                 commit.accept({number: size for number, size in synced.items() if number != self._writer.number})

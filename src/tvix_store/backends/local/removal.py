@@ -145,7 +145,7 @@ class RemovePathInfos(Request):
         plan.staying.update(_closure(plan.references, found))
         for output_hash in self._output_hashes:
             if output_hash not in plan.staying:
-                self.removed[output_hash] = commit.sequence()
+                self.removed[output_hash] = commit.number_of_removal()
                 index.put_path_info(txn, output_hash, self.removed[output_hash], None)
         return None
 
