@@ -106,6 +106,7 @@ def small_steps() -> Iterator[None]:
         for module, name, value in (
             (chunk_lists, "SEGMENT_CHUNKS", 2),
             (blob_writer, "SEGMENT_CHUNKS", 2),
+            (blob_writer, "_SEGMENTS", 1),
             (collector, "_AT_ONCE", 8),
             (rewriting, "_COPIED_AT_ONCE", 6),
             (rewriting, "_LEAST_WASTE", 2000),

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import lmdb
 import pytest
 
+from tests.backends.local.collected_history import small_steps
 from tests.backends.local.raw_content import RawContent
 from tests.backends.local.store_files import index_file
 from tests.backends.local.test_checkpoint import engine_of
 from tests.backends.local.test_collection import (
     GRACE,
     TREE,
-    Files,
     collect_garbage,
     digest_of,
     is_whole,
@@ -30,12 +26,9 @@ from tests.backends.local.test_collection import (
     remove,
     root_of,
 )
-from tvix_store.backends.local import blob_writer, chunk_lists, open_store
+from tvix_store.backends.local import chunk_lists, open_store
 from tvix_store.backends.local.blobs import LocalBlobs
-from tvix_store.backends.local.collection.collector import Collector
 from tvix_store.backends.local.collection.mark import Mark
-from tvix_store.backends.local.collection.roots import mark_roots
-from tvix_store.backends.local.collection.watch import Watch
 from tvix_store.backends.local.content_index import ContentIndex
 from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.engine import Engine
@@ -45,27 +38,22 @@ from tvix_store.backends.local.path_infos import node_key
 from tvix_store.backends.local.records import Kind
 from tvix_store.backends.local.requests import Commit, NarOfNode, PutTree
 from tvix_store.config.compose import verified
-from tvix_store.errors import CorruptError, StoreError, UnavailableError
+from tvix_store.errors import CorruptError, UnavailableError
 from tvix_store.model.digest import Digest
-from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.store import Store
-from tvix_store.testing.content import collect, noise, pieces, put_tree, stream
+from tvix_store.testing.content import collect, noise, put_tree, stream
 from tvix_store.testing.contracts.path_infos import path
 from tvix_store.testing.trees import TreeFile
 
-FLIPS = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_FLIPS", "25"))
-
 
 @pytest.fixture
-async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
     """A store whose chunk lists have many segments, with a path in it."""
-    monkeypatch.setattr(chunk_lists, "SEGMENT_CHUNKS", 2)
-    monkeypatch.setattr(blob_writer, "SEGMENT_CHUNKS", 2)
-    monkeypatch.setattr(blob_writer, "_SEGMENTS", 1)
-    async with await open_store(tmp_path / "store", chunk_average=4096) as store:
-        await put_path(store, "kept", TREE)
-        yield store
+    with small_steps():
+        async with await open_store(tmp_path / "store", chunk_average=4096) as store:
+            await put_path(store, "kept", TREE)
+            yield store
 
 
 def pack_of(engine: Engine, place: Place) -> Path:
@@ -182,71 +170,6 @@ async def test_condemned_content_of_a_lost_pack_is_missing(tmp_path: Path) -> No
         writer.close()
 
 
-class Pausing:
-    """A Sink that calls back before something is put, which makes a blob visible."""
-
-    def __init__(self, engine: Engine, before: Callable[[], None]) -> None:
-        self.unknown, self.holds = engine.committer.unknown, engine.committer.holds
-        self.write_contents = engine.committer.write_contents
-        self._engine, self._before = engine, before
-
-    def put_contents(self, contents: Sequence[Content]) -> Future[Any]:
-        self._before()
-        return self._engine.committer.put_contents(contents)
-
-
-def run(engine: Engine, times: int) -> Callable[[], None]:
-    def runs() -> None:
-        for _ in range(times):
-            Collector(engine, 0, Watch(), lambda: 1e9).run()
-
-    return runs
-
-
-@pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("is_there", [True, False])
-async def test_a_blob_whose_list_is_condemned_while_it_is_put_is_whole_or_refused(store: Store, times: int, is_there: bool) -> None:
-    """All segments of its list but the first are there when it is condemned, or dropped."""
-    engine, content = engine_of(store), noise(60_000, "in between")
-    if is_there:
-        await store.blobs.put(pieces(content, 10_000))
-    put = LocalBlobs(engine, Pausing(engine, run(engine, times))).put
-    try:
-        blob = await put(pieces(content, 10_000))
-    except UnavailableError:
-        assert times == 2
-        blob = Digest.of(content)
-        assert await store.blobs.missing([blob]) == {blob}
-    else:
-        assert await store.blobs.missing([blob]) == set()
-        assert await collect(store.blobs.read(blob)) == content
-    assert RawContent(engine).lists_without_chunks() == []
-    await store.blobs.put(pieces(content, 10_000))
-    assert await collect(store.blobs.read(blob)) == content
-    await collect_garbage(store, GRACE)
-    assert RawContent(engine).lists_without_chunks() == []
-
-
-async def test_a_run_between_two_segments_leaves_no_torn_list(store: Store) -> None:
-    """The later segments of a list were there when the mark began, and the first one was not."""
-    engine, content = engine_of(store), noise(60_000, "in between")
-    marked: list[Mark] = []
-
-    def begin() -> None:
-        mark = Mark(engine.index, engine.reader, Watch())
-        mark_roots(engine, mark)
-        marked.append(mark)
-
-    await store.blobs.put_many([b"so that the pack is named"])
-    blob = await LocalBlobs(engine, Pausing(engine, begin)).put(pieces(content, 10_000))
-    own = Collector(engine, 0, Watch(), lambda: 1e9)
-    own._condemn(marked[0])
-    run(engine, 2)()
-    assert RawContent(engine).lists_without_chunks() == []
-    if await store.blobs.missing([blob]) == set():
-        assert await collect(store.blobs.read(blob)) == content
-
-
 def unreadable(monkeypatch: pytest.MonkeyPatch, places: Sequence[Place], begin: Callable[[], bool] = lambda: True) -> None:
     """From now on, the disk does not give records at these places."""
     read = PackReader.read_checked
@@ -348,66 +271,6 @@ async def test_a_refused_list_leaves_no_facts(store: Store) -> None:
         part = Content(Kind.CHUNK_LIST, chunk_lists.chunk_list_key(Digest.of(content).raw, 0), b"")
         assert isinstance(PutTree([part], NarOfNode(node_key(node), facts, since), {}).apply(commit), UnavailableError)
     assert await store.known_nars.get(node) is None
-
-
-def flip(path: Path, generator: random.Random) -> None:
-    at = generator.randrange(path.stat().st_size)
-    with path.open("r+b") as file:
-        file.seek(at)
-        [there] = file.read(1)
-        file.seek(at)
-        file.write(bytes([there ^ 1 << generator.randrange(8)]))
-
-
-@pytest.mark.timeout(36_000)
-async def test_flipped_bits_of_a_store_that_is_collected(tmp_path: Path) -> None:
-    """Wrong bytes are never served. Content that was not hit, and is needed, stays. What was hit counts as missing."""
-    whole = tmp_path / "whole"
-    shared: Files = {b"shared": noise(20_000, "shared"), b"sub": {b"small": b"small"}}
-    async with await open_store(whole, chunk_average=4096) as store:
-        kept = [await put_path(store, f"kept-{n}", {**shared, b"own": noise(20_000, f"kept {n}")}) for n in range(6)]
-        gone = [await put_path(store, f"gone-{n}", {**shared, b"own": noise(40_000, f"gone {n}")}) for n in range(3)]
-        await remove(store, *gone)
-        await collect_garbage(store, GRACE)
-        kept += [await put_path(store, f"new-{n}", {**shared, b"own": noise(20_000, f"new {n}")}) for n in range(6)]
-    generator = random.Random(3)
-    refused = damaged = lost = 0
-    for number in range(FLIPS):
-        copy = tmp_path / "copy"
-        shutil.copytree(whole, copy)
-        files = sorted((copy / "packs").iterdir()) + sorted((copy / "index").glob("*.mdb"))
-        sizes = [file.stat().st_size for file in files]
-        for _ in range(1 + number % 3):
-            flip(generator.choices(files, sizes)[0], generator)
-        async with await open_store(copy) as store:
-            before = {info: await served(store, info.node.digest) for info in kept}  # type: ignore[union-attr]
-            for later in (2 * GRACE, 4 * GRACE):
-                try:
-                    await collect_garbage(store, 0, later=later)
-                except StoreError:
-                    refused += 1
-            after = {info: await served(store, info.node.digest) for info in kept}  # type: ignore[union-attr]
-            for info in kept:
-                damaged += not before[info]
-                lost += before[info] and not after[info]
-        async with await open_store(copy) as store:
-            for info in kept:
-                lost += after[info] and not await served(store, info.node.digest)  # type: ignore[union-attr]
-        shutil.rmtree(copy)
-    assert lost == 0
-    print(f"{FLIPS} stores: {refused} collections refused, {damaged} paths hit, {lost} others lost")
-
-
-async def served(store: Store, root: Digest) -> bool:
-    """Whether all of a tree is given out; what is given out is right."""
-    try:
-        async for directory in store.directories.get_recursive(root):
-            for node in directory.entries.values():
-                if isinstance(node, FileNode):
-                    assert Digest.of(await collect(store.blobs.read(node.digest))) == node.digest
-    except StoreError:
-        return False
-    return True
 
 
 async def test_paths_that_a_damaged_index_hides_keep_what_they_need(store: Store) -> None:

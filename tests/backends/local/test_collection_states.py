@@ -7,194 +7,49 @@ between two of them.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.backends.local import collection_peer
 from tests.backends.local.collected_history import small_packs, small_steps
+from tests.backends.local.collection_peer import FILES, TREES, Peer
 from tests.backends.local.raw_content import RawContent
 from tests.backends.local.simulated_disk import NoSyncs
 from tests.backends.local.store_files import let_another_boot_follow, make_index_anew
 from tests.backends.local.test_checkpoint import checkpointer_of, engine_of
-from tvix_store.backends.local import open_store
 from tvix_store.backends.local.collection.collector import Collector
 from tvix_store.backends.local.collection.rewriting import Rewriting
 from tvix_store.backends.local.collection.watch import StoppedError, Watch
 from tvix_store.backends.memory import open_store as open_memory
-from tvix_store.config.compose import verified
 from tvix_store.errors import IncompleteError, StoreError, UnavailableError
-from tvix_store.layers.holding.roots import KeptPathInfos
 from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import PathInfo
-from tvix_store.operations.paths.documents import KeptDocuments
-from tvix_store.services.staging import Stage, StagedNar
+from tvix_store.services.staging import Stage
 from tvix_store.services.store import Store
-from tvix_store.testing.content import collect, noise, pieces, put_tree, stream
+from tvix_store.testing.content import put_tree
 from tvix_store.testing.contracts.path_infos import path
-from tvix_store.testing.trees import Tree, TreeFile, castore
+from tvix_store.testing.trees import castore
 
 EXAMPLES = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_EXAMPLES", "12"))
 STEPS = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_STEPS", "40"))
-NEVER = 1 << 31
 GRACE = 100
 
-FILES = {name: noise(size, name) for name, size in (("a", 10), ("b", 3000), ("c", 20_000), ("d", 45_000))}
-"""Contents: chunks of their own, and lists of one and of several segments."""
-
-
-def leaf(name: str) -> TreeFile:
-    return TreeFile(FILES[name])
-
-
-TREES: dict[str, Tree] = {
-    "one": {b"f": leaf("a")},
-    "two": {b"f": leaf("c"), b"sub": {b"g": leaf("b")}},
-    "three": {b"sub": {b"g": leaf("b")}, b"deep": {b"er": {b"f": leaf("d"), b"a": leaf("a")}}},
-    "four": {b"deep": {b"er": {b"f": leaf("d"), b"a": leaf("a")}}, b"own": leaf("c")},
-}
 NAMES = st.sampled_from(("p", "q", "r"))
 TREE_NAMES = st.sampled_from(sorted(TREES))
 FILE_NAMES = st.sampled_from(sorted(FILES))
 BY = st.booleans()
 """Whether the peer does it."""
-
-
-# What both processes can do with a store. These functions are sent to the peer by their names.
-
-
-async def put_contents(store: Store, tree: str) -> None:
-    await put_tree(store, TREES[tree])
-
-
-async def put_many(store: Store, names: list[str]) -> list[Digest]:
-    return await store.blobs.put_many([FILES[name] for name in names])
-
-
-async def put_info(store: Store, info: PathInfo) -> PathInfo:
-    return await verified(store).path_infos.put(info)
-
-
-async def put_kept_info(store: Store, info: PathInfo) -> PathInfo:
-    """Into a named cache."""
-    async with await open_store(engine_of(store).directory / "caches" / "cache", durability=NoSyncs) as cache:
-        known = store.known_nars
-        assert known is not None
-        return await verified(store.with_services(path_infos=KeptPathInfos(cache.path_infos, known, store.keeping))).path_infos.put(
-            info
-        )
-
-
-async def remove(store: Store, output_hash: bytes) -> set[bytes]:
-    assert store.removal is not None
-    return await store.removal.remove([output_hash], unused_since=NEVER)
-
-
-async def missing(store: Store, digests: list[Digest]) -> set[Digest]:
-    return await store.blobs.missing(digests)
-
-
-async def stat(store: Store, digest: Digest) -> bool:
-    return await store.blobs.stat(digest) is not None
-
-
-async def read(store: Store, digest: Digest) -> bytes:
-    return await collect(store.blobs.read(digest))
-
-
-async def calculate(store: Store, info: PathInfo) -> Any:
-    return await store.nar.calculate(info.node)
-
-
-async def put_document(store: Store, name: str, content: str) -> None:
-    documents = KeptDocuments.of(store)
-    assert documents is not None
-    await documents.put("log", name, pieces(FILES[content], 7000))
-
-
-async def import_tree(store: Store, info: PathInfo, tree: str) -> PathInfo:
-    """By a stage, as an import does."""
-    assert store.staging is not None
-    stage = store.staging.begin()
-    try:
-        await put_staged(stage, tree)
-        await stage.accept(StagedNar(info.node, info.nar))
-    finally:
-        await stage.close()
-    return await verified(store).path_infos.put(info)
-
-
-async def put_staged(stage: Stage, tree: str) -> None:
-    content = castore(TREES[tree])
-    for blob in content.blobs.values():
-        await stage.blobs.put(pieces(blob, 10_000))
-    await stage.directories.put(stream(content.directories))
-
-
-async def accepted(stage: Stage, info: PathInfo) -> None:
-    await stage.accept(StagedNar(info.node, info.nar))
-
-
-async def closed(opened: Stage | Store) -> None:
-    await opened.close()
-
-
-class Failed(NamedTuple):
-    """An error of the peer."""
-
-    kind: type[Exception]
-    text: str
-
-
-def serve(connection: Connection) -> None:
-    """Be the peer: open, close and use stores as told."""
-    with small_steps(), asyncio.Runner() as runner:
-        store: Store | None = None
-        while True:
-            what, *arguments = connection.recv()
-            try:
-                if store is not None and what in ("open", "close"):
-                    runner.run(closed(store))
-                    store = None
-                if what == "open":
-                    store = runner.run(small_packs(arguments[0], NoSyncs))
-                    connection.send(None)
-                elif what == "close":
-                    connection.send(None)
-                else:
-                    assert store is not None
-                    connection.send(runner.run(what(store, *arguments)))
-            except Exception as error:  # noqa: BLE001 - the machine gets it
-                connection.send(Failed(type(error), str(error)))
-
-
-class Peer:
-    """Another process."""
-
-    def __init__(self) -> None:
-        self._connection, its = multiprocessing.Pipe()
-        self._process = multiprocessing.get_context("spawn").Process(target=serve, args=(its,), daemon=True)
-        self._process.start()
-
-    def do(self, what: Any, *arguments: Any) -> Any:
-        self._connection.send((what, *arguments))
-        result = self._connection.recv()
-        if isinstance(result, Failed):
-            error = result.kind.__new__(result.kind)
-            error.args = (f"the peer: {result.text}",)
-            raise error
-        return result
 
 
 class Pausing(Watch):
@@ -280,8 +135,8 @@ class CollectionMachine(RuleBasedStateMachine):
         if self._there.get(info.store_path.output_hash, info) != info:
             return
         self._gone.discard(info.store_path.output_hash)
-        self._do(by, put_contents, tree)
-        assert self._do(by, put_info, info) == info
+        self._do(by, collection_peer.put_contents, tree)
+        assert self._do(by, collection_peer.put_info, info) == info
         self._there[info.store_path.output_hash] = info
 
     @rule(name=NAMES, tree=TREE_NAMES, by=BY)
@@ -290,17 +145,17 @@ class CollectionMachine(RuleBasedStateMachine):
         if self._there.get(info.store_path.output_hash, info) != info:
             return
         self._gone.discard(info.store_path.output_hash)
-        assert self._do(by, import_tree, info, tree) == info
+        assert self._do(by, collection_peer.import_tree, info, tree) == info
         self._there[info.store_path.output_hash] = info
 
     @rule(tree=TREE_NAMES, by=BY)
     def put_contents(self, tree: str, by: bool) -> None:
-        self._do(by, put_contents, tree)
+        self._do(by, collection_peer.put_contents, tree)
         self._answered(*castore(TREES[tree]).blobs)
 
     @rule(names=st.lists(st.sampled_from(("a", "b", "c")), min_size=1, max_size=3), by=BY)
     def put_blobs(self, names: list[str], by: bool) -> None:
-        self._answered(*self._do(by, put_many, names))
+        self._answered(*self._do(by, collection_peer.put_many, names))
 
     @rule(name=NAMES, tree=TREE_NAMES, by=BY, kept=st.booleans())
     def put_info_alone(self, name: str, tree: str, by: bool, kept: bool) -> None:
@@ -312,7 +167,7 @@ class CollectionMachine(RuleBasedStateMachine):
         if not kept:
             self._gone.discard(info.store_path.output_hash)
         try:
-            self._do(by, put_kept_info if kept else put_info, info)
+            self._do(by, collection_peer.put_kept_info if kept else collection_peer.put_info, info)
         except IncompleteError:  # all was said to be there, perhaps; but its directories were not
             pass
         else:
@@ -322,22 +177,22 @@ class CollectionMachine(RuleBasedStateMachine):
     def remove_path(self, name: str, by: bool) -> None:
         output_hash = path(name).output_hash
         self._there.pop(output_hash, None)
-        if self._do(by, remove, output_hash):
+        if self._do(by, collection_peer.remove, output_hash):
             self._gone.add(output_hash)
 
     @rule(names=st.lists(FILE_NAMES, min_size=1, max_size=3), by=BY)
     def ask(self, names: list[str], by: bool) -> None:
         digests = [Digest.of(FILES[name]) for name in names]
-        lacking = self._do(by, missing, digests)
+        lacking = self._do(by, collection_peer.missing, digests)
         self._answered(*(digest for digest in digests if digest not in lacking))
-        if self._do(by, stat, digests[0]):
+        if self._do(by, collection_peer.stat, digests[0]):
             self._answered(digests[0])
 
     @rule(name=FILE_NAMES, by=BY)
     def read(self, name: str, by: bool) -> None:
         digest = Digest.of(FILES[name])
         try:
-            assert self._do(by, read, digest) == FILES[name]
+            assert self._do(by, collection_peer.read, digest) == FILES[name]
             self._answered(digest)
         except StoreError:
             assert not self._relied_on(digest)
@@ -345,12 +200,12 @@ class CollectionMachine(RuleBasedStateMachine):
     @rule(tree=TREE_NAMES, by=BY)
     def calculate(self, tree: str, by: bool) -> None:
         with suppress(StoreError):
-            assert self._do(by, calculate, self._info("any", tree)) == self._nars[tree]
+            assert self._do(by, collection_peer.calculate, self._info("any", tree)) == self._nars[tree]
 
     @rule(name=st.sampled_from("xy"), content=FILE_NAMES, by=BY)
     def put_document(self, name: str, content: str, by: bool) -> None:
         self._documents.pop(name, None)
-        self._do(by, put_document, name, content)
+        self._do(by, collection_peer.put_document, name, content)
         self._documents[name] = content
 
     @rule(tree=TREE_NAMES)
@@ -358,7 +213,7 @@ class CollectionMachine(RuleBasedStateMachine):
         if self._stage is None:
             assert self._store.staging is not None
             self._stage = self._store.staging.begin(), tree
-            self._runner.run(put_staged(*self._stage))
+            self._runner.run(collection_peer.put_staged(*self._stage))
 
     @precondition(lambda self: self._stage is not None)
     @rule(name=NAMES, is_accepted=st.booleans())
@@ -369,13 +224,13 @@ class CollectionMachine(RuleBasedStateMachine):
         if is_accepted and self._there.get(info.store_path.output_hash, info) == info:
             self._gone.discard(info.store_path.output_hash)
             try:
-                self._runner.run(accepted(stage, info))
-                self._runner.run(put_info(self._store, info))
+                self._runner.run(collection_peer.accepted(stage, info))
+                self._runner.run(collection_peer.put_info(self._store, info))
             except (UnavailableError, IncompleteError):
                 pass  # what was known when it was staged was deleted since
             else:
                 self._there[info.store_path.output_hash] = info
-        self._runner.run(closed(stage))
+        self._runner.run(collection_peer.closed(stage))
 
     @rule(seconds=st.sampled_from((1, GRACE // 2, GRACE)))
     def wait(self, seconds: int) -> None:
@@ -438,9 +293,9 @@ class CollectionMachine(RuleBasedStateMachine):
             thread.join()
             self._running = None
         if self._stage is not None:
-            self._runner.run(closed(self._stage[0]))
+            self._runner.run(collection_peer.closed(self._stage[0]))
             self._stage = None
-        self._runner.run(closed(self._store))
+        self._runner.run(collection_peer.closed(self._store))
         self.peer.do("close")
 
     def _relied_on(self, digest: Digest) -> bool:
