@@ -260,6 +260,22 @@ class CollectionMachine(RuleBasedStateMachine):
                 assert not errors or isinstance(errors[0], StoppedError), errors
                 break
 
+    @rule(name=NAMES, tree=TREE_NAMES, by=BY, steps=st.integers(1, 12))
+    def put_again_during_a_run(self, name: str, tree: str, by: bool, steps: int) -> None:
+        self.remove_path(name, by)
+        self.collect(steps)
+        self.put_path(name, tree, by)
+        self.collect(1000)
+
+    @rule(name=NAMES, tree=TREE_NAMES, by=BY, steps=st.integers(1, 6), kept=st.booleans())
+    def put_what_is_condemned_during_a_run(self, name: str, tree: str, by: bool, steps: int, kept: bool) -> None:
+        self.put_contents(tree, by)
+        self.remove_path(name, by)
+        self.collect(1000)
+        self.collect(steps)
+        self.put_info_alone(name, tree, by, kept)
+        self.collect(1000)
+
     @rule()
     def make_checkpoint(self) -> None:
         checkpointer_of(engine_of(self._store)).make()
