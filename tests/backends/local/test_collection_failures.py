@@ -24,7 +24,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise
 
-EVERY = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_FAIL_EVERY", "30"))
+EVERY = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_FAIL_EVERY", "60"))
 """Of so many calls, one fails."""
 MOST = 5000
 

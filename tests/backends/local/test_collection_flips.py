@@ -17,7 +17,7 @@ from tvix_store.model.nodes import FileNode
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise
 
-FLIPS = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_FLIPS", "20"))
+FLIPS = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_FLIPS", "12"))
 """Stores, each with one flip or a few."""
 
 

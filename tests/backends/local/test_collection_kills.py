@@ -22,7 +22,7 @@ from tvix_store.backends.local.collection.watch import Watch
 from tvix_store.backends.local.committer import Committer
 from tvix_store.backends.local.pack_writer import PackWriter
 
-EVERY = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_KILL_EVERY", "16"))
+EVERY = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_KILL_EVERY", "24"))
 """Of so many steps, the process is killed at one."""
 MOST = 1000
 """Steps of a run, and more."""

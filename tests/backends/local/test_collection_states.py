@@ -41,7 +41,7 @@ from tvix_store.testing.content import put_tree
 from tvix_store.testing.contracts.path_infos import path
 from tvix_store.testing.trees import castore
 
-EXAMPLES = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_EXAMPLES", "8"))
 STEPS = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_STEPS", "40"))
 GRACE = 100
 
