@@ -23,7 +23,7 @@ LARGE = noise(4_000_000, "large")
 
 
 def condemn(engine: Engine, some: list[Written]) -> None:
-    engine.committer.submit(Condemn(some)).result()
+    engine.committer.submit(Condemn([some])).result()
 
 
 async def put_large(store: Store) -> tuple[Digest, list[Written]]:
@@ -80,6 +80,6 @@ async def test_a_list_that_cannot_be_rescued_ends_the_run(tmp_path: Path, monkey
 
         with monkeypatch.context() as patched:
             patched.setattr(taking_back, "parse_segment", fails)
-            with pytest.raises(UnavailableError, match="nothing is collected"):
+            with pytest.raises(UnavailableError, match="nothing is deleted"):
                 await collect_garbage(store, GRACE, later=GRACE + 10)
         assert await is_whole(store, needed)

@@ -40,9 +40,9 @@ class LocalAssembling:
                     await self._engine.in_thread(self._take, chunks[at : at + _AT_A_TIME], hasher, writer)
             if hasher.digest() != digest.raw:
                 raise not_the_blob(digest)
-            if writer.chunks > 1:  # else it is its own only chunk, which is there
+            if writer.chunks > 1:
                 await put_chunk_list(self._engine, self._engine.committer, writer, digest)
-            elif (await self._blobs.stat(digest)) is None:  # it was just collected
+            elif writer.chunks and (await self._blobs.stat(digest)) is None:  # its own only chunk was just collected
                 raise NotFoundError("blob", digest)
         finally:
             writer.close()

@@ -69,6 +69,7 @@ class LocalBlobs:
             ahead = self._ahead(groups)
             try:
                 while (group := await ahead) is not None:
+                    await self._engine.taken_back()  # before a slow client takes its time
                     if has_room:
                         ahead = self._ahead(groups)
                     for piece in group:
@@ -77,7 +78,6 @@ class LocalBlobs:
                         ahead = self._ahead(groups)
             finally:
                 ahead.cancel()
-        await self._engine.taken_back()
 
     async def put(self, data: AsyncIterable[bytes]) -> Digest:
         writer = BlobWriter(self._engine, self._sink, self._sizes)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.durability import Durability
 from tvix_store.errors import CorruptError
 
@@ -120,12 +121,14 @@ class Checkpoint:
 
         Raises:
             CorruptError: it is damaged.
+            UnavailableError: no descriptors are left, for example.
         """
         path = store / FILE
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
+        with disk_errors(path):
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return None
         try:
             data = os.read(fd, 4096)
         except OSError:  # a directory, for example

@@ -30,6 +30,7 @@ from tvix_store.backends.local.damage import Forget
 from tvix_store.backends.local.durability import SyncFailedError
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.ledger import COLLECTED
 from tvix_store.backends.local.lost_packs import LostPacks
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.pack_syncs import PackSyncs
@@ -279,7 +280,9 @@ class Committer:
     def _name_and_take_back(self, requests: list[Request], synced: dict[int, int], wanted_back: list[Name]) -> list[Result]:
         with self._index.writing() as txn:
             commit = Commit(self._index, txn, self._reader)
-            take_back(self._index, self._reader, txn, wanted_back)
+            if not take_back(self._index, self._reader, txn, wanted_back):
+                # It was found, and may be deleted: what is known of NARs may rely on it.
+                self._index.count(txn, COLLECTED, 1)
             commit.name_contents(self._unnamed.values())
             results = [request.apply(commit) or commit.refusal(request.contents) for request in requests]
             commit.end()

@@ -154,6 +154,14 @@ class ContentIndex(Ledger):
         """Forget one condemned content."""
         txn.delete(content.key, db=self._condemned_of[content.kind].handle)
 
+    def take_all_back(self, txn: Txn) -> None:
+        """Make all that is condemned live again."""
+        for kind, table in self._condemned_of.items():
+            while some := list(islice(self.contents(txn, kind, condemned=True), _PAGE)):
+                for content in some:
+                    self.take_back(txn, kind, content.key)
+            txn.drop(table.handle, delete=False)
+
     def drop_all_condemned(self, txn: Txn) -> None:
         """Forget all that is condemned."""
         for table in self._condemned_of.values():
@@ -226,8 +234,10 @@ class ContentIndex(Ledger):
         return any(self._row(txn, tables[kind], key) is not None for tables in (self._table_of, self._condemned_of))
 
     def chunk_list_segments(self, txn: Txn) -> Iterator[tuple[bytes, Place]]:
-        """All segments of all chunk lists: the digest of the blob, and the place."""
-        return ((segment.key[:KEY_SIZE], segment.place) for segment in self.contents(txn, Kind.CHUNK_LIST))
+        """All segments of all chunk lists, live or condemned: the digest of the blob, and the place."""
+        for condemned in (False, True):
+            for segment in self.contents(txn, Kind.CHUNK_LIST, condemned=condemned):
+                yield segment.key[:KEY_SIZE], segment.place
 
     def chunk_list(self, txn: Txn, blob: bytes, *, condemned: bool = False) -> list[Written]:
         """All segments of a blob's chunk list, in order."""
@@ -241,11 +251,12 @@ class ContentIndex(Ledger):
             return [segment.place for segment in self.chunk_list(txn, blob)]
 
     def drop_chunk_list(self, txn: Txn, blob: bytes) -> None:
-        """Forget all segments of a blob's chunk list."""
-        with txn.cursor(self.chunk_lists.handle) as cursor:
-            found = cursor.set_range(blob)
-            while found and cursor.key().startswith(blob):
-                found = cursor.delete()
+        """Forget all segments of a blob's chunk list, live or condemned."""
+        for table in (self.chunk_lists, self._condemned_of[Kind.CHUNK_LIST]):
+            with txn.cursor(table.handle) as cursor:
+                found = cursor.set_range(blob)
+                while found and cursor.key().startswith(blob):
+                    found = cursor.delete()
 
     def chunked_blobs(self, txn: Txn) -> int:
         """How many blobs are cut into more than one chunk: the chunk list segments that begin one."""

@@ -92,7 +92,7 @@ class Forget(Request):
                 place.offset,
             )
         for blob in lists:
-            gone += index.chunk_list(txn, blob)
+            gone += index.chunk_list(txn, blob) + index.chunk_list(txn, blob, condemned=True)
             index.drop_chunk_list(txn, blob)
         if gone:
             index.drop_nar_facts(txn)

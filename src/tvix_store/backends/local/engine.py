@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 READ_THREADS = 4
 """Threads that read, check and decompress, where nothing else is asked for; more than cores, since some wait for the disk."""
+_TRIES = 50
+"""How often something is looked for that was condemned, and is taken back."""
 _log = logging.getLogger(__name__)
 _open_engines: dict[tuple[Path, bool], Engine] = {}
 """By their directories, and whether they only read."""
@@ -228,13 +230,17 @@ class Engine:
 
         Until then, that is taken back, as far as it is still there, and it looks again. Whether something waits to be taken back
         does not tell: a commit may be at it, behind another process that deletes it.
+
+        Raises:
+            UnavailableError: it cannot be taken back, since the disk does not give what is needed for that.
         """
-        while True:
+        for _ in range(_TRIES):
             finds = self.index.finds
             found = await look()
             if self.index.finds == finds:
                 return found
             await asyncio.wrap_future(self.committer.submit(Look()))
+        raise UnavailableError("content that no path needed cannot be taken back now; try again later")
 
     async def taken_back(self) -> None:
         """Return when condemned content that was found here is live again, as far as it is still there."""

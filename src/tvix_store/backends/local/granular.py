@@ -44,6 +44,7 @@ class LocalGranular:
         storing = await self._engine.in_thread(self._begin_to_store, directories)
         if storing is not None:
             await done(storing)
+        await self._engine.taken_back()
 
     async def list_chunks(self, blobs: Sequence[Chunk]) -> list[Sequence[Frame]]:
         return list(await self._frames.find_sized(blobs))

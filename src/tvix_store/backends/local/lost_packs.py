@@ -202,6 +202,7 @@ class LostPacks:
         def is_lost(place: Place) -> bool:
             return place.pack in lost and place.offset + place.stored > lost[place.pack]
 
+        index.take_all_back(txn)  # some of it may be needed; the next collection condemns the rest anew
         committed = index.committed_packs(txn)
         file.write(_COUNT.pack(len(lost)))
         file.writelines(PACK_SIZE.pack(number, committed[number]) for number in lost)
@@ -214,9 +215,6 @@ class LostPacks:
                     lost_plans.append(each)
                 elif is_lost(each.place):
                     file.write(each.to_bytes())
-        for kind in (Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST):  # what nobody needs is not waited for
-            for each in [each for each in index.contents(txn, kind, condemned=True) if is_lost(each.place)]:
-                index.drop_condemned(txn, each)
         dropped = 0
         for each in chain(_rows(file, rows_at), lost_plans):
             dropped += index.drop_content(txn, each.kind, each.key, each.place)

@@ -21,6 +21,7 @@ from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import lock_file
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.index_damage import DamageMark
+from tvix_store.backends.local.ledger import PUBLISHED_AT
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.replay import replay
 from tvix_store.backends.local.store_lock import PAUSE, StoreLock
@@ -157,6 +158,8 @@ class _Opening:
             pin, _ = index.pin()  # until the next checkpoint is there, a power cut leads back to this one
             try:
                 if not checkpoint.is_sealed:
+                    with index.writing() as txn:  # what was taken back since is condemned again: its grace begins anew
+                        index.count(txn, PUBLISHED_AT, -index.counter(txn, PUBLISHED_AT))
                     replay(index, self._directory / "packs", self._durability)
                 publish(index, self._directory, self._durability)
             finally:

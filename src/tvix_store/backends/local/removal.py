@@ -6,8 +6,8 @@ with all paths that it refers to. A put that comes later looks in its own transa
 
 A removal stands in the index first, and in the journal when that is committed. So an entry that says "removed" is never one that
 was given up, and of two entries with the same sequence number it is the true one. If the process dies in between, the path would
-come back with an index that is made anew, and its content might be collected by then. So the index counts removals that were not said.
-A collection begins with saying all once more, where there are any.
+come back with an index that is made anew, and its content might be collected by then. So the index counts what was not said, and a
+collection first says all removals once more, where there is something.
 """
 
 from __future__ import annotations

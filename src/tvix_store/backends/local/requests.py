@@ -14,7 +14,7 @@ from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.ledger import COLLECTED, SEQUENCE, STORED_BYTES, UNIQUE_BYTES
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.records import KEY_SIZE, Kind, NewRecord, accepted, keyed_records, path_info_record
-from tvix_store.backends.local.taking_back import take_back_list
+from tvix_store.backends.local.taking_back import make_whole
 from tvix_store.errors import ForgottenError, IncompleteError, StoreError, UnavailableError
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath
@@ -75,7 +75,7 @@ class Commit:
     def name_contents(self, contents: Iterable[Written]) -> list[Written]:
         """Name contents; those that were new.
 
-        A blob becomes visible with the first segment of its chunk list. The rest of it, and its chunks, must all be there then.
+        A blob becomes visible with the first segment of its chunk list. All other segments, and its chunks, must be there then.
         """
         unique = stored = 0
         named: list[Written] = []
@@ -91,7 +91,11 @@ class Commit:
         for each in named:  # chunks come before: see `Kind`
             if each.kind is Kind.CHUNK_LIST and is_first(each.key):
                 blob = each.key[:KEY_SIZE]
-                if not take_back_list(self.index, self.reader, self.txn, blob):
+                try:
+                    is_whole = make_whole(self.index, self.reader, self.txn, blob)
+                except UnavailableError:  # just after it was written
+                    is_whole = False
+                if not is_whole:
                     self.index.drop_chunk_list(self.txn, blob)
                     self.refused.add(blob)
         if unique:
@@ -199,8 +203,10 @@ class PutTree(Request):
         self.appends = bool(records)
 
     def apply(self, commit: Commit) -> Result:
-        commit.put_nar(self._nar, self._records)
-        return None
+        refusal = commit.refusal(self.contents)
+        if refusal is None:
+            commit.put_nar(self._nar, self._records)
+        return refusal
 
 
 class PutNarFacts(Request):

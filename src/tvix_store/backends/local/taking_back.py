@@ -16,58 +16,71 @@ from tvix_store.errors import CorruptError, UnavailableError
 _log = logging.getLogger(__name__)
 
 
-def take_back(index: ContentIndex, reader: PackReader, txn: Txn, names: Iterable[Name]) -> list[bytes]:
+def take_back(index: ContentIndex, reader: PackReader, txn: Txn, names: Iterable[Name]) -> bool:
     """Make condemned contents live again: chunks, directories, and blobs with their chunk lists and all chunks.
 
-    The blobs whose lists are not live then: a part of it, or a chunk, is gone or cannot be read.
+    False where one of them cannot be taken back. A chunk list that is damaged, or lacks a part, is forgotten then. One that the
+    disk does not give stays among the condemned.
     """
-    lacking: list[bytes] = []
+    is_done = True
     for kind, key in names:
         if kind is not Kind.CHUNK_LIST:
             index.take_back(txn, kind, key)
-        elif not take_back_list(index, reader, txn, key):
-            lacking.append(key)
-    return lacking
+        elif index.chunk_list(txn, key, condemned=True):
+            try:
+                is_whole = make_whole(index, reader, txn, key)
+            except UnavailableError as error:
+                _log.warning("a chunk list is not taken back: %s", error)
+                is_done = False
+                continue
+            if not is_whole:
+                index.drop_chunk_list(txn, key)
+                is_done = False
+    return is_done
 
 
-def take_back_list(index: ContentIndex, reader: PackReader, txn: Txn, blob: bytes) -> bool:
-    """Make a blob's chunk list live, with all chunks that it names; whether all of that is there.
+def make_whole(index: ContentIndex, reader: PackReader, txn: Txn, blob: bytes) -> bool:
+    """Whether the chunk list of a blob is there, with all chunks that it names. Then condemned parts of both are live again.
 
-    While a list is condemned, one part after the other, somebody may put a part anew.
+    Raises:
+        UnavailableError: the disk does not give it.
     """
     live, condemned = index.chunk_list(txn, blob), index.chunk_list(txn, blob, condemned=True)
-    if _holds_all(index, reader, txn, live):
-        for each in condemned:  # of two, the live one stays
-            index.drop_condemned(txn, each)
-        return True
-    both = {each.key: each for each in (*condemned, *live)}
-    if not condemned or not _holds_all(index, reader, txn, [both[key] for key in sorted(both)]):
+    merged = {each.key: each for each in (*condemned, *live)}
+    try:
+        wanted = _parts(index, reader, txn, live) if live else None
+        if wanted is not None:  # the condemned list is another copy
+            for each in condemned:
+                index.drop_condemned(txn, each)
+            condemned = []
+        elif condemned:
+            wanted = _parts(index, reader, txn, [merged[key] for key in sorted(merged)])
+    except CorruptError as error:
+        _log.warning("a chunk list is forgotten: %s", error)
         return False
-    for each in condemned:
-        index.take_back(txn, each.kind, each.key)
+    if wanted is None:
+        return False
+    for kind, key in (*wanted, *((Kind.CHUNK_LIST, each.key) for each in condemned)):
+        index.take_back(txn, kind, key)
     return True
 
 
-def _holds_all(index: ContentIndex, reader: PackReader, txn: Txn, segments: Sequence[Written]) -> bool:
-    """Whether these are all segments of a chunk list, and all its chunks are there. Condemned chunks are live again then."""
-    condemned: list[bytes] = []
+def _parts(index: ContentIndex, reader: PackReader, txn: Txn, segments: Sequence[Written]) -> list[Name] | None:
+    """The condemned ones of the chunks that the segments of a list name; None where a segment or a chunk is not there.
+
+    Raises:
+        CorruptError, UnavailableError: a segment cannot be read.
+    """
+    condemned: list[Name] = []
     end = size = 0
     for each in segments:
-        try:
-            segment = parse_segment(reader.read_checked(each.place))
-        except (CorruptError, UnavailableError) as error:
-            _log.warning("a chunk list is not taken back: %s", error)
-            return False
+        segment = parse_segment(reader.read_checked(each.place))
         if segment.offset != end:
-            return False
-        end, size = segment.end, segment.blob_size
+            return None
         for chunk in {chunk for chunk, _ in segment.entries}:
             if index.place_in(txn, Kind.CHUNK, chunk) is None:
                 if index.place_in(txn, Kind.CHUNK, chunk, condemned=True) is None:
-                    return False
-                condemned.append(chunk)
-    if not segments or end != size:
-        return False
-    for chunk in condemned:
-        index.take_back(txn, Kind.CHUNK, chunk)
-    return True
+                    return None
+                condemned.append((Kind.CHUNK, chunk))
+        end, size = segment.end, segment.blob_size
+    return condemned if end == size else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from itertools import islice
+from itertools import chain, groupby, islice
 from typing import TypeVar
 
 from tvix_store.backends.local.collection.mark import Mark
@@ -46,7 +46,7 @@ class Collector:
 
     def look(self) -> Collected:
         """What there is to condemn, and what is condemned. Raises as `run`."""
-        return Collected(condemned=_amount(self._unneeded(self._marked())), waiting=self._condemned())
+        return Collected(condemned=_amount(chain.from_iterable(self._unneeded(self._marked()))), waiting=self._condemned())
 
     def run(self) -> Collected:
         """Go through all steps whose time has come.
@@ -120,12 +120,14 @@ class Collector:
             if is_condemned:
                 yield Kind.CHUNK, chunk
 
-    def _unneeded(self, mark: Mark) -> Iterator[Written]:
-        """Live contents that nobody needs, and that were there when the mark began."""
+    def _unneeded(self, mark: Mark) -> Iterator[list[Written]]:
+        """Live contents that nobody needs, and that were there when the mark began; the segments of a chunk list together."""
         for kind in _KINDS:
-            for each in self._index.all_contents(kind, without=mark.needed(kind)):
-                if not mark.is_new(each):
-                    yield each
+            contents = self._index.all_contents(kind, without=mark.needed(kind))
+            for _, found in groupby(contents, lambda each: each.key[:KEY_SIZE]):
+                some = list(found)
+                if not any(map(mark.is_new, some)):
+                    yield some
 
     def _do(self, request: Request) -> None:
         self._watch.tell("", 0, 0)

@@ -24,6 +24,9 @@ from tvix_store.model.nodes import DirectoryNode, FileNode, Node
 _AT_ONCE = 1000
 """Directories that are read together, and rows of the index that are looked at in one read transaction."""
 
+_TRIES = 3
+"""How often marked contents are counted before some are said to be missing."""
+
 
 class Mark:
     """What was reached so far.
@@ -73,6 +76,14 @@ class Mark:
         Raises:
             CorruptError: something is missing, or damaged.
         """
+        for _ in range(_TRIES):
+            missing = self._missing()
+            if missing <= 0:
+                return
+        raise CorruptError(f"{missing} contents are missing that store paths need; `tvix-store check` names the paths")
+
+    def _missing(self) -> int:
+        """Mark the chunks of all marked blobs; how many contents are not there. What is taken back meanwhile may be missed."""
         lists = 0
         for blob, segments in self._lists():
             self._watch.tell("", 0, 0)
@@ -87,8 +98,7 @@ class Mark:
         missing = len(self.blobs) - chunks - lists
         if EMPTY.raw in self.blobs and not self._is_chunk(EMPTY.raw):
             missing -= 1  # nobody needs to store it
-        if missing > 0:
-            raise CorruptError(f"{missing} contents are missing that store paths need; `tvix-store check` names the paths")
+        return missing
 
     def needed(self, kind: Kind) -> DigestSet:
         """The digests that contents of a kind are needed by."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +65,20 @@ class PackContents:
                     for entry in some:
                         found._take(index, txn, entry, known)
         return found
+
+    @property
+    def named(self) -> int:
+        """Bytes of the contents."""
+        return sum(HEADER_SIZE + each.place.stored for each in self.contents)
+
+    def add(self, contents: Iterable[Written]) -> None:
+        """Add contents that the index names, and that were not found: only their headers are damaged, which no reader looks at."""
+        found = set(self.contents)
+        for each in contents:
+            if each not in found:
+                found.add(each)
+                self.contents.append(each)
+                self.size += HEADER_SIZE + each.place.stored
 
     def journal_parts(self, most: int) -> Iterator[PackContents]:
         """What `journal` tells, in parts of up to so many path infos, records and places."""

@@ -14,6 +14,7 @@ from tvix_store.backends.local.collection.fitting import Fitting, bytes_on_disk
 from tvix_store.backends.local.collection.rewriting import Rewriting
 from tvix_store.backends.local.collection.watch import StoppedError, Watch
 from tvix_store.backends.local.collection_lock import collecting, have_collected
+from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.engine import Engine
 from tvix_store.errors import DeniedError, UnavailableError
 from tvix_store.services.collection import Collected, Progress, Room
@@ -49,7 +50,7 @@ class LocalCollection:
 
     def _collect(self, grace: float, watch: Watch) -> Collected:
         engine = self._engine
-        with collecting(engine.directory) as is_alone:
+        with disk_errors(engine.directory), collecting(engine.directory) as is_alone:
             if not is_alone:
                 raise UnavailableError(f"another process collects {engine.directory}, or makes a backup of it; try again later")
             try:

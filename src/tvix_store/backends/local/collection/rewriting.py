@@ -27,6 +27,7 @@ from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Kind, NewRe
 from tvix_store.backends.local.requests import Commit, LeavePack, NamePack, Request, Result
 from tvix_store.errors import CorruptError, UnavailableError
 
+_KINDS = (Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST)
 _WASTE = 0.1
 """Share of a pack that is dead, from which it is rewritten."""
 _LEAST_WASTE = 64 << 10
@@ -92,22 +93,32 @@ class Rewriting:
         return sorted(found, key=lambda each: live.get(each[0], 0))
 
     def _live_bytes(self) -> Mapping[int, int]:
-        """The bytes of each pack that contents take which the index names."""
+        """The bytes of each pack that contents take which the index names; never less."""
         found: dict[int, int] = {}
-        for kind in (Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST):
-            for condemned in (False, True):
+        for kind in _KINDS:
+            for condemned in (True, False):  # in this order: what is taken back meanwhile is counted
                 for each in self._index.all_contents(kind, condemned=condemned):
                     self._watch.tell("", 0, 0)
                     found[each.place.pack] = found.get(each.place.pack, 0) + each.place.stored + HEADER_SIZE
         return found
 
-    def _rewrite(self, number: int, named: int) -> int:
+    def _named_in(self, number: int) -> Iterator[Written]:
+        """All contents that the index names in a pack; some twice."""
+        for kind in _KINDS:
+            for condemned in (True, False):
+                for each in self._index.all_contents(kind, condemned=condemned):
+                    if each.place.pack == number:
+                        yield each
+
+    def _rewrite(self, number: int, live: int) -> int:
         """Rewrite a pack that is locked, and remove it; how many bytes that has given back.
 
-        0 where it is not worth it, or not possible. The index names `named` bytes of contents in it.
+        0 where it is not worth it, or not possible. The index names `live` bytes of contents in it, at most.
         """
         with self._index.reading() as txn:  # its last writer may have named more of it before it was locked
             size = self._index.pack_sizes(txn, number)[0]
+        if self._engine.lost_packs.may_come_back(number):
+            return 0
         copied = 0
         for _ in range(_TRIES):
             try:
@@ -115,10 +126,9 @@ class Rewriting:
             except CorruptError as error:
                 _log.warning("not rewritten: %s", error)
                 return 0
+            if contents.named < live:
+                contents.add(self._named_in(number))
             if not copied and not _is_worth_it(size, contents.size):
-                return 0
-            if not copied and sum(HEADER_SIZE + each.place.stored for each in contents.contents) < named:
-                _log.warning("pack %08x is not rewritten: not all that the index names is found in it", number)
                 return 0
             copied += sum(self._copy(some) for some in _groups(contents.contents))
             copied += sum(self._say_again(part) for part in contents.journal_parts(_SAID_AT_ONCE))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from tvix_store.backends.local.chunk_lists import chunk_list_key, is_first
 from tvix_store.backends.local.contents import Name, Written
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
@@ -21,36 +20,38 @@ def published_at(index: Index, txn: Txn) -> int:
 
 
 class Condemn(Request):
-    """Contents are condemned, if they still lie where they were found. `condemned` are these, when it is done."""
+    """Contents are condemned, if they still lie where they were found. `condemned` are these, when it is done.
 
-    def __init__(self, contents: Sequence[Written]) -> None:
+    Each comes in a sequence of its own, but for the segments of a chunk list: these go together, or not at all.
+    """
+
+    def __init__(self, found: Sequence[Sequence[Written]]) -> None:
         super().__init__()
-        self._contents = contents
+        self._found = found
         self.condemned: list[Written] = []
 
     def apply(self, commit: Commit) -> Result:
         index, txn = commit.index, commit.txn
         if published_at(index, txn):
             index.count(txn, PUBLISHED_AT, -published_at(index, txn))
-        for each in self._contents:
-            # Of a list that was put anew, one part after the other, the rest stays.
-            if not _has_live_beginning(index, txn, each) and index.condemn(txn, each):
-                self.condemned.append(each)
+        for some in self._found:
+            kind, key = some[0].kind, some[0].key
+            if kind is not Kind.CHUNK_LIST or index.chunk_list(txn, key[:KEY_SIZE]) == some:
+                self.condemned += [each for each in some if index.condemn(txn, each)]
         return None
 
 
 class Rescue(Request):
-    """Condemned contents are live again: they are needed after all. An error where one is not: nothing may be dropped then."""
+    """Condemned contents are live again: they are needed after all. It is refused where that cannot be done of one of them."""
 
     def __init__(self, names: Sequence[Name]) -> None:
         super().__init__()
         self._names = names
 
     def apply(self, commit: Commit) -> Result:
-        lacking = take_back(commit.index, commit.reader, commit.txn, self._names)
-        if lacking:
-            return UnavailableError(f"nothing is collected: {len(lacking)} chunk lists can't be read that store paths need")
-        return None
+        if take_back(commit.index, commit.reader, commit.txn, self._names):
+            return None
+        return UnavailableError("nothing is deleted: a chunk list that is needed cannot be read, or lacks a part")
 
 
 class Drop(Request):
@@ -85,11 +86,3 @@ class Publish(Request):
         index.count(txn, COLLECTED, 1)
         index.count(txn, PUBLISHED_AT, max(self._now, 1) - published_at(index, txn))
         return None
-
-
-def _has_live_beginning(index: Index, txn: Txn, content: Written) -> bool:
-    """Whether a content is a later segment of a chunk list whose first segment is live."""
-    kind, key, _, _ = content
-    if kind is not Kind.CHUNK_LIST or is_first(key):
-        return False
-    return index.place_in(txn, kind, chunk_list_key(key[:KEY_SIZE], 0)) is not None
