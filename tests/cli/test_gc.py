@@ -56,6 +56,12 @@ def test_paths_go_until_the_rest_fits_and_pinned_ones_stay(tvix_store: Program, 
     tvix_store("check", "--read-data", "--quiet")
 
 
+def test_a_store_that_takes_no_more_than_it_may_keeps_its_paths(tvix_store: Program, paths: list[str]) -> None:
+    used = gc(tvix_store, "--dry-run")["used"]
+    assert gc(tvix_store, "--max-size", str(used + 100_000), "--dry-run")["paths"] == 0
+    assert gc(tvix_store, "--max-size", str(used - 100_000), "--dry-run")["paths"] == 1
+
+
 def test_room_on_the_disk_is_made_by_removing_paths(tvix_store: Program, paths: list[str]) -> None:
     free = gc(tvix_store, "--dry-run")["free"]
     assert gc(tvix_store, "--min-free", "1M", "--dry-run")["paths"] == 0, "that is free already"

@@ -25,6 +25,8 @@ _BEGIN, _AGAIN = 30.0, 60.0
 """Seconds from the opening of the store to the first look whether a run is due, and from one look to the next."""
 _AFTER_FAILURE = 600.0
 """Seconds from a run that failed to the next look."""
+_PATIENCE = 5.0
+"""Seconds in which a run has to end."""
 _MOST_SAID = 1 << 16
 """Bytes that are read of what a run says."""
 _BUSY = 7
@@ -143,9 +145,7 @@ async def _run(terms: CollectionTerms) -> bool:
     try:
         said, errors = await process.communicate()
     except asyncio.CancelledError:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
+        await _ended(process)
         raise
     if process.returncode == _BUSY:
         _log.info("nothing is collected now: %s", _last_line(errors))
@@ -169,6 +169,18 @@ async def _run(terms: CollectionTerms) -> bool:
         outcome["condemned"]["size"] + outcome["waiting"]["size"],
     )
     return True
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """End a run. One that does not listen is killed: the next one goes on."""
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 def _last_line(errors: bytes) -> str:

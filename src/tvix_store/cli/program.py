@@ -32,6 +32,7 @@ COMMANDS = {
     "export": Entry("tvix_store.cli.export:export", "Write a tree to a directory, a NAR or a tar."),
     "copy": Entry("tvix_store.cli.copy:copy", "Copy store paths, with all they refer to, from a store of Nix."),
     "check": Entry("tvix_store.cli.check:check", "Check that store paths are whole, and repair them."),
+    "backup": Entry("tvix_store.cli.backup:backup", "Copy the whole store into a directory that is a store, while it is in use."),
     "gc": Entry("tvix_store.cli.gc:gc", "Delete what is not needed, and give its space back."),
     "pin": Entry("tvix_store.cli.pin:pin", "Name store paths that stay."),
     "delete": Entry("tvix_store.cli.delete:delete", "Delete store paths."),

@@ -8,6 +8,7 @@ from typing import Any
 
 from tvix_store.errors import UnsupportedError
 from tvix_store.layers.composed_statistics import ComposedStatistics
+from tvix_store.layers.kept_path_infos import KeptPathInfos
 from tvix_store.layers.memory_nars import MemoryNars
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.layers.staging_beside import StagingBeside
@@ -47,11 +48,15 @@ def composed(blobs: Offer, directories: Offer, path_infos: Offer) -> Store:
     }
     known_nars = MemoryNars()  # where nobody has calculated
     powers: dict[str, Any] = {"known_nars": known_nars} | _statistics(blobs, directories, path_infos) | _powers(of)
+    if others:
+        service = SyncingPathInfos(
+            KeptPathInfos(service, powers["known_nars"], blobs.keeping), _each([each.sync for each in others])
+        )
     return Store(
         name=path_infos.name,
         blobs=blobs.blobs,
         directories=directories.directories,
-        path_infos=SyncingPathInfos(service, _each([each.sync for each in others])) if others else service,
+        path_infos=service,
         nar=(content and content.nar) or RememberingNarService(blobs.blobs, directories.directories, known_nars),
         records=path_infos.records,
         read_only=all(each.read_only for each in distinct),

@@ -41,7 +41,8 @@ def opened_table(store: Path, table: bytes) -> Iterator[tuple[lmdb.Transaction[b
 
 def let_another_boot_follow(store: Path) -> None:
     """Let the store look as if the machine had been started anew since it was used."""
-    replace(checkpoint_of(store), boot="0" * 36).write(store, Durability(store))
+    if not checkpoint_of(store).is_sealed:
+        replace(checkpoint_of(store), boot="0" * 36).write(store, Durability(store))
 
 
 def make_index_anew(store: Path) -> None:

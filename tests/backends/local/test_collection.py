@@ -13,6 +13,7 @@ from tests.backends.local.store_files import make_index_anew
 from tests.backends.local.test_checkpoint import engine_of
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.collection.power import LocalCollection
+from tvix_store.backends.local.removal import SayRemoved
 from tvix_store.config.compose import verified
 from tvix_store.errors import CorruptError, ForgottenError, IncompleteError, InvalidError
 from tvix_store.model.digest import Digest
@@ -219,3 +220,19 @@ async def test_a_put_whose_content_was_collected_is_refused(store: Store) -> Non
     await verified(store).path_infos.put(gone)
     await collect_garbage(store)
     assert await is_whole(store, gone)
+
+
+async def test_a_removal_that_was_not_said_is_said_before_content_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process dies between the removal in the index and the entry in the journal."""
+    directory = tmp_path / "store"
+    async with await open_store(directory) as store:
+        kept, gone = await put_path(store, "kept", TREE), await put_path(store, "gone", {b"file": noise(300_000, "gone")})
+        with monkeypatch.context() as patched:
+            patched.setattr(SayRemoved, "apply", lambda request, commit: None)
+            await remove(store, gone)
+        assert (await collect_garbage(store)).dropped.size > 300_000
+    make_index_anew(directory)
+    async with await open_store(directory) as store:
+        assert await store.path_infos.get(gone.store_path.output_hash) is None
+        assert await is_whole(store, kept)
+        await collect_garbage(store)

@@ -10,6 +10,7 @@ from tests.operations.collection.paths import Collected
 from tvix_store.backends.memory import open_store
 from tvix_store.errors import CorruptError, DeniedError, UnsupportedError
 from tvix_store.layers.read_only import read_only
+from tvix_store.operations.collection.pins import Pins
 from tvix_store.operations.collection.unused import least_recently_used, remove_paths, remove_unused
 from tvix_store.services.removal import USED, used_key
 from tvix_store.testing.contracts.removal import hash_of
@@ -45,8 +46,33 @@ async def test_a_pinned_path_stays_with_what_it_needs(collected: Collected) -> N
     await collected.put("alone", "far", used=90)
     await collected.pin("release", "near")
     assert await collected.run(10) == {"alone"}
+    await collected.let_pass(11)
+    assert await collected.run(10) == set()
     await collected.pins.remove("release")
     assert await collected.run(10) == {"near", "far"}
+
+
+async def test_a_path_that_is_pinned_while_others_are_removed_stays(collected: Collected, monkeypatch: pytest.MonkeyPatch) -> None:
+    await collected.put("a", used=50)
+    await collected.put("b", used=50)
+    inner = Pins.pinned
+
+    async def then_a_pin(self: Pins, now: int) -> dict[bytes, str]:
+        found = await inner(self, now)
+        if not found:
+            await collected.pin("late", "a")
+        return found
+
+    monkeypatch.setattr(Pins, "pinned", then_a_pin)
+    now = await collected.hours.now()
+    assert collected.names(await remove_unused(collected.store, now=now, keep_for=10)) == {"b"}
+    await collected.put("c")
+    monkeypatch.setattr(Pins, "pinned", inner)
+    await collected.pins.remove("late")
+    found = await least_recently_used(collected.store, now=now)
+    monkeypatch.setattr(Pins, "pinned", then_a_pin)
+    assert {each.hour for each in found} == {now}, "all of them were used in this hour"
+    assert collected.names(await remove_paths(collected.store, found, now=now)) == {"c"}
 
 
 async def test_nothing_goes_where_a_pin_is_damaged(collected: Collected) -> None:

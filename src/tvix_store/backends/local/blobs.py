@@ -35,11 +35,7 @@ class LocalBlobs:
         self._sizes = ChunkSizes.of_average(engine.settings.chunk_average)
 
     async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
-        stat = await self._stat(digest, chunks=chunks)
-        while stat is not None and self._engine.index.wanted_back:  # until it is not among the condemned
-            await self._engine.taken_back()
-            stat = await self._stat(digest, chunks=chunks)
-        return stat
+        return await self._engine.settled(lambda: self._stat(digest, chunks=chunks))
 
     async def _stat(self, digest: Digest, *, chunks: bool) -> BlobStat | None:
         index = self._engine.index
@@ -55,11 +51,7 @@ class LocalBlobs:
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
         await self._engine.without_losses()
-        missing = await self._engine.in_thread(self._missing, digests)
-        while self._engine.index.wanted_back:
-            await self._engine.taken_back()
-            missing = await self._engine.in_thread(self._missing, digests)
-        return missing
+        return await self._engine.settled(lambda: self._engine.in_thread(self._missing, digests))
 
     async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         place = self._engine.index.chunk(digest.raw)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from tvix_store.backends.local.settings import FILE
 
-_CACHES = "caches"
+CACHES = "caches"
 
 
 def cache_directory(store: Path, name: str) -> Path:
     """The directory of a named cache."""
-    return store / _CACHES / name
+    return store / CACHES / name
 
 
 def cache_directories(store: Path) -> list[Path]:
     """The directories of all named caches that there are."""
-    return sorted(path.parent for path in (store / _CACHES).glob(f"*/{FILE}"))
+    return sorted(path.parent for path in (store / CACHES).glob(f"*/{FILE}"))

@@ -8,7 +8,8 @@ To put its meta page back is to go back to it: `restore`. All pages of the trans
     BLAKE3 of all that 32
 
 The name is that of the file in `<store>/index` which the checkpoint belongs to. So putting a new index in the place of another is
-one rename. The boot is that of the kernel that ran then. If another one runs now, commits behind the checkpoint may be torn.
+one rename. The boot is that of the kernel that ran then. If another one runs now, commits behind the checkpoint may be torn. In the
+place of a boot, a sealed checkpoint has SEALED (see `seal.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from tvix_store.backends.local.durability import Durability
 from tvix_store.errors import CorruptError
 
 FILE = "checkpoint"
+SEALED = "sealed".ljust(36, "-")
+"""In the place of a boot: nothing was committed behind the checkpoint, and what lies behind the packs' ends does not count."""
 _MAGIC = b"tvix-store cp 1\n"
 _FILE = struct.Struct("<16s36s28sQ")
 _CHECK_SIZE = 32
@@ -100,6 +103,10 @@ class Checkpoint:
     @property
     def is_of_this_boot(self) -> bool:
         return self.boot == this_boot()
+
+    @property
+    def is_sealed(self) -> bool:
+        return self.boot == SEALED
 
     def write(self, store: Path, durability: Durability) -> None:
         """Put it in the place of the last one. All pages that it reaches, and all packs that it names, must be on the disk."""

@@ -25,6 +25,7 @@ from tvix_store.backends.local.durability import Durability, SyncFailedError
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.ledger import HIGHEST_PACK
+from tvix_store.backends.local.seal import cut_to, is_sealed
 from tvix_store.errors import CorruptError, StoreError
 
 _ROWS = 30_000
@@ -218,5 +219,7 @@ def sync_named(index: Index, pin: Txn, sync_pack: Callable[[int], None], synced:
 
 
 def write_checkpoint(store: Path, index: Index, pin: Txn, meta: Meta, durability: Durability) -> None:
-    """Let the store go back to a transaction from now on; all that it reaches or names is on the disk."""
+    """Let the store go back to a transaction from now on; all that it reaches or names is on the disk. This breaks a seal."""
+    if is_sealed(store):
+        cut_to(index.committed_packs(pin), store / "packs", durability)
     Checkpoint(this_boot(), index.file.name, index.counter(pin, HIGHEST_PACK), meta).write(store, durability)

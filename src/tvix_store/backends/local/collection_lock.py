@@ -32,7 +32,7 @@ def collecting(store: Path) -> Iterator[bool]:
     """
     path = store / FILE
     with disk_errors(path):
-        os.close(open_or_create(path))
+        _make(path)
     with alone(path) as has_it:
         yield has_it
 
@@ -75,9 +75,17 @@ def _opened(path: Path, *, makes_file: bool) -> int | None:
                 return None
     try:
         with disk_errors(path):
+            _make(path)
             return open_or_create(path)
     except (DiskDeniedError, DiskFullError):
         return None
+
+
+def _make(path: Path) -> None:
+    """Make the file, if there is none. Its time says when the last collection ended: there was none."""
+    if not path.exists():
+        os.close(open_or_create(path))
+        os.utime(path, (0, 0))
 
 
 def _shared(fd: int) -> bool:

@@ -146,10 +146,7 @@ class Committer:
                     self._write(group)
                 self._writing = []
             if self._waiting and (stop or self._is_urgent() or monotonic() >= self._rest_until):
-                leaves = any(request.leaves_pack for request in self._waiting)
                 self._commit()
-                if leaves:
-                    self._leave_pack()
             if self._requests.is_empty() or self._syncs.is_due:
                 self._syncs.sync_records()
         self._name_rest()
@@ -246,6 +243,8 @@ class Committer:
         results: Sequence[Result | Exception]
         try:
             results = self._name(waiting)
+            if any(request.leaves_pack for request in waiting):
+                self._leave_pack()
         except SyncFailedError:
             self._writing = waiting
             raise
@@ -283,6 +282,7 @@ class Committer:
             take_back(self._index, self._reader, txn, wanted_back)
             commit.name_contents(self._unnamed.values())
             results = [request.apply(commit) or commit.refusal(request.contents) for request in requests]
+            commit.end()
             is_synced = any(entry.kind in SYNCED for entry in commit.entries)
             if is_synced:
                 commit.accept({number: size for number, size in synced.items() if number != self._writer.number})

@@ -49,6 +49,8 @@ class ContentIndex(Ledger):
         """Stored bytes of all contents that this process has named."""
         self.wanted_back: set[Name] = set()
         """Condemned contents that this process has found: chunks, directories, and the chunk lists of blobs."""
+        self.finds = 0
+        """Rises whenever something is found among the condemned."""
 
     def chunk(self, digest: bytes) -> Place | None:
         return self._place(Kind.CHUNK, digest)
@@ -98,7 +100,7 @@ class ContentIndex(Ledger):
             if found is None:
                 found = self._segment(txn, self._condemned_of[Kind.CHUNK_LIST], blob, offset)
                 if found is not None:
-                    self.wanted_back.add((Kind.CHUNK_LIST, blob))
+                    self._want_back(Kind.CHUNK_LIST, blob)
         return found
 
     def put_content(self, txn: Txn, kind: Kind, key: bytes, place: Place, blob_size: int = 0) -> bool:
@@ -260,8 +262,12 @@ class ContentIndex(Ledger):
             if place is None:
                 place = self.place_in(txn, kind, key, condemned=True)
                 if place is not None:
-                    self.wanted_back.add((kind, key))
+                    self._want_back(kind, key)
         return place
+
+    def _want_back(self, kind: Kind, key: bytes) -> None:
+        self.wanted_back.add((kind, key))
+        self.finds += 1  # of two threads at once, one may not count: it has risen all the same
 
     def _fields_again(self, digest: bytes) -> tuple[int, int, int, int] | None:
         place = self._place_again(Kind.CHUNK, digest)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -66,7 +66,8 @@ class Engine:
             self.reader = PackReader(packs, self._opened.durability)
         self._durability = self._opened.durability
         self.index = self._opened.index
-        self.lost_packs = LostPacks(self.index, self.reader, directory, self._durability, keeps_notes=refusal is None)
+        catch_up = self._opened.catch_up if isinstance(self._opened, Snapshot) else None
+        self.lost_packs = LostPacks(self.index, self.reader, directory, self._durability, catch_up)
         try:
             if refusal is None:
                 self.lost_packs.take_back()
@@ -221,6 +222,19 @@ class Engine:
         losing = self.committer.losing()
         if losing is not None:
             await asyncio.wrap_future(losing)
+
+    async def settled(self, look: Callable[[], Awaitable[T]]) -> T:
+        """What `look` finds, when nothing was found among the condemned while it looked.
+
+        Until then, that is taken back, as far as it is still there, and it looks again. Whether something waits to be taken back
+        does not tell: a commit may be at it, behind another process that deletes it.
+        """
+        while True:
+            finds = self.index.finds
+            found = await look()
+            if self.index.finds == finds:
+                return found
+            await asyncio.wrap_future(self.committer.submit(Look()))
 
     async def taken_back(self) -> None:
         """Return when condemned content that was found here is live again, as far as it is still there."""

@@ -164,14 +164,14 @@ class Environment:
         used = sum(table[kind] for table in tables for kind in ("branch_pages", "leaf_pages", "overflow_pages"))
         return self._env.info()["last_pgno"] + 1, used
 
-    def copy_to(self, file: Path) -> None:
-        """Write a copy without free pages into a new file, and bring it to the disk itself."""
+    def copy_to(self, file: Path, durability: Durability | None = None) -> None:
+        """Write a copy without free pages into a new file, and bring it to the disk itself: by the `durability` of its store."""
         with disk_errors(file):
             fd = new_file(file)
             try:
                 with self._errors():
                     self._env.copyfd(fd, compact=True)
-                self._durability.sync_file(fd)
+                (durability or self._durability).sync_file(fd)
             finally:
                 os.close(fd)
 

@@ -33,6 +33,8 @@ COLLECTED = b"steps of the collection"
 """Rises when condemned content is published, and when it is dropped: what was known of NARs before may not hold any more."""
 PUBLISHED_AT = b"seconds since 1970 when condemned content was published"
 """0 where there is none, or its condemnation has not come to its end."""
+UNSAID = b"removals that the journal may not say"
+"""Of path infos, by processes that died before they said so. Whoever collects content says all removals again first."""
 _VERSION = b"version of the index"
 _TABLES = (b"packs", b"counters")
 _U64 = struct.Struct("<Q")

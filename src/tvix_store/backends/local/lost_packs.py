@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -62,13 +62,14 @@ class _Loss(NamedTuple):
 class LostPacks:
     """Notices that packs are lost, forgets what they held, and takes it back. Its methods may be called from any thread.
 
-    Without `keeps_notes`, only this process forgets it: its index is a copy of its own.
+    With `catch_up`, only this process forgets it: its index is a copy of its own, to which that adds what is new in the packs.
     """
 
     def __init__(
-        self, index: Index, reader: PackReader, directory: Path, durability: Durability, *, keeps_notes: bool = True
+        self, index: Index, reader: PackReader, directory: Path, durability: Durability, catch_up: Callable[[], None] | None = None
     ) -> None:
-        self._keeps_notes = keeps_notes
+        self._catch_up = catch_up
+        self._keeps_notes = catch_up is None
         self._durability = durability
         self._index = index
         self._reader = reader
@@ -113,6 +114,8 @@ class LostPacks:
         """
         if not self._lost(self._committed()):
             return
+        if self._catch_up is not None:
+            self._catch_up()
         try:
             with self._index.writing() as txn, disk_errors(self._directory):
                 lost = self._lost(self._index.committed_packs(txn))

@@ -93,7 +93,9 @@ class _Opening:
     def _as_it_is(self) -> Index | None:
         """The index, unless it is lost, of an older format, cannot be opened, or a power cut or a failed sync may have torn it."""
         checkpoint = self._checkpoint()
-        if checkpoint is None or not checkpoint.is_of_this_boot or self._durability.is_poisoned():
+        if checkpoint is None or self._durability.is_poisoned():
+            return None
+        if not checkpoint.is_of_this_boot and not checkpoint.is_sealed:
             return None
         return self._of(checkpoint)
 
@@ -154,7 +156,8 @@ class _Opening:
         try:
             pin, _ = index.pin()  # until the next checkpoint is there, a power cut leads back to this one
             try:
-                replay(index, self._directory / "packs", self._durability)
+                if not checkpoint.is_sealed:
+                    replay(index, self._directory / "packs", self._durability)
                 publish(index, self._directory, self._durability)
             finally:
                 pin.abort()

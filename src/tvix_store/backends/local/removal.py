@@ -5,8 +5,9 @@ transaction looks only at the paths that it is to remove, and at the paths that 
 with all paths that it refers to. A put that comes later looks in its own transaction for the paths that it requires.
 
 A removal stands in the index first, and in the journal when that is committed. So an entry that says "removed" is never one that
-was given up, and of two entries with the same sequence number it is the true one. If the process dies in between, the path may
-come back with an index that is made anew. Nobody was told then that it is gone.
+was given up, and of two entries with the same sequence number it is the true one. If the process dies in between, the path would
+come back with an index that is made anew, and its content might be collected by then. So the index counts removals that were not said.
+A collection begins with saying all once more, where there are any.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.index import Index
-from tvix_store.backends.local.ledger import SEQUENCE
+from tvix_store.backends.local.ledger import SEQUENCE, UNSAID
 from tvix_store.backends.local.records import path_info_record
 from tvix_store.backends.local.requests import Commit, Request, Result
 from tvix_store.errors import StoreError, UnavailableError
@@ -89,7 +90,7 @@ class LocalRemoval:
                 # Before the journal says "removed": see `given_up`.
                 for some in parts(sorted(plan.referrers), _AT_ONCE):
                     await self._done(RenewPathInfos(some))
-                await self._done(SayRemoved(request.removed))
+                await self._done(SayRemoved(request.removed, len(request.removed)))
                 removed |= request.removed.keys()
         return removed
 
@@ -145,8 +146,10 @@ class RemovePathInfos(Request):
         plan.staying.update(_closure(plan.references, found))
         for output_hash in self._output_hashes:
             if output_hash not in plan.staying:
-                self.removed[output_hash] = commit.sequence()
+                self.removed[output_hash] = commit.number_of_removal()
                 index.put_path_info(txn, output_hash, self.removed[output_hash], None)
+        if self.removed:
+            index.count(txn, UNSAID, len(self.removed))
         return None
 
     def _is_used(self, commit: Commit, output_hash: bytes) -> bool:
@@ -177,21 +180,39 @@ class RenewPathInfos(Request):
 
 
 class SayRemoved(Request):
-    """The journal says that paths are removed, with the sequence numbers that the index has."""
+    """The journal says that paths are removed, with the sequence numbers that the index has. So many fewer are `unsaid` then."""
 
     is_durable = True
     appends = True
 
-    def __init__(self, removed: Mapping[bytes, int]) -> None:
+    def __init__(self, removed: Mapping[bytes, int], unsaid: int) -> None:
         super().__init__()
         self._removed = removed
+        self._unsaid = unsaid
 
     def apply(self, commit: Commit) -> Result:
         commit.entries += [path_info_record(each, sequence, None) for each, sequence in self._removed.items()]
         over = [each for each in self._removed if not commit.index.has_path_info(commit.txn, each)]  # and was not put again
         if over:
             commit.put_records({used_key(each): None for each in over}, durable=True)
+        commit.index.count(commit.txn, UNSAID, -min(self._unsaid, commit.index.counter(commit.txn, UNSAID)))
         return None
+
+
+def say_all_again(engine: Engine) -> None:
+    """Let the journal say all removals, where a process may have died before it said one. Waits for that.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    index = engine.index
+    with index.reading() as txn:
+        unsaid = index.counter(txn, UNSAID)
+        removed = [(each, sequence) for each, sequence, encoded in index.path_info_rows(txn) if encoded is None] if unsaid else []
+    for some in parts(removed, _AT_ONCE):
+        engine.committer.submit(SayRemoved(dict(some), 0)).result()
+    if unsaid:
+        engine.committer.submit(SayRemoved({}, unsaid)).result()
 
 
 class _Look:

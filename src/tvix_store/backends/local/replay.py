@@ -246,7 +246,8 @@ class _Tail:
                 return self._enter_named(index, txn, entry)
             case Kind.CHUNK_LIST:
                 key, blob_size = segment_key(entry.key, entry.payload)
-                index.put_content(txn, entry.kind, key, entry.place, blob_size)
+                if not index.put_content(txn, entry.kind, key, entry.place, blob_size):
+                    index.move_content(txn, entry.kind, key, entry.place)  # the pack where the other lies may be rewritten
                 new.blobs.add(entry.key)
             case Kind.PATH_INFO:
                 sequence, encoded = parse_path_info(entry.payload)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
@@ -14,12 +14,15 @@ from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.ledger import COLLECTED, SEQUENCE, STORED_BYTES, UNIQUE_BYTES
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.records import KEY_SIZE, Kind, NewRecord, accepted, keyed_records, path_info_record
-from tvix_store.backends.local.taking_back import holds_chunks
+from tvix_store.backends.local.taking_back import take_back_list
 from tvix_store.errors import ForgottenError, IncompleteError, StoreError, UnavailableError
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.services.staging import NO_RECORDS
+
+_MOST_GIVEN_UP = 1 << 20
+"""More than the path infos and records that one commit puts."""
 
 
 class NarOfNode(NamedTuple):
@@ -42,6 +45,8 @@ class Commit:
     txn: Txn
     reader: PackReader
     entries: list[NewRecord] = field(default_factory=list)
+    taken_away: int = 0
+    """How many numbers `number_of_removal` has given out."""
     refused: set[bytes] = field(default_factory=set)
     """Blobs whose chunk lists were not named: a chunk that was there was collected meanwhile."""
 
@@ -49,10 +54,28 @@ class Commit:
         """The next sequence number: of two path infos or records with one key, the higher number counts."""
         return self.index.count(self.txn, SEQUENCE, 1)
 
+    def number_of_removal(self) -> int:
+        """The sequence number of what takes something away.
+
+        It is higher than those of puts in a commit that was given up: its entries may be read again, and must not count.
+        """
+        self.taken_away += 1
+        return self.index.counter(self.txn, SEQUENCE) + _MOST_GIVEN_UP + self.taken_away
+
+    def number_behind(self, others: Iterable[int]) -> int:
+        """A sequence number behind those of other changes, some of which may be removals of this commit."""
+        number = self.sequence()
+        return self.number_of_removal() if self.taken_away and max(others, default=0) >= number else number
+
+    def end(self) -> None:
+        """Let the next commit go on with higher numbers."""
+        if self.taken_away:
+            self.index.count(self.txn, SEQUENCE, _MOST_GIVEN_UP + self.taken_away)
+
     def name_contents(self, contents: Iterable[Written]) -> list[Written]:
         """Name contents; those that were new.
 
-        A blob becomes visible with the first segment of its chunk list. Its chunks must all be there then.
+        A blob becomes visible with the first segment of its chunk list. The rest of it, and its chunks, must all be there then.
         """
         unique = stored = 0
         named: list[Written] = []
@@ -68,7 +91,7 @@ class Commit:
         for each in named:  # chunks come before: see `Kind`
             if each.kind is Kind.CHUNK_LIST and is_first(each.key):
                 blob = each.key[:KEY_SIZE]
-                if not holds_chunks(self.index, self.reader, self.txn, self.index.chunk_list(self.txn, blob)):
+                if not take_back_list(self.index, self.reader, self.txn, blob):
                     self.index.drop_chunk_list(self.txn, blob)
                     self.refused.add(blob)
         if unique:
@@ -108,7 +131,8 @@ class Commit:
             self.index.put_nar_facts(self.txn, nar.node_key, nar.facts)
 
     def put_records(self, records: Mapping[bytes, bytes | None], *, durable: bool) -> None:
-        sequence = self.sequence()
+        before = (self.index.record_sequence(self.txn, key) for key in records) if self.taken_away else ()
+        sequence = self.number_of_removal() if None in records.values() else self.number_behind(before)
         self.entries.append(keyed_records(sequence, records, durable=durable))
         for key, value in records.items():
             self.index.put_record(self.txn, key, sequence, value)
@@ -296,7 +320,12 @@ class PutPathInfo(Request):
         except StoreError as error:
             return error
         if merged.encoded != stored:
-            sequence = commit.sequence()
+            sequence = commit.number_behind(self._removals(commit))
             commit.entries.append(path_info_record(output_hash, sequence, merged.encoded))
             commit.index.put_path_info(commit.txn, output_hash, sequence, merged.encoded)
         return merged
+
+    def _removals(self, commit: Commit) -> Iterator[int]:
+        """The numbers of removals, in this commit, of the path and of those that it refers to."""
+        paths = (self._path_info.store_path, *self._path_info.references) if commit.taken_away else ()
+        return (commit.index.removed_at(commit.txn, each.output_hash) for each in paths)

@@ -25,13 +25,14 @@ from time import monotonic
 from tvix_store.backends.local import index_damage, settings, store_lock
 from tvix_store.backends.local.checkpoint import Checkpoint
 from tvix_store.backends.local.disk import disk_errors
-from tvix_store.backends.local.durability import NoDurability
+from tvix_store.backends.local.durability import Durability, NoDurability
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.index_damage import DamageMark, has_notes_of_index
 from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import Place, pack_numbers, pack_path
 from tvix_store.backends.local.records import CONTENTS, Kind, NewRecord
 from tvix_store.backends.local.replay import replay
+from tvix_store.backends.local.seal import is_sealed
 from tvix_store.errors import CorruptError, DeniedError, StoreError, UnavailableError
 
 _TRIES = 5
@@ -65,10 +66,11 @@ class Snapshot:
         self.durability = NoDurability(store)
         with disk_errors(store):
             self._seen = self._sizes()
-            with _private_directory() as private:
+            with private_directory() as private:
                 self.damage = DamageMark(private)
                 self.index = self._copied(store, private) or self._made_anew(store, private)
         self._ends = threading.Event()
+        self._catching_up = threading.Lock()
         self._thread = threading.Thread(target=self._follow, name="tvix-store-snapshot", daemon=True)
         self._thread.start()
 
@@ -77,20 +79,31 @@ class Snapshot:
         self._thread.join()
         self.index.close()
 
+    def catch_up(self) -> None:
+        """Enter what is new in the packs. What a pack held that is gone may have been copied to others before.
+
+        Raises:
+            StoreError: that cannot be read now.
+        """
+        with self._catching_up, disk_errors(self._packs):
+            sizes = self._sizes()
+            if sizes != self._seen and not is_sealed(self._packs.parent):
+                replay(self.index, self._packs, self.durability, is_live=True)
+                self._seen = sizes
+
     def _copied(self, store: Path, private: Path) -> Index | None:
         """The index as of the checkpoint, brought up to date; None where there is none that could be trusted."""
         if (store / index_damage.FILE).exists() or has_notes_of_index(store / store_lock.FILE):
             return None
         try:
-            checkpoint = _copy_index(store, private)
+            checkpoint = copy_index(store, private, self.durability)
             if checkpoint is None:
                 return None
-            file = private / checkpoint.file
-            checkpoint.restore(file, self.durability)
-            index = Index(file, self.durability, self.damage)
+            index = Index(private / checkpoint.file, self.durability, self.damage)
             try:
                 if index.is_current:
-                    replay(index, self._packs, self.durability, is_live=True)
+                    if not checkpoint.is_sealed:
+                        replay(index, self._packs, self.durability, is_live=True)
                     return index
             except BaseException:
                 index.close()
@@ -117,11 +130,7 @@ class Snapshot:
         while not self._ends.wait(rest):
             begun = monotonic()
             try:
-                with disk_errors(self._packs):
-                    sizes = self._sizes()
-                    if sizes != self._seen:
-                        replay(self.index, self._packs, self.durability, is_live=True)
-                        self._seen = sizes
+                self.catch_up()
             except StoreError as error:
                 _log.debug("what is new in %s is not seen: %s", self._packs, error)
             rest = max(_LOOK_EVERY, _REST * (monotonic() - begun))
@@ -150,15 +159,23 @@ class NoPack(PackWriter):
         return []
 
 
-def _copy_index(store: Path, private: Path) -> Checkpoint | None:
-    """Copy the file of the index that the checkpoint belongs to; None where it, or the checkpoint, is lost."""
+def copy_index(store: Path, private: Path, durability: Durability) -> Checkpoint | None:
+    """Copy the index into `private`, as of the checkpoint; None where it, or the checkpoint, is lost.
+
+    Raises:
+        CorruptError: the checkpoint is damaged.
+        UnavailableError: a new one was made during each try.
+    """
     for _ in range(_TRIES):
         checkpoint = Checkpoint.read(store)
         if checkpoint is None:
             return None
         is_whole = _copy(store / "index" / checkpoint.file, private / checkpoint.file, checkpoint.meta.file_size)
         if Checkpoint.read(store) == checkpoint:
-            return checkpoint if is_whole else None
+            if not is_whole:
+                return None
+            checkpoint.restore(private / checkpoint.file, durability)
+            return checkpoint
     raise UnavailableError(f"{store} is written faster than its index can be copied; try again")
 
 
@@ -183,7 +200,7 @@ def _copy(source: Path, target: Path, size: int) -> bool:
 
 
 @contextmanager
-def _private_directory() -> Iterator[Path]:
+def private_directory() -> Iterator[Path]:
     try:
         directory = TemporaryDirectory(prefix="tvix-store-")
     except OSError as error:

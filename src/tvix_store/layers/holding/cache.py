@@ -13,7 +13,6 @@ from tvix_store.layers.holding.held import Held
 from tvix_store.layers.holding.nars import HeldNars
 from tvix_store.layers.holding.quota import Quota, Room
 from tvix_store.layers.holding.retention import Retention, RetentionTerms
-from tvix_store.layers.holding.roots import KeptPathInfos
 from tvix_store.layers.holding.staging import HeldStaging
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.services.offer import Offer
@@ -66,6 +65,4 @@ def named_cache(content: Store, own: Store, quota: int | None = None, terms: Ret
         sync=content.sync,
         close=content.close,
     )
-    own = own if retention is None else retention.begun()
-    path_infos = KeptPathInfos(own.path_infos, known_nars, content.keeping)
-    return composed(part, part, own.with_services(path_infos=path_infos, keep=("named_paths", "removal", "statistics")))
+    return composed(part, part, own if retention is None else retention.begun())

@@ -99,7 +99,9 @@ def collection_of(store: Store) -> ContentCollection:
 
 def _allowed(policy: Policy, room: Room) -> int | None:
     """The bytes that the store may take; None where there is no bound."""
-    bounds = [] if policy.max_size is None else [policy.max_size]
+    bounds = []
+    if policy.max_size is not None and room.used > policy.max_size:
+        bounds.append(policy.max_size)
     if policy.min_free is not None and room.free < policy.min_free:
         bounds.append(max(room.used - (policy.min_free - room.free), 0))
     return min(bounds, default=None)

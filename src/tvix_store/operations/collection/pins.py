@@ -11,7 +11,8 @@ has it. The revision is 16 hexadecimal digits, the first eight of which rise, an
     paths        the output hashes (20 bytes) one after the other
 
 What the newest revision of a name says of keeping counts for all revisions of the name. The record `pin:` has random bytes that
-change with each pin. A removal reads them before it reads the pins, and in its transactions once more (`Guard`).
+change with each pin. A deletion reads them before it reads the pins, and in its transactions once more (`Guard`). A policy looks at
+uses: a pin is a use of its paths.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tvix_store.errors import CorruptError, InvalidError, NotFoundError
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE, StorePath
 from tvix_store.operations.collection.hours import DAILY, Hours
 from tvix_store.operations.collection.kept import kept_path
+from tvix_store.operations.collection.last_uses import write_uses
 from tvix_store.services.records import RecordService
 from tvix_store.services.removal import Guard
 from tvix_store.services.store import Store
@@ -119,7 +121,9 @@ class Pins:
         return await Hours(self._records, self._clock, DAILY).now()
 
     async def put(self, name: str, paths: Sequence[bytes], keep: Keep = KEEP_ALL) -> Revision:
-        """Put a new revision, and drop those that are over. Whether the paths are there is for `pin` to see.
+        """Put a new revision, note that its paths are used, and drop revisions that are over.
+
+        Whether the paths are there is for `pin` to see.
 
         Raises:
             InvalidError: the name is none, or the paths are none or too many.
@@ -135,6 +139,7 @@ class Pins:
         key = _prefix(name) + f"{number:08x}{os.urandom(4).hex()}".encode()
         value = _HEAD.pack(_VERSION, made, now, keep.days or 0, keep.revisions or 0) + b"".join(paths)
         await self._records.put({key: value, PIN: os.urandom(16)})
+        await write_uses(self._records, paths, now)
         revision = Revision(name, number, key, made, now, keep, tuple(paths))
         kept = {each.key for each in _in_force([*before, revision], now)}
         await self._records.delete([each.key for each in before if each.key not in kept])

@@ -17,6 +17,8 @@ from tvix_store.services.store import Store
 
 _AT_ONCE = 5000
 """Records that are deleted together."""
+_TRIES = 5
+"""Others may pin paths between a look at the pins and a removal."""
 
 
 async def remove_unused(store: Store, *, now: int, keep_for: int, noted_every: int = 2, dry_run: bool = False) -> set[bytes]:
@@ -33,16 +35,15 @@ async def remove_unused(store: Store, *, now: int, keep_for: int, noted_every: i
     """
     records, removal = powers_of(store)
     since = max(now - keep_for - noted_every + 1, 0)
-    pins = Pins(records)
-    guard, pinned = await pins.guard(), await pins.pinned(now)
-    uses = await LastUses.read(store.path_infos, records, now=now, pinned=pinned)
+    uses = await LastUses.read(store.path_infos, records, now=now, pinned=await Pins(records).pinned(now))
     unused = [each.output_hash for each in await uses.ordered() if each.hour < since]
     if dry_run:
         return set(unused)
     await write_uses(records, uses.without_record, now)
     for some in parts([used_key(each) for each in uses.strays], _AT_ONCE):
         await records.delete(some)
-    return await removal.remove(unused, unused_since=since, guard=guard)
+    # What is pinned by now counts as used.
+    return await removal.remove(unused, unused_since=since)
 
 
 async def least_recently_used(store: Store, *, now: int) -> list[LastUse]:
@@ -61,15 +62,23 @@ async def least_recently_used(store: Store, *, now: int) -> list[LastUse]:
 async def remove_paths(store: Store, paths: Sequence[LastUse], *, now: int) -> set[bytes]:
     """Remove paths of `least_recently_used`, but those that were used or pinned since; the output hashes of what is gone.
 
+    While others pin all the time, fewer may go.
+
     Raises:
         UnsupportedError, DeniedError, CorruptError, ExhaustedError: as `remove_unused`.
     """
     records, removal = powers_of(store)
     pins = Pins(records)
-    guard, pinned = await pins.guard(), await pins.pinned(now)
-    chosen = [each.output_hash for each in paths if each.output_hash not in pinned]
     since = max((each.hour for each in paths), default=0) + 1
-    return await removal.remove(chosen, unused_since=since, guard=guard)
+    gone: set[bytes] = set()
+    for _ in range(_TRIES):
+        guard, pinned = await pins.guard(), await pins.pinned(now)
+        chosen = [each.output_hash for each in paths if each.output_hash not in pinned and each.output_hash not in gone]
+        # Uses do not tell pins of this hour from those before.
+        gone |= await removal.remove(chosen, unused_since=since, guard=guard)
+        if await pins.guard() == guard:
+            break
+    return gone
 
 
 def powers_of(store: Store) -> tuple[RecordService, Removal]:

@@ -17,7 +17,7 @@ _TRIES = 5
 
 
 async def put_calculated(store: Store, path_info: PathInfo, trust: Trust = NOBODY) -> PathInfo:
-    """Put the path info of content that is in the store. Where that calculates NARs, the content must still be all there.
+    """Put the path info of content that is in the store, and whose facts are known. It must still be all there.
 
     Raises:
         NotFoundError: a part of the content is gone.
@@ -29,7 +29,10 @@ async def put_calculated(store: Store, path_info: PathInfo, trust: Trust = NOBOD
 
     if store.known_nars is None:
         return await store.path_infos.put(path_info, trust)
-    return await put_after(store.path_infos, calculate, path_info, trust)
+    try:
+        return await store.path_infos.put(path_info, trust, calculated=True)
+    except ForgottenError:
+        return await put_after(store.path_infos, calculate, path_info, trust)
 
 
 async def put_after(

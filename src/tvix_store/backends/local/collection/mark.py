@@ -75,6 +75,7 @@ class Mark:
         """
         lists = 0
         for blob, segments in self._lists():
+            self._watch.tell("", 0, 0)
             if blob in self.blobs:
                 lists += not self._is_chunk(blob)
                 for each in segments:
@@ -100,6 +101,7 @@ class Mark:
     def chunks_of_lists(self) -> Iterator[bytes]:
         """The chunks that live chunk lists name, marked or not; of those that can be read."""
         for each in self._index.all_contents(Kind.CHUNK_LIST):
+            self._watch.tell("", 0, 0)
             with suppress(CorruptError):
                 for chunk, _ in parse_segment(self._reader.read_checked(each.place)).entries:
                     yield chunk

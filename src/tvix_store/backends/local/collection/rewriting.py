@@ -25,7 +25,7 @@ from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.packs import Place, pack_numbers, pack_path
 from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Kind, NewRecord, accepted
 from tvix_store.backends.local.requests import Commit, LeavePack, NamePack, Request, Result
-from tvix_store.errors import CorruptError
+from tvix_store.errors import CorruptError, UnavailableError
 
 _WASTE = 0.1
 """Share of a pack that is dead, from which it is rewritten."""
@@ -55,29 +55,39 @@ class Rewriting:
     def run(self) -> int:
         """Rewrite all packs that are worth it, and that nobody writes to; how many bytes that has given back.
 
+        None, while the index is damaged, or packs are lost: the packs hold what both are mended from.
+
         Raises:
+            CorruptError: the index turns out to be damaged.
             StoreError: the store cannot be read or written. What was done stays, and the next run goes on.
             StoppedError: nobody waits for it any more.
         """
+        try:
+            self._engine.check()
+        except UnavailableError as error:
+            _log.warning("no pack is rewritten: %s", error)
+            return 0
         self._do(LeavePack())
         with ExitStack() as locked, disk_errors(self._packs):
             freed = self._remove_over()
-            found = self._worth_it()
+            live = self._live_bytes()
+            found = self._worth_it(live)
+            if found:
+                self._index.see_that_all_are_found(self._index.path_infos, self._index.records)
             # Those that a writer might take over are locked before the first is copied: what is copied goes to none of them.
             unfinished = {number for number, size in found if size < self._engine.settings.pack_size}
             ours = {number for number in unfinished if _lock(locked, pack_path(self._packs, number))}
-            for done, (number, size) in enumerate(found):
+            for done, (number, _) in enumerate(found):
                 self._watch.tell("rewritten", done, len(found))
                 with ExitStack() as stack:
                     if number in ours or (number not in unfinished and _lock(stack, pack_path(self._packs, number))):
-                        freed += self._rewrite(number, size)
+                        freed += self._rewrite(number, live.get(number, 0))
         return freed
 
-    def _worth_it(self) -> list[tuple[int, int]]:
+    def _worth_it(self, live: Mapping[int, int]) -> list[tuple[int, int]]:
         """The packs to rewrite, and their sizes; those with the least to copy first: they make room for the others."""
         with self._index.reading() as txn:
             committed = self._index.committed_packs(txn)
-        live = self._live_bytes()
         found = [(number, size) for number, size in committed.items() if _is_worth_it(size, live.get(number, 0))]
         return sorted(found, key=lambda each: live.get(each[0], 0))
 
@@ -87,11 +97,17 @@ class Rewriting:
         for kind in (Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST):
             for condemned in (False, True):
                 for each in self._index.all_contents(kind, condemned=condemned):
+                    self._watch.tell("", 0, 0)
                     found[each.place.pack] = found.get(each.place.pack, 0) + each.place.stored + HEADER_SIZE
         return found
 
-    def _rewrite(self, number: int, size: int) -> int:
-        """Rewrite a pack, and remove it; how many bytes that has given back. 0 where it is not worth it, or not possible."""
+    def _rewrite(self, number: int, named: int) -> int:
+        """Rewrite a pack that is locked, and remove it; how many bytes that has given back.
+
+        0 where it is not worth it, or not possible. The index names `named` bytes of contents in it.
+        """
+        with self._index.reading() as txn:  # its last writer may have named more of it before it was locked
+            size = self._index.pack_sizes(txn, number)[0]
         copied = 0
         for _ in range(_TRIES):
             try:
@@ -101,9 +117,12 @@ class Rewriting:
                 return 0
             if not copied and not _is_worth_it(size, contents.size):
                 return 0
+            if not copied and sum(HEADER_SIZE + each.place.stored for each in contents.contents) < named:
+                _log.warning("pack %08x is not rewritten: not all that the index names is found in it", number)
+                return 0
             copied += sum(self._copy(some) for some in _groups(contents.contents))
             copied += sum(self._say_again(part) for part in contents.journal_parts(_SAID_AT_ONCE))
-            end = EndPack(number, contents)
+            end = EndPack(number, size, contents)
             self._do(end)
             if end.is_over:
                 self._engine.checkpoint()
@@ -209,26 +228,34 @@ class SayAgain(Request):
 
     def apply(self, commit: Commit) -> Result:
         entries = list(self._part.journal(commit.index, commit.txn))
+        if commit.index.is_damaged:
+            return CorruptError("no pack is rewritten: the index is damaged; it is made anew when the store is opened again")
         commit.entries += entries
         self.said = sum(HEADER_SIZE + len(each.payload) for each in entries)
         return None
 
 
 class EndPack(Request):
-    """A pack is over, if the index names nothing in it any more. `is_over`: whether it is so, when this is done."""
+    """A pack of `size` bytes is over, if the index names nothing any more of the `contents` that were found in it.
+
+    is_over: Whether it is so, when this is done.
+    """
 
     is_durable = True
     appends = True
 
-    def __init__(self, number: int, contents: PackContents) -> None:
+    def __init__(self, number: int, size: int, contents: PackContents) -> None:
         super().__init__()
         self._number = number
+        self._size = size
         self._contents = contents
         self.is_over = False
 
     def apply(self, commit: Commit) -> Result:
         index, txn = commit.index, commit.txn
         if any(_is_named(index, commit, each) for each in self._contents.contents):
+            return None
+        if index.is_damaged or index.pack_sizes(txn, self._number)[0] != self._size:
             return None
         sizes = {number: size for number, size in index.committed_packs(txn).items() if number != self._number}
         commit.entries.append(accepted(commit.sequence(), sizes))

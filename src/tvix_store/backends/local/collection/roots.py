@@ -9,6 +9,7 @@ from tvix_store.backends.local.caches import cache_directories
 from tvix_store.backends.local.collection.mark import Mark
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.index import Index
+from tvix_store.backends.local.removal import say_all_again
 from tvix_store.errors import UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import PathInfo
@@ -25,7 +26,10 @@ def mark_roots(engine: Engine, mark: Mark, without: Container[bytes] = ()) -> No
         CorruptError: something of it is missing or damaged, or a record cannot be read, or rows of path infos or records may be.
         UnavailableError: a named cache cannot be opened.
     """
-    with _indexes(engine) as indexes:
+    with _engines(engine) as engines:
+        indexes = [each.index for each in engines]
+        for each in engines:
+            say_all_again(each)
         for index in indexes:
             index.see_that_all_are_found(index.path_infos, index.records)
             left_out = without if index is engine.index else ()
@@ -66,12 +70,12 @@ def records(index: Index, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 @contextmanager
-def _indexes(engine: Engine) -> Iterator[list[Index]]:
-    """The index of the store, and those of its named caches."""
+def _engines(engine: Engine) -> Iterator[list[Engine]]:
+    """The engine of the store, and those of its named caches."""
     with ExitStack() as stack:
-        indexes = [engine.index]
+        engines = [engine]
         for directory in cache_directories(engine.directory):
             cache = Engine.acquire(directory, {}, threads=0)
             stack.callback(cache.release)
-            indexes.append(cache.index)
-        yield indexes
+            engines.append(cache)
+        yield engines

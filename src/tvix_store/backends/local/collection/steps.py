@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
+from tvix_store.backends.local.chunk_lists import chunk_list_key, is_first
 from tvix_store.backends.local.contents import Name, Written
 from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.ledger import COLLECTED, PUBLISHED_AT
+from tvix_store.backends.local.records import KEY_SIZE, Kind
 from tvix_store.backends.local.requests import Commit, Request, Result
 from tvix_store.backends.local.taking_back import take_back
+from tvix_store.errors import UnavailableError
 
 
 def published_at(index: Index, txn: Txn) -> int:
@@ -29,19 +32,24 @@ class Condemn(Request):
         index, txn = commit.index, commit.txn
         if published_at(index, txn):
             index.count(txn, PUBLISHED_AT, -published_at(index, txn))
-        self.condemned = [each for each in self._contents if index.condemn(txn, each)]
+        for each in self._contents:
+            # Of a list that was put anew, one part after the other, the rest stays.
+            if not _has_live_beginning(index, txn, each) and index.condemn(txn, each):
+                self.condemned.append(each)
         return None
 
 
 class Rescue(Request):
-    """Condemned contents are live again: they are needed after all."""
+    """Condemned contents are live again: they are needed after all. An error where one is not: nothing may be dropped then."""
 
     def __init__(self, names: Sequence[Name]) -> None:
         super().__init__()
         self._names = names
 
     def apply(self, commit: Commit) -> Result:
-        take_back(commit.index, commit.reader, commit.txn, self._names)
+        lacking = take_back(commit.index, commit.reader, commit.txn, self._names)
+        if lacking:
+            return UnavailableError(f"nothing is collected: {len(lacking)} chunk lists can't be read that store paths need")
         return None
 
 
@@ -77,3 +85,11 @@ class Publish(Request):
         index.count(txn, COLLECTED, 1)
         index.count(txn, PUBLISHED_AT, max(self._now, 1) - published_at(index, txn))
         return None
+
+
+def _has_live_beginning(index: Index, txn: Txn, content: Written) -> bool:
+    """Whether a content is a later segment of a chunk list whose first segment is live."""
+    kind, key, _, _ = content
+    if kind is not Kind.CHUNK_LIST or is_first(key):
+        return False
+    return index.place_in(txn, kind, chunk_list_key(key[:KEY_SIZE], 0)) is not None

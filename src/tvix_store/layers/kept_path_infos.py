@@ -18,7 +18,7 @@ class KeptPathInfos(PassingPathInfos):
     """Before a put, it looks whether the facts of the NAR are known. `keeping` keeps the content until the put is done."""
 
     def __init__(
-        self, inner: PathInfoService, known_nars: KnownNars, keeping: Callable[[], AbstractAsyncContextManager[None]]
+        self, inner: PathInfoService, known_nars: KnownNars | None, keeping: Callable[[], AbstractAsyncContextManager[None]]
     ) -> None:
         super().__init__(inner)
         self._known_nars = known_nars
@@ -28,6 +28,6 @@ class KeptPathInfos(PassingPathInfos):
         self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
     ) -> PathInfo:
         async with self._keeping():
-            if calculated and await self._known_nars.get(path_info.node) is None:
+            if calculated and self._known_nars is not None and await self._known_nars.get(path_info.node) is None:
                 raise ForgottenError(f"what was known of the NAR of {path_info.store_path} is forgotten")
             return await self._inner.put(path_info, trust, requires=requires)

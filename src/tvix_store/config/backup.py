@@ -1,0 +1,48 @@
+"""Backups of the store at an address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tvix_store.backends.local.backup import BackupAccount, backup
+from tvix_store.config.compose import DEFAULT_ADDRESS
+from tvix_store.config.local import PARAMETERS, directory_of
+from tvix_store.errors import InvalidError, UnsupportedError
+from tvix_store.model.address import Address, without_secrets
+
+__all__ = ["BackupAccount", "backup_directory", "backup_to"]
+
+
+def backup_directory(target: str) -> Path | None:
+    """The directory of a backup, as a path or as `local:///path`; None for the address of a store of another kind.
+
+    Raises:
+        InvalidError: the address is malformed, or has parameters.
+    """
+    address = Address.parse(target if "/" in target or ":" in target else f"./{target}")
+    if address.scheme != "local":
+        return None
+    if address.parameters or not address.path:
+        raise InvalidError(f"{target}: a backup is a directory, which takes its settings from the store; give its path alone")
+    return directory_of(address)
+
+
+def backup_to(directory: Path, addresses: Iterable[str | None], account: BackupAccount) -> Iterator[int]:
+    """Make `directory` a copy of the store whose services are at some addresses (None: the default one). As `local.backup`.
+
+    Raises:
+        UnsupportedError: the store is not one directory.
+    """
+    (first, *others) = dict.fromkeys(address or DEFAULT_ADDRESS for address in addresses)
+    address = Address.parse(first)
+    if others or address.scheme != "local":
+        shown = " and ".join(without_secrets(each) for each in (first, *others))
+        raise UnsupportedError(
+            f"only a store in one directory is backed up into one, not {shown}: make the backup on its machine, "
+            f"or copy its paths with tvix-store copy --all --to {directory}"
+        )
+    settings = address.read_parameters(PARAMETERS)
+    if settings.get("cache"):
+        raise InvalidError(f"{first}: a backup is one of the whole store, with all its caches; leave out cache=")
+    return backup(directory_of(address), directory, account, read_only=bool(settings.get("read-only")))
