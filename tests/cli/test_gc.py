@@ -80,6 +80,7 @@ def test_what_is_done_is_told_in_words(tvix_store: Program, paths: list[str]) ->
     done = tvix_store("gc", "--grace", "0")
     assert done.startswith("0 paths removed, 4.77 MiB deleted, 4.7")
     assert "the store takes " in done
+    assert tvix_store("gc", "--max-size", "6M", "--dry-run").startswith("1 path would go; ")
 
 
 @pytest.mark.parametrize(

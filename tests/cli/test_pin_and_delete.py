@@ -145,3 +145,14 @@ def test_a_store_elsewhere_is_refused(chain: Program, tmp_path: Path) -> None:
             assert "use the address of the store itself, on its machine" in ended.error
             assert ended.error.count("\n") == 1
     assert listed(chain) == {"far", "near", "needs"}
+
+
+@pytest.mark.parametrize("arguments", [("add", "x", full("far")), ("list",), ("remove", "x")])
+@pytest.mark.parametrize("where", ["", "?cache=typo"])
+def test_no_store_is_made_to_be_pinned(chain: Program, tmp_path: Path, arguments: tuple[str, ...], where: str) -> None:
+    address = f"local://{chain.store}{where}" if where else str(tmp_path / "nowhere")
+    ended = chain.run("--store", address, "pin", *arguments)
+    assert ended.code == 3
+    assert "there is no store in" in ended.error
+    assert not (tmp_path / "nowhere").exists()
+    assert not (chain.store / "caches").exists()

@@ -93,12 +93,13 @@ def _lines(outcome: Outcome, *, dry_run: bool) -> list[str]:
     from tvix_store.cli.sizes import human
 
     content, room = outcome.content, outcome.room
+    paths = "1 path" if outcome.paths == 1 else f"{outcome.paths} paths"
     if dry_run:
-        lines = [f"{outcome.paths} paths would go; that, and what no path needs now, would free {human(content.condemned.size)}"]
+        lines = [f"{paths} would go; that, and what no path needs now, would free {human(content.condemned.size)}"]
         if content.waiting.count:
             lines.append(f"{human(content.waiting.size)} were set apart by an earlier run")
         return lines
-    lines = [f"{outcome.paths} paths removed, {human(content.dropped.size)} deleted, {human(content.freed)} given back to the disk"]
+    lines = [f"{paths} removed, {human(content.dropped.size)} deleted, {human(content.freed)} given back to the disk"]
     waiting = content.condemned.size + content.waiting.size
     if content.ready_at:
         at = datetime.fromtimestamp(content.ready_at).astimezone().isoformat(" ", "minutes")

@@ -23,10 +23,12 @@ async def list_pins(invocation: Invocation, name: str | None, as_json: bool) -> 
         tvix-store pin list
         tvix-store pin list v1.0 --json | jq -r '.[0].paths[]'
     """
+    from tvix_store.cli.kept_stores import see_the_store
     from tvix_store.cli.output import print_json
     from tvix_store.errors import NotFoundError, UnsupportedError
     from tvix_store.operations.collection.pins import Pins, check_pin_name
 
+    see_the_store(invocation)
     if name is not None:
         check_pin_name(name)
     async with await invocation.open_store() as store:
