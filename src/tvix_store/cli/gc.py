@@ -21,7 +21,7 @@ _NICE = 10
 
 @command
 @policy_options
-@click.option("--dry-run", is_flag=True, help="Only say which paths would go, and how many bytes that would free in the end.")
+@click.option("--dry-run", is_flag=True, help="Only say how many paths would go, and how many bytes that would free in the end.")
 @click.option("--background", is_flag=True, hidden=True, help="Let others have the processor first.")
 @json_option
 async def gc(
@@ -80,6 +80,7 @@ def to_json(outcome: Outcome, *, dry_run: bool) -> dict[str, Any]:
         "waiting": _amount(content.waiting),
         "readyAt": content.ready_at or None,
         "freed": content.freed,
+        "held": content.held,
         "used": outcome.room.used,
         "free": outcome.room.free,
     }
@@ -100,6 +101,8 @@ def _lines(outcome: Outcome, *, dry_run: bool) -> list[str]:
             lines.append(f"{human(content.waiting.size)} were set apart by an earlier run")
         return lines
     lines = [f"{paths} removed, {human(content.dropped.size)} deleted, {human(content.freed)} given back to the disk"]
+    if content.held:
+        lines.append(f"{human(content.held)} are dead in files that other processes write to; a later run gives them back")
     waiting = content.condemned.size + content.waiting.size
     if content.ready_at:
         at = datetime.fromtimestamp(content.ready_at).astimezone().isoformat(" ", "minutes")

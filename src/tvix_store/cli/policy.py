@@ -42,17 +42,25 @@ def policy_of(keep_for: str | None, max_size: str | None, min_free: str | None, 
     Raises:
         click.BadParameter: one is malformed.
     """
-    from math import ceil
-
     from tvix_store.operations.collection.collect import GRACE, Policy
-    from tvix_store.services.removal import HOUR
 
     return Policy(
-        keep_for=None if keep_for is None else ceil(read_span_option("--keep-for", keep_for) / HOUR),
+        keep_for=None if keep_for is None else _hours(keep_for),
         max_size=_size("--max-size", max_size),
         min_free=_size("--min-free", min_free),
-        grace=GRACE if grace is None else 0 if grace == "0" else read_span_option("--grace", grace),
+        grace=GRACE if grace is None else 0 if grace.rstrip("smhd") == "0" else read_span_option("--grace", grace),
     )
+
+
+def _hours(keep_for: str) -> int:
+    from math import ceil
+
+    from tvix_store.services.removal import HOUR
+
+    hours = read_span_option("--keep-for", keep_for) / HOUR
+    if hours < 1:
+        raise click.BadParameter("uses are noted once an hour, so the least is 1h", param_hint="--keep-for")
+    return ceil(hours)
 
 
 def read_span_option(name: str, value: str) -> int:

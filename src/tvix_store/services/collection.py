@@ -33,6 +33,7 @@ class Collected:
     waiting: What was condemned by an earlier run, and waits.
     ready_at: When a later run can drop what is condemned (seconds since 1970); 0 where nothing is.
     freed: Bytes by which the files of the store have become smaller.
+    held: Bytes that are dead in packs that others write to now: a later run gives them back.
     """
 
     condemned: Amount = NOTHING
@@ -40,6 +41,7 @@ class Collected:
     waiting: Amount = NOTHING
     ready_at: int = 0
     freed: int = 0
+    held: int = 0
 
 
 class Room(NamedTuple):
@@ -81,6 +83,7 @@ class ContentCollection(Protocol):
         """How many of these paths, from the first on, fit in `size` bytes of disk, with all content that they need, counted once.
 
         Raises:
+            InvalidError: `size` is less than what the store takes without any path.
             CorruptError: stored content is damaged.
         """
         ...

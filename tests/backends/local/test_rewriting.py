@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from tests.backends.local.test_checkpoint import engine_of
 from tests.backends.local.test_collection import GRACE, collect_garbage, digest_of, is_whole, put_path, remove, root_of
-from tvix_store.backends.local import open_store, snapshot
+from tvix_store.backends.local import committer, open_store, snapshot
 from tvix_store.backends.local.collection import rewriting
 from tvix_store.backends.local.collection.rewriting import Rewriting
 from tvix_store.backends.local.collection.watch import Watch
@@ -18,6 +19,7 @@ from tvix_store.backends.local.contents import Content
 from tvix_store.backends.local.packs import Place, pack_path
 from tvix_store.backends.local.records import HEADER_SIZE, Kind
 from tvix_store.backends.local.requests import LeavePack
+from tvix_store.backends.local.store_lock import alone
 from tvix_store.errors import CorruptError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.store import Store
@@ -158,3 +160,19 @@ async def test_who_only_reads_finds_what_lies_elsewhere(tmp_path: Path, monkeypa
             assert (await collect_garbage(store)).freed > 0
             await engine.without_losses()
             assert all([await is_whole(reader, info) for info in kept])
+
+
+async def test_who_has_nothing_to_write_gives_its_packs_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that others can rewrite them, also while a daemon runs for months."""
+    monkeypatch.setattr(committer, "_IDLE", 0.1)
+    directory = tmp_path / "store"
+    async with await open_store(directory) as store:
+        await store.blobs.put_many([b"something"])
+        pack = directory / "packs/00000001.pack"
+        with alone(pack) as is_alone:
+            assert not is_alone
+        await asyncio.sleep(1)
+        with alone(pack) as is_alone:
+            assert is_alone
+        await store.blobs.put_many([b"something else"])
+        assert len(list((directory / "packs").iterdir())) == 1, "it goes on with the same one"

@@ -35,7 +35,10 @@ class LocalBlobs:
         self._sizes = ChunkSizes.of_average(engine.settings.chunk_average)
 
     async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
-        return await self._engine.settled(lambda: self._stat(digest, chunks=chunks))
+        async def live() -> BlobStat | None:
+            return await self._stat(digest, chunks=chunks) if self._engine.index.is_live_blob(digest.raw) else None
+
+        return await self._engine.settled(lambda: self._stat(digest, chunks=chunks), live)
 
     async def _stat(self, digest: Digest, *, chunks: bool) -> BlobStat | None:
         index = self._engine.index
@@ -51,7 +54,10 @@ class LocalBlobs:
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
         await self._engine.without_losses()
-        return await self._engine.settled(lambda: self._engine.in_thread(self._missing, digests))
+        engine = self._engine
+        return await engine.settled(
+            lambda: engine.in_thread(self._missing, digests), lambda: engine.in_thread(self._not_live, digests)
+        )
 
     async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         place = self._engine.index.chunk(digest.raw)
@@ -153,6 +159,9 @@ class LocalBlobs:
     def _missing(self, digests: Sequence[Digest]) -> set[Digest]:
         index = self._engine.index
         return {digest for digest in digests if index.chunk(digest.raw) is None and index.chunk_list_segment(digest.raw, 0) is None}
+
+    def _not_live(self, digests: Sequence[Digest]) -> set[Digest]:
+        return {digest for digest in digests if not self._engine.index.is_live_blob(digest.raw)}
 
     def _get_all(self, digests: Sequence[Digest]) -> list[bytes | None]:
         places = self._engine.index.chunks_at([digest.raw for digest in digests])

@@ -1,8 +1,5 @@
 """The committer: one thread a process that appends entries to the pack and commits them to the index, many requests at a time.
 
-Requests are taken many at a time: compressed in one native call, written with one system call, named by one index transaction,
-and, where one of them is a path info, synced once.
-
 Order of a commit, and what a crash leaves behind:
 1. Known contents are dropped, new chunks compressed.
    Nothing.
@@ -21,14 +18,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from time import monotonic
 
 from tvix_store.backends.local.contents import Content, Name, Written, name_of, new_records
 from tvix_store.backends.local.damage import Forget
 from tvix_store.backends.local.durability import SyncFailedError
-from tvix_store.backends.local.environment import Txn
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.ledger import COLLECTED
 from tvix_store.backends.local.lost_packs import LostPacks
@@ -52,12 +48,14 @@ _UNNAMED_BYTES = 64 << 20
 _REST = 2.0
 """How many times as long as the last commit took, the next one may wait for more to do. A commit rewrites most leaves of a small
 index, since digests are random keys: without a rest, 200 commits in the import of a tree cost as much as compressing it."""
+_IDLE = 10.0
+"""Seconds without a request after which the pack is given up, so that it can be rewritten. To take one again takes milliseconds."""
 _PARALLEL_FROM = 256 << 10
 """Payload bytes from which compression uses more than one thread: starting them costs about 100 µs."""
 
 
 class Committer:
-    """Does what requests ask for. Its methods may be called from any thread."""
+    """Does what requests ask for. Its methods may be called from any thread. `left` is called when it gives up its pack."""
 
     def __init__(
         self,
@@ -68,7 +66,9 @@ class Committer:
         *,
         level: int,
         threads: int,
+        left: Callable[[], None],
     ) -> None:
+        self._left = left
         self._index = index
         self._writer = writer
         self._reader = reader
@@ -150,11 +150,15 @@ class Committer:
                 self._commit()
             if self._requests.is_empty() or self._syncs.is_due:
                 self._syncs.sync_records()
+            if not group and not self._waiting:
+                self._leave_pack()
         self._name_rest()
 
     def _patience(self) -> float | None:
         """Seconds to wait for the next request; None is for ever."""
-        return max(self._rest_until - monotonic(), 0) if self._waiting else None
+        if self._waiting:
+            return max(self._rest_until - monotonic(), 0)
+        return _IDLE if self._writer.number else None
 
     def _is_urgent(self) -> bool:
         return self._unnamed_bytes >= _UNNAMED_BYTES or any(request.is_durable for request in self._waiting)
@@ -183,6 +187,7 @@ class Committer:
         if not self._unnamed:
             self._syncs.sync_records()
             self._writer.close()
+            self._left()
 
     def _leave_lost_pack(self) -> None:
         """Go on with another pack where the own one is lost."""
@@ -196,9 +201,7 @@ class Committer:
     def _forget_damaged(self, group: list[Request]) -> None:
         forgets = [request for request in group if isinstance(request, Forget)]
         if forgets:
-            forget = Forget(
-                (suspect for each in forgets for suspect in each.suspects), (blob for each in forgets for blob in each.torn)
-            )
+            forget = Forget.all_of(forgets)
             try:
                 if forget.prepare(self._index, self._reader):
                     self._name([forget])
@@ -294,7 +297,7 @@ class Committer:
                 if is_synced:
                     self._writer.sync()
                     synced[self._writer.number] = self._writer.size
-            self._name_packs(txn, synced)
+            self._index.name_packs(txn, self._writer.number, self._writer.size, synced)
         self._writer.keep()
         self._unnamed, self._unnamed_bytes = {}, 0
         if synced.get(self._writer.number) == self._writer.size:
@@ -328,18 +331,11 @@ class Committer:
             self._syncs.sync_records()
             self._writer.next_pack()
             with self._index.writing() as txn:  # so that it counts as a pack of this store, even if we die before the next commit
-                self._name_packs(txn, {})
+                self._index.name_packs(txn, self._writer.number, self._writer.size, {})
 
     def _records(self, contents: list[Content]) -> list[NewRecord]:
         unpacked = sum(len(each.payload) for each in contents if each.kind is Kind.CHUNK and each.packed is None)
         return new_records(contents, self._level, self._threads if unpacked >= _PARALLEL_FROM else 1)
-
-    def _name_packs(self, txn: Txn, synced: Mapping[int, int]) -> None:
-        own = self._writer.number
-        for number in {*synced, own} - {0}:
-            committed, on_disk = self._index.pack_sizes(txn, number)
-            committed = self._writer.size if number == own else committed
-            self._index.put_pack_sizes(txn, number, committed, max(on_disk, synced.get(number, 0)))
 
     def _name_rest(self) -> None:
         """Name pieces of blobs that were not put to their end: whoever puts one again need not store them."""

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
-from tvix_store.backends.local.chunk_lists import is_first
+from tvix_store.backends.local.chunk_lists import chunk_list_key, is_first
 from tvix_store.backends.local.contents import Content, Name, Written
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import Txn
@@ -67,6 +67,14 @@ class ContentIndex(Ledger):
         with self.reading() as txn:
             return self.is_named(txn, Kind.CHUNK, digest) or any(
                 self._segment(txn, tables[Kind.CHUNK_LIST], digest, 0) for tables in (self._table_of, self._condemned_of)
+            )
+
+    def is_live_blob(self, digest: bytes) -> bool:
+        """Whether a blob is there that is not condemned."""
+        with self.reading() as txn:
+            return (
+                self.place_in(txn, Kind.CHUNK, digest) is not None
+                or self.place_in(txn, Kind.CHUNK_LIST, chunk_list_key(digest, 0)) is not None
             )
 
     def unknown(self, contents: Sequence[Content]) -> list[Content]:

@@ -48,6 +48,12 @@ class Forget(Request):
         self._known: dict[int, int] = {}
         self._reader: PackReader | None = None
 
+    @classmethod
+    def all_of(cls, forgets: Iterable[Forget]) -> Forget:
+        """One for all that several ask for."""
+        some = list(forgets)
+        return cls((suspect for each in some for suspect in each.suspects), (blob for each in some for blob in each.torn))
+
     def prepare(self, index: Index, reader: PackReader) -> bool:
         """Find what is to be forgotten, outside of a write transaction: that reads all chunk lists. Whether there is anything."""
         self._reader = reader

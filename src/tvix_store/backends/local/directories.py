@@ -8,7 +8,6 @@ from collections.abc import AsyncIterable, AsyncIterator
 
 from tvix_store.backends.local.contents import Content, Sink
 from tvix_store.backends.local.engine import Engine
-from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import Kind
 from tvix_store.errors import ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
@@ -39,16 +38,15 @@ class LocalDirectories:
         finds = self._engine.index.finds
         place = self._engine.index.directory(digest.raw)
         if self._engine.index.finds != finds:
-            place = await self._engine.settled(lambda: self._place(digest))
+            await self._engine.take_back()
+            with self._engine.index.reading() as txn:
+                place = self._engine.index.place_in(txn, Kind.DIRECTORY, digest.raw)
         if place is None:
             return None
         stored = self._engine.reader.read_if_cached(place)
         if stored is None:
             return Directory.stored(digest, await self._engine.in_thread(self._engine.payload, digest.raw, place))
         return Directory.stored(digest, self._engine.payload(digest.raw, place, stored))
-
-    async def _place(self, digest: Digest) -> Place | None:
-        return self._engine.index.directory(digest.raw)
 
     async def get_recursive(self, digest: Digest) -> AsyncIterator[Directory]:
         waiting = deque([digest])

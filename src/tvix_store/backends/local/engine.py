@@ -36,8 +36,6 @@ T = TypeVar("T")
 
 READ_THREADS = 4
 """Threads that read, check and decompress, where nothing else is asked for; more than cores, since some wait for the disk."""
-_TRIES = 50
-"""How often something is looked for that was condemned, and is taken back."""
 _log = logging.getLogger(__name__)
 _open_engines: dict[tuple[Path, bool], Engine] = {}
 """By their directories, and whether they only read."""
@@ -75,6 +73,7 @@ class Engine:
                 self.lost_packs.take_back()
         except StoreError as error:  # on a full disk, for example
             _log.error("packs that are there again are not named: %s", error)
+        self.spare_packs = PackPool(self._new_writer)
         self.committer = Committer(
             self.index,
             self._new_writer(),
@@ -82,6 +81,7 @@ class Engine:
             self.lost_packs,
             level=self.settings.compression_level,
             threads=os.cpu_count() or 1,
+            left=self.spare_packs.close,
         )
         try:
             losing = self.committer.losing()
@@ -89,7 +89,6 @@ class Engine:
                 losing.result()
         except StoreError as error:  # it is tried again before anybody relies on what is lost
             _log.error("what lies in lost packs is not forgotten: %s", error)
-        self.spare_packs = PackPool(self._new_writer)
         self.roots_lock = RootsLock(directory)
         self.held_graphs = 0
         """Bytes that the directories which are being put take in memory."""
@@ -225,27 +224,27 @@ class Engine:
         if losing is not None:
             await asyncio.wrap_future(losing)
 
-    async def settled(self, look: Callable[[], Awaitable[T]]) -> T:
-        """What `look` finds, when nothing was found among the condemned while it looked.
+    async def settled(self, look: Callable[[], Awaitable[T]], live: Callable[[], Awaitable[T]]) -> T:
+        """What `look` finds, if nothing was found among the condemned while it looked.
 
-        Until then, that is taken back, as far as it is still there, and it looks again. Whether something waits to be taken back
-        does not tell: a commit may be at it, behind another process that deletes it.
-
-        Raises:
-            UnavailableError: it cannot be taken back, since the disk does not give what is needed for that.
+        Else that is taken back, as far as it can be, and `live` tells what is live then: what is still condemned may be deleted.
+        Whether something waits to be taken back does not tell: a commit may be at it, behind another process that deletes it.
         """
-        for _ in range(_TRIES):
-            finds = self.index.finds
-            found = await look()
-            if self.index.finds == finds:
-                return found
-            await asyncio.wrap_future(self.committer.submit(Look()))
-        raise UnavailableError("content that no path needed cannot be taken back now; try again later")
+        finds = self.index.finds
+        found = await look()
+        if self.index.finds == finds:
+            return found
+        await self.take_back()
+        return await live()
+
+    async def take_back(self) -> None:
+        """Take back what was found among the condemned before, as far as that can be; also what a commit is at."""
+        await asyncio.wrap_future(self.committer.submit(Look()))
 
     async def taken_back(self) -> None:
-        """Return when condemned content that was found here is live again, as far as it is still there."""
+        """As `take_back`, for who tells nobody that it is there."""
         if self.index.wanted_back:
-            await asyncio.wrap_future(self.committer.submit(Look()))
+            await self.take_back()
 
     def check(self) -> None:
         """Raise UnavailableError where the store cannot serve."""

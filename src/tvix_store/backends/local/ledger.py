@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tvix_store.backends.local.durability import Durability
@@ -68,6 +68,12 @@ class Ledger(Environment):
         self._put(txn, self.packs, number.to_bytes(4, "big"), _SIZES.pack(committed, synced))
         if number > self.counter(txn, HIGHEST_PACK):
             self._put(txn, self.counters, HIGHEST_PACK, _U64.pack(number))
+
+    def name_packs(self, txn: Txn, own: int, size: int, synced: Mapping[int, int]) -> None:
+        """Say how many bytes of packs are `synced`, and that `size` bytes of a writer's `own` pack (0: none) are committed."""
+        for number in {*synced, own} - {0}:
+            committed, on_disk = self.pack_sizes(txn, number)
+            self.put_pack_sizes(txn, number, size if number == own else committed, max(on_disk, synced.get(number, 0)))
 
     def committed_packs(self, txn: Txn) -> dict[int, int]:
         """The committed sizes of all packs, as far as they are known."""

@@ -40,6 +40,7 @@ class PackPool:
             writer.close()
 
     def close(self) -> None:
+        """Give up the packs that nobody has now."""
         with self._lock:
             while self._spare:
                 self._spare.pop().close()

@@ -14,8 +14,6 @@ from tvix_store.services.store import Store
 
 GRACE = 24 * 3600.0
 """Seconds for which content stays that no path needs any more."""
-_PACKED = 0.9
-"""Share of a store's packs that counts at least. What is dead beside it is not worth to be rewritten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,9 @@ def collection_of(store: Store) -> ContentCollection:
     if store.read_only:
         raise DeniedError(f"{store.name} can only be read: nothing is collected")
     if store.collection is None:
-        raise UnsupportedError(f"{store.name} collects nothing for us: use the address of the store itself, on its machine")
+        raise UnsupportedError(
+            f"{store.name} collects nothing for us: use the address of the store itself, without ?cache=, on its machine"
+        )
     return store.collection
 
 
@@ -129,7 +129,7 @@ async def _shrink(
         if path_info.store_path.output_hash not in movable and path_info.store_path.output_hash not in gone
     ]
     kept_first = [*pinned, *(each.output_hash for each in reversed(order))]
-    fitting = await collection.fitting(kept_first, int(size * _PACKED), progress=progress)
+    fitting = await collection.fitting(kept_first, size, progress=progress)
     too_many = order[: min(len(kept_first) - fitting, len(order))]
     if dry_run:
         return {each.output_hash for each in too_many}

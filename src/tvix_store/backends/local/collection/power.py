@@ -16,10 +16,12 @@ from tvix_store.backends.local.collection.watch import StoppedError, Watch
 from tvix_store.backends.local.collection_lock import collecting, have_collected
 from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.engine import Engine
-from tvix_store.errors import DeniedError, UnavailableError
+from tvix_store.errors import DeniedError, InvalidError, UnavailableError
 from tvix_store.services.collection import Collected, Progress, Room
 
 T = TypeVar("T")
+_PACKED = 0.9
+"""Share of the packs that counts at least. What is dead beside it is not worth to be rewritten."""
 
 
 class LocalCollection:
@@ -41,7 +43,10 @@ class LocalCollection:
 
     async def fitting(self, output_hashes: Sequence[bytes], size: int, *, progress: Progress | None = None) -> int:
         watch = Watch(progress)
-        most = size - self._engine.index.file_size()
+        index = self._engine.index.file_size()
+        if size <= index:
+            raise InvalidError(f"{size} bytes are fewer than the index of the store takes ({index}); no path would be left")
+        most = int((size - index) * _PACKED)
         return await _in_thread(watch, lambda: Fitting(self._engine, watch).count(output_hashes, most))
 
     async def room(self) -> Room:
@@ -59,7 +64,9 @@ class LocalCollection:
                 if done.ready_at and done.ready_at <= self._clock():  # there is no grace
                     first, done = done, collector.run()
                     done = replace(done, condemned=first.condemned, dropped=first.dropped + done.dropped)
-                done = replace(done, freed=Rewriting(engine, watch).run())
+                rewriting = Rewriting(engine, watch)
+                freed = rewriting.run()
+                done = replace(done, freed=freed, held=rewriting.held)
                 have_collected(engine.directory)
                 return done
             except StoppedError as error:

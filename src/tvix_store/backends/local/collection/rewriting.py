@@ -52,6 +52,8 @@ class Rewriting:
         self._watch = watch
         self._index = engine.index
         self._packs = engine.directory / "packs"
+        self.held = 0
+        """Bytes that are dead in packs that others write to, as far as contents tell."""
 
     def run(self) -> int:
         """Rewrite all packs that are worth it, and that nobody writes to; how many bytes that has given back.
@@ -78,11 +80,13 @@ class Rewriting:
             # Those that a writer might take over are locked before the first is copied: what is copied goes to none of them.
             unfinished = {number for number, size in found if size < self._engine.settings.pack_size}
             ours = {number for number in unfinished if _lock(locked, pack_path(self._packs, number))}
-            for done, (number, _) in enumerate(found):
+            for done, (number, size) in enumerate(found):
                 self._watch.tell("rewritten", done, len(found))
                 with ExitStack() as stack:
                     if number in ours or (number not in unfinished and _lock(stack, pack_path(self._packs, number))):
                         freed += self._rewrite(number, live.get(number, 0))
+                    else:
+                        self.held += size - live.get(number, 0)
         return freed
 
     def _worth_it(self, live: Mapping[int, int]) -> list[tuple[int, int]]:
