@@ -21,6 +21,9 @@ from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, FileNode
 from tvix_store.model.path_info import PathInfo
 from tvix_store.operations.nars.calculate import calculate_nar
+from tvix_store.operations.nars.kept_plans import KeptPlans
+from tvix_store.operations.nars.links import FileFacts, NarLink, NarLinks
+from tvix_store.operations.nars.planner import plan_nar
 from tvix_store.services.collection import NOTHING, Collected
 from tvix_store.services.store import Store
 from tvix_store.testing.content import missing, noise, put_tree
@@ -236,3 +239,25 @@ async def test_a_removal_that_was_not_said_is_said_before_content_goes(tmp_path:
         assert await store.path_infos.get(gone.store_path.output_hash) is None
         assert await is_whole(store, kept)
         await collect_garbage(store)
+
+
+async def test_links_go_with_what_they_lead_to(store: Store) -> None:
+    """Those of a path that was deleted, and of a NAR whose narinfo never came."""
+    kept, gone = await put_path(store, "kept", TREE), await put_path(store, "gone", {b"file": noise(300_000, "gone")})
+    unclaimed = await put_tree(store, tree_of({b"file": noise(200_000, "unclaimed")}))
+    facts = await store.nar.calculate(unclaimed)
+    links, plans = NarLinks.of(store), KeptPlans(store)
+    assert links is not None
+    for node, nar in ((kept.node, kept.nar), (gone.node, gone.nar), (unclaimed, facts)):
+        await links.put_zstd_file(NarLink(nar, node), FileFacts(5, bytes(32)), bytes(16))
+        assert store.frames is not None
+        await plans.put(node, await plan_nar(store.frames, store.directories.tree(node)))
+    await remove(store, gone)
+    await collect_garbage(store, GRACE)
+    assert await links.get(gone.nar.sha256) is not None, "until the content is deleted"
+    await collect_garbage(store)
+    assert await links.get(kept.nar.sha256) is not None
+    assert await plans.get(kept.node) is not None
+    assert store.records is not None
+    left = [key async for key, _ in store.records.list() if key.startswith((b"nar:", b"zstd:", b"plan:"))]
+    assert len(left) == 3

@@ -62,12 +62,9 @@ class ContentIndex(Ledger):
         """Whether a directory is there that is not condemned."""
         return self._get(self.directories, digest) is not None
 
-    def is_blob(self, digest: bytes) -> bool:
+    def is_blob(self, txn: Txn, digest: bytes) -> bool:
         """Whether a blob is there, live or condemned."""
-        with self.reading() as txn:
-            return self.is_named(txn, Kind.CHUNK, digest) or any(
-                self._segment(txn, tables[Kind.CHUNK_LIST], digest, 0) for tables in (self._table_of, self._condemned_of)
-            )
+        return self.is_named(txn, Kind.CHUNK, digest) or self.is_named(txn, Kind.CHUNK_LIST, chunk_list_key(digest, 0))
 
     def is_live_blob(self, digest: bytes) -> bool:
         """Whether a blob is there that is not condemned."""

@@ -7,6 +7,7 @@ import logging
 from tvix_store.errors import CorruptError, InvalidError, NotFoundError
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
+from tvix_store.model.store_path import StorePath
 from tvix_store.services.nar import NarService
 
 _log = logging.getLogger(__name__)
@@ -22,7 +23,11 @@ async def check_nar(nar: NarService, node: Node, stated: NarFacts, what: object)
     """
     try:
         facts = await nar.calculate(node)
-    except (NotFoundError, CorruptError, InvalidError) as error:
+    except NotFoundError as error:
+        # Of a path that is there, its own content is missing. A NAR may have been collected that no path needs.
+        _log.log(logging.ERROR if isinstance(what, StorePath) else logging.INFO, "%s is not served: %s", what, error)
+        raise NotFoundError("the content of", what) from error
+    except (CorruptError, InvalidError) as error:
         _log.error("%s is not served: %s", what, error)
         raise NotFoundError("the content of", what) from error
     if facts != stated:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from tvix_store.backends.local.collection.collector import Collector
 from tvix_store.backends.local.collection.fitting import Fitting, bytes_on_disk
+from tvix_store.backends.local.collection.leftovers import drop_leftovers
 from tvix_store.backends.local.collection.rewriting import Rewriting
 from tvix_store.backends.local.collection.watch import StoppedError, Watch
 from tvix_store.backends.local.collection_lock import collecting, have_collected
@@ -64,6 +65,8 @@ class LocalCollection:
                 if done.ready_at and done.ready_at <= self._clock():  # there is no grace
                     first, done = done, collector.run()
                     done = replace(done, condemned=first.condemned, dropped=first.dropped + done.dropped)
+                if done.dropped.count:
+                    drop_leftovers(engine, watch)
                 rewriting = Rewriting(engine, watch)
                 freed = rewriting.run()
                 done = replace(done, freed=freed, held=rewriting.held)

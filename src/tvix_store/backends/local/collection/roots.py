@@ -44,8 +44,11 @@ def mark_roots(engine: Engine, mark: Mark, without: Container[bytes] = ()) -> No
                             mark.add([content])
         for index in indexes:  # when all nodes are known
             for key, value in records(index, PLAN.prefix):
-                if key[len(PLAN.prefix) :] in mark.nodes and len(value) == _KEY_SIZE and engine.index.is_blob(value):
-                    mark.add_blob(Digest(value))
+                if key[len(PLAN.prefix) :] in mark.nodes and len(value) == _KEY_SIZE:
+                    with engine.index.reading() as txn:
+                        is_there = engine.index.is_blob(txn, value)
+                    if is_there:
+                        mark.add_blob(Digest(value))
         mark.add_chunks()
         if any(index.is_damaged for index in indexes):
             raise UnavailableError("nothing is collected: an index is damaged; it is made anew when the store is opened again")
