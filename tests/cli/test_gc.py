@@ -65,7 +65,6 @@ def test_a_store_that_takes_no_more_than_it_may_keeps_its_paths(tvix_store: Prog
 def test_room_on_the_disk_is_made_by_removing_paths(tvix_store: Program, paths: list[str]) -> None:
     free = gc(tvix_store, "--dry-run")["free"]
     assert gc(tvix_store, "--min-free", "1M", "--dry-run")["paths"] == 0, "that is free already"
-    assert gc(tvix_store, "--min-free", str(free + (4 << 20)), "--dry-run")["paths"] >= 1
     ended = tvix_store.run("gc", "--min-free", str(free + (1 << 40)))
     assert ended.code == 3
     assert "no path would be left" in ended.error

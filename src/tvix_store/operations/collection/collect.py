@@ -71,7 +71,7 @@ async def collect(
         now = await hours.now()
         if policy.keep_for is not None:
             gone = await remove_unused(store, now=now, keep_for=policy.keep_for, dry_run=dry_run)
-        size = _allowed(policy, await collection.room())
+        size = allowed(policy, await collection.room())
         if size is not None:
             gone |= await _shrink(store, collection, size, now, gone, dry_run=dry_run, progress=progress)
     if dry_run:
@@ -97,7 +97,7 @@ def collection_of(store: Store) -> ContentCollection:
     return store.collection
 
 
-def _allowed(policy: Policy, room: Room) -> int | None:
+def allowed(policy: Policy, room: Room) -> int | None:
     """The bytes that the store may take; None where there is no bound."""
     bounds = []
     if policy.max_size is not None and room.used > policy.max_size:
