@@ -13,8 +13,8 @@ from tvix_store.backends.local.caches import cache_directory
 from tvix_store.backends.local.collection_lock import FILE as COLLECTION_LOCK
 from tvix_store.backends.local.disk import disk_errors, make_directory
 from tvix_store.backends.local.engine import READ_THREADS
+from tvix_store.backends.local.file_lock import alone
 from tvix_store.backends.local.settings import FILE as SETTINGS
-from tvix_store.backends.local.store_lock import alone
 from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.config.size_rule import read_size_rule
 from tvix_store.config.user_directories import data_directory

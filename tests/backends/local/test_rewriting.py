@@ -16,10 +16,10 @@ from tvix_store.backends.local.collection import rewriting
 from tvix_store.backends.local.collection.rewriting import Rewriting
 from tvix_store.backends.local.collection.watch import Watch
 from tvix_store.backends.local.contents import Content
+from tvix_store.backends.local.file_lock import alone
 from tvix_store.backends.local.packs import Place, pack_path
 from tvix_store.backends.local.records import HEADER_SIZE, Kind
 from tvix_store.backends.local.requests import LeavePack
-from tvix_store.backends.local.store_lock import alone
 from tvix_store.errors import CorruptError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.store import Store

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tvix_store.backends.local.disk import disk_errors, open_or_create
-from tvix_store.backends.local.store_lock import PAUSE, alone
+from tvix_store.backends.local.file_lock import PAUSE, alone, take
 from tvix_store.errors import DiskDeniedError, DiskFullError
 
 FILE = "collecting"
@@ -56,7 +56,7 @@ def not_collecting(store: Path, *, makes_file: bool = True) -> Iterator[None]:
         return
     try:
         told_at = -_TOLD_EVERY
-        while not _shared(fd):
+        while not take(fd, fcntl.LOCK_SH):
             if time.monotonic() >= told_at + _TOLD_EVERY:
                 told_at = time.monotonic()
                 _log.warning("waiting for a collection in %s to end", store)
@@ -86,11 +86,3 @@ def _make(path: Path) -> None:
     if not path.exists():
         os.close(open_or_create(path))
         os.utime(path, (0, 0))
-
-
-def _shared(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

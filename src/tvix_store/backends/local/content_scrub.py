@@ -17,11 +17,11 @@ from tvix_store.backends.local.damage import opened
 from tvix_store.backends.local.disk import disk_errors, open_or_create
 from tvix_store.backends.local.disk_reader import DiskReader
 from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.file_lock import alone
 from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Kind, checked_payload
 from tvix_store.backends.local.scrub_order import Stretch, next_stretch
 from tvix_store.backends.local.scrub_round import FILE, ScrubRound, pace
-from tvix_store.backends.local.store_lock import alone
 from tvix_store.errors import CorruptError, StoreError, UnavailableError
 from tvix_store.telemetry import meters
 

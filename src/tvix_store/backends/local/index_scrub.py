@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from tvix_store.backends.local.file_lock import alone
 from tvix_store.backends.local.index import Index
-from tvix_store.backends.local.store_lock import alone
 from tvix_store.errors import StoreError
 from tvix_store.telemetry import meters
 

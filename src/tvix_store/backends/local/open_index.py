@@ -19,12 +19,13 @@ from tvix_store.backends.local.checkpoint import Checkpoint, this_boot
 from tvix_store.backends.local.checkpointer import sync_named, write_checkpoint
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import lock_file
+from tvix_store.backends.local.file_lock import PAUSE
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.index_damage import DamageMark
 from tvix_store.backends.local.ledger import PUBLISHED_AT
 from tvix_store.backends.local.pack_reader import PackReader
 from tvix_store.backends.local.replay import replay
-from tvix_store.backends.local.store_lock import PAUSE, StoreLock
+from tvix_store.backends.local.store_lock import StoreLock
 from tvix_store.errors import CorruptError, UnavailableError
 
 _TRIES = 50

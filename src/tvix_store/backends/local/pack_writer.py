@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tvix_store.backends.local.disk import disk_errors, new_file, unfinished_name
 from tvix_store.backends.local.durability import Durability
+from tvix_store.backends.local.file_lock import take
 from tvix_store.backends.local.packs import MAGIC, PREFIX_SIZE, Place, pack_numbers, pack_path, read_key
 from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Buffer, Kind, NewRecord, mark
 from tvix_store.errors import CorruptError, UnavailableError
@@ -187,9 +188,7 @@ class PackWriter:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except (PermissionError, FileNotFoundError):  # another user's, or one that was removed
             return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not take(fd, fcntl.LOCK_EX):
             os.close(fd)
             return False
         try:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from tvix_store.backends.local.disk import disk_errors, open_or_create
+from tvix_store.backends.local.file_lock import take
 
 _FILE, _GATE = "roots", "roots-gate"
 """The locked file, and one that each passes on the way: who wants the lock alone closes it behind himself. Else those who share the
@@ -37,7 +38,7 @@ class RootsLock:
         with self._opened(_FILE) as lock:
             with self._opened(_GATE) as gate:
                 for each in (gate, lock):
-                    while not _is_taken(each, fcntl.LOCK_SH):  # noqa: ASYNC110 - another process holds it
+                    while not take(each, fcntl.LOCK_SH):  # noqa: ASYNC110 - another process holds it
                         await asyncio.sleep(_PAUSE)
             yield
 
@@ -57,11 +58,3 @@ class RootsLock:
             yield fd
         finally:
             os.close(fd)
-
-
-def _is_taken(fd: int, how: int) -> bool:
-    try:
-        fcntl.flock(fd, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

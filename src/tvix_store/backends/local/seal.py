@@ -18,6 +18,7 @@ from pathlib import Path
 from tvix_store.backends.local.checkpoint import SEALED, Checkpoint, newest_meta
 from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.durability import Durability
+from tvix_store.backends.local.file_lock import take
 from tvix_store.backends.local.packs import PREFIX_SIZE, pack_numbers, pack_path
 from tvix_store.errors import CorruptError
 
@@ -59,10 +60,8 @@ def cut_to(committed: Mapping[int, int], packs: Path, durability: Durability) ->
 def _cut(path: Path, size: int, durability: Durability) -> None:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        durability.cut(fd, size)
-        durability.sync_file(fd)
-    except BlockingIOError:
-        pass
+        if take(fd, fcntl.LOCK_EX):
+            durability.cut(fd, size)
+            durability.sync_file(fd)
     finally:
         os.close(fd)

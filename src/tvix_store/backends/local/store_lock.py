@@ -6,44 +6,18 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from tvix_store.backends.local.disk import disk_errors, open_or_create
+from tvix_store.backends.local.disk import open_or_create
+from tvix_store.backends.local.file_lock import PAUSE, take
 from tvix_store.backends.local.index_damage import CrashNotes
 
 FILE = "lock"
-PAUSE = 0.1
-"""Seconds between two tries."""
 _SILENT = 1.0
 """Seconds of waiting before the log says so: an index is compacted in less."""
 _TOLD_EVERY = 10.0
 """Seconds between two such lines."""
 _log = logging.getLogger(__name__)
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[bool]:
-    """A lock on a file or directory of a store, for which nobody waits; whether this process has it.
-
-    Raises:
-        DeniedError, UnavailableError: it cannot be opened.
-    """
-    with disk_errors(path):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield _take(fd, fcntl.LOCK_EX)
-    finally:
-        os.close(fd)
-
-
-def _take(fd: int, how: int) -> bool:
-    try:
-        fcntl.flock(fd, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 class StoreLock:
@@ -58,7 +32,7 @@ class StoreLock:
         """Become a user. Waits for as long as another process has the store alone: it makes the index anew."""
         begun = time.monotonic()
         tell_at = begun + _SILENT
-        while not _take(self._fd, fcntl.LOCK_SH):
+        while not take(self._fd, fcntl.LOCK_SH):
             if time.monotonic() >= tell_at:
                 tell_at += _TOLD_EVERY
                 _log.warning("waiting for another process that makes the index of %s anew", self._store)
@@ -66,7 +40,7 @@ class StoreLock:
 
     def take_alone(self) -> bool:
         """Have the store alone, if nobody uses it now. If not, nothing is held any more: see flock(2)."""
-        return _take(self._fd, fcntl.LOCK_EX)
+        return take(self._fd, fcntl.LOCK_EX)
 
     def release(self) -> None:
         fcntl.flock(self._fd, fcntl.LOCK_UN)

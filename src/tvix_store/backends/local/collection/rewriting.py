@@ -21,6 +21,7 @@ from tvix_store.backends.local.contents import Written
 from tvix_store.backends.local.damage import opened
 from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.engine import Engine
+from tvix_store.backends.local.file_lock import take
 from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.packs import Place, pack_numbers, pack_path
 from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Kind, NewRecord, accepted
@@ -320,8 +321,4 @@ def _lock(stack: ExitStack, path: Path) -> bool:
     except (FileNotFoundError, PermissionError):
         return False
     stack.callback(os.close, fd)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return take(fd, fcntl.LOCK_EX)
