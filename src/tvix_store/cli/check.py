@@ -61,15 +61,16 @@ async def check(
     if keys and not repair:
         raise click.UsageError("--trusted-public-keys goes with --repair")
     from tvix_store.cli.counted_blobs import CountedBlobs
+    from tvix_store.cli.kept_stores import see_the_store
     from tvix_store.cli.output import print_json
     from tvix_store.cli.sizes import human
     from tvix_store.config import check_is_there
-    from tvix_store.config.compose import DEFAULT_ADDRESS
     from tvix_store.errors import CorruptError
     from tvix_store.operations.paths.store_check import StoreCheck
 
-    for address in (*invocation.addresses().values(), *([source] if source else [])):
-        check_is_there(address or DEFAULT_ADDRESS)  # a store that is made by opening it has no faults
+    see_the_store(invocation)  # one that is made by opening it has no faults
+    if source:
+        check_is_there(source)
     count = size = 0
     faulty: list[CheckedPath] = []
 
