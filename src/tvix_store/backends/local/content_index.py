@@ -58,21 +58,14 @@ class ContentIndex(Ledger):
     def directory(self, digest: bytes) -> Place | None:
         return self._place(Kind.DIRECTORY, digest)
 
-    def has_directory(self, digest: bytes) -> bool:
-        """Whether a directory is there that is not condemned."""
-        return self._get(self.directories, digest) is not None
-
     def is_blob(self, txn: Txn, digest: bytes) -> bool:
         """Whether a blob is there, live or condemned."""
         return self.is_named(txn, Kind.CHUNK, digest) or self.is_named(txn, Kind.CHUNK_LIST, chunk_list_key(digest, 0))
 
     def is_live_blob(self, digest: bytes) -> bool:
         """Whether a blob is there that is not condemned."""
-        with self.reading() as txn:
-            return (
-                self.place_in(txn, Kind.CHUNK, digest) is not None
-                or self.place_in(txn, Kind.CHUNK_LIST, chunk_list_key(digest, 0)) is not None
-            )
+        keys = {Kind.CHUNK: digest, Kind.CHUNK_LIST: chunk_list_key(digest, 0)}
+        return any(self.live_place(kind, key) is not None for kind, key in keys.items())
 
     def unknown(self, contents: Sequence[Content]) -> list[Content]:
         """Those of the contents that are not in the index, or condemned."""
@@ -111,16 +104,15 @@ class ContentIndex(Ledger):
     def put_content(self, txn: Txn, kind: Kind, key: bytes, place: Place, blob_size: int = 0) -> bool:
         """Name the place of a chunk, a directory or a segment of a chunk list; whether it was new."""
         self.bytes_put += place.stored
-        row = _U64.pack(blob_size) + place.to_bytes() if kind is Kind.CHUNK_LIST else place.to_bytes()
-        return self._put(txn, self._table_of[kind], key, row, overwrite=False)
+        return self._put(txn, self._table_of[kind], key, _row_of(kind, blob_size, place), overwrite=False)
 
     def place_in(self, txn: Txn, kind: Kind, key: bytes, *, condemned: bool = False) -> Place | None:
         """Where a content lies; of a chunk list, one segment. `condemned` looks among these alone."""
-        row = self._row(txn, (self._condemned_of if condemned else self._table_of)[kind], key)
+        row = self._row(txn, self._table(kind, condemned=condemned), key)
         return None if row is None else Place.from_bytes(row[_head(kind) :])
 
     def drop_content(self, txn: Txn, kind: Kind, key: bytes, place: Place) -> bool:
-        """Forget a chunk or a directory, if it is named and lies at `place`; whether it did."""
+        """Forget a chunk, a directory, or a segment of a chunk list, if it is live and lies at `place`; whether it did."""
         if self.place_in(txn, kind, key) != place:
             return False
         txn.delete(key, db=self._table_of[kind].handle)
@@ -129,7 +121,7 @@ class ContentIndex(Ledger):
 
     def move_content(self, txn: Txn, kind: Kind, key: bytes, place: Place, *, condemned: bool = False) -> None:
         """Name another place of a content that is there. The caller counts the bytes."""
-        table = (self._condemned_of if condemned else self._table_of)[kind]
+        table = self._table(kind, condemned=condemned)
         row = self._row(txn, table, key)
         head = b"" if row is None else row[: _head(kind)]
         self._put(txn, table, key, head + place.to_bytes())
@@ -137,12 +129,9 @@ class ContentIndex(Ledger):
     def condemn(self, txn: Txn, content: Written) -> bool:
         """Move a row that is as `content` says to the condemned ones; whether it was."""
         kind, key, blob_size, place = content
-        if self.place_in(txn, kind, key) != place:
+        if not self.drop_content(txn, kind, key, place):
             return False
-        txn.delete(key, db=self._table_of[kind].handle)
-        row = _U64.pack(blob_size) + place.to_bytes() if kind is Kind.CHUNK_LIST else place.to_bytes()
-        self._put(txn, self._condemned_of[kind], key, row)
-        self._count(txn, kind, place, -1)
+        self._put(txn, self._condemned_of[kind], key, _row_of(kind, blob_size, place))
         return True
 
     def take_back(self, txn: Txn, kind: Kind, key: bytes) -> None:
@@ -172,13 +161,9 @@ class ContentIndex(Ledger):
         for table in self._condemned_of.values():
             txn.drop(table.handle, delete=False)
 
-    def has_condemned(self, txn: Txn) -> bool:
-        return any(self.rows(txn, table) for table in self._condemned_of.values())
-
     def contents(self, txn: Txn, kind: Kind, *, condemned: bool = False) -> Iterator[Written]:
         """All chunks, directories, or segments of chunk lists, in the order of their keys; `condemned` or live ones."""
-        table = (self._condemned_of if condemned else self._table_of)[kind]
-        return (_written(kind, key, row) for key, row in self._whole_rows(txn, table))
+        return (_written(kind, key, row) for key, row in self._whole_rows(txn, self._table(kind, condemned=condemned)))
 
     def all_contents(self, kind: Kind, *, condemned: bool = False, without: Container[bytes] = frozenset()) -> Iterator[Written]:
         """As `contents`, in a read transaction for each thousand: rows may be put and moved meanwhile.
@@ -194,13 +179,12 @@ class ContentIndex(Ledger):
         return (key for key, _ in self._rows_in_pages(kind, condemned=condemned))
 
     def _rows_in_pages(self, kind: Kind, *, condemned: bool) -> Iterator[tuple[bytes, bytes]]:
-        table = (self._condemned_of if condemned else self._table_of)[kind]
+        table = self._table(kind, condemned=condemned)
         last: bytes | None = b""
         while last is not None:
-            with self.reading() as txn, txn.cursor(table.handle) as cursor:
-                is_there = cursor.set_range(last) and (cursor.key() != last or cursor.next())
-                page = list(islice(cursor.iternext(), _PAGE)) if is_there else []
-            last = page[-1][0] if page else None
+            with self.reading() as txn:
+                page = self.rows_behind(txn, table, last, _PAGE)
+            last = page[-1][0] if len(page) == _PAGE else None
             for key, row in page:
                 if self._is_whole(table, key, row):
                     yield key, row
@@ -214,13 +198,10 @@ class ContentIndex(Ledger):
             CorruptError: the rows are not in order.
         """
         table, head = self._table_of[kind], _head(kind)
-        with self.reading() as txn, txn.cursor(table.handle) as cursor:
-            found = cursor.set_range(key) and (cursor.key() != key or cursor.next())
-            rows = list(islice(cursor.iternext(), limit)) if found else []
+        with self.reading() as txn:
+            rows = self.rows_behind(txn, table, key, limit)
         unpack = _PLACE_HEAD.unpack_from  # making Places would take three times as long
         places = [(name, *unpack(row, head)) for name, row in rows if self._is_whole(table, name, row)]
-        if rows and rows[-1][0] <= key:
-            raise self._damaged(f"the rows of {table.name.decode()} are not in order")
         return places, rows[-1][0] if len(rows) == limit else None
 
     def live_place(self, kind: Kind, key: bytes) -> Place | None:
@@ -234,6 +215,11 @@ class ContentIndex(Ledger):
             for kind, key in names:
                 txn.get(key, db=self._table_of[kind].handle)
 
+    def is_at(self, txn: Txn, content: Written) -> bool:
+        """Whether a content, live or condemned, lies where `content` says."""
+        kind, key, _, place = content
+        return any(self.place_in(txn, kind, key, condemned=condemned) == place for condemned in (False, True))
+
     def is_named(self, txn: Txn, kind: Kind, key: bytes) -> bool:
         """Whether there is a chunk, directory, or segment of a chunk list, live or condemned."""
         return any(self._row(txn, tables[kind], key) is not None for tables in (self._table_of, self._condemned_of))
@@ -246,7 +232,7 @@ class ContentIndex(Ledger):
 
     def chunk_list(self, txn: Txn, blob: bytes, *, condemned: bool = False) -> list[Written]:
         """All segments of a blob's chunk list, in order."""
-        table = (self._condemned_of if condemned else self._table_of)[Kind.CHUNK_LIST]
+        table = self._table(Kind.CHUNK_LIST, condemned=condemned)
         rows = self._beginning_with(txn, table, blob, blob)
         return [_written(Kind.CHUNK_LIST, key, row) for key, row in rows if row is not None]
 
@@ -266,6 +252,9 @@ class ContentIndex(Ledger):
     def chunked_blobs(self, txn: Txn) -> int:
         """How many blobs are cut into more than one chunk: the chunk list segments that begin one."""
         return sum(is_first(key) for key in txn.cursor(self.chunk_lists.handle).iternext(values=False))
+
+    def _table(self, kind: Kind, *, condemned: bool) -> Table:
+        return (self._condemned_of if condemned else self._table_of)[kind]
 
     def _place(self, kind: Kind, key: bytes) -> Place | None:
         row = self._get(self._table_of[kind], key)
@@ -316,6 +305,10 @@ class ContentIndex(Ledger):
                 key, row = cursor.item()
                 yield key, row if self._is_whole(table, key, row) else None
                 found = cursor.next()
+
+
+def _row_of(kind: Kind, blob_size: int, place: Place) -> bytes:
+    return _U64.pack(blob_size) + place.to_bytes() if kind is Kind.CHUNK_LIST else place.to_bytes()
 
 
 def _head(kind: Kind) -> int:

@@ -39,8 +39,7 @@ class LocalDirectories:
         place = self._engine.index.directory(digest.raw)
         if self._engine.index.finds != finds:
             await self._engine.take_back()
-            with self._engine.index.reading() as txn:
-                place = self._engine.index.place_in(txn, Kind.DIRECTORY, digest.raw)
+            place = self._engine.index.live_place(Kind.DIRECTORY, digest.raw)
         if place is None:
             return None
         stored = self._engine.reader.read_if_cached(place)

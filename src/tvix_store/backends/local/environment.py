@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from itertools import islice
+from operator import lt
 from pathlib import Path
 from typing import TypeAlias
 from zlib import crc32
@@ -196,6 +197,20 @@ class Environment:
                 last, count = key, count + 1
                 found = cursor.next()
             return count, last if found else None
+
+    def rows_behind(self, txn: Txn, table: Table, key: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """The next `limit` rows behind a key (empty: from the start), in order; fewer at the end. They are not checked here.
+
+        Raises:
+            CorruptError: the rows are not in order, and that was told.
+        """
+        with txn.cursor(table.handle) as cursor:
+            found = cursor.set_range(key) and (cursor.key() != key or cursor.next())
+            rows = list(islice(cursor.iternext(), limit)) if found else []
+        keys = [key, *(each for each, _ in rows)]
+        if not all(map(lt, keys, keys[1:])):
+            raise self._damaged(f"the rows of {table.name.decode()} are not in order")
+        return rows
 
     def see_that_all_are_found(self, *tables: Table) -> None:
         """See that each row of some tables is found by its key, and none is hidden: 1 µs a row.

@@ -71,7 +71,7 @@ class LocalGranular:
 
     def _missing_directories(self, digests: Sequence[Digest]) -> set[Digest]:
         # Not a condemned one: what is below it may go.
-        return {digest for digest in digests if not self._engine.index.has_directory(digest.raw)}
+        return {digest for digest in digests if self._engine.index.live_place(Kind.DIRECTORY, digest.raw) is None}
 
     def _directories(self, digests: Sequence[Digest]) -> list[Directory]:
         directories: list[Directory] = []

@@ -65,20 +65,10 @@ class Index(ContentIndex):
 
         Also the output hash of the last row; None where no more rows follow.
         """
-        with self.reading() as txn, txn.cursor(self.path_infos.handle) as cursor:
-            last, count = output_hash, 0
-            found = cursor.set_range(last) and (cursor.key() != output_hash or cursor.next())
-            rows: list[tuple[bytes, bytes]] = []
-            while found and count < limit:
-                key, row = cursor.item()
-                if key <= last:
-                    raise self._damaged("its path infos are not in order")
-                last, count = key, count + 1
-                encoded = self._encoded(key, row) if self._is_whole(self.path_infos, key, row) else None
-                if encoded is not None:
-                    rows.append((key, encoded))
-                found = cursor.next()
-            return rows, last if found else None
+        with self.reading() as txn:
+            rows = self.rows_behind(txn, self.path_infos, output_hash, limit)
+        whole = ((key, self._encoded(key, row)) for key, row in rows if self._is_whole(self.path_infos, key, row))
+        return [(key, encoded) for key, encoded in whole if encoded is not None], rows[-1][0] if len(rows) == limit else None
 
     def path_info_sequence(self, txn: Txn, output_hash: bytes) -> int:
         return self._sequence(txn, self.path_infos, output_hash) & ~_DELETED

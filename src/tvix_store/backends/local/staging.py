@@ -124,8 +124,7 @@ class LocalStage:
                     engine.segment(key[:KEY_SIZE], int.from_bytes(key[KEY_SIZE:], "big"))
                     return True  # it is forgotten with any of its chunks, by whoever finds that damaged, at any moment
                 case kind:
-                    with engine.index.reading() as txn:
-                        place = engine.index.place_in(txn, kind, key)
+                    place = engine.index.live_place(kind, key)
                     if place is None:
                         return True  # somebody has found that out just now
                     engine.payload(key, place)

@@ -94,7 +94,7 @@ class Mark:
                         self.blobs.add(chunk)
         chunks = sum(key in self.blobs for key in self._index.all_keys(Kind.CHUNK))
         for key in self._index.all_keys(Kind.CHUNK, condemned=True):
-            chunks += key in self.blobs and not self._is_live_chunk(key)
+            chunks += key in self.blobs and self._index.live_place(Kind.CHUNK, key) is None
         missing = len(self.blobs) - chunks - lists
         if EMPTY.raw in self.blobs and not self._is_chunk(EMPTY.raw):
             missing -= 1  # nobody needs to store it
@@ -127,10 +127,6 @@ class Mark:
                 is_live = bool(self._index.chunk_list(txn, blob))
             if not is_live:
                 yield blob, list(segments)
-
-    def _is_live_chunk(self, digest: bytes) -> bool:
-        with self._index.reading() as txn:
-            return self._index.place_in(txn, Kind.CHUNK, digest) is not None
 
     def _is_chunk(self, digest: bytes) -> bool:
         with self._index.reading() as txn:

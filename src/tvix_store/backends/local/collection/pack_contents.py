@@ -103,8 +103,7 @@ class PackContents:
         counts = False
         if entry.kind in CONTENTS:
             content = _written(entry)
-            places = (index.place_in(txn, content.kind, content.key, condemned=condemned) for condemned in (False, True))
-            if entry.place in places:
+            if index.is_at(txn, content):
                 self.contents.append(content)
                 counts = True
         elif entry.kind is Kind.PATH_INFO:

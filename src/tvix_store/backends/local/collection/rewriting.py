@@ -22,13 +22,11 @@ from tvix_store.backends.local.damage import opened
 from tvix_store.backends.local.disk import disk_errors
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.file_lock import take
-from tvix_store.backends.local.index import Index
 from tvix_store.backends.local.packs import Place, pack_numbers, pack_path
-from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Kind, NewRecord, accepted
+from tvix_store.backends.local.records import CONTENTS, HEADER_SIZE, KEY_SIZE, Kind, NewRecord, accepted
 from tvix_store.backends.local.requests import Commit, LeavePack, NamePack, Request, Result
 from tvix_store.errors import CorruptError, UnavailableError
 
-_KINDS = (Kind.CHUNK, Kind.DIRECTORY, Kind.CHUNK_LIST)
 _WASTE = 0.1
 """Share of a pack that is dead, from which it is rewritten."""
 _LEAST_WASTE = 64 << 10
@@ -100,20 +98,17 @@ class Rewriting:
     def _live_bytes(self) -> Mapping[int, int]:
         """The bytes of each pack that contents take which the index names; never less."""
         found: dict[int, int] = {}
-        for kind in _KINDS:
-            for condemned in (True, False):  # in this order: what is taken back meanwhile is counted
-                for each in self._index.all_contents(kind, condemned=condemned):
-                    self._watch.tell("", 0, 0)
-                    found[each.place.pack] = found.get(each.place.pack, 0) + each.place.stored + HEADER_SIZE
+        for each in self._named():
+            found[each.place.pack] = found.get(each.place.pack, 0) + each.place.stored + HEADER_SIZE
         return found
 
-    def _named_in(self, number: int) -> Iterator[Written]:
-        """All contents that the index names in a pack; some twice."""
-        for kind in _KINDS:
+    def _named(self) -> Iterator[Written]:
+        """All contents that the index names; some twice, since the condemned come first: what is taken back meanwhile comes too."""
+        for kind in CONTENTS:
             for condemned in (True, False):
                 for each in self._index.all_contents(kind, condemned=condemned):
-                    if each.place.pack == number:
-                        yield each
+                    self._watch.tell("", 0, 0)
+                    yield each
 
     def _rewrite(self, number: int, live: int) -> int:
         """Rewrite a pack that is locked, and remove it; how many bytes that has given back.
@@ -132,7 +127,7 @@ class Rewriting:
                 _log.warning("not rewritten: %s", error)
                 return 0
             if contents.named < live:
-                contents.add(self._named_in(number))
+                contents.add(each for each in self._named() if each.place.pack == number)
             if not copied and not _is_worth_it(size, contents.size):
                 return 0
             copied += sum(self._copy(some) for some in _groups(contents.contents))
@@ -268,7 +263,7 @@ class EndPack(Request):
 
     def apply(self, commit: Commit) -> Result:
         index, txn = commit.index, commit.txn
-        if any(_is_named(index, commit, each) for each in self._contents.contents):
+        if any(index.is_at(txn, each) for each in self._contents.contents):
             return None
         if index.is_damaged or index.pack_sizes(txn, self._number)[0] != self._size:
             return None
@@ -294,11 +289,6 @@ class DropPack(Request):
 
 def _is_worth_it(size: int, live: int) -> bool:
     return size - live >= max(_WASTE * size, _LEAST_WASTE)
-
-
-def _is_named(index: Index, commit: Commit, content: Written) -> bool:
-    kind, key, _, place = content
-    return any(index.place_in(commit.txn, kind, key, condemned=condemned) == place for condemned in (False, True))
 
 
 def _groups(contents: Sequence[Written]) -> Iterator[list[Written]]:
