@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -11,6 +12,13 @@ T = TypeVar("T")
 def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """The items in sequences of `size`."""
     return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of `size`; the last one may be shorter. They are taken as they are wanted."""
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 async def gathered(items: AsyncIterable[T], size: int) -> AsyncIterator[list[T]]:

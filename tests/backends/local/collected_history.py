@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.backends.local.raw_content import RawContent
 from tests.backends.local.test_checkpoint import engine_of
-from tests.backends.local.test_collection import GRACE, Files, collect_garbage, put_path, remove
+from tests.backends.local.test_collection import GRACE, TREE, Files, collect_garbage, put_path, remove
 from tvix_store.backends.local import blob_writer, chunk_lists, open_store, settings
 from tvix_store.backends.local.collection import collector, rewriting
 from tvix_store.backends.local.durability import Durability
@@ -131,3 +131,12 @@ def has_remains(store: Store) -> bool:
     index = engine_of(store).index
     with index.reading() as txn:
         return 0 in index.committed_packs(txn).values()
+
+
+@asynccontextmanager
+async def store_of_long_lists(directory: Path) -> AsyncIterator[Store]:
+    """A store whose chunk lists have many segments, with a path in it."""
+    with small_steps():
+        async with await open_store(directory, chunk_average=CHUNK_AVERAGE) as store:
+            await put_path(store, "kept", TREE)
+            yield store

@@ -241,6 +241,23 @@ async def test_a_removal_that_was_not_said_is_said_before_content_goes(tmp_path:
         await collect_garbage(store)
 
 
+async def test_a_dry_run_commits_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even what a run would, since a process died before its removal was in the journal."""
+    await put_path(store, "kept", TREE)
+    gone = await put_path(store, "gone", {b"file": noise(300_000, "gone")})
+    with monkeypatch.context() as patched:
+        patched.setattr(SayRemoved, "apply", lambda request, commit: None)
+        await remove(store, gone)
+        await store.sync()
+    index = engine_of(store).index
+    before = index.last_transaction()
+    assert store.collection is not None
+    assert (await store.collection.expected()).condemned.size > 300_000
+    assert index.last_transaction() == before
+    await collect_garbage(store)
+    assert index.last_transaction() > before
+
+
 async def test_links_go_with_what_they_lead_to(store: Store) -> None:
     """Those of a path that was deleted, and of a NAR whose narinfo never came."""
     kept, gone = await put_path(store, "kept", TREE), await put_path(store, "gone", {b"file": noise(300_000, "gone")})

@@ -11,7 +11,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from tests.backends.local.collected_history import small_steps
+from tests.backends.local.collected_history import store_of_long_lists
 from tests.backends.local.raw_content import RawContent
 from tests.backends.local.store_files import index_file
 from tests.backends.local.test_checkpoint import engine_of
@@ -49,11 +49,8 @@ from tvix_store.testing.trees import TreeFile
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    """A store whose chunk lists have many segments, with a path in it."""
-    with small_steps():
-        async with await open_store(tmp_path / "store", chunk_average=4096) as store:
-            await put_path(store, "kept", TREE)
-            yield store
+    async with store_of_long_lists(tmp_path / "store") as store:
+        yield store
 
 
 def pack_of(engine: Engine, place: Place) -> Path:
@@ -114,13 +111,18 @@ def open_files() -> list[str]:
     return found
 
 
-async def test_of_a_condemned_blob_with_a_damaged_chunk_nothing_is_said_to_be_there(store: Store) -> None:
+async def condemned_content(store: Store) -> bytes:
+    """What a blob has that is condemned, with its chunks and its chunk list."""
     content = noise(60_000, "gone")
     gone = await put_path(store, "gone", {b"file": content})
-    blob = Digest.of(content)
-    engine = engine_of(store)
     await remove(store, gone)
     await collect_garbage(store, GRACE)
+    return content
+
+
+async def test_of_a_condemned_blob_with_a_damaged_chunk_nothing_is_said_to_be_there(store: Store) -> None:
+    engine, content = engine_of(store), await condemned_content(store)
+    blob = Digest.of(content)
     harm(engine, chunk_places(engine, blob)[3], 5)
     with pytest.raises(CorruptError):
         await collect(store.blobs.read(blob))
@@ -133,12 +135,8 @@ async def test_of_a_condemned_blob_with_a_damaged_chunk_nothing_is_said_to_be_th
 
 
 async def test_a_condemned_list_that_cannot_be_read_is_missing(store: Store) -> None:
-    content = noise(60_000, "gone")
-    gone = await put_path(store, "gone", {b"file": content})
+    engine, content = engine_of(store), await condemned_content(store)
     blob = Digest.of(content)
-    engine = engine_of(store)
-    await remove(store, gone)
-    await collect_garbage(store, GRACE)
     with engine.index.reading() as txn:
         harm(engine, engine.index.chunk_list(txn, blob.raw, condemned=True)[2].place, 20)
     assert await store.blobs.missing([blob]) == {blob}

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.backends.local.collected_history import small_steps
+from tests.backends.local.collected_history import store_of_long_lists
 from tests.backends.local.raw_content import RawContent
 from tests.backends.local.test_checkpoint import engine_of
-from tests.backends.local.test_collection import GRACE, TREE, collect_garbage, put_path
-from tvix_store.backends.local import open_store
+from tests.backends.local.test_collection import GRACE, collect_garbage
 from tvix_store.backends.local.blobs import LocalBlobs
 from tvix_store.backends.local.collection.collector import Collector
 from tvix_store.backends.local.collection.mark import Mark
@@ -29,11 +28,8 @@ from tvix_store.testing.content import collect, noise, pieces
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    """A store whose chunk lists have many segments, with a path in it."""
-    with small_steps():
-        async with await open_store(tmp_path / "store", chunk_average=4096) as store:
-            await put_path(store, "kept", TREE)
-            yield store
+    async with store_of_long_lists(tmp_path / "store") as store:
+        yield store
 
 
 class Pausing:
@@ -88,7 +84,7 @@ async def test_a_run_between_two_segments_leaves_no_torn_list(store: Store) -> N
 
     def begin() -> None:
         mark = Mark(engine.index, engine.reader, Watch())
-        mark_roots(engine, mark)
+        mark_roots([engine], mark)
         marked.append(mark)
 
     await store.blobs.put_many([b"so that the pack is named"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,20 @@ SMALL, TEXT, CUT = noise(2_000, "small"), b"a text that compresses well, " * 100
 FOLDER = Directory({b"folder": Directory({}).node()})
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with await open_store(tmp_path / "store", chunk_average=4096) as store:
+@asynccontextmanager
+async def store_of_all_kinds(directory: Path) -> AsyncIterator[Store]:
+    """A store with chunks, directories and a chunk list."""
+    async with await open_store(directory, chunk_average=4096) as store:
         await store.blobs.put_many([SMALL, TEXT])
         await store.directories.put(stream([Directory({}), FOLDER]))
         await put_cut(store, CUT)
         await store.sync()
+        yield store
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with store_of_all_kinds(tmp_path / "store") as store:
         yield store
 
 

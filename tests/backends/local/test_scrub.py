@@ -17,8 +17,8 @@ from typing import BinaryIO
 import pytest
 
 from tests.backends.local import writer_process
-from tests.backends.local.test_checkpoint import engine_of, flip, put_cut
-from tests.backends.local.test_moved_content import CUT, FOLDER, SMALL, TEXT, rewrite
+from tests.backends.local.test_checkpoint import engine_of, flip
+from tests.backends.local.test_moved_content import CUT, FOLDER, SMALL, TEXT, rewrite, store_of_all_kinds
 from tvix_store.backends.local import open_store, scrub_order
 from tvix_store.backends.local.content_scrub import ContentScrub
 from tvix_store.backends.local.contents import Written
@@ -30,10 +30,9 @@ from tvix_store.backends.local.scrub_order import Position, next_stretch
 from tvix_store.backends.local.scrub_round import FILE, ScrubRound
 from tvix_store.errors import CorruptError
 from tvix_store.model.digest import Digest
-from tvix_store.model.directory import Directory
 from tvix_store.services.store import Store
 from tvix_store.telemetry import meters
-from tvix_store.testing.content import noise, stream
+from tvix_store.testing.content import noise
 
 PERIOD = 30 * 86_400.0
 BEGIN = 1_700_000_000.0
@@ -90,11 +89,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with await open_store(tmp_path / "store", chunk_average=4096) as store:
-        await store.blobs.put_many([SMALL, TEXT])
-        await store.directories.put(stream([Directory({}), FOLDER]))
-        await put_cut(store, CUT)
-        await store.sync()
+    async with store_of_all_kinds(tmp_path / "store") as store:
         yield store
 
 

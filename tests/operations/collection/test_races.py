@@ -14,7 +14,7 @@ from tvix_store.config import verified
 from tvix_store.errors import ConflictError, IncompleteError, NotFoundError
 from tvix_store.operations.collection.delete import Referrers, delete_paths
 from tvix_store.operations.collection.pins import pin
-from tvix_store.operations.collection.unused import least_recently_used, remove_paths, remove_unused
+from tvix_store.operations.collection.unused import last_uses, remove_paths, remove_unused
 from tvix_store.services.store import Store
 from tvix_store.testing.contracts.path_infos import path
 from tvix_store.testing.contracts.removal import hash_of, put
@@ -85,7 +85,7 @@ async def test_a_pinned_path_is_there_whatever_others_do(tmp_path: Path, seed: i
             if generator.random() < 0.5:
                 gone = await remove_unused(collected.store, now=now, keep_for=1, noted_every=1)
             else:
-                some = await least_recently_used(collected.store, now=now)
+                some = await (await last_uses(collected.store, now=now)).ordered()
                 gone = await remove_paths(collected.store, some[:2], now=now)
             counts["removed"] += len(gone)
             await pause()

@@ -11,7 +11,7 @@ from tvix_store.backends.memory import open_store
 from tvix_store.errors import CorruptError, DeniedError, UnsupportedError
 from tvix_store.layers.read_only import read_only
 from tvix_store.operations.collection.pins import Pins
-from tvix_store.operations.collection.unused import least_recently_used, remove_paths, remove_unused
+from tvix_store.operations.collection.unused import last_uses, remove_paths, remove_unused
 from tvix_store.services.removal import USED, used_key
 from tvix_store.testing.contracts.removal import hash_of
 
@@ -69,7 +69,7 @@ async def test_a_path_that_is_pinned_while_others_are_removed_stays(collected: C
     await collected.put("c")
     monkeypatch.setattr(Pins, "pinned", inner)
     await collected.pins.remove("late")
-    found = await least_recently_used(collected.store, now=now)
+    found = await (await last_uses(collected.store, now=now)).ordered()
     monkeypatch.setattr(Pins, "pinned", then_a_pin)
     assert {each.hour for each in found} == {now}, "all of them were used in this hour"
     assert collected.names(await remove_paths(collected.store, found, now=now)) == {"c"}
@@ -106,7 +106,8 @@ async def test_the_least_recently_used_come_first_and_each_before_what_it_needs(
     await collected.pin("one", "kept")
     now = await collected.hours.now()
     order = [
-        (*collected.names([each.output_hash]), now - each.hour) for each in await least_recently_used(collected.store, now=now)
+        (*collected.names([each.output_hash]), now - each.hour)
+        for each in await (await last_uses(collected.store, now=now)).ordered()
     ]
     assert order == [("a", 99), ("b", 99), ("alone", 60), ("old", 50), ("needs", 20), ("near", 20), ("far", 20), ("c", 0)]
 
@@ -118,7 +119,7 @@ async def test_the_first_of_the_least_recently_used_can_go_without_the_others(co
         references = generator.sample(names[:at], min(at, generator.randrange(4)))
         await collected.put(name, *references, used=generator.randrange(50))
     now = await collected.hours.now()
-    while left := await least_recently_used(collected.store, now=now):
+    while left := await (await last_uses(collected.store, now=now)).ordered():
         some = left[: generator.randrange(1, 6)]
         assert await remove_paths(collected.store, some, now=now) == {each.output_hash for each in some}
 
@@ -127,7 +128,7 @@ async def test_what_was_used_or_pinned_since_does_not_go(collected: Collected) -
     for name in ("a", "b", "c"):
         await collected.put(name, used=50)
     now = await collected.hours.now()
-    found = await least_recently_used(collected.store, now=now)
+    found = await (await last_uses(collected.store, now=now)).ordered()
     await collected.put("b")
     await collected.pin("pin", "c")
     assert collected.names(await remove_paths(collected.store, found, now=now)) == {"a"}

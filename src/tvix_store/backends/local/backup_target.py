@@ -13,7 +13,7 @@ from pathlib import Path
 from tvix_store.backends.local import settings
 from tvix_store.backends.local.backup_packs import PackCopy, check_same_packs
 from tvix_store.backends.local.backup_source import copy_state
-from tvix_store.backends.local.disk import disk_errors, make_directory, new_file, open_or_create, unfinished_name
+from tvix_store.backends.local.disk import disk_errors, make_directory, open_or_create
 from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.environment import lock_file
 from tvix_store.backends.local.index import Index
@@ -206,15 +206,4 @@ class BackupTarget:
             return
         with os.fdopen(fd, "rb") as file:
             mode, data = stat.S_IMODE(os.fstat(fd).st_mode) & 0o666, file.read()
-        unfinished = unfinished_name(path)
-        new = new_file(unfinished)
-        try:
-            with os.fdopen(new, "wb") as file:
-                os.fchmod(new, mode)
-                file.write(data)
-                file.flush()
-                self._durability.sync_file(new)
-            unfinished.rename(path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+        self._durability.replace_file(path, data, mode)

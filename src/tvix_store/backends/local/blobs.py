@@ -35,10 +35,13 @@ class LocalBlobs:
         self._sizes = ChunkSizes.of_average(engine.settings.chunk_average)
 
     async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
-        async def live() -> BlobStat | None:
-            return await self._stat(digest, chunks=chunks) if self._engine.index.is_live_blob(digest.raw) else None
-
-        return await self._engine.settled(lambda: self._stat(digest, chunks=chunks), live)
+        index = self._engine.index
+        finds = index.finds
+        found = await self._stat(digest, chunks=chunks)
+        if index.finds == finds:
+            return found
+        await self._engine.take_back()
+        return await self._stat(digest, chunks=chunks) if index.is_live_blob(digest.raw) else None
 
     async def _stat(self, digest: Digest, *, chunks: bool) -> BlobStat | None:
         index = self._engine.index
@@ -54,10 +57,13 @@ class LocalBlobs:
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
         await self._engine.without_losses()
-        engine = self._engine
-        return await engine.settled(
-            lambda: engine.in_thread(self._missing, digests), lambda: engine.in_thread(self._not_live, digests)
-        )
+        index = self._engine.index
+        finds = index.finds
+        missing = await self._engine.in_thread(self._missing, digests)
+        if index.finds == finds:
+            return missing
+        await self._engine.take_back()
+        return await self._engine.in_thread(self._not_live, digests)
 
     async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         place = self._engine.index.chunk(digest.raw)

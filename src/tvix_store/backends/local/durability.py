@@ -74,13 +74,19 @@ class Durability:
         """Bring a database to the disk itself by its own `sync`."""
         self._sync(lambda: self._sync_database(path, sync))
 
-    def replace_file(self, path: Path, data: bytes) -> None:
-        """Create or replace a small file. After a power cut, it has either its old or its new content."""
+    def replace_file(self, path: Path, data: bytes, mode: int | None = None) -> None:
+        """Create or replace a small file. After a power cut, it has either its old or its new content.
+
+        Its mode is that of its directory, unless another one is given.
+        """
         with disk_errors(self._store):
             unfinished = unfinished_name(path)
             fd = new_file(unfinished)
             try:
-                os.write(fd, data)
+                if mode is not None:
+                    os.fchmod(fd, mode)
+                with os.fdopen(fd, "wb", closefd=False) as file:
+                    file.write(data)
                 self.sync_file(fd)
                 os.rename(unfinished, path)
             except BaseException:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -224,21 +224,13 @@ class Engine:
         if losing is not None:
             await asyncio.wrap_future(losing)
 
-    async def settled(self, look: Callable[[], Awaitable[T]], live: Callable[[], Awaitable[T]]) -> T:
-        """What `look` finds, if nothing was found among the condemned while it looked.
-
-        Else that is taken back, as far as it can be, and `live` tells what is live then: what is still condemned may be deleted.
-        Whether something waits to be taken back does not tell: a commit may be at it, behind another process that deletes it.
-        """
-        finds = self.index.finds
-        found = await look()
-        if self.index.finds == finds:
-            return found
-        await self.take_back()
-        return await live()
-
     async def take_back(self) -> None:
-        """Take back what was found among the condemned before, as far as that can be; also what a commit is at."""
+        """Take back what was found among the condemned before, as far as that can be; also what a commit is at.
+
+        It is for who says that something is there. If `index.finds` rose during his look, he calls this, and looks once more, at
+        what is live alone: the rest may be deleted. `index.wanted_back` would not tell him. It is empty while a commit is at it,
+        and that commit may wait for a process that deletes the same.
+        """
         await asyncio.wrap_future(self.committer.submit(Look()))
 
     async def taken_back(self) -> None:

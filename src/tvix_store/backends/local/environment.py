@@ -23,6 +23,7 @@ from tvix_store.backends.local.index_damage import DamageMark
 from tvix_store.backends.local.progress import Progress
 from tvix_store.backends.local.rows import RESIDUE, Table
 from tvix_store.errors import CorruptError, DiskFullError, ExhaustedError, StoreError, UnavailableError
+from tvix_store.services.batches import batched
 
 MAP_SIZE = 1 << 38
 """Address space for the index in bytes (256 GiB: some two billion chunks). Not disk, not memory: the file grows as it is used."""
@@ -261,8 +262,7 @@ class Environment:
 
     def _copy_rows(self, source: Txn, table: Table) -> None:
         progress = Progress(f"upgrading the index, copying {table.name.decode()}", source.stat()["entries"])
-        rows = iter(source.cursor())
-        while some := list(islice(rows, _ROWS_A_TRANSACTION)):
+        for some in batched(source.cursor(), _ROWS_A_TRANSACTION):
             with self.writing() as txn:
                 for key, row in some:
                     if table.is_whole(key, row):

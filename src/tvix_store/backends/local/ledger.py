@@ -67,7 +67,7 @@ class Ledger(Environment):
     def put_pack_sizes(self, txn: Txn, number: int, committed: int, synced: int) -> None:
         self._put(txn, self.packs, number.to_bytes(4, "big"), _SIZES.pack(committed, synced))
         if number > self.counter(txn, HIGHEST_PACK):
-            self._put(txn, self.counters, HIGHEST_PACK, _U64.pack(number))
+            self.put_counter(txn, HIGHEST_PACK, number)
 
     def name_packs(self, txn: Txn, own: int, size: int, synced: Mapping[int, int]) -> None:
         """Say how many bytes of packs are `synced`, and that `size` bytes of a writer's `own` pack (0: none) are committed."""
@@ -101,8 +101,11 @@ class Ledger(Environment):
     def count(self, txn: Txn, name: bytes, more: int) -> int:
         """Add `more` to a counter; its new value."""
         value = self.counter(txn, name) + more
-        self._put(txn, self.counters, name, _U64.pack(value))
+        self.put_counter(txn, name, value)
         return value
+
+    def put_counter(self, txn: Txn, name: bytes, value: int) -> None:
+        self._put(txn, self.counters, name, _U64.pack(value))
 
     def counter(self, txn: Txn, name: bytes) -> int:
         """The value of a counter.

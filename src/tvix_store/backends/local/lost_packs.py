@@ -18,7 +18,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from time import monotonic
@@ -37,6 +37,7 @@ from tvix_store.backends.local.pack_writer import PackWriter
 from tvix_store.backends.local.packs import PREFIX_SIZE, Place
 from tvix_store.backends.local.records import KEY_SIZE, PACK_SIZE, Kind, accepted, keyed_records, path_info_record
 from tvix_store.errors import CorruptError, UnavailableError
+from tvix_store.services.batches import batched
 from tvix_store.services.record_kinds import PLAN
 
 _LOOK_EVERY = 0.5
@@ -244,7 +245,7 @@ class LostPacks:
             (keyed_records(number, {key: value}, durable=False) for key, number, value in index.record_rows(txn)),
         )
         writer.sync()  # what lies before a path info was on the disk before
-        while some := list(islice(entries, _APPENDED_AT_ONCE)):
+        for some in batched(entries, _APPENDED_AT_ONCE):
             writer.append(some)
         writer.sync()
         index.put_pack_sizes(txn, writer.number, writer.size, writer.size)

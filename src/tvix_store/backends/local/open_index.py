@@ -160,7 +160,7 @@ class _Opening:
             try:
                 if not checkpoint.is_sealed:
                     with index.writing() as txn:  # what was taken back since is condemned again: its grace begins anew
-                        index.count(txn, PUBLISHED_AT, -index.counter(txn, PUBLISHED_AT))
+                        index.put_counter(txn, PUBLISHED_AT, 0)
                     replay(index, self._directory / "packs", self._durability)
                 publish(index, self._directory, self._durability)
             finally:

@@ -8,7 +8,7 @@ from time import time
 
 from tvix_store.errors import DeniedError, UnsupportedError
 from tvix_store.operations.collection.hours import DAILY, Hours
-from tvix_store.operations.collection.unused import least_recently_used, powers_of, remove_paths, remove_unused
+from tvix_store.operations.collection.unused import last_uses, powers_of, remove_paths, remove_unused
 from tvix_store.services.collection import Collected, ContentCollection, Progress, Room
 from tvix_store.services.store import Store
 
@@ -121,13 +121,10 @@ async def _shrink(
 
     Pinned paths stay. `gone` are paths that count as not there.
     """
-    order = [each for each in await least_recently_used(store, now=now) if each.output_hash not in gone]
+    uses = await last_uses(store, now=now)
+    order = [each for each in await uses.ordered() if each.output_hash not in gone]
     movable = {each.output_hash for each in order}
-    pinned = [
-        path_info.store_path.output_hash
-        async for path_info in store.path_infos.list()
-        if path_info.store_path.output_hash not in movable and path_info.store_path.output_hash not in gone
-    ]
+    pinned = [each for each in uses.paths if each not in movable and each not in gone]
     kept_first = [*pinned, *(each.output_hash for each in reversed(order))]
     fitting = await collection.fitting(kept_first, size, progress=progress)
     too_many = order[: min(len(kept_first) - fitting, len(order))]

@@ -21,7 +21,7 @@ _MOST_NAMED = 3
 
 
 class Referrers(Enum):
-    """What becomes of a path to which others refer: it stays, the others go as well, or they are left without it."""
+    """What becomes of a path to which others refer. It stays, or the others go with it, or they lose it."""
 
     REFUSE = "refuse"
     DELETE = "delete"

@@ -20,10 +20,8 @@ from tvix_store.services.removal import HOUR
 
 _KEY = b"hours:"
 _RECORD = struct.Struct("<III")
-HOURLY = 2
-"""The most hours that one look lets pass, where somebody looks every hour, and
-DAILY: where somebody looks once a day."""
-DAILY = 48
+HOURLY, DAILY = 2, 48
+"""The most hours that one look lets pass, where somebody looks once an hour, or once a day."""
 _LAST = (1 << 32) - 1
 
 

@@ -55,11 +55,12 @@ class LastUses:
     def __init__(self, now: int) -> None:
         self._now = now
         self._numbers: dict[bytes, int] = {}
-        """All paths by output hash. By these numbers, there are
-        _hours: the own last uses, and
-        _is_there: whether the path is in the store, and
-        _begins, _ends: where in
-        _references: it begins, and ends, to which paths it refers: their numbers."""
+        """Each path has a number. It is its place in these arrays:
+        _hours: its own last use.
+        _is_there: Whether it is in the store.
+        _begins, _ends: Where the paths to which it refers stand in _references.
+
+        _references: The numbers of these paths, those of one path after those of another."""
         self._hours = array("I")
         self._is_there = bytearray()
         self._begins = array("I")
@@ -87,6 +88,11 @@ class LastUses:
         for each in pinned:
             uses._hours[uses._number(each)] = _PINNED
         return uses
+
+    @property
+    def paths(self) -> list[bytes]:
+        """The paths that are in the store."""
+        return [each for each, n in self._numbers.items() if self._is_there[n]]
 
     @property
     def without_record(self) -> list[bytes]:

@@ -35,7 +35,7 @@ async def remove_unused(store: Store, *, now: int, keep_for: int, noted_every: i
     """
     records, removal = powers_of(store)
     since = max(now - keep_for - noted_every + 1, 0)
-    uses = await LastUses.read(store.path_infos, records, now=now, pinned=await Pins(records).pinned(now))
+    uses = await last_uses(store, now=now)
     unused = [each.output_hash for each in await uses.ordered() if each.hour < since]
     if dry_run:
         return set(unused)
@@ -46,21 +46,18 @@ async def remove_unused(store: Store, *, now: int, keep_for: int, noted_every: i
     return await removal.remove(unused, unused_since=since)
 
 
-async def least_recently_used(store: Store, *, now: int) -> list[LastUse]:
-    """The paths that are neither pinned nor needed by a pinned one, the least recently used first, referrers before references.
-
-    So the paths up to any of them can be removed by `remove_paths`.
+async def last_uses(store: Store, *, now: int) -> LastUses:
+    """The last uses of the paths of a store, and which are pinned.
 
     Raises:
         UnsupportedError, DeniedError, CorruptError: as `remove_unused`.
     """
     records, _ = powers_of(store)
-    uses = await LastUses.read(store.path_infos, records, now=now, pinned=await Pins(records).pinned(now))
-    return await uses.ordered()
+    return await LastUses.read(store.path_infos, records, now=now, pinned=await Pins(records).pinned(now))
 
 
 async def remove_paths(store: Store, paths: Sequence[LastUse], *, now: int) -> set[bytes]:
-    """Remove paths of `least_recently_used`, but those that were used or pinned since; the output hashes of what is gone.
+    """Remove the first paths of `LastUses.ordered`, but those that were used or pinned since; the output hashes of what is gone.
 
     While others pin all the time, fewer may go.
 

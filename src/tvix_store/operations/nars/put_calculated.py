@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from functools import partial
 
 from tvix_store.errors import ForgottenError, UnavailableError
 from tvix_store.model.path_info import PathInfo
@@ -23,16 +24,12 @@ async def put_calculated(store: Store, path_info: PathInfo, trust: Trust = NOBOD
         NotFoundError: a part of the content is gone.
         StoreError: as `PathInfoService.put`.
     """
-
-    async def calculate() -> object:
-        return await store.nar.calculate(path_info.node)
-
     if store.known_nars is None:
         return await store.path_infos.put(path_info, trust)
     try:
         return await store.path_infos.put(path_info, trust, calculated=True)
     except ForgottenError:
-        return await put_after(store.path_infos, calculate, path_info, trust)
+        return await put_after(store.path_infos, partial(store.nar.calculate, path_info.node), path_info, trust)
 
 
 async def put_after(

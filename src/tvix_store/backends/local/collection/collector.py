@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from itertools import chain, groupby, islice
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain, groupby
 
 from tvix_store.backends.local.collection.mark import Mark
-from tvix_store.backends.local.collection.roots import mark_roots
+from tvix_store.backends.local.collection.roots import all_engines, mark_roots
 from tvix_store.backends.local.collection.steps import Condemn, Drop, Publish, Rescue, published_at
 from tvix_store.backends.local.collection.watch import Watch
 from tvix_store.backends.local.contents import Name, Written
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.ledger import REMOVED
 from tvix_store.backends.local.records import HEADER_SIZE, KEY_SIZE, Kind
+from tvix_store.backends.local.removal import say_all_again
 from tvix_store.backends.local.requests import Look, Request
 from tvix_store.errors import InvalidError
+from tvix_store.services.batches import batched
 from tvix_store.services.collection import NOTHING, Amount, Collected
-
-T = TypeVar("T")
 
 _KINDS = (Kind.CHUNK_LIST, Kind.CHUNK, Kind.DIRECTORY)
 """In the order in which contents are condemned: a list goes before its chunks."""
@@ -46,7 +45,9 @@ class Collector:
 
     def look(self) -> Collected:
         """What there is to condemn, and what is condemned. Raises as `run`."""
-        return Collected(condemned=_amount(chain.from_iterable(self._unneeded(self._marked()))), waiting=self._condemned())
+        with all_engines(self._engine) as engines:
+            mark = self._marked(engines)
+        return Collected(condemned=_amount(chain.from_iterable(self._unneeded(mark))), waiting=self._condemned())
 
     def run(self) -> Collected:
         """Go through all steps whose time has come.
@@ -60,7 +61,10 @@ class Collector:
         ready_at = int(published + self._grace)
         if published and self._clock() < ready_at:
             return Collected(waiting=self._condemned(), ready_at=ready_at)
-        mark = self._marked()
+        with all_engines(self._engine) as engines:
+            for each in engines:
+                say_all_again(each)
+            mark = self._marked(engines)
         self._do(Look())  # what was found in this process is taken back
         self._rescue(mark)
         waiting, dropped = self._condemned(), NOTHING
@@ -76,10 +80,10 @@ class Collector:
             self._do(Publish(mark.nodes, now))
         return Collected(condemned, dropped, waiting, int(now + self._grace))
 
-    def _marked(self) -> Mark:
-        """All that is needed."""
+    def _marked(self, engines: Sequence[Engine]) -> Mark:
+        """All that the store, and its named caches, need."""
         mark = Mark(self._index, self._engine.reader, self._watch)
-        mark_roots(self._engine, mark, self._without)
+        mark_roots(engines, mark, self._without)
         with self._index.reading() as txn:
             had_paths = bool(self._without) or self._index.counter(txn, REMOVED) > 0
         if not had_paths and not len(mark.nodes) + len(mark.blobs) and next(self._index.all_keys(Kind.CHUNK), None) is not None:
@@ -91,13 +95,13 @@ class Collector:
 
     def _rescue(self, mark: Mark) -> None:
         """Take back what is needed after all."""
-        for some in _groups(self._needed_but_condemned(mark)):
+        for some in batched(self._needed_but_condemned(mark), _AT_ONCE):
             self._do(Rescue(some))
 
     def _condemn(self, mark: Mark) -> Amount:
         """Condemn what is not needed; how much that is."""
         done = NOTHING
-        for some in _groups(self._unneeded(mark)):
+        for some in batched(self._unneeded(mark), _AT_ONCE):
             condemn = Condemn(some)
             self._do(condemn)
             done += _amount(condemn.condemned)
@@ -134,14 +138,9 @@ class Collector:
         self._engine.committer.submit(request).result()
 
 
-def _amount(contents: Iterator[Written] | list[Written]) -> Amount:
+def _amount(contents: Iterable[Written]) -> Amount:
     count = size = 0
     for each in contents:
         count += 1
         size += each.place.stored + HEADER_SIZE
     return Amount(count, size)
-
-
-def _groups(items: Iterator[T]) -> Iterator[list[T]]:
-    while some := list(islice(items, _AT_ONCE)):
-        yield some

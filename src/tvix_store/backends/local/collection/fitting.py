@@ -16,7 +16,7 @@ from tvix_store.model.path_info import PathInfo
 
 
 class Fitting:
-    """Adds up what nodes need. What is missing or damaged counts nothing: a check tells of it."""
+    """Adds up what nodes need. What is missing counts nothing: a check tells of it."""
 
     def __init__(self, engine: Engine, watch: Watch) -> None:
         self._engine = engine
@@ -27,13 +27,18 @@ class Fitting:
         """Bytes in packs so far."""
 
     def count(self, output_hashes: Sequence[bytes], most: int) -> int:
-        """How many of the paths, from the first on, fit in `most` bytes."""
+        """How many of the paths, from the first on, fit in `most` bytes.
+
+        Raises:
+            CorruptError: a directory or a chunk list is damaged.
+            StoppedError: nobody waits for it any more.
+        """
         for done, output_hash in enumerate(output_hashes):
             self._watch.tell("measured", done, len(output_hashes))
             encoded = self._index.path_info(output_hash)
             if encoded is not None:
                 self.size += HEADER_SIZE + len(encoded)
-                self._add(PathInfo.stored(encoded).node)
+                self._add(PathInfo.root_of(encoded))
             if self.size > most:
                 return done
         return len(output_hashes)

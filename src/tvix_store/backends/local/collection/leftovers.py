@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
-
 from tvix_store.backends.local.collection.roots import records
 from tvix_store.backends.local.collection.watch import Watch
 from tvix_store.backends.local.engine import Engine
@@ -13,6 +10,7 @@ from tvix_store.backends.local.requests import Commit, Request, Result
 from tvix_store.errors import CorruptError
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import DirectoryNode, FileNode
+from tvix_store.services.batches import batched
 from tvix_store.services.record_kinds import FILE, LINK, PLAN, RecordKind
 
 _AT_ONCE = 1000
@@ -27,7 +25,7 @@ def drop_leftovers(engine: Engine, watch: Watch) -> None:
         StoppedError: nobody waits for it any more.
     """
     for kind in (LINK, PLAN):
-        for some in _groups(key for key, _ in records(engine.index, kind.prefix)):
+        for some in batched((key for key, _ in records(engine.index, kind.prefix)), _AT_ONCE):
             watch.tell("", 0, 0)
             engine.committer.submit(DropLeftovers(kind, some)).result()
 
@@ -69,9 +67,3 @@ class DropLeftovers(Request):
 
 def _value(commit: Commit, key: bytes) -> bytes | None:
     return commit.index.record_in(commit.txn, key)
-
-
-def _groups(keys: Iterable[bytes]) -> Iterator[list[bytes]]:
-    each = iter(keys)
-    while some := list(islice(each, _AT_ONCE)):
-        yield some

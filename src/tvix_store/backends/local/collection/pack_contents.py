@@ -26,6 +26,7 @@ from tvix_store.backends.local.records import (
     path_info_record,
 )
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE
+from tvix_store.services.batches import batched
 
 _AT_ONCE = 1000
 """Entries that are looked up in one read transaction."""
@@ -59,7 +60,7 @@ class PackContents:
         found = cls()
         progress = Progress(f"looking through pack {number:08x}", committed)
         with closing(PackScan(pack_path(packs, number), number, PREFIX_SIZE)) as scan:
-            for some in _some(scan.entries(progress, min(committed, scan.size))):
+            for some in batched(scan.entries(progress, min(committed, scan.size)), _AT_ONCE):
                 with index.reading() as txn:
                     known = index.committed_packs(txn)
                     for entry in some:
@@ -122,16 +123,6 @@ class PackContents:
             counts = bool(rows)
         if counts:
             self.size += HEADER_SIZE + entry.stored
-
-
-def _some(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
-    some: list[Entry] = []
-    for entry in entries:
-        some.append(entry)
-        if len(some) >= _AT_ONCE:
-            yield some
-            some = []
-    yield some
 
 
 def _written(entry: Entry) -> Written:

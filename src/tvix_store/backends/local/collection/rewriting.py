@@ -26,6 +26,7 @@ from tvix_store.backends.local.packs import Place, pack_numbers, pack_path
 from tvix_store.backends.local.records import CONTENTS, HEADER_SIZE, KEY_SIZE, Kind, NewRecord, accepted
 from tvix_store.backends.local.requests import Commit, LeavePack, NamePack, Request, Result
 from tvix_store.errors import CorruptError, UnavailableError
+from tvix_store.services.batches import filling
 
 _WASTE = 0.1
 """Share of a pack that is dead, from which it is rewritten."""
@@ -130,7 +131,8 @@ class Rewriting:
                 contents.add(each for each in self._named() if each.place.pack == number)
             if not copied and not _is_worth_it(size, contents.size):
                 return 0
-            copied += sum(self._copy(some) for some in _groups(contents.contents))
+            groups = filling(contents.contents, lambda each: each.place.stored, size=_COPIED, count=_COPIED_AT_ONCE)
+            copied += sum(map(self._copy, groups))
             copied += sum(self._say_again(part) for part in contents.journal_parts(_SAID_AT_ONCE))
             end = EndPack(number, size, contents)
             self._do(end)
@@ -289,19 +291,6 @@ class DropPack(Request):
 
 def _is_worth_it(size: int, live: int) -> bool:
     return size - live >= max(_WASTE * size, _LEAST_WASTE)
-
-
-def _groups(contents: Sequence[Written]) -> Iterator[list[Written]]:
-    group: list[Written] = []
-    size = 0
-    for each in contents:
-        group.append(each)
-        size += each.place.stored
-        if size >= _COPIED or len(group) >= _COPIED_AT_ONCE:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 def _lock(stack: ExitStack, path: Path) -> bool:

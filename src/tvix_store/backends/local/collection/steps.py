@@ -33,7 +33,7 @@ class Condemn(Request):
     def apply(self, commit: Commit) -> Result:
         index, txn = commit.index, commit.txn
         if published_at(index, txn):
-            index.count(txn, PUBLISHED_AT, -published_at(index, txn))
+            index.put_counter(txn, PUBLISHED_AT, 0)
         for some in self._found:
             kind, key = some[0].kind, some[0].key
             if kind is not Kind.CHUNK_LIST or index.chunk_list(txn, key[:KEY_SIZE]) == some:
@@ -66,7 +66,7 @@ class Drop(Request):
         index, txn = commit.index, commit.txn
         if self._published and published_at(index, txn) == self._published:
             index.drop_all_condemned(txn)
-            index.count(txn, PUBLISHED_AT, -self._published)
+            index.put_counter(txn, PUBLISHED_AT, 0)
             index.count(txn, COLLECTED, 1)
             self.is_dropped = True
         return None
@@ -84,5 +84,5 @@ class Publish(Request):
         index, txn = commit.index, commit.txn
         index.keep_nar_facts(txn, self._needed)
         index.count(txn, COLLECTED, 1)
-        index.count(txn, PUBLISHED_AT, max(self._now, 1) - published_at(index, txn))
+        index.put_counter(txn, PUBLISHED_AT, max(self._now, 1))
         return None
