@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from tvix_store.errors import ConflictError, InvalidError
 from tvix_store.model import nixbase32, wire
 from tvix_store.model.content_address import ContentAddress
+from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import Node, decode_node, encode_node
 from tvix_store.model.signature import Signature, check_count, fingerprint
-from tvix_store.model.store_path import STORE_DIR, StorePath
+from tvix_store.model.store_path import HASH_CHARACTERS, STORE_DIR, StorePath
 from tvix_store.model.trust import NOBODY, Trust
 
 _ROOT, _REFERENCE = 1, 2
 """Fields of the message `PathInfo`."""
-_HASH_CHARACTERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,9 @@ class NarFacts:
         wire.check_size(self.size)
         if len(self.sha256) != 32:
             raise InvalidError(f"nar_sha256 must be 32 bytes, got {len(self.sha256)}")
+
+    def __repr__(self) -> str:
+        return f"NarFacts(size={self.size}, sha256=bytes.fromhex('{self.sha256.hex()}'))"
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class PathInfo:
             elif number == _REFERENCE:
                 references.append(wire.as_bytes(number, value))
         name, _ = decode_node(root)
-        return nixbase32.decode(name[:_HASH_CHARACTERS].decode("latin-1")), references
+        return nixbase32.decode(name[:HASH_CHARACTERS].decode("latin-1")), references
 
     @classmethod
     def decode(cls, data: bytes) -> PathInfo:
@@ -153,6 +156,21 @@ class PathInfo:
         if number != 1:
             raise InvalidError("path info: it has no root node")
         return decode_node(wire.as_bytes(number, value))[1]
+
+    def _repr_html_(self) -> str:
+        """The fields as a table, for notebooks."""
+        from tvix_store.model import html
+
+        rows = [
+            ("root node", ", ".join(filter(None, html.node_cells(self.node)))),
+            ("NAR size", f"{self.nar.size} bytes"),
+            ("NAR hash", str(NixHash("sha256", self.nar.sha256))),
+            *(("reference", str(reference)) for reference in self.references),
+            *(("signature", str(signature)) for signature in self.signatures),
+            *([("deriver", f"{self.deriver}.drv")] if self.deriver else []),
+            *([("content address", str(self.ca))] if self.ca else []),
+        ]
+        return html.table(str(self.store_path), ("field", "value"), rows, len(rows))
 
     def fingerprint(self, store_dir: str = STORE_DIR) -> bytes:
         """The bytes that a signature of this path signs."""
