@@ -5,6 +5,7 @@
     python3 dev.py test         run all tests
     python3 dev.py newer-nix    run the tests in which Nix takes part with a newer Nix than the system's
     python3 dev.py lint         check style, types and layers
+    python3 dev.py docs         make the documentation as pages, with the reference of the library, in build/docs
     python3 dev.py format       mend what can be mended of the style
     python3 dev.py fuzz         feed hostile input to the parsers
     python3 dev.py mutants      put faults into the code, and list those that no test notices
@@ -78,7 +79,20 @@ def test_with_newer_nix(arguments: list[str]) -> None:
 def lint(arguments: list[str]) -> None:
     set_up("dev")
     tools = VENV / "bin"
-    do([tools / "ruff", "check"], [tools / "ruff", "format", "--check"], [tools / "mypy"], [tools / "lint-imports", "--no-logo"])
+    do([PYTHON, "tools/doc_examples.py"])
+    do(
+        [tools / "ruff", "check"],
+        [tools / "ruff", "format", "--check"],
+        [tools / "mypy"],
+        [tools / "mypy", "build/doc_examples"],
+        [tools / "basedpyright"],
+        [tools / "lint-imports", "--no-logo"],
+    )
+
+
+def docs(arguments: list[str]) -> None:
+    set_up("dev")
+    do([VENV / "bin/mkdocs", "build", "--quiet", *arguments])
 
 
 def format_(arguments: list[str]) -> None:
@@ -142,6 +156,7 @@ TASKS: dict[str, Callable[[list[str]], None]] = {
     "test": test,
     "newer-nix": test_with_newer_nix,
     "lint": lint,
+    "docs": docs,
     "format": format_,
     "fuzz": fuzz,
     "mutants": mutants,
