@@ -92,7 +92,7 @@ def lint(arguments: list[str]) -> None:
 
 def docs(arguments: list[str]) -> None:
     set_up("dev")
-    do([VENV / "bin/mkdocs", "build", "--quiet", *arguments])
+    do([VENV / "bin/mkdocs", "build", *arguments])  # not --quiet, with which a warning is no error
 
 
 def format_(arguments: list[str]) -> None:
