@@ -159,10 +159,22 @@ def test_an_iterator_that_is_not_read_to_its_end_ends_its_stream() -> None:
             break
         gc.collect()
         assert ended == ["stream"]
-        with_loop = facade.read(Digest.of(b""))
-        next(with_loop)
-        with_loop.close()
-        assert ended == ["stream", "stream"]
+        closed = facade.read(Digest.of(b""))
+        next(closed)
+        closed.close()
+        assert ended == ["stream"] * 2
+
+
+def test_an_iterator_that_the_other_thread_throws_away_ends_its_stream_too() -> None:
+    with sync.open_store("memory://") as store:
+        kept = [store.blobs.read(store.blobs.put([bytes(range(256)) * 20_000]))]
+        next(kept[0])
+
+        async def throw_away() -> None:
+            kept.clear()
+
+        store.loop.run(throw_away())
+        assert store.blobs.put(b"goes on") == Digest.of(b"goes on")
 
 
 @pytest.mark.parametrize("busy", ["waiting", "walking"])
