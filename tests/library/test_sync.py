@@ -219,6 +219,33 @@ def test_a_callback_that_uses_the_store_is_told_so(tree: Path) -> None:
             sync.import_tree(store, tree, progress=progress)
 
 
+def test_a_callback_cannot_close_the_store(tree: Path) -> None:
+    with sync.open_store("memory://") as store:
+        with pytest.raises(RuntimeError, match="in one of its own callbacks"):
+            sync.import_tree(store, tree, progress=lambda files, size: store.close())
+        assert store.blobs.put(b"goes on") == Digest.of(b"goes on")
+
+
+def test_several_threads_may_close_it() -> None:
+    with sync.open_store("memory://") as other:
+        store = sync.open_store("memory://")
+        threads = [threading.Thread(target=store.close) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert other.blobs.put(b"goes on") == Digest.of(b"goes on")
+
+
+def test_a_call_that_comes_while_the_loop_ends_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tvix_store.sync.loop_thread._LOOK", 0.01)
+    with sync.open_store("memory://") as store, monkeypatch.context() as lost:
+        lost.setattr(store.loop._loop, "call_soon_threadsafe", lambda *_: None)
+        lost.setattr(store.loop._thread, "is_alive", lambda: False)
+        with pytest.raises(ClosedError, match="is closed"):
+            store.path_infos.get(bytes(20))
+
+
 def test_a_fork_does_not_wait_for_a_thread_that_it_lacks() -> None:
     with sync.open_store("memory://") as store:
         with catch_warnings():

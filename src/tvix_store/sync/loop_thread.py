@@ -6,9 +6,10 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from tvix_store.errors import ClosedError
@@ -16,6 +17,8 @@ from tvix_store.errors import ClosedError
 T = TypeVar("T")
 _END: Any = object()
 """Stands behind the last item of an iterator."""
+_LOOK = 5.0
+"""Seconds after which a waiting thread looks whether the loop is still there."""
 Jobs: TypeAlias = "SimpleQueue[Callable[[], None] | None]"
 """What a waiting thread is asked to do meanwhile. None ends its waiting."""
 
@@ -93,17 +96,28 @@ class LoopThread:
             coroutine.close()
             raise
         try:
-            while (job := waiting.get()) is not None:
+            while (job := self._next(waiting)) is not None:
                 job()
         except BaseException:
-            self._loop.call_soon_threadsafe(cancel)
-            while waiting.get() is not None:
-                pass
+            with suppress(RuntimeError, ClosedError):  # where the loop has just ended
+                self._loop.call_soon_threadsafe(cancel)
+                while self._next(waiting) is not None:
+                    pass
+            if not tasks:
+                coroutine.close()  # it never began
             raise
         try:
             return tasks[0].result()
         except asyncio.CancelledError:
             raise _closed() from None
+
+    def _next(self, jobs: Jobs) -> Callable[[], None] | None:
+        while True:
+            try:
+                return jobs.get(timeout=_LOOK)
+            except Empty:
+                if not self._thread.is_alive():  # another thread has closed the last store before the call began
+                    raise _closed() from None
 
     def iterate(self, make: Callable[[], AsyncIterator[T]]) -> Generator[T, None, None]:
         """The items of the stream that `make` makes, one by one. The stream ends with the generator."""
@@ -132,7 +146,8 @@ class LoopThread:
         if threading.current_thread() is self._thread:  # the generator was thrown away, and this thread has found it
             self._loop.create_task(close())
         else:
-            self.run(close())
+            with suppress(ClosedError):  # the loop ends streams with itself
+                self.run(close())
 
     def _check_caller(self) -> None:
         if threading.current_thread() is self._thread:

@@ -94,11 +94,20 @@ class Store(Facade[library.Store]):
 
     def close(self) -> None:
         """Close the store. Iterators that still read from it end with ClosedError."""
-        if self.inner.life.is_open:
+        life = self.inner.life
+        ended = False
+
+        async def end() -> None:
+            nonlocal ended
+            ended = life.is_open  # of several threads that close it, one ends it
+            await life.end()
+
+        if life.is_open:
             try:
-                self.loop.run(self.inner.life.end())
+                self.loop.run(end())
             finally:
-                self.loop.leave()
+                if ended:
+                    self.loop.leave()
 
     def __enter__(self) -> Self:
         return self
