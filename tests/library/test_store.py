@@ -226,7 +226,7 @@ def forget_a_store() -> None:
 
 
 def test_a_store_that_is_thrown_away_open_warns() -> None:
-    with pytest.warns(ResourceWarning, match="unclosed store memory://: use `async with open_store"):
+    with pytest.warns(ResourceWarning, match="unclosed store memory://: open it in a `with` block"):
         forget_a_store()
 
 

@@ -219,6 +219,14 @@ def test_a_callback_that_uses_the_store_is_told_so(tree: Path) -> None:
             sync.import_tree(store, tree, progress=progress)
 
 
+def test_a_store_that_is_thrown_away_open_warns() -> None:
+    store = sync.open_store("memory://")
+    loop = store.loop
+    with pytest.warns(ResourceWarning, match="unclosed store memory://: open it in a `with` block"):
+        del store
+    loop.leave()
+
+
 def test_a_callback_cannot_close_the_store(tree: Path) -> None:
     with sync.open_store("memory://") as store:
         with pytest.raises(RuntimeError, match="in one of its own callbacks"):

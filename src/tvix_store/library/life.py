@@ -59,7 +59,7 @@ class Life:
 
     def __del__(self) -> None:
         if self.is_open:
-            message = f"unclosed store {self._name}: use `async with open_store(…)`, or `await store.close()`"
+            message = f"unclosed store {self._name}: open it in a `with` block, or call its close()"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
 
