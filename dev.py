@@ -2,7 +2,7 @@
 """Sets up what a task needs (once, in .venv and .tools), then does the task. Needs only Python 3.11 or newer.
 
     python3 dev.py run          run the daemon on the embedded store in the user's data directory
-    python3 dev.py test         run all tests
+    python3 dev.py test         run all tests (--fast: in a minute those that start no program, with less random input)
     python3 dev.py newer-nix    run the tests in which Nix takes part with a newer Nix than the system's
     python3 dev.py lint         check style, types and layers
     python3 dev.py docs         make the documentation as pages, with the reference of the library, in build/docs
@@ -40,6 +40,13 @@ PYTHON = VENV / "bin/python"
 STAMP = VENV / "set-up-for"
 SIDE_BY_SIDE = ["-n", str(2 * (os.cpu_count() or 1)), "--dist=worksteal"]
 """Many tests wait for half of their time: 859 of them took 112 s in four processes on two cores, and 160 in two."""
+FAST = [
+    "--hypothesis-profile=fast",
+    *(f"tests/{room}" for room in ("chunking", "concurrency", "config", "layers", "library", "model", "nar", "operations", "services")),
+    "tests/backends/test_memory.py",
+    "tests/backends/local/test_contract.py",
+]
+"""Rooms whose tests start no program, and less of Hypothesis."""
 LOCKS = {"run": ["requirements/run.txt", "requirements/build.txt"], "dev": ["requirements/dev.txt"]}
 
 
@@ -50,6 +57,7 @@ def main() -> None:
     if task not in TASKS:
         sys.exit(__doc__)
     os.chdir(ROOT)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # thousands of starts would each compile what they import
     TASKS[task](arguments)
 
 
@@ -63,7 +71,11 @@ def test(arguments: list[str]) -> None:
     programs.install(
         "nix-store", "curl", "strace", "h2load", "wrk", "nginx", "grpcurl", "connectconformance", *programs.COMPRESSORS
     )
-    become(PYTHON, "-m", "pytest", *SIDE_BY_SIDE, *arguments)
+    become(PYTHON, "-m", "pytest", *SIDE_BY_SIDE, *chosen(arguments))
+
+
+def chosen(arguments: list[str]) -> list[str]:
+    return [each for argument in arguments for each in (FAST if argument == "--fast" else [argument])]
 
 
 def test_with_newer_nix(arguments: list[str]) -> None:
