@@ -1,0 +1,122 @@
+"""Pushing what waits in a queue, for `tvix-store hook` and `watch-store`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from typing import Any
+
+from tvix_store.cli.event_loop import run
+from tvix_store.cli.exit_codes import after_signal
+from tvix_store.cli.policy import read_span_option
+from tvix_store.cli.push_paths import push_paths
+from tvix_store.cli.push_queue import LINGER
+from tvix_store.errors import InvalidError, UnavailableError
+from tvix_store.operations.paths.nix_store import NixStore, named_path
+from tvix_store.operations.paths.push_queue import PushQueue, Target
+from tvix_store.operations.paths.pushed import Pushed
+from tvix_store.operations.paths.queue_pusher import QueuePusher
+
+_LOOK = 0.5
+"""Seconds between two looks whether another process has given the queue away."""
+_TRIES = 4
+"""Others hold the lock for a moment, to see whether somebody works. Whoever holds it for longer does the work."""
+_PLACES_OF_NIX = "/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin"
+"""Nix's daemon may run without itself on the PATH, and so does its hook then."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def push_queued(queue: PushQueue, give_up_after: str | None, *, for_ever: bool, background: bool) -> None:
+    """Push what waits in `queue`, and what comes if it goes on for ever; or, in the background, for a while.
+
+    Raises:
+        UnavailableError: paths were set aside.
+    """
+    if background:
+        os.chdir("/")
+        run(_in_background(queue, give_up_after))
+    elif for_ever:
+        run(until_signal(serve(queue, give_up_after)))
+    else:
+        run(_drain(queue, give_up_after))
+
+
+async def serve(queue: PushQueue, give_up_after: str | None) -> None:
+    """Push what waits and what comes. Where another process does that, wait until it ends."""
+    pusher = _pusher(queue, give_up_after, _say)
+    while True:
+        with queue.alone() as mine:
+            if mine:
+                await pusher.run()
+        await asyncio.sleep(_LOOK)
+
+
+async def until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run what goes on for ever. A first signal ends it, and that is no error. A second one ends the program at once."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        if task.cancelling():
+            os._exit(after_signal(number))
+        task.cancel()
+
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, stop, number)
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+
+
+async def _drain(queue: PushQueue, give_up_after: str | None) -> None:
+    pusher = _pusher(queue, give_up_after, _say)
+    while True:
+        with queue.alone() as mine:
+            if mine:
+                await pusher.run(0)
+                break
+        await asyncio.sleep(_LOOK)
+    if pusher.set_aside:
+        raise UnavailableError(f"{pusher.set_aside} paths were not pushed; tvix-store hook --status tells why")
+
+
+async def _in_background(queue: PushQueue, give_up_after: str | None) -> None:
+    pusher = _pusher(queue, give_up_after, _log)
+    for _ in range(_TRIES):
+        with queue.alone() as mine:
+            if mine:
+                await pusher.run(LINGER)
+        # Whoever has put an entry while the lock was held relies on this look.
+        if mine and not queue.names():
+            return
+        await asyncio.sleep(_LOOK)
+
+
+def _pusher(queue: PushQueue, give_up_after: str | None, say: Callable[[str], None]) -> QueuePusher:
+    os.environ["PATH"] = f"{os.environ.get('PATH') or os.defpath}:{_PLACES_OF_NIX}"
+    seconds = read_span_option("--give-up-after", give_up_after) if give_up_after else None
+    return QueuePusher(queue, _push, _is_gone, say, give_up_after=seconds)
+
+
+def _push(target: Target, paths: Sequence[str]) -> AsyncGenerator[Pushed, None]:
+    return push_paths(paths, target.address, nix_store=target.nix_store, store_dir=target.store_dir)
+
+
+def _is_gone(target: Target, path: str) -> bool:
+    try:
+        return not os.path.lexists(NixStore.at(target.nix_store, target.store_dir).file(named_path(path, target.store_dir)))
+    except InvalidError:  # the whole store is not there now, or this is no path of it
+        return False
+
+
+def _say(text: str) -> None:
+    print(f"tvix-store: {text}", file=sys.stderr, flush=True)
+
+
+def _log(text: str) -> None:
+    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, file=sys.stderr, flush=True)
