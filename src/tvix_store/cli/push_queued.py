@@ -42,12 +42,12 @@ def push_queued(queue: PushQueue, give_up_after: str | None, *, for_ever: bool, 
     elif for_ever:
         run(until_signal(serve(queue, give_up_after)))
     else:
-        run(_drain(queue, give_up_after))
+        run(drain(queue, give_up_after))
 
 
 async def serve(queue: PushQueue, give_up_after: str | None) -> None:
     """Push what waits and what comes. Where another process does that, wait until it ends."""
-    pusher = _pusher(queue, give_up_after, _say)
+    pusher = _pusher(queue, give_up_after, say)
     while True:
         with queue.alone() as mine:
             if mine:
@@ -73,8 +73,13 @@ async def until_signal(work: Coroutine[Any, Any, None]) -> None:
         task.result()
 
 
-async def _drain(queue: PushQueue, give_up_after: str | None) -> None:
-    pusher = _pusher(queue, give_up_after, _say)
+async def drain(queue: PushQueue, give_up_after: str | None) -> None:
+    """Push until nothing waits. Where another process does that, wait until it ends.
+
+    Raises:
+        UnavailableError: paths were set aside.
+    """
+    pusher = _pusher(queue, give_up_after, say)
     while True:
         with queue.alone() as mine:
             if mine:
@@ -114,7 +119,8 @@ def _is_gone(target: Target, path: str) -> bool:
         return False
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print a line on stderr."""
     print(f"tvix-store: {text}", file=sys.stderr, flush=True)
 
 
