@@ -34,6 +34,7 @@ COMMANDS = {
     "push": Entry("tvix_store.cli.push:push", "Send store paths of Nix, with all they refer to, to a cache."),
     "hook": Entry("tvix_store.cli.hook:hook", "Push what Nix builds, as its post-build-hook, from a queue on the disk."),
     "watch-store": Entry("tvix_store.cli.watch_store:watch_store", "Push each path that becomes valid in Nix's store."),
+    "use": Entry("tvix_store.cli.use:use", "Make Nix use a binary cache: lines for nix.conf and netrc."),
     "check": Entry("tvix_store.cli.check:check", "Check that store paths are whole, and repair them."),
     "backup": Entry("tvix_store.cli.backup:backup", "Copy the whole store into a directory that is a store, while it is in use."),
     "gc": Entry("tvix_store.cli.gc:gc", "Delete what is not needed, and give its space back."),
