@@ -267,6 +267,23 @@ def test_paths_that_could_not_be_pushed_end_a_drain_with_an_error(
     assert queue.names() == []
 
 
+def test_a_process_that_nix_has_started_knows_the_passwords_of_nix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NIX_CONF_DIR", str(tmp_path))
+    for name in ("netrc", "other"):
+        (tmp_path / name).touch()
+    for variables, netrc in (
+        ({"NIX_CONFIG": ""}, f"{tmp_path}/netrc"),
+        ({"NIX_CONFIG": f"netrc-file = {tmp_path}/other\n"}, f"{tmp_path}/other"),
+        ({"NETRC": "/mine"}, "/mine"),
+    ):
+        monkeypatch.delenv("NETRC", raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        assert run_program(["hook", "--drain", "--queue", str(tmp_path / "queue")]) == 0
+        assert os.environ["NETRC"] == netrc
+
+
 def test_serving_ends_in_order(tvix_store: Program, tmp_path: Path) -> None:
     with tvix_store.start("hook", "--serve", "--queue", tmp_path / "queue") as serving:
         until_taken(PushQueue(tmp_path / "queue"))

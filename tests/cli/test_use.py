@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import signal
+import subprocess
 import threading
 from base64 import b64decode
 from collections.abc import Iterator
@@ -13,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.program import Program
+from tests.cli.program import TVIX_STORE, Program
 from tests.http.daemon import Daemon
 from tests.http.nix import Nix
 from tvix_store.cli.nix_users import is_trusted
@@ -116,11 +119,28 @@ def test_nothing_is_written_for_who_only_looks(option: str, cache: Cache, home: 
         assert told["files"][0]["path"] == f"{home}/nix.conf"
 
 
-def test_a_person_is_asked(cache: Cache, home: Path, tvix_store: Program) -> None:
-    tvix_store.environment["XDG_CONFIG_HOME"] = os.environ["XDG_CONFIG_HOME"]
-    ended = tvix_store.run("use", cache.url)
-    assert (ended.code, "say --yes, or --dry-run" in ended.error) == (2, True)
-    assert b"extra-substituters" in ended.output
+@pytest.mark.parametrize(("answer", "code", "written"), [(b"y\n", 0, True), (b"\n", 0, False), (None, 130, False)])
+def test_a_person_is_asked(answer: bytes | None, code: int, written: bool, cache: Cache, home: Path, tvix_store: Program) -> None:
+    mine, its = pty.openpty()
+    environment = {**tvix_store.environment, "XDG_CONFIG_HOME": os.environ["XDG_CONFIG_HOME"]}
+    with subprocess.Popen([TVIX_STORE, "use", cache.url], env=environment, stdin=its, stdout=its, stderr=its) as asking:
+        os.close(its)
+        seen = b""
+        while b"Write that? [y/N]: " not in seen:
+            seen += os.read(mine, 4096)
+        assert b"    extra-substituters" in seen
+        if answer is None:
+            asking.send_signal(signal.SIGINT)
+        else:
+            os.write(mine, answer)
+        assert asking.wait(20) == code
+    os.close(mine)
+    assert (cache.url in (home / "nix.conf").read_text()) == written
+
+
+def test_where_nobody_can_be_asked_nothing_is_written(cache: Cache, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["use", cache.url]) == 2
+    assert "say --yes, or --dry-run" in capsys.readouterr().err
     assert (home / "nix.conf").read_text() == OURS
 
 

@@ -15,6 +15,7 @@ from tvix_store.cli.exit_codes import after_signal
 from tvix_store.cli.policy import read_span_option
 from tvix_store.cli.push_paths import push_paths
 from tvix_store.cli.push_queue import LINGER
+from tvix_store.client_environment import nix_conf
 from tvix_store.errors import InvalidError, UnavailableError
 from tvix_store.operations.paths.nix_store import NixStore, named_path
 from tvix_store.operations.paths.push_queue import PushQueue, Target
@@ -103,9 +104,22 @@ async def _in_background(queue: PushQueue, give_up_after: str | None) -> None:
 
 
 def _pusher(queue: PushQueue, give_up_after: str | None, say: Callable[[str], None]) -> QueuePusher:
-    os.environ["PATH"] = f"{os.environ.get('PATH') or os.defpath}:{_PLACES_OF_NIX}"
+    _complete_environment()
     seconds = read_span_option("--give-up-after", give_up_after) if give_up_after else None
     return QueuePusher(queue, _push, _is_gone, say, give_up_after=seconds)
+
+
+def _complete_environment() -> None:
+    """Let a process that Nix's daemon has started find the program `nix`, and the passwords that Nix itself uses for caches."""
+    path = os.environ.get("PATH") or os.defpath
+    if not path.endswith(_PLACES_OF_NIX):
+        os.environ["PATH"] = f"{path}:{_PLACES_OF_NIX}"
+    if "NETRC" not in os.environ and not os.path.exists(os.path.expanduser("~/.netrc")):
+        # Nix hands its settings over to its hook.
+        given = nix_conf.values(os.environ.get("NIX_CONFIG", ""), "netrc-file")
+        netrc = given[0] if given else os.path.join(os.environ.get("NIX_CONF_DIR") or "/etc/nix", "netrc")
+        if os.access(netrc, os.R_OK):
+            os.environ["NETRC"] = netrc
 
 
 def _push(target: Target, paths: Sequence[str]) -> AsyncGenerator[Pushed, None]:
