@@ -30,7 +30,7 @@ class HookedNix:
 
     def pushers(self) -> list[int]:
         """The processes in the background that push from the queue."""
-        return [pid for pid, words in _processes() if str(self.queue) in words and "--background" in words]
+        return [pid for pid, words in _processes() if str(self.queue) in words and "--lock" in words]
 
     def stop(self) -> None:
         """End what runs in the background."""

@@ -295,9 +295,8 @@ def test_serving_ends_in_order(tvix_store: Program, tmp_path: Path) -> None:
 
 def until_taken(queue: PushQueue) -> None:
     for _ in range(1000):
-        with queue.alone() as free:
-            pass
-        if not free:
-            return
+        with queue.alone() as lock:
+            if lock is None:
+                return
         time.sleep(0.02)
     raise TimeoutError

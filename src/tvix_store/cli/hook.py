@@ -52,7 +52,7 @@ def _without_failure(step: Callable[[], T]) -> T:
 )
 @click.option("--serve", is_flag=True, help="Push what waits and what comes, until a signal ends it.")
 @click.option("--drain", is_flag=True, help="Push until nothing waits any more.")
-@click.option("--background", is_flag=True, hidden=True)
+@click.option("--lock", type=int, hidden=True, help="Push in the background, with this descriptor of the queue's lock.")
 @click.option("--status", is_flag=True, help="Show what waits, and what has failed.")
 @click.option("--retry", is_flag=True, help="Let what was set aside wait again.")
 @json_option
@@ -64,7 +64,7 @@ def hook(
     install: Path | None,
     serve: bool,
     drain: bool,
-    background: bool,
+    lock: int | None,
     status: bool,
     retry: bool,
     as_json: bool,
@@ -92,10 +92,14 @@ def hook(
         options += [word for address in to for word in ("--to", address)]
         options += ["--queue", str(chosen.directory)] if queue else []
         install_script(install, [*options, *(("--nix-store", nix_store) if nix_store else ())])
+    elif lock is not None:
+        from tvix_store.cli.push_queued import push_in_background
+
+        push_in_background(chosen, lock, give_up_after)
     elif serve or drain:
         from tvix_store.cli.push_queued import push_queued
 
-        push_queued(chosen, give_up_after, for_ever=serve, background=background)
+        push_queued(chosen, give_up_after, for_ever=serve)
     elif status:
         from tvix_store.cli.hook_status import show_status
 
@@ -105,7 +109,10 @@ def hook(
         start_in_background(chosen, *options)
     else:
         _put(chosen, to, nix_store_of(nix_store))
-        start_in_background(chosen, *options)
+        try:
+            start_in_background(chosen, *options)
+        except OSError as error:
+            print(f"tvix-store: queued, but no process pushes it yet: {error}", file=sys.stderr)
 
 
 def _put(queue: PushQueue, to: tuple[str, ...], nix_store: str | None) -> None:

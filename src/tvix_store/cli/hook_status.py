@@ -41,14 +41,14 @@ def _status(queue: PushQueue) -> dict[str, Any]:
     for entry in filter(None, map(queue.get, queue.names())):
         waiting.setdefault(entry.target, {}).update(dict.fromkeys(entry.paths))
         since.setdefault(entry.target, entry.since)
-    with queue.alone() as nobody_works:
-        pass
+    with queue.alone() as lock:
+        running = lock is None
     state = queue.read_state()
     troubles = {(each["to"], each["nixStore"]): each for each in state.get("caches", ())}
     all_paths = {path for paths in waiting.values() for path in paths}
     return {
         "queue": str(queue.directory),
-        "running": not nobody_works,
+        "running": running,
         "waiting": [_waiting(target, list(waiting[target]), since[target], troubles) for target in waiting],
         "errors": [each for each in state.get("paths", ()) if each["path"] in all_paths],
         "failed": [_failed(each) for each in queue.failed()],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +61,22 @@ def _own_directory() -> Path:
 def start_in_background(queue: PushQueue, *options: str) -> None:
     """Start a process that pushes what waits in `queue`, unless there is one. Nothing waits for it, and it outlives this process.
 
-    One that is about to end looks at the queue once more after it has given the lock away. So either it sees a new entry, or
-    the process that put the entry finds the lock free.
+    It gets the lock of the queue from this process, so there is never a second one. One that is about to end looks at the queue
+    once more after it has given the lock away. So either it sees a new entry, or the process that put the entry finds the lock free.
     """
-    with queue.alone() as nobody_works:
-        pass
-    if not nobody_works:
-        return
+    with queue.alone() as lock:
+        if lock is not None:
+            _spawn(queue, lock, options)
+
+
+def _spawn(queue: PushQueue, lock: int, options: Sequence[str]) -> None:
     log = queue.directory / LOG
     if log.exists() and log.stat().st_size > _LARGEST_LOG:
         log.rename(log.with_name(f"{LOG}.old"))
-    # Not `python -m` alone, which would import what lies in the directory of a build. Nix waits for all who have its pipe open.
-    program = [sys.executable, "-P", "-m", "tvix_store.cli", "hook", "--drain", "--background", "--queue", str(queue.directory)]
+    # -P, since a module may not come from the directory of a build. No standard file may stay, since Nix waits for their end.
+    program = [sys.executable, "-P", "-m", "tvix_store.cli", "hook", "--lock", str(lock), "--queue", str(queue.directory)]
     environment = {name: value for name, value in os.environ.items() if name not in ("OUT_PATHS", "DRV_PATH")}
+    os.set_inheritable(lock, True)
     os.posix_spawn(
         sys.executable,
         [*program, *options],

@@ -24,26 +24,25 @@ from tvix_store.operations.paths.queue_pusher import QueuePusher
 
 _LOOK = 0.5
 """Seconds between two looks whether another process has given the queue away."""
-_TRIES = 4
-"""Others hold the lock for a moment, to see whether somebody works. Whoever holds it for longer does the work."""
 _PLACES_OF_NIX = "/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin"
 """Nix's daemon may run without itself on the PATH, and so does its hook then."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def push_queued(queue: PushQueue, give_up_after: str | None, *, for_ever: bool, background: bool) -> None:
-    """Push what waits in `queue`, and what comes if it goes on for ever; or, in the background, for a while.
+def push_queued(queue: PushQueue, give_up_after: str | None, *, for_ever: bool) -> None:
+    """Push what waits in `queue`, and what comes if it goes on for ever.
 
     Raises:
         UnavailableError: paths were set aside.
     """
-    if background:
-        os.chdir("/")
-        run(_in_background(queue, give_up_after))
-    elif for_ever:
-        run(until_signal(serve(queue, give_up_after)))
-    else:
-        run(drain(queue, give_up_after))
+    run(until_signal(serve(queue, give_up_after)) if for_ever else drain(queue, give_up_after))
+
+
+def push_in_background(queue: PushQueue, lock: int, give_up_after: str | None) -> None:
+    """Push what waits in `queue`, and what comes for a while, with a lock that another process has handed over."""
+    os.chdir("/")  # so that no file system is held
+    os.set_inheritable(lock, False)
+    run(_in_background(queue, lock, give_up_after))
 
 
 async def serve(queue: PushQueue, give_up_after: str | None) -> None:
@@ -51,7 +50,7 @@ async def serve(queue: PushQueue, give_up_after: str | None) -> None:
     pusher = _pusher(queue, give_up_after, say)
     while True:
         with queue.alone() as mine:
-            if mine:
+            if mine is not None:
                 await pusher.run()
         await asyncio.sleep(_LOOK)
 
@@ -83,7 +82,7 @@ async def drain(queue: PushQueue, give_up_after: str | None) -> None:
     pusher = _pusher(queue, give_up_after, say)
     while True:
         with queue.alone() as mine:
-            if mine:
+            if mine is not None:
                 await pusher.run(0)
                 break
         await asyncio.sleep(_LOOK)
@@ -91,16 +90,17 @@ async def drain(queue: PushQueue, give_up_after: str | None) -> None:
         raise UnavailableError(f"{pusher.set_aside} paths were not pushed; tvix-store hook --status tells why")
 
 
-async def _in_background(queue: PushQueue, give_up_after: str | None) -> None:
+async def _in_background(queue: PushQueue, lock: int | None, give_up_after: str | None) -> None:
     pusher = _pusher(queue, give_up_after, _log)
-    for _ in range(_TRIES):
-        with queue.alone() as mine:
-            if mine:
-                await pusher.run(LINGER)
+    while True:
+        with queue.alone(lock) as mine:
+            if mine is None:
+                return
+            await pusher.run(LINGER)
+        lock = None
         # Whoever has put an entry while the lock was held relies on this look.
-        if mine and not queue.names():
+        if not queue.names():
             return
-        await asyncio.sleep(_LOOK)
 
 
 def _pusher(queue: PushQueue, give_up_after: str | None, say: Callable[[str], None]) -> QueuePusher:

@@ -117,7 +117,7 @@ def test_what_a_killed_process_has_left_is_no_entry_and_is_removed_later(queue: 
     left.write_bytes(b'{"to": ')
     assert len(waiting(queue)) == 1
     with queue.alone() as mine:
-        assert mine
+        assert mine is not None
     assert left.exists()
     os.utime(left, (0, 0))
     with queue.alone():
@@ -149,9 +149,22 @@ def test_many_entries_become_one_with_each_path_once(queue: PushQueue, monkeypat
 
 def test_one_process_at_a_time_takes_out(queue: PushQueue) -> None:
     with queue.alone() as first, PushQueue(queue.directory).alone() as second:
-        assert (first, second) == (True, False)
+        assert first is not None
+        assert second is None
     with queue.alone() as third:
-        assert third
+        assert third is not None
+
+
+def test_the_lock_can_be_handed_over(queue: PushQueue) -> None:
+    with queue.alone() as first:
+        assert first is not None
+        inherited = os.dup(first)  # as a process that is started has it
+    with queue.alone() as second:
+        assert second is None
+    with queue.alone(inherited) as mine:
+        assert mine == inherited
+    with queue.alone() as third:
+        assert third is not None
 
 
 async def test_what_waits_is_pushed_and_taken_out(queue: PushQueue, cache: Cache) -> None:

@@ -149,20 +149,26 @@ class PushQueue:
         return True
 
     @contextmanager
-    def alone(self) -> Iterator[bool]:
-        """The lock of whoever takes paths out, for which nobody waits; whether this process has it."""
-        self._make(self.directory)
-        fd = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def alone(self, inherited: int | None = None) -> Iterator[int | None]:
+        """The lock of whoever takes paths out: the descriptor that holds it, or None if another process has it. Nobody waits.
+
+        A process that has it may hand the descriptor over to one that it starts, where it is `inherited`.
+        """
+        fd = self._open_lock() if inherited is None else inherited
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                yield False
+                yield None
             else:
                 self._tidy()
-                yield True
+                yield fd
         finally:
             os.close(fd)
+
+    def _open_lock(self) -> int:
+        self._make(self.directory)
+        return os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def read_note(self, name: str) -> Any:
         """What was noted under a name; None for nothing."""
