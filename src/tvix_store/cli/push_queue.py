@@ -62,7 +62,7 @@ def start_in_background(queue: PushQueue, *options: str) -> None:
     """Start a process that pushes what waits in `queue`, unless there is one. Nothing waits for it, and it outlives this process.
 
     It gets the lock of the queue from this process, so there is never a second one. One that is about to end looks at the queue
-    once more after it has given the lock away. So either it sees a new entry, or the process that put the entry finds the lock free.
+    once more after it has given the lock away. So either it sees a new entry, or whoever put the entry finds the lock free.
     """
     with queue.alone() as lock:
         if lock is not None:
