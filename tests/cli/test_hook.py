@@ -178,10 +178,10 @@ def test_a_person_is_told_what_is_wrong(queue: PushQueue, capsys: pytest.Capture
 
 def test_each_cache_gets_what_was_built(queue: PushQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUT_PATHS", f"{BUILT} {BUILT}-dev")
-    assert run_program(["hook", "--to", URL, "--to", "file:///srv/cache", "--nix-store", "/mnt"]) == 0
+    assert run_program(["hook", "--to", URL, "--to", "file:///srv/cache", "--nix-store", "/mnt", "--skip-upstream"]) == 0
     entries = [queue.get(name) for name in queue.names()]
     assert [(each.target, each.paths) for each in entries if each] == [
-        (Target(address, "/mnt"), (BUILT, f"{BUILT}-dev")) for address in (URL, "file:///srv/cache")
+        (Target(address, "/mnt", skip_upstream=True), (BUILT, f"{BUILT}-dev")) for address in (URL, "file:///srv/cache")
     ]
 
 

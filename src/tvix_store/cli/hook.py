@@ -14,7 +14,7 @@ import click
 from tvix_store.cli.built_paths import built_paths, is_called_by_nix
 from tvix_store.cli.input import FilePath
 from tvix_store.cli.invocation import json_option, shared_options
-from tvix_store.cli.push_queue import chosen_queue, nix_store_of, queue_options, start_in_background
+from tvix_store.cli.push_queue import chosen_queue, queue_options, start_in_background
 
 if TYPE_CHECKING:
     from tvix_store.operations.paths.push_queue import PushQueue
@@ -60,6 +60,7 @@ def hook(
     to: tuple[str, ...],
     queue: Path | None,
     nix_store: str | None,
+    skip_upstream: bool,
     give_up_after: str | None,
     install: Path | None,
     serve: bool,
@@ -91,7 +92,8 @@ def hook(
 
         options += [word for address in to for word in ("--to", address)]
         options += ["--queue", str(chosen.directory)] if queue else []
-        install_script(install, [*options, *(("--nix-store", nix_store) if nix_store else ())])
+        options += ["--nix-store", nix_store] if nix_store else []
+        install_script(install, [*options, *(["--skip-upstream"] if skip_upstream else [])])
     elif lock is not None:
         from tvix_store.cli.push_queued import push_in_background
 
@@ -108,14 +110,14 @@ def hook(
         print(f"{chosen.retry()} paths wait again", file=sys.stderr)
         start_in_background(chosen, *options)
     else:
-        _put(chosen, to, nix_store_of(nix_store))
+        _put(chosen, to, nix_store, skip_upstream)
         try:
             start_in_background(chosen, *options)
         except OSError as error:
             print(f"tvix-store: queued, but no process pushes it yet: {error}", file=sys.stderr)
 
 
-def _put(queue: PushQueue, to: tuple[str, ...], nix_store: str | None) -> None:
+def _put(queue: PushQueue, to: tuple[str, ...], nix_store: str | None, skip_upstream: bool) -> None:
     """Queue what was built."""
     from tvix_store.operations.paths.push_queue import Entry, Target
 
@@ -126,7 +128,7 @@ def _put(queue: PushQueue, to: tuple[str, ...], nix_store: str | None) -> None:
     paths = built_paths(nix_store)
     store_dir = os.path.dirname(paths[0])
     for address in to:
-        queue.put(Entry(Target(address, nix_store, store_dir), paths, time.time()))
+        queue.put(Entry(Target(address, nix_store, store_dir, skip_upstream), paths, time.time()))
 
 
 hook.params += shared_options()

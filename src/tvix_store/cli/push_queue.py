@@ -27,7 +27,8 @@ _OPTIONS = (
         type=FilePath(),
         help="Where paths wait. Default: /var/spool/tvix-store for root, else ~/.local/state/tvix-store/queue.",
     ),
-    click.option("--nix-store", metavar="URL", help="Nix's store, as in its --store. Default: $NIX_REMOTE, or Nix's own."),
+    click.option("--nix-store", metavar="URL", envvar="NIX_REMOTE", help="Nix's store, as in its --store. Default: Nix's own."),
+    click.option("--skip-upstream", is_flag=True, help="Leave out paths that clients get from upstreams, as tvix-store push does."),
     click.option(
         "--give-up-after", metavar="TIME", help="Set aside what could not be pushed for so long, as in 7d. Default: never."
     ),
@@ -44,11 +45,6 @@ def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def chosen_queue(directory: Path | None) -> PushQueue:
     """The queue in a directory; None for the user's own."""
     return PushQueue((directory or _own_directory()).absolute())
-
-
-def nix_store_of(nix_store: str | None) -> str | None:
-    """Nix's store, as an option gives it, or the environment."""
-    return nix_store or os.environ.get("NIX_REMOTE") or None
 
 
 def _own_directory() -> Path:

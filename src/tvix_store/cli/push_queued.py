@@ -13,7 +13,7 @@ from typing import Any
 from tvix_store.cli.event_loop import run
 from tvix_store.cli.exit_codes import after_signal
 from tvix_store.cli.policy import read_span_option
-from tvix_store.cli.push_paths import push_paths
+from tvix_store.cli.push_paths import Skip, push_paths
 from tvix_store.cli.push_queue import LINGER
 from tvix_store.client_environment import nix_conf
 from tvix_store.errors import InvalidError, UnavailableError
@@ -123,7 +123,8 @@ def _complete_environment() -> None:
 
 
 def _push(target: Target, paths: Sequence[str]) -> AsyncGenerator[Pushed, None]:
-    return push_paths(paths, target.address, nix_store=target.nix_store, store_dir=target.store_dir)
+    skip = Skip() if target.skip_upstream else None
+    return push_paths(paths, target.address, nix_store=target.nix_store, store_dir=target.store_dir, skip=skip)
 
 
 def _is_gone(target: Target, path: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tvix_store.cli.invocation import Invocation, command
-from tvix_store.cli.push_queue import chosen_queue, nix_store_of, queue_options
+from tvix_store.cli.push_queue import chosen_queue, queue_options
 
 
 @command
@@ -21,6 +21,7 @@ async def watch_store(
     to: tuple[str, ...],
     queue: Path | None,
     nix_store: str | None,
+    skip_upstream: bool,
     give_up_after: str | None,
     everything: bool,
     include: tuple[str, ...],
@@ -36,6 +37,7 @@ async def watch_store(
         tvix-store watch-store --to https://cache.example.org
         tvix-store watch-store --to https://cache.example.org --all --exclude '*-source' --exclude '*.tar.*'
     """
+    from tvix_store.cli.push_paths import KEY_NAMES
     from tvix_store.cli.watching import watch
     from tvix_store.operations.paths.new_paths import Filter
 
@@ -44,10 +46,11 @@ async def watch_store(
     await watch(
         chosen_queue(queue),
         to,
-        nix_store_of(nix_store),
+        nix_store,
         invocation.value("store_dir"),
         give_up_after,
-        Filter(include, exclude),
+        Filter(include, exclude, frozenset(KEY_NAMES if skip_upstream else ())),
+        skip_upstream=skip_upstream,
         everything=everything,
         once=once,
     )

@@ -25,6 +25,7 @@ async def watch(
     give_up_after: str | None,
     wanted: Filter,
     *,
+    skip_upstream: bool,
     everything: bool,
     once: bool,
 ) -> None:
@@ -34,7 +35,7 @@ async def watch(
         InvalidError: the store is not on this machine, or has no database.
     """
     nix = NixStore.at(nix_store, store_dir or STORE_DIR)
-    targets = [Target(address, nix_store, nix.store_dir) for address in to]
+    targets = [Target(address, nix_store, nix.store_dir, skip_upstream) for address in to]
     paths = NewPaths(NixDatabase(nix.database), queue, targets, wanted, say)
     await asyncio.to_thread(paths.begin, everything=everything)
     if once:

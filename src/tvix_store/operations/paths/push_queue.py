@@ -32,11 +32,15 @@ _MOST_SMALL = 256
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where paths are pushed to, and the store of Nix from which they come, in Nix's words (None: the default one)."""
+    """Where paths are pushed to, and the store of Nix from which they come, in Nix's words (None: the default one).
+
+    skip_upstream: Whether paths are left out that clients get from upstreams.
+    """
 
     address: str
     nix_store: str | None = None
     store_dir: str = "/nix/store"
+    skip_upstream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class Entry:
             "to": self.target.address,
             "nixStore": self.target.nix_store,
             "storeDir": self.target.store_dir,
+            "skipUpstream": self.target.skip_upstream,
             "since": self.since,
             "paths": self.paths,
             "error": self.error,
@@ -65,7 +70,12 @@ class Entry:
         value = json.loads(data)
         try:
             nix_store = value["nixStore"]
-            target = Target(str(value["to"]), None if nix_store is None else str(nix_store), str(value["storeDir"]))
+            target = Target(
+                str(value["to"]),
+                None if nix_store is None else str(nix_store),
+                str(value["storeDir"]),
+                bool(value.get("skipUpstream")),
+            )
             return cls(target, tuple(map(str, value["paths"])), float(value["since"]), str(value.get("error", "")))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"an entry lacks {error}") from None
