@@ -249,7 +249,10 @@ def test_the_script_for_nix(tmp_path: Path, queue: PushQueue, tvix_store: Progra
     text = script.read_text()
     assert f"{TVIX_STORE} hook --give-up-after 7d --to 'file:///srv/my cache' --queue {queue.directory}" in text
     assert "export NETRC=/etc/nix/netrc\n" in text
-    tvix_store("hook", "--to", URL, "--install", script)
+    (tmp_path / "config.toml").write_text(f'hook.to = ["{URL}"]\n')
+    (tmp_path / "config.toml").chmod(0o600)
+    tvix_store("hook", "--config", "config.toml", "--install", script)
+    assert f"hook --config {tmp_path}/config.toml --to {URL};" in script.read_text()
     assert script.stat().st_mode & 0o777 == 0o700
     script.write_text("#!/bin/sh\n")
     ended = tvix_store.run(*install)

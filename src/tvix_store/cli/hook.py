@@ -13,7 +13,7 @@ import click
 
 from tvix_store.cli.built_paths import built_paths, is_called_by_nix
 from tvix_store.cli.input import FilePath
-from tvix_store.cli.invocation import json_option, shared_options
+from tvix_store.cli.invocation import Invocation, json_option, shared_options
 from tvix_store.cli.push_queue import chosen_queue, queue_options, start_in_background
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _without_failure(step: Callable[[], T]) -> T:
 )
 @click.option("--serve", is_flag=True, help="Push what waits and what comes, until a signal ends it.")
 @click.option("--drain", is_flag=True, help="Push until nothing waits any more.")
-@click.option("--lock", type=int, hidden=True, help="Push in the background, with this descriptor of the queue's lock.")
+@click.option("--lock", type=int, hidden=True, is_eager=True)  # eager, so no setting: see start_in_background
 @click.option("--status", is_flag=True, help="Show what waits, and what has failed.")
 @click.option("--retry", is_flag=True, help="Let what was set aside wait again.")
 @json_option
@@ -87,6 +87,8 @@ def hook(
         raise click.UsageError("--json goes with --status")
     chosen = chosen_queue(queue)
     options = ["--give-up-after", give_up_after] if give_up_after else []
+    if config := click.get_current_context().ensure_object(Invocation).value("config"):
+        options += ["--config", os.path.abspath(config)]
     if install is not None:
         from tvix_store.cli.hook_script import install_script
 
