@@ -217,16 +217,16 @@ def test_the_state_of_a_queue(queue: PushQueue, capsys: pytest.CaptureFixture[st
         {"caches": [{"to": URL, "nixStore": None, "error": "nobody answers", "tries": 3, "nextTry": 4e9}], "paths": []}
     )
     told = status()
-    assert "1 paths wait for https://***@cache.example.org, the oldest since 1970-01-01T00:00:00Z\n" in told
+    assert "for https://***@cache.example.org, 1 path, the oldest since 1970-01-01T00:00:00Z\n" in told
     assert "last error: nobody answers (tried 3 times, next at 2096-" in told
-    assert "1 paths for file:///srv were set aside, since 1970-01-01T00:00:00Z: it is too large\n\t" + BUILT in told
+    assert "set aside for file:///srv, 1 path, since 1970-01-01T00:00:00Z: it is too large\n\t" + BUILT in told
     assert "no process pushes" in told
     parsed = json.loads(status("--json"))
     assert parsed["running"] is False
     assert [each["paths"] for each in parsed["waiting"] + parsed["failed"]] == [[BUILT], [f"{BUILT}-2"]]
     assert "secret" not in told + json.dumps(parsed)
     assert run_program(["hook", "--retry"]) == 0
-    assert capsys.readouterr().err == "1 paths wait again\n"
+    assert capsys.readouterr().err == "to be tried again: 1 path\n"
     assert len(queue.names()) == 2
 
 
@@ -266,7 +266,7 @@ def test_paths_that_could_not_be_pushed_end_a_drain_with_an_error(
     queue.put(Entry(Target("http://127.0.0.1:9"), (BUILT,), 0))
     (tmp_path / "nix/store").mkdir(parents=True)
     assert run_program(["hook", "--drain", "--give-up-after", "1m"]) == 7
-    assert "1 paths were not pushed; tvix-store hook --status tells why" in capsys.readouterr().err
+    assert "not pushed: 1 path; tvix-store hook --status tells why" in capsys.readouterr().err
     assert queue.names() == []
 
 
@@ -285,6 +285,28 @@ def test_a_process_that_nix_has_started_knows_the_passwords_of_nix(tmp_path: Pat
             monkeypatch.setenv(name, value)
         assert run_program(["hook", "--drain", "--queue", str(tmp_path / "queue")]) == 0
         assert os.environ["NETRC"] == netrc
+
+
+def test_a_drain_waits_for_who_works_already_but_not_for_ever(
+    queue: PushQueue, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tvix_store.cli.push_queued.read_span_option", lambda *_: 0.01)
+    with queue.alone():
+        assert run_program(["hook", "--drain"]) == 0  # nothing waits, though the other lingers
+        queue.put(Entry(Target(URL), (BUILT,), 0))
+        assert run_program(["hook", "--drain", "--give-up-after", "1m"]) == 7
+    assert "another process has not pushed all that waits" in capsys.readouterr().err
+    assert len(queue.names()) == 1
+
+
+def test_a_path_of_a_cache_is_the_same_wherever_it_is_read(
+    queue: PushQueue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OUT_PATHS", BUILT)
+    assert run_program(["hook", "--to", "./cache"]) == 0
+    [entry] = filter(None, map(queue.get, queue.names()))
+    assert entry.target.address == str(tmp_path / "cache")
 
 
 def test_serving_ends_in_order(tvix_store: Program, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import click
 from tvix_store.cli.built_paths import built_paths, is_called_by_nix
 from tvix_store.cli.input import FilePath
 from tvix_store.cli.invocation import Invocation, json_option, shared_options
-from tvix_store.cli.push_queue import chosen_queue, queue_options, start_in_background
+from tvix_store.cli.push_queue import chosen_queue, chosen_targets, queue_options, start_in_background
 
 if TYPE_CHECKING:
     from tvix_store.operations.paths.push_queue import PushQueue
@@ -92,7 +92,7 @@ def hook(
     if install is not None:
         from tvix_store.cli.hook_script import install_script
 
-        options += [word for address in to for word in ("--to", address)]
+        options += [word for target in chosen_targets(to, nix_store, "", skip_upstream=False) for word in ("--to", target.address)]
         options += ["--queue", str(chosen.directory)] if queue else []
         options += ["--nix-store", nix_store] if nix_store else []
         install_script(install, [*options, *(["--skip-upstream"] if skip_upstream else [])])
@@ -109,8 +109,12 @@ def hook(
 
         show_status(chosen, as_json=as_json)
     elif retry:
-        print(f"{chosen.retry()} paths wait again", file=sys.stderr)
-        start_in_background(chosen, *options)
+        from tvix_store.operations.paths.push_queue import number_of_paths
+
+        count = chosen.retry()
+        print(f"to be tried again: {number_of_paths(count)}", file=sys.stderr)
+        if count:
+            start_in_background(chosen, *options)
     else:
         _put(chosen, to, nix_store, skip_upstream)
         try:
@@ -121,16 +125,13 @@ def hook(
 
 def _put(queue: PushQueue, to: tuple[str, ...], nix_store: str | None, skip_upstream: bool) -> None:
     """Queue what was built."""
-    from tvix_store.operations.paths.push_queue import Entry, Target
+    from tvix_store.operations.paths.push_queue import Entry
 
     if not is_called_by_nix():
         raise click.UsageError("Nix calls this, with $OUT_PATHS; --install writes the script for nix.conf")
-    if not to:
-        raise click.UsageError("say where to: --to URL")
     paths = built_paths(nix_store)
-    store_dir = os.path.dirname(paths[0])
-    for address in to:
-        queue.put(Entry(Target(address, nix_store, store_dir, skip_upstream), paths, time.time()))
+    for target in chosen_targets(to, nix_store, os.path.dirname(paths[0]), skip_upstream=skip_upstream):
+        queue.put(Entry(target, paths, time.time()))
 
 
 hook.params += shared_options()

@@ -8,7 +8,7 @@ from typing import Any
 from tvix_store.access.tokens import shown_time
 from tvix_store.cli.masking import masked
 from tvix_store.cli.output import print_json
-from tvix_store.operations.paths.push_queue import Entry, PushQueue, Target
+from tvix_store.operations.paths.push_queue import Entry, PushQueue, Target, number_of_paths
 
 
 def show_status(queue: PushQueue, *, as_json: bool) -> None:
@@ -18,13 +18,13 @@ def show_status(queue: PushQueue, *, as_json: bool) -> None:
         print_json(status)
         return
     for each in status["waiting"]:
-        print(f"{len(each['paths'])} paths wait for {each['to']}, the oldest since {each['since']}")
+        print(f"for {each['to']}, {number_of_paths(len(each['paths']))}, the oldest since {each['since']}")
         if each["error"]:
             print(f"\tlast error: {each['error']} (tried {each['tries']} times, next at {each['nextTry']})")
     for each in status["errors"]:
         print(f"\t{each['path']}: {each['error']}")
     for each in status["failed"]:
-        print(f"{len(each['paths'])} paths for {each['to']} were set aside, since {each['since']}: {each['error']}")
+        print(f"set aside for {each['to']}, {number_of_paths(len(each['paths']))}, since {each['since']}: {each['error']}")
         for path in each["paths"]:
             print(f"\t{path}")
     if not status["waiting"]:

@@ -12,7 +12,7 @@ import click
 
 from tvix_store.cli.credentials import SecretText
 from tvix_store.cli.input import FilePath
-from tvix_store.operations.paths.push_queue import LOG, PushQueue
+from tvix_store.operations.paths.push_queue import LOG, PushQueue, Target
 
 LINGER = 30.0
 """Seconds for which a process in the background waits for more. A start costs half a second of computing."""
@@ -45,6 +45,18 @@ def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def chosen_queue(directory: Path | None) -> PushQueue:
     """The queue in a directory; None for the user's own."""
     return PushQueue((directory or _own_directory()).absolute())
+
+
+def chosen_targets(to: Sequence[str], nix_store: str | None, store_dir: str, *, skip_upstream: bool) -> list[Target]:
+    """The targets of what comes from a store of Nix. A path is made absolute: another process, elsewhere, will read it.
+
+    Raises:
+        click.UsageError: there is none.
+    """
+    if not to:
+        raise click.UsageError("say where to: --to URL")
+    addresses = [os.path.abspath(each) if each.startswith(("/", "./", "../")) else each for each in to]
+    return [Target(address, nix_store, store_dir, skip_upstream) for address in addresses]
 
 
 def _own_directory() -> Path:

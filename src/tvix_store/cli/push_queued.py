@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from math import inf
 from typing import Any
 
 from tvix_store.cli.event_loop import run
@@ -18,7 +19,7 @@ from tvix_store.cli.push_queue import LINGER
 from tvix_store.client_environment import nix_conf
 from tvix_store.errors import InvalidError, UnavailableError
 from tvix_store.operations.paths.nix_store import NixStore, named_path
-from tvix_store.operations.paths.push_queue import PushQueue, Target
+from tvix_store.operations.paths.push_queue import Entry, PushQueue, Target, number_of_paths
 from tvix_store.operations.paths.pushed import Pushed
 from tvix_store.operations.paths.queue_pusher import QueuePusher
 
@@ -74,20 +75,24 @@ async def until_signal(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def drain(queue: PushQueue, give_up_after: str | None) -> None:
-    """Push until nothing waits. Where another process does that, wait until it ends.
+    """Push until nothing waits, or another process has done so.
 
     Raises:
-        UnavailableError: paths were set aside.
+        UnavailableError: paths were set aside, or another process has not pushed them after so long.
     """
     pusher = _pusher(queue, give_up_after, say)
-    while True:
+    failed = _count(queue.failed())
+    until = time.monotonic() + (_seconds(give_up_after) or inf)
+    while queue.names():
         with queue.alone() as mine:
             if mine is not None:
                 await pusher.run(0)
                 break
+        if time.monotonic() > until:
+            raise UnavailableError("another process has not pushed all that waits; tvix-store hook --status tells why")
         await asyncio.sleep(_LOOK)
-    if pusher.set_aside:
-        raise UnavailableError(f"{pusher.set_aside} paths were not pushed; tvix-store hook --status tells why")
+    if (count := _count(queue.failed()) - failed) > 0:
+        raise UnavailableError(f"not pushed: {number_of_paths(count)}; tvix-store hook --status tells why")
 
 
 async def _in_background(queue: PushQueue, lock: int | None, give_up_after: str | None) -> None:
@@ -105,8 +110,15 @@ async def _in_background(queue: PushQueue, lock: int | None, give_up_after: str 
 
 def _pusher(queue: PushQueue, give_up_after: str | None, say: Callable[[str], None]) -> QueuePusher:
     _complete_environment()
-    seconds = read_span_option("--give-up-after", give_up_after) if give_up_after else None
-    return QueuePusher(queue, _push, _is_gone, say, give_up_after=seconds)
+    return QueuePusher(queue, _push, _is_gone, say, give_up_after=_seconds(give_up_after))
+
+
+def _seconds(give_up_after: str | None) -> int | None:
+    return read_span_option("--give-up-after", give_up_after) if give_up_after else None
+
+
+def _count(entries: Iterable[Entry]) -> int:
+    return sum(len(entry.paths) for entry in entries)
 
 
 def _complete_environment() -> None:

@@ -61,6 +61,7 @@ async def use(
         raise click.UsageError("--json asks nothing: say --yes or --dry-run")
     if token_file is not None:
         token = (await read_input(token_file)).strip()
-    wish = Wish(url.rstrip("/"), system=system, token=token or None, public_keys=public_keys, store_dir=invocation.value("store_dir"))
+    store_dir = invocation.value("store_dir")
+    wish = Wish(url.rstrip("/"), system=system, token=token or None, public_keys=public_keys, store_dir=store_dir)
     change = remove_cache(wish) if remove else await use_cache(wish)
     await change.carry_out(ask=not yes, write=not dry_run, as_json=as_json)

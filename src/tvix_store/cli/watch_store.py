@@ -39,15 +39,14 @@ async def watch_store(
     """
     from tvix_store.cli.push_paths import KEY_NAMES
     from tvix_store.cli.watching import watch
+    from tvix_store.model.store_path import STORE_DIR
     from tvix_store.operations.paths.new_paths import Filter
 
-    if not to:
-        raise click.UsageError("say where to: --to URL")
     await watch(
         chosen_queue(queue),
         to,
         nix_store,
-        invocation.value("store_dir"),
+        invocation.value("store_dir") or STORE_DIR,
         give_up_after,
         Filter(include, exclude, frozenset(KEY_NAMES if skip_upstream else ())),
         skip_upstream=skip_upstream,

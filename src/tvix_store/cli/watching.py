@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from tvix_store.cli.push_queue import chosen_targets
 from tvix_store.cli.push_queued import drain, say, serve, until_signal
 from tvix_store.errors import StoreError
-from tvix_store.model.store_path import STORE_DIR
 from tvix_store.operations.paths.new_paths import Filter, NewPaths
 from tvix_store.operations.paths.nix_database import NixDatabase
 from tvix_store.operations.paths.nix_store import NixStore
-from tvix_store.operations.paths.push_queue import PushQueue, Target
+from tvix_store.operations.paths.push_queue import PushQueue
 
 LOOK = 1.0
 """Seconds between two looks at Nix's database. A look takes a millisecond."""
@@ -21,7 +21,7 @@ async def watch(
     queue: PushQueue,
     to: Sequence[str],
     nix_store: str | None,
-    store_dir: str | None,
+    store_dir: str,
     give_up_after: str | None,
     wanted: Filter,
     *,
@@ -34,8 +34,8 @@ async def watch(
     Raises:
         InvalidError: the store is not on this machine, or has no database.
     """
-    nix = NixStore.at(nix_store, store_dir or STORE_DIR)
-    targets = [Target(address, nix_store, nix.store_dir, skip_upstream) for address in to]
+    nix = NixStore.at(nix_store, store_dir)
+    targets = chosen_targets(to, nix_store, store_dir, skip_upstream=skip_upstream)
     paths = NewPaths(NixDatabase(nix.database), queue, targets, wanted, say)
     await asyncio.to_thread(paths.begin, everything=everything)
     if once:

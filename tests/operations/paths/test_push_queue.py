@@ -232,8 +232,7 @@ async def test_a_path_for_which_whole_pushes_are_refused_is_found_by_halves(queu
     paths = [f"/nix/store/{number}" for number in range(100)]
     queue.put(entry(*paths))
     cache.refuse = lambda paths: InvalidError("what is this?") if "/nix/store/37" in paths else None
-    pusher = cache.pusher(queue, give_up_after=0)
-    await pusher.run(0)
+    await cache.pusher(queue, give_up_after=0).run(0)
     assert sorted(path for _, path in cache.has) == sorted(set(paths) - {"/nix/store/37"})
     assert [(each.paths, each.error) for each in queue.failed()] == [(("/nix/store/37",), "what is this?")]
     assert len(cache.pushes) < 25
@@ -264,9 +263,7 @@ async def test_what_fails_for_too_long_is_set_aside_until_it_may_wait_again(queu
     queue.put(entry("/nix/store/old", since=time.time() - 100))
     queue.put(entry("/nix/store/new"))
     cache.refuse = lambda _: UnavailableError("down") if len(cache.pushes) < 3 else None
-    pusher = cache.pusher(queue, give_up_after=50)
-    await pusher.run(0)
-    assert pusher.set_aside == 1
+    await cache.pusher(queue, give_up_after=50).run(0)
     assert [(each.paths, each.error) for each in queue.failed()] == [(("/nix/store/old",), "down")]
     assert cache.has == [(A, "/nix/store/new")]
     assert queue.retry() == 1

@@ -223,6 +223,11 @@ class PushQueue:
             sync_directory(each.parent)
 
 
+def number_of_paths(count: int) -> str:
+    """For messages: `1 path`, `2 paths`."""
+    return f"{count} path{'' if count == 1 else 's'}"
+
+
 def _names(directory: Path) -> list[str]:
     try:
         return sorted(name for name in os.listdir(directory) if name.endswith(_SUFFIX))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from tvix_store.errors import DeniedError, UnavailableError
 from tvix_store.model.address import without_secrets
-from tvix_store.operations.paths.push_queue import Entry, PushQueue, Target
+from tvix_store.operations.paths.push_queue import Entry, PushQueue, Target, number_of_paths
 from tvix_store.operations.paths.pushed import Pushed, PushStatus
 
 Push = Callable[[Target, Sequence[str]], AsyncGenerator[Pushed, None]]
@@ -98,8 +98,6 @@ class QueuePusher:
         self._pauses = pauses or Pauses()
         self._entries: dict[str, Entry] = {}
         self._caches: dict[Target, _Cache] = {}
-        self.set_aside = 0
-        """Paths that were set aside."""
 
     async def run(self, linger: float | None = None) -> None:
         """Push until the queue has been empty for `linger` seconds; None: until the caller cancels this."""
@@ -176,7 +174,7 @@ class QueuePusher:
                 self._say(f"{_shown(target)}: the pushes go on")
             cache.trouble, cache.at_once, cache.alone = _Trouble(), min(cache.at_once * 2, _AT_ONCE), 0
             if copied:
-                self._say(f"{_shown(target)}: pushed {copied} paths")
+                self._say(f"{_shown(target)}: pushed {number_of_paths(copied)}")
             self._settle(target, {path: _error_of(outcomes.get(path)) for path in paths})
         self._give_up(target)
         self._write_state()
@@ -234,8 +232,7 @@ class QueuePusher:
             for error in set(errors.values()):
                 paths = tuple(path for path in errors if errors[path] == error)
                 self._queue.set_aside(Entry(target, paths, entry.since, error))
-                self.set_aside += len(paths)
-                self._say(f"{_shown(target)}: gave up on {len(paths)} paths: {error}")
+                self._say(f"{_shown(target)}: gave up on {number_of_paths(len(paths))}: {error}")
             self._take_out(target, set(errors))
 
     def _write_state(self) -> None:
