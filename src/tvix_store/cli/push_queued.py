@@ -18,6 +18,7 @@ from tvix_store.cli.push_paths import Skip, push_paths
 from tvix_store.cli.push_queue import LINGER
 from tvix_store.client_environment import nix_conf
 from tvix_store.errors import InvalidError, UnavailableError
+from tvix_store.operations.granular.account import Account
 from tvix_store.operations.paths.nix_store import NixStore, named_path
 from tvix_store.operations.paths.push_queue import Entry, PushQueue, Target, number_of_paths
 from tvix_store.operations.paths.pushed import Pushed
@@ -134,9 +135,15 @@ def _complete_environment() -> None:
             os.environ["NETRC"] = netrc
 
 
-def _push(target: Target, paths: Sequence[str]) -> AsyncGenerator[Pushed, None]:
-    skip = Skip() if target.skip_upstream else None
-    return push_paths(paths, target.address, nix_store=target.nix_store, store_dir=target.store_dir, skip=skip)
+def _push(target: Target, paths: Sequence[str], moved: Callable[[], None]) -> AsyncGenerator[Pushed, None]:
+    return push_paths(
+        paths,
+        target.address,
+        nix_store=target.nix_store,
+        store_dir=target.store_dir,
+        skip=Skip() if target.skip_upstream else None,
+        account=Account(moved=lambda _: moved()),
+    )
 
 
 def _is_gone(target: Target, path: str) -> bool:

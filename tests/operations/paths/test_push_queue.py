@@ -18,7 +18,7 @@ from tvix_store.operations.paths.pushed import Pushed, PushStatus
 from tvix_store.operations.paths.queue_pusher import Pauses, QueuePusher
 
 A, B = Target("https://a.example.org"), Target("https://b.example.org", "local?root=/mnt")
-QUICK = Pauses(look=0.001, cache=0.002, most_cache=0.01, path=0.002, most_path=0.01)
+QUICK = Pauses(look=0.001, stalled=0.05, cache=0.002, most_cache=0.01, path=0.002, most_path=0.01)
 
 
 class Cache:
@@ -30,11 +30,17 @@ class Cache:
         self.errors: dict[str, StoreError] = {}
         self.refuse: Callable[[Sequence[str]], StoreError | None] = lambda paths: None
         self.gone: set[str] = set()
+        self.hang = 0
         self.said: list[str] = []
 
-    async def push(self, target: Target, paths: Sequence[str]) -> AsyncGenerator[Pushed, None]:
+    async def push(self, target: Target, paths: Sequence[str], moved: Callable[[], None]) -> AsyncGenerator[Pushed, None]:
         self.pushes.append(list(paths))
         await asyncio.sleep(0)
+        if len(self.pushes) <= self.hang:
+            for _ in range(3):
+                await asyncio.sleep(0.03)
+                moved()
+            await asyncio.Event().wait()
         if (error := self.refuse(paths)) is not None:
             raise error
         for path in paths:
@@ -276,16 +282,24 @@ async def test_a_bug_in_a_push_ends_nothing(queue: PushQueue, cache: Cache) -> N
     queue.put(entry("/nix/store/1"))
     broken = True
 
-    async def push(target: Target, paths: Sequence[str]) -> AsyncGenerator[Pushed, None]:
+    async def push(target: Target, paths: Sequence[str], moved: Callable[[], None]) -> AsyncGenerator[Pushed, None]:
         nonlocal broken
         if broken:
             broken = False
             raise ZeroDivisionError
-        async for each in cache.push(target, paths):
+        async for each in cache.push(target, paths, moved):
             yield each
 
     await QueuePusher(queue, push, lambda *_: False, cache.said.append, pauses=QUICK).run(0)
     assert cache.has == [(A, "/nix/store/1")]
+
+
+async def test_a_push_in_which_nothing_moves_is_begun_again(queue: PushQueue, cache: Cache) -> None:
+    queue.put(entry("/nix/store/1"))
+    cache.hang = 2
+    await cache.pusher(queue).run(0)
+    assert (len(cache.pushes), cache.has) == (3, [(A, "/nix/store/1")])
+    assert cache.said[0] == "https://a.example.org: nothing has moved for 0.05 s; the next try is in 0.002 s"
 
 
 async def test_a_full_disk_ends_nothing(queue: PushQueue, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from tvix_store.model.address import without_secrets
 from tvix_store.operations.paths.push_queue import Entry, PushQueue, Target, number_of_paths
 from tvix_store.operations.paths.pushed import Pushed, PushStatus
 
-Push = Callable[[Target, Sequence[str]], AsyncGenerator[Pushed, None]]
-"""It pushes paths with their closures, and yields the outcome of each path of these."""
+Push = Callable[[Target, Sequence[str], Callable[[], None]], AsyncGenerator[Pushed, None]]
+"""It pushes paths with their closures, and yields the outcome of each path of these. It calls the function when bytes move."""
 IsGone = Callable[[Target, str], bool]
 """Whether Nix's store does not have a path any more."""
 
@@ -37,11 +37,13 @@ class Pauses:
     """Seconds. A pause doubles with every error, up to the most.
 
     look: Between two looks at the queue.
+    stalled: After which a push in which nothing moves is given up. A connection may be lost without a word.
     cache: After the first error of a whole push.
     path: After the first error of a path.
     """
 
     look: float = 0.5
+    stalled: float = 900.0
     cache: float = 1.0
     most_cache: float = 300.0
     path: float = 10.0
@@ -55,11 +57,12 @@ class _Trouble:
     error: str = ""
     tries: int = 0
     next_try: float = 0.0
+    """By the clock that is never set."""
 
     def add(self, error: str, first: float, most: float) -> float:
         """Note one more error; the pause after it."""
         pause = min(first * 2.0 ** min(self.tries, 30), most)
-        self.error, self.tries, self.next_try = error, self.tries + 1, time.time() + pause
+        self.error, self.tries, self.next_try = error, self.tries + 1, time.monotonic() + pause
         return pause
 
 
@@ -144,7 +147,7 @@ class QueuePusher:
 
     def _due(self, target: Target) -> list[str]:
         """The paths to push next, the oldest first."""
-        now = time.time()
+        now = time.monotonic()
         cache = self._caches.setdefault(target, _Cache())
         if cache.trouble.next_try > now:
             return []
@@ -160,24 +163,42 @@ class QueuePusher:
     async def _round(self, target: Target, paths: Sequence[str]) -> None:
         """Push some paths once."""
         cache = self._caches[target]
-        outcomes: dict[str, Pushed] = {}
-        copied = 0
         try:
-            async with aclosing(self._push(target, paths)) as pushed:
-                async for each in pushed:
-                    outcomes[each.path] = each
-                    copied += each.status is PushStatus.COPIED
+            outcomes = await self._pushed(target, paths)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other targets go on, and this one is tried again
             self._failed(target, paths, error)
         else:
             if cache.trouble.tries:
                 self._say(f"{_shown(target)}: the pushes go on")
             cache.trouble, cache.at_once, cache.alone = _Trouble(), min(cache.at_once * 2, _AT_ONCE), 0
-            if copied:
+            if copied := sum(each.status is PushStatus.COPIED for each in outcomes.values()):
                 self._say(f"{_shown(target)}: pushed {number_of_paths(copied)}")
             self._settle(target, {path: _error_of(outcomes.get(path)) for path in paths})
         self._give_up(target)
         self._write_state()
+
+    async def _pushed(self, target: Target, paths: Sequence[str]) -> dict[str, Pushed]:
+        """The outcomes of a push, by path.
+
+        Raises:
+            UnavailableError: nothing has moved for too long.
+            Exception: as the push.
+        """
+        clock = asyncio.get_running_loop().time
+        outcomes: dict[str, Pushed] = {}
+        try:
+            async with asyncio.timeout(self._pauses.stalled) as limit:
+
+                def moved() -> None:
+                    limit.reschedule(clock() + self._pauses.stalled)
+
+                async with aclosing(self._push(target, paths, moved)) as pushed:
+                    async for each in pushed:
+                        moved()
+                        outcomes[each.path] = each
+        except TimeoutError:
+            raise UnavailableError(f"nothing has moved for {self._pauses.stalled:g} s") from None
+        return outcomes
 
     def _failed(self, target: Target, paths: Sequence[str], error: Exception) -> None:
         """A push has failed as a whole: because of the cache, or because of one path, which is then looked for by halves."""
@@ -246,7 +267,7 @@ class QueuePusher:
                         "nixStore": target.nix_store,
                         "error": cache.trouble.error,
                         "tries": cache.trouble.tries,
-                        "nextTry": cache.trouble.next_try,
+                        "nextTry": cache.trouble.next_try - time.monotonic() + time.time(),
                     }
                     for target, cache in self._caches.items()
                     if cache.trouble.tries
