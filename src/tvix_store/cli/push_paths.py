@@ -9,9 +9,9 @@ from tvix_store.config import open_store
 from tvix_store.errors import InvalidError
 from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.operations.granular.account import Account
-from tvix_store.operations.paths.copy_files import copy_files
-from tvix_store.operations.paths.nix_json import stated_path
+from tvix_store.operations.paths.nix_json import StatedPath, stated_path
 from tvix_store.operations.paths.nix_store import NixStore, named_path
+from tvix_store.operations.paths.push_to_store import push_to_store
 from tvix_store.operations.paths.pushed import Pushed, PushStatus
 
 
@@ -35,7 +35,6 @@ async def push_paths(
         UnavailableError: the cache cannot be reached, or does not answer any more; or Nix is not installed. What was yielded stays.
         DeniedError, ExhaustedError, UnsupportedError: the cache does not take it.
     """
-    del account
     nix = NixStore.at(nix_store, store_dir)
     named: list[StorePath] = []
     for path in paths:
@@ -43,16 +42,19 @@ async def push_paths(
             named.append(named_path(path, store_dir))
         except InvalidError as error:
             yield Pushed(path, PushStatus.FAILED, error=error)
-    stated = []
+    stated: list[StatedPath] = []
     for name, value in (await nix.closure(named)).items():
+        if value is None:
+            yield Pushed(name, PushStatus.FAILED, error=InvalidError(f"{name} is not a valid path in the store of Nix"))
+            continue
         try:
-            if value is None:
-                raise InvalidError(f"{name} is not a valid path in the store of Nix")
             stated.append(stated_path(name, value, store_dir))
         except InvalidError as error:
             yield Pushed(name, PushStatus.FAILED, error=error)
-    address = f"grpc+{to}" if to.startswith(("http://", "https://")) else to
-    async with await open_store(address, store_dir=store_dir) as store:
-        async with aclosing(copy_files(store, stated, nix.file, **({"jobs": jobs} if jobs else {}))) as copies:
-            async for each in copies:
-                yield Pushed(each.store_path.absolute(store_dir), PushStatus(each.status.value), error=each.error)
+    address = f"grpc+{to}/push" if to.startswith(("http://", "https://")) else to
+    async with (
+        await open_store(address, store_dir=store_dir) as store,
+        aclosing(push_to_store(store, stated, nix.file, jobs=jobs, account=account)) as copies,
+    ):
+        async for each in copies:
+            yield Pushed(each.store_path.absolute(store_dir), PushStatus(each.status.value), error=each.error)

@@ -51,7 +51,7 @@ async def open_store(url: str, *, store_dir: str | None = None, patience: float 
 
 async def open_offer(url: str, *, store_dir: str | None = None, patience: float = THOROUGH) -> Offer:
     """What a server offers, at `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path`, or, over plain HTTP, at
-    `connect+http://host:port/path` or `connect+https://host:port/path`.
+    `connect+http://host:port` or `connect+https://host:port`. A server of ours has its stores below paths too.
 
     A user and a password, or any user and a token, stand before the host, or in a netrc file. Parameters of the URL:
     `dialect=seed|tvix|snix` (default: the first that the server speaks, of tvix, snix and seed); `wait-connect=1` waits up to a

@@ -48,7 +48,7 @@ async def copy_paths(
     if source.store_dir != target.store_dir:
         raise InvalidError(f"{source.name} holds paths of {source.store_dir}, and {target.name} those of {target.store_dir}")
     account = account or Account()
-    trees = TreeCopier(source, target, account, deltas=deltas)
+    trees = TreeCopier.between(source, target, account, deltas=deltas)
     copies = _StoreCopies(source, target, trees, jobs, account)
     try:
         async with aclosing(copies.run(path_infos)) as outcomes:

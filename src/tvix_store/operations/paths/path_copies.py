@@ -122,6 +122,14 @@ class PathCopies(ABC, Generic[S, R]):
         """
         return known
 
+    async def record(self, record: R) -> None:
+        """Record a path, or add to its record.
+
+        Raises:
+            StoreError: as `bring`.
+        """
+        await self._records.put(record)
+
     async def run(self, paths: Iterable[S]) -> AsyncGenerator[Copied, None]:
         """Copy `paths`, and yield the outcome of each, references first.
 
@@ -168,7 +176,7 @@ class PathCopies(ABC, Generic[S, R]):
                 self._check_same(known, stated)
                 record = await self.merged(known, stated)
             if record is not known:
-                await self._records.put(record)
+                await self.record(record)
         except OF_A_PATH as error:
             return Copied(path, Status.FAILED, error)
         return Copied(path, Status.KNOWN if known else Status.COPIED)
