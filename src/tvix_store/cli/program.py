@@ -31,6 +31,7 @@ COMMANDS = {
     "cat": Entry("tvix_store.cli.cat:cat", "Print files."),
     "export": Entry("tvix_store.cli.export:export", "Write a tree to a directory, a NAR or a tar."),
     "copy": Entry("tvix_store.cli.copy:copy", "Copy store paths, with all they refer to, from a store of Nix."),
+    "push": Entry("tvix_store.cli.push:push", "Send store paths of Nix, with all they refer to, to a cache."),
     "check": Entry("tvix_store.cli.check:check", "Check that store paths are whole, and repair them."),
     "backup": Entry("tvix_store.cli.backup:backup", "Copy the whole store into a directory that is a store, while it is in use."),
     "gc": Entry("tvix_store.cli.gc:gc", "Delete what is not needed, and give its space back."),

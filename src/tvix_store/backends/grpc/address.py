@@ -106,8 +106,9 @@ class ServerAddress:
 
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
-        """Read `grpc+http://user:password@host:port/path` or `grpc+https://…`, the same with `connect+…`, or `grpc+unix:///path` (also
-        with one slash). User, password and path may be left out. Only a server of ours has its methods below a path. With parameters: `?dialect=…&wait-connect=1&ca=…&max_body=…`.
+        """Read `grpc+http://user:password@host:port/path` or `grpc+https://…`, the same with `connect+…`, or `grpc+unix:///path`
+        (also with one slash). User, password and path may be left out. Only a server of ours has its methods below a path. With
+        parameters: `?dialect=…&wait-connect=1&ca=…&max_body=…`.
 
         Raises:
             InvalidError: `text` is none of these, or has a parameter that is unknown, given twice, or has an unknown value.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from graphlib import CycleError, TopologicalSorter
@@ -97,11 +97,13 @@ class Records(Protocol[R]):
 class PathCopies(ABC, Generic[S, R]):
     """Copies of many paths, each in a task that waits for those of its references.
 
-    `jobs` paths are brought at a time. `source` names who states the paths, for messages.
+    `jobs` paths are brought at a time. `source` names who states the paths, for messages. References that are `elsewhere` are not
+    looked for.
     """
 
-    def __init__(self, records: Records[R], source: str, jobs: int) -> None:
+    def __init__(self, records: Records[R], source: str, jobs: int, elsewhere: Container[StorePath] = ()) -> None:
         self._records = records
+        self._elsewhere = elsewhere
         self._source = source
         self._room = asyncio.Semaphore(jobs)
         self._tasks: dict[StorePath, asyncio.Task[Copied]] = {}
@@ -192,7 +194,7 @@ class PathCopies(ABC, Generic[S, R]):
         """Wait until all references are recorded. The outcome for the path if one cannot be, else None."""
         others: list[StorePath] = []
         for reference in stated.references:
-            if reference == stated.store_path:
+            if reference == stated.store_path or reference in self._elsewhere:
                 continue
             task = self._tasks.get(reference)
             if task is None:

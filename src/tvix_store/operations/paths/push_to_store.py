@@ -5,7 +5,7 @@ Nothing is verified here: the store computes the NAR of each path before it reco
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -28,20 +28,22 @@ async def push_to_store(
     paths: Iterable[StatedPath],
     file: Callable[[StorePath], Path],
     *,
+    elsewhere: Collection[StorePath] = (),
     jobs: int | None = None,
     account: Account | None = None,
 ) -> AsyncGenerator[Copied, None]:
     """Copy `paths`, whose contents are where `file` says. Yields the outcome of each path, references first.
 
     A path that the store has with the same NAR is not read, and new signatures are added to it. An error of one path keeps this
-    path, and all that refer to it, from being recorded; the others are copied.
+    path, and all that refer to it, from being recorded; the others are copied. References that are `elsewhere` are not looked for
+    here; the store may insist on them.
 
     Raises:
         InvalidError: the references go round in a circle.
         DeniedError: the store takes nothing from us.
         ExhaustedError, UnavailableError, UnsupportedError: the store cannot take them.
     """
-    pushes = _Pushes(store, file, jobs or JOBS, account or Account())
+    pushes = _Pushes(store, file, elsewhere, jobs or JOBS, account or Account())
     try:
         async with aclosing(pushes.run(paths)) as outcomes:
             async for each in outcomes:
@@ -61,8 +63,16 @@ class _NothingTakenError(Exception):
 
 
 class _Pushes(PathCopies[StatedPath, PathInfo]):
-    def __init__(self, store: Store, file: Callable[[StorePath], Path], jobs: int, account: Account) -> None:
-        super().__init__(store.path_infos, "Nix", jobs)
+    def __init__(
+        self,
+        store: Store,
+        file: Callable[[StorePath], Path],
+        elsewhere: Collection[StorePath],
+        jobs: int,
+        account: Account,
+    ) -> None:
+        super().__init__(store.path_infos, "Nix", jobs, elsewhere)
+        self._skipped = elsewhere
         self._store = store
         self._file = file
         self._account = account
@@ -88,18 +98,27 @@ class _Pushes(PathCopies[StatedPath, PathInfo]):
         try:
             await super().record(record)
         except IncompleteError:
+            await self._check_references(record)
             # The store had a directory without all below it, or something there is damaged, and is forgotten now.
             async with self._files.scanned(self._file(record.store_path), self._store.size_rule) as tree:
                 await self._send(record, tree, thorough=True)
             await super().record(record)
 
+    async def _check_references(self, record: PathInfo) -> None:
+        """Raise IncompleteError where the store lacks a reference that was left out."""
+        skipped = [each for each in record.references if each in self._skipped]
+        there = await self._store.path_infos.existing([each.output_hash for each in skipped]) if skipped else {}
+        for reference in skipped:
+            if reference.output_hash not in there:
+                raise IncompleteError(
+                    f"{record.store_path} is not pushed: it refers to {reference}, which was left out, and which the cache cannot "
+                    "get; name the upstream to the cache (--substituters), or push without --skip-upstream"
+                )
+
     async def _send(self, path_info: PathInfo, tree: ScannedTree, *, thorough: bool = False) -> None:
         try:
-            await self._trees.copy(
-                tree.node, path_info.nar.size, path_info.store_path, given=tree.directories, thorough=thorough
-            )
+            await self._trees.copy(tree.node, path_info.nar.size, path_info.store_path, given=tree.directories, thorough=thorough)
         except DeniedError as error:
             raise _NothingTakenError(error) from error
         except CorruptError as error:
             raise CorruptError(f"{path_info.store_path} is not pushed: {error} (nix-store --verify-path tells more)") from error
-
