@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
 from tvix_store.chunking import DEFAULT_SIZES, BlobAssembler, CutChunk
+from tvix_store.concurrency.coalesced import Coalesced
+from tvix_store.concurrency.thread_to_its_end import thread_to_its_end
 from tvix_store.errors import InvalidError, NotFoundError
 from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.model.directory import Directory, SizeRule
@@ -26,8 +28,11 @@ from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame
 from tvix_store.services.granular import StoredChunk, wrong_size
 
-_KEPT = 2 << 20
+_KEPT = 512 << 10
 """Bytes of small files of a tree that stay in memory: most trees are read once."""
+_SCANNED, _TREES = 4 << 20, 256
+"""Bytes of trees, and the number of trees, that are scanned in one go. What is asked about them afterwards shares calls."""
+_SCANS_AT_ONCE = 2
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -75,23 +80,32 @@ class ScannedTree:
     files: Sequence[_File] = field(repr=False)
 
 
+class _Wanted(NamedTuple):
+    """A tree to scan."""
+
+    path: Path
+    rule: SizeRule
+    weight: int
+
+
 class TreeFiles:
     """The Parts of trees that are scanned at the time. What it gives is not verified: who takes it does that."""
 
     def __init__(self) -> None:
+        self._scans = Coalesced(_scan_all, most=_SCANNED, at_once=_SCANS_AT_ONCE, weigh=lambda each: each.weight)
         # Equal files, and chunks, may stand in several trees, of which one ends before the other.
         self._files: dict[Digest, list[_File]] = {}
         self._pieces: dict[bytes, list[_Piece]] = {}
 
     @asynccontextmanager
-    async def scanned(self, path: Path, rule: SizeRule) -> AsyncIterator[ScannedTree]:
-        """The directory, regular file or symlink at `path`. Its parts are there until the end.
+    async def scanned(self, path: Path, rule: SizeRule, size: int) -> AsyncIterator[ScannedTree]:
+        """The directory, regular file or symlink at `path`, of some `size` in bytes. Its parts are there until the end.
 
         Raises:
             InvalidError: something in the tree cannot be stored, or changed while it was read.
             DeniedError: something in it may not be read.
         """
-        tree = await asyncio.to_thread(_scan, path, rule)
+        [tree] = await self._scans([_Wanted(path, rule, min(size, _SCANNED) + _SCANNED // _TREES)])
         for file in tree.files:
             self._files.setdefault(file.digest, []).append(file)
         try:
@@ -101,6 +115,10 @@ class TreeFiles:
                 _remove(self._files, file.digest, file)
                 for digest, piece in file.pieces:
                     _remove(self._pieces, digest, piece)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._scans.close()
 
     async def get_directories(self, digests: Sequence[Digest]) -> list[Directory]:
         """Directories are given with their tree, and not asked for."""
@@ -146,6 +164,10 @@ def _remove(table: dict[K, list[V]], key: K, value: V) -> None:
     values.remove(value)
     if not values:
         del table[key]
+
+
+async def _scan_all(wanted: Sequence[_Wanted]) -> list[ScannedTree]:
+    return await thread_to_its_end(lambda: [_scan(each.path, each.rule) for each in wanted])
 
 
 def _scan(path: Path, rule: SizeRule) -> ScannedTree:

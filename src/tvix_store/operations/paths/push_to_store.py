@@ -6,7 +6,7 @@ Nothing is verified here: the store computes the NAR of each path before it reco
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 
 from tvix_store.errors import CorruptError, DeniedError, IncompleteError
@@ -19,7 +19,7 @@ from tvix_store.operations.paths.nix_json import StatedPath
 from tvix_store.operations.paths.path_copies import Copied, PathCopies
 from tvix_store.services.store import Store
 
-JOBS = 32
+JOBS = 128
 """Paths whose contents are sent at a time. They share calls: one path alone waits for a round trip most of the time."""
 
 
@@ -81,6 +81,7 @@ class _Pushes(PathCopies[StatedPath, PathInfo]):
 
     async def close(self) -> None:
         await self._trees.close()
+        await self._files.close()
 
     async def merged(self, known: PathInfo, stated: StatedPath) -> PathInfo:
         self._account.logical += stated.nar.size
@@ -88,7 +89,7 @@ class _Pushes(PathCopies[StatedPath, PathInfo]):
         return known.with_signatures(stated.signatures)
 
     async def bring(self, stated: StatedPath) -> PathInfo:
-        async with self._files.scanned(self._file(stated.store_path), self._store.size_rule) as tree:
+        async with self._scanned(stated) as tree:
             path_info = stated.path_info(tree.node)
             await self._send(path_info, tree)
         self._account.logical += stated.nar.size
@@ -100,9 +101,12 @@ class _Pushes(PathCopies[StatedPath, PathInfo]):
         except IncompleteError:
             await self._check_references(record)
             # The store had a directory without all below it, or something there is damaged, and is forgotten now.
-            async with self._files.scanned(self._file(record.store_path), self._store.size_rule) as tree:
+            async with self._scanned(record) as tree:
                 await self._send(record, tree, thorough=True)
             await super().record(record)
+
+    def _scanned(self, path: StatedPath | PathInfo) -> AbstractAsyncContextManager[ScannedTree]:
+        return self._files.scanned(self._file(path.store_path), self._store.size_rule, path.nar.size)
 
     async def _check_references(self, record: PathInfo) -> None:
         """Raise IncompleteError where the store lacks a reference that was left out."""
