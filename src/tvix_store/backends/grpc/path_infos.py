@@ -24,8 +24,8 @@ from tvix_store.protocol.path_infos import decode_nar_facts, encode_get_path_inf
 
 _PUT_BYTES = 512 << 10
 """Bytes of path infos in one call."""
-_LEAST_WEIGHT = _PUT_BYTES // MAX_PUT_PATHS
-_PUTS_AT_ONCE = 2
+_LEAST_WEIGHT = _PUT_BYTES // 32
+_PUTS_AT_ONCE = 4
 """Calls at a time. Each waits for a sync of the server's disk; what comes meanwhile travels together."""
 
 
