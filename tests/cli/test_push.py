@@ -6,7 +6,9 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import pytest
@@ -18,7 +20,7 @@ from tests.http.daemon import Daemon
 from tests.nginx import nginx_before
 from tests.private_nix import PrivateNix, Registered, built
 from tvix_store.cli.push_paths import Skip, push_paths
-from tvix_store.errors import IncompleteError, InvalidError
+from tvix_store.errors import IncompleteError, InvalidError, UnsupportedError
 from tvix_store.model.nodes import SymlinkNode
 from tvix_store.model.signature import SecretKey
 from tvix_store.operations.granular.account import Account
@@ -205,6 +207,23 @@ def test_other_caches_get_nars(nix: PrivateNix, tmp_path: Path) -> None:
         assert statuses(outcomes) == {**dict.fromkeys(CLOSURE, PushStatus.KNOWN), OTHER: PushStatus.FAILED}
         assert "nix-store --verify-path" in str(outcomes[OTHER].error)
         assert len(list(files.glob("*.narinfo"))) == 3
+
+
+def test_what_a_cache_does_not_take_is_told(nix: PrivateNix, tmp_path: Path) -> None:
+    programs.require("nginx")
+    with running_nginx(tmp_path / "nginx", most="1m") as url:
+        outcomes = pushed(nix, url, APPLICATION, OTHER)
+        assert statuses(outcomes) == {
+            APPLICATION: PushStatus.FAILED,
+            **dict.fromkeys((LIBRARY, ITSELF, OTHER), PushStatus.COPIED),
+        }
+        assert "status 413; it is too large for the server" in str(outcomes[APPLICATION].error)
+    reader = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    Thread(target=reader.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    with pytest.raises(UnsupportedError, match="status 501; is it a binary cache that takes PUT"):
+        pushed(nix, f"http://127.0.0.1:{reader.server_port}", OTHER)
+    reader.shutdown()
+    reader.server_close()
 
 
 def test_a_daemon_behind_a_proxy_that_speaks_no_grpc_gets_parts(nix: PrivateNix, shared: Caches, tmp_path: Path) -> None:

@@ -18,19 +18,17 @@ from tvix_store.model.nodes import Node, encode_node
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
-from tvix_store.protocol.bulk import MAX_PUT_PATHS
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.protocol.path_infos import decode_nar_facts, encode_get_path_info
 
-_PUT_BYTES = 512 << 10
-"""Bytes of path infos in one call."""
-_LEAST_WEIGHT = _PUT_BYTES // 32
+_PUT_BYTES, _PUT_PATHS = 512 << 10, 32
+"""Bytes of path infos, and their number, in one call. The server reads the content of each, and several calls reach several workers."""
 _PUTS_AT_ONCE = 4
 """Calls at a time. Each waits for a sync of the server's disk; what comes meanwhile travels together."""
 
 
 def _weight(path_info: PathInfo) -> int:
-    return max(len(path_info.encoded) + AROUND, _LEAST_WEIGHT)
+    return max(len(path_info.encoded) + AROUND, _PUT_BYTES // _PUT_PATHS)
 
 
 class GrpcPathInfos:

@@ -13,7 +13,7 @@ import aiohttp
 
 from tvix_store.backends.nix_http.client import HttpClient
 from tvix_store.concurrency.each_at_once import each_at_once
-from tvix_store.errors import DeniedError, ExhaustedError, InvalidError, UnavailableError, UnsupportedError
+from tvix_store.errors import ExhaustedError, InvalidError, UnauthenticatedError, UnavailableError, UnsupportedError
 from tvix_store.model import cache_info, nixbase32
 from tvix_store.model.cache_info import MAX_CACHE_INFO, CacheInfo
 from tvix_store.model.narinfo import NarInfo
@@ -101,10 +101,13 @@ class HttpWriter:
             if response.status in _TAKEN:
                 return
             _check_allowed(self.name, response)
-            told = (await response.content.read(_TOLD)).decode(errors="replace").strip()
+            is_text = response.content_type == "text/plain"
+            told = (await response.content.read(_TOLD)).decode(errors="replace").strip() if is_text else ""
             message = f"{self.name} does not take {path} ({size} bytes): status {response.status}{f', {told}' if told else ''}"
             match response.status:
-                case 413 | 429 | 507:
+                case 413:
+                    raise InvalidError(f"{message}; it is too large for the server (for nginx: client_max_body_size 0)")
+                case 429 | 507:
                     raise ExhaustedError(message)
                 case 404 | 405 | 501:
                     raise UnsupportedError(f"{message}; is it a binary cache that takes PUT?")
@@ -116,6 +119,6 @@ class HttpWriter:
 
 def _check_allowed(name: str, response: aiohttp.ClientResponse) -> None:
     if response.status in (401, 403):
-        raise DeniedError(
+        raise UnauthenticatedError(
             f"{name} does not let us: status {response.status}; a token stands in the URL, before the host, or in a netrc file"
         )

@@ -50,6 +50,14 @@ class Status(Enum):
     """Its content is stored, but one of its references failed, or was left out."""
 
 
+class NothingTakenError(Exception):
+    """The target takes nothing from us, so this error ends the copy, though it is one of OF_A_PATH."""
+
+    def __init__(self, error: StoreError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 @dataclass(frozen=True, slots=True)
 class Copied:
     """The outcome for a path. `error` says why it is not recorded."""
@@ -114,6 +122,7 @@ class PathCopies(ABC, Generic[S, R]):
 
         Raises:
             StoreError: one of OF_A_PATH is the fault of this path; any other one ends the copy.
+            NothingTakenError: its error ends the copy.
         """
 
     async def merged(self, known: R, stated: S) -> R:
@@ -156,6 +165,8 @@ class PathCopies(ABC, Generic[S, R]):
                     yield await running.popleft()
             while running:
                 yield await running.popleft()
+        except NothingTakenError as refusal:
+            raise refusal.error from None
         finally:
             await self._stop()
 

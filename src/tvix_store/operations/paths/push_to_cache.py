@@ -13,6 +13,7 @@ import zstandard
 
 from tvix_store.compression import COMPRESSIONS
 from tvix_store.concurrency.thread_to_its_end import thread_to_its_end
+from tvix_store.errors import UnauthenticatedError
 from tvix_store.model.narinfo import NarInfo
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.path_info import NarFacts
@@ -21,7 +22,7 @@ from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.ingest.scan import LargeFile, TreeReader, WholeFiles
 from tvix_store.operations.paths.nix_json import StatedPath
-from tvix_store.operations.paths.path_copies import Copied, PathCopies, check_nar
+from tvix_store.operations.paths.path_copies import Copied, NothingTakenError, PathCopies, check_nar
 from tvix_store.services.writable_cache import NarFile, WritableCache
 
 JOBS = 16
@@ -88,7 +89,10 @@ class _Pushes(PathCopies[StatedPath, NarInfo]):
         return known.merged(_narinfo(stated, NarFile(known.url, 0, b""), known.compression))
 
     async def bring(self, stated: StatedPath) -> NarInfo:
-        file = await self._cache.put_nar(self._nar_file(stated), COMPRESSIONS[self._compression].suffix)
+        try:
+            file = await self._cache.put_nar(self._nar_file(stated), COMPRESSIONS[self._compression].suffix)
+        except UnauthenticatedError as error:
+            raise NothingTakenError(error) from error
         self._account.logical += stated.nar.size
         self._account.sent += file.size
         narinfo = _narinfo(stated, file, self._compression)

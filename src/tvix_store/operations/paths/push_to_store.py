@@ -16,7 +16,7 @@ from tvix_store.operations.granular.account import Account
 from tvix_store.operations.granular.copy_tree import TreeCopier
 from tvix_store.operations.ingest.tree_files import ScannedTree, TreeFiles
 from tvix_store.operations.paths.nix_json import StatedPath
-from tvix_store.operations.paths.path_copies import Copied, PathCopies
+from tvix_store.operations.paths.path_copies import Copied, NothingTakenError, PathCopies
 from tvix_store.services.store import Store
 
 JOBS = 128
@@ -48,18 +48,8 @@ async def push_to_store(
         async with aclosing(pushes.run(paths)) as outcomes:
             async for each in outcomes:
                 yield each
-    except _NothingTakenError as refusal:
-        raise refusal.error from None
     finally:
         await pushes.close()
-
-
-class _NothingTakenError(Exception):
-    """The store takes no content from us, and so no other path either."""
-
-    def __init__(self, error: DeniedError) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 class _Pushes(PathCopies[StatedPath, PathInfo]):
@@ -123,6 +113,6 @@ class _Pushes(PathCopies[StatedPath, PathInfo]):
         try:
             await self._trees.copy(tree.node, path_info.nar.size, path_info.store_path, given=tree.directories, thorough=thorough)
         except DeniedError as error:
-            raise _NothingTakenError(error) from error
+            raise NothingTakenError(error) from error
         except CorruptError as error:
             raise CorruptError(f"{path_info.store_path} is not pushed: {error} (nix-store --verify-path tells more)") from error
