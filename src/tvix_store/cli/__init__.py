@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
+from gc import set_threshold  # `gc` is a module of this package, too
 from types import FrameType
 
 _COLLECT_AFTER = 20_000
@@ -19,7 +19,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
-    gc.set_threshold(_COLLECT_AFTER)
+    set_threshold(_COLLECT_AFTER)
     from tvix_store.cli.program import run_program
 
     sys.exit(run_program(sys.argv[1:]))
