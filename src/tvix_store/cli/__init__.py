@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from gc import set_threshold  # by name: the command gc is a module of this package
+from gc import set_threshold  # `gc` is a module of this package, too
 from types import FrameType
 
 _COLLECT_AFTER = 20_000

@@ -67,7 +67,10 @@ class PathInfo:
         def __getattr__(self, name: str) -> object:
             if name not in _FIELDS or "encoded" not in self.__dict__:
                 raise AttributeError(name)
-            self.__dict__.update(PathInfo.decode(self.encoded).__dict__)
+            if name == "store_path":  # all that a lookup of references wants
+                self.__dict__[name] = StorePath.from_base_name(_root_name(self.encoded).decode())
+            else:
+                self.__dict__.update(PathInfo.decode(self.encoded).__dict__)
             return self.__dict__[name]
 
     @cached_property
@@ -95,15 +98,8 @@ class PathInfo:
         """
         if "references" in self.__dict__:
             return self.store_path.output_hash, [each.output_hash for each in self.references]
-        root = b""
-        references: list[bytes] = []
-        for number, value in wire.fields(self.encoded):
-            if number == _ROOT:
-                root = wire.as_bytes(number, value)
-            elif number == _REFERENCE:
-                references.append(wire.as_bytes(number, value))
-        name, _ = decode_node(root)
-        return nixbase32.decode(name[:HASH_CHARACTERS].decode("latin-1")), references
+        references = [wire.as_bytes(number, value) for number, value in wire.fields(self.encoded) if number == _REFERENCE]
+        return nixbase32.decode(_root_name(self.encoded)[:HASH_CHARACTERS].decode("latin-1")), references
 
     @classmethod
     def decode(cls, data: bytes) -> PathInfo:
@@ -295,3 +291,10 @@ def belongs_to(encoded: bytes, output_hash: bytes) -> bool:
         return nixbase32.number(encoded[at : at + 32]) == int.from_bytes(output_hash, "little")
     except (IndexError, ValueError):
         return False
+
+
+def _root_name(encoded: bytes) -> bytes:
+    """The base name of the store path in a canonical encoding."""
+    root = next((wire.as_bytes(number, value) for number, value in wire.fields(encoded) if number == _ROOT), b"")
+    name, _ = decode_node(root)
+    return name

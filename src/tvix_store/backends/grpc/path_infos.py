@@ -22,7 +22,7 @@ from tvix_store.protocol.dialects import Dialect
 from tvix_store.protocol.path_infos import decode_nar_facts, encode_get_path_info
 
 _PUT_BYTES, _PUT_PATHS = 512 << 10, 32
-"""Bytes of path infos, and their number, in one call. The server reads the content of each, and several calls reach several workers."""
+"""Bytes of path infos, and their number, in one call. The server reads the content of each: several calls reach several workers."""
 _PUTS_AT_ONCE = 4
 """Calls at a time. Each waits for a sync of the server's disk; what comes meanwhile travels together."""
 
