@@ -31,12 +31,14 @@ class Response:
     """An answer. Of a body that is a generator, `headers` tell the length where it is known.
 
     waits: Whether the body may take long to begin. Its first piece takes no memory that counts.
+    for_pages: Whether web pages of other sites may read it.
     """
 
     status: int
     headers: Headers
     body: bytes | AsyncGenerator[bytes, None] = b""
     waits: bool = False
+    for_pages: bool = True
     _first: bytes = b""
 
     @property

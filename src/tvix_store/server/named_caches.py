@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tvix_store.asgi import App, Event, Receive, Send, grant_of, set_grant
+from tvix_store.asgi import App, Event, Receive, Send, below, grant_of, set_grant
 from tvix_store.model.grant import Grant, Scope
 
 
@@ -43,9 +43,7 @@ class NamedCaches:
         name = first.decode("latin-1")
         cache = self._caches.get(name) if slash else None
         if cache is not None and (not cache.private or _is_for(grant, name)):
-            skipped = len(first) + 1
-            scope = {**scope, "path": scope["path"][skipped:], "raw_path": raw[skipped:]}
-            return self._serve(cache, name, grant, scope, receive, send)
+            return self._serve(cache, name, grant, below(scope, f"/{name}"), receive, send)
         # A private cache is, to strangers, as if it did not exist.
         named = grant.cache or (None if grant.name else self._default)
         if named is not None:
