@@ -15,8 +15,10 @@ from blake3 import blake3
 from tvix_store.concurrency.cooperative import cooperatively
 from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.http.files import file_response
-from tvix_store.http.markup import NOTHING, Html, element, joined, link, quoted, shown
-from tvix_store.http.pages import END, PAGE_HEADERS, begin, facts
+from tvix_store.http.forms import Form, wanted_form
+from tvix_store.http.markup import NOTHING, Html, element, escaped, joined, link, quoted, shown
+from tvix_store.http.pages import END, PAGE_HEADERS, START, begin, facts
+from tvix_store.http.path_index import TITLE
 from tvix_store.http.ranges import made_response
 from tvix_store.http.request import Request
 from tvix_store.http.response import Response, text
@@ -36,6 +38,11 @@ _LOOKED_AT = 1024
 """Bytes at the start of a file without a known extension that must be text for it to be shown as such."""
 _TYPES = mimetypes.MimeTypes()
 _PACKED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
+_MOST_SHOWN = 256 << 10
+"""Bytes of the largest text that is shown on a page."""
+_SCRIPTS = (b"application/x-sh", b"application/x-csh")
+"""Types of texts that browsers only offer to save."""
+_BY_ACCEPT = (b"vary", b"accept")
 _REFERENCES = 100
 """References that the page of a store path shows. A path may have 50,000."""
 _UP = '<tr><td><a href="../">../</a></td><td></td></tr>\n'
@@ -65,7 +72,31 @@ class Browse:
             return await self._index(request, names, await read_directory(tree, node.digest))
         if is_directory_url or not isinstance(node, FileNode):
             raise HttpError(404, "this is no directory")
-        return file_response(request, self._store.blobs, node, ((b"content-type", await self._type(names[-1], node)),))
+        return await self._file(request, names, node)
+
+    async def _file(self, request: Request, names: list[bytes], file: FileNode) -> Response:
+        """The contents of a file; a text as a page for a browser that has not asked for `?raw`."""
+        content_type = (b"content-type", await self._type(names[-1], file))
+        if not _has_page(content_type[1], file):
+            return file_response(request, self._store.blobs, file, (content_type,))
+        if wanted_form(request.headers.get(b"accept")) is not Form.PAGE or "raw" in request.query:
+            return file_response(request, self._store.blobs, file, (content_type, _BY_ACCEPT))
+        etag = b'"file1-%b"' % file.digest.hex.encode()
+        return await made_response(request, etag, (*PAGE_HEADERS, _BY_ACCEPT), self._file_page(names, file))
+
+    async def _file_page(self, names: list[bytes], file: FileNode) -> AsyncGenerator[bytes, None]:
+        contents = b"".join([piece async for piece in self._store.blobs.read(file.digest)])
+        raw = "./" + quoted(names[-1]) + "?raw"
+        content = (
+            element("h1", shown(names[-1])),
+            facts(
+                ("Bytes", f"{file.size:,}"),
+                ("BLAKE3", element("code", file.digest.hex)),
+                ("Also as", joined(link(raw, "plain text"), ", ", element("a", "download", href=raw, download=""))),
+            ),
+            element("pre", element("code", shown(contents))),
+        )
+        yield f"{begin(_title(names), _crumbs(names, is_file=True))}{joined(*content)}\n{END}".encode()
 
     async def _type(self, name: bytes, file: FileNode) -> bytes:
         """The media type of a file."""
@@ -90,7 +121,7 @@ class Browse:
 async def format_index(names: list[bytes], directory: Directory, about: Html = NOTHING) -> AsyncGenerator[bytes, None]:
     """The page of a directory at `names`, in pieces. `about`: what else there is to say of it."""
     title = shown(names[-1])
-    head = begin("/".join(map(shown, names)), _crumbs(names))
+    head = begin(_title(names), _crumbs(names))
     parts = [head, joined(element("h1", title), about), "\n<table>\n", _HEADINGS, _UP if len(names) > 1 else ""]
     size = 0
     async for name, node in cooperatively(directory.entries.items()):
@@ -103,26 +134,29 @@ async def format_index(names: list[bytes], directory: Directory, about: Html = N
     yield "".join([*parts, "</table>\n", END]).encode()
 
 
-def _crumbs(names: list[bytes]) -> Html:
-    """Links to all directories above, and the name of this one."""
-    above = ["Binary cache", "serve", *map(shown, names[:-1])]
-    links = [link("../" * (len(names) + 1 - depth), name) for depth, name in enumerate(above)]
+def _title(names: list[bytes]) -> str:
+    return "/".join(map(shown, names))
+
+
+def _crumbs(names: list[bytes], *, is_file: bool = False) -> Html:
+    """Links to all directories above, and the name of this one, or of a file. The URL of a file has no slash behind it."""
+    above = [START, TITLE, *map(shown, names[:-1])]
+    ups = len(names) + 1 - is_file
+    links = [link("../" * (ups - depth) or "./", name) for depth, name in enumerate(above)]
     return Html(" / ".join([*links, joined(shown(names[-1]))]))
 
 
 def _row(name: bytes, node: Node) -> str:
-    href, size, more = "./" + quoted(name), "", ""
-    mark = ""
+    mark = size = more = ""
     if isinstance(node, DirectoryNode):
         mark = "/"
     elif isinstance(node, SymlinkNode):
-        more = f" → {shown(node.target)}"
+        more = f'<span class="more"> → {escaped(shown(node.target))}</span>'
     else:
         size = f"{node.size:,}"
-        more = " executable" if node.executable else ""
-    named = link(href + mark, shown(name) + mark)
-    beside = element("span", more, class_="more") if more else ""
-    return f'<tr><td>{named}{beside}</td><td class="size">{size}</td></tr>\n'
+        more = '<span class="more"> executable</span>' if node.executable else ""
+    named = f'<a href="./{quoted(name)}{mark}">{escaped(shown(name))}{mark}</a>'
+    return f'<tr><td>{named}{more}</td><td class="size">{size}</td></tr>\n'
 
 
 def _about(path_info: PathInfo, store_dir: str) -> Html:
@@ -143,6 +177,12 @@ def _about(path_info: PathInfo, store_dir: str) -> Html:
         ("References", element("span", Html("<br>".join(references)), class_="names") if references else "none"),
         ("Also as", Html(", ".join(forms))),
     )
+
+
+def _has_page(content_type: bytes, file: FileNode) -> bool:
+    """Whether a file is shown as a text on a page, and not as its type wants."""
+    is_text = content_type.startswith(b"text/") and not content_type.startswith(b"text/html")
+    return (is_text or content_type in _SCRIPTS) and file.size <= _MOST_SHOWN
 
 
 def _is_text(start: bytes) -> bool:

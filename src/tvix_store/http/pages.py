@@ -23,7 +23,7 @@ _STYLE = """\
 @media (prefers-color-scheme:dark){
 :root{--text:#e3e6ea;--muted:#9aa4ae;--line:#353b42;--shade:#1f242a;--paper:#15181c;--link:#7ab7ff}}
 *{box-sizing:border-box}
-body{max-width:52rem;margin:0 auto;padding:1rem 1.25rem 3rem;background:var(--paper);color:var(--text);
+body{max-width:54rem;margin:0 auto;padding:1rem 1.25rem 3rem;background:var(--paper);color:var(--text);
 font:1rem/1.55 system-ui,"Segoe UI",Roboto,"Helvetica Neue","Noto Sans","Liberation Sans",Arial,sans-serif}
 a{color:var(--link);text-underline-offset:.15em}
 a:not(:hover){text-decoration-thickness:1px}
@@ -33,7 +33,7 @@ footer{margin-top:3rem;padding-top:.75rem;border-top:1px solid var(--line)}
 h1{margin:1.5rem 0 .5rem;font-size:1.6rem;line-height:1.25;overflow-wrap:anywhere}
 h2{margin:2.25rem 0 .5rem;font-size:1.15rem}
 p{margin:.5rem 0}
-code,pre,.names{font:.875rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Liberation Mono",monospace}
+code,pre,.names{font:.8125rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Liberation Mono",monospace}
 code{overflow-wrap:anywhere}
 pre{margin:.5rem 0;padding:.75rem 1rem;border:1px solid var(--line);border-radius:.375rem;background:var(--shade);
 white-space:pre-wrap;overflow-wrap:anywhere}
@@ -61,14 +61,16 @@ PAGE_HEADERS: Headers = (
         % _STYLE_HASH,
     ),
 )
-_VARIES: Headers = ((b"vary", b"accept"), (b"cache-control", b"no-cache"))
+VARIES: Headers = ((b"vary", b"accept"), (b"cache-control", b"no-cache"))
 """For an answer that has other forms for other clients, or tells what this client may do."""
+START = "Binary cache"
+"""The name of the start page in the links above a page."""
 END = f"</main>\n<footer>tvix-store {__version__}</footer>\n</body></html>\n"
 _TITLES = {
     401: "A token is needed",
-    403: "This is not allowed",
-    404: "Nothing is here",
-    421: "The daemon does not know this name",
+    403: "Not allowed",
+    404: "Not found",
+    421: "Unknown name",
 }
 
 
@@ -83,7 +85,7 @@ def begin(title: str, crumbs: Html) -> str:
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n<nav aria-label="Path">{crumbs}</nav>\n<main>\n'
 
 
-def page(status: int, title: str, crumbs: Html, *content: str, headers: Headers = _VARIES) -> Response:
+def page(status: int, title: str, crumbs: Html, *content: str, headers: Headers = VARIES) -> Response:
     """A page that is made at once."""
     body = f"{begin(title, crumbs)}{joined(*content)}\n{END}".encode("utf-8", "backslashreplace")
     return Response(status, (*PAGE_HEADERS, length(len(body)), *headers), body)
@@ -102,11 +104,11 @@ def _refusal(status: int, line: str, headers: Headers = (), *, root: str) -> Res
     return page(
         status,
         title,
-        link(root, "Binary cache"),
+        link(root, START),
         element("h1", title),
         text(line[:1].upper() + line[1:] + "."),
         text(*_advice(status, root)),
-        headers=(_VARIES[0], *headers),
+        headers=(VARIES[0], *headers),
     )
 
 

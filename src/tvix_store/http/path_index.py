@@ -9,7 +9,8 @@ from __future__ import annotations
 from tvix_store.errors import UnsupportedError
 from tvix_store.http.markup import Html, element, joined, link, quoted
 from tvix_store.http.names import parse_output_hash
-from tvix_store.http.pages import page, section, text
+from tvix_store.http.own_url import OwnUrl
+from tvix_store.http.pages import START, page, section, text
 from tvix_store.http.request import Request
 from tvix_store.http.response import Response
 from tvix_store.model import nixbase32
@@ -18,6 +19,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.services.store import Store
 
 PATHS_A_PAGE = 500
+TITLE = "Store paths"
 
 
 class PathIndex:
@@ -36,16 +38,16 @@ class PathIndex:
         try:
             path_infos = await self._some(parse_output_hash(after.encode()) if after else b"")
         except UnsupportedError:
-            return _index(text("The store behind this cache has no list of its paths."))
+            return _index(request.own_url, text("The store behind this cache has no list of its paths."))
         here, rest = path_infos[:PATHS_A_PAGE], path_infos[PATHS_A_PAGE:]
         if not here:
-            return _index(text("No more paths follow." if after else "No paths are here yet."))
+            return _index(request.own_url, text("No more paths follow." if after else "No paths are here yet."))
         content = [_table(here)]
         if after or rest:
             content.insert(0, text("Each page has the paths behind those of the page before, by their hashes."))
         if rest:
             content.append(text(link(f"?after={nixbase32.encode(here[-1].store_path.output_hash)}", "Next page")))
-        return _index(*content)
+        return _index(request.own_url, *content)
 
     async def _some(self, after: bytes) -> list[PathInfo]:
         """The path infos of a page, and one more where another page follows."""
@@ -57,16 +59,15 @@ class PathIndex:
         return found
 
 
-def _index(*content: Html) -> Response:
+def _index(url: OwnUrl, *content: Html) -> Response:
     response = page(
         200,
-        "Store paths",
-        joined(link("../", "Binary cache"), " / serve"),
-        element("h1", "Store paths"),
+        TITLE,
+        joined(link("../", START), f" / {TITLE}"),
+        element("h1", TITLE),
         *content,
         section(
-            "A path by its name",
-            text("Write the last part of a store path behind this address: ", element("code", "serve/<hash>-<name>/"), "."),
+            "A path by its name", text("The files of a store path are at ", element("code", f"{url}/serve/<hash>-<name>/"), ".")
         ),
         headers=((b"cache-control", b"no-cache"), (b"cross-origin-resource-policy", b"same-origin")),
     )

@@ -9,7 +9,7 @@ from tvix_store import __version__
 from tvix_store.http.forms import Form, wanted_form
 from tvix_store.http.markup import Html, element, joined, link
 from tvix_store.http.own_url import OwnUrl
-from tvix_store.http.pages import facts, lines, page, section, text
+from tvix_store.http.pages import START, VARIES, facts, lines, page, section, text
 from tvix_store.http.request import Request
 from tvix_store.http.response import Response, length
 from tvix_store.http.response import text as line_of_text
@@ -19,7 +19,6 @@ from tvix_store.model.store_path import STORE_DIR
 from tvix_store.services.store import Store
 
 _LINE = f"tvix-store {__version__}: a binary cache for Nix. This is its URL for substituters and nix copy"
-_VARIES = ((b"vary", b"accept"), (b"cache-control", b"no-cache"))
 
 
 class Welcome:
@@ -40,8 +39,8 @@ class Welcome:
                 return self._page(request.own_url, request.grant)
             case Form.JSON:
                 body = json.dumps(self._told(request.grant), indent=2).encode() + b"\n"
-                return Response(200, ((b"content-type", b"application/json"), length(len(body)), *_VARIES), body)
-        return line_of_text(200, _LINE, _VARIES[:1])
+                return Response(200, ((b"content-type", b"application/json"), length(len(body)), *VARIES), body)
+        return line_of_text(200, _LINE, VARIES[:1])
 
     def _told(self, grant: Grant) -> dict[str, object]:
         """What a program needs to use the cache. `pull` and `push` say what the client may do."""
@@ -64,7 +63,7 @@ class Welcome:
         return page(
             200,
             f"{url.host}{url.path}: a binary cache for Nix",
-            joined("Binary cache"),
+            joined(START),
             element("h1", url.host + url.path),
             text("This is a binary cache for Nix. It keeps built store paths. Nix fetches them in place of building them."),
             self._facts(url, grant),
@@ -88,7 +87,16 @@ class Welcome:
         if self._keys:
             configuration.append(f"extra-trusted-public-keys = {' '.join(self._keys)}")
         said = [
-            section("Fetch from it", text("Add these lines to ", element("code", "/etc/nix/nix.conf"), ":")),
+            section(
+                "Fetch from it",
+                text(
+                    "Add these lines to ",
+                    element("code", "/etc/nix/nix.conf"),
+                    ". NixOS has them in ",
+                    element("code", "nix.settings"),
+                    ".",
+                ),
+            ),
             lines(*configuration),
         ]
         if not self._keys:
