@@ -17,7 +17,7 @@ from tvix_store.http.nars import Nars
 from tvix_store.http.pages import refusal_form
 from tvix_store.http.path_index import PathIndex
 from tvix_store.http.request import Request
-from tvix_store.http.response import Headers, Response, length, send_response, send_whole, text
+from tvix_store.http.response import Headers, Response, length, see_slash, send_response, send_whole, text
 from tvix_store.http.settings import CacheSettings
 from tvix_store.http.status import HttpError, error_response
 from tvix_store.http.uploads import Uploads
@@ -149,7 +149,7 @@ class BinaryCache:
             case [first, _, *_] if first in FIRST_PARTS:
                 return self._documents.get(request)
             case [b"serve"]:
-                return _see_slash(b"./serve/")
+                return self._see_slash(b"serve")
             case [b"serve", b""]:
                 return self._path_index.get(request)
             case [b"serve", _, *_] as segments:
@@ -172,6 +172,9 @@ class BinaryCache:
 
     async def _get_cache_info(self) -> Response:
         return self._cache_info
+
+    async def _see_slash(self, name: bytes) -> Response:
+        return see_slash(name)
 
     async def _put(self, request: Request) -> Response:
         match request.segments:
@@ -198,10 +201,6 @@ class BinaryCache:
             case [name]:
                 return await self._narinfos.delete(name[: -len(_NARINFO)])
         return await self._documents.delete(request)
-
-
-async def _see_slash(location: bytes) -> Response:
-    return text(302, "a directory ends with a slash", ((b"location", location),))
 
 
 async def _no_robots() -> Response:

@@ -10,18 +10,16 @@ import codecs
 import mimetypes
 from collections.abc import AsyncGenerator
 
-from blake3 import blake3
-
 from tvix_store.concurrency.cooperative import cooperatively
 from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.http.files import file_response
 from tvix_store.http.forms import Form, wanted_form
-from tvix_store.http.markup import NOTHING, Html, element, escaped, joined, link, quoted, shown
-from tvix_store.http.pages import END, PAGE_HEADERS, START, begin, facts
+from tvix_store.http.markup import LINE_BREAK, NOTHING, Html, between, element, escaped, joined, link, quoted, shown
+from tvix_store.http.pages import END, PAGE_HEADERS, START, begin, facts, page_etag
 from tvix_store.http.path_index import TITLE
 from tvix_store.http.ranges import made_response
 from tvix_store.http.request import Request
-from tvix_store.http.response import Response, text
+from tvix_store.http.response import Response, see_slash
 from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
 from tvix_store.model.directory import Directory
@@ -68,7 +66,7 @@ class Browse:
         node = tree.root
         if isinstance(node, DirectoryNode):
             if not is_directory_url:
-                return text(302, "a directory ends with a slash", ((b"location", b"./" + quoted(names[-1]).encode() + b"/"),))
+                return see_slash(quoted(names[-1]).encode())
             return await self._index(request, names, await read_directory(tree, node.digest))
         if is_directory_url or not isinstance(node, FileNode):
             raise HttpError(404, "this is no directory")
@@ -81,7 +79,7 @@ class Browse:
             return file_response(request, self._store.blobs, file, (content_type,))
         if wanted_form(request.headers.get(b"accept")) is not Form.PAGE or "raw" in request.query:
             return file_response(request, self._store.blobs, file, (content_type, _BY_ACCEPT))
-        etag = b'"file1-%b"' % file.digest.hex.encode()
+        etag = page_etag(b"file", file.digest.raw)
         return await made_response(request, etag, (*PAGE_HEADERS, _BY_ACCEPT), self._file_page(names, file))
 
     async def _file_page(self, names: list[bytes], file: FileNode) -> AsyncGenerator[bytes, None]:
@@ -111,7 +109,7 @@ class Browse:
     async def _index(self, request: Request, names: list[bytes], directory: Directory) -> Response:
         path_info = await self._path_info(names[0]) if len(names) == 1 else None
         about = NOTHING if path_info is None else _about(path_info, self._store.store_dir)
-        etag = b'"index2-%b"' % blake3(directory.digest.raw + about.encode()).hexdigest().encode()
+        etag = page_etag(b"index", directory.digest.raw, about.encode())
         return await made_response(request, etag, PAGE_HEADERS, format_index(names, directory, about))
 
     async def _path_info(self, name: bytes) -> PathInfo | None:
@@ -143,7 +141,7 @@ def _crumbs(names: list[bytes], *, is_file: bool = False) -> Html:
     above = [START, TITLE, *map(shown, names[:-1])]
     ups = len(names) + 1 - is_file
     links = [link("../" * (ups - depth) or "./", name) for depth, name in enumerate(above)]
-    return Html(" / ".join([*links, joined(shown(names[-1]))]))
+    return between(Html(" / "), [*links, shown(names[-1])])
 
 
 def _row(name: bytes, node: Node) -> str:
@@ -168,14 +166,14 @@ def _about(path_info: PathInfo, store_dir: str) -> Html:
         element("a", "NAR", href=f"../../{node_url(path_info.node, path_info.nar.size)}", download=f"{store_path.name}.nar"),
         link(f"../../{hash_part}.ls", "listing as JSON"),
     ]
-    references = [link(f"../{quoted(str(each).encode())}/", str(each)) for each in path_info.references[:_REFERENCES]]
+    references = [link(f"../{quoted(str(each).encode())}", str(each)) for each in path_info.references[:_REFERENCES]]
     if (more := len(path_info.references) - _REFERENCES) > 0:
         references.append(joined(f"and {more} more, in the narinfo"))
     return facts(
         ("Store path", element("code", store_path.absolute(store_dir))),
         ("Bytes of its NAR", f"{path_info.nar.size:,}"),
-        ("References", element("span", Html("<br>".join(references)), class_="names") if references else "none"),
-        ("Also as", Html(", ".join(forms))),
+        ("References", element("span", between(LINE_BREAK, references), class_="names") if references else "none"),
+        ("Also as", between(Html(", "), forms)),
     )
 
 

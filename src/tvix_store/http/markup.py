@@ -5,10 +5,11 @@ Rows of long tables are put together without `element`, by means of `escaped`: t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape as escaped
 from urllib.parse import quote_from_bytes
 
-__all__ = ["NOTHING", "Html", "element", "escaped", "joined", "link", "quoted", "shown"]
+__all__ = ["LINE_BREAK", "NOTHING", "Html", "between", "element", "escaped", "joined", "link", "quoted", "shown"]
 
 
 class Html(str):
@@ -18,6 +19,7 @@ class Html(str):
 
 
 NOTHING = Html()
+LINE_BREAK = Html("<br>")
 
 
 def element(tag: str, *children: str, **attributes: str) -> Html:
@@ -28,7 +30,12 @@ def element(tag: str, *children: str, **attributes: str) -> Html:
 
 def joined(*children: str) -> Html:
     """Texts and elements behind each other."""
-    return Html("".join(child if type(child) is Html else escaped(child) for child in children))
+    return between(NOTHING, children)
+
+
+def between(separator: Html, children: Iterable[str]) -> Html:
+    """Texts and elements behind each other, with a separator between them."""
+    return Html(separator.join(child if type(child) is Html else escaped(child) for child in children))
 
 
 def link(href: str, *children: str) -> Html:

@@ -97,6 +97,11 @@ def text(status: int, line: str, headers: Iterable[tuple[bytes, bytes]] = ()) ->
     return Response(status, ((b"content-type", b"text/plain; charset=utf-8"), length(len(body)), *headers), body)
 
 
+def see_slash(name: bytes) -> Response:
+    """Leads from a directory's URL without a slash, whose last part is `name`, to the one with it."""
+    return text(302, "a directory ends with a slash", ((b"location", b"./" + name + b"/"),))
+
+
 def length(size: int) -> tuple[bytes, bytes]:
     return b"content-length", b"%d" % size
 

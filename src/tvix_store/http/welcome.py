@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 
 from tvix_store import __version__
 from tvix_store.http.forms import Form, wanted_form
-from tvix_store.http.markup import Html, element, joined, link
+from tvix_store.http.markup import LINE_BREAK, Html, between, element, joined, link
 from tvix_store.http.own_url import OwnUrl
 from tvix_store.http.pages import START, VARIES, facts, lines, page, section, text
 from tvix_store.http.request import Request
@@ -78,7 +77,7 @@ class Welcome:
         return facts(
             ("URL", element("code", str(url))),
             ("Store directory", element("code", self._store_dir)),
-            ("Public keys" if len(keys) > 1 else "Public key", _between(keys, element("br")) if keys else "none"),
+            ("Public keys" if len(keys) > 1 else "Public key", between(LINE_BREAK, keys) if keys else "none"),
             ("You may", f"{rights}, by the token {grant.name}" if grant.name else rights),
         )
 
@@ -134,7 +133,3 @@ class Welcome:
 
 def _netrc(url: OwnUrl, why: str) -> list[Html]:
     return [text(why), lines("# /etc/nix/netrc", f"machine {url.machine} login any password TOKEN")]
-
-
-def _between(parts: Iterable[Html], separator: Html) -> Html:
-    return Html(separator.join(parts))

@@ -36,7 +36,7 @@ async def refuse(
         )
     else:
         accept = next((value for name, value in scope["headers"] if name == b"accept"), None)
-        response = refusal_form(scope["method"], scope["raw_path"], accept)(status, line, ())
+        response = refusal_form(scope["method"], scope.get("raw_path", b"/"), accept)(status, line, ())
     with suppress(DisconnectedError):
         await send_whole(response, send, head=scope["method"] == "HEAD", more=tuple(headers))
 
