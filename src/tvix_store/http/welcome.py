@@ -72,11 +72,11 @@ class Welcome:
         )
 
     def _facts(self, url: OwnUrl, grant: Grant) -> Html:
-        keys = [element("code", key) for key in self._keys]
+        keys = [_code(key) for key in self._keys]
         rights = "fetch and push" if self._may_push(grant) else "fetch"
         return facts(
-            ("URL", element("code", str(url))),
-            ("Store directory", element("code", self._store_dir)),
+            ("URL", _code(str(url))),
+            ("Store directory", _code(self._store_dir)),
             ("Public keys" if len(keys) > 1 else "Public key", between(LINE_BREAK, keys) if keys else "none"),
             ("You may", f"{rights}, by the token {grant.name}" if grant.name else rights),
         )
@@ -85,29 +85,17 @@ class Welcome:
         configuration = [f"extra-substituters = {url}"]
         if self._keys:
             configuration.append(f"extra-trusted-public-keys = {' '.join(self._keys)}")
-        said = [
-            section(
-                "Fetch from it",
-                text(
-                    "Add these lines to ",
-                    element("code", "/etc/nix/nix.conf"),
-                    ". NixOS has them in ",
-                    element("code", "nix.settings"),
-                    ".",
-                ),
-            ),
-            lines(*configuration),
-        ]
+        where = text("Add these lines to ", _code("/etc/nix/nix.conf"), ". NixOS has them in ", _code("nix.settings"), ".")
+        said = [section("Fetch from it", where, lines(*configuration))]
         if not self._keys:
-            unsigned = (
-                "This cache signs nothing. Nix takes a path from it if a key has signed the path that your machine trusts already."
+            said.append(
+                text("This cache signs nothing. So Nix takes a path only if it already trusts a key that has signed the path.")
             )
-            said.append(text(unsigned))
         if self._store_dir != STORE_DIR:
-            said.append(text("Only a Nix whose store directory is ", element("code", self._store_dir), " can use these paths."))
+            said.append(text("Only a Nix whose store directory is ", _code(self._store_dir), " can use these paths."))
         if grant.name:
             said += _netrc(url, "Nix shows a token to this cache if its netrc file has one:")
-        return said
+        return [*said, text("Or let tvix-store write what is needed:"), lines(f"tvix-store use {url}")]
 
     def _how_to_push(self, url: OwnUrl, grant: Grant) -> list[Html]:
         title = "Push to it"
@@ -116,8 +104,9 @@ class Welcome:
         # Below /push/, Nix is not told that an upstream has a path.
         target = f"{url}/push" if self._has_upstreams else str(url)
         said = [section(title, lines(f"nix copy --to '{target}?compression=zstd' ./result"))]
+        said += [text("Faster, with tvix-store:"), lines(f"tvix-store push --to {url} ./result")]
         if not self._may_push(grant):
-            said += _netrc(url, "This needs a token with the scope push. Nix finds it in its netrc file:")
+            said += _netrc(url, "This needs a token with the scope push. It stands in a netrc file:")
         return said
 
     def _how_to_look_inside(self, url: OwnUrl) -> list[Html]:
@@ -129,6 +118,10 @@ class Welcome:
         if not url.path:
             content += [text("Over gRPC:"), lines(f"tvix-store --store grpc+{url} list")]
         return [section("Look inside", *content)]
+
+
+def _code(said: str) -> Html:
+    return element("code", said)
 
 
 def _netrc(url: OwnUrl, why: str) -> list[Html]:
