@@ -119,10 +119,13 @@ class GrpcPathInfos:
             raise
         return self._decode(answer)
 
-    async def list(self) -> AsyncIterator[PathInfo]:
+    async def list(self, after: bytes = b"") -> AsyncIterator[PathInfo]:
+        # The call begins with the first path info, whatever its caller has seen.
         async with aclosing(self._connection.receive(self._dialect.path_info("List"), b"", ("path info", "list"))) as messages:
             async for message in messages:
-                yield self._decode(message)
+                path_info = self._decode(message)
+                if path_info.store_path.output_hash > after:
+                    yield path_info
 
     def _decode(self, message: bytes) -> PathInfo:
         with decoding(self._connection.server):
