@@ -22,7 +22,7 @@
     in
     {
       packages = nixpkgs.lib.genAttrs systems packages;
-      overlays.default = final: _: { tvix-store = final.callPackage ./packaging/nixos/package.nix { }; };
-      nixosModules.default = ./packaging/nixos/module.nix;
+      overlays.default = final: prev: { tvix-store = final.callPackage ./packaging/nixos/package.nix { }; };
+      nixosModules.default = import ./packaging/nixos/module.nix;
     };
 }

@@ -139,7 +139,7 @@ def test_the_flake_offers_the_package_the_module_and_an_overlay() -> None:
         in {{
           inputs = builtins.attrNames flake.inputs;
           inherit (outputs) packages;
-          module = builtins.isFunction (import outputs.nixosModules.default);
+          module = builtins.isFunction outputs.nixosModules.default;
           overlay = outputs.overlays.default pkgs {{ }};
         }}
         """
