@@ -94,7 +94,8 @@ def test_a_stream_of_answers_is_not_held_back(proxy: Proxy) -> None:
     """The first answer of a watch comes though the call goes on."""
     credentials = grpc.ssl_channel_credentials(proxy.ca.read_bytes())
     with grpc.secure_channel(f"localhost:{proxy.port}", credentials) as channel:
-        watch: Any = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=20)
+        call: Any = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        watch = call(b"", timeout=20)
         assert next(watch) == bytes([8, Serving.SERVING])
         watch.cancel()
 

@@ -65,12 +65,12 @@ def test_the_service_has_little_exposure(installed: Path) -> None:
 def test_the_command_of_the_service_serves_on_a_socket_that_systemd_passes(tmp_path: Path) -> None:
     found = re.search(rf"^ExecStart={INSTALLED} (.*)$", (UNITS / "tvix-store.service").read_text(), re.MULTILINE)
     assert found is not None
-    activate, port = programs.require("systemd-socket-activate"), free_port()
-    command = [activate, "--listen", f"127.0.0.1:{port}", TVIX_STORE, *shlex.split(found[1]), "--workers", "1"]
+    port, environment = free_port(), Program(tmp_path).environment
     # It passes on of the environment only what it is told to.
-    kept = [f"--setenv={name}" for name in Program(tmp_path).environment]
-    command[1:1] = kept
-    process = subprocess.Popen(command, env=Program(tmp_path).environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    kept = [f"--setenv={name}" for name in environment]
+    activate = [programs.require("systemd-socket-activate"), f"--listen=127.0.0.1:{port}", *kept]
+    command = [*activate, str(TVIX_STORE), *shlex.split(found[1]), "--workers=1"]
+    process = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
     try:
         assert ready(port)
     finally:
