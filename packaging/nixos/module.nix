@@ -240,7 +240,7 @@ in
             proxy_send_timeout 10m;
           '';
         };
-        locations."~ \"^/(tvix|snix|tvix_store|grpc)\\.[a-z0-9_.]+\\.[A-Za-z]+/[A-Za-z]+$\"".extraConfig = ''
+        locations."~ \"^(?!.*/(rpc|serve)/)(/[a-z0-9-]+){0,2}/(tvix|snix|tvix_store|grpc)\\.[a-z0-9_.]+\\.[A-Za-z]+/[A-Za-z]+$\"".extraConfig = ''
           grpc_pass grpc://${behindNginx};
           grpc_read_timeout 10m;
           grpc_send_timeout 10m;

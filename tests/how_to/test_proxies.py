@@ -90,11 +90,12 @@ def test_our_client_imports_and_reads_over_grpc_with_the_token(proxy: Proxy, tok
     assert program.run("cat", path).output == content
 
 
-def test_a_stream_of_answers_is_not_held_back(proxy: Proxy) -> None:
+@pytest.mark.parametrize("below", ["", "/push"])
+def test_a_stream_of_answers_is_not_held_back(proxy: Proxy, below: str) -> None:
     """The first answer of a watch comes though the call goes on."""
     credentials = grpc.ssl_channel_credentials(proxy.ca.read_bytes())
     with grpc.secure_channel(f"localhost:{proxy.port}", credentials) as channel:
-        call: Any = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        call: Any = channel.unary_stream(f"{below}/grpc.health.v1.Health/Watch")
         watch = call(b"", timeout=20)
         assert next(watch) == bytes([8, Serving.SERVING])
         watch.cancel()
