@@ -175,6 +175,7 @@ in
 
         Restart = "on-failure";
         RestartSec = 2;
+        RestartPreventExitStatus = "2 3";
         WatchdogSec = 120;
         TimeoutStopSec = 60;
         TimeoutStartSec = 90;
