@@ -69,7 +69,16 @@ def run(arguments: list[str]) -> None:
 def test(arguments: list[str]) -> None:
     set_up("dev")
     programs.install(
-        "nix-store", "curl", "strace", "h2load", "wrk", "nginx", "grpcurl", "connectconformance", *programs.COMPRESSORS
+        "nix-store",
+        "curl",
+        "strace",
+        "h2load",
+        "wrk",
+        "nginx",
+        "systemd-analyze",
+        "grpcurl",
+        "connectconformance",
+        *programs.COMPRESSORS,
     )
     become(PYTHON, "-m", "pytest", *SIDE_BY_SIDE, *chosen(arguments))
 
