@@ -153,6 +153,7 @@ def lock(arguments: list[str]) -> None:
         ("dev", "pyproject.toml", "--group=dev"),
         ("run", "pyproject.toml", "--constraint=requirements/dev.txt"),
         ("build", "--group=build", "--constraint=requirements/dev.txt"),
+        ("release", "--group=release", "--constraint=requirements/dev.txt"),
         ("go", "--group=go"),
     ):
         do([VENV / "bin/uv", "pip", "compile", *options, *sources, f"--output-file=requirements/{name}.txt"])
