@@ -14,6 +14,7 @@
     python3 dev.py protos       compile protos/ to the descriptor set in src/
     python3 dev.py page         write the table of all options in docs/configuration.md again
     python3 dev.py lock         pin the dependencies of pyproject.toml in requirements/ (--upgrade: to the newest)
+    python3 dev.py release      make CHANGELOG.md, tag, sdist and wheel of a version: release 0.2.0
     python3 dev.py clean        remove everything that the tasks have set up
 
 Further arguments go to the program behind the task, as in `python3 dev.py test -k nar`.
@@ -159,6 +160,12 @@ def lock(arguments: list[str]) -> None:
         do([VENV / "bin/uv", "pip", "compile", *options, *sources, f"--output-file=requirements/{name}.txt"])
 
 
+def release(arguments: list[str]) -> None:
+    set_up("dev")
+    pip_install("--require-hashes", "--only-binary=:all:", "--requirement=requirements/release.txt")
+    become(PYTHON, "tools/release.py", *arguments)
+
+
 def clean(arguments: list[str]) -> None:
     for name in (".venv", ".tools", "build", "dist", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"):
         shutil.rmtree(name, ignore_errors=True)
@@ -178,6 +185,7 @@ TASKS: dict[str, Callable[[list[str]], None]] = {
     "protos": protos,
     "page": page,
     "lock": lock,
+    "release": release,
     "clean": clean,
 }
 

@@ -34,11 +34,12 @@ def wanted(name: str) -> list[Requirement]:
         "build": groups["build"] + PROJECT["build-system"]["requires"],
         "dev": [*groups["dev"], *PROJECT["project"]["optional-dependencies"]["testing"]],
         "go": groups["go"],
+        "release": groups["release"],
     }
     return [Requirement(entry) for entry in entries[name] if isinstance(entry, str)]
 
 
-@pytest.mark.parametrize("name", ["run", "build", "dev", "go"])
+@pytest.mark.parametrize("name", ["run", "build", "dev", "go", "release"])
 def test_a_lock_pins_what_pyproject_wants(name: str) -> None:
     pins = locked(name)
     missing = [str(r) for r in wanted(name) if not r.specifier.contains(pins.get(canonicalize_name(r.name), ""))]
