@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import indent
 
 from packaging.version import InvalidVersion, Version
 
@@ -102,7 +103,7 @@ def release_notes(changes: Path, version: str) -> str:
     paths = sorted(changes.glob("[0-9]*-*.md"), key=lambda path: (int(path.name.partition("-")[0]), path.name))
     if not paths:
         raise Refused("changes/ has no notes, so nothing has changed for users")
-    notes = ["- " + path.read_text().strip().replace("\n", "\n  ") for path in paths]
+    notes = ["- " + indent(path.read_text().strip(), "  ").lstrip() for path in paths]
     return "\n".join([f"## {version} ({datetime.now(UTC):%Y-%m-%d})", "", *notes])
 
 

@@ -85,6 +85,14 @@ def test_the_testing_package_imports_exactly_its_dependencies_besides() -> None:
     assert besides == names(PROJECT["project"]["optional-dependencies"]["testing"])
 
 
+def test_the_page_on_dependencies_says_what_each_package_is_for() -> None:
+    page = (ROOT / "docs/design/dependencies.md").read_text().partition("## ")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| [0-9.]+ \| .+? \| (.*?) ?\|$", page, re.MULTILINE)
+    assert {canonicalize_name(name) for name, _ in rows} == names(PROJECT["project"]["dependencies"])
+    along = {canonicalize_name(name) for _, cell in rows for name in re.findall("`([^`]+)`", cell)}
+    assert {canonicalize_name(name) for name, _ in rows} | along == locked("run").keys()
+
+
 def names(requirements: Iterable[str]) -> set[str]:
     return {canonicalize_name(Requirement(requirement).name) for requirement in requirements}
 
