@@ -12,7 +12,7 @@
     python3 dev.py conformance  run the gRPC conformance suite alone
     python3 dev.py bench        measure against other stores
     python3 dev.py protos       compile protos/ to the descriptor set in src/
-    python3 dev.py page         write the table of all options in docs/configuration.md again
+    python3 dev.py page         write again what docs/ have from the code: the table of options, the picture of the layers
     python3 dev.py lock         pin the dependencies of pyproject.toml in requirements/ (--upgrade: to the newest)
     python3 dev.py release      make CHANGELOG.md, tag, sdist and wheel of a version: release 0.2.0
     python3 dev.py clean        remove everything that the tasks have set up
@@ -143,7 +143,7 @@ def protos(arguments: list[str]) -> None:
 
 def page(arguments: list[str]) -> None:
     set_up("dev")
-    do([PYTHON, "tools/configuration_page.py"])
+    do([PYTHON, "tools/configuration_page.py"], [PYTHON, "tools/layer_picture.py"])
 
 
 def lock(arguments: list[str]) -> None:
