@@ -38,13 +38,9 @@ def _chain(container: str, floors: Mapping[str, list[str]], indent: str) -> Iter
             yield from _chain(f"{container}.{rooms[0]}", floors, indent + "    ")
             yield f"{indent}end"
         else:
-            yield f'{indent}{rooms[0]}["{_label(rooms)}"]'
+            label = " · ".join(rooms)
+            yield f'{indent}{rooms[0]}["{label}"]'
     yield indent + " --> ".join(names)
-
-
-def _label(rooms: list[str]) -> str:
-    """The rooms of one layer, five in a line."""
-    return "<br>".join(" · ".join(rooms[at : at + 5]) for at in range(0, len(rooms), 5))
 
 
 if __name__ == "__main__":
