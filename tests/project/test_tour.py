@@ -71,7 +71,6 @@ def apart(bare: dict[str, str]) -> list[str]:
     return []
 
 
-@pytest.mark.timeout(60)
 def test_the_tour_works_as_printed(tmp_path: Path, bare: dict[str, str], apart: list[str]) -> None:
     (daemon, _), *tour = steps()
     assert daemon == "python3 dev.py run"
