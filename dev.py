@@ -147,7 +147,8 @@ def page(arguments: list[str]) -> None:
 
 
 def lock(arguments: list[str]) -> None:
-    set_up("dev")
+    if not (VENV / "bin/uv").exists():  # else it need not be set up: it may lack what is to be locked
+        set_up("dev")
     options = ["--quiet", "--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url"]
     options += ["--custom-compile-command=python3 dev.py lock", *arguments]
     for name, *sources in (
