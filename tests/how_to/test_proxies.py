@@ -85,7 +85,7 @@ def test_nix_pushes_and_fetches(proxy: Proxy, token: str, tmp_path: Path) -> Non
 def test_our_client_imports_and_reads_over_grpc_with_the_token(proxy: Proxy, token: str, tmp_path: Path) -> None:
     program = Program(tmp_path)
     (tmp_path / "large").write_bytes(content := noise(3 * MIB, f"imported through {proxy.port}"))
-    program.environment["TVIX_STORE"] = f"grpc+https://any:{token}@localhost:{proxy.port}?ca={proxy.ca}"
+    program.environment["TVIX_STORE"] = f"grpc+https://any:{token}@localhost:{proxy.port}/push?ca={proxy.ca}"
     path = program("import", "--quiet", tmp_path / "large")
     assert program.run("cat", path).output == content
 
