@@ -1,7 +1,8 @@
 """Make a release: `python3 dev.py release 0.2.0`.
 
-The notes in changes/ become a part of CHANGELOG.md, in a commit that the tag `v0.2.0` names. From that commit come the sdist and
-the wheel in dist/. All is made in a work tree beside this one. Nothing changes here before all of it is there. Nothing is uploaded.
+The notes in changes/ become a part of CHANGELOG.md, and the Helm chart names the version. Both go into a commit, which the tag
+`v0.2.0` names. From that commit come the sdist and the wheel in dist/. All is made in a work tree beside this one. Nothing changes
+here before all of it is there. Nothing is uploaded.
 
 `--preview` prints the part of CHANGELOG.md, and does no more. `--checked` leaves out .ci/run, where CI has passed this commit.
 """
@@ -67,6 +68,7 @@ def release(here: Path, version: str) -> None:
     """
     with beside(here) as tree:
         write_changelog(tree, version)
+        name_in_chart(tree / "packaging/helm/tvix-store/Chart.yaml", version)
         git(tree, "add", "--all")
         git(tree, "commit", "--quiet", f"--message=Release {version}")
         build(tree, version)
@@ -114,6 +116,14 @@ def write_changelog(tree: Path, version: str) -> None:
     changelog.write_text("\n\n".join(map(str.rstrip, [head, release_notes(tree / "changes", version), *releases])) + "\n")
     for note in (tree / "changes").glob("[0-9]*-*.md"):
         note.unlink()
+
+
+def name_in_chart(chart: Path, version: str) -> None:
+    """Let the Helm chart start the container of this version."""
+    text, count = re.subn(r"^appVersion: .*$", f'appVersion: "{version}"', chart.read_text(), flags=re.MULTILINE)
+    if count != 1:
+        raise Refused(f"{chart.name} has no line appVersion")
+    chart.write_text(text)
 
 
 def build(tree: Path, version: str) -> None:

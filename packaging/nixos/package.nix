@@ -52,15 +52,21 @@ let
     hash.aarch64-linux = "c4eca065bc2aead4960d3eecfeae9b144248a75f9007d0a54432a943d937e5f8";
   };
 
-  said = builtins.match ".*__version__ = \"([^\"]+)\".*" (builtins.readFile ../../src/tvix_store/__init__.py);
+  # What lies between the headings of CHANGELOG.md, and their versions. A tree without a release is 0.
+  releases = builtins.split "\n## ([^ ]+) " (builtins.readFile ../../CHANGELOG.md);
+  version = if builtins.length releases == 1 then "0" else builtins.head (builtins.elemAt releases 1);
 in
 python.buildPythonApplication {
   pname = "tvix-store";
-  version = if said == null then "0" else builtins.head said;
+  inherit version;
   pyproject = true;
   src = lib.cleanSource ../..;
 
-  build-system = [ python.hatchling ];
+  build-system = [
+    python.hatch-vcs
+    python.hatchling
+  ];
+  env.SETUPTOOLS_SCM_PRETEND_VERSION = version; # the source has no tags
   # nixpkgs has one version of each, which may be older than the newest that pyproject.toml asks for.
   pythonRelaxDeps = true;
   dependencies = [

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-import tvix_store
 from tests import programs
 from tests.cli.program import Program
 from tests.how_to.proxies import block
@@ -37,8 +36,10 @@ def test_helm_finds_no_fault() -> None:
     helm("lint", "--strict", CHART)
 
 
-def test_the_chart_is_of_the_version_of_the_program() -> None:
-    assert f'appVersion: "{tvix_store.__version__}"' in (CHART / "Chart.yaml").read_text()
+def test_the_chart_is_of_the_newest_release() -> None:
+    releases = re.findall(r"^## (\S+) ", (programs.ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    newest = next(iter(releases), "0.1.0")
+    assert f'appVersion: "{newest}"' in (CHART / "Chart.yaml").read_text()
 
 
 def test_the_program_takes_the_configuration_and_the_arguments(tmp_path: Path) -> None:

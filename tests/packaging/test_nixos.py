@@ -117,7 +117,7 @@ def test_the_package_has_the_dependencies_of_the_project_and_the_locked_wheels(m
     wanted = {re.split(r"[\[>=;< ]", each)[0].replace(".", "-") for each in project["dependencies"]}
     if any("pyjwt[crypto]" in each for each in project["dependencies"]):
         wanted.add("cryptography")
-    names = " ".join(f'"{name}"' for name in sorted(wanted | {"hatchling"}))
+    names = " ".join(f'"{name}"' for name in sorted(wanted | {"hatch-vcs", "hatchling"}))
     found = evaluate(f'removeAttrs (package {ROOT}/packaging/nixos/package.nix [ {names} ] "{machine}") [ "src" ]')
     dependencies = [each if isinstance(each, dict) else {"pname": each} for each in found["dependencies"]]
     assert sorted(each["pname"] for each in dependencies) == sorted(wanted)

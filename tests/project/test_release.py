@@ -31,6 +31,7 @@ FILES = {
     "tiny.py": "",
     ".gitignore": "dist/\n",
     "CHANGELOG.md": "# Changelog\n\nIntroduction.\n\n## 0.1.0 (2026-01-02)\n\n- The first.\n",
+    "packaging/helm/tvix-store/Chart.yaml": 'version: 1.0.0\nappVersion: "0.1.0"\n',
     "changes/README.md": "# Changes\n",
     "changes/10-second.md": "The second\nnote.\n",
     "changes/9-first.md": "The first note.\n",
@@ -79,6 +80,8 @@ def test_a_release_is_a_commit_a_tag_and_two_files(project: Path, monkeypatch: p
     assert new.startswith("0.2.0 (20")
     assert new.endswith(")\n\n- The first note.\n- The second\n  note.\n")
     assert old == "0.1.0 (2026-01-02)\n\n- The first.\n"
+    chart = (project / "packaging/helm/tvix-store/Chart.yaml").read_text()
+    assert chart == 'version: 1.0.0\nappVersion: "0.2.0"\n'
     assert len(release.git(project, "worktree", "list").splitlines()) == 1
 
 
