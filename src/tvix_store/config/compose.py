@@ -153,7 +153,7 @@ def local_directories(addresses: Iterable[str | None]) -> tuple[Path, ...]:
 
 def private_places(addresses: Iterable[str | None]) -> tuple[str, ...]:
     """The directories in which a daemon before these addresses keeps files. Its clients are not told of them."""
-    from tvix_store.config.user_directories import cache_directory
+    from tvix_store.client_environment.user_directories import cache_directory
 
     own = [Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"tvix-store-{os.geteuid()}", cache_directory()]
     local = local_directories(addresses)

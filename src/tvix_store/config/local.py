@@ -15,9 +15,9 @@ from tvix_store.backends.local.disk import disk_errors, make_directory
 from tvix_store.backends.local.engine import READ_THREADS
 from tvix_store.backends.local.file_lock import alone
 from tvix_store.backends.local.settings import FILE as SETTINGS
+from tvix_store.client_environment.user_directories import data_directory
 from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.config.size_rule import read_size_rule
-from tvix_store.config.user_directories import data_directory
 from tvix_store.errors import InvalidError
 from tvix_store.model.address import Address, read_switch
 from tvix_store.model.byte_size import read_bytes
