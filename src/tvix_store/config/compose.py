@@ -201,4 +201,4 @@ def verified(
         # References first: to look them up costs little, to calculate a NAR much.
         path_infos = ClosedPathInfos(store, path_infos)
     # They check puts, and change no stored content.
-    return store.with_services(path_infos=path_infos, keep=["statistics", "named_paths", "removal", "collection"])
+    return store.with_services(path_infos=path_infos, keep=["statistics", "named_paths", "arrivals", "removal", "collection"])

@@ -68,7 +68,7 @@ async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequ
 
     documents = SubstitutingDocuments(store, upstreams)
     # What is fetched, the layer puts into the store itself. The store counts what it holds, as it lists that.
-    filled = store.with_services(path_infos=layer, keep=["statistics", "named_paths", "removal"])
+    filled = store.with_services(path_infos=layer, keep=["statistics", "named_paths", "arrivals", "removal"])
     return replace(filled, foreign_documents=documents, foreign_paths=layer, close=close)
 
 

@@ -114,6 +114,7 @@ async def open_store(
         granular=LocalGranular(engine, blobs, frames, assembling),
         deltas=BlobDeltas(blobs),
         named_paths=ListedNames(path_infos),
+        arrivals=path_infos,
         removal=LocalRemoval(engine),
         collection=LocalCollection(engine),
         keeping=engine.roots_lock.shared,
