@@ -60,7 +60,8 @@ def run(arguments: list[str]) -> None:
 def test(arguments: list[str]) -> None:
     set_up("dev")
     programs.install(
-        "nix-store", "curl", "strace", "h2load", "wrk", "nginx", "grpcurl", "connectconformance", *programs.COMPRESSORS
+        *("nix-store", "curl", "strace", "h2load", "wrk", "nginx", "grpcurl", "connectconformance", "zsh", "fish"),
+        *programs.COMPRESSORS,
     )
     become(PYTHON, "-m", "pytest", *SIDE_BY_SIDE, *arguments)
 

@@ -12,8 +12,8 @@ import pytest
 from tests.cli.program import Program
 from tvix_store.access.token_file import TokenFile
 from tvix_store.access.tokens import TokenTable, issue
-from tvix_store.client_environment.user_directories import data_directory
 from tvix_store.config.tokens import token_file
+from tvix_store.config.user_directories import data_directory
 from tvix_store.model.grant import Scope
 
 TOKEN = re.compile(r"tvix_[0-9a-z]{12}_[A-Za-z0-9_-]{43}")

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 import click
 from click.core import ParameterSource
 
+from tvix_store.cli.completing import commands
 from tvix_store.cli.effective import Effective
 from tvix_store.cli.invocation import Invocation, json_option, shared_options
 from tvix_store.cli.sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
-@click.argument("words", metavar="[COMMAND...]", nargs=-1)
+@click.argument("words", metavar="[COMMAND...]", nargs=-1, shell_complete=commands)
 @json_option
 @click.pass_context
 def show(context: click.Context, words: tuple[str, ...], as_json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tvix_store.cli.collecting import CollectionOptions, collection_options, collection_terms
+from tvix_store.cli.completing import cache_names
 from tvix_store.cli.credentials import SecretText
 from tvix_store.cli.daemon_checks import (
     check_keys,
@@ -94,7 +95,9 @@ if TYPE_CHECKING:
     metavar="CACHE",
     help="Serve a cache of its own at /NAME/: NAME [private] [quota=50G] [SETTING=VALUE ...]; repeatable.",
 )
-@click.option("--default-cache", metavar="NAME", help="The named cache for strangers whose URL names none.")
+@click.option(
+    "--default-cache", metavar="NAME", shell_complete=cache_names, help="The named cache for strangers whose URL names none."
+)
 @section("The binary cache")
 @click.option("--priority", type=click.IntRange(0), help="Its rank among a client's caches: the lowest comes first. Default: 40.")
 @click.option("--no-mass-query", is_flag=True, help="Tell clients not to ask this cache for many paths at once.")

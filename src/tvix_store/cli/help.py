@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from tvix_store.cli.completing import commands
 from tvix_store.cli.sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
-@click.argument("words", metavar="[COMMAND...]", nargs=-1)
+@click.argument("words", metavar="[COMMAND...]", nargs=-1, shell_complete=commands)
 @click.pass_context
 def help_(context: click.Context, words: tuple[str, ...]) -> None:
     """Explain COMMAND as its --help does. By default, explain the program.

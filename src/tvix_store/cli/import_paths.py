@@ -76,7 +76,7 @@ async def import_paths(
         raise click.UsageError("the standard input has no name; choose one with --name")
     if name is not None and len(paths) > 1:
         raise click.UsageError("--name needs a single PATH")
-    from tvix_store.client_environment.user_directories import cache_directory
+    from tvix_store.config.user_directories import cache_directory
     from tvix_store.model.directory import SizeRule
     from tvix_store.operations.ingest.account import ImportAccount
     from tvix_store.operations.ingest.files_cache import FilesCache

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from tvix_store.cli.credentials import SecretText
+from tvix_store.cli.input import complete_directories
 from tvix_store.cli.sections import GENERAL, STORE, SectionedCommand, in_section
 from tvix_store.cli.settings import SharedOption
 
@@ -119,7 +120,7 @@ class StoreOption(SharedOption):
     """The option `--store`: its help names the directory of the store that is there by default."""
 
     def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
-        from tvix_store.client_environment.user_directories import data_directory
+        from tvix_store.config.user_directories import data_directory
 
         extra = super().get_help_extra(ctx)
         with suppress(RuntimeError):  # a user without a home
@@ -154,6 +155,7 @@ def shared_options(*, opens_store: bool = True) -> list[click.Parameter]:
                 StoreOption if service == "store" else SharedOption,
                 metavar="ADDRESS",
                 type=SecretText(),
+                shell_complete=complete_directories,
                 show_envvar=True,
                 hidden=not opens_store,
                 help=text,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tvix_store.cli.completing import store_paths
 from tvix_store.cli.invocation import Invocation, command, json_option
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @command
-@click.argument("path")
+@click.argument("path", shell_complete=store_paths)
 @click.option("-l", "--long", is_flag=True, help="Show kinds, sizes and symlink targets.")
 @click.option("-h", "--human-readable", "for_people", is_flag=True, help="With -l, show sizes as 1.50 MiB.")
 @click.option("-a", "--all", "everything", is_flag=True, help="No more than without it: names with a dot are always shown.")

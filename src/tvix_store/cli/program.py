@@ -88,7 +88,10 @@ def program() -> click.Group:
 def run_program(arguments: Sequence[str]) -> int:
     """Run the program, and return its exit code; an error is a line on stderr."""
     if COMPLETION in os.environ:
-        program().main(list(arguments), NAME, COMPLETION)  # exits
+        from tvix_store.cli.completing import in_silence
+
+        with in_silence():
+            program().main(list(arguments), NAME, COMPLETION)  # exits
     _prepare_standard_files()
     invocation = Invocation()
     try:

@@ -1,1 +1,1 @@
-"""What a client takes from its environment: the user's directories, and for other servers credentials, proxies and authorities."""
+"""What a client of other servers takes from its environment: credentials, proxies, and the authorities to trust."""

@@ -145,15 +145,15 @@ def cache_address(addresses: Iterable[str | None], name: str, quota: int | None 
 
 def local_directories(addresses: Iterable[str | None]) -> tuple[Path, ...]:
     """The directories of the local stores among these addresses (None: the default one)."""
-    from tvix_store.config import local
+    from tvix_store.config.local_directory import directory_of
 
     parsed = [Address.parse(address or DEFAULT_ADDRESS) for address in addresses]
-    return tuple(dict.fromkeys(local.directory_of(each) for each in parsed if each.scheme == "local"))
+    return tuple(dict.fromkeys(directory_of(each) for each in parsed if each.scheme == "local"))
 
 
 def private_places(addresses: Iterable[str | None]) -> tuple[str, ...]:
     """The directories in which a daemon before these addresses keeps files. Its clients are not told of them."""
-    from tvix_store.client_environment.user_directories import cache_directory
+    from tvix_store.config.user_directories import cache_directory
 
     own = [Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"tvix-store-{os.geteuid()}", cache_directory()]
     local = local_directories(addresses)

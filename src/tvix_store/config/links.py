@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tvix_store.backends.recent_records import RecentRecords
-from tvix_store.client_environment.user_directories import cache_directory
+from tvix_store.config.user_directories import cache_directory
 from tvix_store.errors import StoreError
 from tvix_store.services.store import Store
 

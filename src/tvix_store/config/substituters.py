@@ -92,7 +92,7 @@ def fetch_lock(path_infos: str) -> FetchLock | None:
         return None
     if address.scheme == "local":
         from tvix_store.backends.local.disk import open_or_create
-        from tvix_store.config.local import own_directory_of
+        from tvix_store.config.local_directory import own_directory_of
 
         # One of each named cache: an upstream of one cache must not keep the fetches of others waiting.
         return FetchLock(own_directory_of(address) / _LOCK_NAME, open_or_create)

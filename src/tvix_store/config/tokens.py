@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tvix_store.client_environment.user_directories import data_directory
 from tvix_store.config.compose import DEFAULT_ADDRESS
+from tvix_store.config.user_directories import data_directory
 from tvix_store.model.address import Address
 
 _NAME = "tokens.json"
@@ -23,7 +23,7 @@ def token_file(path_infos: str | None) -> Path | None:
     if address.scheme == "memory":
         return None
     if address.scheme == "local":
-        from tvix_store.config.local import directory_of
+        from tvix_store.config.local_directory import directory_of
 
         return directory_of(address) / _NAME
     return data_directory() / _NAME

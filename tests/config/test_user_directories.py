@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tvix_store.client_environment.user_directories import cache_directory, data_directory
+from tvix_store.config.user_directories import cache_directory, data_directory
 
 
 def test_the_default_store_of_a_user_is_in_the_data_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
