@@ -13,7 +13,8 @@ HALF = Progress("hello-2.12", total=3 << 30, done=3 << 29, count=1234, rate=100 
     ("columns", "line"),
     [
         (120, "hello-2.12 [###############...............]  50 %  1.50 GiB of 3.00 GiB  100 MiB/s  15 s left  1234 files"),
-        (80, "hello-2.12  50 %  1.50 GiB of 3.00 GiB  100 MiB/s  15 s left  1234 files"),
+        (80, "hello-2.12 [########........]  50 %  1.50 GiB of 3.00 GiB  100 MiB/s  15 s left"),
+        (69, "hello-2.12  50 %  1.50 GiB of 3.00 GiB  100 MiB/s  15 s left"),
         (60, "hello-2.12  50 %  1.50 GiB  100 MiB/s  15 s left"),
         (40, "hello-2.12  50 %  1.50 GiB  15 s left"),
         (20, "hello...  50 %"),

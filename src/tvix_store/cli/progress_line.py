@@ -8,8 +8,11 @@ from tvix_store.cli.sizes import human
 
 _LABEL = 24
 """The most columns of a label on a terminal."""
-_BAR = 30
-"""The most columns inside the bar; with less than a third of that, there is none."""
+_LEAST_BAR, _MOST_BAR = 10, 30
+"""The columns inside the bar."""
+_AROUND_BAR = 4
+_BAR_FROM = 70
+"""The columns of a terminal from which on there is a bar: facts say more."""
 
 
 @dataclass(slots=True)
@@ -45,14 +48,16 @@ def terminal_line(progress: Progress, columns: int) -> str:
     """The most important facts, in less than so many columns: a line that is full would begin the next one."""
     facts = _facts(progress)
     label = _shortened(progress.label, min(_LABEL, max(columns // 3, 8)))
-    while facts and len(f"{label}  {_joined('  ', facts)}") >= columns:
+    part = progress.part if columns >= _BAR_FROM else None
+    least = 0 if part is None else _LEAST_BAR + _AROUND_BAR
+    while facts and len(f"{label}  {_joined('  ', facts)}") + least >= columns:
         facts.remove(max(facts))
     told = _joined("  ", facts)
     line = f"{label}  {told}".rstrip()
-    room = min(columns - len(line) - 4, _BAR)
-    if progress.part is None or room < _BAR // 3:
+    if part is None:
         return line[: max(columns - 1, 0)]
-    full = round(progress.part * room)
+    room = min(columns - len(line) - _AROUND_BAR, _MOST_BAR)
+    full = round(part * room)
     return f"{label} [{'#' * full}{'.' * (room - full)}]  {told}"
 
 
@@ -71,13 +76,13 @@ def _facts(progress: Progress) -> list[tuple[int, str]]:
     if progress.in_bytes and progress.done:
         facts.append((1, human(progress.done)))
         if progress.total:
-            facts.append((5, f"of {human(progress.total)}"))
+            facts.append((4, f"of {human(progress.total)}"))
         if progress.rate:
             facts.append((3, f"{human(round(progress.rate))}/s"))
     if progress.total and progress.rate and progress.done < progress.total:
         facts.append((2, f"{span((progress.total - progress.done) / progress.rate)} left"))
     if progress.count:
-        facts.append((4, f"{progress.count} {progress.counted}"))
+        facts.append((5, f"{progress.count} {progress.counted}"))
     return facts
 
 
