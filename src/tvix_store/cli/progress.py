@@ -1,7 +1,7 @@
 """Progress of what lasts, on standard error: a line that changes on a terminal, and elsewhere one more line every 10 seconds.
 
-Both are made of the same facts by our own few lines. The bars of rich have no form for a log, mix MB with MiB, break into several lines
-where a terminal is narrow, and take 0.1 s to import.
+Both are made of the same facts by our own few lines. The bars of rich have no form for a log, mix MB with MiB, break into several
+lines where a terminal is narrow, and take 0.1 s to import.
 """
 
 from __future__ import annotations
