@@ -2,9 +2,10 @@
 """Sets up what a task needs (once, in .venv and .tools), then does the task. Needs only Python 3.11 or newer.
 
     python3 dev.py run          run the daemon on the embedded store in the user's data directory
-    python3 dev.py test         run all tests
+    python3 dev.py test         run all tests (--fast: in a minute those that start no program, with less random input)
     python3 dev.py newer-nix    run the tests in which Nix takes part with a newer Nix than the system's
     python3 dev.py lint         check style, types and layers
+    python3 dev.py docs         make the documentation as pages, with the reference of the library, in build/docs
     python3 dev.py format       mend what can be mended of the style
     python3 dev.py fuzz         feed hostile input to the parsers
     python3 dev.py mutants      put faults into the code, and list those that no test notices
@@ -39,6 +40,16 @@ PYTHON = VENV / "bin/python"
 STAMP = VENV / "set-up-for"
 SIDE_BY_SIDE = ["-n", str(2 * (os.cpu_count() or 1)), "--dist=worksteal"]
 """Many tests wait for half of their time: 859 of them took 112 s in four processes on two cores, and 160 in two."""
+FAST = [
+    "--hypothesis-profile=fast",
+    *(
+        f"tests/{room}"
+        for room in ("chunking", "concurrency", "config", "layers", "library", "model", "nar", "operations", "services")
+    ),
+    "tests/backends/test_memory.py",
+    "tests/backends/local/test_contract.py",
+]
+"""Rooms whose tests start no program, and less of Hypothesis."""
 LOCKS = {"run": ["requirements/run.txt", "requirements/build.txt"], "dev": ["requirements/dev.txt"]}
 
 
@@ -49,6 +60,7 @@ def main() -> None:
     if task not in TASKS:
         sys.exit(__doc__)
     os.chdir(ROOT)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # thousands of starts would each compile what they import
     TASKS[task](arguments)
 
 
@@ -60,10 +72,24 @@ def run(arguments: list[str]) -> None:
 def test(arguments: list[str]) -> None:
     set_up("dev")
     programs.install(
-        *("nix-store", "curl", "strace", "h2load", "wrk", "nginx", "grpcurl", "connectconformance", "zsh", "fish"),
+        "nix-store",
+        "curl",
+        "strace",
+        "h2load",
+        "wrk",
+        "nginx",
+        "systemd-analyze",
+        "grpcurl",
+        "connectconformance",
+        "zsh",
+        "fish",
         *programs.COMPRESSORS,
     )
-    become(PYTHON, "-m", "pytest", *SIDE_BY_SIDE, *arguments)
+    become(PYTHON, "-m", "pytest", *SIDE_BY_SIDE, *chosen(arguments))
+
+
+def chosen(arguments: list[str]) -> list[str]:
+    return [each for argument in arguments for each in (FAST if argument == "--fast" else [argument])]
 
 
 def test_with_newer_nix(arguments: list[str]) -> None:
@@ -79,7 +105,20 @@ def test_with_newer_nix(arguments: list[str]) -> None:
 def lint(arguments: list[str]) -> None:
     set_up("dev")
     tools = VENV / "bin"
-    do([tools / "ruff", "check"], [tools / "ruff", "format", "--check"], [tools / "mypy"], [tools / "lint-imports", "--no-logo"])
+    do([PYTHON, "tools/doc_examples.py"])
+    do(
+        [tools / "ruff", "check"],
+        [tools / "ruff", "format", "--check"],
+        [tools / "mypy"],
+        [tools / "mypy", "build/doc_examples"],
+        [tools / "basedpyright"],
+        [tools / "lint-imports", "--no-logo"],
+    )
+
+
+def docs(arguments: list[str]) -> None:
+    set_up("dev")
+    do([VENV / "bin/mkdocs", "build", *arguments])  # not --quiet, with which a warning is no error
 
 
 def format_(arguments: list[str]) -> None:
@@ -143,6 +182,7 @@ TASKS: dict[str, Callable[[list[str]], None]] = {
     "test": test,
     "newer-nix": test_with_newer_nix,
     "lint": lint,
+    "docs": docs,
     "format": format_,
     "fuzz": fuzz,
     "mutants": mutants,

@@ -32,6 +32,7 @@ PARTS = {
     "nix-copy": ("nix", "nginx"),
     "range": (),
     "http-memory": ("curl",),
+    "push": ("nix", "nginx"),
     "copy-release": ("nix", "nginx", "rsync", "casync"),
     "copy-daemons": (),
     "copy-known": (),

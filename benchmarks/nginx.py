@@ -18,7 +18,7 @@ events {{ }}
 http {{
     access_log off;
     sendfile on;
-    client_max_body_size 0;
+    client_max_body_size {most};
     client_body_temp_path {directory}/bodies;
     proxy_temp_path {directory}/proxy;
     fastcgi_temp_path {directory}/fastcgi;
@@ -35,11 +35,11 @@ http {{
 
 
 @contextmanager
-def running_nginx(directory: Path) -> Iterator[str]:
-    """Serve what is put, from `directory`; the server's URL."""
+def running_nginx(directory: Path, most: str = "0") -> Iterator[str]:
+    """Serve what is put, from `directory`: bodies of `most` bytes, in words of nginx. The server's URL."""
     (directory / "files").mkdir(parents=True)
     port = free_port()
     configuration = directory / "configuration"
-    configuration.write_text(_CONFIGURATION.format(directory=directory, port=port))
+    configuration.write_text(_CONFIGURATION.format(directory=directory, port=port, most=most))
     with running(["nginx", "-e", directory / "log", "-c", configuration], port):
         yield f"http://127.0.0.1:{port}"

@@ -18,6 +18,7 @@ from tests import newer_nix
 from tests.programs import ROOT
 
 settings.register_profile("default", deadline=None)  # a busy machine is no failure
+settings.register_profile("fast", deadline=None, max_examples=10)  # dev.py test --fast
 settings.load_profile("default")
 
 _NIX = {"nix", "other_nix", "nix_store"}

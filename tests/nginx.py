@@ -1,4 +1,4 @@
-"""A real nginx before a server: with a bound of the bodies that it takes, and a cache for GETs."""
+"""A real nginx before a server."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import programs
+from tests.ports import free_port
 
 _STARTS_WITHIN = 20.0
 _CONFIG = """
@@ -30,22 +31,25 @@ http {{
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
     proxy_cache_path {directory}/cache keys_zone=content:1m;
-    client_max_body_size {max_body};
+    {server}
+}}
+"""
+_BELOW_STORE = """
     server {{
         listen 127.0.0.1:{port};
+        client_max_body_size {max_body};
         location /store/ {{
             proxy_pass http://{upstream}/;
             proxy_http_version 1.1;
             proxy_cache content;
         }}
     }}
-}}
 """
 
 
 @dataclass(frozen=True)
 class Nginx:
-    """`address` is its host and port. It has the server below `/store`."""
+    """`address` is its host and port."""
 
     address: str
     directory: Path
@@ -58,15 +62,20 @@ class Nginx:
 
 @contextmanager
 def nginx_before(upstream: str, directory: Path, max_body: str = "1m") -> Iterator[Nginx]:
-    """Start nginx before the server at the host and port `upstream`."""
+    """Start nginx before the server at the host and port `upstream`, which it has below `/store`."""
+    port = free_port()
+    with nginx(_BELOW_STORE.format(port=port, upstream=upstream, max_body=max_body), port, directory) as running:
+        yield running
+
+
+@contextmanager
+def nginx(server: str, port: int, directory: Path) -> Iterator[Nginx]:
+    """Start nginx with the block `server`, which listens on `port` of this machine."""
     program = programs.require("nginx")
     directory.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     config = directory / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""  # else another user is taken, who cannot write here
-    config.write_text(_CONFIG.format(user=user, directory=directory, port=port, upstream=upstream, max_body=max_body))
+    config.write_text(_CONFIG.format(user=user, directory=directory, server=server))
     process = subprocess.Popen([program, "-p", directory, "-e", directory / "error.log", "-c", config], stdin=subprocess.DEVNULL)
     try:
         stops = time.monotonic() + _STARTS_WITHIN

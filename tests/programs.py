@@ -24,6 +24,8 @@ DEBIAN = {
     "nginx": "nginx",
     "setpriv": "util-linux",
     "strace": "strace",
+    "systemd-analyze": "systemd",
+    "systemd-socket-activate": "systemd",
     "wrk": "wrk",
     "restic": "restic",
     "borg": "borgbackup",

@@ -51,7 +51,7 @@ def _row(name: str, option: click.Option) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is, in a cell of a table."""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;").replace("*", "\\*")
+    return text.replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;").replace("*", "\\*").replace("[", "\\[")
 
 
 def _kind(option: click.Option) -> str:

@@ -15,7 +15,7 @@ from benchmarks.plain_server import running_plain_server
 from tests.http.nix import Nix
 
 _COMPRESSIONS = ("none", "zstd")
-_CLOSURE = """
+CLOSURE = """
   let
     size = %d;
     script = "mkdir $out; echo $refers > $out/refers; for each in 1 2 3; do head -c 20000 /dev/urandom > $out/$each; done";
@@ -39,7 +39,7 @@ def measure(bench: Bench) -> Sequence[Row]:
     nix = Nix(inputs / "nix", inputs / "nix/store")
     count = 5 if bench.quick else 200
     say(f"building {count} paths")
-    [closure] = nix.build(_CLOSURE % count)
+    [closure] = nix.build(CLOSURE % count)
     assert len(nix("nix-store", "--query", "--requisites", closure).splitlines()) == count
     loads = (_Load(f"a closure of {count} paths", closure), _Load("Big", nix.add(bench.big)))
     return [row for load in loads for compression in _COMPRESSIONS for row in _measure(bench, nix, load, compression)]

@@ -8,8 +8,9 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 _NAMES = {
-    "config": ("open_store", "verified"),
+    "config": ("verified",),
     "errors": (
+        "ClosedError",
         "ConflictError",
         "CorruptError",
         "DeniedError",
@@ -21,6 +22,7 @@ _NAMES = {
         "UnavailableError",
         "UnsupportedError",
     ),
+    "library": ("Store", "import_nar", "open_store"),
     "model.content_address": ("ContentAddress",),
     "model.digest": ("Digest",),
     "model.directory": ("Directory", "SizeRule"),
@@ -34,10 +36,11 @@ _NAMES = {
     "operations.ingest.import_tree": ("Imported", "import_tree"),
     "operations.paths.copy": ("copy_paths", "named_path_infos"),
     "operations.paths.path_copies": ("Copied",),
-    "operations.trees.read_file": ("read_file",),
+    "operations.trees.read_file": ("read_bytes", "read_file", "read_text"),
     "operations.nars.render": ("render_nar",),
     "operations.export.tar": ("render_tar",),
     "operations.trees.resolve": ("Resolved", "resolve"),
+    "operations.trees.walk_path": ("Entry", "walk"),
     "services": (
         "BlobService",
         "BlobStat",
@@ -46,23 +49,28 @@ _NAMES = {
         "NarService",
         "PathInfoService",
         "Stats",
-        "Store",
     ),
 }
 """The names of the library, by module. `__init__.pyi` says the same to type checkers."""
+_SUBMODULES = ("sync",)
 
 _MODULES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
 
 
+__all__ = ["__version__", *_SUBMODULES, *_MODULES]  # noqa: PLE0604 - they are names
+
+
 def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(_MODULES[name]), name)
     globals()[name] = value  # found there from now on
     return value
 
 
 def __dir__() -> list[str]:
-    return ["__version__", *_MODULES]
+    return __all__

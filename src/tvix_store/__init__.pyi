@@ -1,8 +1,10 @@
 # What type checkers and editors know of the package: the names that `__init__.py` reads when they are used.
 # ruff: noqa: I001 - it would give each name a statement
 
-from tvix_store.config import open_store as open_store, verified as verified
+from tvix_store import sync as sync
+from tvix_store.config import verified as verified
 from tvix_store.errors import (
+    ClosedError as ClosedError,
     ConflictError as ConflictError,
     CorruptError as CorruptError,
     DeniedError as DeniedError,
@@ -14,6 +16,7 @@ from tvix_store.errors import (
     UnavailableError as UnavailableError,
     UnsupportedError as UnsupportedError,
 )
+from tvix_store.library import Store as Store, import_nar as import_nar, open_store as open_store
 from tvix_store.model.content_address import ContentAddress as ContentAddress
 from tvix_store.model.digest import Digest as Digest
 from tvix_store.model.directory import Directory as Directory, SizeRule as SizeRule
@@ -27,10 +30,11 @@ from tvix_store.operations.granular.account import Account as Account
 from tvix_store.operations.ingest.import_tree import Imported as Imported, import_tree as import_tree
 from tvix_store.operations.paths.copy import copy_paths as copy_paths, named_path_infos as named_path_infos
 from tvix_store.operations.paths.path_copies import Copied as Copied
-from tvix_store.operations.trees.read_file import read_file as read_file
+from tvix_store.operations.trees.read_file import read_bytes as read_bytes, read_file as read_file, read_text as read_text
 from tvix_store.operations.nars.render import render_nar as render_nar
 from tvix_store.operations.export.tar import render_tar as render_tar
 from tvix_store.operations.trees.resolve import Resolved as Resolved, resolve as resolve
+from tvix_store.operations.trees.walk_path import Entry as Entry, walk as walk
 from tvix_store.services import (
     BlobService as BlobService,
     BlobStat as BlobStat,
@@ -39,7 +43,64 @@ from tvix_store.services import (
     NarService as NarService,
     PathInfoService as PathInfoService,
     Stats as Stats,
-    Store as Store,
 )
 
 __version__: str
+
+__all__ = [
+    "Account",
+    "BlobService",
+    "BlobStat",
+    "Chunk",
+    "ClosedError",
+    "ConflictError",
+    "ContentAddress",
+    "Copied",
+    "CorruptError",
+    "DeniedError",
+    "Digest",
+    "Directory",
+    "DirectoryNode",
+    "DirectoryService",
+    "Entry",
+    "ExhaustedError",
+    "FileNode",
+    "Imported",
+    "IncompleteError",
+    "InvalidError",
+    "NarFacts",
+    "NarService",
+    "NixHash",
+    "Node",
+    "NotFoundError",
+    "PathInfo",
+    "PathInfoService",
+    "PublicKey",
+    "Resolved",
+    "SecretKey",
+    "Signature",
+    "SizeRule",
+    "Stats",
+    "Store",
+    "StoreError",
+    "StorePath",
+    "SymlinkNode",
+    "UnavailableError",
+    "UnsupportedError",
+    "__version__",
+    "copy_paths",
+    "export_tree",
+    "import_nar",
+    "import_tree",
+    "named_path_infos",
+    "open_store",
+    "read_bytes",
+    "read_file",
+    "read_text",
+    "render_nar",
+    "render_tar",
+    "resolve",
+    "sync",
+    "verified",
+    "walk",
+]

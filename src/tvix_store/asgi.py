@@ -65,6 +65,13 @@ def certificate_name(scope: Event) -> str:
     return (tls and tls["client_cert_name"]) or ""
 
 
+def below(scope: Event, prefix: str) -> Event:
+    """The scope of a request without the first part of its path, `prefix`, which is of ASCII and not encoded there."""
+    skipped = len(prefix)
+    root = scope.get("root_path", "") + prefix
+    return {**scope, "path": scope["path"][skipped:], "raw_path": scope["raw_path"][skipped:], "root_path": root}
+
+
 CHALLENGES = (
     (b"www-authenticate", b'Basic realm="tvix-store", charset="UTF-8"'),
     (b"www-authenticate", b'Bearer realm="tvix-store"'),

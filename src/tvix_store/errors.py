@@ -47,6 +47,10 @@ class UnavailableError(StoreError):
     """A backend does not answer now; the same call may work later."""
 
 
+class ClosedError(UnavailableError):
+    """The store is closed: it was used after its `close`, or after its `with` block. Open it again."""
+
+
 class DeniedError(StoreError):
     """The caller may not do this."""
 

@@ -348,7 +348,6 @@ async def test_a_unary_call_is_repeated_while_the_server_is_unavailable() -> Non
         ("connect+http://host?max_body=1000", "max_body: it is at least 786432 bytes, not 1000"),
         ("connect+http://host?max_body=1M", "'1M' is not a value for max_body"),
         ("grpc+http://host?max_body=1000000", "unknown parameter 'max_body'"),
-        ("grpc+http://host/path", "written as grpc+http://host:port"),
     ],
 )
 def test_what_is_no_address_is_refused_by_name(url: str, words: str) -> None:

@@ -34,6 +34,11 @@ def test_parameters_say_how_to_speak() -> None:
     assert ServerAddress.parse("grpc+unix:///sock?dialect=seed&wait-connect=0").dialect == SEED
 
 
+def test_a_server_of_ours_has_its_methods_below_a_path_too() -> None:
+    assert ServerAddress.parse("grpc+http://localhost:1/team a/").prefix == "/team%20a"
+    assert ServerAddress.parse("grpc+unix:///sock").prefix == ""
+
+
 def test_a_message_names_the_server_without_parameters() -> None:
     assert ServerAddress.parse("grpc+http://localhost:1?dialect=tvix").name == "grpc+http://localhost:1"
 
@@ -45,7 +50,6 @@ def test_a_message_names_the_server_without_parameters() -> None:
         ("grpc+http://", "host:port"),
         ("grpc+http://localhost:one", "not the address"),
         ("grpc+http://localhost:99999", "not the address"),
-        ("grpc+http://localhost:1/path", "host:port"),
         ("grpc+http://localhost:1#part", "#"),
         ("grpc+unix://run/sock", "three slashes"),
         ("grpc+unix://", "three slashes"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,19 +16,23 @@ from tvix_store.backends.grpc.chunk_store_granular import ChunkStoreGranular
 from tvix_store.backends.grpc.granular import BulkGranular
 from tvix_store.backends.local import open_store as open_local
 from tvix_store.backends.memory import open_store as open_memory
+from tvix_store.errors import InvalidError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import SizeRule
+from tvix_store.model.nodes import FileNode
+from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import StorePath
 from tvix_store.operations.granular.plain import granular_of
 from tvix_store.protocol.chunk_tables import MAX_CONTENT
 from tvix_store.protocol.dialects import BLOB_STORE_SERVICE, BULK_SERVICE, CHUNK_STORE_SERVICE, SNIX
-from tvix_store.protocol.settings import StoreSettings
+from tvix_store.protocol.settings import PARTS_VERSION, StoreSettings
 from tvix_store.rpc.handlers.settings import settings_methods
 from tvix_store.rpc.method import Method
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.frames import Frame
 from tvix_store.services.granular import MAX_CHUNK, Granular
 from tvix_store.services.store import Store
-from tvix_store.testing.content import collect, missing, noise
+from tvix_store.testing.content import collect, file_nar, missing, noise
 from tvix_store.testing.contracts import GranularContract
 from tvix_store.testing.contracts.granular import compressed, put, stored_chunk
 from tvix_store.testing.contracts.path_infos import PathInfoServiceContract
@@ -178,6 +183,41 @@ async def test_many_paths_are_one_call() -> None:
         assert await store.path_infos.existing(hashes) == {}
         assert await store.path_infos.get_many([]) == {}
         assert [len(each) for each in sizes.values()] == [1, 1]
+
+
+async def path_infos_in(store: Store, count: int) -> list[PathInfo]:
+    """Path infos of content that the store has."""
+    contents = [b"%d" % n for n in range(count)]
+    digests = await store.blobs.put_many(contents)
+    return [
+        PathInfo(StorePath(noise(20, str(n)), f"n{n}"), FileNode(digest, len(content), False), file_nar(content))
+        for n, (digest, content) in enumerate(zip(digests, contents, strict=True))
+    ]
+
+
+async def test_path_infos_that_are_put_at_the_same_time_travel_together() -> None:
+    methods = await store_methods(granular=True)
+    sizes = watched(methods, bulk("PutPathInfos"))
+    async with serve(methods) as url, await open_store(url) as store:
+        path_infos = await path_infos_in(store, 100)
+        wrong = replace(path_infos[50], nar=file_nar(b"else"))
+        given = [*path_infos[:50], wrong, *path_infos[51:]]
+        outcomes = await asyncio.gather(*map(store.path_infos.put, given), return_exceptions=True)
+        assert 0 < len(sizes[bulk("PutPathInfos")]) < 10
+        assert isinstance(outcomes.pop(50), InvalidError)
+        assert outcomes == [*path_infos[:50], *path_infos[51:]]
+        there = await store.path_infos.existing([each.store_path.output_hash for each in path_infos])
+        assert len(there) == 99
+
+
+async def test_a_server_without_the_call_for_many_path_infos_gets_one_after_the_other() -> None:
+    methods = await store_methods(granular=True)
+    methods |= settings_methods(StoreSettings(SizeRule.DOCUMENTED, "/nix/store", PARTS_VERSION))
+    del methods[bulk("PutPathInfos")]
+    async with serve(methods) as url, await open_store(url) as store:
+        assert store.granular is not None
+        path_infos = await path_infos_in(store, 5)
+        assert await asyncio.gather(*map(store.path_infos.put, path_infos)) == path_infos
 
 
 async def test_a_server_whose_settings_tell_of_no_more_calls_gets_the_first_ones_only() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-TVIX_STORE = Path(sysconfig.get_path("scripts"), "tvix-store")
+from tests import preloaded
+
+TVIX_STORE = preloaded.TVIX_STORE
 _VARIABLES = (
     "TVIX_STORE",
     "BLOB_SERVICE_ADDR",
@@ -59,11 +60,15 @@ class Program:
         under: tuple[str, ...] = (),
     ) -> Ended:
         """Run it, `under` another command where one is given."""
-        command = [*under, TVIX_STORE, *arguments]
-        done = subprocess.run(
-            command, cwd=self.directory, input=data, capture_output=True, env=environment or self.environment, check=False
-        )
-        return Ended(done.returncode, done.stdout, done.stderr.decode())
+        environment = environment or self.environment
+        if under:
+            command = [*under, TVIX_STORE, *arguments]
+            done = subprocess.run(command, cwd=self.directory, input=data, capture_output=True, env=environment, check=False)
+            return Ended(done.returncode, done.stdout, done.stderr.decode())
+        pipe = subprocess.PIPE
+        with preloaded.start(arguments, self.directory, environment, pipe, pipe, pipe) as process:
+            output, error = process.communicate(data)
+        return Ended(process.returncode, output, error.decode())
 
     def __call__(self, *arguments: str | bytes | Path, data: bytes = b"") -> str:
         """What it prints, when all goes well and it is asked to be quiet: without the end of the last line."""
@@ -74,11 +79,4 @@ class Program:
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
         """Start it in the background."""
-        return subprocess.Popen(
-            [TVIX_STORE, *arguments],
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self.environment,
-        )
+        return preloaded.start(arguments, self.directory, self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

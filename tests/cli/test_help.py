@@ -15,7 +15,7 @@ from tvix_store import __version__
 from tvix_store.cli.lazy_group import LazyGroup
 from tvix_store.cli.program import program
 
-STORELESS = tuple(f"tvix-store {name}" for name in ("completion", "config", "help", "key"))
+STORELESS = tuple(f"tvix-store {name}" for name in ("completion", "config", "help", "hook", "key", "push", "use", "watch-store"))
 """The commands that open no store, and so don't show its options."""
 
 

@@ -54,6 +54,13 @@ def test_the_first_push_token_says_that_strangers_write_no_longer(tvix_store: Pr
     assert tvix_store.run("token", "create", "--scope", "push").error == ""
 
 
+def test_a_token_may_come_before_the_store_in_an_empty_directory(tvix_store: Program) -> None:
+    """As a service or a volume brings it along. Without the store, the daemon would take the directory for something else."""
+    tvix_store.store.mkdir()
+    create(tvix_store, "--scope", "push")
+    assert tvix_store("list") == ""
+
+
 def test_all_are_revoked_or_none(tvix_store: Program) -> None:
     first, second = create(tvix_store, "--scope", "pull"), create(tvix_store, "--scope", "pull")
     ended = tvix_store.run("token", "revoke", first, "000000000000")

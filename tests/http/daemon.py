@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from tests.cli.program import TVIX_STORE, Program
+from tests import preloaded
+from tests.cli.program import Program
 from tvix_store.model import nixbase32
 from tvix_store.model.store_path import STORE_DIR
 
@@ -49,6 +50,7 @@ class Daemon:
         self._options = options
         self._log = directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._at_rest = 0
         self.port = 0
 
     @property
@@ -77,22 +79,21 @@ class Daemon:
         """Start it, the first time on any port that is free, and then on the same again."""
         with self._log.open("ab") as log:
             said = log.tell()
-            self._process = subprocess.Popen(
-                self._command(), cwd=self.program.directory, env=self.program.environment, stdin=subprocess.DEVNULL, stderr=log
-            )
+            self._process = preloaded.start(self._arguments(), self.program.directory, self.program.environment, stderr=log)
         deadline = time.monotonic() + _STARTS_WITHIN
         while True:
             for line in self.log[said:].splitlines():
                 if line.startswith("READY "):
                     self.port = int(line.split()[1].rpartition(":")[2])
+                    self._at_rest = self._most_memory()
                     return
             assert self._process.poll() is None, self.log
             assert time.monotonic() < deadline, "the daemon does not become ready"
             time.sleep(0.02)
 
-    def _command(self) -> list[str | Path]:
+    def _arguments(self) -> list[str | Path]:
         address = f"127.0.0.1:{self.port}"
-        return [TVIX_STORE, "daemon", "-l", address, "--workers", "2", "--store-dir", self.store_dir, *self._options]
+        return ["daemon", "-l", address, "--workers", "2", "--store-dir", self.store_dir, *self._options]
 
     def stop(self) -> None:
         """End it as an operator does."""
@@ -113,7 +114,10 @@ class Daemon:
         self._process = None
 
     def most_memory(self) -> int:
-        """The most bytes that one of the workers has had in memory since it started."""
+        """The most bytes that one of the workers has had in memory, beyond what it had when it was ready."""
+        return self._most_memory() - self._at_rest
+
+    def _most_memory(self) -> int:
         return max(_status(pid, "VmHWM") for pid in self.workers)
 
     def memory(self) -> int:

@@ -491,7 +491,7 @@ def test_clients_that_do_not_read_cost_little(start_daemon: Callable[..., Daemon
                 connection.sendall(b"GET " + name.encode() + b" HTTP/1.1\r\n" + HOST + b"\r\n")
             time.sleep(1)
             assert daemon.is_well()
-    assert daemon.most_memory() < 300 << 20  # 500 MB with pieces of 1 MiB
+    assert daemon.most_memory() < 250 << 20  # 500 MB with pieces of 1 MiB
 
 
 class TestHttp2:

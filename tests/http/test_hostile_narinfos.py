@@ -265,7 +265,7 @@ def test_a_content_encoding_that_is_not_right_is_refused(daemon: Daemon, encodin
     answer = put(daemon, body, Content_Encoding=encoding)
     assert answer.status in (400, 413, 415)
     assert len(answer.line) < 300
-    assert daemon.most_memory() < 150 << 20
+    assert daemon.most_memory() < 100 << 20
 
 
 @pytest.mark.parametrize("name", ["0" * 31, "0" * 33, "e" * 32, "A" * 32, HASH + "-hostile", HASH.upper(), ""])

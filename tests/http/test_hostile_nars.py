@@ -19,7 +19,7 @@ from tvix_store.testing.trees import Tree, TreeFile
 
 MAX_SIZE = 64 << 20
 MAX_ENTRIES = 1000
-MEMORY = 200 << 20
+MEMORY = 150 << 20
 """What a worker may take, whatever comes."""
 
 S = tokens.string

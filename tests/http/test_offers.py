@@ -12,7 +12,7 @@ from types import MappingProxyType
 import pytest
 import zstandard
 
-from tvix_store.asgi import Event
+from tests.http.in_process import answer
 from tvix_store.backends.local import contents, open_store
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.records import Buffer
@@ -50,24 +50,6 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 async def put_path(store: Store, size: int = 3_000_000) -> PathInfo:
     node = await put_tree(store, {b"noise": TreeFile(noise(size)), b"text": TreeFile(b"text " * 100_000), b"x": {b"y": {}}})
     return await store.path_infos.put(PathInfo(PATH, node, await store.nar.calculate(node)))
-
-
-async def answer(
-    app: BinaryCache, path: str, method: str = "GET", body: bytes = b"", fields: Mapping[bytes, bytes] = MappingProxyType({})
-) -> tuple[int, dict[bytes, bytes], bytes]:
-    """The status, header fields and body of what is answered."""
-    raw, _, query = path.partition("?")
-    sent: list[Event] = []
-    scope = {"type": "http", "method": method, "path": raw, "raw_path": raw.encode(), "query_string": query.encode()}
-
-    async def receive() -> Event:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(event: Event) -> None:
-        sent.append(event)
-
-    await app({**scope, "headers": [(b"host", b"x"), *fields.items()], "http_version": "1.1"}, receive, send)
-    return sent[0]["status"], dict(sent[0]["headers"]), b"".join(event.get("body", b"") for event in sent[1:])
 
 
 async def ask(

@@ -18,7 +18,12 @@ def test_type_checkers_and_the_interpreter_see_the_same_names() -> None:
     statements = [node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.ImportFrom)]
     stated = {f"{node.module}.{alias.name}" for node in statements for alias in node.names}
     offered = {f"{module}.{name}" for name, module in tvix_store._MODULES.items()}  # type: ignore[attr-defined]
-    assert stated == offered
+    assert stated == offered | {f"tvix_store.{name}" for name in tvix_store._SUBMODULES}  # type: ignore[attr-defined]
+
+
+def test_all_names_are_in_all() -> None:
+    (listed,) = [node.value for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.Assign)]
+    assert sorted(ast.literal_eval(listed)) == sorted(tvix_store.__all__)
 
 
 def test_every_name_is_there() -> None:

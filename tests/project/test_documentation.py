@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import dev
+import tvix_store
+from tvix_store import sync
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -29,3 +31,10 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     command = "python3 dev.py test"
     assert command in (ROOT / "README.md").read_text()
     assert command in (ROOT / ".ci/run").read_text()
+
+
+def test_the_reference_has_every_public_name() -> None:
+    reference = (ROOT / "docs/reference.md").read_text()
+    named = set(re.findall(r"^::: \S+\.(\w+)$", reference, re.MULTILINE)) | {"__version__"}
+    assert set(tvix_store.__all__) <= named
+    assert set(sync.__all__) - {"Blobs", "Directories", "PathInfos"} <= named | set(re.findall(r"`(\w+)`", reference))

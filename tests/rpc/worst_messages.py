@@ -40,6 +40,9 @@ def bodies(path: str, largest: int) -> Iterator[bytes]:
             yield frame(b"".join(b"\x0a\x20" + noise(32, str(number)) for number in range(60_000)))
         case "BulkService", ("GetPathInfos" | "ExistingPaths"):
             yield frame(b"".join(b"\x0a\x14" + noise(20, str(number)) for number in range(16_000)))
+        case "BulkService", "PutPathInfos":
+            yield frame(wire.message_field(1, _path_info(40_000)))
+            yield frame(wire.message_field(1, _path_info(10)) * 1_000)
         case "BulkService", "PutDirectories":
             yield frame(wire.message_field(1, _symlinks(largest // 2)))
             yield frame(wire.message_field(1, b"") + wire.message_field(1, _children(largest // 2)))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,64 @@ def test_one_worker_opens_the_store_before_the_others_and_what_it_logs_is_told_t
     lines = [line.split() for line in (tmp_path / "opening").read_text().splitlines()]
     assert lines[0][0] == lines[1][0]
     assert sorted({int(pid) for pid, _ in lines}) == sorted(server.workers)
+
+
+def test_the_watchdog_is_fed_as_long_as_each_worker_lives(start: Start, tmp_path: Path) -> None:
+    """The supervisor alone does not feed it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(tmp_path / "notify"))
+        notified.settimeout(10)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+        server = start("127.0.0.1:0", "--workers", "2", env=environment)
+        while notified.recv(100) != b"READY=1":
+            pass
+        assert [notified.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+        hung = server.workers[0]
+        os.kill(hung, signal.SIGSTOP)
+        forget(notified)
+        assert falls_silent(notified)
+        os.kill(hung, signal.SIGCONT)
+        notified.settimeout(10)
+        assert notified.recv(100) == b"WATCHDOG=1"
+        os.kill(hung, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while hung in server.workers or len(server.workers) < 2:
+            assert time.monotonic() < deadline, "the worker is not replaced"
+            time.sleep(0.02)
+        forget(notified)
+        assert notified.recv(100) == b"WATCHDOG=1"
+
+
+def falls_silent(messages: socket.socket) -> bool:
+    """Whether nothing comes for a second, behind two messages at most that were on their way."""
+    messages.settimeout(1)
+    for _ in range(3):
+        try:
+            messages.recv(100)
+        except TimeoutError:
+            return True
+    return False
+
+
+def forget(messages: socket.socket) -> None:
+    """Read what has come."""
+    messages.setblocking(False)
+    with suppress(BlockingIOError):
+        while messages.recv(100):
+            pass
+    messages.settimeout(10)
+
+
+def test_a_watchdog_for_another_process_is_not_fed(start: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(tmp_path / "notify"))
+        notified.settimeout(10)
+        watchdog = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "40000", "WATCHDOG_PID": str(os.getpid())}
+        start("127.0.0.1:0", env={**os.environ, **watchdog})
+        assert notified.recv(100) == b"READY=1"
+        notified.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            notified.recv(100)
 
 
 def test_it_ends_with_its_terminal(start: Start) -> None:

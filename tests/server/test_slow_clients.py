@@ -156,7 +156,7 @@ def test_slow_clients_take_bounded_memory_and_others_are_served(
         # Even what needs a place of its own gets one, from those who do nothing.
         assert daemon.request("GET", nar_name(NAR), timeout=60).body == NAR
         assert daemon.put(nar_name(TREE), TREE).status == 201
-        assert daemon.most_memory() < at_rest + ALLOWED
+        assert daemon.most_memory() < at_rest // 2 + ALLOWED
     stops = time.monotonic() + 30
     while daemon.memory() > at_rest + 80 * MIB:
         assert time.monotonic() < stops, "memory is not given back"

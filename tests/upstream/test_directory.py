@@ -205,9 +205,9 @@ def test_a_directory_is_absolute_and_on_this_machine(place: str) -> None:
 def test_what_the_address_of_a_cache_to_write_may_say() -> None:
     parse = nix_file.WritableAddress.parse
     assert parse("file:///a%20b") == nix_file.WritableAddress(Path("/a b"))
-    assert parse("nix+file:///a?compression=none&secret-key=/k").compression == "none"
-    assert parse("file:///a?secret-key=/k&secret-keys=/l,/k").secret_keys == (Path("/k"), Path("/l"))
-    assert parse("file:///a?want-mass-query=1&write-nar-listing=1").ignored == ("want-mass-query", "write-nar-listing")
+    assert parse("nix+file:///a?compression=none&secret-key=/k").terms.compression == "none"
+    assert parse("file:///a?secret-key=/k&secret-keys=/l,/k").terms.secret_keys == (Path("/k"), Path("/l"))
+    assert parse("file:///a?want-mass-query=1&write-nar-listing=1").terms.ignored == ("want-mass-query", "write-nar-listing")
     for query, reason in (("compression=xz", "written as zstd or none, not as 'xz'"), ("trusted=1", "unknown parameter 'trusted'")):
         with pytest.raises(InvalidError, match=reason):
             parse(f"file:///a?{query}")

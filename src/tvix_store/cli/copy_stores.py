@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TypeGuard
 
 from tvix_store.cli.copy_outcomes import Outcomes, to_json
 from tvix_store.cli.invocation import Invocation
@@ -17,20 +17,14 @@ from tvix_store.config import check_is_there, verified
 from tvix_store.errors import InvalidError
 from tvix_store.model.address import Address
 from tvix_store.model.path_info import PathInfo
-from tvix_store.model.signature import PublicKey, SecretKey
+from tvix_store.model.signature import PublicKey
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.paths.copy import JOBS, copy_paths, named_path_infos
 from tvix_store.operations.paths.path_copies import Copied, Stated
 from tvix_store.services.store import Store
 
-if TYPE_CHECKING:
-    from tvix_store.config.caches import Target
-
-_DIRECTORIES = ("file", "nix+file")
-_CACHES = ("nix+http", "nix+https", *_DIRECTORIES)
-"""The schemes of binary caches, which take long to import where they speak HTTP. A store may lie behind every other one.
-
-_DIRECTORIES: those of caches that can be copied to."""
+_CACHES = ("nix+http", "nix+https", "file", "nix+file")
+"""The schemes of binary caches, which take long to import where they speak HTTP. A store may lie behind every other one."""
 
 
 async def copy_stores(
@@ -53,7 +47,7 @@ async def copy_stores(
     if source is not None and not _is_in(source, _CACHES):
         check_is_there(source)
     async with AsyncExitStack() as opened:
-        if _is_in(target, _DIRECTORIES):
+        if _is_in(target, _CACHES):
             if _is_in(source, _CACHES):
                 raise InvalidError("nothing is copied from one binary cache to another: copy to a store, and from there")
             store = await opened.enter_async_context(await _at(invocation, source))
@@ -156,13 +150,14 @@ async def _to_cache(
     closure: bool,
     require_signatures: bool,
 ) -> AsyncGenerator[Copied, None]:
+    from tvix_store.cli.key_files import read_signing_keys
     from tvix_store.config.caches import open_target
     from tvix_store.operations.paths.copy_to_cache import Form, copy_to_cache
 
-    target = open_target(address, store_dir=store.store_dir)
-    form = Form(target.compression, _signing_keys(target), tuple(keys), require_signatures)
-    if target.ignored:
-        warn(f"{target.cache.name}: ignored, since it means nothing here: {', '.join(target.ignored)}")
+    target = await open_target(address, store_dir=store.store_dir)
+    form = Form(target.terms.compression, read_signing_keys(target.terms.secret_keys), tuple(keys), require_signatures)
+    if target.terms.ignored:
+        warn(f"{target.cache.name}: ignored, since it means nothing here: {', '.join(target.terms.ignored)}")
     found = await _named(store, paths, closure=closure)
 
     def copying() -> AsyncGenerator[Copied, None]:
@@ -226,15 +221,6 @@ async def _shown(
     async with aclosing(behind_bar(invocation, "copy", copying, size, counted=f"of {len(found)} paths")) as outcomes:
         async for each in outcomes:
             yield each
-
-
-def _signing_keys(target: Target) -> tuple[SecretKey, ...]:
-    from tvix_store.cli.key_files import exposure, read_secret_key
-
-    for file in target.secret_keys:
-        if (exposed := exposure(file)) is not None:
-            warn(exposed)
-    return tuple(map(read_secret_key, target.secret_keys))
 
 
 def _summary(outcomes: Outcomes, account: Account, seconds: float) -> str:

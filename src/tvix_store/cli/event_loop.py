@@ -12,9 +12,6 @@ from typing import Any
 from tvix_store.cli.exit_codes import after_signal
 from tvix_store.concurrency.allocator import keep_freed_memory
 
-_COLLECT_AFTER = 20_000
-"""New objects after which Python looks for garbage. With its own 700, a command that makes many (the entries of a tree) spends
-a twentieth of its time looking in vain."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -22,7 +19,6 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     """Run `main` to its end. A first signal cancels it and ends the program, a second one ends the program at once."""
     keep_freed_memory()
     gc.freeze()  # what was imported stays
-    gc.set_threshold(_COLLECT_AFTER)
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     asyncio.run(_interruptible(main))
     for number, handler in handlers.items():

@@ -27,6 +27,21 @@ def read_secret_key(path: Path) -> SecretKey:
         raise InvalidError(f"{path} holds no secret key (expected name:base64, as tvix-store key generate writes it)") from None
 
 
+def read_signing_keys(paths: Iterable[Path]) -> tuple[SecretKey, ...]:
+    """The secret keys in some files. A key that others can read is warned of.
+
+    Raises:
+        InvalidError: as `read_secret_key`.
+    """
+    from tvix_store.cli.output import warn
+
+    paths = tuple(paths)
+    for path in paths:
+        if (exposed := exposure(path)) is not None:
+            warn(exposed)
+    return tuple(map(read_secret_key, paths))
+
+
 def exposure(path: Path) -> str | None:
     """A sentence that names the others who may read or change the secret key in a file. None if nobody may, or if it is no file.
 

@@ -33,6 +33,12 @@ SECTIONS = {
         "export": Entry("tvix_store.cli.export:export", "Write a tree to a directory, a NAR or a tar."),
         "copy": Entry("tvix_store.cli.copy:copy", "Copy store paths between stores, or from a store of Nix."),
     },
+    "From Nix to a cache": {
+        "push": Entry("tvix_store.cli.push:push", "Send store paths of Nix, with all they refer to, to a cache."),
+        "hook": Entry("tvix_store.cli.hook:hook", "Push what Nix builds, as its post-build-hook, from a queue on the disk."),
+        "watch-store": Entry("tvix_store.cli.watch_store:watch_store", "Push each path that becomes valid in Nix's store."),
+        "use": Entry("tvix_store.cli.use:use", "Make Nix use a binary cache: lines for nix.conf and netrc."),
+    },
     "Serving": {
         "daemon": Entry("tvix_store.cli.daemon:daemon", "Serve a store over gRPC, and as a binary cache."),
         "token": Entry("tvix_store.cli.token:token", "Make the tokens that let others use the store."),

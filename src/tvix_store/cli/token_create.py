@@ -71,8 +71,8 @@ async def create(
     from tvix_store.model.grant import Scope
 
     file = chosen_token_file(invocation, token_file)
-    if not file.parent.exists() and token_file is None:
-        await (await invocation.open_store()).close()  # it makes its directory, as it should be
+    if token_file is None and not (file.parent.exists() and any(file.parent.iterdir())):
+        await (await invocation.open_store()).close()  # it makes its directory, as it should be, and where nothing else is
     secret, record = issue(Scope.parse(scope), cache=cache, note=note, expires=expires)
     table = TokenFile(file).change(lambda tokens: tokens.with_token(record))
     if as_json:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 from tvix_store.backends import nix_file, nix_http
 from tvix_store.config.upstream_content import open_upstream_content
 from tvix_store.errors import InvalidError
+from tvix_store.model.address import Address
+from tvix_store.model.cache_terms import WriteTerms
 from tvix_store.model.signature import PublicKey
 from tvix_store.operations.paths.copy_from_cache import Cache
 from tvix_store.services.upstream import Upstream
@@ -22,12 +23,10 @@ _WELL_KNOWN = {"cache.nixos.org": "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A cache to copy to, and what its address says of that: see `nix_file.WritableAddress`."""
+    """A cache to copy to, and how it is written."""
 
     cache: WritableCache
-    compression: str
-    secret_keys: tuple[Path, ...]
-    ignored: tuple[str, ...]
+    terms: WriteTerms
 
 
 def parse_cache(url: str) -> CacheAddress:
@@ -85,12 +84,14 @@ async def open_cache(url: str, public_keys: Sequence[PublicKey], *, store_dir: s
     return Cache(await open_upstream(address, store_dir), keys, unsigned)
 
 
-def open_target(url: str, *, store_dir: str) -> Target:
+async def open_target(url: str, *, store_dir: str) -> Target:
     """The cache at `url`, to copy to. Nothing is written yet.
 
     Raises:
         InvalidError: the URL is malformed.
     """
-    address = nix_file.WritableAddress.parse(url)
-    writer = nix_file.DirectoryWriter(address.directory, store_dir=store_dir)
-    return Target(writer, address.compression, address.secret_keys, address.ignored)
+    if nix_file.is_directory(url):
+        directory = nix_file.WritableAddress.parse(url)
+        return Target(nix_file.DirectoryWriter(directory.directory, store_dir=store_dir), directory.terms)
+    place = nix_http.CacheAddress.parse(url.partition("?")[0])
+    return Target(await nix_http.open_writer(place, store_dir=store_dir), WriteTerms.read(Address.parse(url)))

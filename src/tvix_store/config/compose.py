@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 from tvix_store.config.scheme import Opening
@@ -21,6 +22,7 @@ from tvix_store.services.offer import Offer, Service
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.store import Store
 
+S = TypeVar("S", bound=Store)
 DEFAULT_ADDRESS = "local://"
 """The embedded store in the user's data directory."""
 
@@ -171,13 +173,13 @@ def prepare_for_pool(addresses: Iterable[str | None]) -> bool:
 
 
 def verified(
-    store: Store,
+    store: S,
     keys: Sequence[PublicKey] = (),
     *,
     require_signatures: bool = False,
     require_references: bool = False,
     trust_nar: bool = True,
-) -> Store:
+) -> S:
     """The store, taking only path infos that are true of its content, and whose content addresses and signatures by `keys` hold.
 
     With `require_signatures`, a path that does not follow from its content needs one of these signatures. With

@@ -7,7 +7,6 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-from tvix_store import __version__
 from tvix_store.asgi import DisconnectedError, Event, Receive, Send, is_http1
 from tvix_store.errors import StoreError
 from tvix_store.http.browse import Browse
@@ -15,11 +14,14 @@ from tvix_store.http.documents import FIRST_PARTS, Documents
 from tvix_store.http.listings import Listings
 from tvix_store.http.narinfos import Narinfos
 from tvix_store.http.nars import Nars
+from tvix_store.http.pages import refusal_form
+from tvix_store.http.path_index import PathIndex
 from tvix_store.http.request import Request
-from tvix_store.http.response import Headers, Response, length, send_response, send_whole, text
+from tvix_store.http.response import Headers, Response, length, see_slash, send_response, send_whole, text
 from tvix_store.http.settings import CacheSettings
 from tvix_store.http.status import HttpError, error_response
 from tvix_store.http.uploads import Uploads
+from tvix_store.http.welcome import Welcome
 from tvix_store.model.grant import Scope
 from tvix_store.operations.nars.links import NarLinks
 from tvix_store.operations.nars.offer import NarOffers
@@ -62,15 +64,12 @@ class BinaryCache:
         self._listings = Listings(store)
         self._documents = Documents(store, links)
         self._browse = Browse(store)
+        self._path_index = PathIndex(store)
         self._uploads = Uploads(store, settings) if links is not None else None
+        self._welcome = Welcome(store, settings, takes_pushes=self._uploads is not None and not settings.read_only)
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, self._settings.body_timeout, self._traffic.incoming)
-        more: Headers = ()
-        if request.method in _READING:
-            more = _FOR_THE_PAGE if b"origin" in request.headers else _FOR_ANY_PAGE
-            if request.grant.name:
-                more += _FOR_THE_CLIENT
         try:
             try:
                 if request.method in _GETTING:
@@ -83,6 +82,12 @@ class BinaryCache:
                 raise
             except Exception as error:  # noqa: BLE001 - every error becomes a status; the unforeseen are logged
                 response = await self._refusal(error, request)
+            more: Headers = ()
+            if request.method in _READING:
+                if response.for_pages:
+                    more = _FOR_THE_PAGE if b"origin" in request.headers else _FOR_ANY_PAGE
+                if request.grant.name:
+                    more += _FOR_THE_CLIENT
             if response.is_small:
                 await send_whole(response, send, head=request.method == "HEAD", more=more)
             else:
@@ -134,7 +139,7 @@ class BinaryCache:
             case [b"nix-cache-info"]:
                 return self._get_cache_info()
             case [b""]:
-                return self._get_welcome()
+                return self._welcome.get(request)
             case [b"nar", b"snix-castore" | b"tvix-castore", name]:
                 return self._nars.get_rendered(request, name)
             case [b"nar", name]:
@@ -143,13 +148,24 @@ class BinaryCache:
                 return self._listings.get(request, name[: -len(_LISTING)])
             case [first, _, *_] if first in FIRST_PARTS:
                 return self._documents.get(request)
+            case [b"serve"]:
+                return self._see_slash(b"serve")
+            case [b"serve", b""]:
+                return self._path_index.get(request)
             case [b"serve", _, *_] as segments:
                 return self._browse.get(request, segments[1:])
+            case [b"robots.txt"]:
+                return _no_robots()
         raise HttpError(404, "there is nothing here")
 
     async def _refusal(self, error: Exception, request: Request) -> Response:
         """The answer that tells of `error`."""
-        response = error_response(error, writing=request.method == "PUT", private_places=self._settings.private_places)
+        response = error_response(
+            error,
+            writing=request.method == "PUT",
+            private_places=self._settings.private_places,
+            form=refusal_form(request.method, request.raw_path, request.headers.get(b"accept")),
+        )
         if await request.forget_body():
             return response
         return replace(response, headers=(*response.headers, (b"connection", b"close")))
@@ -157,8 +173,8 @@ class BinaryCache:
     async def _get_cache_info(self) -> Response:
         return self._cache_info
 
-    async def _get_welcome(self) -> Response:
-        return text(200, f"tvix-store {__version__}: a binary cache for Nix. This is its URL for substituters and nix copy")
+    async def _see_slash(self, name: bytes) -> Response:
+        return see_slash(name)
 
     async def _put(self, request: Request) -> Response:
         match request.segments:
@@ -185,6 +201,11 @@ class BinaryCache:
             case [name]:
                 return await self._narinfos.delete(name[: -len(_NARINFO)])
         return await self._documents.delete(request)
+
+
+async def _no_robots() -> Response:
+    """Keeps crawlers from reading a store file by file."""
+    return text(200, "User-agent: *\nDisallow: /")
 
 
 def _options(allow: tuple[bytes, bytes]) -> Response:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, unquote_to_bytes
 
 from tvix_store.asgi import DisconnectedError, Event, Receive, drained, grant_of, is_http1
 from tvix_store.compression import NARROW_WINDOW, decompressor
+from tvix_store.http.own_url import OwnUrl
 from tvix_store.http.status import HttpError
 from tvix_store.traffic import SMALL, Budget, Client, Place
 
@@ -83,6 +84,17 @@ class Request:
         if self._segments is None:
             self._segments = _segments(self._scope["raw_path"])
         return self._segments
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path as the client wrote it, behind the name of the cache."""
+        path: bytes = self._scope["raw_path"]
+        return path
+
+    @property
+    def own_url(self) -> OwnUrl:
+        """The URL of the cache that the request is for, as its client knows it."""
+        return OwnUrl.of(self._scope, self.headers.get(b"host", b""))
 
     @property
     def has_query(self) -> bool:

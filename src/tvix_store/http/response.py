@@ -31,12 +31,14 @@ class Response:
     """An answer. Of a body that is a generator, `headers` tell the length where it is known.
 
     waits: Whether the body may take long to begin. Its first piece takes no memory that counts.
+    for_pages: Whether web pages of other sites may read it.
     """
 
     status: int
     headers: Headers
     body: bytes | AsyncGenerator[bytes, None] = b""
     waits: bool = False
+    for_pages: bool = True
     _first: bytes = b""
 
     @property
@@ -93,6 +95,11 @@ def text(status: int, line: str, headers: Iterable[tuple[bytes, bytes]] = ()) ->
     """A line for people."""
     body = line.encode("utf-8", "backslashreplace") + b"\n"
     return Response(status, ((b"content-type", b"text/plain; charset=utf-8"), length(len(body)), *headers), body)
+
+
+def see_slash(name: bytes) -> Response:
+    """Leads from a directory's URL without a slash, whose last part is `name`, to the one with it."""
+    return text(302, "a directory ends with a slash", ((b"location", b"./" + name + b"/"),))
 
 
 def length(size: int) -> tuple[bytes, bytes]:

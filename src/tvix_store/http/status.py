@@ -6,7 +6,7 @@ A PUT never gets a 5xx: Nix before 2.33.2 tries again then, announces a body, an
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tvix_store import errors
 from tvix_store.asgi import CHALLENGES
@@ -29,13 +29,20 @@ class HttpError(Exception):
         self.headers = headers
 
 
-def error_response(error: Exception, *, writing: bool, private_places: Sequence[str] = ()) -> Response:
+def error_response(
+    error: Exception,
+    *,
+    writing: bool,
+    private_places: Sequence[str] = (),
+    form: Callable[[int, str, Headers], Response] = text,
+) -> Response:
     """The answer to a request that failed with `error`, without `private_places`, as `errors.told`.
 
-    Failures that are not the client's are logged. Of an unforeseen one, the client learns only "internal".
+    `form` makes the answer of a status, a line and header fields. Failures that are not the client's are logged. Of an unforeseen
+    one, the client learns only "internal".
     """
     if isinstance(error, HttpError):
-        return text(error.status, str(error), error.headers)
+        return form(error.status, str(error), error.headers)
     status = _status(error)
     if not isinstance(error, errors.StoreError):
         _log.error("a request failed by an error of the program", exc_info=error)
@@ -44,7 +51,7 @@ def error_response(error: Exception, *, writing: bool, private_places: Sequence[
         _log.error("%s", error)
     if status >= 500 and writing:
         status = 409
-    return text(status, errors.told(error, private_places), _HEADERS.get(status, ()))
+    return form(status, errors.told(error, private_places), _HEADERS.get(status, ()))
 
 
 def _status(error: Exception) -> int:

@@ -34,5 +34,5 @@ class PassingPathInfos:
     ) -> PathInfo:
         return await self._inner.put(path_info, trust, requires=requires, calculated=calculated)
 
-    def list(self) -> AsyncIterator[PathInfo]:
-        return self._inner.list()
+    def list(self, after: bytes = b"") -> AsyncIterator[PathInfo]:
+        return self._inner.list(after)

@@ -101,8 +101,8 @@ class SubstitutingPathInfos:
         self._substituters.forget(path_info.store_path.output_hash)
         return await self._store.path_infos.put(path_info, trust, requires=requires, calculated=calculated)
 
-    def list(self) -> AsyncIterator[PathInfo]:
-        return self._store.path_infos.list()
+    def list(self, after: bytes = b"") -> AsyncIterator[PathInfo]:
+        return self._store.path_infos.list(after)
 
     async def close(self) -> None:
         """End what is running, and the upstreams' connections."""

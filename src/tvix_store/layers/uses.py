@@ -131,8 +131,8 @@ class UsedPathInfos(PassingPathInfos):
             await self._uses.write([path_info.store_path.output_hash])
         return await self._inner.put(path_info, trust, requires=requires, calculated=calculated)
 
-    def list(self) -> AsyncIterator[PathInfo]:
-        return self._inner.list()
+    def list(self, after: bytes = b"") -> AsyncIterator[PathInfo]:
+        return self._inner.list(after)
 
     def _note_all(self, output_hashes: Collection[bytes]) -> None:
         if self._uses.is_noting:

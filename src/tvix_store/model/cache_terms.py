@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tvix_store.errors import InvalidError
@@ -66,6 +67,8 @@ MEANINGLESS = frozenset(
 """Other parameters that Nix 2.8 to 2.34 takes in the URL of a binary cache, or of a store with files (`nix help-stores`).
 
 They say how to write into the cache, and how Nix itself uses it. A reader here ignores them."""
+COMPRESSIONS = ("zstd", "none")
+"""How NARs are written."""
 DEFAULT_NEGATIVE_TTL = 30.0
 
 
@@ -106,6 +109,44 @@ class CacheTerms:
         """Raise InvalidError where the cache called `name` is for another store directory."""
         if self.store_dir not in (None, store_dir):
             raise InvalidError(f"{name}: it is a cache for {self.store_dir!r}, not for {store_dir}")
+
+
+@dataclass(frozen=True, slots=True)
+class WriteTerms:
+    """How a cache is written, as its URL says.
+
+    compression: One of COMPRESSIONS, for NARs.
+    secret_keys: The files of the keys that sign.
+    ignored: Names of Nix's parameters in the URL that have no meaning here.
+    """
+
+    compression: str = "zstd"
+    secret_keys: tuple[Path, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, address: Address) -> WriteTerms:
+        """Read `?compression=none&secret-key=FILE`. Nix 2.34 takes several `secret-keys` too, with commas between.
+
+        Raises:
+            InvalidError: as `Address.read_parameters`.
+        """
+        meaningless = MEANINGLESS - {"compression", "secret-key", "secret-keys"}
+        values = address.read_parameters(
+            {"compression": _read_compression, "secret-key": str, "secret-keys": str, **dict.fromkeys(sorted(meaningless), str)}
+        )
+        named = [values.get("secret-key", ""), *values.get("secret-keys", "").split(",")]
+        return cls(
+            values.get("compression", "zstd"),
+            tuple(dict.fromkeys(map(Path, filter(None, named)))),
+            tuple(name for name in values if name in meaningless),
+        )
+
+
+def _read_compression(text: str) -> str:
+    if text not in COMPRESSIONS:
+        raise InvalidError(f"NARs are written as {' or '.join(COMPRESSIONS)}, not as {text[:20]!r}")
+    return text
 
 
 def without_ignored(text: str) -> tuple[str, list[str]]:

@@ -87,6 +87,10 @@ class ContentAddress:
     def __str__(self) -> str:
         return f"{self.method.value}{self.hash}"
 
+    def __repr__(self) -> str:
+        """The form that `parse` reads, quoted."""
+        return f"ContentAddress({str(self)!r})"
+
     def store_path(
         self, name: str, references: Collection[StorePath] = (), store_dir: str = STORE_DIR, *, self_reference: bool = False
     ) -> StorePath:

@@ -54,6 +54,10 @@ class Digest:
     def __str__(self) -> str:
         return f"b3:{self.raw.hex()}"
 
+    def __repr__(self) -> str:
+        """The form that `parse` reads, quoted."""
+        return f"Digest({str(self)!r})"
+
 
 EMPTY = Digest.of(b"")
 """The digest of no bytes: the empty blob and, since its encoding is empty, the empty directory."""

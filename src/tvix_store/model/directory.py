@@ -173,6 +173,13 @@ class Directory:
     def __repr__(self) -> str:
         return f"Directory({dict(self.entries)!r})"
 
+    def _repr_html_(self) -> str:
+        """The children as a table, for notebooks."""
+        from tvix_store.model import html
+
+        rows = ((html.shown(name), *html.node_cells(node)) for name, node in self.entries.items())
+        return html.table(f"Directory {self.digest}", ("name", "kind", "size", "content"), rows, len(self.entries))
+
 
 def child_digests(encoded: bytes) -> tuple[list[bytes], list[bytes]]:
     """The digests (32 bytes) of the child directories and of the files, from a canonical encoding: 0.4 µs each, parsed 4 µs.

@@ -89,6 +89,10 @@ class NixHash:
     def __str__(self) -> str:
         return self.nixbase32
 
+    def __repr__(self) -> str:
+        """The form that `parse` reads, quoted."""
+        return f"NixHash({str(self)!r})"
+
 
 def _size(algorithm: str) -> int:
     size = SIZES.get(algorithm)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from tvix_store.errors import ConflictError, InvalidError
 from tvix_store.model import nixbase32, wire
 from tvix_store.model.content_address import ContentAddress
+from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import Node, decode_node, encode_node
 from tvix_store.model.signature import Signature, check_count, fingerprint
-from tvix_store.model.store_path import STORE_DIR, StorePath
+from tvix_store.model.store_path import HASH_CHARACTERS, STORE_DIR, StorePath
 from tvix_store.model.trust import NOBODY, Trust
 
 _ROOT, _REFERENCE = 1, 2
 """Fields of the message `PathInfo`."""
-_HASH_CHARACTERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,9 @@ class NarFacts:
         wire.check_size(self.size)
         if len(self.sha256) != 32:
             raise InvalidError(f"nar_sha256 must be 32 bytes, got {len(self.sha256)}")
+
+    def __repr__(self) -> str:
+        return f"NarFacts(size={self.size}, sha256=bytes.fromhex('{self.sha256.hex()}'))"
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,10 @@ class PathInfo:
         def __getattr__(self, name: str) -> object:
             if name not in _FIELDS or "encoded" not in self.__dict__:
                 raise AttributeError(name)
-            self.__dict__.update(PathInfo.decode(self.encoded).__dict__)
+            if name == "store_path":  # all that a lookup of references wants
+                self.__dict__[name] = StorePath.from_base_name(_root_name(self.encoded).decode())
+            else:
+                self.__dict__.update(PathInfo.decode(self.encoded).__dict__)
             return self.__dict__[name]
 
     @cached_property
@@ -92,15 +98,8 @@ class PathInfo:
         """
         if "references" in self.__dict__:
             return self.store_path.output_hash, [each.output_hash for each in self.references]
-        root = b""
-        references: list[bytes] = []
-        for number, value in wire.fields(self.encoded):
-            if number == _ROOT:
-                root = wire.as_bytes(number, value)
-            elif number == _REFERENCE:
-                references.append(wire.as_bytes(number, value))
-        name, _ = decode_node(root)
-        return nixbase32.decode(name[:_HASH_CHARACTERS].decode("latin-1")), references
+        references = [wire.as_bytes(number, value) for number, value in wire.fields(self.encoded) if number == _REFERENCE]
+        return nixbase32.decode(_root_name(self.encoded)[:HASH_CHARACTERS].decode("latin-1")), references
 
     @classmethod
     def decode(cls, data: bytes) -> PathInfo:
@@ -153,6 +152,21 @@ class PathInfo:
         if number != 1:
             raise InvalidError("path info: it has no root node")
         return decode_node(wire.as_bytes(number, value))[1]
+
+    def _repr_html_(self) -> str:
+        """The fields as a table, for notebooks."""
+        from tvix_store.model import html
+
+        rows = [
+            ("root node", ", ".join(filter(None, html.node_cells(self.node)))),
+            ("NAR size", f"{self.nar.size} bytes"),
+            ("NAR hash", str(NixHash("sha256", self.nar.sha256))),
+            *(("reference", str(reference)) for reference in self.references),
+            *(("signature", str(signature)) for signature in self.signatures),
+            *([("deriver", f"{self.deriver}.drv")] if self.deriver else []),
+            *([("content address", str(self.ca))] if self.ca else []),
+        ]
+        return html.table(str(self.store_path), ("field", "value"), rows, len(rows))
 
     def fingerprint(self, store_dir: str = STORE_DIR) -> bytes:
         """The bytes that a signature of this path signs."""
@@ -277,3 +291,10 @@ def belongs_to(encoded: bytes, output_hash: bytes) -> bool:
         return nixbase32.number(encoded[at : at + 32]) == int.from_bytes(output_hash, "little")
     except (IndexError, ValueError):
         return False
+
+
+def _root_name(encoded: bytes) -> bytes:
+    """The base name of the store path in a canonical encoding."""
+    root = next((wire.as_bytes(number, value) for number, value in wire.fields(encoded) if number == _ROOT), b"")
+    name, _ = decode_node(root)
+    return name

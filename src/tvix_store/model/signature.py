@@ -70,6 +70,10 @@ class Signature:
     def __str__(self) -> str:
         return f"{self.name}:{base64.b64encode(self.data).decode()}"
 
+    def __repr__(self) -> str:
+        """The form that `parse` reads, quoted."""
+        return f"Signature({str(self)!r})"
+
     def encode(self) -> bytes:
         """The message `NARInfo.Signature`."""
         return wire.bytes_field(1, self.name.encode()) + wire.bytes_field(2, self.data)
@@ -117,6 +121,10 @@ class PublicKey:
 
     def __str__(self) -> str:
         return f"{self.name}:{base64.b64encode(self.data).decode()}"
+
+    def __repr__(self) -> str:
+        """The form that `parse` reads, quoted."""
+        return f"PublicKey({str(self)!r})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

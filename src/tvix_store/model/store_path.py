@@ -14,7 +14,7 @@ from tvix_store.model.nix_hash import NixHash
 
 STORE_DIR = "/nix/store"
 OUTPUT_HASH_SIZE = 20
-_HASH_CHARACTERS = 32
+HASH_CHARACTERS = 32
 _NAME = re.compile(r"(?!\.{1,2}(?:-|\Z))[0-9A-Za-z+\-._?=]{1,211}")
 
 
@@ -72,12 +72,16 @@ class StorePath:
         Raises:
             InvalidError: `text` is not that.
         """
-        if text[_HASH_CHARACTERS : _HASH_CHARACTERS + 1] != "-" or "/" in text:
+        if text[HASH_CHARACTERS : HASH_CHARACTERS + 1] != "-" or "/" in text:
             raise InvalidError(f"not a store path: {text[:250]!r} (expected <32 characters>-<name>)")
-        return cls(nixbase32.decode(text[:_HASH_CHARACTERS]), text[_HASH_CHARACTERS + 1 :])
+        return cls(nixbase32.decode(text[:HASH_CHARACTERS]), text[HASH_CHARACTERS + 1 :])
 
     def __str__(self) -> str:
         return f"{nixbase32.encode(self.output_hash)}-{self.name}"
+
+    def __repr__(self) -> str:
+        """The form that `parse` reads, quoted."""
+        return f"StorePath({str(self)!r})"
 
     def absolute(self, store_dir: str = STORE_DIR) -> str:
         return f"{store_dir}/{self}"
@@ -89,7 +93,7 @@ def parse_output_hash(text: str, store_dir: str = STORE_DIR) -> bytes:
     Raises:
         InvalidError: `text` is none of these.
     """
-    if len(text) == _HASH_CHARACTERS:
+    if len(text) == HASH_CHARACTERS:
         return nixbase32.decode(text)
     return StorePath.parse(text, store_dir).output_hash
 

@@ -7,12 +7,16 @@ from collections.abc import Iterable
 from tvix_store.errors import InvalidError
 from tvix_store.model import wire
 from tvix_store.model.digest import Digest
+from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import OUTPUT_HASH_SIZE, StorePath
 
 MAX_BLOBS = 64 * 1024
 """Blobs, digests or directories in one message: a client of ours sends at most a quarter of them."""
 MAX_PATHS = 16 * 1024
 """Output hashes in one message."""
+
+MAX_PUT_PATHS = 1024
+"""Path infos that are put in one message."""
 
 
 def encode_blobs(blobs: Iterable[bytes]) -> bytes:
@@ -27,6 +31,18 @@ def decode_blobs(message: bytes) -> list[bytes]:
         InvalidError: the message is malformed, or has more than MAX_BLOBS.
     """
     return [wire.as_bytes(field, value) for field, value in wire.few_fields(message, MAX_BLOBS) if field == 1]
+
+
+def decode_path_infos(message: bytes) -> list[PathInfo]:
+    """The path infos in a message PathInfos, in order, each with its canonical encoding at hand.
+
+    Raises:
+        InvalidError: the message is malformed, or has more than MAX_PUT_PATHS.
+    """
+    found = [PathInfo.decode(wire.as_bytes(field, value)) for field, value in wire.few_fields(message, MAX_PUT_PATHS) if field == 1]
+    for path_info in found:
+        _ = path_info.encoded
+    return found
 
 
 def encode_digests(digests: Iterable[Digest]) -> bytes:

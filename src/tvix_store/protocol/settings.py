@@ -9,8 +9,10 @@ from tvix_store.model import wire
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import check_store_dir
 
-BULK_VERSION = 2
+BULK_VERSION = 3
 """That of this release: BulkService has all calls of bulk.proto."""
+PARTS_VERSION = 2
+"""BulkService has all but PutPathInfos."""
 
 
 @dataclass(frozen=True, slots=True)

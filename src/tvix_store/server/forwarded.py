@@ -1,4 +1,4 @@
-"""Forwarded: an ASGI layer that finds the address of a client behind proxies that the operator trusts."""
+"""Forwarded: an ASGI layer that finds the address of a client, and its scheme, behind proxies that the operator trusts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from tvix_store.asgi import App, Event, Receive, Send, unmapped, with_address
 from tvix_store.errors import InvalidError
 
+_SCHEMES = (b"http", b"https")
 _UNIX = "unix"
 """Stands for all who reach us by a Unix socket."""
 _MOST = 16
@@ -23,6 +24,7 @@ class Forwarded:
     """Takes the last address of `X-Forwarded-For` that is none of `proxies`, if the request itself comes from one of them.
 
     Each proxy adds the address from which it was reached. What stands before the last address that is not trusted may be anything.
+    The scheme is that of `X-Forwarded-Proto`, where the proxy sends it.
 
     Raises:
         InvalidError: (when it is made) a proxy is neither an IP address, nor a network, nor `unix`.
@@ -37,6 +39,9 @@ class Forwarded:
         client = scope.get("client")
         if scope["type"] == "http" and self._is_proxy(client[0] if client else ""):
             forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+            proto = next((value for name, value in scope["headers"] if name == b"x-forwarded-proto"), b"")
+            if proto in _SCHEMES:
+                scope = {**scope, "scheme": proto.decode()}
             for named in reversed(forwarded.decode("latin-1").split(",")[-_MOST:]):
                 address = _address(named.strip())
                 if address is None:

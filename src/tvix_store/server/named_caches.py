@@ -10,8 +10,11 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tvix_store.asgi import App, Event, Receive, Send, grant_of, set_grant
+from tvix_store.asgi import App, Event, Receive, Send, below, grant_of, set_grant
+from tvix_store.http.response import see_slash, send_whole
 from tvix_store.model.grant import Grant, Scope
+
+_GETTING = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +44,11 @@ class NamedCaches:
         raw: bytes = scope["raw_path"]
         first, slash, _ = raw[1:].partition(b"/")
         name = first.decode("latin-1")
-        cache = self._caches.get(name) if slash else None
-        if cache is not None and (not cache.private or _is_for(grant, name)):
-            skipped = len(first) + 1
-            scope = {**scope, "path": scope["path"][skipped:], "raw_path": raw[skipped:]}
-            return self._serve(cache, name, grant, scope, receive, send)
+        cache = self._caches.get(name)
+        if cache is not None and (not cache.private or _is_for(grant, name)) and (slash or scope["method"] in _GETTING):
+            if not slash:
+                return send_whole(see_slash(first), send, head=scope["method"] == "HEAD")
+            return self._serve(cache, name, grant, below(scope, f"/{name}"), receive, send)
         # A private cache is, to strangers, as if it did not exist.
         named = grant.cache or (None if grant.name else self._default)
         if named is not None:

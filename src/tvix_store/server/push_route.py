@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from tvix_store.asgi import App, Event, Receive, Send
+from tvix_store.asgi import App, Event, Receive, Send, below
 
 _PREFIX = "/push/"
-_SKIPPED = len(_PREFIX) - 1
 
 
 class PushRoute:
@@ -22,5 +21,4 @@ class PushRoute:
         # The raw path too: behind an encoded letter, the two would be cut at different places.
         if scope["type"] != "http" or not scope["path"].startswith(_PREFIX) or not scope["raw_path"].startswith(b"/push/"):
             return self._app(scope, receive, send)
-        behind = {**scope, "path": scope["path"][_SKIPPED:], "raw_path": scope["raw_path"][_SKIPPED:]}
-        return self._alone(behind, receive, send)
+        return self._alone(below(scope, _PREFIX.removesuffix("/")), receive, send)

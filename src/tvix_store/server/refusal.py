@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from tvix_store.asgi import DisconnectedError, Event, Receive, Send, drained, is_http1
+from tvix_store.http.pages import refusal_form
+from tvix_store.http.response import Response, length, send_whole
 from tvix_store.protocol import connect
 from tvix_store.rpc.status import RpcError, Status, status_fields
 from tvix_store.traffic import Client
@@ -25,17 +27,18 @@ async def refuse(
 ) -> None:
     """Answer with a line for people: by an HTTP status and `headers`, or by a code over gRPC and Connect."""
     if _is_grpc(scope):
-        fields = [(b"content-type", b"application/grpc"), *status_fields(RpcError(code, line))]
-        status, body = 200, b""
+        fields = ((b"content-type", b"application/grpc"), *status_fields(RpcError(code, line)))
+        response = Response(200, fields)
     elif scope["path"].startswith(f"{connect.PREFIX}/"):
         body = connect.encode_error(code, line)
-        fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
+        response = Response(
+            status, ((b"content-type", b"application/json"), length(len(body)), (b"cache-control", b"no-store")), body
+        )
     else:
-        body = line.encode() + b"\n"
-        fields = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
-    with suppress(OSError):  # nobody is there to read it
-        await send({"type": "http.response.start", "status": status, "headers": [*fields, *headers]})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        accept = next((value for name, value in scope["headers"] if name == b"accept"), None)
+        response = refusal_form(scope["method"], scope.get("raw_path", b"/"), accept)(status, line, ())
+    with suppress(DisconnectedError):
+        await send_whole(response, send, head=scope["method"] == "HEAD", more=tuple(headers))
 
 
 async def refuse_with_body(

@@ -3,6 +3,8 @@
 The first worker opens the store before the others are started, since it may have to make much of the store anew. Each line that it
 logs meanwhile goes to systemd, which then waits longer.
 
+systemd's watchdog is fed when each worker has said that it is alive. If one of them hangs, systemd starts the daemon anew.
+
 The supervisor runs no event loop and no threads, so it can fork at any time. It sleeps until a signal comes. SIGTERM and SIGINT
 end the daemon. SIGCHLD says that a worker has died. SIGUSR1 says that a worker has written news into its pipe. SIGHUP is handed on
 to the workers, which reload what can be reloaded; the hangup of the terminal ends the daemon, as it ends other programs.
@@ -38,6 +40,7 @@ from tvix_store.observe.logs import SAID
 from tvix_store.observe.start_lines import ending_line
 from tvix_store.server.listeners import listening, name, stop_listening
 from tvix_store.server.settings import OpenStore, ServerConfig
+from tvix_store.server.systemd import leave_to_supervisor, notify, watchdog_time
 from tvix_store.server.terminal import Terminal
 from tvix_store.server.worker import work
 from tvix_store.telemetry import meters
@@ -57,6 +60,7 @@ _ALIKE = 2.0
 """Seconds within which the same line by another worker is not logged again."""
 _OPENING_SILENT = 60
 """Seconds that a worker which opens the store may be silent, for systemd."""
+_SIGNS_OF_LIFE = ("opening", "ready", "alive")
 _LEVELS = {"info": logging.INFO, "error": logging.ERROR}
 _ERRORS = {
     kind.__name__: kind
@@ -119,6 +123,9 @@ class _Supervisor:
         self._workers: dict[int, int] = {}
         """The row of each worker in `counts`, by its process id. Who takes the place of a dead one gets its row."""
         self._ready: set[int] = set()
+        self._watchdog = watchdog_time()
+        self._alive: set[int] = set()
+        """The workers that have said so since systemd heard of it last."""
         self._serving = False
         self._has_status = False
         self._had_fault = False
@@ -175,8 +182,10 @@ class _Supervisor:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the worker has something to reload
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             os.close(self._lifeline_end)
-            os.environ.pop("NOTIFY_SOCKET", None)
-            code = work(self._config, self._open_store, self._sockets, self._lifeline, self._tell, self._counts, row)
+            leave_to_supervisor(os.environ)
+            code = work(
+                self._config, self._open_store, self._sockets, self._lifeline, self._tell, self._counts, row, self._watchdog
+            )
         except BaseException:  # noqa: BLE001 - whatever it is, the worker must not run on as a second supervisor
             _log.exception("a worker failed")
         finally:
@@ -201,6 +210,8 @@ class _Supervisor:
     def _read_news(self) -> None:
         for pid, news in self._received():
             kind, _, message = news.partition(" ")
+            if kind in _SIGNS_OF_LIFE:
+                self._alive.add(int(pid))
             if kind == "ready":
                 self._ready.add(int(pid))
                 self._had_fault = False
@@ -208,7 +219,7 @@ class _Supervisor:
                     self._start_missing()
             elif kind == "opening":
                 self._tell_of_opening(message)
-            elif kind == "deaf":
+            elif kind in ("alive", "deaf"):
                 continue
             elif kind in _LEVELS:
                 self._log_once(_LEVELS[kind], message)
@@ -218,11 +229,14 @@ class _Supervisor:
                 _log.error("worker %s did not start: %s", pid, message)
                 if self._had_fault and not self._ends_all_by:
                     self._end_all()
+        if self._watchdog and self._workers and self._workers.keys() <= self._alive:
+            self._alive.clear()
+            notify(b"WATCHDOG=1")
         if len(self._ready) == self._config.workers and not self._serving:
             self._serving = True
             sys.stderr.write(f"READY {' '.join(map(name, self._sockets))}\n")
             sys.stderr.flush()
-            _notify_systemd(b"READY=1\nSTATUS=" if self._has_status else b"READY=1")
+            notify(b"READY=1\nSTATUS=" if self._has_status else b"READY=1")
             if self._greeting is not None:
                 for line in self._greeting([name(each) for each in self._sockets]):
                     _said.info("%s", line)
@@ -237,7 +251,7 @@ class _Supervisor:
     def _tell_of_opening(self, message: str) -> None:
         if not self._serving:
             self._has_status = True
-            _notify_systemd(f"STATUS={message}\nEXTEND_TIMEOUT_USEC={_OPENING_SILENT * 1_000_000}".encode())
+            notify(f"STATUS={message}\nEXTEND_TIMEOUT_USEC={_OPENING_SILENT * 1_000_000}".encode())
 
     def _start_missing(self) -> None:
         while len(self._workers) < self._config.workers:
@@ -269,12 +283,13 @@ class _Supervisor:
             if pid:
                 meters.forget_now(self._counts.row(self._workers.pop(pid)))
                 self._ready.discard(pid)
+                self._alive.discard(pid)
                 dead.append((pid, status))
         return dead
 
     def _end(self) -> None:
         """End the workers: gracefully, or at once when the time is over or somebody asks again."""
-        _notify_systemd(b"STOPPING=1")
+        notify(b"STOPPING=1")
         os.close(self._lifeline_end)
         self._signal_all(signal.SIGTERM)
         deaf: set[int] = set()
@@ -300,15 +315,3 @@ class _Supervisor:
 def _cause(status: int) -> str:
     code = os.waitstatus_to_exitcode(status)
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-
-
-def _notify_systemd(state: bytes) -> None:
-    """Tell systemd, where a unit has `Type=notify`. Source: sd_notify(3)."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
-        try:
-            notifier.sendto(state, address.replace("@", "\0", 1) if address.startswith("@") else address)
-        except OSError as error:
-            _log.warning("could not notify systemd: %s", error)

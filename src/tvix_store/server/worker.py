@@ -19,6 +19,7 @@ from tvix_store.server.hang_up import HangUp
 from tvix_store.server.reloading import reloading
 from tvix_store.server.serving import serving
 from tvix_store.server.settings import OpenStore, ServerConfig
+from tvix_store.server.systemd import saying_alive
 from tvix_store.telemetry import meters
 from tvix_store.telemetry.shared import SharedRows
 from tvix_store.traffic import Traffic
@@ -32,13 +33,15 @@ def work(
     tell: Callable[[str], None],
     counts: SharedRows,
     row: int,
+    watchdog: float | None,
 ) -> int:
     """Serve until SIGTERM comes or the other end of `lifeline` is closed. SIGHUP reloads what can be reloaded.
 
     It counts in the row `row` of `counts`.
 
     `tell` hears `opening` with each message that is logged while the store is opened; then `ready`, or the error's kind and
-    message; `deaf` when no more connections are taken; and `info` or `error` with a line for the log, which all workers say alike.
+    message; `alive`, four times in `watchdog` seconds; `deaf` when no more connections are taken; and `info` or `error` with a
+    line for the log, which all workers say alike.
 
     Returns the exit code of the process.
     """
@@ -58,6 +61,7 @@ def work(
                 serving(app, sockets, config, lambda: tell("deaf")) as reloadable,
                 reloading(reloadable, tell) as reload,
                 giving_back(traffic),
+                saying_alive(tell, watchdog),
             ):
                 loop.add_signal_handler(signal.SIGHUP, reload)
                 meters.WORKER_STARTS.of().add()

@@ -34,16 +34,11 @@ class StoredChunk(NamedTuple):
     stored: bytes | memoryview
 
 
-class Granular(Protocol):
-    """The parts of a store's content. Who copies between stores asks which parts are missing, and moves these alone.
+class Parts(Protocol):
+    """Parts of content, to be read.
 
-    It knows the same content as the blob and the directory service. `BlobService.missing` tells which blobs are missing.
     The caller bounds each call: to thousands of digests, and to MAX_STORED bytes of stored chunks.
     """
-
-    async def missing_directories(self, digests: Sequence[Digest]) -> set[Digest]:
-        """The directories that the store lacks. All directories below one that it has are there too."""
-        ...
 
     async def get_directories(self, digests: Sequence[Digest]) -> list[Directory]:
         """Some directories, in order.
@@ -52,15 +47,6 @@ class Granular(Protocol):
             NotFoundError: one is not there.
             CorruptError: the stored bytes of one do not match its digest.
             ExhaustedError: they have more than MAX_DIRECTORIES bytes, and come from a stranger.
-        """
-        ...
-
-    async def put_directories(self, directories: Sequence[Directory]) -> None:
-        """Store directories. Each comes after those that it refers to, unless the store has these. All become visible, or none.
-
-        Raises:
-            InvalidError: one refers to a directory that is neither there nor before it, or states a wrong size for it.
-            ExhaustedError: the disk, or a limit, is full.
         """
         ...
 
@@ -86,6 +72,27 @@ class Granular(Protocol):
             InvalidError: one has another length than is stated.
             NotFoundError: one is not there.
             CorruptError: the bytes of one are not there.
+        """
+        ...
+
+
+class Granular(Parts, Protocol):
+    """The parts of a store's content. Who copies between stores asks which parts are missing, and moves these alone.
+
+    It knows the same content as the blob and the directory service. `BlobService.missing` tells which blobs are missing.
+    The caller bounds each call, as for `Parts`.
+    """
+
+    async def missing_directories(self, digests: Sequence[Digest]) -> set[Digest]:
+        """The directories that the store lacks. All directories below one that it has are there too."""
+        ...
+
+    async def put_directories(self, directories: Sequence[Directory]) -> None:
+        """Store directories. Each comes after those that it refers to, unless the store has these. All become visible, or none.
+
+        Raises:
+            InvalidError: one refers to a directory that is neither there nor before it, or states a wrong size for it.
+            ExhaustedError: the disk, or a limit, is full.
         """
         ...
 

@@ -69,7 +69,7 @@ async def always_the_same() -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Offer:
     """Services that belong together, with their powers. None stands for a service or power that the backend lacks.
 
@@ -117,3 +117,6 @@ class Offer:
     sync: Callable[[], Awaitable[None]] = nothing
     keeping: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     close: Callable[[], Awaitable[None]] = nothing
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name or 'without an address'}>"

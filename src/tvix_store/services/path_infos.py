@@ -46,6 +46,6 @@ class PathInfoService(Protocol):
         """
         ...
 
-    def list(self) -> AsyncIterator[PathInfo]:
-        """All path infos, ordered by output hash."""
+    def list(self, after: bytes = b"") -> AsyncIterator[PathInfo]:
+        """All path infos, ordered by output hash; of these, those behind the output hash `after`, which need not be there."""
         ...

@@ -27,7 +27,7 @@ class ServiceChecks(NamedTuple):
     path_infos: Check
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Store(Offer):
     """An offer that lacks nothing: it has a blob, a directory, a path info and a NAR service.
 
@@ -60,7 +60,7 @@ class Store(Offer):
         nar: NarService | None = None,
         records: RecordService | None = None,
         keep: Collection[Power] = (),
-    ) -> Store:
+    ) -> Self:
         """The store with these services in place of its own, without the powers that are bound to a replaced service.
 
         `keep` names the powers that may stay: what they do past the new service, the new service would let them do.

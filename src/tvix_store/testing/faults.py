@@ -171,9 +171,9 @@ class FaultyPathInfos:
         await _begin(self._fault)
         return await self._inner.put(path_info, trust, requires=requires, calculated=calculated)
 
-    async def list(self) -> AsyncIterator[PathInfo]:
+    async def list(self, after: bytes = b"") -> AsyncIterator[PathInfo]:
         await _begin(self._fault)
-        async for path_info in _past(self._inner.list(), self._fault):
+        async for path_info in _past(self._inner.list(after), self._fault):
             yield path_info
 
 

@@ -101,9 +101,10 @@ class ToyPathInfos:
         self._path_infos[path_info.store_path.output_hash] = stored
         return stored
 
-    async def list(self) -> AsyncIterator[PathInfo]:
-        for _, path_info in sorted(self._path_infos.items()):
-            yield path_info
+    async def list(self, after: bytes = b"") -> AsyncIterator[PathInfo]:
+        for output_hash, path_info in sorted(self._path_infos.items()):
+            if output_hash > after:
+                yield path_info
 
 
 async def open_address(address: Address, opening: Opening) -> Offer:

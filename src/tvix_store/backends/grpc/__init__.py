@@ -31,7 +31,7 @@ from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.operations.granular.plain import PlainGranular
 from tvix_store.protocol.dialects import SETTINGS_SERVICE
-from tvix_store.protocol.settings import BULK_VERSION, StoreSettings, decode_settings
+from tvix_store.protocol.settings import BULK_VERSION, PARTS_VERSION, StoreSettings, decode_settings
 from tvix_store.services.granular import Granular
 from tvix_store.services.offer import Offer
 from tvix_store.services.store import Store
@@ -51,7 +51,7 @@ async def open_store(url: str, *, store_dir: str | None = None, patience: float 
 
 async def open_offer(url: str, *, store_dir: str | None = None, patience: float = THOROUGH) -> Offer:
     """What a server offers, at `grpc+http://host:port`, `grpc+https://host:port` or `grpc+unix:///path`, or, over plain HTTP, at
-    `connect+http://host:port/path` or `connect+https://host:port/path`.
+    `connect+http://host:port` or `connect+https://host:port`. A server of ours has its stores below paths too.
 
     A user and a password, or any user and a token, stand before the host, or in a netrc file. Parameters of the URL:
     `dialect=seed|tvix|snix` (default: the first that the server speaks, of tvix, snix and seed); `wait-connect=1` waits up to a
@@ -77,20 +77,28 @@ async def open_offer(url: str, *, store_dir: str | None = None, patience: float 
         raise
     chunked = ChunkedBlobs(connection) if can.chunks else None
     bulk = BulkBlobs(connection) if can.bulk else None
-    has_all_calls = can.bulk and settings.bulk_version >= BULK_VERSION
+    has_all_calls = can.bulk and settings.bulk_version >= PARTS_VERSION
     blobs = _blobs(connection, can, chunked, bulk)
     parts = BulkGranular(connection, bulk) if bulk is not None and has_all_calls else None
     directories = GrpcDirectories(connection, can.dialect, parts) if can.directories else None
     granular: Granular | None = parts
     if parts is None and chunked is not None and blobs is not None and directories is not None:
         granular = ChunkStoreGranular(chunked, PlainGranular(blobs, directories, None))
+    path_infos: GrpcPathInfos | None = None
+    if can.path_infos:
+        many = BulkPathInfos(connection) if has_all_calls else None
+        path_infos = GrpcPathInfos(connection, can.dialect, many, puts_many=settings.bulk_version >= BULK_VERSION)
+
+    async def close() -> None:
+        if path_infos is not None:
+            await path_infos.close()
+        await connection.close()
+
     return Offer(
         name=connection.server,
         blobs=blobs,
         directories=directories,
-        path_infos=GrpcPathInfos(connection, can.dialect, BulkPathInfos(connection) if has_all_calls else None)
-        if can.path_infos
-        else None,
+        path_infos=path_infos,
         nar=GrpcNar(connection, can.dialect) if can.path_infos else None,
         lone_files=GrpcLoneFiles(blobs) if blobs is not None and can.whole_blobs and connection.most_sent is None else None,
         granular=granular,
@@ -100,7 +108,7 @@ async def open_offer(url: str, *, store_dir: str | None = None, patience: float 
         size_rule=settings.size_rule,
         takes_any_sizes=not can.only_snix,
         check=connection.check,
-        close=connection.close,
+        close=close,
     )
 
 

@@ -51,7 +51,7 @@ class ServerAddress:
     dialect: The dialect to speak. None means to find out.
     wait_connect: Whether to wait for the server when the store is opened.
     is_connect: Whether to speak Connect over plain HTTP, and not gRPC.
-    prefix: The path below which the server has its methods, over Connect. It is percent-encoded.
+    prefix: The path below which the server has its methods. It is percent-encoded.
     authorization: The header field of a user and a password, or a token, that the URL or a netrc file has.
     max_body: Most bytes of a request's body, over Connect.
     """
@@ -106,8 +106,8 @@ class ServerAddress:
 
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
-        """Read `grpc+http://user:password@host:port`, `grpc+https://…` or `grpc+unix:///path` (also with one slash), or
-        `connect+http://user:password@host:port/path` or `connect+https://…`. User, password and path may be left out. With
+        """Read `grpc+http://user:password@host:port/path` or `grpc+https://…`, the same with `connect+…`, or `grpc+unix:///path`
+        (also with one slash). User, password and path may be left out. Only a server of ours has its methods below a path. With
         parameters: `?dialect=…&wait-connect=1&ca=…&max_body=…`.
 
         Raises:
@@ -124,8 +124,8 @@ class ServerAddress:
             target = f"unix:{address.path}"
         elif address.scheme in _PORTS:
             host = address.host_name
-            if not host or (not is_connect and address.path not in {"", "/"}):
-                raise InvalidError(f"{shown}: a server is written as {address.scheme}://host:port{'/path' if is_connect else ''}")
+            if not host:
+                raise InvalidError(f"{shown}: a server is written as {address.scheme}://host:port/path")
             target = f"{f'[{host}]' if ':' in host else host}:{address.port or _PORTS[address.scheme]}"
         else:
             raise InvalidError(f"{shown}: unknown scheme {address.scheme!r} (known: grpc+unix, {', '.join(_PORTS)})")
@@ -140,7 +140,7 @@ class ServerAddress:
             dialect=given.get("dialect"),
             wait_connect=given.get("wait-connect", False),
             is_connect=is_connect,
-            prefix=quote(address.path.rstrip("/")) if is_connect else "",
+            prefix=quote(address.path.rstrip("/")) if address.scheme in _PORTS else "",
             authorization=_authorization(address.host),
             max_body=given.get("max_body", MAX_BODY),
         )

@@ -12,7 +12,7 @@ from tvix_store.errors import CorruptError, ExhaustedError
 from tvix_store.model import nixbase32
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
-from tvix_store.protocol.bulk import decode_blobs, decode_store_paths, encode_output_hashes
+from tvix_store.protocol.bulk import decode_blobs, decode_store_paths, encode_blobs, encode_output_hashes
 from tvix_store.protocol.dialects import BULK_SERVICE
 from tvix_store.services.batches import parts
 
@@ -49,6 +49,20 @@ class BulkPathInfos:
                         self._take(path_info.store_path, asked)
                         found[path_info.store_path.output_hash] = path_info
         return found
+
+    async def put_many(self, path_infos: Sequence[PathInfo]) -> list[PathInfo]:
+        """The stored path infos of those that are put, in order. To be asked only for few, which do not refer to each other.
+
+        Raises: as `PathInfoService.put`, for any of them; others may have been put.
+        """
+        answer = await self._connection.call(
+            f"/{BULK_SERVICE}/PutPathInfos",
+            encode_blobs(each.encoded for each in path_infos),
+            ("path info", path_infos[0].store_path),
+            seconds=THOROUGH,
+        )
+        with decoding(self._connection.server):
+            return [PathInfo.decode(each) for each in decode_blobs(answer)]
 
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         found: dict[bytes, StorePath] = {}

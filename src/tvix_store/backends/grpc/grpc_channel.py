@@ -46,6 +46,7 @@ class GrpcChannel:
             (b":scheme", b"https" if tls else b"http"),
             (b":authority", address.authority.encode()),
         )
+        self._prefix = address.prefix.encode()
         self._fields = (
             (b"te", b"trailers"),
             (b"content-type", b"application/grpc"),
@@ -96,7 +97,7 @@ class GrpcChannel:
         if http2 is None or not http2.usable:
             http2 = await self._connected()
         traced = [(name.encode(), value.encode()) for name, value in spans.outgoing()]
-        stream = await http2.call((*self._request, (b":path", path.encode()), *self._fields, *fields, *traced))
+        stream = await http2.call((*self._request, (b":path", self._prefix + path.encode()), *self._fields, *fields, *traced))
         try:
             yield stream
         finally:

@@ -7,9 +7,10 @@ from contextlib import aclosing
 
 from tvix_store.backends.grpc.bulk_path_infos import BulkPathInfos
 from tvix_store.backends.grpc.channel import THOROUGH
-from tvix_store.backends.grpc.connection import Connection
+from tvix_store.backends.grpc.connection import AROUND, Connection
 from tvix_store.backends.grpc.received import decoding
 from tvix_store.backends.grpc.statuses import Subject
+from tvix_store.concurrency.coalesced import Coalesced
 from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import ConflictError, CorruptError, IncompleteError, NotFoundError
 from tvix_store.model import nixbase32
@@ -20,17 +21,39 @@ from tvix_store.model.trust import NOBODY, Trust
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.protocol.path_infos import decode_nar_facts, encode_get_path_info
 
+_PUT_BYTES, _PUT_PATHS = 512 << 10, 32
+"""Bytes of path infos, and their number, in one call. The server reads the content of each: several calls reach several workers."""
+_PUTS_AT_ONCE = 4
+"""Calls at a time. Each waits for a sync of the server's disk; what comes meanwhile travels together."""
+
+
+def _weight(path_info: PathInfo) -> int:
+    return max(len(path_info.encoded) + AROUND, _PUT_BYTES // _PUT_PATHS)
+
 
 class GrpcPathInfos:
     """A PathInfoService over a connection, in a dialect. Path infos are listed in the order of the server.
 
-    `bulk` gets many at once, where the server has calls for that.
+    `bulk` gets many at once, where the server has calls for that, and `puts_many` says whether it puts many too. Then those that
+    are put at the same time travel together.
     """
 
-    def __init__(self, connection: Connection, dialect: Dialect, bulk: BulkPathInfos | None = None) -> None:
+    def __init__(
+        self, connection: Connection, dialect: Dialect, bulk: BulkPathInfos | None = None, *, puts_many: bool = False
+    ) -> None:
         self._connection = connection
         self._dialect = dialect
         self._bulk = bulk
+        self._puts = (
+            Coalesced(self._put_some, most=_PUT_BYTES, at_once=_PUTS_AT_ONCE, weigh=_weight)
+            if bulk is not None and puts_many
+            else None
+        )
+
+    async def close(self) -> None:
+        """End what is under way."""
+        if self._puts is not None:
+            await self._puts.close()
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         subject: Subject = ("path info", nixbase32.encode(output_hash))
@@ -66,6 +89,24 @@ class GrpcPathInfos:
             InvalidError: the server says that the path info is not true of the content.
         """
         path = path_info.store_path
+        if self._puts is not None:
+            [stored] = await self._puts([path_info])
+        else:
+            stored = await self._put(path_info)
+        if stored.store_path != path or stored.nar != path_info.nar:
+            raise CorruptError(f"{self._connection.server}: the server was sent {path}, but says that it stored something else")
+        return stored
+
+    async def _put_some(self, path_infos: Sequence[PathInfo]) -> list[PathInfo]:
+        if len(path_infos) == 1 or self._bulk is None:
+            return [await self._put(path_infos[0])]
+        stored = await self._bulk.put_many(path_infos)
+        if len(stored) != len(path_infos):
+            raise CorruptError(f"{self._connection.server}: the server sent {len(stored)} path infos for {len(path_infos)}")
+        return stored
+
+    async def _put(self, path_info: PathInfo) -> PathInfo:
+        path = path_info.store_path
         try:
             answer = await self._connection.call(
                 self._dialect.path_info("Put"), path_info.encoded, ("path info", path), seconds=THOROUGH
@@ -76,15 +117,15 @@ class GrpcPathInfos:
             if known is not None and known.difference(path_info):
                 raise ConflictError(str(error)) from error
             raise
-        stored = self._decode(answer)
-        if stored.store_path != path or stored.nar != path_info.nar:
-            raise CorruptError(f"{self._connection.server}: the server was sent {path}, but says that it stored something else")
-        return stored
+        return self._decode(answer)
 
-    async def list(self) -> AsyncIterator[PathInfo]:
+    async def list(self, after: bytes = b"") -> AsyncIterator[PathInfo]:
+        # The call begins with the first path info, whatever its caller has seen.
         async with aclosing(self._connection.receive(self._dialect.path_info("List"), b"", ("path info", "list"))) as messages:
             async for message in messages:
-                yield self._decode(message)
+                path_info = self._decode(message)
+                if path_info.store_path.output_hash > after:
+                    yield path_info
 
     def _decode(self, message: bytes) -> PathInfo:
         with decoding(self._connection.server):

@@ -49,8 +49,8 @@ class LocalPathInfos:
         assert stored is not None
         return stored
 
-    async def list(self) -> AsyncIterator[PathInfo]:
-        last: bytes | None = b""
+    async def list(self, after: bytes = b"") -> AsyncIterator[PathInfo]:
+        last: bytes | None = after
         while last is not None:
             rows, last = self._engine.index.path_infos_behind(last, _PAGE)
             for _, encoded in rows:

@@ -40,8 +40,8 @@ class MemoryPathInfos:
         self._path_infos[key] = stored
         return stored
 
-    async def list(self) -> AsyncIterator[PathInfo]:
-        for _, path_info in sorted(self._path_infos.items()):
+    async def list(self, after: bytes = b"") -> AsyncIterator[PathInfo]:
+        for _, path_info in sorted(each for each in self._path_infos.items() if each[0] > after):
             yield path_info
 
     async def remove(

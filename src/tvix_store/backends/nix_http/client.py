@@ -1,12 +1,13 @@
-"""HttpClient: GETs from one origin, and from its redirects. Time and size are bounded, and no answer is trusted."""
+"""HttpClient: GETs from one origin, and from its redirects, and PUTs to it. Time and size are bounded, and no answer is trusted."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from typing import IO
 from urllib.parse import urljoin
 
 import aiohttp
@@ -31,6 +32,10 @@ _DRAINED = 64 << 10
 USER_AGENT = f"tvix-store-python/{__version__}"
 """Not `tvix-store/…`: so does another program call itself. Caches offer it NARs uncompressed."""
 _DRAIN = 1.0
+_PIECE = 256 << 10
+"""Bytes of a body that are sent at a time."""
+_TAKEN = 300.0
+"""Seconds within which a server must take the next piece of a body, and answer to the whole: it may verify a large NAR first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Timeouts:
 
 
 class HttpClient:
-    """GETs below `base`. Credentials go to the origin of `base` alone. It belongs to the running event loop."""
+    """GETs and PUTs below `base`. Credentials go to the origin of `base` alone. It belongs to the running event loop."""
 
     def __init__(self, base: URL, *, credentials: Credentials | None, authorities: ssl.SSLContext, timeouts: Timeouts) -> None:
         self.timeouts = timeouts
@@ -72,23 +77,50 @@ class HttpClient:
         """
         async with self._room:
             url = self._resolved(self._base, reference)
-            try:
+            with _failures_told(url):
                 response = await self._answer(url, {"Range": f"bytes={start}-"} if start else {})
                 try:
                     yield response
                 finally:
                     # Not `release`: what is left of a body is not wanted. After its end the connection is free already.
                     response.close()
-            except TimeoutError:
-                raise UpstreamStalledError(f"{shown(str(url))} does not answer in time") from None
-            except aiohttp.ClientConnectorError as error:
-                if _is_forbidden(error.os_error):
-                    raise UpstreamLiesError(f"{shown(str(url))}: {error.os_error}") from None
-                raise UpstreamDownError(f"{shown(str(url))} cannot be reached: {error.os_error}") from None
-            except aiohttp.ClientResponseError as error:  # its text holds the whole URL
-                raise UpstreamDownError(f"{shown(str(url))}: {error.message or type(error).__name__}") from None
-            except (aiohttp.ClientError, OSError) as error:
-                raise UpstreamDownError(f"{shown(str(url))}: {str(error) or type(error).__name__}") from None
+
+    @asynccontextmanager
+    async def head(self, reference: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to a HEAD of `reference`, as `get`; redirects are not followed."""
+        async with self._room:
+            url = self._resolved(self._base, reference)
+            with _failures_told(url):
+                async with await self._ask(
+                    url, self._authorization | dict(spans.outgoing()), trusting=True, method="HEAD"
+                ) as answer:
+                    yield answer
+
+    @asynccontextmanager
+    async def put(self, reference: str, body: IO[bytes], size: int, content_type: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to a PUT of `body`, which has `size` bytes, at `reference`, relative to `base`. Redirects are not followed.
+
+        Raises:
+            UpstreamDownError: as `get`, or the server takes nothing any more.
+        """
+        fields = {
+            "Content-Type": content_type,
+            "Content-Length": str(size),
+            # So a server can refuse before all of it is on its way, as Nix has it.
+            **({"Expect": "100-continue"} if size > _DRAINED else {}),
+        }
+
+        async def pieces(limit: asyncio.Timeout) -> AsyncIterator[bytes]:
+            while piece := await asyncio.to_thread(body.read, _PIECE):
+                yield piece
+                limit.reschedule(_now() + _TAKEN)
+
+        async with self._room:
+            url = self._resolved(self._base, reference)
+            with _failures_told(url):
+                headers = self._authorization | fields | dict(spans.outgoing())
+                async with await self._ask(url, headers, trusting=True, method="PUT", body=pieces) as answer:
+                    yield answer
 
     async def body(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """The pieces of a body as they come over the wire. To be used within `get`.
@@ -139,7 +171,16 @@ class HttpClient:
             url = self._resolved(url, location)
         raise UpstreamLiesError(f"{shown(str(url))} is behind more than {_MAX_REDIRECTS} redirects")
 
-    async def _ask(self, url: URL, headers: dict[str, str], *, trusting: bool) -> aiohttp.ClientResponse:
+    async def _ask(
+        self,
+        url: URL,
+        headers: dict[str, str],
+        *,
+        trusting: bool,
+        method: str = "GET",
+        body: Callable[[asyncio.Timeout], AsyncIterator[bytes]] | None = None,
+    ) -> aiohttp.ClientResponse:
+        """The answer. `body` makes the pieces of a body, and puts the end of the patience off while they are taken."""
         if not trusting and is_forbidden_host(url.raw_host or ""):
             raise UpstreamLiesError(f"it leads to {url.raw_host}, {REFUSAL}")
         proxy = self._proxies.proxy_of(url)
@@ -149,9 +190,12 @@ class HttpClient:
         if proxy is not None and proxy.user is not None:
             known_there = {"Proxy-Authorization": Credentials(proxy.user, proxy.password or "").header}
         tunnelled = url.scheme == "https"  # the proxy sees only what asks for the tunnel
-        async with asyncio.timeout(self.timeouts.connect + self.timeouts.first_byte):
-            return await session.get(
+        patience = self.timeouts.connect + (self.timeouts.first_byte if body is None else _TAKEN)
+        async with asyncio.timeout(patience) as limit:
+            return await session.request(
+                method,
                 url,
+                data=None if body is None else body(limit),
                 headers=headers if tunnelled else headers | known_there,
                 allow_redirects=False,
                 proxy=proxy.with_user(None) if proxy else None,
@@ -190,6 +234,27 @@ class HttpClient:
             trust_env=False,
             read_bufsize=_BUFFER,
         )
+
+
+@contextmanager
+def _failures_told(url: URL) -> Iterator[None]:
+    """What goes wrong with a request becomes an error of ours."""
+    try:
+        yield
+    except TimeoutError:
+        raise UpstreamStalledError(f"{shown(str(url))} does not answer in time") from None
+    except aiohttp.ClientConnectorError as error:
+        if _is_forbidden(error.os_error):
+            raise UpstreamLiesError(f"{shown(str(url))}: {error.os_error}") from None
+        raise UpstreamDownError(f"{shown(str(url))} cannot be reached: {error.os_error}") from None
+    except aiohttp.ClientResponseError as error:  # its text holds the whole URL
+        raise UpstreamDownError(f"{shown(str(url))}: {error.message or type(error).__name__}") from None
+    except (aiohttp.ClientError, OSError) as error:
+        raise UpstreamDownError(f"{shown(str(url))}: {str(error) or type(error).__name__}") from None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _is_forbidden(error: OSError) -> bool:

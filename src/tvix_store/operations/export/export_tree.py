@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterable, Callable
 from pathlib import Path
 
+from tvix_store.model.file_path import StrPath
 from tvix_store.model.nodes import DirectoryNode
 from tvix_store.operations.export.atomic_target import AtomicTarget
 from tvix_store.operations.export.parallel import export_parallel
@@ -24,7 +25,7 @@ Progress = Callable[[int, int], None]
 async def export_tree(
     blobs: BlobService,
     tree: DirectoryTree,
-    target: Path,
+    target: StrPath,
     *,
     pool: WorkerPool | None = None,
     progress: Progress | None = None,
@@ -41,7 +42,7 @@ async def export_tree(
     """
     count = progress or (lambda files, size: None)
     node = tree.root
-    async with AtomicTarget(target) as atomic:
+    async with AtomicTarget(Path(target)) as atomic:
         writer = await atomic.run(TreeWriter, atomic.path)
         try:
             if pool is not None and pool.size and isinstance(node, DirectoryNode) and node.size >= _WORTH_A_POOL:

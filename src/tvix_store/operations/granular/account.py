@@ -20,6 +20,7 @@ class Account:
     chunks: The number of chunks that were sent.
     deltas: The number of files that were sent as deltas.
     moved: Called with so many more bytes of files that are at the target now.
+    expected: Called with the bytes that there are to move, where these are not known before.
     """
 
     logical: int = 0
@@ -28,3 +29,4 @@ class Account:
     chunks: int = 0
     deltas: int = 0
     moved: Callable[[int], None] = field(default=_nothing, repr=False)
+    expected: Callable[[int], None] = field(default=_nothing, repr=False)

@@ -10,7 +10,7 @@ from tvix_store.concurrency.coalesced import Coalesced
 from tvix_store.errors import CorruptError, InvalidError
 from tvix_store.operations.granular.account import Account
 from tvix_store.services.frames import Frame
-from tvix_store.services.granular import MAX_STORED, Granular
+from tvix_store.services.granular import MAX_STORED, Granular, Parts
 
 _AT_ONCE = 8
 """Batches under way: with 1 MiB each, a round trip of 50 ms bounds the rate to 160 MB/s."""
@@ -25,7 +25,7 @@ class ChunkCopier:
     `name` names the source, for messages.
     """
 
-    def __init__(self, source: Granular, target: Granular, name: str, account: Account) -> None:
+    def __init__(self, source: Parts, target: Granular, name: str, account: Account) -> None:
         self._source = source
         self._target = target
         self._name = name

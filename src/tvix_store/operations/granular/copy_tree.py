@@ -9,11 +9,11 @@ sent again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from itertools import count
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Self, TypeAlias
 
 from tvix_store.concurrency.coalesced import Coalesced
 from tvix_store.concurrency.each_at_once import each_at_once
@@ -31,9 +31,10 @@ from tvix_store.services.batches import filling
 from tvix_store.services.blobs import Chunk
 from tvix_store.services.directories import parse
 from tvix_store.services.frames import Frame
-from tvix_store.services.granular import MAX_CHUNK, MAX_DIRECTORIES, MAX_STORED
+from tvix_store.services.granular import MAX_CHUNK, MAX_DIRECTORIES, MAX_STORED, Parts
 from tvix_store.services.store import Store
 
+Read: TypeAlias = Callable[[Digest, int], AsyncIterator[bytes]]
 _QUESTION = 10_000
 """Digests that are asked for in one call."""
 _DIRECTORIES = 1000
@@ -67,27 +68,43 @@ _NOTHING: Mapping[Digest, Directory] = MappingProxyType({})
 
 
 class TreeCopier:
-    """Copies trees from `source` to `target`, many at a time; they share calls.
+    """Copies trees of `parts` to `target`, many at a time; they share calls. `name` names the source, for messages.
 
-    `deltas` says whether files may be sent as the difference from others. None leaves it to the speed of the link.
+    `read` gives a whole blob, up to a number of bytes. A source that lists no chunk of more than MAX_CHUNK needs none.
     """
 
-    def __init__(self, source: Store, target: Store, account: Account, *, deltas: bool | None = None) -> None:
-        self._source, self._target = source, target
-        self._from, self._to = granular_of(source), granular_of(target)
+    def __init__(self, parts: Parts, target: Store, account: Account, name: str, read: Read | None = None) -> None:
+        self._target = target
+        self._from, self._to = parts, granular_of(target)
         self._account = account
-        self._name = source.name or "the source"
+        self._name = name
+        self._read = read
         self._chunks = ChunkCopier(self._from, self._to, self._name, account)
-        self._deltas = DeltaCopier.between(source, target, account, lambda: self._chunks.rate, wanted=deltas)
+        self._deltas: DeltaCopier | None = None
         self._lacks_directories = _lacking(self._to.missing_directories)
         self._lacks_blobs = _lacking(target.blobs.missing)
         self._lacks_chunks = _lacking(self._to.missing_chunks)
         self._get_directories = Coalesced(self._from.get_directories, most=_DIRECTORIES, at_once=_DIRECTORY_CALLS)
+        self._directories_put = Coalesced(self._put_some_directories, most=MAX_STORED, weigh=_encoded_size)
         self._list_chunks = Coalesced(self._from.list_chunks, most=_LISTED_FILES, at_once=_LISTINGS, weigh=_listing)
         self._large = asyncio.Lock()
         """Of the tree whose directories take much memory."""
         self._long = asyncio.Lock()
         """Of the tree whose lists of chunks do."""
+
+    @classmethod
+    def between(cls, source: Store, target: Store, account: Account, *, deltas: bool | None = None) -> Self:
+        """Copies trees of `source`.
+
+        `deltas` says whether files may be sent as the difference from others. None leaves it to the speed of the link.
+        """
+
+        def read(digest: Digest, most: int) -> AsyncIterator[bytes]:
+            return source.blobs.read(digest, 0, most)
+
+        copier = cls(granular_of(source), target, account, source.name or "the source", read)
+        copier._deltas = DeltaCopier.between(source, target, account, lambda: copier._chunks.rate, wanted=deltas)
+        return copier
 
     async def copy(
         self,
@@ -136,6 +153,7 @@ class TreeCopier:
         for questions in (self._lacks_directories, self._lacks_blobs, self._lacks_chunks):
             await questions.close()
         await self._get_directories.close()
+        await self._directories_put.close()
         await self._list_chunks.close()
 
     async def _missing_directories(
@@ -229,16 +247,22 @@ class TreeCopier:
 
     async def _copy_whole(self, file: FileNode) -> None:
         """Where the source lists no chunks that could be moved alone."""
-        digest = await self._target.blobs.put(self._source.blobs.read(file.digest, 0, file.size + 1))
+        if self._read is None:
+            raise CorruptError(f"{self._name} lists a chunk of blob {file.digest} that is too large to be moved")
+        digest = await self._target.blobs.put(self._read(file.digest, file.size + 1))
         if digest != file.digest:
             raise CorruptError(f"{self._name} gives {digest} as blob {file.digest}")
         self._account.sent += file.size
         self._account.moved(file.size)
 
+    async def _put_some_directories(self, directories: Sequence[Directory]) -> Sequence[None]:
+        await self._to.put_directories(directories)
+        return [None] * len(directories)
+
     async def _put_directories(self, root: Digest, directories: dict[Digest, Directory]) -> None:
         for some in filling(_leaves_first(root, directories), _encoded_size, size=MAX_STORED):
             try:
-                await self._to.put_directories(some)
+                await self._directories_put(some)
             except InvalidError as error:
                 raise CorruptError(f"{self._name} gives a wrong directory: {error}") from None
             self._account.sent += sum(map(_encoded_size, some))

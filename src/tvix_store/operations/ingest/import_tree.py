@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tvix_store.model.content_address import ContentAddress, Method
 from tvix_store.model.directory import SizeRule
+from tvix_store.model.file_path import StrPath
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts, PathInfo
@@ -39,7 +40,7 @@ class Imported:
 
 async def import_tree(
     store: Store,
-    path: Path,
+    path: StrPath,
     *,
     name: str | None = None,
     flat: bool = False,
@@ -61,7 +62,9 @@ async def import_tree(
         ExhaustedError, UnavailableError: the store cannot take it.
     """
     name = check_store_path_name(_file_name(path) if name is None else name)
-    content = await import_content(store, path, flat=flat, size_rule=size_rule, cache=cache, progress=progress, account=account)
+    content = await import_content(
+        store, Path(path), flat=flat, size_rule=size_rule, cache=cache, progress=progress, account=account
+    )
     if not flat:
         return await record_import(store, name, content.node, content.nar, content.depth, path_info=path_info)
     ca = ContentAddress(Method.FLAT, NixHash("sha256", content.file_sha256))
@@ -78,5 +81,5 @@ async def record_import(store: Store, name: str, node: Node, nar: NarFacts, dept
     return Imported(node, nar, depth, store_path, stored)
 
 
-def _file_name(path: Path) -> str:
+def _file_name(path: StrPath) -> str:
     return os.path.basename(os.path.abspath(path))

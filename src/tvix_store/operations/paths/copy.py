@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -15,6 +15,7 @@ from tvix_store.operations.granular.account import Account
 from tvix_store.operations.granular.copy_tree import TreeCopier
 from tvix_store.operations.paths.path_copies import Copied, PathCopies, check_nar, stated_paths
 from tvix_store.operations.paths.rewrite_sizes import directories_by_rule
+from tvix_store.operations.trees.resolve import PathInStore, path_text
 from tvix_store.services.store import Store
 
 JOBS = 64
@@ -47,7 +48,7 @@ async def copy_paths(
     if source.store_dir != target.store_dir:
         raise InvalidError(f"{source.name} holds paths of {source.store_dir}, and {target.name} those of {target.store_dir}")
     account = account or Account()
-    trees = TreeCopier(source, target, account, deltas=deltas)
+    trees = TreeCopier.between(source, target, account, deltas=deltas)
     copies = _StoreCopies(source, target, trees, jobs, account)
     try:
         async with aclosing(copies.run(path_infos)) as outcomes:
@@ -57,7 +58,7 @@ async def copy_paths(
         await trees.close()
 
 
-async def named_path_infos(store: Store, names: Sequence[str], *, closure: bool = False) -> list[PathInfo]:
+async def named_path_infos(store: Store, names: Iterable[PathInStore], *, closure: bool = False) -> list[PathInfo]:
     """The path infos of the store paths that `names` name; with their `closure`, also of all they refer to, directly or not.
 
     Raises:
@@ -73,7 +74,9 @@ async def named_path_infos(store: Store, names: Sequence[str], *, closure: bool 
                 raise NotFoundError("store path", name)
         return [there[output_hash] for output_hash in wanted]
 
-    return await stated_paths(ask, names, store_dir=store.store_dir, source=store.name or "the source", closure=closure)
+    return await stated_paths(
+        ask, list(map(path_text, names)), store_dir=store.store_dir, source=store.name or "the source", closure=closure
+    )
 
 
 class _StoreCopies(PathCopies[PathInfo, PathInfo]):

@@ -92,7 +92,7 @@ class PartsFetcher:
     async def _copier_from(self, content: Store) -> TreeCopier:
         if self._copier is None or self._copier[0] is not content:
             await self.close()
-            self._copier = content, TreeCopier(content, self._store, self._account, deltas=self._deltas)
+            self._copier = content, TreeCopier.between(content, self._store, self._account, deltas=self._deltas)
         return self._copier[1]
 
 

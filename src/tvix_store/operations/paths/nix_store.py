@@ -43,6 +43,14 @@ class NixStore:
         """Where the content of `path` is."""
         return self.directory / str(path)
 
+    @property
+    def database(self) -> Path:
+        """The file in which Nix notes its valid paths."""
+        root, settings = _root_and_settings(self.url or "auto")
+        # Source: nix, src/libstore/local-fs-store.hh, stateDir.
+        state = settings.get("state") or (f"{root}/nix/var/nix" if root else os.environ.get("NIX_STATE_DIR") or "/nix/var/nix")
+        return Path(state, "db/db.sqlite")
+
     async def closure(self, paths: Sequence[StorePath]) -> dict[str, Json | None]:
         """Nix's descriptions of the closure of `paths`; None for a path that is not valid. See `nix_json`.
 
@@ -104,19 +112,23 @@ def named_path(text: str, store_dir: str = STORE_DIR) -> StorePath:
 
 
 def _directory(url: str, store_dir: str) -> Path:
-    address, _, query = url.partition("?")
-    settings = {key: values[-1] for key, values in parse_qs(query).items()}
+    root, settings = _root_and_settings(url)
     if "real" in settings:
         return Path(settings["real"])
-    scheme, separator, rest = address.partition("://")
-    if not separator and "/" in address:
-        root = os.path.abspath(address)
-    elif scheme in ("auto", "daemon", "local", "unix"):
-        root = settings.get("root") or (rest if scheme == "local" else "")
-    else:
-        raise InvalidError(f"{url[:250]!r} is not a Nix store on this machine; nix copy --from reads others")
     # Source: nix, src/libstore/local-fs-store.hh, realStoreDir: below a root the files are here, whatever paths are called.
     return Path(root + "/nix/store") if root else Path(store_dir)
+
+
+def _root_and_settings(url: str) -> tuple[str, dict[str, str]]:
+    """The directory below which a store has everything (empty for none), and the settings in its URL."""
+    address, _, query = url.partition("?")
+    settings = {key: values[-1] for key, values in parse_qs(query).items()}
+    scheme, separator, rest = address.partition("://")
+    if not separator and "/" in address:
+        return os.path.abspath(address), settings
+    if scheme not in ("auto", "daemon", "local", "unix") and "real" not in settings:
+        raise InvalidError(f"{url[:250]!r} is not a Nix store on this machine; nix copy --from reads others")
+    return settings.get("root") or (rest if scheme == "local" else ""), settings
 
 
 async def _output_of(*command: str) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from graphlib import CycleError, TopologicalSorter
@@ -48,6 +48,14 @@ class Status(Enum):
     FAILED = "failed"
     LEFT_OUT = "left out"
     """Its content is stored, but one of its references failed, or was left out."""
+
+
+class NothingTakenError(Exception):
+    """The target takes nothing from us, so this error ends the copy, though it is one of OF_A_PATH."""
+
+    def __init__(self, error: StoreError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +105,13 @@ class Records(Protocol[R]):
 class PathCopies(ABC, Generic[S, R]):
     """Copies of many paths, each in a task that waits for those of its references.
 
-    `jobs` paths are brought at a time. `source` names who states the paths, for messages.
+    `jobs` paths are brought at a time. `source` names who states the paths, for messages. References that are `elsewhere` are not
+    looked for.
     """
 
-    def __init__(self, records: Records[R], source: str, jobs: int) -> None:
+    def __init__(self, records: Records[R], source: str, jobs: int, elsewhere: Container[StorePath] = ()) -> None:
         self._records = records
+        self._elsewhere = elsewhere
         self._source = source
         self._room = asyncio.Semaphore(jobs)
         self._tasks: dict[StorePath, asyncio.Task[Copied]] = {}
@@ -112,6 +122,7 @@ class PathCopies(ABC, Generic[S, R]):
 
         Raises:
             StoreError: one of OF_A_PATH is the fault of this path; any other one ends the copy.
+            NothingTakenError: its error ends the copy.
         """
 
     async def merged(self, known: R, stated: S) -> R:
@@ -121,6 +132,14 @@ class PathCopies(ABC, Generic[S, R]):
             StoreError: as `bring`.
         """
         return known
+
+    async def record(self, record: R) -> None:
+        """Record a path, or add to its record.
+
+        Raises:
+            StoreError: as `bring`.
+        """
+        await self._records.put(record)
 
     async def run(self, paths: Iterable[S]) -> AsyncGenerator[Copied, None]:
         """Copy `paths`, and yield the outcome of each, references first.
@@ -146,6 +165,8 @@ class PathCopies(ABC, Generic[S, R]):
                     yield await running.popleft()
             while running:
                 yield await running.popleft()
+        except NothingTakenError as refusal:
+            raise refusal.error from None
         finally:
             await self._stop()
 
@@ -168,7 +189,7 @@ class PathCopies(ABC, Generic[S, R]):
                 self._check_same(known, stated)
                 record = await self.merged(known, stated)
             if record is not known:
-                await self._records.put(record)
+                await self.record(record)
         except OF_A_PATH as error:
             return Copied(path, Status.FAILED, error)
         return Copied(path, Status.KNOWN if known else Status.COPIED)
@@ -184,7 +205,7 @@ class PathCopies(ABC, Generic[S, R]):
         """Wait until all references are recorded. The outcome for the path if one cannot be, else None."""
         others: list[StorePath] = []
         for reference in stated.references:
-            if reference == stated.store_path:
+            if reference == stated.store_path or reference in self._elsewhere:
                 continue
             task = self._tasks.get(reference)
             if task is None:

@@ -6,18 +6,22 @@ import os
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from tvix_store.errors import InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
+from tvix_store.model.file_path import StrPath
 from tvix_store.model.names import show
 from tvix_store.model.nodes import FileNode, Node
 from tvix_store.model.path_info import PathInfo
-from tvix_store.model.store_path import parse_output_hash
+from tvix_store.model.store_path import StorePath, parse_output_hash
 from tvix_store.operations.trees.lookup import lookup
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryTree
 from tvix_store.services.store import Store
 
+PathInStore: TypeAlias = StrPath | StorePath
+"""What names a node of a store: see `resolve`."""
 _DIGEST = re.compile(r"(?:b3:|blake3-)?(?:[0-9a-f]{64}|[0-9A-Za-z+/]{43}=)(?=/|$)")
 
 
@@ -38,15 +42,17 @@ class Resolved:
         return self.tree.root
 
 
-async def resolve(store: Store, text: str, *, follow: bool = False) -> Resolved:
-    """The node that `text` names: `/nix/store/<hash>-<name>`, `<hash>-<name>`, `<hash>`, or the digest of a directory or blob.
+async def resolve(store: Store, path: PathInStore, *, follow: bool = False) -> Resolved:
+    """The node that `path` names: `/nix/store/<hash>-<name>`, `<hash>-<name>`, `<hash>`, or the digest of a directory or blob.
 
-    `/path/inside` may follow. `follow` resolves symlinks on it, and at its end.
+    A `StorePath` names its root node. Behind the others, `/path/inside` may follow.
+    `follow` resolves symlinks on it, and at its end.
 
     Raises:
-        InvalidError: `text` is none of these, or leads out of the store path.
+        InvalidError: `path` is none of these, or leads out of the store path.
         NotFoundError: it is not in the store, or the path is not in it.
     """
+    text = path_text(path)
     path_info = None
     if digest := _DIGEST.match(text):
         root = await _by_digest(store, Digest.parse(digest[0]))
@@ -59,15 +65,20 @@ async def resolve(store: Store, text: str, *, follow: bool = False) -> Resolved:
         path_info = await store_path_info(store, base or text)
         root = path_info.node
         name = str(path_info.store_path)
-    path = os.fsencode(inner).strip(b"/")
+    below = os.fsencode(inner).strip(b"/")
     tree = store.directories.tree(root)
-    if not path:
-        return Resolved(tree, name.encode(), path_info, path)
+    if not below:
+        return Resolved(tree, name.encode(), path_info, below)
     try:
-        node = await lookup(tree, path, follow=follow)
+        node = await lookup(tree, below, follow=follow)
     except NotFoundError as error:
         raise (NotFoundError("path", show(os.fsencode(text))) if error.kind == "path" else error) from None
-    return Resolved(tree.below(node), path.rpartition(b"/")[2], path_info, path)
+    return Resolved(tree.below(node), below.rpartition(b"/")[2], path_info, below)
+
+
+def path_text(path: PathInStore) -> str:
+    """What `path` is as a text; of a `StorePath` the base name."""
+    return str(path) if isinstance(path, StorePath) else os.fspath(path)
 
 
 def parse_digest(text: str) -> Digest | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
+from tvix_store.concurrency.each_at_once import each_at_once
+from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
-from tvix_store.protocol.bulk import MAX_PATHS, decode_output_hashes, encode_blobs, encode_store_paths
+from tvix_store.protocol.bulk import MAX_PATHS, decode_output_hashes, decode_path_infos, encode_blobs, encode_store_paths
 from tvix_store.protocol.dialects import BULK_SERVICE
 from tvix_store.rpc.method import Call, Method, ServerStreaming, Takes, Unary
 from tvix_store.services.path_infos import PathInfoService
+from tvix_store.telemetry import meters, notes
 
 _MESSAGE = 1 << 20
 """Bytes of path infos that fill an answer's message."""
@@ -17,6 +20,10 @@ _AT_ONCE = 32
 at once for a call."""
 _NAMED_AT_ONCE = 64
 """Paths that are looked up at once. A daemon before other caches asks these about so many at once."""
+_PUT_AT_ONCE = 64
+"""Path infos that are put at once. Each may read the content of its path, and they share the syncs of the disk."""
+_MOST_PUT = 4 << 20
+"""Bytes of a message of path infos that are put, as those of a single one."""
 _ENCODED_HASH = 22
 """Bytes of an output hash in a message."""
 
@@ -43,8 +50,15 @@ def bulk_path_info_methods(path_infos: PathInfoService) -> dict[str, Method]:
             found += (await path_infos.existing(output_hashes[start : start + _NAMED_AT_ONCE])).values()
         return encode_store_paths(found)
 
+    async def put_path_infos(given: list[PathInfo], _call: Call) -> bytes:
+        stored = await each_at_once(path_infos.put, given, _PUT_AT_ONCE)
+        meters.PATHS_PUSHED.of("grpc").add(len(stored))
+        notes.note("pushed", str(stored[0].store_path) if len(stored) == 1 else f"{len(stored)} paths")
+        return encode_blobs(each.encoded for each in stored)
+
     many = Takes(max_message=MAX_PATHS * _ENCODED_HASH, decode=decode_output_hashes)
     return {
         f"/{BULK_SERVICE}/GetPathInfos": ServerStreaming(get_path_infos, many),
         f"/{BULK_SERVICE}/ExistingPaths": Unary(existing_paths, many),
+        f"/{BULK_SERVICE}/PutPathInfos": Unary(put_path_infos, Takes(max_message=_MOST_PUT, decode=decode_path_infos, writes=True)),
     }

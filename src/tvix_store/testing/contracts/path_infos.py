@@ -166,7 +166,11 @@ class PathInfoServiceContract:
         infos = [await stored_file(store, f"listed-{n}") for n in range(60)]
         for info in infos:
             await store.path_infos.put(info)
-        assert [each async for each in store.path_infos.list()] == sorted(infos, key=lambda each: each.store_path.output_hash)
+        infos.sort(key=lambda each: each.store_path.output_hash)
+        assert [each async for each in store.path_infos.list()] == infos
+        assert [each async for each in store.path_infos.list(infos[29].store_path.output_hash)] == infos[30:]
+        before = (int.from_bytes(infos[29].store_path.output_hash) - 1).to_bytes(20)
+        assert [each async for each in store.path_infos.list(before)] == infos[29:]
 
     async def test_path_infos_may_be_put_while_others_are_listed(self, store: Store) -> None:
         infos = [await stored_file(store, f"while-{n}") for n in range(20)]

@@ -1,0 +1,50 @@
+"""Small files that survive a power cut."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+UNFINISHED = ".new"
+"""The suffix of a file that has not got its name yet."""
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Create or replace a file. After a power cut, it has either its old or its new content.
+
+    A file that is replaced keeps its owner, as far as this user may give files away, and its mode. A new one has `mode`.
+    """
+    unfinished = path.with_name(f".{os.urandom(6).hex()}{UNFINISHED}")
+    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            _take_after(fd, path, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        unfinished.rename(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _take_after(fd: int, path: Path, mode: int) -> None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        os.fchmod(fd, mode)
+        return
+    if os.geteuid() == 0:
+        os.fchown(fd, found.st_uid, found.st_gid)
+    os.fchmod(fd, stat.S_IMODE(found.st_mode))

@@ -1,0 +1,177 @@
+"""Starts the program by a fork of a process that has imported all of it.
+
+A fresh interpreter takes 0.25 s of CPU until a command is at work, a fork 0.02 s, and the suite starts the program thousands of
+times. The fork is a process like another: it has a process id, signals, standard files, an environment and an end of its own.
+`TVIX_STORE_TEST_FRESH=1` starts an interpreter each time, as a shell does. Tests of what comes before the command, such as a signal
+that comes early, start `TVIX_STORE` themselves.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import io
+import json
+import os
+import pkgutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from tests.programs import ROOT
+
+TVIX_STORE = Path(sysconfig.get_path("scripts"), "tvix-store")
+Command = Sequence[str | bytes | Path]
+_LENGTH = 8
+"""Bytes of a number: the length of a request, with which the four files come; the process id and the end of the program."""
+_LAZY = ("aiohttp", "brotli", "h2corn", "lz4.frame", "rich.console", "rich.progress", "tomllib", "uvloop", "zstandard")
+"""What commands import when they come to need it."""
+_NOT_THE_PROGRAM = ("tvix_store.testing", "tvix_store.cli.__main__")
+
+
+def start(
+    arguments: Command,
+    cwd: Path,
+    environment: Mapping[str, str],
+    stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start `tvix-store` with `arguments`."""
+    kind = subprocess.Popen if "TVIX_STORE_TEST_FRESH" in os.environ else _Forked
+    return kind([TVIX_STORE, *arguments], cwd=cwd, env=environment, stdin=stdin, stdout=stdout, stderr=stderr)
+
+
+class _Forked(subprocess.Popen[bytes]):
+    """A Popen whose process is a grandchild of the preloaded process, which tells by a pipe how it ends."""
+
+    _end: int
+
+    def _execute_child(self, command: Command, *others: Any) -> None:
+        # In CPython 3.11 to 3.14: executable, preexec_fn, close_fds, pass_fds, cwd, env, …; from the tenth on the pipes.
+        cwd, environment = others[4:6]
+        pipes = others[9:15]
+        files = [theirs if theirs != -1 else number for number, theirs in enumerate((pipes[0], pipes[3], pipes[5]))]
+        self._end, told = os.pipe()
+        request = json.dumps([list(map(os.fsdecode, command)), os.fspath(cwd), dict(environment)]).encode()
+        server = _preloaded()
+        try:
+            socket.send_fds(server, [len(request).to_bytes(_LENGTH, "big")], [*files, told])
+            server.sendall(request)
+        finally:
+            os.close(told)
+        self.pid = self._read_number()
+        self._child_created = True
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+    def _internal_poll(self, *_deadstate: object, **_more: object) -> int | None:
+        if self.returncode is None:
+            self._try_wait(os.WNOHANG)
+        return self.returncode
+
+    def _try_wait(self, flags: int) -> tuple[int, int]:
+        os.set_blocking(self._end, not flags & os.WNOHANG)
+        try:
+            status = self._read_number()
+        except BlockingIOError:
+            return 0, 0
+        os.close(self._end)
+        self._handle_exitstatus(status)  # type: ignore[attr-defined]
+        return self.pid, status
+
+    def _read_number(self) -> int:
+        number = os.read(self._end, _LENGTH)
+        assert number, "the preloaded process is gone"
+        return int.from_bytes(number, "big")
+
+
+@cache
+def _preloaded() -> socket.socket:
+    """The connection to the preloaded process of this process. It ends when this process does."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen([sys.executable, "-m", "tests.preloaded"], cwd=ROOT, stdin=theirs.fileno())
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+def main() -> None:
+    """Fork for each request; in the fork, return when it is to run the program."""
+    import tvix_store
+
+    for module in pkgutil.walk_packages(tvix_store.__path__, "tvix_store."):
+        if not module.name.startswith(_NOT_THE_PROGRAM):
+            importlib.import_module(module.name)
+    for name in _LAZY:
+        importlib.import_module(name)
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that tell of an end
+    requests = socket.socket(fileno=os.dup(0))
+    while True:
+        head, files, _, _ = socket.recv_fds(requests, _LENGTH, 4)
+        if not head:
+            os._exit(0)
+        with requests.makefile("rb") as body:
+            command, cwd, environment = json.loads(body.read(int.from_bytes(head, "big")))
+        if os.fork() == 0:
+            requests.close()
+            if _fork_and_tell(files):
+                _become(command, cwd, environment, files)
+                return
+        for file in files:
+            os.close(file)
+
+
+def _fork_and_tell(files: Sequence[int]) -> bool:
+    """Fork once more, and tell of the start and the end of that process. True in it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    told = files[3]
+    pid = os.fork()
+    if pid == 0:
+        os.close(told)
+        return True
+    for number in (0, 1, 2, *files[:3]):
+        os.close(number)  # whoever waits for the end of a pipe shall not wait for this process
+    os.write(told, pid.to_bytes(_LENGTH, "big"))
+    os.write(told, os.waitpid(pid, 0)[1].to_bytes(_LENGTH, "big"))
+    os._exit(0)
+
+
+def _become(command: Sequence[str], cwd: str, environment: Mapping[str, str], files: Sequence[int]) -> None:
+    """Look like a fresh interpreter that runs the program."""
+    for number, file in enumerate(files[:3]):
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv[:] = command
+    sys.stdin = sys.__stdin__ = _standard(0, "r", "<stdin>")  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = _standard(1, "w", "<stdout>")  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _standard(2, "w", "<stderr>", errors="backslashreplace", line_buffering=True)  # type: ignore[misc]
+
+
+def _standard(number: int, mode: Literal["r", "w"], name: str, **options: Any) -> io.TextIOWrapper:
+    """A standard file under the name that an interpreter gives it."""
+    raw = io.FileIO(number, mode, closefd=False)
+    raw.name = name
+    return io.TextIOWrapper(io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw), **options)
+
+
+if __name__ == "__main__":
+    main()
+    from tvix_store.cli import main as program
+
+    program()
