@@ -5,7 +5,10 @@ The names for users of the library are here. Each is read from its module when i
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+try:
+    from tvix_store._version import __version__
+except ImportError:  # a source tree that was never built: the build writes this module
+    __version__ = "0+unknown"
 
 _NAMES = {
     "config": ("verified",),

@@ -12,13 +12,19 @@ import tvix_store
 from tvix_store import sync
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_the_tasks_that_a_document_names_exist(document: Path) -> None:
     named = re.findall(r"(?:^ *|`)(?:python3 dev\.py|make) ([a-z-]+)", document.read_text(), re.MULTILINE)
     assert set(named) <= set(dev.TASKS)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_files_that_a_document_links_exist(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
 
 
 def test_the_makefile_knows_every_task() -> None:

@@ -34,11 +34,12 @@ def wanted(name: str) -> list[Requirement]:
         "build": groups["build"] + PROJECT["build-system"]["requires"],
         "dev": [*groups["dev"], *PROJECT["project"]["optional-dependencies"]["testing"]],
         "go": groups["go"],
+        "release": groups["release"],
     }
     return [Requirement(entry) for entry in entries[name] if isinstance(entry, str)]
 
 
-@pytest.mark.parametrize("name", ["run", "build", "dev", "go"])
+@pytest.mark.parametrize("name", ["run", "build", "dev", "go", "release"])
 def test_a_lock_pins_what_pyproject_wants(name: str) -> None:
     pins = locked(name)
     missing = [str(r) for r in wanted(name) if not r.specifier.contains(pins.get(canonicalize_name(r.name), ""))]
@@ -82,6 +83,14 @@ def test_the_program_imports_exactly_its_dependencies() -> None:
 def test_the_testing_package_imports_exactly_its_dependencies_besides() -> None:
     besides = imported_by((PACKAGE / "testing").rglob("*.py")) - names(PROJECT["project"]["dependencies"])
     assert besides == names(PROJECT["project"]["optional-dependencies"]["testing"])
+
+
+def test_the_page_on_dependencies_says_what_each_package_is_for() -> None:
+    page = (ROOT / "docs/design/dependencies.md").read_text().partition("## ")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| [0-9.]+ \| .+? \| (.*?) ?\|$", page, re.MULTILINE)
+    assert {canonicalize_name(name) for name, _ in rows} == names(PROJECT["project"]["dependencies"])
+    along = {canonicalize_name(name) for _, cell in rows for name in re.findall("`([^`]+)`", cell)}
+    assert {canonicalize_name(name) for name, _ in rows} | along == locked("run").keys()
 
 
 def names(requirements: Iterable[str]) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,16 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built the way that a release is: first the sdist, and the wheel from that."""
-    target = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", target, ROOT], check=True, capture_output=True)
-    (wheel,) = target.glob("*.whl")
+    """Built the way that a release is: first the sdist, and the wheel from that.
+
+    A build writes `_version.py` where it builds. So that is a copy, and what other tests run stays as it is.
+    """
+    tree = tmp_path_factory.mktemp("wheel") / "tree"
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", ".tools", ".*_cache", ".hypothesis", "__pycache__"))
+    environment = {**os.environ, "SETUPTOOLS_SCM_PRETEND_VERSION": tvix_store.__version__}
+    build = [sys.executable, "-m", "build", "--no-isolation"]
+    subprocess.run(build, cwd=tree, env=environment, check=True, capture_output=True)
+    (wheel,) = tree.glob("dist/*.whl")
     return wheel
 
 

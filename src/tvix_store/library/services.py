@@ -144,9 +144,13 @@ class PathInfos:
         """As `PathInfoService.put`."""
         return await self._inner.put(path_info, trust, requires=requires, calculated=calculated)
 
-    def list(self) -> AsyncIterator[PathInfo]:
-        """As `PathInfoService.list`."""
-        return self._inner.list()
+    def list(self, after: StorePath | str | bytes = b"") -> AsyncIterator[PathInfo]:
+        """As `PathInfoService.list`; `after` is a store path in any form.
+
+        Raises:
+            InvalidError: as `get`.
+        """
+        return self._inner.list(self._hash(after) if after else b"")
 
     def _hash(self, path: StorePath | str | bytes) -> bytes:
         asked = self._asked(path)
