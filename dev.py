@@ -80,6 +80,8 @@ def test(arguments: list[str]) -> None:
         "systemd-analyze",
         "grpcurl",
         "connectconformance",
+        "zsh",
+        "fish",
         *programs.COMPRESSORS,
     )
     become(PYTHON, "-m", "pytest", *SIDE_BY_SIDE, *chosen(arguments))

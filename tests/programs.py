@@ -31,6 +31,8 @@ DEBIAN = {
     "borg": "borgbackup",
     "rsync": "rsync",
     "casync": "casync",
+    "zsh": "zsh",
+    "fish": "fish",
     **COMPRESSORS,
 }
 GO = {

@@ -71,8 +71,8 @@ class Program:
         return Ended(process.returncode, output, error.decode())
 
     def __call__(self, *arguments: str | bytes | Path, data: bytes = b"") -> str:
-        """What it prints, when all goes well: without the end of the last line."""
-        ended = self.run(*arguments, data=data)
+        """What it prints, when all goes well and it is asked to be quiet: without the end of the last line."""
+        ended = self.run(*arguments, data=data, environment={**self.environment, "TVIX_STORE_QUIET": "1"})
         assert ended.code == 0, ended.error
         assert ended.error == "", ended.error
         return ended.output.decode(errors="surrogateescape").removesuffix("\n")

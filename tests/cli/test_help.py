@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 
@@ -12,6 +14,9 @@ from tests.cli.program import Program
 from tvix_store import __version__
 from tvix_store.cli.lazy_group import LazyGroup
 from tvix_store.cli.program import program
+
+STORELESS = tuple(f"tvix-store {name}" for name in ("completion", "config", "help", "hook", "key", "push", "use", "watch-store"))
+"""The commands that open no store, and so don't show its options."""
 
 
 def commands() -> list[tuple[str, click.Command]]:
@@ -33,7 +38,7 @@ def test_the_help_of_a_command_has_an_example_and_fits_a_terminal(words: str, co
     text = command.get_help(click.Context(command, info_name=words))
     assert "    tvix-store " in text or isinstance(command, LazyGroup)
     assert text.isascii()
-    assert "--store ADDRESS" in text or words.endswith("completion")
+    assert ("--store ADDRESS" in text) == (not words.startswith(STORELESS))
 
 
 def test_help_names_every_command(tvix_store: Program) -> None:
@@ -51,7 +56,52 @@ def test_help_is_shown_without_loading_what_commands_need() -> None:
 
 
 def test_the_version_is_told(tvix_store: Program) -> None:
-    assert tvix_store("--version") == f"tvix-store {__version__}"
+    assert tvix_store("--version") == tvix_store("-V") == f"tvix-store {__version__}"
+
+
+def help_of(*words: str) -> str:
+    """The help of a command, for a terminal of 80 columns."""
+    _, command = next(each for each in commands() if each[0] == " ".join(("tvix-store", *words)))
+    return command.get_help(click.Context(command, terminal_width=80))
+
+
+def test_help_of_a_command_is_what_its_option_shows(tvix_store: Program) -> None:
+    assert tvix_store("help") == tvix_store("--help")
+    assert tvix_store("help", "pin", "add") == tvix_store("pin", "add", "--help")
+
+
+def test_help_of_an_unknown_command_names_the_known_ones(tvix_store: Program) -> None:
+    ended = tvix_store.run("help", "imprt")
+    assert ended.code == 2
+    assert "Did you mean 'import'?" in ended.error
+    assert "tvix-store list has no commands below it" in tvix_store.run("help", "list", "all").error
+
+
+def test_the_options_of_the_daemon_stand_below_headings_and_are_short() -> None:
+    text = help_of("daemon")
+    assert re.findall(r"^(\w.*):$", text, re.MULTILINE) == [
+        "Listening",
+        "Access",
+        "The binary cache",
+        "Signing",
+        "Upstreams",
+        "Limits",
+        "Collecting and scrubbing",
+        "Observing",
+        "The store",
+        "General",
+    ]
+    for option in re.split(r"^  (?=-)", text.partition("Listening:")[2].partition("The store:")[0], flags=re.MULTILINE)[1:]:
+        name, *lines = re.split(r"\s{2,}", option.partition("\n\n")[0].replace("  [", " [").strip())
+        assert len(lines) <= 2, name
+
+
+def test_the_help_names_the_directory_of_the_default_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_DATA_HOME", "/home/somebody/data")
+    assert "default: /home/somebody/data/tvix-store]" in " ".join(help_of("list").split())
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "default: /var/lib/tvix-store]" in " ".join(help_of("list").split())
 
 
 def test_without_a_command_the_help_is_shown_as_a_mistake(tvix_store: Program) -> None:

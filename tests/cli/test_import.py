@@ -233,7 +233,7 @@ def test_a_tree_that_is_too_deep_for_nix_is_imported_with_a_warning(tvix_store: 
     bottom = tvix_store.directory / "deep" / Path(*["d"] * (directories - 1))
     bottom.mkdir(parents=True)
     (bottom / "file").write_text("deep")
-    ended = tvix_store.run("import", "deep")
+    ended = tvix_store.run("--quiet", "import", "deep")
     assert (ended.code, ended.lines) == (0, [tvix_store("list")])
     too_deep = "deep has 65 nodes inside each other; Nix reads at most 64, and cannot fetch the path"
     assert ended.error == ("" if directories < 64 else f"tvix-store: warning: {too_deep}\n")

@@ -33,6 +33,47 @@ def test_list_prints_the_store_paths(tvix_store: Program, tree: Path, path: str)
     assert {record["path"] for record in json.loads(tvix_store("list", "--json"))} == {path, other}
 
 
+@pytest.fixture
+def several(tvix_store: Program, tmp_path: Path) -> Program:
+    """The program on a store with three paths of different names, sizes and times: b, c and then a."""
+    for name, size in (("b", 3000), ("c", 1000), ("a", 2000)):
+        (tmp_path / name).write_bytes(bytes(size))
+        tvix_store("import", tmp_path / name)
+    return tvix_store
+
+
+def names(listed: str) -> str:
+    """The names in a list of store paths whose names have one letter."""
+    return "".join(line[-1] for line in listed.splitlines())
+
+
+@pytest.mark.parametrize(("order", "expected"), [("name", "abc"), ("time", "bca"), ("size", "cab")])
+def test_list_sorts(several: Program, order: str, expected: str) -> None:
+    assert names(several("list", "--sort", order)) == expected
+    assert names(several("list", "-l", "--sort", order, "--reverse")) == expected[::-1]
+
+
+def test_list_takes_globs(several: Program) -> None:
+    assert names(several("list", "*-[ab]", "--sort", "name")) == "ab"
+    assert names(several("list", "/nix/store/*-a", "*-c", "--sort", "name")) == "ac"
+    assert several("list", "a") == ""
+
+
+def test_a_long_list_ends_with_the_sum(several: Program) -> None:
+    ended = several.run("list", "-l")
+    assert ended.error == "3 paths, 6.19 KiB in NARs\n"
+    assert several.run("list", "-l", "*-a").error == "1 path, 2.06 KiB in NARs\n"
+    assert several.run("list").error == several.run("list", "-lq").error == ""
+
+
+def test_a_store_that_does_not_know_the_order_says_so(tvix_store: Program) -> None:
+    ended = tvix_store.run("list", "--sort", "time", "--store", "memory://")
+    assert ended.code == 10
+    assert ended.error == (
+        "tvix-store: error: memory:// does not tell when paths came; ask where it is kept, with --store local:///path\n"
+    )
+
+
 def test_an_empty_store_has_an_empty_list(tvix_store: Program) -> None:
     assert tvix_store("list") == ""
     assert json.loads(tvix_store("list", "--json")) == []
@@ -46,14 +87,27 @@ def test_ls_lists_a_directory_sorted_by_name(tvix_store: Program, path: str) -> 
 
 def test_ls_goes_down_on_request(tvix_store: Program, path: str) -> None:
     assert tvix_store("ls", "-lR", path).splitlines()[1:4] == [
-        "dr-xr-xr-x            2 bin",
-        "-r-xr-xr-x           21 bin/hello",
-        "lrwxrwxrwx            0 bin/sh -> hello",
+        "dr-xr-xr-x      2 entries bin",
+        "-r-xr-xr-x             21 bin/hello",
+        "lrwxrwxrwx              0 bin/sh -> hello",
     ]
 
 
+def test_ls_shows_sizes_to_people(tvix_store: Program, path: str) -> None:
+    assert tvix_store("ls", "-lh", path).splitlines()[:3] == [
+        "-r--r--r--       1.43 MiB big",
+        "dr-xr-xr-x      2 entries bin",
+        "lrwxrwxrwx              - dangling -> /nowhere",
+    ]
+    assert "Usage:" in tvix_store("ls", "--help")
+
+
+def test_ls_knows_the_option_that_is_no_news_to_it(tvix_store: Program, path: str) -> None:
+    assert tvix_store("ls", "-la", path) == tvix_store("ls", "-l", path)
+
+
 def test_ls_of_a_file_shows_the_file(tvix_store: Program, path: str) -> None:
-    assert tvix_store("ls", "-l", f"{path}/text") == "-r--r--r--           10 text"
+    assert tvix_store("ls", "-l", f"{path}/text") == "-r--r--r--             10 text"
 
 
 def test_ls_of_an_empty_directory_shows_nothing(tvix_store: Program, path: str) -> None:

@@ -75,7 +75,7 @@ async def test_the_layer_refuses_other_names(tmp_path: Path) -> None:
 def test_the_command_is_one_of_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(program.COMMANDS, "names", Entry("examples.first_change.command:names", "Print the names."))
+    monkeypatch.setitem(program.SECTIONS["Every day"], "names", Entry("examples.first_change.command:names", "Print the names."))
     monkeypatch.setenv("TVIX_STORE", str(tmp_path / "store"))
     for name in ("b", "a"):
         (tmp_path / name).touch()

@@ -74,7 +74,7 @@ async def test_nothing_writes_past_the_services_of_a_read_only_store(tmp_path: P
     async with await full(tmp_path) as store:
         reader = read_only(store)
         kept = {power for power in POWERS if getattr(reader, power) is not None}
-        assert kept == {"frames", "granular", "deltas", "named_paths", "statistics", "known_nars"}
+        assert kept == {"frames", "granular", "deltas", "named_paths", "arrivals", "statistics", "known_nars"}
         assert reader.granular is not None
         assert reader.deltas is not None
         for put in (
@@ -87,7 +87,7 @@ async def test_nothing_writes_past_the_services_of_a_read_only_store(tmp_path: P
                 await put
 
 
-PARTLY = {"frames", "assembling", "deltas", "named_paths", "removal", "statistics", "known_nars"}
+PARTLY = {"frames", "assembling", "deltas", "named_paths", "arrivals", "removal", "statistics", "known_nars"}
 """The powers of a store whose blobs alone come from one store."""
 
 

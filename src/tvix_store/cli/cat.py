@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from tvix_store.cli.completing import store_paths
 from tvix_store.cli.invocation import Invocation, command
 
 
 @command
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=store_paths)
 async def cat(invocation: Invocation, paths: tuple[str, ...]) -> None:
     """Print the files at PATH, one after the other.
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tvix_store.cli.completing import store_paths
+from tvix_store.cli.input import complete_directories
 from tvix_store.cli.invocation import Invocation, command, json_option
 from tvix_store.cli.progress import Bar, behind_bar
 from tvix_store.errors import StoreError
@@ -20,12 +22,18 @@ if TYPE_CHECKING:
 
 
 @command
-@click.argument("paths", metavar="[PATH...]", nargs=-1)
+@click.argument("paths", metavar="[PATH...]", nargs=-1, shell_complete=store_paths)
 @click.option(
     "--read-data", is_flag=True, help="Read all content: each chunk is held against its digest, each NAR against its hash."
 )
 @click.option("--repair", is_flag=True, help="Bring what is missing or damaged once more from the store in --from.")
-@click.option("--from", "source", metavar="ADDRESS", help="Repair from this store, or binary cache (nix+https://..., file:///...).")
+@click.option(
+    "--from",
+    "source",
+    metavar="ADDRESS",
+    shell_complete=complete_directories,
+    help="Repair from this store, or binary cache (nix+https://..., file:///...).",
+)
 @click.option(
     "--trusted-public-keys",
     "keys",

@@ -78,7 +78,7 @@ def collection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--gc-interval",
         metavar="TIME",
-        help="Let tvix-store gc run so often, as in 1d, by the policy in the other --gc options. Default: never.",
+        help="Let tvix-store gc run so often, as in 1d, by the other --gc options. Default: never.",
     )(with_policy)
 
 

@@ -21,4 +21,4 @@ The command line wins over variables, these over ~/.config/tvix-store/config.tom
 Only FILE is read with --config FILE, or TVIX_STORE_CONFIG=FILE.
 """
 
-config = LazyGroup("config", COMMANDS, HELP)
+config = LazyGroup("config", {"Commands": COMMANDS}, HELP, opens_store=False)

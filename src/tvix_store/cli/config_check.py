@@ -49,7 +49,7 @@ def check(context: click.Context, files: tuple[Path, ...]) -> None:
         raise ConfigurationError(f"{faults} faults in the configuration" if faults > 1 else "a fault in the configuration")
 
 
-check.params += shared_options()
+check.params += shared_options(opens_store=False)
 
 
 def _faults(path: str, program: click.Command) -> Iterator[str]:

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 import click
 from click.core import ParameterSource
 
+from tvix_store.cli.completing import commands
 from tvix_store.cli.effective import Effective
 from tvix_store.cli.invocation import Invocation, json_option, shared_options
+from tvix_store.cli.sections import SectionedCommand
 
 
-@click.command()
-@click.argument("words", metavar="[COMMAND...]", nargs=-1)
+@click.command(cls=SectionedCommand)
+@click.argument("words", metavar="[COMMAND...]", nargs=-1, shell_complete=commands)
 @json_option
 @click.pass_context
 def show(context: click.Context, words: tuple[str, ...], as_json: bool) -> None:
@@ -49,7 +51,7 @@ def show(context: click.Context, words: tuple[str, ...], as_json: bool) -> None:
         _print_table(at, values)
 
 
-show.params += shared_options()
+show.params += shared_options(opens_store=False)
 
 
 def _print_table(words: tuple[str, ...], values: Iterable[Effective]) -> None:

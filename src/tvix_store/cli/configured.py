@@ -10,10 +10,11 @@ from click.core import ParameterSource
 
 from tvix_store.cli.config_paths import files_in_force
 from tvix_store.cli.invocation import Invocation
+from tvix_store.cli.sections import SectionedCommand
 from tvix_store.cli.settings import PREFIX, SharedOption, commands_of, set_variable, settings, variables
 
 
-class Unconfigured(click.Command):
+class Unconfigured(SectionedCommand):
     """A command that takes no options from files. `config check` is one: it must run when they are wrong."""
 
 

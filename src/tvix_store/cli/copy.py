@@ -6,16 +6,25 @@ from typing import IO
 
 import click
 
+from tvix_store.cli.completing import store_paths
+from tvix_store.cli.input import complete_directories
 from tvix_store.cli.invocation import Invocation, command, json_option
 
 
 @command
-@click.argument("paths", metavar="[PATH...]", nargs=-1)
-@click.option("--from", "source", metavar="ADDRESS", help="Copy from this store, or binary cache (nix+https://..., file:///...).")
+@click.argument("paths", metavar="[PATH...]", nargs=-1, shell_complete=store_paths)
+@click.option(
+    "--from",
+    "source",
+    metavar="ADDRESS",
+    shell_complete=complete_directories,
+    help="Copy from this store, or binary cache (nix+https://..., file:///...).",
+)
 @click.option(
     "--to",
     "target",
     metavar="ADDRESS",
+    shell_complete=complete_directories,
     help="Copy to this store, or binary cache (file:///...). Default for both: the store of --store.",
 )
 @click.option("--all", "everything", is_flag=True, help="Copy all paths of the store.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tvix_store.cli.collecting import CollectionOptions, collection_options, collection_terms
+from tvix_store.cli.completing import cache_names
 from tvix_store.cli.credentials import SecretText
 from tvix_store.cli.daemon_checks import (
     check_keys,
@@ -25,6 +26,7 @@ from tvix_store.cli.invocation import Invocation, shared_options
 from tvix_store.cli.log_options import log_options
 from tvix_store.cli.named_caches import NamedCacheOption, NamedCacheType
 from tvix_store.cli.scrubbing import checked_scrub_days, scrub_days_option
+from tvix_store.cli.sections import SectionedCommand, section
 from tvix_store.cli.served_stores import ServedStore, named_cache_config, waits_for_nars
 from tvix_store.cli.token_files import default_token_file, token_file_option, warn_of_writers
 
@@ -32,110 +34,88 @@ if TYPE_CHECKING:
     from tvix_store.access.identity_rule import IdentityRule
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
+@section("Listening")
 @click.option(
     "-l",
     "--listen-address",
     "listen",
     multiple=True,
     metavar="ADDRESS",
-    help="host:port, the path of a Unix socket, or sd-listen for what systemd passes; repeatable. Default: localhost:8000.",
+    help="host:port, a socket's path, or sd-listen; repeatable. Default: localhost:8000.",
 )
 @click.option(
     "--allow-remote",
     is_flag=True,
-    help="Let other machines reach the daemon, and read and write the store. Not needed where a push token exists.",
+    help="Let other machines read and write the store. Not needed where a push token exists.",
 )
 @click.option(
     "--allow-host",
     "allow_hosts",
     multiple=True,
     metavar="NAME",
-    help="Answer on this machine's own addresses to this name too, beside localhost and that in --listen-address; repeatable.",
+    help="Answer to this name too, beside localhost and that in --listen-address; repeatable.",
 )
 @click.option(
     "--allow-origin",
     "allow_origins",
     multiple=True,
     metavar="ORIGIN",
-    help="Let web pages from there write, as in https://example.org; repeatable. Default: none may.",
-)
-@click.option("--workers", type=click.IntRange(1), help="Processes that serve. Default: one a core.")
-@click.option("--max-message-size", type=click.IntRange(1), metavar="BYTES", help="Largest gRPC message that is taken.")
-@click.option(
-    "--shutdown-timeout", type=click.FloatRange(0), metavar="SECONDS", help="What running calls get to finish. Default: 30."
-)
-@click.option(
-    "--body-timeout",
-    type=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
-    help="Time in which a client has to send 256 bytes more of a body over HTTP. Default: 30.",
-)
-@click.option(
-    "--send-timeout",
-    type=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
-    help="What a client may take nothing of a long answer. Default: 600.",
-)
-@click.option(
-    "--transfer-memory",
-    type=click.IntRange(16 << 20),
-    metavar="BYTES",
-    help="What all clients together may make a worker keep of what they send, and as much of what they ask for. Default: 256 MiB.",
-)
-@click.option("--limit-requests", type=click.IntRange(1), metavar="N", help="Requests at once of one client, at a worker.")
-@click.option(
-    "--limit-uploads", type=click.IntRange(1), metavar="N", help="Requests at once of one client that write, at a worker."
-)
-@click.option(
-    "--limit-rate",
-    type=click.IntRange(64 << 10),
-    metavar="BYTES",
-    help="Bytes a second that one client gets from a worker, and as many that it may send.",
-)
-@click.option(
-    "--trust-proxy",
-    "trusted_proxies",
-    multiple=True,
-    metavar="ADDRESS",
-    help="Believe X-Forwarded-For of this proxy, an IP address, a network or unix, when clients are limited; repeatable.",
-)
-@click.option("--max-nar-size", type=click.IntRange(1), metavar="BYTES", help="Largest NAR taken over HTTP. Default: 1 TiB.")
-@click.option(
-    "--max-nar-entries",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Most files, symlinks and directories in a NAR that is taken over HTTP. Default: 1000000.",
+    help="Let pages of https://example.org, say, write; repeatable. Default: none.",
 )
 @click.option("--tls-certificate", type=SecretPath(), help="Serve TLS with this certificate chain (PEM) ...")
 @click.option("--tls-key", type=SecretPath(), help="... and this private key (PEM). Both are read again when they change.")
-@click.option(
-    "--tls-client-ca",
-    type=SecretPath(),
-    help="Let in only clients with a certificate that one of these authorities (PEM) has signed; needs TLS.",
-)
+@click.option("--tls-client-ca", type=SecretPath(), help="Let in only clients with a certificate of one of these authorities.")
 @click.option(
     "--tls-client-auth",
     type=click.Choice(("required", "optional")),
     help="Whether clients must show a certificate, with --tls-client-ca. Default: required.",
 )
-@click.option("--priority", type=click.IntRange(0), help="Of this cache among a client's: the lowest is asked first. Default: 40.")
+@click.option("--workers", type=click.IntRange(1), help="Processes that serve. Default: one a core.")
+@click.option(
+    "--shutdown-timeout", type=click.FloatRange(0), metavar="SECONDS", help="What running calls get to finish. Default: 30."
+)
+@section("Access")
+@click.option("--read-only", is_flag=True, help="Refuse every write; other machines may then be let in.")
+@click.option("--private", is_flag=True, help="Let only those read who show a token. By default everybody may read.")
+@token_file_option
+@click.option(
+    "--oidc-rule",
+    "oidc_rules",
+    multiple=True,
+    type=IdentityRuleType(),
+    metavar="RULE",
+    help="Let jobs of a CI system in: issuer=URL audience=NAME scope=pull|push CLAIM=GLOB ...; repeatable.",
+)
+@click.option(
+    "--cache",
+    "caches",
+    multiple=True,
+    type=NamedCacheType(),
+    metavar="CACHE",
+    help="Serve a cache of its own at /NAME/: NAME [private] [quota=50G] [SETTING=VALUE ...]; repeatable.",
+)
+@click.option(
+    "--default-cache", metavar="NAME", shell_complete=cache_names, help="The named cache for strangers whose URL names none."
+)
+@section("The binary cache")
+@click.option("--priority", type=click.IntRange(0), help="Its rank among a client's caches: the lowest comes first. Default: 40.")
 @click.option("--no-mass-query", is_flag=True, help="Tell clients not to ask this cache for many paths at once.")
 @click.option("--nar-compression", type=click.Choice(("zstd", "none")), help="What narinfos offer. Default: zstd.")
+@section("Signing")
 @click.option(
     "--signing-key-file",
     "signing_key_files",
     multiple=True,
     type=SecretPath(),
     metavar="FILE",
-    help="Sign narinfos with this key, as `nix key generate-secret` writes it; repeatable. Without --require-signatures, "
-    "that is whatever anybody has pushed, and what was fetched unsigned.",
+    help="Sign narinfos with this key, also what anybody pushes; repeatable.",
 )
 @click.option(
     "--trusted-public-keys",
     multiple=True,
     metavar="KEYS",
-    help="Keys (name:base64, separated by spaces) whose signatures are checked when paths are put; repeatable.",
+    help="Keys (name:base64) whose signatures are checked in a put; repeatable.",
 )
 @click.option(
     "--require-signatures",
@@ -147,53 +127,74 @@ if TYPE_CHECKING:
     default=True,
     help="Take only paths whose references are here. Default: yes.",
 )
-@click.option("--private", is_flag=True, help="Let only those read who show a token. By default everybody may read.")
-@token_file_option
-@click.option(
-    "--oidc-rule",
-    "oidc_rules",
-    multiple=True,
-    type=IdentityRuleType(),
-    metavar="RULE",
-    help="Let jobs of a CI system in by its OIDC tokens: issuer=URL audience=NAME scope=pull|push CLAIM=GLOB ...; repeatable.",
-)
-@click.option(
-    "--cache",
-    "caches",
-    multiple=True,
-    type=NamedCacheType(),
-    metavar="CACHE",
-    help="Serve a named cache below /NAME/, whose paths no other cache shows: NAME [private] [priority=N] [quota=50G] "
-    "[retention=90d] [signing-key-file=FILE] [trusted-public-keys=KEY] [require-signatures] [substituters=URL] "
-    "[substituter-public-keys=KEY]; repeatable.",
-)
-@click.option("--default-cache", metavar="NAME", help="The named cache for strangers whose URL names none.")
-@click.option("--read-only", is_flag=True, help="Refuse every write, over gRPC and HTTP; other machines may then be let in.")
+@section("Upstreams")
 @click.option(
     "--substituters",
     multiple=True,
     metavar="URLS",
     type=SecretText(),
     envvar="TVIX_STORE_SUBSTITUTERS",
-    show_envvar=True,
-    help="Binary caches (separated by spaces) from which paths are fetched that the store lacks, once; repeatable. "
-    "Passwords belong into a variable, a file or ~/.netrc: ps shows options to everybody.",
+    help="Binary caches to fetch missing paths from, with spaces between; repeatable.",
 )
 @click.option(
     "--substituter-public-keys",
     multiple=True,
     metavar="KEYS",
-    help="Keys (name:base64, separated by spaces) one of which must have signed what substituters give; repeatable. "
-    "For one alone: https://cache.example.org?trusted-public-keys=KEYS. That of cache.nixos.org is built in.",
+    help="Their keys (name:base64); repeatable. That of cache.nixos.org is built in.",
 )
 @click.option(
     "--upstream-narinfos",
     type=click.Choice(("at-once", "fetched")),
-    help="When the narinfo of a path is answered that only a substituter has: at once, with the substituter's signatures; or when "
-    "its NAR was fetched, with ours too. Default: fetched with --signing-key-file, at-once without.",
+    help="When to answer for paths of substituters. Default: fetched where we sign, else at-once.",
 )
-@scrub_days_option
+@section("Limits")
+@click.option("--limit-requests", type=click.IntRange(1), metavar="N", help="Requests at once of one client, at a worker.")
+@click.option(
+    "--limit-uploads", type=click.IntRange(1), metavar="N", help="Requests at once of one client that write, at a worker."
+)
+@click.option(
+    "--limit-rate",
+    type=click.IntRange(64 << 10),
+    metavar="BYTES",
+    help="Bytes a second to a client from a worker, and as many from it.",
+)
+@click.option(
+    "--trust-proxy",
+    "trusted_proxies",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Believe X-Forwarded-For of this proxy: an IP address, a network or unix; repeatable.",
+)
+@click.option("--max-nar-size", type=click.IntRange(1), metavar="BYTES", help="Largest NAR taken over HTTP. Default: 1 TiB.")
+@click.option(
+    "--max-nar-entries",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Most nodes (files, symlinks, directories) in a NAR over HTTP. Default: 1000000.",
+)
+@click.option("--max-message-size", type=click.IntRange(1), metavar="BYTES", help="Largest gRPC message that is taken.")
+@click.option(
+    "--body-timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Time for a client to send 256 bytes more of a body. Default: 30.",
+)
+@click.option(
+    "--send-timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="How long a client may take nothing of an answer. Default: 600.",
+)
+@click.option(
+    "--transfer-memory",
+    type=click.IntRange(16 << 20),
+    metavar="BYTES",
+    help="Memory of a worker for what clients send, and for answers. Default: 256 MiB.",
+)
+@section("Collecting and scrubbing")
 @collection_options
+@scrub_days_option
+@section("Observing")
 @log_options
 @click.pass_obj
 def daemon(

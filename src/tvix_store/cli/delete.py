@@ -6,11 +6,12 @@ import sys
 
 import click
 
+from tvix_store.cli.completing import store_paths
 from tvix_store.cli.invocation import Invocation, command, json_option
 
 
 @command
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=store_paths)
 @click.option("--recursive", is_flag=True, help="Delete also all paths that refer to them, directly or not.")
 @click.option("--ignore-references", is_flag=True, help="Delete them though others refer to them, and are not whole then.")
 @json_option

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
+from tvix_store.cli.completing import store_paths
 from tvix_store.cli.input import FilePath
 from tvix_store.cli.invocation import Invocation, command
 from tvix_store.cli.progress import progress_bar
 
 
 @command
-@click.argument("path")
+@click.argument("path", shell_complete=store_paths)
 @click.argument("destination", type=FilePath())
 @click.option("--format", "form", type=click.Choice(("dir", "nar", "tar")), default="dir", show_default=True, help="What to write.")
 async def export(invocation: Invocation, path: str, destination: Path, form: str) -> None:

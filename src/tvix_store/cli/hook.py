@@ -15,6 +15,7 @@ from tvix_store.cli.built_paths import built_paths, is_called_by_nix
 from tvix_store.cli.input import FilePath
 from tvix_store.cli.invocation import Invocation, json_option, shared_options
 from tvix_store.cli.push_queue import chosen_queue, chosen_targets, queue_options, start_in_background
+from tvix_store.cli.sections import SectionedCommand
 
 if TYPE_CHECKING:
     from tvix_store.operations.paths.push_queue import PushQueue
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class _Hook(click.Command):
+class _Hook(SectionedCommand):
     """A command that does not fail when Nix calls it: Nix would end the build, and all others. An error is a line on stderr."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
@@ -134,4 +135,4 @@ def _put(queue: PushQueue, to: tuple[str, ...], nix_store: str | None, skip_upst
         queue.put(Entry(target, paths, time.time()))
 
 
-hook.params += shared_options()
+hook.params += shared_options(opens_store=False)

@@ -14,12 +14,20 @@ from tvix_store.errors import ExhaustedError, InvalidError
 
 if TYPE_CHECKING:
     from tvix_store.model.directory import SizeRule
+    from tvix_store.operations.ingest.account import ImportAccount
     from tvix_store.operations.ingest.import_tree import Imported
     from tvix_store.services.store import Store
 
 
 async def import_archive_file(
-    invocation: Invocation, store: Store, path: Path, is_tar: bool, name: str | None, path_info: bool, rule: SizeRule | None
+    invocation: Invocation,
+    store: Store,
+    path: Path,
+    is_tar: bool,
+    name: str | None,
+    path_info: bool,
+    rule: SizeRule | None,
+    account: ImportAccount,
 ) -> Imported:
     """Import the archive in the file `path`, or of the standard input where that is `-`. Its errors name it."""
     from tvix_store.operations.ingest.import_archive import archive_name, import_archive
@@ -40,6 +48,7 @@ async def import_archive_file(
                 path_info=path_info,
                 size_rule=rule,
                 progress=bar.add,
+                account=account,
             )
         except (InvalidError, ExhaustedError) as error:
             raise type(error)(f"{label}: {error}") from None

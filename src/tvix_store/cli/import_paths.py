@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,9 +18,11 @@ from tvix_store.cli.input import FilePath
 from tvix_store.cli.invocation import Invocation, command, json_option
 from tvix_store.cli.output import warn
 from tvix_store.cli.progress import Bar, progress_bar
+from tvix_store.cli.sizes import human
 
 if TYPE_CHECKING:
     from tvix_store.model.nodes import Node
+    from tvix_store.operations.ingest.account import ImportAccount
     from tvix_store.operations.ingest.import_tree import Imported
     from tvix_store.services.store import Store
 
@@ -74,8 +78,12 @@ async def import_paths(
         raise click.UsageError("--name needs a single PATH")
     from tvix_store.config.user_directories import cache_directory
     from tvix_store.model.directory import SizeRule
+    from tvix_store.operations.ingest.account import ImportAccount
     from tvix_store.operations.ingest.files_cache import FilesCache
     from tvix_store.operations.ingest.import_tree import import_tree
+
+    account = ImportAccount()
+    began = time.monotonic()
 
     caches = cache_directory()
     rule = SizeRule[directory_size_rule.upper()] if directory_size_rule else None
@@ -84,7 +92,7 @@ async def import_paths(
         if archive is not None:
             from tvix_store.cli.import_archive import import_archive_file
 
-            done = await import_archive_file(invocation, store, archive, nar is None, name, not no_path_info, rule)
+            done = await import_archive_file(invocation, store, archive, nar is None, name, not no_path_info, rule, account)
             _warn_of_depth(archive, done)
             yield done
         for path in paths:
@@ -102,6 +110,7 @@ async def import_paths(
                     size_rule=rule,
                     cache=FilesCache(caches / "files", path, lookup=not reread) if caches else None,
                     progress=bar.add,
+                    account=account,
                 )
             _warn_of_depth(path, done)
             yield done
@@ -118,6 +127,15 @@ async def import_paths(
             return
         async for each in imported(store):
             print(each.store_path.absolute(store.store_dir) if each.path_info else _content(each.node), flush=True)
+    if not invocation.quiet:
+        print(_summary(account, time.monotonic() - began), file=sys.stderr)
+
+
+def _summary(account: ImportAccount, seconds: float) -> str:
+    files = f"{account.files} files" if account.files != 1 else "1 file"
+    if account.new is None or account.known is None:
+        return f"{human(account.size)} ({files}); {seconds:.1f} s"
+    return f"{human(account.new)} new, {human(account.known)} were there ({files}); {seconds:.1f} s"
 
 
 def check_default_name(path: Path, name: str | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tvix_store.cli.completing import store_paths
 from tvix_store.cli.invocation import Invocation, command, json_option
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @command
-@click.argument("path")
+@click.argument("path", shell_complete=store_paths)
 @json_option
 async def info(invocation: Invocation, path: str, as_json: bool) -> None:
     """Show the path info of the store path PATH, or the node at a PATH inside one.

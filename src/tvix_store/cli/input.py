@@ -6,12 +6,15 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import IO, Any, AnyStr
+from typing import IO, TYPE_CHECKING, Any, AnyStr
 
 import click
 
 from tvix_store.cli.credentials import credential_file
 from tvix_store.errors import InvalidError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class FilePath(click.Path):
@@ -36,6 +39,13 @@ class SecretPath(FilePath):
     def split_envvar_value(self, rv: str) -> list[str]:
         # Paths are separated by colons, as in PATH. The colon of a credential separates nothing.
         return [path for path in re.split(r"(?<!^credential)(?<!:credential):", rv) if path]
+
+
+def complete_directories(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """What a shell offers for the address of a store: directories, which it knows itself."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="dir")]
 
 
 async def read_input(file: IO[AnyStr]) -> AnyStr:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
@@ -12,9 +13,13 @@ import click
 from click.core import ParameterSource
 
 from tvix_store.cli.credentials import SecretText
+from tvix_store.cli.input import complete_directories
+from tvix_store.cli.sections import GENERAL, STORE, SectionedCommand, in_section
 from tvix_store.cli.settings import SharedOption
 
 if TYPE_CHECKING:
+    from click.types import OptionHelpExtra
+
     from tvix_store.cli.configuration import Configuration
     from tvix_store.model.signature import PublicKey
     from tvix_store.operations.export.worker_pool import WorkerPool
@@ -23,8 +28,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 _ADDRESSES = {
-    "store": ("--store", "TVIX_STORE", "Address of the store: a URL or a path."),
-    "blobs": ("--blob-service-addr", "BLOB_SERVICE_ADDR", "Address of another store for blobs."),
+    "store": ("--store", "TVIX_STORE", "The store: a URL or a path."),
+    "blobs": ("--blob-service-addr", "BLOB_SERVICE_ADDR", "The store of the blobs, if it is another."),
     "directories": ("--directory-service-addr", "DIRECTORY_SERVICE_ADDR", "The same for directories."),
     "path_infos": ("--path-info-service-addr", "PATH_INFO_SERVICE_ADDR", "The same for path infos."),
 }
@@ -111,8 +116,20 @@ class Invocation:
         return WorkerPool(partial(self.open_store, as_worker=True), min(cores, _CREW) if helps else 0)
 
 
-def shared_options() -> list[click.Parameter]:
-    """The options of the program and of every command."""
+class StoreOption(SharedOption):
+    """The option `--store`: its help names the directory of the store that is there by default."""
+
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
+        from tvix_store.config.user_directories import data_directory
+
+        extra = super().get_help_extra(ctx)
+        with suppress(RuntimeError):  # a user without a home
+            extra["default"] = str(data_directory())
+        return extra
+
+
+def shared_options(*, opens_store: bool = True) -> list[click.Parameter]:
+    """The options of the program and of every command. A command that opens no store does not show those of the store."""
 
     def remember(ctx: click.Context, option: click.Parameter, value: object) -> None:
         source = ctx.get_parameter_source(option.name or "")
@@ -127,12 +144,22 @@ def shared_options() -> list[click.Parameter]:
 
             configure_command(ctx, ctx.ensure_object(Invocation))
 
-    def shared(names: list[str], variable: str, **settings: Any) -> click.Option:
-        return SharedOption(names, envvar=variable, expose_value=False, **{"callback": remember} | settings)
+    def shared(names: list[str], variable: str, cls: type[SharedOption] = SharedOption, **settings: Any) -> click.Option:
+        return cls(names, envvar=variable, expose_value=False, **{"callback": remember} | settings)
 
-    return [
+    of_store = [
         *(
-            shared([flag, service], variable, metavar="ADDRESS", type=SecretText(), show_envvar=True, help=text)
+            shared(
+                [flag, service],
+                variable,
+                StoreOption if service == "store" else SharedOption,
+                metavar="ADDRESS",
+                type=SecretText(),
+                shell_complete=complete_directories,
+                show_envvar=True,
+                hidden=not opens_store,
+                help=text,
+            )
             for service, (flag, variable, text) in _ADDRESSES.items()
         ),
         shared(
@@ -140,10 +167,13 @@ def shared_options() -> list[click.Parameter]:
             "NIX_STORE_DIR",
             metavar="DIRECTORY",
             show_envvar=True,
+            hidden=not opens_store,
             help="Where Nix has its store. Default: as the store was made; /nix/store.",
         ),
+    ]
+    of_all = [
         # The variables of these are shown nowhere, since they follow from the names.
-        shared(["-q", "--quiet"], "TVIX_STORE_QUIET", is_flag=True, help="Show no progress."),
+        shared(["-q", "--quiet"], "TVIX_STORE_QUIET", is_flag=True, help="Show no progress, and no summary."),
         shared(["--debug"], "TVIX_STORE_DEBUG", is_flag=True, help="Show where an error comes from."),
         shared(
             ["--config"],
@@ -154,19 +184,30 @@ def shared_options() -> list[click.Parameter]:
             help="Take options from this file alone. Default: ~/.config/tvix-store/config.toml over /etc/tvix-store/config.toml.",
         ),
     ]
+    in_section(STORE, of_store)
+    in_section(GENERAL, of_all)
+    return [*of_store, *of_all]
 
 
 def command(function: Callable[Concatenate[Invocation, P], Coroutine[Any, Any, None]]) -> click.Command:
     """Make a command of a coroutine function that takes the Invocation and its own options; its docstring is the help."""
+    return _command(function, opens_store=True)
 
+
+def command_without_store(function: Callable[Concatenate[Invocation, P], Coroutine[Any, Any, None]]) -> click.Command:
+    """As `command`, of one that opens no store."""
+    return _command(function, opens_store=False)
+
+
+def _command(function: Callable[Concatenate[Invocation, P], Coroutine[Any, Any, None]], *, opens_store: bool) -> click.Command:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> None:
         from tvix_store.cli.event_loop import run
 
         run(function(click.get_current_context().ensure_object(Invocation), *args, **kwargs))
 
-    made = click.command(call)
-    made.params += shared_options()
+    made = click.command(cls=SectionedCommand)(call)
+    made.params += shared_options(opens_store=opens_store)
     return made
 
 

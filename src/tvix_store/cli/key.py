@@ -10,4 +10,4 @@ COMMANDS = {
 }
 HELP = """Make the keys with which store paths are signed. Their form is that of nix key."""
 
-key = LazyGroup("key", COMMANDS, HELP)
+key = LazyGroup("key", {"Commands": COMMANDS}, HELP, opens_store=False)

@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 
 from tvix_store.cli.input import FilePath
-from tvix_store.cli.invocation import Invocation, command
+from tvix_store.cli.invocation import Invocation, command_without_store
 
 
-@command
+@command_without_store
 @click.argument("name")
 @click.option("--out", type=FilePath(), help="Write it to a new file, which only its owner may read.")
 async def generate(invocation: Invocation, name: str, out: Path | None) -> None:

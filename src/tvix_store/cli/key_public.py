@@ -8,10 +8,10 @@ from typing import IO
 
 import click
 
-from tvix_store.cli.invocation import Invocation, command
+from tvix_store.cli.invocation import Invocation, command_without_store
 
 
-@command
+@command_without_store
 @click.argument("file", type=click.File(errors="replace"), default="-")
 async def public(invocation: Invocation, file: IO[str]) -> None:
     """Print the public key of the secret key in FILE (by default the standard input), as nix key convert-secret-to-public does.

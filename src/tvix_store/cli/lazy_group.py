@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from tvix_store.cli.invocation import shared_options
+from tvix_store.cli.sections import SectionedCommand, width_of, write_section
 from tvix_store.cli.settings import name_variables
 
 if TYPE_CHECKING:
@@ -25,12 +26,24 @@ class Entry(NamedTuple):
     summary: str
 
 
-class LazyGroup(click.Group):
-    """A group over a table of entries by command name, which is also the order in which they are shown."""
+class LazyGroup(SectionedCommand, click.Group):
+    """A group over tables of entries by command name, in the order in which they are shown: one table a heading.
 
-    def __init__(self, name: str, table: Mapping[str, Entry], help: str) -> None:  # noqa: A002 - click's word
-        super().__init__(name, help=help, params=shared_options(), context_settings={"help_option_names": ["-h", "--help"]})
-        self._table = table
+    `opens_store` tells whether any of its commands works on a store.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sections: Mapping[str, Mapping[str, Entry]],
+        help: str,  # noqa: A002 - click's word
+        *,
+        opens_store: bool = True,
+    ) -> None:
+        names = {"help_option_names": ["-h", "--help"]}
+        super().__init__(name, help=help, params=shared_options(opens_store=opens_store), context_settings=names)
+        self._sections = sections
+        self._table = {name: entry for section in sections.values() for name, entry in section.items()}
         self._words: tuple[str, ...] = ()
         """Those that call the group, behind the program's name."""
 
@@ -54,9 +67,14 @@ class LazyGroup(click.Group):
             raise click.exceptions.NoSuchCommand(args[0], possibilities=self._table, ctx=ctx)
         return super().resolve_command(ctx, args)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = width_of((name, "") for name in self._table)
+        for title, table in self._sections.items():
+            write_section(formatter, title, [(name, entry.summary) for name, entry in table.items()], width)
+        super().format_options(ctx, formatter)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.summary) for name, entry in self._table.items()])
+        """Nothing: they are written before the options."""
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
         from click.shell_completion import CompletionItem

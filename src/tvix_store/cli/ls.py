@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tvix_store.cli.completing import store_paths
 from tvix_store.cli.invocation import Invocation, command, json_option
 
 if TYPE_CHECKING:
@@ -15,17 +16,21 @@ if TYPE_CHECKING:
 
 
 @command
-@click.argument("path")
+@click.argument("path", shell_complete=store_paths)
 @click.option("-l", "--long", is_flag=True, help="Show kinds, sizes and symlink targets.")
+@click.option("-h", "--human-readable", "for_people", is_flag=True, help="With -l, show sizes as 1.50 MiB.")
+@click.option("-a", "--all", "everything", is_flag=True, help="No more than without it: names with a dot are always shown.")
 @click.option("-R", "--recursive", is_flag=True, help="List directories inside directories as well.")
 @json_option
-async def ls(invocation: Invocation, path: str, long: bool, recursive: bool, as_json: bool) -> None:
+async def ls(
+    invocation: Invocation, path: str, long: bool, for_people: bool, everything: bool, recursive: bool, as_json: bool
+) -> None:
     """List the directory at PATH, sorted by name. Of a file or symlink only itself is shown.
 
-    The size of a directory is the number of all that is below it.
+    The entries of a directory are all that is below it, at any depth.
 
     \b
-        tvix-store ls -l /nix/store/...-hello/bin
+        tvix-store ls -lh /nix/store/...-hello/bin
         tvix-store ls -R --json <hash>
     """
     from tvix_store.cli.json_forms import node_to_json
@@ -43,7 +48,7 @@ async def ls(invocation: Invocation, path: str, long: bool, recursive: bool, as_
             await print_json_array({"path": shown(name), **node_to_json(node)} async for name, node in entries)
             return
         async for name, node in entries:
-            print(_long(name, node) if long else shown(name))
+            print(_long(name, node, for_people=for_people) if long else shown(name))
 
 
 async def _only(name: bytes, node: Node) -> AsyncIterator[tuple[bytes, Node]]:
@@ -67,14 +72,17 @@ async def _below(tree: DirectoryTree, *, recursive: bool) -> AsyncIterator[tuple
             waiting += [(b"/".join((path, name)) if path else name, child) for name, child in reversed(children)]
 
 
-def _long(name: bytes, node: Node) -> str:
+def _long(name: bytes, node: Node, *, for_people: bool) -> str:
     from tvix_store.cli.output import shown
+    from tvix_store.cli.sizes import human
     from tvix_store.model.nodes import DirectoryNode, FileNode, SymlinkNode
 
     match node:
         case DirectoryNode(size=size):
-            return f"dr-xr-xr-x {size:>12} {shown(name)}"
+            kind, extent = "dr-xr-xr-x", "1 entry" if size == 1 else f"{size} entries"
         case FileNode(size=size, executable=executable):
-            return f"{'-r-xr-xr-x' if executable else '-r--r--r--'} {size:>12} {shown(name)}"
-        case SymlinkNode(target):
-            return f"lrwxrwxrwx {0:>12} {shown(name)} -> {shown(target)}"
+            kind, extent = "-r-xr-xr-x" if executable else "-r--r--r--", human(size) if for_people else str(size)
+        case SymlinkNode():
+            kind, extent = "lrwxrwxrwx", "-" if for_people else "0"
+    arrow = f" -> {shown(node.target)}" if isinstance(node, SymlinkNode) else ""
+    return f"{kind} {extent:>14} {shown(name)}{arrow}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from tvix_store.cli.completing import store_paths
 from tvix_store.cli.invocation import Invocation, command, json_option
 
 
 @command
-@click.argument("path")
+@click.argument("path", shell_complete=store_paths)
 @json_option
 async def nar_hash(invocation: Invocation, path: str, as_json: bool) -> None:
     """Print the SHA-256 and the size (bytes) of the NAR of the node at PATH, as the store computes them from its content.

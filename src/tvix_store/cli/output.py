@@ -17,7 +17,11 @@ def shown(name: bytes) -> str:
     """`name` for printing. On a terminal, characters that would steer it are escaped."""
     if not sys.stdout.isatty():
         return os.fsdecode(name)
-    text = name.decode("utf-8", "backslashreplace")
+    return printable(name.decode("utf-8", "backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """`text` with escapes in place of the characters that would steer a terminal."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 

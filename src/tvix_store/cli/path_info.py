@@ -16,4 +16,4 @@ HELP = """Get, put, rewrite, sign and verify path infos.
 Their JSON form is close to that of nix path-info --json; docs/cli.md describes it.
 """
 
-path_info = LazyGroup("path-info", COMMANDS, HELP)
+path_info = LazyGroup("path-info", {"Commands": COMMANDS}, HELP)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from tvix_store.cli.completing import store_paths
 from tvix_store.cli.invocation import Invocation, command
 
 
 @command
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=store_paths)
 @click.option("--json", is_flag=True, expose_value=False, help="Print JSON, as always.")
 async def get(invocation: Invocation, paths: tuple[str, ...]) -> None:
     """Print the path infos of the store paths PATH as JSON: an object, or an array where several are asked for.

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from tvix_store.cli.completing import store_paths
 from tvix_store.cli.credentials import SecretInput
 from tvix_store.cli.invocation import Invocation, command, json_option
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @command
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=store_paths)
 @click.option(
     "--key-file",
     required=True,

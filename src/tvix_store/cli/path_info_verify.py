@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tvix_store.cli.completing import store_paths
 from tvix_store.cli.invocation import Invocation, command, json_option
 from tvix_store.cli.progress import Bar, behind_bar
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @command
-@click.argument("paths", metavar="[PATH...]", nargs=-1)
+@click.argument("paths", metavar="[PATH...]", nargs=-1, shell_complete=store_paths)
 @click.option("--all", "every", is_flag=True, help="Verify all store paths.")
 @click.option(
     "--trusted-public-keys",

@@ -14,4 +14,4 @@ HELP = """Name store paths that stay, with all that they need, however long nobo
 Whoever pins under the same name again adds a revision. All revisions stay, unless `pin add` says otherwise.
 """
 
-pin = LazyGroup("pin", COMMANDS, HELP)
+pin = LazyGroup("pin", {"Commands": COMMANDS}, HELP)

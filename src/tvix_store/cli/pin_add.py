@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from tvix_store.cli.completing import pin_names, store_paths
 from tvix_store.cli.invocation import Invocation, command
 
 
 @command
-@click.argument("name", metavar="NAME")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("name", metavar="NAME", shell_complete=pin_names)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=store_paths)
 @click.option("--keep-days", type=click.IntRange(1), metavar="N", help="Keep the revisions of the last N days.")
 @click.option("--keep-revisions", type=click.IntRange(1), metavar="N", help="Keep the newest N revisions.")
 async def add(invocation: Invocation, name: str, paths: tuple[str, ...], keep_days: int | None, keep_revisions: int | None) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tvix_store.cli.completing import pin_names
 from tvix_store.cli.invocation import Invocation, command, json_option
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @command
-@click.argument("name", metavar="[NAME]", required=False)
+@click.argument("name", metavar="[NAME]", required=False, shell_complete=pin_names)
 @json_option
 async def list_pins(invocation: Invocation, name: str | None, as_json: bool) -> None:
     """List the revisions of all pins, or of the pin NAME, the newest first: name, number, time, what stays, and paths.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from tvix_store.cli.completing import pin_names
 from tvix_store.cli.invocation import Invocation, command
 
 
 @command
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=pin_names)
 async def remove(invocation: Invocation, name: str) -> None:
     """Remove the pin NAME with all its revisions. Its paths stay until nobody has used them for long.
 

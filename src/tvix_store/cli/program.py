@@ -15,6 +15,7 @@ from tvix_store import __version__
 from tvix_store.cli import exit_codes
 from tvix_store.cli.invocation import Invocation
 from tvix_store.cli.lazy_group import Entry, LazyGroup
+from tvix_store.cli.sections import GENERAL, in_section
 
 NAME = "tvix-store"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -22,33 +23,47 @@ _MOST_TOLD = 4
 """Options of which a message about options tells where they are set."""
 COMPLETION = "_TVIX_STORE_COMPLETE"
 """The variable by which a shell asks for completions."""
-COMMANDS = {
-    "daemon": Entry("tvix_store.cli.daemon:daemon", "Serve a store over gRPC."),
-    "import": Entry("tvix_store.cli.import_paths:import_paths", "Put directories, files and symlinks into the store."),
-    "list": Entry("tvix_store.cli.list_paths:list_paths", "List the store paths."),
-    "info": Entry("tvix_store.cli.info:info", "Show what is known of a store path."),
-    "ls": Entry("tvix_store.cli.ls:ls", "List a directory."),
-    "cat": Entry("tvix_store.cli.cat:cat", "Print files."),
-    "export": Entry("tvix_store.cli.export:export", "Write a tree to a directory, a NAR or a tar."),
-    "copy": Entry("tvix_store.cli.copy:copy", "Copy store paths, with all they refer to, from a store of Nix."),
-    "push": Entry("tvix_store.cli.push:push", "Send store paths of Nix, with all they refer to, to a cache."),
-    "hook": Entry("tvix_store.cli.hook:hook", "Push what Nix builds, as its post-build-hook, from a queue on the disk."),
-    "watch-store": Entry("tvix_store.cli.watch_store:watch_store", "Push each path that becomes valid in Nix's store."),
-    "use": Entry("tvix_store.cli.use:use", "Make Nix use a binary cache: lines for nix.conf and netrc."),
-    "check": Entry("tvix_store.cli.check:check", "Check that store paths are whole, and repair them."),
-    "backup": Entry("tvix_store.cli.backup:backup", "Copy the whole store into a directory that is a store, while it is in use."),
-    "gc": Entry("tvix_store.cli.gc:gc", "Delete what is not needed, and give its space back."),
-    "pin": Entry("tvix_store.cli.pin:pin", "Name store paths that stay."),
-    "delete": Entry("tvix_store.cli.delete:delete", "Delete store paths."),
-    "nar-hash": Entry("tvix_store.cli.nar_hash:nar_hash", "Print the hash and size of a NAR."),
-    "stat": Entry("tvix_store.cli.stat:stat", "Show the size and the chunks of a blob."),
-    "path-info": Entry("tvix_store.cli.path_info:path_info", "Get, put, sign and verify path infos."),
-    "key": Entry("tvix_store.cli.key:key", "Make the keys with which store paths are signed."),
-    "token": Entry("tvix_store.cli.token:token", "Make the tokens that let others use the store."),
-    "stats": Entry("tvix_store.cli.stats:stats", "Show how much the store holds."),
-    "config": Entry("tvix_store.cli.config:config", "Show and check the configuration."),
-    "completion": Entry("tvix_store.cli.completion:completion", "Print a shell's completion script."),
+SECTIONS = {
+    "Every day": {
+        "import": Entry("tvix_store.cli.import_paths:import_paths", "Put directories, files and symlinks into the store."),
+        "list": Entry("tvix_store.cli.list_paths:list_paths", "List the store paths."),
+        "info": Entry("tvix_store.cli.info:info", "Show what is known of a store path."),
+        "ls": Entry("tvix_store.cli.ls:ls", "List a directory."),
+        "cat": Entry("tvix_store.cli.cat:cat", "Print files."),
+        "export": Entry("tvix_store.cli.export:export", "Write a tree to a directory, a NAR or a tar."),
+        "copy": Entry("tvix_store.cli.copy:copy", "Copy store paths between stores, or from a store of Nix."),
+    },
+    "From Nix to a cache": {
+        "push": Entry("tvix_store.cli.push:push", "Send store paths of Nix, with all they refer to, to a cache."),
+        "hook": Entry("tvix_store.cli.hook:hook", "Push what Nix builds, as its post-build-hook, from a queue on the disk."),
+        "watch-store": Entry("tvix_store.cli.watch_store:watch_store", "Push each path that becomes valid in Nix's store."),
+        "use": Entry("tvix_store.cli.use:use", "Make Nix use a binary cache: lines for nix.conf and netrc."),
+    },
+    "Serving": {
+        "daemon": Entry("tvix_store.cli.daemon:daemon", "Serve a store over gRPC, and as a binary cache."),
+        "token": Entry("tvix_store.cli.token:token", "Make the tokens that let others use the store."),
+        "key": Entry("tvix_store.cli.key:key", "Make the keys with which store paths are signed."),
+    },
+    "Keeping a store small and whole": {
+        "stats": Entry("tvix_store.cli.stats:stats", "Show how much the store holds."),
+        "gc": Entry("tvix_store.cli.gc:gc", "Delete what is not needed, and give its space back."),
+        "pin": Entry("tvix_store.cli.pin:pin", "Name store paths that stay."),
+        "delete": Entry("tvix_store.cli.delete:delete", "Delete store paths."),
+        "check": Entry("tvix_store.cli.check:check", "Check that store paths are whole, and repair them."),
+        "backup": Entry("tvix_store.cli.backup:backup", "Copy the whole store, while it is in use, into a directory."),
+    },
+    "Looking closer": {
+        "path-info": Entry("tvix_store.cli.path_info:path_info", "Get, put, sign and verify path infos."),
+        "nar-hash": Entry("tvix_store.cli.nar_hash:nar_hash", "Print the hash and size of a NAR."),
+        "stat": Entry("tvix_store.cli.stat:stat", "Show the size and the chunks of a blob."),
+    },
+    "The program itself": {
+        "help": Entry("tvix_store.cli.help:help_", "Explain the program, or a command."),
+        "config": Entry("tvix_store.cli.config:config", "Show and check the configuration."),
+        "completion": Entry("tvix_store.cli.completion:completion", "Print a shell's completion script."),
+    },
 }
+"""The commands, below the headings of `--help`."""
 HELP = """A granular content-addressed store for Nix.
 
 \b
@@ -70,15 +85,19 @@ listen-address below [daemon]: tvix-store config show daemon
 
 def program() -> click.Group:
     """The command `tvix-store`."""
-    group = LazyGroup(NAME, COMMANDS, HELP)
-    click.version_option(__version__, prog_name=NAME, message="%(prog)s %(version)s")(group)
+    group = LazyGroup(NAME, SECTIONS, HELP)
+    click.version_option(__version__, "-V", "--version", prog_name=NAME, message="%(prog)s %(version)s")(group)
+    in_section(GENERAL, group.params)
     return group
 
 
 def run_program(arguments: Sequence[str]) -> int:
     """Run the program, and return its exit code; an error is a line on stderr."""
     if COMPLETION in os.environ:
-        program().main(list(arguments), NAME, COMPLETION)  # exits
+        from tvix_store.cli.completing import in_silence
+
+        with in_silence():
+            program().main(list(arguments), NAME, COMPLETION)  # exits
     _prepare_standard_files()
     invocation = Invocation()
     try:

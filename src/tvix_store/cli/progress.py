@@ -1,22 +1,38 @@
-"""A progress bar on a terminal."""
+"""Progress of what lasts, on standard error: a line that changes on a terminal, and elsewhere one more line every 10 seconds.
+
+Both are made of the same facts by our own few lines. The bars of rich have no form for a log, mix MB with MiB, break into several
+lines where a terminal is narrow, and take 0.1 s to import.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import aclosing, contextmanager, suppress
+from typing import TypeVar
 
 from tvix_store.cli.invocation import Invocation
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+from tvix_store.cli.output import printable
+from tvix_store.cli.progress_line import Progress, plain_line, terminal_line
 
 T = TypeVar("T")
+_DRAWN_EVERY, _TOLD_EVERY = 0.2, 10.0
+"""Seconds: on a terminal, and elsewhere."""
+_RATED = 50
+"""How many of the last moments the rate is taken from: 10 seconds of them on a terminal."""
+_CLEAR = "\r\x1b[K"
+"""Moves to the begin of a terminal's line, and empties it."""
 
 
 class Bar:
-    """Takes progress; this one shows nothing."""
+    """Takes progress; this one shows nothing.
+
+    visible: Whether it is on a terminal, where other output would go into it.
+    """
 
     visible = False
 
@@ -27,66 +43,91 @@ class Bar:
         """So many bytes are to be done in all."""
 
 
-class _VisibleBar(Bar):
-    visible = True
+class _TellingBar(Bar):
+    """Tells in a thread of its own: the event loop may be busy, or its thread."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, progress: Progress, *, visible: bool) -> None:
+        self.visible = visible
         self._progress = progress
-        self._task = task
-        self._files = 0
+        self._began = time.monotonic()
+        self._moments = deque([(self._began, 0)], _RATED if visible else 2)
+        """Times, and how much was done then."""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tell, daemon=True)
+        self._thread.start()
 
     def add(self, files: int, size: int) -> None:
-        self._files += files
-        self._progress.update(self._task, advance=size, files=self._files)
+        self._progress.count += files
+        self._progress.done += size
 
     def expect(self, size: int) -> None:
-        self._progress.update(self._task, total=size)
+        self._progress.total = size
+
+    def step(self, label: str, done: int, total: int) -> None:
+        """A step of the work, how much of it is done, and of how much."""
+        if label and label != self._progress.label:
+            self._moments = deque([(time.monotonic(), 0)], self._moments.maxlen)
+        if label:
+            self._progress.label, self._progress.done, self._progress.total = label, done, total
+
+    def end(self) -> None:
+        """Tell nothing any more. A terminal's line is left empty."""
+        self._over.set()
+        self._thread.join()
+
+    def _tell(self) -> None:
+        with suppress(OSError, ValueError):  # nobody listens
+            while not self._over.wait(_DRAWN_EVERY if self.visible else _TOLD_EVERY):
+                self._rate()
+                text = f"{_CLEAR}{terminal_line(self._progress, _columns())}" if self.visible else plain_line(self._progress) + "\n"
+                sys.stderr.write(text)
+                sys.stderr.flush()
+            if self.visible:
+                sys.stderr.write(_CLEAR)
+                sys.stderr.flush()
+
+    def _rate(self) -> None:
+        now, done = time.monotonic(), self._progress.done
+        then, before = self._moments[0]
+        self._progress.rate = max(done - before, 0) / max(now - then, 0.001)
+        self._moments.append((now, done))
+
+
+def _columns() -> int:
+    """The columns of the terminal, or those that COLUMNS claims."""
+    with suppress(ValueError, OSError):
+        claimed = int(os.environ.get("COLUMNS") or 0)
+        return claimed or os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    return 80
+
+
+@contextmanager
+def _telling(invocation: Invocation, progress: Progress) -> Iterator[_TellingBar | None]:
+    if invocation.quiet:
+        yield None
+        return
+    bar = _TellingBar(progress, visible=sys.stderr.isatty() and os.environ.get("TERM") != "dumb")
+    try:
+        yield bar
+    finally:
+        bar.end()
 
 
 @contextmanager
 def progress_bar(invocation: Invocation, label: str, size: int | None = None, *, counted: str = "files") -> Iterator[Bar]:
-    """A bar with the rate and the remaining time, gone at the end. `size` is the expected total (bytes), where it is known.
+    """Tell of work with its rate and the remaining time. `size` is the expected total (bytes), where it is known.
 
     `counted` names the things that `Bar.add` counts.
     """
-    if invocation.quiet or not sys.stderr.isatty():
-        yield Bar()
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        TextColumn(f"{{task.fields[files]}} {counted}"),
-    )
-    # Standard output is left alone: it may be something else than the terminal.
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
-        yield _VisibleBar(progress, progress.add_task(escape(label), total=size, files=0))
+    with _telling(invocation, Progress(printable(label), size, counted=counted)) as bar:
+        yield bar or Bar()
 
 
 @contextmanager
 def step_bar(invocation: Invocation) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A bar for work of several steps, gone at the end: called in any thread with the step, how much is done, and of how much."""
-    if invocation.quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
-        task = progress.add_task("", total=None)
-
-        def tell(step: str, done: int, total: int) -> None:
-            if step:
-                progress.update(task, description=step, completed=done, total=total)
-
-        yield tell
+    """Tell of work of several steps: called in any thread with the step, how much of it is done, and of how much."""
+    with _telling(invocation, Progress("", in_bytes=False)) as bar:
+        yield bar.step if bar else None
 
 
 async def behind_bar(

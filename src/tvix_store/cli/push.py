@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tvix_store.cli.credentials import SecretText
-from tvix_store.cli.invocation import Invocation, command, json_option
+from tvix_store.cli.invocation import Invocation, command_without_store, json_option
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tvix_store.operations.paths.pushed import Pushed
 
 
-@command
+@command_without_store
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
 @click.option(
     "--stdin", "from_stdin", is_flag=True, help="Push also the paths on the standard input, separated by blanks or line ends."

@@ -14,7 +14,7 @@ scrub_days_option = click.option(
     "--scrub-days",
     type=click.FloatRange(0, 36_500),
     metavar="DAYS",
-    help="Read all content of a local store once in so many days, to find and forget what is damaged; 0 is never. Default: 30.",
+    help="Read all content of a local store once in so many days, to find damage; 0 is never. Default: 30.",
 )
 
 

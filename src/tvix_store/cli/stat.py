@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from tvix_store.cli.completing import store_paths
 from tvix_store.cli.invocation import Invocation, command, json_option
 
 
 @command
-@click.argument("blob")
+@click.argument("blob", shell_complete=store_paths)
 @json_option
 async def stat(invocation: Invocation, blob: str, as_json: bool) -> None:
     """Show the size of BLOB and the chunks that it was cut into. BLOB is a digest, or a PATH that leads to a file.

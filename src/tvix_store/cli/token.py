@@ -14,4 +14,4 @@ HELP = """Make, list and revoke the tokens that let others use a store.
 As soon as a token exists that may push, nobody writes without one. A daemon heeds a change within a second.
 """
 
-token = LazyGroup("token", COMMANDS, HELP)
+token = LazyGroup("token", {"Commands": COMMANDS}, HELP)

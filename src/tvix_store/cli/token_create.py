@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from tvix_store.cli.completing import cache_names
 from tvix_store.cli.invocation import Invocation, command, json_option
 from tvix_store.cli.output import print_json
 from tvix_store.cli.token_files import chosen_token_file, token_file_option
@@ -42,7 +43,7 @@ class Expiry(click.ParamType[float]):
 
 @command
 @click.option("--scope", required=True, type=click.Choice(("pull", "push", "admin")), help="What it grants: push includes pull.")
-@click.option("--cache", metavar="NAME", help="The only named cache that it is for. Default: all.")
+@click.option("--cache", metavar="NAME", shell_complete=cache_names, help="The only named cache that it is for. Default: all.")
 @click.option("--expires", type=Expiry(), metavar="TIME", help="90d, 12h, 2w, 1y, or a date (UTC). Default: never.")
 @click.option("--note", default="", metavar="TEXT", help="What it is for, for token list.")
 @token_file_option

@@ -15,8 +15,7 @@ token_file_option = click.option(
     type=SecretPath(),
     metavar="FILE",
     envvar="TVIX_STORE_TOKEN_FILE",
-    show_envvar=True,
-    help="File of the store's tokens. Default: tokens.json in the directory of a local store, else in the user's data directory.",
+    help="File of the store's tokens. Default: tokens.json in the store, or in the user's data directory.",
 )
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from tvix_store.cli.completing import token_ids
 from tvix_store.cli.invocation import Invocation, command
 from tvix_store.cli.token_files import chosen_token_file, token_file_option
 
 
 @command
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=token_ids)
 @token_file_option
 async def revoke(invocation: Invocation, ids: tuple[str, ...], token_file: Path | None) -> None:
     """Take what tokens grant away, by their ids. A whole token is understood, too. All of them are revoked, or none.

@@ -7,10 +7,10 @@ from typing import IO
 import click
 
 from tvix_store.cli.credentials import SecretInput, SecretText
-from tvix_store.cli.invocation import Invocation, command, json_option
+from tvix_store.cli.invocation import Invocation, command_without_store, json_option
 
 
-@command
+@command_without_store
 @click.argument("url")
 @click.option("--system/--user", "system", help="Write /etc/nix/nix.conf, or ~/.config/nix/nix.conf (the default).")
 @click.option(

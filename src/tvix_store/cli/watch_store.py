@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from tvix_store.cli.invocation import Invocation, command
+from tvix_store.cli.invocation import Invocation, command_without_store
 from tvix_store.cli.push_queue import chosen_queue, queue_options
 
 
-@command
+@command_without_store
 @queue_options
 @click.option("--all", "everything", is_flag=True, help="Begin with the paths that Nix has already.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Push only paths whose name, behind the hash, matches one of these.")

@@ -1,17 +1,22 @@
-"""From addresses to stores: the only room that knows all backends."""
+"""From addresses to stores: the only room that knows all backends. Each name is read from its module when it is first used."""
 
-from tvix_store.config.compose import (
-    cache_address,
-    check_is_there,
-    local_directories,
-    open_store,
-    prepare_for_pool,
-    private_places,
-    verified,
-)
-from tvix_store.config.scheme import Opening, Scheme
-from tvix_store.layers.read_only import read_only
-from tvix_store.model.address import Address
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tvix_store.config.compose import (
+        cache_address,
+        check_is_there,
+        local_directories,
+        open_store,
+        prepare_for_pool,
+        private_places,
+        verified,
+    )
+    from tvix_store.config.scheme import Opening, Scheme
+    from tvix_store.layers.read_only import read_only
+    from tvix_store.model.address import Address
 
 __all__ = [
     "Address",
@@ -26,3 +31,18 @@ __all__ = [
     "read_only",
     "verified",
 ]
+_MODULES = {
+    "Address": "tvix_store.model.address",
+    "Opening": "tvix_store.config.scheme",
+    "Scheme": "tvix_store.config.scheme",
+    "read_only": "tvix_store.layers.read_only",
+}
+"""Where names are that are not in `compose`."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_MODULES.get(name, "tvix_store.config.compose")), name)

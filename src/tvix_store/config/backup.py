@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tvix_store.backends.local.backup import BackupAccount, backup
 from tvix_store.config.compose import DEFAULT_ADDRESS
-from tvix_store.config.local import PARAMETERS, directory_of
+from tvix_store.config.local import PARAMETERS
+from tvix_store.config.local_directory import directory_of
 from tvix_store.errors import InvalidError, UnsupportedError
 from tvix_store.model.address import Address, without_secrets
 

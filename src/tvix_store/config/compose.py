@@ -147,10 +147,10 @@ def cache_address(addresses: Iterable[str | None], name: str, quota: int | None 
 
 def local_directories(addresses: Iterable[str | None]) -> tuple[Path, ...]:
     """The directories of the local stores among these addresses (None: the default one)."""
-    from tvix_store.config import local
+    from tvix_store.config.local_directory import directory_of
 
     parsed = [Address.parse(address or DEFAULT_ADDRESS) for address in addresses]
-    return tuple(dict.fromkeys(local.directory_of(each) for each in parsed if each.scheme == "local"))
+    return tuple(dict.fromkeys(directory_of(each) for each in parsed if each.scheme == "local"))
 
 
 def private_places(addresses: Iterable[str | None]) -> tuple[str, ...]:
@@ -203,4 +203,4 @@ def verified(
         # References first: to look them up costs little, to calculate a NAR much.
         path_infos = ClosedPathInfos(store, path_infos)
     # They check puts, and change no stored content.
-    return store.with_services(path_infos=path_infos, keep=["statistics", "named_paths", "removal", "collection"])
+    return store.with_services(path_infos=path_infos, keep=["statistics", "named_paths", "arrivals", "removal", "collection"])

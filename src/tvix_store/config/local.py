@@ -15,23 +15,17 @@ from tvix_store.backends.local.disk import disk_errors, make_directory
 from tvix_store.backends.local.engine import READ_THREADS
 from tvix_store.backends.local.file_lock import alone
 from tvix_store.backends.local.settings import FILE as SETTINGS
+from tvix_store.config.local_directory import directory_of, own_directory_of, read_cache
 from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.config.size_rule import read_size_rule
-from tvix_store.config.user_directories import data_directory
 from tvix_store.errors import InvalidError
 from tvix_store.model.address import Address, read_switch
 from tvix_store.model.byte_size import read_bytes
-from tvix_store.model.cache_name import check_cache_name
 from tvix_store.model.time_span import read_span
 from tvix_store.services.removal import HOUR
 from tvix_store.services.store import Store
 
 _MOST_THREADS = 256
-
-
-def _read_cache(name: str) -> str:
-    check_cache_name(name)
-    return name
 
 
 def _read_threads(text: str) -> int:
@@ -48,7 +42,7 @@ PARAMETERS: dict[str, Callable[[str], object]] = {
     "size_rule": read_size_rule,
     "threads": _read_threads,
     "read-only": read_switch,
-    "cache": _read_cache,
+    "cache": read_cache,
     "quota": read_bytes,
     "retention": read_span,
 }
@@ -132,26 +126,6 @@ def check_is_there(address: Address) -> None:
     directory = own_directory_of(address)
     if not (directory / SETTINGS).exists():
         raise InvalidError(f"there is no store in {directory}")
-
-
-def own_directory_of(address: Address) -> Path:
-    """The directory of the path infos at an address: that of the store, or of its named cache."""
-    directory, cache = directory_of(address), address.parameters.get("cache")
-    return cache_directory(directory, _read_cache(cache)) if cache else directory
-
-
-def directory_of(address: Address) -> Path:
-    """The directory of the store at an address.
-
-    Raises:
-        InvalidError: the address names a host, or a relative path in a URL.
-    """
-    if address.host:
-        raise InvalidError(f"{address.text}: an absolute path has three slashes, as in local:///{address.host}{address.path}")
-    if address.path and address.path != address.text and not address.path.startswith("/"):
-        relative = address.path.removeprefix("./")
-        raise InvalidError(f"{address.text}: the path in a URL is absolute; a relative one stands alone, as in ./{relative}")
-    return Path(address.path) if address.path else data_directory()
 
 
 SCHEME = Scheme(open_address, works_here=True)

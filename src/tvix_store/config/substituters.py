@@ -68,7 +68,7 @@ async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequ
 
     documents = SubstitutingDocuments(store, upstreams)
     # What is fetched, the layer puts into the store itself. The store counts what it holds, as it lists that.
-    filled = store.with_services(path_infos=layer, keep=["statistics", "named_paths", "removal"])
+    filled = store.with_services(path_infos=layer, keep=["statistics", "named_paths", "arrivals", "removal"])
     return replace(filled, foreign_documents=documents, foreign_paths=layer, close=close)
 
 
@@ -92,7 +92,7 @@ def fetch_lock(path_infos: str) -> FetchLock | None:
         return None
     if address.scheme == "local":
         from tvix_store.backends.local.disk import open_or_create
-        from tvix_store.config.local import own_directory_of
+        from tvix_store.config.local_directory import own_directory_of
 
         # One of each named cache: an upstream of one cache must not keep the fetches of others waiting.
         return FetchLock(own_directory_of(address) / _LOCK_NAME, open_or_create)

@@ -23,7 +23,7 @@ def token_file(path_infos: str | None) -> Path | None:
     if address.scheme == "memory":
         return None
     if address.scheme == "local":
-        from tvix_store.config.local import directory_of
+        from tvix_store.config.local_directory import directory_of
 
         return directory_of(address) / _NAME
     return data_directory() / _NAME

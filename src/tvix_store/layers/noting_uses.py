@@ -42,7 +42,8 @@ async def noting_uses(store: Store, clock: Callable[[], float] = time.time) -> S
         await store.close()
 
     return replace(
-        store.with_services(path_infos=path_infos, keep=("named_paths", "removal", "collection", "statistics")), close=close
+        store.with_services(path_infos=path_infos, keep=("named_paths", "arrivals", "removal", "collection", "statistics")),
+        close=close,
     )
 
 

@@ -38,7 +38,7 @@ def read_only(store: Store, refusal: str = _READ_ONLY) -> Store:
         directories=ReadOnlyDirectories(store.directories, refusal),
         path_infos=ReadOnlyPathInfos(store.path_infos, refusal),
         records=None if store.records is None else ReadOnlyRecords(store.records, refusal),
-        keep=("frames", "named_paths", "statistics"),
+        keep=("frames", "named_paths", "arrivals", "statistics"),
     )
     granular = None if store.granular is None else ReadOnlyGranular(store.granular, refusal)
     deltas = None if store.deltas is None else ReadOnlyDeltas(store.deltas, refusal)

@@ -34,6 +34,9 @@ class _StageBeside:
     def directories(self) -> DirectoryService:
         return self._stage.directories
 
+    def new_bytes(self) -> int:
+        return self._stage.new_bytes()
+
     async def accept(self, nar: StagedNar | None = None, records: Mapping[bytes, bytes] = NO_RECORDS) -> None:
         check_records(records)
         await self._stage.accept(nar)

@@ -20,7 +20,9 @@ def without_upstreams(store: Store) -> Store:
     """
     if store.foreign_paths is None:
         return store
-    alone = store.with_services(path_infos=_OwnPathInfos(store.path_infos, store.foreign_paths), keep=["statistics", "named_paths"])
+    alone = store.with_services(
+        path_infos=_OwnPathInfos(store.path_infos, store.foreign_paths), keep=["statistics", "named_paths", "arrivals"]
+    )
     return replace(alone, foreign_paths=None, foreign_documents=None)
 
 

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
+from tvix_store.services.arrivals import Arrivals
 from tvix_store.services.assembling import Assembling
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.collection import ContentCollection
@@ -34,6 +35,7 @@ Power: TypeAlias = Literal[
     "granular",
     "deltas",
     "named_paths",
+    "arrivals",
     "removal",
     "collection",
     "statistics",
@@ -47,6 +49,7 @@ POWERS: Mapping[Power, frozenset[Service]] = {
     "granular": frozenset(("blobs", "directories")),
     "deltas": frozenset(("blobs",)),
     "named_paths": frozenset(("path_infos",)),
+    "arrivals": frozenset(("path_infos",)),
     "removal": frozenset(("path_infos", "records")),
     "collection": frozenset(("blobs", "directories", "path_infos", "nar", "records")),
     "statistics": frozenset(("blobs", "directories", "path_infos")),
@@ -98,6 +101,7 @@ class Offer:
     granular: Granular | None = None
     deltas: Deltas | None = None
     named_paths: NamedPaths | None = None
+    arrivals: Arrivals | None = None
     removal: Removal | None = None
     collection: ContentCollection | None = None
     statistics: Statistics | None = None

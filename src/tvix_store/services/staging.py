@@ -35,6 +35,13 @@ class Stage(Protocol):
     @property
     def directories(self) -> DirectoryService: ...
 
+    def new_bytes(self) -> int:
+        """The bytes of the staged chunks that the store lacks, uncompressed. May read from the disk.
+
+        To be called when all puts are done, before `accept`.
+        """
+        ...
+
     async def accept(self, nar: StagedNar | None = None, records: Mapping[bytes, bytes] = NO_RECORDS) -> None:
         """Make all of it part of the store, as safe as content put there directly. To be called once, when all puts are done.
 

@@ -6,31 +6,13 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tvix_store.backends.local.assembling import LocalAssembling
-from tvix_store.backends.local.blobs import LocalBlobs
-from tvix_store.backends.local.collection.power import LocalCollection
-from tvix_store.backends.local.content_scrub import ContentScrub
-from tvix_store.backends.local.directories import LocalDirectories
 from tvix_store.backends.local.durability import Durability
-from tvix_store.backends.local.engine import READ_THREADS, Engine
-from tvix_store.backends.local.frames import LocalFrames
-from tvix_store.backends.local.granular import LocalGranular
-from tvix_store.backends.local.keyed_records import LocalRecords
-from tvix_store.backends.local.path_infos import LocalNarFacts, LocalPathInfos
-from tvix_store.backends.local.removal import LocalRemoval
-from tvix_store.backends.local.requests import Sync
-from tvix_store.backends.local.settings import Settings
-from tvix_store.backends.local.staging import LocalStaging
-from tvix_store.backends.local.statistics import LocalStatistics
-from tvix_store.errors import StoreError
-from tvix_store.layers.blob_deltas import BlobDeltas
-from tvix_store.layers.named_paths import ListedNames
-from tvix_store.layers.read_only import read_only as made_read_only
-from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.model.directory import SizeRule
-from tvix_store.model.store_path import STORE_DIR
-from tvix_store.services.store import Store
+
+if TYPE_CHECKING:
+    from tvix_store.services.store import Store
 
 __all__ = ["open_store"]
 
@@ -45,7 +27,7 @@ async def open_store(
     pack_size: int | None = None,
     size_rule: SizeRule | None = None,
     store_dir: str | None = None,
-    threads: int = READ_THREADS,
+    threads: int | None = None,
     read_only: bool = False,
     scrub_days: float = 0,
     durability: Callable[[Path], Durability] = Durability,
@@ -68,6 +50,30 @@ async def open_store(
         CorruptError: its files are damaged.
         DeniedError, ExhaustedError, UnavailableError: the disk does not let us.
     """
+    # Not at the top: other modules of this package are of use without all of these.
+    from tvix_store.backends.local.assembling import LocalAssembling
+    from tvix_store.backends.local.blobs import LocalBlobs
+    from tvix_store.backends.local.collection.power import LocalCollection
+    from tvix_store.backends.local.content_scrub import ContentScrub
+    from tvix_store.backends.local.directories import LocalDirectories
+    from tvix_store.backends.local.engine import READ_THREADS, Engine
+    from tvix_store.backends.local.frames import LocalFrames
+    from tvix_store.backends.local.granular import LocalGranular
+    from tvix_store.backends.local.keyed_records import LocalRecords
+    from tvix_store.backends.local.path_infos import LocalNarFacts, LocalPathInfos
+    from tvix_store.backends.local.removal import LocalRemoval
+    from tvix_store.backends.local.requests import Sync
+    from tvix_store.backends.local.settings import Settings
+    from tvix_store.backends.local.staging import LocalStaging
+    from tvix_store.backends.local.statistics import LocalStatistics
+    from tvix_store.errors import StoreError
+    from tvix_store.layers.blob_deltas import BlobDeltas
+    from tvix_store.layers.named_paths import ListedNames
+    from tvix_store.layers.read_only import read_only as made_read_only
+    from tvix_store.layers.remembering_nar import RememberingNarService
+    from tvix_store.model.store_path import STORE_DIR
+    from tvix_store.services.store import Store
+
     settings: dict[str, int | str | None] = {
         "chunk_average": chunk_average,
         "compression_level": compression_level,
@@ -77,7 +83,9 @@ async def open_store(
     }
     wanted = {name: value for name, value in settings.items() if value is not None}
     Settings(**wanted)  # type: ignore[arg-type]  # checks them, before a directory is made for them
-    engine = await asyncio.to_thread(Engine.acquire, directory, wanted, threads, durability, read_only=read_only)
+    engine = await asyncio.to_thread(
+        Engine.acquire, directory, wanted, READ_THREADS if threads is None else threads, durability, read_only=read_only
+    )
     its_store_dir = store_dir or engine.settings.store_dir or STORE_DIR
     path_infos = LocalPathInfos(engine, its_store_dir)
     blobs, directories, records = LocalBlobs(engine), LocalDirectories(engine), LocalRecords(engine)
@@ -114,6 +122,7 @@ async def open_store(
         granular=LocalGranular(engine, blobs, frames, assembling),
         deltas=BlobDeltas(blobs),
         named_paths=ListedNames(path_infos),
+        arrivals=path_infos,
         removal=LocalRemoval(engine),
         collection=LocalCollection(engine),
         keeping=engine.roots_lock.shared,

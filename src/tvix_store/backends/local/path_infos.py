@@ -57,6 +57,15 @@ class LocalPathInfos:
                 yield PathInfo.stored(encoded)
             await asyncio.sleep(0)
 
+    async def order(self) -> dict[bytes, int]:
+        """As `Arrivals.order`."""
+        return await self._engine.in_thread(self._order)
+
+    def _order(self) -> dict[bytes, int]:
+        index = self._engine.index
+        with index.reading() as txn:
+            return {output_hash: sequence for output_hash, sequence, encoded in index.path_info_rows(txn) if encoded is not None}
+
     def _found(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
         found = {each: self._engine.index.path_info(each) for each in output_hashes}
         return {each: PathInfo.stored(encoded) for each, encoded in found.items() if encoded is not None}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from tempfile import SpooledTemporaryFile
 from typing import Any
@@ -66,9 +66,15 @@ class LocalStage:
         self._writers: list[PackWriter] = []
         """The last is written to, the others are full."""
         self._seen: set[Name] = set()
+        self._written_size = 0
+        """Bytes of the chunks that were written, uncompressed."""
         self._journal = SpooledTemporaryFile(max_size=_JOURNAL_BYTES, dir=str(engine.directory))  # noqa: SIM115  # closed by `close`
         self._naming: Future[Any] | None = None
         self._accepted = self._closed = False
+
+    def new_bytes(self) -> int:
+        held = self._engine.index.unknown(list(self._held.values())) if self._held is not None else []
+        return self._written_size + _size_of_chunks(held)
 
     async def accept(self, nar: StagedNar | None = None, records: Mapping[bytes, bytes] = NO_RECORDS) -> None:
         check_records(records)
@@ -167,6 +173,7 @@ class LocalStage:
                 writer = self._writer()
                 places = writer.append([record for _, record in fresh.values()])
                 writer.keep()
+                self._written_size += _size_of_chunks(content for content, _ in fresh.values())
                 self._remember([content for content, _ in fresh.values()], places)
 
     def _writer(self) -> PackWriter:
@@ -219,6 +226,10 @@ class LocalStage:
             while self._writers:
                 self._engine.spare_packs.give_back(self._writers.pop())
             self._journal.close()
+
+
+def _size_of_chunks(contents: Iterable[Content]) -> int:
+    return sum(len(each.payload) for each in contents if each.kind is Kind.CHUNK)
 
 
 def _nothing_to_do() -> Future[None]:

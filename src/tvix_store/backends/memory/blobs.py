@@ -76,6 +76,10 @@ class MemoryBlobs:
         if len(parts) > 1:
             self._lists[digest] = tuple(parts)
 
+    def size_beyond(self, other: MemoryBlobs) -> int:
+        """The bytes of the chunks that `other` lacks."""
+        return sum(len(chunk) for digest, chunk in self._chunks.items() if digest not in other._chunks)
+
     def take_over(self, other: MemoryBlobs) -> None:
         """Store all that `other` has."""
         self._chunks |= other._chunks

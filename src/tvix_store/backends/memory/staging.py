@@ -36,6 +36,9 @@ class MemoryStage:
         self.blobs = MemoryBlobs(staging.sizes)
         self.directories = MemoryDirectories()
 
+    def new_bytes(self) -> int:
+        return self.blobs.size_beyond(self._staging.all_blobs)
+
     async def accept(self, nar: StagedNar | None = None, records: Mapping[bytes, bytes] = NO_RECORDS) -> None:
         staging = self._staging
         await staging.records.put(records)

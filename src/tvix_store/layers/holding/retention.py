@@ -96,7 +96,7 @@ class Retention:
         """`own`, whose uses are noted, and which lets go of what is unused until it is closed."""
         own = self._own
         path_infos = UsedPathInfos(own.path_infos, self._uses)
-        used = own.with_services(path_infos=path_infos, keep=("named_paths", "removal", "statistics"))
+        used = own.with_services(path_infos=path_infos, keep=("named_paths", "arrivals", "removal", "statistics"))
         serving = asyncio.create_task(self.serve())
 
         async def close() -> None:

@@ -47,6 +47,9 @@ class _HeldStage:
         self.blobs: BlobService = HeldBlobs(inner.blobs, taken.held, self._rooms, self._note_blobs)
         self.directories: DirectoryService = HeldDirectories(inner.directories, taken.held, self._rooms, self._note_directories)
 
+    def new_bytes(self) -> int:
+        return self._inner.new_bytes()
+
     async def accept(self, nar: StagedNar | None = None, records: Mapping[bytes, bytes] = NO_RECORDS) -> None:
         await self._room.grow(0)  # other processes may have taken the room meanwhile
         await self._inner.accept(nar, records)

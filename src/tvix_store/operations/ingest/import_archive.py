@@ -12,6 +12,7 @@ from tvix_store.errors import InvalidError
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import check_store_path_name
 from tvix_store.nar import MAX_DEPTH
+from tvix_store.operations.ingest.account import ImportAccount
 from tvix_store.operations.ingest.import_content import Progress
 from tvix_store.operations.ingest.import_nar import NarImport
 from tvix_store.operations.ingest.import_tar import import_tar
@@ -44,11 +45,12 @@ async def import_archive(
     path_info: bool = True,
     size_rule: SizeRule | None = None,
     progress: Progress | None = None,
+    account: ImportAccount | None = None,
 ) -> Imported:
     """Import the archive that a thread reads from `file`, to its end. The store path is called `name`.
 
     Any of Nix's compressions is found by the first bytes, brotli by `suffix` (`.br`), that of the file's name. `size_rule`
-    overrides the store's.
+    overrides the store's. `account` takes what was done.
 
     Raises:
         InvalidError: the archive, or its compression, is damaged; something in it cannot be stored; the name is not allowed.
@@ -57,9 +59,9 @@ async def import_archive(
     name = check_store_path_name(name)
     pieces = _pieces(file, form, suffix)
     if form == "tar":
-        content = await import_tar(store, pieces, size_rule=size_rule, progress=progress)
+        content = await import_tar(store, pieces, size_rule=size_rule, progress=progress, account=account)
         return await record_import(store, name, content.node, content.nar, content.depth, path_info=path_info)
-    async with NarImport(store, size_rule=size_rule) as work:
+    async with NarImport(store, size_rule=size_rule, account=account) as work:
 
         async def nar() -> AsyncIterator[bytes]:
             files = 0

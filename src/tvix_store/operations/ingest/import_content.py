@@ -21,6 +21,7 @@ from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
+from tvix_store.operations.ingest.account import ImportAccount
 from tvix_store.operations.ingest.files_cache import FilesCache
 from tvix_store.operations.ingest.import_threads import ImportThreads
 from tvix_store.operations.ingest.scan import ChangedError, Event, KnownFiles, LargeFile, TreeReader, WholeFiles
@@ -58,13 +59,14 @@ async def import_content(
     threads: ImportThreads | None = None,
     cache: FilesCache | None = None,
     progress: Progress | None = None,
+    account: ImportAccount | None = None,
 ) -> Content:
     """Store the directory, regular file or symlink at `path`, and make sure of its NAR.
 
     `flat` takes a regular file alone, and none as executable. `size_rule` overrides the store's. With `check_nar` the NAR is always
     hashed here, and what that raises refuses the content; otherwise the store is asked where it probably knows. `threads` are the
     import's own unless they are given. Files that `cache` knows, and the store has, are not read; it learns what there is now.
-    A tree that changes while it is read is read once more.
+    A tree that changes while it is read is read once more. `account` takes what was done.
 
     Raises:
         InvalidError: something in the tree cannot be stored, or changed while it was read, both times.
@@ -79,6 +81,8 @@ async def import_content(
     def count(files: int, size: int) -> None:
         nonlocal counted_files, counted_bytes
         counted_files, counted_bytes = counted_files + files, counted_bytes + size
+        if account is not None:
+            account.count(files, size)
         if progress is not None:
             progress(files, size)
 
@@ -91,6 +95,8 @@ async def import_content(
             if check_nar is not None and contents.nar is not None:
                 check_nar(contents.nar)
             node = await _directories(target.store, reader, contents.digests, size_rule or store.size_rule)
+            if account is not None:
+                account.add_new(target.new_bytes())
             await target.accept(None if contents.nar is None else StagedNar(node, contents.nar))
             return reader, contents, node
         finally:

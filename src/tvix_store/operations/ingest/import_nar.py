@@ -34,6 +34,7 @@ from tvix_store.nar import (
     NarReader,
     Symlink,
 )
+from tvix_store.operations.ingest.account import ImportAccount
 from tvix_store.operations.ingest.target import Target
 from tvix_store.services.blobs import SMALL_BLOB
 from tvix_store.services.staging import NO_RECORDS, StagedNar
@@ -96,16 +97,25 @@ class NarImport:
 
     What was not stored by then is not in the store, unless that has no stages. With `rechecks`, what the store has already of the
     NAR is looked at, and mended where it is damaged. `size_rule` overrides the store's.
+    `account` takes what was done.
 
     files: How many files were begun so far.
     """
 
-    def __init__(self, store: Store, *, rechecks: bool = False, size_rule: SizeRule | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        rechecks: bool = False,
+        size_rule: SizeRule | None = None,
+        account: ImportAccount | None = None,
+    ) -> None:
         self._target = Target(store, rechecks=rechecks)
         self._blobs = self._target.store.blobs
         self._directories = self._target.store.directories
         self._size_rule = size_rule or store.size_rule
-        self.files = 0
+        self._account = account
+        self.files = self._size = 0
         self._root: _File | _Directory | SymlinkNode | None = None
         self._open: list[_Directory] = []
         self._name = b""
@@ -187,6 +197,9 @@ class NarImport:
             self._storing.append(self._sent.task)
         await asyncio.gather(*self._storing)
         assert self._nar is not None
+        if self._account is not None:
+            self._account.count(self.files, self._size)
+            self._account.add_new(self._target.new_bytes())
         await self._target.accept(self._nar, records)
 
     async def _take(self, event: Event) -> None:
@@ -200,6 +213,7 @@ class NarImport:
                 self._name = name
             case FileStart(size, executable):
                 self.files += 1
+                self._size += size
                 self._file = _File(size, executable)
                 self._add(self._file)
                 if size > SMALL_BLOB:

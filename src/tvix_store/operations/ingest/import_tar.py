@@ -17,6 +17,7 @@ from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
+from tvix_store.operations.ingest.account import ImportAccount
 from tvix_store.operations.ingest.import_content import Progress
 from tvix_store.operations.ingest.tar_reader import MAX_HEADERS, Kind, TarReader
 from tvix_store.operations.ingest.tar_tree import MAX_ENTRIES, TarTree
@@ -62,22 +63,26 @@ async def import_tar(
     size_rule: SizeRule | None = None,
     max_entries: int = MAX_ENTRIES,
     progress: Progress | None = None,
+    account: ImportAccount | None = None,
 ) -> TarContent:
     """Store the tree of an archive, whose bytes `pieces` gives out in a thread. Memory is bounded, but for names (see `tar_tree`).
 
-    Owners, times and other attributes are passed over. A hard link is a file of its own with the same content.
+    Owners, times and other attributes are passed over. A hard link is a file of its own with the same content. `account` takes
+    what was done.
 
     Raises:
         InvalidError: it is no archive, or damaged; an entry has no place in a store path. The error names the byte or the entry.
         ExhaustedError: it is too large, or the store is full.
     """
     target = Target(store)
-    work = _Import(target.store, pieces, max_entries, progress)
+    account = account or ImportAccount()
+    work = _Import(target.store, pieces, max_entries, progress, account)
     try:
         tree, digests = await work.run()
         if tree.is_directory:
             await target.store.directories.put(_directories(tree, digests, size_rule or store.size_rule))
         node = tree.root_node(digests)
+        account.add_new(target.new_bytes())
         await target.accept()
     finally:
         await work.stop()
@@ -91,11 +96,14 @@ async def _directories(tree: UnfinishedTree, digests: list[Digest], rule: SizeRu
 
 
 class _Import:
-    def __init__(self, stage: Store, pieces: Iterator[bytes], max_entries: int, progress: Progress | None) -> None:
+    def __init__(
+        self, stage: Store, pieces: Iterator[bytes], max_entries: int, progress: Progress | None, account: ImportAccount
+    ) -> None:
         self.tree = TarTree(max_entries=max_entries)
         self._blobs = stage.blobs
         self._reader = TarReader(pieces, max_headers=MAX_HEADERS)
         self._progress = progress
+        self._account = account
         self._digests: list[Digest] = []
         self._storing: deque[asyncio.Task[None]] = deque()
 
@@ -164,5 +172,6 @@ class _Import:
         self._digests[number] = digest
 
     def _count(self, files: int, size: int) -> None:
+        self._account.count(files, size)
         if self._progress is not None:
             self._progress(files, size)

@@ -16,6 +16,7 @@ from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath, check_store_path_name, fixed_output_path, flat_output_path
+from tvix_store.operations.ingest.account import ImportAccount
 from tvix_store.operations.ingest.files_cache import FilesCache
 from tvix_store.operations.ingest.import_content import Progress, import_content
 from tvix_store.operations.nars.put_calculated import put_calculated
@@ -47,11 +48,13 @@ async def import_tree(
     size_rule: SizeRule | None = None,
     cache: FilesCache | None = None,
     progress: Progress | None = None,
+    account: ImportAccount | None = None,
 ) -> Imported:
     """Import the directory, regular file or symlink at `path`.
 
     `name` is the store path's (default: the file name). `flat` addresses a regular file by the SHA-256 of its contents alone.
     `path_info=False` stores content only. `size_rule` overrides the store's. Files that look unchanged to `cache` are not read.
+    `account` takes what was done.
 
     Raises:
         InvalidError: something in the tree cannot be stored, or changed while it was read; the name is not allowed.
@@ -59,7 +62,9 @@ async def import_tree(
         ExhaustedError, UnavailableError: the store cannot take it.
     """
     name = check_store_path_name(_file_name(path) if name is None else name)
-    content = await import_content(store, Path(path), flat=flat, size_rule=size_rule, cache=cache, progress=progress)
+    content = await import_content(
+        store, Path(path), flat=flat, size_rule=size_rule, cache=cache, progress=progress, account=account
+    )
     if not flat:
         return await record_import(store, name, content.node, content.nar, content.depth, path_info=path_info)
     ca = ContentAddress(Method.FLAT, NixHash("sha256", content.file_sha256))

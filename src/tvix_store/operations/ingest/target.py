@@ -23,6 +23,10 @@ class Target:
         stage = self._stage
         self.store = store if stage is None else store.with_services(blobs=stage.blobs, directories=stage.directories)
 
+    def new_bytes(self) -> int | None:
+        """The bytes of chunks that the store lacks, when all is put, before `accept`. None for a store without stages."""
+        return None if self._stage is None else self._stage.new_bytes()
+
     async def accept(self, nar: StagedNar | None = None, records: Mapping[bytes, bytes] = NO_RECORDS) -> None:
         """Make the content a part of the store, with what is known of its NAR. A stage does all of it in one commit.
 

@@ -119,6 +119,17 @@ class StagingContract:
             assert await store.blobs.get_many([Digest.of(blob) for blob in blobs[:size]]) == blobs[:size]
             assert not await store.blobs.missing([Digest.of(blob[:1000]) for blob in blobs[:size]])
 
+    async def test_a_stage_tells_how_much_is_new(self, store: Store) -> None:
+        """Each chunk counts once, and one that the store has does not."""
+        known = {b"known": TreeFile(LARGE[:1_500_000]), b"a": TreeFile(b"a")}
+        await put_tree(store, known)
+        async with begun(store) as stage:
+            await stage_tree(store, stage, {**known, b"small": TreeFile(b"small"), b"again": TreeFile(b"small")})
+            assert stage.new_bytes() == len(b"small")
+        async with begun(store) as stage:
+            await stage_tree(store, stage, {**known, **STAGED})
+            assert 1_500_000 <= stage.new_bytes() < 2_000_000
+
     async def test_what_is_not_accepted_leaves_nothing(self, store: Store) -> None:
         await put_file(store.blobs, b"another file")
         before = await counted(store)
