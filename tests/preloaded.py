@@ -31,7 +31,7 @@ TVIX_STORE = Path(sysconfig.get_path("scripts"), "tvix-store")
 Command = Sequence[str | bytes | Path]
 _LENGTH = 8
 """Bytes of a number: the length of a request, with which the four files come; the process id and the end of the program."""
-_LAZY = ("aiohttp", "brotli", "h2corn", "lz4.frame", "rich.console", "rich.progress", "tomllib", "uvloop", "zstandard")
+_LAZY = ("aiohttp", "brotli", "h2corn", "lz4.frame", "tomllib", "uvloop", "zstandard")
 """What commands import when they come to need it."""
 _NOT_THE_PROGRAM = ("tvix_store.testing", "tvix_store.cli.__main__")
 

@@ -85,7 +85,6 @@ python.buildPythonApplication {
     python.pyjwt
     python.cryptography
     python.pynacl
-    python.rich
     python.uvloop
     python.yarl
     python.zstandard
