@@ -20,6 +20,7 @@ _NAMES = {
         "ExhaustedError",
         "IncompleteError",
         "InvalidError",
+        "NoStoreError",
         "NotFoundError",
         "StoreError",
         "UnavailableError",

@@ -11,6 +11,7 @@ from tvix_store.errors import (
     ExhaustedError as ExhaustedError,
     IncompleteError as IncompleteError,
     InvalidError as InvalidError,
+    NoStoreError as NoStoreError,
     NotFoundError as NotFoundError,
     StoreError as StoreError,
     UnavailableError as UnavailableError,

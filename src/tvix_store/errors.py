@@ -19,12 +19,19 @@ class InvalidError(StoreError):
 
 
 class NotFoundError(StoreError):
-    """The store lacks the thing that was asked for."""
+    """The store lacks the thing that was asked for: a `key` of some `kind`.
 
-    def __init__(self, kind: str, key: object) -> None:
-        super().__init__(f"{kind} {key} is not in the store")
+    `place` names the store. `message` says it in other words.
+    """
+
+    def __init__(self, kind: str, key: object, *, place: str = "", message: str = "") -> None:
+        super().__init__(message or f"{kind} {key} is not in the store {place}".rstrip())
         self.kind = kind
         self.key = key
+
+
+class NoStoreError(StoreError):
+    """There is no store at an address, and none was to be made."""
 
 
 class IncompleteError(StoreError):
@@ -82,6 +89,10 @@ class UnsupportedError(StoreError):
 def of_disk(error: OSError, message: str, otherwise: type[StoreError]) -> StoreError:
     """The error, with this message, for what the system has refused to do with a file: `otherwise` where no other kind fits."""
     match error.errno:
+        case errno.ENOENT:
+            return NotFoundError("file", error.filename, message=message)
+        case errno.EISDIR | errno.ENOTDIR | errno.ENAMETOOLONG | errno.ELOOP:
+            return InvalidError(message)
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return ExhaustedError(message)
         case errno.EACCES | errno.EPERM | errno.EROFS:

@@ -16,7 +16,7 @@ from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.connection import Connection
 from tvix_store.backends.grpc.discovery import Abilities, discover
 from tvix_store.config import open_store as open_from
-from tvix_store.errors import DeniedError, InvalidError, UnavailableError, UnsupportedError
+from tvix_store.errors import DeniedError, NotFoundError, UnavailableError, UnsupportedError
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import PathInfo
@@ -185,7 +185,7 @@ async def test_sizes_are_counted_as_the_server_knows_them() -> None:
 
 async def test_a_server_that_is_away_is_named() -> None:
     for protocol in ("grpc", "connect"):
-        with pytest.raises(UnavailableError, match=rf"^{protocol}\+http://127\.0\.0\.1:1: Connection refused$"):
+        with pytest.raises(UnavailableError, match=rf"^{protocol}\+http://127\.0\.0\.1:1: nobody answers there"):
             await open_store(f"{protocol}+http://127.0.0.1:1")
 
 
@@ -227,5 +227,5 @@ async def test_a_server_with_tls_is_believed_if_its_authority_is_trusted(protoco
             await open_store(url)
         with pytest.raises(UnavailableError):
             await open_store(url.replace("https", "http"))
-        with pytest.raises(InvalidError, match=r"missing\.pem"):
+        with pytest.raises(NotFoundError, match=r"missing\.pem"):
             await open_store(f"{url}?ca={TLS}/missing.pem")

@@ -76,7 +76,7 @@ def test_damage_between_the_contents_of_packs_is_told(tvix_store: Program, path:
         (("store/inside",), 3, "lie in each other: choose another place for the backup"),
         (("tree",), 3, "is neither empty nor a backup: it has no settings.json"),
         (("local:///copy?cache=a",), 3, "a backup is a directory, which takes its settings from the store; give its path alone"),
-        (("copy", "--store", "./nothing"), 3, "there is no store in"),
+        (("copy", "--store", "./nothing"), 12, "there is no store in"),
         (("copy", "--store", "local:///srv/store?cache=a"), 3, "leave out cache="),
         (("copy", "--store", "memory://"), 10, "only a store in one directory is backed up into one, not memory://"),
         ((), 2, "Missing argument 'DIR|ADDRESS'"),

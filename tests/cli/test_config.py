@@ -103,10 +103,10 @@ def test_check_tells_all_faults_of_all_commands(tvix_store: Program, file: Path)
     environment = tvix_store.environment | {"TVIX_STORE_DAEMON_WORKERS": "many", "TVIX_STORE_PORT": "1", "TVIX_STORE_LIST_JSN": "1"}
     ended = tvix_store.run("config", "check", environment=environment)
     assert ended.lines == [
-        f"{file}:2: daemon.workers: 0 is not in the range x>=1",
+        f"{file}:2: daemon.workers: 0 is too little; the least is 1",
         f"{file}:4: path-info.sign.keyfile: unknown key in [path-info.sign]; did you mean key-file?",
         f"{file}:6: copy.jobs: expected an integer; got a string",
-        "$TVIX_STORE_DAEMON_WORKERS: 'many' is not a valid integer range.",
+        "$TVIX_STORE_DAEMON_WORKERS: 'many' is not a whole number",
         "$TVIX_STORE_LIST_JSN: no option reads it; did you mean TVIX_STORE_LIST_JSON?",
         "$TVIX_STORE_PORT: no option reads it",
     ]

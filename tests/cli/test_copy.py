@@ -217,8 +217,8 @@ def test_a_path_may_be_said_as_a_link_a_base_name_or_with_a_path_inside(
         (["--to", "memory:"], 2, "name some PATHs, or say --all"),
         (["--to", "memory:", "--all", LIBRARY], 2, "name some PATHs, or say --all"),
         (["--to", "memory:", "--require-signatures", LIBRARY], 2, "needs --trusted-public-keys"),
-        (["--from", "./absent", "--to", "memory:", "--all"], 3, "there is no store in absent"),
-        (["--from-json", "absent"], 2, "absent"),
+        (["--from", "./absent", "--to", "memory:", "--all"], 12, "/absent; tvix-store import makes one there"),
+        (["--from-json", "absent"], 4, "absent"),
     ],
 )
 def test_what_cannot_be_copied_is_said_in_a_line(
@@ -303,7 +303,10 @@ def test_a_graph_with_a_hole_is_refused(tvix_store: Program, nix: PrivateNix) ->
 
 
 def test_what_is_no_graph_is_refused(tvix_store: Program, nix: PrivateNix) -> None:
-    for data, reason in ((b"{", "<stdin>: not JSON"), (b'{"name": "x"}', "<stdin>: not what nix path-info --json prints")):
+    for data, reason in (
+        (b"{", "the standard input is not JSON"),
+        (b'{"name": "x"}', "the standard input: not what nix path-info --json prints"),
+    ):
         ended = tvix_store.run("copy", "--from-json", "-", "--nix-store", nix.root, data=data)
         assert (ended.code, ended.error.count("\n")) == (3, 1)
         assert reason in ended.error
@@ -330,6 +333,7 @@ def test_an_interrupted_copy_leaves_complete_closures_and_goes_on(
     tvix_store: Program, nix: PrivateNix, copy: list[str | Path]
 ) -> None:
     paths = chain(nix, 60, 400_000)
+    tvix_store("copy", "--quiet", "--all", "--from", "memory:", "--to", "./store")  # a store for the first one that comes early
     interrupted = 0
     for delay in (0.25, 0.3, 0.35, 0.4, 0.5):
         ended = tvix_store.run(*copy, paths[-1], under=("timeout", "--preserve-status", "--signal=INT", str(delay)))

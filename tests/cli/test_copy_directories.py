@@ -232,7 +232,7 @@ def test_a_directory_that_one_may_not_write_is_a_line(tvix_store: Program, tmp_p
     [
         (("--to", "file://{0}/file", "--all"), 3, "cannot write to {0}/file/nar: Not a directory"),
         (("--to", "file://{0}/cache?compression=xz", "--all"), 3, "NARs are written as zstd or none, not as 'xz'"),
-        (("--to", "file://{0}/cache?secret-key={0}/absent", "--all"), 3, "cannot read the key in {0}/absent"),
+        (("--to", "file://{0}/cache?secret-key={0}/absent", "--all"), 4, "cannot read the key in {0}/absent"),
         (("--to", "file:cache", "--all"), 3, "not the address of a binary cache in a directory"),
         (("--from", "file://{0}/absent?trusted=1", "--all"), 7, "the binary cache in {0}/absent cannot be read: No such file"),
         (("--from", "file://{0}?trusted=1", "--all"), 3, "{0} is not a binary cache: it has no nix-cache-info"),

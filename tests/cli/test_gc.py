@@ -117,7 +117,7 @@ def test_a_named_cache_is_collected_with_its_store(tvix_store: Program, paths: l
 
 def test_no_store_is_made_to_be_collected(tvix_store: Program, tmp_path: Path) -> None:
     ended = tvix_store.run("--store", "./nowhere", "gc")
-    assert ended.code == 3
+    assert ended.code == 12
     assert "there is no store in" in ended.error
     assert not (tmp_path / "nowhere").exists()
 

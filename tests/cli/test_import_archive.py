@@ -130,7 +130,7 @@ def test_a_wrong_command_line_is_refused(tvix_store: Program, arguments: tuple[s
 
 def test_an_archive_that_is_not_there_is_said_to_be_missing(tvix_store: Program, form: str) -> None:
     ended = tvix_store.run("import", OPTION[form], "absent")
-    assert (ended.code, ended.error) == (4, "tvix-store: error: absent: No such file or directory\n")
+    assert (ended.code, ended.error) == (4, "tvix-store: error: cannot open absent: No such file or directory\n")
 
 
 def test_a_damaged_archive_leaves_nothing(tvix_store: Program, elsewhere: Program, tree: Path, form: str) -> None:

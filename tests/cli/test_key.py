@@ -64,7 +64,7 @@ def test_a_file_with_a_key_is_not_overwritten(tvix_store: Program, tmp_path: Pat
     file = tmp_path / "secret-key"
     file.write_text("in use")
     ended = tvix_store.run("key", "generate", "a-1", "--out", file)
-    assert (ended.code, ended.output, ended.error) == (5, b"", f"tvix-store: error: {file}: File exists\n")
+    assert (ended.code, ended.output, ended.error) == (5, b"", f"tvix-store: error: {file} exists; it is not overwritten\n")
     assert file.read_text() == "in use"
 
 

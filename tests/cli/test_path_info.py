@@ -123,7 +123,7 @@ def test_damage_is_found_and_not_signed(tvix_store: Program, path: str, key_file
     for _ in range(2):  # what was found damaged is missing from then on
         ended = tvix_store.run("path-info", "verify", "--all")
         assert ended.code == 6
-        assert ended.error == "tvix-store: error: 1 store paths are damaged\n"
+        assert ended.error == "tvix-store: error: 1 store path is damaged\n"
     assert tvix_store.run("path-info", "sign", "--key-file", key_file, path).code == 4
     assert json.loads(tvix_store("path-info", "get", path))["signatures"] == []
 

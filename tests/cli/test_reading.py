@@ -74,9 +74,23 @@ def test_a_store_that_does_not_know_the_order_says_so(tvix_store: Program) -> No
     )
 
 
-def test_an_empty_store_has_an_empty_list(tvix_store: Program) -> None:
-    assert tvix_store("list") == ""
-    assert json.loads(tvix_store("list", "--json")) == []
+def test_an_empty_store_has_an_empty_list_and_is_named(tvix_store: Program) -> None:
+    ended = tvix_store.run("list", "--store", "memory://")
+    assert (ended.code, ended.output, ended.error) == (0, b"", "tvix-store: the store memory:// has no store paths\n")
+    assert tvix_store("list", "--quiet", "--store", "memory://") == ""
+    assert json.loads(tvix_store("list", "--json", "--store", "memory://")) == []
+
+
+def test_a_store_that_is_not_there_is_made_by_no_reader(tvix_store: Program) -> None:
+    environment = tvix_store.environment | {"TVIX_STORE": "./nowhere"}
+    ended = tvix_store.run("list", environment=environment)
+    assert ended.code == 12
+    place = f"{tvix_store.directory}/nowhere"
+    assert (
+        ended.error
+        == f"tvix-store: error: there is no store in {place}, which $TVIX_STORE names; tvix-store import makes one there\n"
+    )
+    assert not Path(place).exists()
 
 
 def test_ls_lists_a_directory_sorted_by_name(tvix_store: Program, path: str) -> None:
@@ -177,6 +191,14 @@ def test_the_nar_hash_is_that_of_nix(tvix_store: Program, tree: Path, path: str)
     root = json.loads(tvix_store("info", "--json", path))["root"]["digest"]
     true = f"{NixHash('sha256', hashlib.sha256(nar).digest())} {len(nar)}"
     assert tvix_store("nar-hash", path) == tvix_store("nar-hash", root) == true
+
+
+def test_the_nar_hash_of_what_is_on_the_disk_is_that_of_nix(tvix_store: Program, tree: Path) -> None:
+    for each in (tree, tree / "bin/hello", tree / "bin/sh", tree / "dangling", tree / "void"):
+        nar = subprocess.run([programs.require("nix-store"), "--dump", each], check=True, capture_output=True).stdout
+        assert tvix_store("nar-hash", each) == f"{NixHash('sha256', hashlib.sha256(nar).digest())} {len(nar)}"
+    assert tvix_store("nar-hash", "tree") == tvix_store("nar-hash", "./tree/") == tvix_store("nar-hash", tree)
+    assert not tvix_store.store.exists()
 
 
 def test_stats_count_equal_content_once(tvix_store: Program, tree: Path, path: str) -> None:

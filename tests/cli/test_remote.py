@@ -62,7 +62,7 @@ def test_a_daemon_refuses_false_path_infos(remote: Program, tree: Path) -> None:
 
 def test_what_a_daemon_refuses_is_said(tvix_store: Program, tmp_path: Path, tree: Path) -> None:
     """All is refused in one batch of small files."""
-    tvix_store("list")
+    tvix_store("import", tree / "text")
     options = ("--read-only", "--workers", "1", "--listen-address", tmp_path / "socket")
     with tvix_store.start("daemon", *options) as running:
         remote = ("--store", f"grpc+unix://{tmp_path}/socket?wait-connect=1")

@@ -48,7 +48,7 @@ def test_a_file_that_is_wrong_changes_nothing(places: tuple[Path, Path], caplog:
     reread = Reread(parsed("daemon"))
     for text, what in {
         "nonsense": "not TOML",
-        "[daemon]\npriority = -1": "daemon.priority: -1 is not in the range",
+        "[daemon]\npriority = -1": "daemon.priority: -1 is too little",
         "[daemon]\npriority = 2\ntls-key = 'credential:a'": "needs LoadCredential=a",
     }.items():
         caplog.clear()

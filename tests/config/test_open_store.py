@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tvix_store.config import open_store, verified
-from tvix_store.errors import IncompleteError, InvalidError
+from tvix_store.errors import IncompleteError, InvalidError, NoStoreError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import FileNode
@@ -41,7 +41,7 @@ async def test_parameters_are_settings_of_the_store(tmp_path: Path, address: str
     [
         ("memroy://", r"unknown scheme 'memroy' \(known: .*\); did you mean memory://\?"),
         ("ftp://example.org", r"unknown scheme 'ftp' \(known: local, memory"),
-        ("memory", "a path needs a slash"),
+        ("memory", r"a path has a slash, as in \./memory; a URL has a scheme"),
         ("memory://host", "nothing follows memory://"),
         ("local://relative/path", "three slashes, as in local:///relative/path"),
         ("local:///x?colour=1", "unknown parameter 'colour' .known: chunk_average, .*size_rule."),
@@ -69,7 +69,10 @@ async def test_parameters_are_settings_of_the_store(tmp_path: Path, address: str
         ("bigtable://instance", "Bigtable is a backend of snix"),
         ("objectstore+s3://bucket/prefix", "object storage is not among our backends yet"),
         ("objectstore+file:/x", "object storage is not among our backends yet"),
-        ("https://cache.example.org", r"a server is grpc\+https://host:port, a binary cache nix\+http"),
+        (
+            "https://cache.example.org",
+            r"a server is grpc\+https://cache.example.org or, .*; a binary cache is nix\+https://cache.example.org",
+        ),
         ("unix:/run/x.sock", r"a server on a socket is grpc\+unix:///path"),
     ],
 )
@@ -147,3 +150,29 @@ async def test_a_member_of_a_crew_reads_without_threads(tmp_path: Path, as_worke
         assert await store.blobs.get_many([digest]) == [b"x" * 1000]
         reading = [thread for thread in threading.enumerate() if thread.name.startswith("tvix-store-read")]
     assert bool(reading) is not as_worker
+
+
+async def test_a_store_that_is_not_there_is_made_or_missed(tmp_path: Path) -> None:
+    with pytest.raises(NoStoreError, match=f"^there is no store in {tmp_path}/store$"):
+        await open_store(f"{tmp_path}/store", create=False)
+    assert not (tmp_path / "store").exists()
+    async with await open_store(f"{tmp_path}/store"):
+        pass
+    async with await open_store(f"{tmp_path}/store", create=False):
+        pass
+    with pytest.raises(NoStoreError, match=f"^there is no cache a of the store in {tmp_path}/store$"):
+        await open_store(f"local://{tmp_path}/store?cache=a", create=False)
+
+
+@pytest.mark.parametrize("create", [True, False])
+async def test_a_directory_of_something_else_is_no_store(tmp_path: Path, create: bool) -> None:
+    (tmp_path / "something").touch()
+    with pytest.raises(NoStoreError, match="is neither empty nor a store"):
+        await open_store(str(tmp_path), create=create)
+
+
+@pytest.mark.parametrize("create", [True, False])
+async def test_a_file_is_no_store(tmp_path: Path, create: bool) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidError, match="file cannot be a store's directory: Not a directory"):
+        await open_store(f"{tmp_path}/file", create=create)

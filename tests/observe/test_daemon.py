@@ -98,7 +98,7 @@ def test_the_daemon_says_what_it_serves_and_what_it_waits_for(start_daemon: Star
     assert re.fullmatch(
         rf"READY 127\.0\.0\.1:{daemon.port}\n"
         rf"tvix-store \S+ serves http://localhost:{daemon.port}\n"
-        rf"  store      local://{directory}\S* \([0-9.]+ \S+, [0-9.]+ \S+ free\)\n"
+        rf"  store      local://{directory}\S* \(new: [0-9.]+ \S+, [0-9.]+ \S+ free\)\n"
         r"  reads      everybody on this machine\n"
         r"  writes     everybody on this machine\n"
         r"  signs as   nobody: narinfos have the signatures that came with them\n"

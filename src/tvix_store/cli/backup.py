@@ -34,6 +34,8 @@ async def backup(invocation: Invocation, target: str, as_json: bool) -> None:
     """
     from tvix_store.config.backup import backup_directory
 
+    if not target:
+        raise click.BadParameter("the path is empty", param_hint="DIR|ADDRESS")
     directory = backup_directory(target)
     if directory is None:
         await _copied(invocation, target, as_json=as_json)
@@ -61,6 +63,7 @@ async def _backed_up(invocation: Invocation, directory: Path, *, as_json: bool) 
     began = time.monotonic()
     account = BackupAccount()
     steps = backup_to(directory, invocation.addresses().values(), account)
+    invocation.check_store_is_there()
     with progress_bar(invocation, "backup") as bar:
         while (size := await thread_to_its_end(next, steps, None)) is not None:
             bar.expect(account.to_copy)

@@ -69,16 +69,13 @@ async def check(
     if keys and not repair:
         raise click.UsageError("--trusted-public-keys goes with --repair")
     from tvix_store.cli.counted_blobs import CountedBlobs
-    from tvix_store.cli.kept_stores import see_the_store
     from tvix_store.cli.output import print_json
     from tvix_store.cli.sizes import human
-    from tvix_store.config import check_is_there
     from tvix_store.errors import CorruptError
     from tvix_store.operations.paths.store_check import StoreCheck
 
-    see_the_store(invocation)  # one that is made by opening it has no faults
     if source:
-        check_is_there(source)
+        invocation.at(source).check_store_is_there()
     count = size = 0
     faulty: list[CheckedPath] = []
 
@@ -129,10 +126,12 @@ async def check(
                     "faulty": [_to_json(each, still.get(each.path_info.store_path, ()), store.store_dir) for each in faulty],
                 }
             )
-    if not invocation.quiet and not as_json:
+    if not count and not as_json:
+        invocation.note(f"the store {store.name} has no store paths")
+    elif not invocation.quiet and not as_json:
         print(f"{count} paths, {human(size)} in NARs: {len(faulty)} not whole, {len(lost)} now", file=sys.stderr)
     if lost:
-        raise CorruptError(f"{len(lost)} store paths are not whole")
+        raise CorruptError("1 store path is not whole" if len(lost) == 1 else f"{len(lost)} store paths are not whole")
     if ill is not None:
         raise ill
 

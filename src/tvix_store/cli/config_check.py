@@ -20,8 +20,8 @@ from tvix_store.cli.settings import PREFIX
 def check(context: click.Context, files: tuple[Path, ...]) -> None:
     """Check all that FILE says, for every command. By default, check the files that are in force.
 
-    A line tells each fault, with file, line and key. Variables are checked too. Nothing is run, opened or changed, so a path that
-    does not exist is not found here.
+    A line tells each fault, with file, line and key. Variables are checked too. A file that cannot be read ends the check. Nothing
+    is run, opened or changed, so a path in FILE that does not exist is not found here.
 
     \b
         tvix-store config check
@@ -70,6 +70,7 @@ def _faults(path: str, program: click.Command) -> Iterator[str]:
 def _faults_of_variables(program: click.Command) -> Iterator[str]:
     """What commands would refuse in the variables of their options."""
     from tvix_store.cli.credentials import NoCredentialsError
+    from tvix_store.cli.hints import plainly
     from tvix_store.cli.masking import masked
     from tvix_store.cli.settings import SharedOption, commands_of, set_variable, settings
 
@@ -84,7 +85,7 @@ def _faults_of_variables(program: click.Command) -> Iterator[str]:
             except NoCredentialsError:
                 continue
             except click.UsageError as error:
-                yield f"${set_variable(option)}: {masked(error.message)}"
+                yield f"${set_variable(option)}: {masked(plainly(error.message))}"
 
 
 def _unknown_variables(program: click.Command) -> Iterator[str]:

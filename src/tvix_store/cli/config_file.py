@@ -91,7 +91,8 @@ def read_config_file(path: str) -> ConfigFile:
     """Read the TOML file at `path`.
 
     Raises:
-        ConfigurationError: it cannot be read, is larger than 256 KiB, or is not TOML.
+        OSError: it cannot be read.
+        ConfigurationError: it is larger than 256 KiB, or is not TOML.
     """
     try:
         # A pipe without a writer must not stop a daemon that reads its configuration again.
@@ -101,7 +102,8 @@ def read_config_file(path: str) -> ConfigFile:
                 raise ConfigurationError(f"{path}: not a regular file")
             data = file.read(_LARGEST + 1)
     except OSError as error:
-        raise ConfigurationError(f"{path}: {os.strerror(error.errno or errno.EIO)}") from None
+        number = error.errno or errno.EIO
+        raise OSError(number, os.strerror(number), path) from None  # as for any file: of the kind that has the number
     if len(data) > _LARGEST:
         raise ConfigurationError(f"{path}: larger than {_LARGEST >> 10} KiB, the most that is read")
     text, table = _parsed(path, data)

@@ -47,7 +47,8 @@ class Configuration:
         """Read the file at `path`, or those of the user and the system.
 
         Raises:
-            ConfigurationError: a file cannot be read, or is not TOML.
+            OSError: a file cannot be read.
+            ConfigurationError: it is not TOML.
         """
         return cls(tuple(map(read_config_file, files_in_force(path))))
 
@@ -160,7 +161,9 @@ def unfit(option: click.Option, value: object) -> str | None:
     except NoCredentialsError:
         return None
     except click.UsageError as error:
-        return error.message.rstrip(".")
+        from tvix_store.cli.hints import plainly
+
+        return plainly(error.message)
     return None
 
 

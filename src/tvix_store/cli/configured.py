@@ -22,7 +22,8 @@ def configure_command(context: click.Context, invocation: Invocation) -> None:
     """Make the files' values the defaults of the command in `context`, before its options are read.
 
     Raises:
-        ConfigurationError: a file cannot be read, or what it says for this command is wrong.
+        OSError: a file cannot be read.
+        ConfigurationError: what it says for this command is wrong.
     """
     words = words_of(context)
     if words:

@@ -7,7 +7,7 @@ from typing import IO
 import click
 
 from tvix_store.cli.completing import store_paths
-from tvix_store.cli.input import complete_directories
+from tvix_store.cli.input import InputFile, complete_directories
 from tvix_store.cli.invocation import Invocation, command, json_option
 
 
@@ -34,7 +34,7 @@ from tvix_store.cli.invocation import Invocation, command, json_option
     "--from-json",
     "document",
     metavar="FILE",
-    type=click.File("rb"),
+    type=InputFile("rb"),
     help="Copy all paths in this JSON: of nix path-info --json, or of exportReferencesGraph.",
 )
 @click.option(

@@ -13,9 +13,9 @@ from tvix_store.cli.invocation import Invocation
 from tvix_store.cli.output import print_json, warn
 from tvix_store.cli.progress import Bar, behind_bar
 from tvix_store.cli.sizes import human
-from tvix_store.config import check_is_there, verified
+from tvix_store.config import verified
 from tvix_store.errors import InvalidError
-from tvix_store.model.address import Address
+from tvix_store.model.address import Address, without_secrets
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
 from tvix_store.operations.granular.account import Account
@@ -44,23 +44,36 @@ async def copy_stores(
     """Copy `paths`, or all (None), from the store at `source` to that at `target`; None stands for the store of the invocation."""
     account = Account()
     began = time.monotonic()
-    if source is not None and not _is_in(source, _CACHES):
-        check_is_there(source)
+    if target is not None and target.startswith(("nix+http", "http:", "https:")):
+        place = target.removeprefix("nix+")
+        raise InvalidError(
+            f"{without_secrets(target)}: nothing is copied to a binary cache over HTTP; a daemon of ours takes "
+            f"grpc+{without_secrets(place)}, and nix copy --to copies to any cache"
+        )
     async with AsyncExitStack() as opened:
         if _is_in(target, _CACHES):
             if _is_in(source, _CACHES):
                 raise InvalidError("nothing is copied from one binary cache to another: copy to a store, and from there")
-            store = await opened.enter_async_context(await _at(invocation, source))
+            store = await opened.enter_async_context(await _at(invocation, source).open_store())
             copying = _to_cache(
                 invocation, store, target, paths, jobs, keys, account, closure=closure, require_signatures=require_signatures
             )
             store_dir = store.store_dir
         else:
-            to = verified(
-                await opened.enter_async_context(await _at(invocation, target)), keys, require_signatures=require_signatures
-            )
+            # The source first: no target is made for a store, or a path, that is not there.
+            of, found = None, []
+            if not _is_in(source, _CACHES):
+                of = await opened.enter_async_context(await _at(invocation, source).open_store())
+                found = await _named(of, paths, closure=closure)
+            made = await opened.enter_async_context(await _at(invocation, target).open_or_make_store())
+            to = verified(made, keys, require_signatures=require_signatures)
             store_dir = to.store_dir
-            copying = copying_into(invocation, outcomes, source, to, paths, keys, account, jobs=jobs, delta=delta, closure=closure)
+            if of is not None:
+                copying = _from_store(invocation, of, to, found, jobs, delta, account)
+            else:
+                copying = copying_into(
+                    invocation, outcomes, source, to, paths, keys, account, jobs=jobs, delta=delta, closure=closure
+                )
         await _tell(invocation, outcomes, copying, store_dir, account, began, as_json=as_json)
 
 
@@ -80,7 +93,7 @@ def copying_into(
     """The copies of `paths`, or of all (None), from the store or binary cache at `source` into the store `to`."""
     if _is_in(source, _CACHES):
         return _from_cache(invocation, outcomes, source, to, paths, jobs, keys, delta, account, closure=closure)
-    return _from_store(invocation, source, to, paths, jobs, delta, account, closure=closure)
+    return _from_address(invocation, source, to, paths, jobs, delta, account, closure=closure)
 
 
 async def _tell(
@@ -109,14 +122,12 @@ def _is_in(address: str | None, schemes: Sequence[str]) -> TypeGuard[str]:
     return address is not None and Address.parse(address).scheme in schemes
 
 
-async def _at(invocation: Invocation, address: str | None) -> Store:
-    """The store at `address`, or that of the invocation."""
-    if address is None:
-        return await invocation.open_store()
-    return await invocation.at(address).open_store()
+def _at(invocation: Invocation, address: str | None) -> Invocation:
+    """The settings for the store at `address`, or for that of the invocation."""
+    return invocation if address is None else invocation.at(address)
 
 
-async def _from_store(
+async def _from_address(
     invocation: Invocation,
     source: str | None,
     to: Store,
@@ -127,15 +138,31 @@ async def _from_store(
     *,
     closure: bool,
 ) -> AsyncGenerator[Copied, None]:
-    async with await _at(invocation, source) as store:
+    async with await _at(invocation, source).open_store() as store:
         found = await _named(store, paths, closure=closure)
-
-        def copying() -> AsyncGenerator[Copied, None]:
-            return copy_paths(store, to, found, jobs=jobs or JOBS, deltas=delta, account=account)
-
-        async with aclosing(_shown(invocation, found, copying, account)) as copies:
+        async with aclosing(_from_store(invocation, store, to, found, jobs, delta, account)) as copies:
             async for each in copies:
                 yield each
+
+
+async def _from_store(
+    invocation: Invocation,
+    store: Store,
+    to: Store,
+    found: Sequence[PathInfo],
+    jobs: int | None,
+    delta: bool | None,
+    account: Account,
+) -> AsyncGenerator[Copied, None]:
+    if not found:
+        invocation.note(f"the store {store.name} has no store paths")
+
+    def copying() -> AsyncGenerator[Copied, None]:
+        return copy_paths(store, to, found, jobs=jobs or JOBS, deltas=delta, account=account)
+
+    async with aclosing(_shown(invocation, found, copying, account)) as copies:
+        async for each in copies:
+            yield each
 
 
 async def _to_cache(

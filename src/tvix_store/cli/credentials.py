@@ -21,13 +21,6 @@ class NoCredentialsError(click.BadParameter):
     """Nothing hands credentials to this process. Only the service can tell whether they are there."""
 
 
-class SecretInput(click.File):
-    """A file that is opened for its secret, or `credential:NAME`."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(credential_file(self, value, param, ctx) or value, param, ctx)
-
-
 class SecretText(click.ParamType[str]):
     """A text that may hold a secret, such as an address with a password, or `credential:NAME` in place of it."""
 

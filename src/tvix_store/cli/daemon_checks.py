@@ -19,13 +19,21 @@ _log = logging.getLogger(__name__)
 
 
 def check_tls(certificate: Path | None, key: Path | None, client_ca: Path | None, client_auth: str | None) -> None:
-    """Raise click.UsageError where an option of TLS lacks another one."""
+    """See that the options of TLS are complete, and that their files can be read.
+
+    Raises:
+        click.UsageError: an option lacks another one.
+        OSError: a file cannot be read.
+    """
     if (certificate is None) != (key is None):
         raise click.UsageError("--tls-certificate and --tls-key need each other")
     if client_ca is not None and certificate is None:
         raise click.UsageError("--tls-client-ca needs --tls-certificate and --tls-key")
     if client_auth is not None and client_ca is None:
         raise click.UsageError("--tls-client-auth needs --tls-client-ca, with the authorities of the clients' certificates")
+    for file in filter(None, (certificate, key, client_ca)):
+        with file.open("rb"):
+            pass
 
 
 def check_workers(workers: int | None, *, in_memory: bool) -> None:

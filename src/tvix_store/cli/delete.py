@@ -27,12 +27,10 @@ async def delete(invocation: Invocation, paths: tuple[str, ...], recursive: bool
     """
     if recursive and ignore_references:
         raise click.UsageError("--recursive and --ignore-references do not go together")
-    from tvix_store.cli.kept_stores import see_the_store
     from tvix_store.cli.output import print_json
     from tvix_store.operations.collection.delete import Referrers, delete_paths
     from tvix_store.operations.collection.kept import kept_store_path
 
-    see_the_store(invocation)
     referrers = Referrers.DELETE if recursive else Referrers.IGNORE if ignore_references else Referrers.REFUSE
     async with await invocation.open_store() as store:
         named = [await kept_store_path(store, path) for path in paths]

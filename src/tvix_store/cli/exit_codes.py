@@ -6,7 +6,7 @@
 | 1 | a bug in the program |
 | 2 | the command line is wrong, or the configuration |
 | 3 | the input is invalid |
-| 4 | what was asked for is not there |
+| 4 | what was asked for is not there: a file, or something in a store |
 | 5 | the input refers to what is not there, or something else is there under its name |
 | 6 | stored content is damaged |
 | 7 | a store does not answer now |
@@ -14,6 +14,7 @@
 | 9 | a limit is reached, or the disk is full |
 | 10 | the store does not offer this |
 | 11 | a server failed; the message is its own |
+| 12 | there is no store at the address |
 | 128 + n | ended by signal n: 130 by Ctrl-C, 143 by SIGTERM, 141 since nobody reads the output any more |
 """
 
@@ -29,6 +30,7 @@ from tvix_store.errors import (
     ExhaustedError,
     IncompleteError,
     InvalidError,
+    NoStoreError,
     NotFoundError,
     RemoteError,
     UnavailableError,
@@ -42,7 +44,7 @@ USAGE = 2
 def exit_code(error: Exception) -> int:
     """The code with which the program ends because of `error`."""
     match error:
-        case InvalidError():
+        case InvalidError() | IsADirectoryError() | NotADirectoryError() | OSError(errno=errno.ENAMETOOLONG | errno.ELOOP):
             return 3
         case NotFoundError() | FileNotFoundError():
             return 4
@@ -64,6 +66,8 @@ def exit_code(error: Exception) -> int:
             return 10
         case RemoteError():
             return 11
+        case NoStoreError():
+            return 12
         case _:
             return BUG
 

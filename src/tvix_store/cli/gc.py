@@ -48,7 +48,6 @@ async def gc(
         tvix-store gc --keep-for 90d --max-size 500G
         tvix-store gc --grace 0
     """
-    from tvix_store.cli.kept_stores import see_the_store
     from tvix_store.cli.output import print_json
     from tvix_store.cli.progress import step_bar
     from tvix_store.operations.collection.collect import collect
@@ -56,7 +55,6 @@ async def gc(
     if background:
         os.nice(_NICE)
     policy = policy_of(keep_for, max_size, min_free, grace)
-    see_the_store(invocation)
     async with await invocation.open_store() as store:
         with step_bar(invocation) as progress:
             outcome = await collect(store, policy, dry_run=dry_run, progress=progress)

@@ -21,16 +21,19 @@ from tvix_store.server.settings import NamedCacheConfig
 
 
 def greeting(
-    addresses: Mapping[str, str | None], config: ServerConfig, *, upstreams: Sequence[str]
+    addresses: Mapping[str, str | None], config: ServerConfig, *, upstreams: Sequence[str], is_new: bool
 ) -> Callable[[Sequence[str]], Sequence[str]]:
-    """What to say, from the addresses of the services and the settings. It takes the addresses of the listeners."""
+    """What to say, from the addresses of the services and the settings. It takes the addresses of the listeners.
+
+    is_new: Whether the store was made just now.
+    """
 
     def lines(listeners: Sequence[str]) -> list[str]:
         facts = StartFacts(
             version=__version__,
             store=", ".join(dict.fromkeys(without_secrets(address or DEFAULT_ADDRESS) for address in addresses.values())),
             read_only=config.cache.read_only,
-            size=_size(config.directories),
+            size=("new: " if is_new else "") + _size(config.directories),
             signing_keys=tuple(key.name for key in config.cache.signing_keys),
             upstreams=tuple(map(without_secrets, upstreams)),
             tls=config.tls is not None,

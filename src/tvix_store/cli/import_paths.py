@@ -115,7 +115,12 @@ async def import_paths(
             _warn_of_depth(path, done)
             yield done
 
-    async with await invocation.open_store() as store:
+    first = archive or paths[0]
+    if str(archive) != "-" and invocation.missing_stores():  # none is made for nothing
+        if archive is None and name is None:
+            check_default_name(first)
+        first.lstat()
+    async with await invocation.open_or_make_store() as store:
         if as_json:
             from tvix_store.cli.json_forms import node_to_json, path_info_to_json
             from tvix_store.cli.output import print_json_array

@@ -30,6 +30,26 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class InputFile(click.File):
+    """A file that is opened to be read. Where that fails, the error is the system's, and no mistake in the command line: a file
+    that is not there is the same mistake in every command."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+class SecretInput(InputFile):
+    """A file that is opened for its secret, or `credential:NAME`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(credential_file(self, value, param, ctx) or value, param, ctx)
+
+
 class SecretPath(FilePath):
     """The path of a file that holds a secret, or `credential:NAME`."""
 
@@ -39,6 +59,11 @@ class SecretPath(FilePath):
     def split_envvar_value(self, rv: str) -> list[str]:
         # Paths are separated by colons, as in PATH. The colon of a credential separates nothing.
         return [path for path in re.split(r"(?<!^credential)(?<!:credential):", rv) if path]
+
+
+def name_of(file: IO[AnyStr]) -> str:
+    """What messages call a file that is open."""
+    return "the standard input" if file.name in ("<stdin>", 0) else str(file.name)
 
 
 def complete_directories(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
@@ -61,7 +86,10 @@ async def read_json(file: IO[bytes]) -> Any:
     Raises:
         InvalidError: it is not JSON.
     """
+    text = await read_input(file)
+    if not text.strip():
+        raise InvalidError(f"{name_of(file)} is empty, and no JSON")
     try:
-        return json.loads(await read_input(file))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidError(f"{file.name}: not JSON: {error}") from None
+        raise InvalidError(f"{name_of(file)} is not JSON: {error}") from None

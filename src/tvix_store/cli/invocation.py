@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -80,6 +81,7 @@ class Invocation:
         *,
         substituters: Sequence[str] = (),
         substituter_public_keys: Sequence[PublicKey] = (),
+        create: bool = False,
         cache: str | None = None,
         quota: int | None = None,
         retention: str | None = None,
@@ -88,11 +90,14 @@ class Invocation:
     ) -> Store:
         """The store that the command works on, filled from `substituters`; `as_worker` of its pool.
 
+        It must be there: only with `create` is an embedded store made where there is none.
         `cache` names a cache of the store, whose files have at most `quota` bytes. It keeps unused paths for the `retention`.
         Content of a local store is read once in `scrub_days`, to look for damage.
         """
         from tvix_store.config import cache_address, open_store
 
+        if not create:
+            self.check_store_is_there()
         addresses = self.addresses()
         if cache is not None:
             addresses = dict.fromkeys(addresses, cache_address(addresses.values(), cache, quota, retention))
@@ -102,15 +107,53 @@ class Invocation:
             store_dir=self.value("store_dir"),
             substituters=substituters,
             substituter_public_keys=substituter_public_keys,
+            create=create,
             scrub_days=scrub_days,
             as_worker=as_worker,
         )
+
+    async def open_or_make_store(self) -> Store:
+        """The store of a command that puts something into it. An embedded store is made where there is none, and a line says so."""
+        missing = self.missing_stores()
+        store = await self.open_store(create=True)
+        for each in missing:
+            self.note(f"made a new {each}")
+        return store
+
+    def missing_stores(self) -> tuple[str, ...]:
+        """The embedded stores that are not there, as `store in /path`."""
+        from tvix_store.config import missing_stores
+
+        return missing_stores(self.addresses().values())
+
+    def check_store_is_there(self) -> None:
+        """Raise NoStoreError where the store is not there."""
+        from tvix_store.errors import NoStoreError
+
+        for missing in self.missing_stores():
+            raise NoStoreError(f"there is no {missing}{self._named_by()}; tvix-store import makes one there")
+
+    def _named_by(self) -> str:
+        """Who names the store that is not there, if that is not on the command line."""
+        for source in _SOURCES:
+            named = [name for name in _ADDRESSES if name in self.given[source]]
+            if named:
+                words = {ParameterSource.ENVIRONMENT: f", which ${_ADDRESSES[named[0]][1]} names"}
+                words[ParameterSource.DEFAULT_MAP] = f", which {named[0].replace('_', '-')} in the configuration names"
+                return words.get(source, "")
+        return ", the default place (--store and $TVIX_STORE name others)"
+
+    def note(self, text: str) -> None:
+        """Print a line on standard error about what was done, unless that is to be `quiet`."""
+        if not self.quiet:
+            print(f"tvix-store: {text}", file=sys.stderr, flush=True)
 
     def pool(self, *, wanted: bool = True) -> WorkerPool:
         """Processes that share the work of a command, to be made before anything else is opened; none where they would not help."""
         from tvix_store.config import prepare_for_pool
         from tvix_store.operations.export.worker_pool import WorkerPool
 
+        self.check_store_is_there()
         cores = len(os.sched_getaffinity(0))
         helps = wanted and cores > 1 and prepare_for_pool(self.addresses().values())
         return WorkerPool(partial(self.open_store, as_worker=True), min(cores, _CREW) if helps else 0)

@@ -35,5 +35,11 @@ async def generate(invocation: Invocation, name: str, out: Path | None) -> None:
 
 def _write(path: Path, secret: str) -> None:
     """Make a file that nobody else may read from the begin; a key that is in use is never overwritten."""
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+    from tvix_store.errors import ConflictError
+
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise ConflictError(f"{path} exists; it is not overwritten") from None
+    with open(descriptor, "w") as file:
         file.write(secret)

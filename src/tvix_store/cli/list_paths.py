@@ -50,7 +50,9 @@ async def list_paths(invocation: Invocation, globs: tuple[str, ...], long: bool,
             path = each.store_path.absolute(store.store_dir)
             print(f"{human(each.nar.size):>10}  {path}" if long else path)
             count, size = count + 1, size + each.nar.size
-    if long and not invocation.quiet:
+    if not count:
+        invocation.note(f"the store {store.name} has no {'such ' if globs else ''}store paths")
+    elif long and not invocation.quiet:
         print(f"{count} path{'s' if count != 1 else ''}, {human(size)} in NARs", file=sys.stderr)
 
 

@@ -99,6 +99,7 @@ def _read(where: str, name: str, value: Any) -> Any:
     from tvix_store.errors import InvalidError
     from tvix_store.model.byte_size import read_bytes
     from tvix_store.model.time_span import read_span
+    from tvix_store.services.removal import HOUR
 
     if name in _SWITCHES:
         if isinstance(value, bool):
@@ -117,8 +118,8 @@ def _read(where: str, name: str, value: Any) -> Any:
         raise InvalidError(f"{where} is a number that is not negative")
     if name == "quota" and not isinstance(value, bool):
         return read_bytes(str(value))
-    if name == "retention":
-        read_span(str(value))
+    if name == "retention" and read_span(str(value)) < HOUR:
+        raise InvalidError(f"{where}: the least is an hour")
     if isinstance(value, str):
         return value
     raise InvalidError(f"{where} is a text")

@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from tvix_store.cli.input import InputFile
 from tvix_store.cli.invocation import Invocation, command, json_option
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @command
-@click.argument("file", type=click.File("rb"), default="-")
+@click.argument("file", type=InputFile("rb"), default="-")
 @json_option
 async def put(invocation: Invocation, file: IO[bytes], as_json: bool) -> None:
     """Store the path infos in FILE (by default the standard input), a JSON object or an array of them; print their store paths.
@@ -42,5 +43,5 @@ async def put(invocation: Invocation, file: IO[bytes], as_json: bool) -> None:
                 raise IncompleteError(f"path info of {value.get('path')}: {error}; put it first") from error
             yield await store.path_infos.put(path_info_from_json(value, store.store_dir, nar))
 
-    async with verified(await invocation.open_store()) as store:
+    async with verified(await invocation.open_or_make_store()) as store:
         await print_path_infos(stored(store), store.store_dir, as_json=as_json)

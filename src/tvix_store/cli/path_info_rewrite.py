@@ -70,5 +70,9 @@ async def rewrite(
             await print_json_array(each_path)
             return
         outcome = "would be rewritten" if dry_run else "rewritten"
+        is_empty = True
         async for each in each_path:
+            is_empty = False
             print(f"{each['path']}: {outcome if each['rewritten'] else 'unchanged'}", flush=True)
+        if is_empty:
+            invocation.note(f"the store {store.name} has no store paths")

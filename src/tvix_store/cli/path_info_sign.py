@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from tvix_store.cli.completing import store_paths
-from tvix_store.cli.credentials import SecretInput
+from tvix_store.cli.input import SecretInput
 from tvix_store.cli.invocation import Invocation, command, json_option
 
 if TYPE_CHECKING:
@@ -32,11 +32,10 @@ async def sign(invocation: Invocation, paths: tuple[str, ...], key_file: IO[str]
     \b
         tvix-store path-info sign --key-file ./secret-key /nix/store/...-hello
     """
-    from tvix_store.cli.input import read_input
-    from tvix_store.cli.key_files import exposure
+    from tvix_store.cli.input import name_of, read_input
+    from tvix_store.cli.key_files import exposure, secret_key_in
     from tvix_store.cli.output import print_path_infos
     from tvix_store.errors import CorruptError
-    from tvix_store.model.signature import SecretKey
     from tvix_store.model.trust import Trust
     from tvix_store.operations.nars.calculate import calculate_nar
     from tvix_store.operations.nars.put_calculated import put_calculated
@@ -44,7 +43,7 @@ async def sign(invocation: Invocation, paths: tuple[str, ...], key_file: IO[str]
 
     if (exposed := exposure(Path(key_file.name))) is not None:
         click.echo(f"tvix-store: warning: {exposed}", err=True)
-    key = SecretKey.parse(await read_input(key_file))
+    key = secret_key_in(await read_input(key_file), name_of(key_file))
 
     async def signed(store: Store) -> AsyncIterator[PathInfo]:
         for path in paths:

@@ -49,16 +49,17 @@ async def verify(invocation: Invocation, paths: tuple[str, ...], every: bool, ke
     from tvix_store.operations.trees.resolve import path_infos_of
 
     trusted = read_public_keys(keys)
-    damaged, untrusted = 0, 0
+    count, damaged, untrusted = 0, 0, 0
 
     async def verdicts(store: Store, bar: Bar) -> AsyncGenerator[dict[str, object], None]:
-        nonlocal damaged, untrusted
+        nonlocal count, damaged, untrusted
         if bar.visible:
             bar.expect(sum([path_info.nar.size async for path_info in path_infos_of(store, paths)]))
         blobs = CountedBlobs(store.blobs, bar)
         async for path_info in path_infos_of(store, paths):
             problem = await _damage(blobs, store.directories, path_info)
             signers = _signers(path_info, trusted, store.store_dir)
+            count += 1
             damaged += problem is not None
             if problem is None and trusted and not signers:
                 untrusted += 1
@@ -74,10 +75,13 @@ async def verify(invocation: Invocation, paths: tuple[str, ...], every: bool, ke
         else:
             async for verdict in each_verdict:
                 print(f"{verdict['path']}: {verdict['problem'] or 'good'}", flush=True)
+    if not count and not as_json:
+        invocation.note(f"the store {store.name} has no store paths")
     if damaged:
-        raise CorruptError(f"{damaged} store paths are damaged")
+        raise CorruptError("1 store path is damaged" if damaged == 1 else f"{damaged} store paths are damaged")
     if untrusted:
-        raise DeniedError(f"{untrusted} store paths are not signed by a trusted key")
+        one = untrusted == 1
+        raise DeniedError(f"{untrusted} store {'path is' if one else 'paths are'} not signed by a trusted key")
 
 
 async def _damage(blobs: BlobService, directories: DirectoryService, path_info: PathInfo) -> str | None:

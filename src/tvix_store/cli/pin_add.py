@@ -23,12 +23,10 @@ async def add(invocation: Invocation, name: str, paths: tuple[str, ...], keep_da
         tvix-store pin add v1.0 /nix/store/...-hello-1.0
         tvix-store pin add main --keep-revisions 5 <hash>
     """
-    from tvix_store.cli.kept_stores import see_the_store
     from tvix_store.operations.collection.kept import kept_store_path
     from tvix_store.operations.collection.pins import Keep, Pins, pin
     from tvix_store.operations.collection.unused import powers_of
 
-    see_the_store(invocation)
     keep = Keep(keep_days, keep_revisions)
     async with await invocation.open_store() as store:
         records, _ = powers_of(store)

@@ -24,12 +24,10 @@ async def list_pins(invocation: Invocation, name: str | None, as_json: bool) -> 
         tvix-store pin list
         tvix-store pin list v1.0 --json | jq -r '.[0].paths[]'
     """
-    from tvix_store.cli.kept_stores import see_the_store
     from tvix_store.cli.output import print_json
     from tvix_store.errors import NotFoundError, UnsupportedError
     from tvix_store.operations.collection.pins import Pins, check_pin_name
 
-    see_the_store(invocation)
     if name is not None:
         check_pin_name(name)
     async with await invocation.open_store() as store:
@@ -37,10 +35,12 @@ async def list_pins(invocation: Invocation, name: str | None, as_json: bool) -> 
             raise UnsupportedError(f"{store.name} shows us no pins: use the address of the store itself, on its machine")
         shown = [await _to_json(store, each) async for each in Pins(store.records).revisions(name)]
     if name is not None and not shown:
-        raise NotFoundError("pin", name)
+        raise NotFoundError("pin", name, place=store.name)
     if as_json:
         print_json(shown)
         return
+    if not shown:
+        invocation.note(f"the store {store.name} has no pins")
     for each in shown:
         print(f"{each['name']}\t{each['revision']}\t{each['made']}\t{_words(each)}")
         for path in each["paths"]:

@@ -16,11 +16,9 @@ async def remove(invocation: Invocation, name: str) -> None:
     \b
         tvix-store pin remove v1.0
     """
-    from tvix_store.cli.kept_stores import see_the_store
     from tvix_store.operations.collection.pins import Pins
     from tvix_store.operations.collection.unused import powers_of
 
-    see_the_store(invocation)
     async with await invocation.open_store() as store:
         records, _ = powers_of(store)
         await Pins(records).remove(name)

@@ -117,8 +117,7 @@ def run_program(arguments: Sequence[str]) -> int:
             if context_of_error
             else ""
         )
-        message = " ".join(_CONTROL.sub(" ", error.format_message()).split()).rstrip(".")
-        print(f"{NAME}: error: {message}{hint}", file=sys.stderr)
+        print(f"{NAME}: error: {_of_usage(error)}{hint}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError as error:
         _let_go_of_output()
@@ -132,6 +131,16 @@ def run_program(arguments: Sequence[str]) -> int:
         _let_go_of_output()
         return code
     return 0
+
+
+def _of_usage(error: click.ClickException) -> str:
+    """One line that describes a mistake in the command line."""
+    from tvix_store.cli.hints import hint, plainly
+
+    meant = hint(error) if isinstance(error, click.UsageError) else None
+    if meant is not None:
+        return f"{error.message.partition('. ')[0].rstrip('.')}; {meant}"
+    return plainly(" ".join(_CONTROL.sub(" ", error.format_message()).split()))
 
 
 def _elsewhere(context: click.Context, message: str) -> str:
@@ -184,5 +193,5 @@ def _message(error: Exception, code: int) -> str:
     if code == exit_codes.BUG:
         text = f"this is a bug: {type(error).__name__}: {text} (--debug shows where)"
     elif isinstance(error, OSError) and error.strerror:
-        text = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror
+        text = f"cannot open {os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror
     return _CONTROL.sub(" ", text)

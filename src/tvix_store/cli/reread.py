@@ -42,8 +42,9 @@ class Reread:
         """
         try:
             now = self._read()
-        except click.ClickException as error:
-            _log.error("the configuration stays as it was: %s", " ".join(error.format_message().split()))
+        except (click.ClickException, OSError) as error:
+            why = error.format_message() if isinstance(error, click.ClickException) else f"{error.filename}: {error.strerror}"
+            _log.error("the configuration stays as it was: %s", " ".join(why.split()))
             return {}
         changed = {name: value for name, value in now.items() if value != self._running[name]}
         if left := [f"--{name}" for name in changed if name not in reloadable]:

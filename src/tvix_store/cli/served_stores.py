@@ -63,6 +63,7 @@ class ServedStore:
         opened = await self.invocation.open_store(
             substituters=self.substituters,
             substituter_public_keys=self.substituter_public_keys,
+            create=True,
             cache=self.cache,
             quota=self.quota,
             retention=None if self.read_only else self.retention,

@@ -31,7 +31,7 @@ async def stat(invocation: Invocation, blob: str, as_json: bool) -> None:
             if not isinstance(node, FileNode):
                 raise InvalidError(f"{blob} is not a file")
             digest = node.digest
-        size = await blob_size(store.blobs, digest)
+        size = await blob_size(store.blobs, digest, store.name)
         found = await store.blobs.stat(digest, chunks=True)
         if found is None:
             raise NotFoundError("blob", digest)

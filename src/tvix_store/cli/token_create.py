@@ -70,10 +70,11 @@ async def create(
     from tvix_store.access.tokens import issue
     from tvix_store.model.grant import Scope
 
-    file = chosen_token_file(invocation, token_file)
-    if token_file is None and not (file.parent.exists() and any(file.parent.iterdir())):
-        await (await invocation.open_store()).close()  # it makes its directory, as it should be, and where nothing else is
     secret, record = issue(Scope.parse(scope), cache=cache, note=note, expires=expires)
+    missing = token_file is None and invocation.missing_stores()
+    file = chosen_token_file(invocation, token_file)
+    if missing:
+        await (await invocation.open_or_make_store()).close()  # it makes its directory, as it should be
     table = TokenFile(file).change(lambda tokens: tokens.with_token(record))
     if as_json:
         print_json({"token": secret, **record.to_json()})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import click
@@ -45,6 +47,20 @@ def default_token_file(invocation: Invocation) -> Path | None:
     file = token_file(invocation.addresses()["path_infos"])
     # Opening the store gives a better message about a directory that is wrong.
     return None if file is None or (file.parent.exists() and not file.parent.is_dir()) else file
+
+
+def existing_token_file(invocation: Invocation, given: Path | None) -> Path:
+    """The file in the option, which must be there; else the default of a store that is there.
+
+    Raises:
+        FileNotFoundError: the file in the option is not there.
+        NoStoreError, InvalidError: there is no store, or it has no file.
+    """
+    if given is None:
+        invocation.check_store_is_there()
+    elif not given.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(given))
+    return chosen_token_file(invocation, given)
 
 
 def chosen_token_file(invocation: Invocation, given: Path | None) -> Path:

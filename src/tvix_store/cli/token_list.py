@@ -9,7 +9,7 @@ import click
 
 from tvix_store.cli.invocation import Invocation, command, json_option
 from tvix_store.cli.output import print_json
-from tvix_store.cli.token_files import chosen_token_file, token_file_option
+from tvix_store.cli.token_files import existing_token_file, token_file_option
 
 
 @command
@@ -27,11 +27,14 @@ async def list_tokens(invocation: Invocation, everything: bool, token_file: Path
     from tvix_store.access.tokens import shown_time
 
     now = time.time()
-    records = TokenFile(chosen_token_file(invocation, token_file)).read().records
+    file = existing_token_file(invocation, token_file)
+    records = TokenFile(file).read().records
     shown = [record for record in records if everything or record.refusal(now) is None]
     if as_json:
         print_json([record.to_json() for record in shown])
         return
+    if not shown:
+        invocation.note(f"there is no token in {file}" + (" that is in force; --all shows all" if records else ""))
     for record in shown:
         state = "never expires" if record.expires is None else f"expires {shown_time(record.expires)}"
         if (refusal := record.refusal(now)) is not None:

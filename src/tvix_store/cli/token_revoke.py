@@ -9,7 +9,7 @@ import click
 
 from tvix_store.cli.completing import token_ids
 from tvix_store.cli.invocation import Invocation, command
-from tvix_store.cli.token_files import chosen_token_file, token_file_option
+from tvix_store.cli.token_files import existing_token_file, token_file_option
 
 
 @command
@@ -30,4 +30,4 @@ async def revoke(invocation: Invocation, ids: tuple[str, ...], token_file: Path 
             table = table.revoked(identity_in(each), now)
         return table
 
-    TokenFile(chosen_token_file(invocation, token_file)).change(change)
+    TokenFile(existing_token_file(invocation, token_file)).change(change)

@@ -6,7 +6,8 @@ from typing import IO
 
 import click
 
-from tvix_store.cli.credentials import SecretInput, SecretText
+from tvix_store.cli.credentials import SecretText
+from tvix_store.cli.input import SecretInput
 from tvix_store.cli.invocation import Invocation, command_without_store, json_option
 
 

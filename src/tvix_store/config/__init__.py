@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tvix_store.config.compose import (
         cache_address,
-        check_is_there,
         local_directories,
+        missing_stores,
         open_store,
         prepare_for_pool,
         private_places,
@@ -23,8 +23,8 @@ __all__ = [
     "Opening",
     "Scheme",
     "cache_address",
-    "check_is_there",
     "local_directories",
+    "missing_stores",
     "open_store",
     "prepare_for_pool",
     "private_places",

@@ -40,7 +40,7 @@ def backup_to(directory: Path, addresses: Iterable[str | None], account: BackupA
     if others or address.scheme != "local":
         shown = " and ".join(without_secrets(each) for each in (first, *others))
         raise UnsupportedError(
-            f"only a store in one directory is backed up into one, not {shown}: make the backup on its machine, "
+            f"only a store in one directory is backed up into one, not {shown}; make the backup on its machine, "
             f"or copy its paths with tvix-store copy --all --to {directory}"
         )
     settings = address.read_parameters(PARAMETERS)

@@ -36,6 +36,7 @@ async def open_store(
     store_dir: str | None = None,
     substituters: Sequence[str] = (),
     substituter_public_keys: Sequence[PublicKey] = (),
+    create: bool = True,
     scrub_days: float = 0,
     as_worker: bool = False,
 ) -> Store:
@@ -47,11 +48,13 @@ async def open_store(
     `substituters` are the URLs of binary caches from which missing paths are fetched. A path must be signed by a key in the
     cache's URL or, if the URL has none, by one of `substituter_public_keys` or a well-known cache's own key. The address
     of a cache as `path_infos` means the same.
+    An embedded store is made where there is none, unless `create` is False.
     Local stores read all of their content once in `scrub_days`, to look for damage; with 0 they don't.
     A process that does one thing after the other opens it `as_worker` (of a pool): then local stores use no threads.
 
     Raises:
         InvalidError: an address is malformed, or of an unknown scheme.
+        NoStoreError: an embedded store is not there, and `create` is False.
         UnsupportedError: a service is nowhere to be found; the error says which, and what has it not.
         DeniedError, UnavailableError, ExhaustedError, CorruptError: a store cannot be opened.
     """
@@ -60,7 +63,7 @@ async def open_store(
     everywhere = address or DEFAULT_ADDRESS
     blobs, directories = blobs or everywhere, directories or everywhere
     async with AsyncExitStack() as opened:
-        offers = _Offers(opened, scrub_days, as_worker=as_worker)
+        offers = _Offers(opened, Opening(as_worker=as_worker, create=create, scrub_days=scrub_days))
         # Path infos first: content is the same below every store directory, and they are not.
         kept_at, path_info_offer, caches = await offers.find("path_infos", path_infos or everywhere, store_dir)
         if caches and path_info_offer.path_infos is None:
@@ -86,10 +89,9 @@ async def open_store(
 class _Offers:
     """The offers at some addresses, each of which is opened once, until `opened` ends."""
 
-    def __init__(self, opened: AsyncExitStack, scrub_days: float, *, as_worker: bool) -> None:
+    def __init__(self, opened: AsyncExitStack, opening: Opening) -> None:
         self._opened = opened
-        self._scrub_days = scrub_days
-        self._as_worker = as_worker
+        self._opening = opening
         self._offers: dict[str, Offer] = {}
 
     async def find(self, service: Service, address: str, store_dir: str | None = None) -> tuple[str, Offer, list[str]]:
@@ -108,22 +110,27 @@ class _Offers:
     async def _open(self, address: str, store_dir: str | None) -> Offer:
         offer = self._offers.get(address)
         if offer is None:
-            offer = self._offers[address] = await open_address(address, Opening(store_dir, self._as_worker, self._scrub_days))
+            offer = self._offers[address] = await open_address(address, replace(self._opening, store_dir=store_dir))
             self._opened.push_async_callback(offer.close)
         return offer
 
 
-def check_is_there(address: str) -> None:
-    """See that something is at an address that is only read. Opening the address of a directory would make a new store there.
+def missing_stores(addresses: Iterable[str | None]) -> tuple[str, ...]:
+    """The embedded stores, or named caches of these, among some addresses (None: the default one) that are not there.
+
+    Each is told as `store in /path`.
 
     Raises:
-        InvalidError: there is no store, or the address is malformed.
+        NoStoreError: something else is there.
+        InvalidError: an address is malformed.
     """
-    parsed = Address.parse(address)
-    if parsed.scheme == "local":
-        from tvix_store.config import local
+    parsed = [Address.parse(address or DEFAULT_ADDRESS) for address in dict.fromkeys(addresses)]
+    if all(each.scheme != "local" for each in parsed):
+        return ()
+    from tvix_store.config import local  # which takes long, and clients of servers do without
 
-        local.check_is_there(parsed)
+    missing = [local.missing_store(each) for each in parsed if each.scheme == "local"]
+    return tuple(dict.fromkeys(each for each in missing if each is not None))
 
 
 def cache_address(addresses: Iterable[str | None], name: str, quota: int | None = None, retention: str | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -15,10 +16,11 @@ from tvix_store.backends.local.disk import disk_errors, make_directory
 from tvix_store.backends.local.engine import READ_THREADS
 from tvix_store.backends.local.file_lock import alone
 from tvix_store.backends.local.settings import FILE as SETTINGS
+from tvix_store.backends.local.settings import is_missing
 from tvix_store.config.local_directory import directory_of, own_directory_of, read_cache
 from tvix_store.config.scheme import Opening, Scheme
 from tvix_store.config.size_rule import read_size_rule
-from tvix_store.errors import InvalidError
+from tvix_store.errors import InvalidError, NoStoreError
 from tvix_store.model.address import Address, read_switch
 from tvix_store.model.byte_size import read_bytes
 from tvix_store.model.time_span import read_span
@@ -60,7 +62,10 @@ async def open_address(address: Address, opening: Opening) -> Store:
     if opening.as_worker:
         settings["threads"] = 0
         settings.pop("retention", None)
-    read_only = settings.pop("read-only", False)
+    if (read_only := settings.pop("read-only", False)) or not opening.create:
+        missing = missing_store(address)
+        if missing is not None:
+            raise NoStoreError(f"there is no {missing}")
     cache, quota, retention = (settings.pop(name, None) for name in ("cache", "quota", "retention"))
     for name, value in (("quota", quota), ("retention", retention)):
         if value is not None and cache is None:
@@ -70,6 +75,8 @@ async def open_address(address: Address, opening: Opening) -> Store:
     store = await local.open_store(
         directory, store_dir=opening.store_dir, read_only=read_only, scrub_days=opening.scrub_days, **settings
     )
+    if not address.path:
+        store = replace(store, name=f"local://{directory}")
     if cache is None:
         return store if opening.as_worker else await _noting_uses(store)
     return await _opened_cache(store, directory, cache, quota, retention, settings.get("threads", READ_THREADS))
@@ -121,11 +128,19 @@ def collected_at(directory: Path) -> float:
         return 0.0
 
 
-def check_is_there(address: Address) -> None:
-    """Raise InvalidError where no store is at the address of a directory: to open it would make one."""
-    directory = own_directory_of(address)
-    if not (directory / SETTINGS).exists():
-        raise InvalidError(f"there is no store in {directory}")
+def missing_store(address: Address) -> str | None:
+    """The store, or the named cache of one, at an address, where nothing is there: as `store in /path`. None where it is there.
+
+    Raises:
+        NoStoreError: something else is there.
+        InvalidError: the address is malformed, or of a file.
+        DeniedError, UnavailableError: the directory cannot be read.
+    """
+    address.read_parameters(PARAMETERS)
+    directory, own = directory_of(address), own_directory_of(address)
+    if is_missing(directory):
+        return f"store in {directory.absolute()}"
+    return f"cache {address.parameters['cache']} of the store in {directory.absolute()}" if is_missing(own) else None
 
 
 SCHEME = Scheme(open_address, works_here=True)

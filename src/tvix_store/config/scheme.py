@@ -15,11 +15,13 @@ class Opening:
 
     store_dir: The directory of Nix's store that path infos are for. None means as the store was made.
     as_worker: Whether this process does one task after the other, as a member of a pool. Threads would not help it.
+    create: Whether a store on this machine is made where there is none. Otherwise that is a NoStoreError.
     scrub_days: In how many days a store on this machine reads all of its content once, to look for damage. 0 is never.
     """
 
     store_dir: str | None = None
     as_worker: bool = False
+    create: bool = True
     scrub_days: float = 0
 
 

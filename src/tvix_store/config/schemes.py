@@ -33,18 +33,23 @@ SCHEMES = {
 """Our own, each with the module that has its SCHEME."""
 ENTRY_POINTS = "tvix_store.schemes"
 _ELSEWHERE = {
-    "bigtable": "Bigtable is a backend of snix",
+    "bigtable": "Bigtable is a backend of snix; a store in a directory is local:///path",
     "cache": "a cache of two stores is a composition of snix; a daemon before other caches has --substituters",
     "combined": "two stores as one are a composition of snix; a daemon before other caches has --substituters",
     "file": "a store in a directory is local:///path; with a binary cache in one go copy --from, copy --to and --substituters",
-    "http": "a server is grpc+http://host:port, a binary cache nix+http://host/path; where gRPC does not pass, connect+http://host/path",
-    "https": "a server is grpc+https://host:port, a binary cache nix+https://host/path; where gRPC does not pass, connect+https://host/path",
+    "grpc": "a server is grpc+http:{rest}",
+    "grpcs": "a server with TLS is grpc+https:{rest}",
+    "http": "a server is grpc+http:{rest} or, where gRPC does not pass, connect+http:{rest}; a binary cache is nix+http:{rest}",
+    "https": "a server is grpc+https:{rest} or, where gRPC does not pass, connect+https:{rest}; a binary cache is nix+https:{rest}",
     "keyfile-signing": "signing is a composition of snix; a daemon signs with --signing-key-file",
+    "localhost": "a server is grpc+http://localhost:{rest}",
     "lru": "an LRU cache is a service of snix; what stays in memory is memory://",
     "objectstore": "object storage is not among our backends yet; a store in a directory is local:///path",
     "redb": "redb is a file of snix; a store in a directory is local:///path",
     "s3": "object storage is not among our backends yet; a store in a directory is local:///path",
     "sled": "sled is a database of tvix; a store in a directory is local:///path",
+    "ssh": "nothing goes over SSH here; start tvix-store daemon there, and write grpc+http://host:port",
+    "ssh-ng": "nothing goes over SSH here; start tvix-store daemon there, and write grpc+http://host:port",
     "unix": "a server on a socket is grpc+unix:///path",
 }
 """What to say of schemes that people know from tvix, snix and Nix: by the scheme, or its part up to a `+`."""
@@ -89,15 +94,14 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def _unknown(address: Address) -> InvalidError:
-    known = [*SCHEMES, *_installed()]
-    near = difflib.get_close_matches(address.scheme, known, n=1)
+    what = f"{without_secrets(address.text)}: unknown scheme {address.scheme!r}"
     elsewhere = _ELSEWHERE.get(address.scheme.removeprefix("nix+").partition("+")[0])
     if elsewhere:
-        hint = f"; {elsewhere}"
-    elif near:
+        return InvalidError(f"{what}; {elsewhere.format(rest=without_secrets(address.text).partition(':')[2])}")
+    known = [*SCHEMES, *_installed()]
+    hint = ""
+    if near := difflib.get_close_matches(address.scheme, known, n=1):
         hint = f"; did you mean {near[0]}://?"
     elif ":/" not in address.text:
         hint = "; a path with a colon begins with ./"
-    else:
-        hint = ""
-    return InvalidError(f"{without_secrets(address.text)}: unknown scheme {address.scheme!r} (known: {', '.join(known)}){hint}")
+    return InvalidError(f"{what} (known: {', '.join(known)}){hint}")

@@ -40,6 +40,7 @@ def open_store(
     store_dir: str | None = None,
     substituters: Sequence[str] = (),
     substituter_public_keys: Sequence[PublicKey] = (),
+    create: bool = True,
     scrub_days: float = 0,
 ) -> StoreOpening:
     """Open the store at `address`, a URL or a path; by default the embedded store in the user's data directory.
@@ -53,10 +54,12 @@ def open_store(
     stands for, so a local store takes no other one than it was made for.
     `substituters` are the URLs of binary caches from which missing paths are fetched. A path must be signed by a key in the
     cache's URL or, if the URL has none, by one of `substituter_public_keys` or a well-known cache's own key.
+    An embedded store is made where there is none, unless `create` is False.
     Local stores read all of their content once in `scrub_days`, to look for damage; with 0 they don't.
 
     Raises:
         InvalidError: an address is malformed, or of an unknown scheme.
+        NoStoreError: an embedded store is not there, and `create` is False.
         UnsupportedError: a service is nowhere to be found; the error says which, and what has it not.
         DeniedError, UnavailableError, ExhaustedError, CorruptError: a store cannot be opened.
     """
@@ -70,6 +73,7 @@ def open_store(
             store_dir=store_dir,
             substituters=substituters,
             substituter_public_keys=substituter_public_keys,
+            create=create,
             scrub_days=scrub_days,
         )
         return opened(store)

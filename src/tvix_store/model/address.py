@@ -48,7 +48,8 @@ class Address:
         if _SCHEME.match(text):
             return cls.parse_url(text, "a store", "scheme://host/path?name=value&…")
         if "/" not in text:
-            raise InvalidError(f"not the address of a store: {text!r} (a path needs a slash, as in ./store; a URL a scheme:)")
+            path = f"./{text or 'store'}"
+            raise InvalidError(f"not the address of a store: {text!r} (a path has a slash, as in {path}; a URL has a scheme)")
         return cls(text, "local", "", text, {})
 
     @classmethod

@@ -38,7 +38,7 @@ def decode(text: str) -> bytes:
         raise InvalidError(f"not nixbase32: {text!r} has an impossible length ({len(text)})")
     others = text.strip(ALPHABET)
     if others:
-        raise InvalidError(f"not nixbase32: {text!r} holds {others[0]!r}")
+        raise InvalidError(f"not nixbase32: {text!r} holds {others[0]!r}, which is none of {ALPHABET}")
     number = int(text.translate(_TO_DIGITS), 32) if text else 0
     if number >> size * 8:
         raise InvalidError(f"not nixbase32: {text!r} has bits set behind its last byte")

@@ -39,7 +39,7 @@ def check_count(signatures: Sized) -> None:
 def _split(text: str, what: str) -> tuple[str, bytes]:
     name, separator, body = text.strip().partition(":")
     if not separator:
-        raise InvalidError(f"not a {what}: expected name:base64")
+        raise InvalidError(f"not a {what}: expected name:base64, as in cache.example.org-1:…")
     try:
         return name, base64.b64decode(body, validate=True)
     except (ValueError, binascii.Error):

@@ -63,13 +63,13 @@ class Engine:
         try:
             engine = cls(app, sockets, config)
         except ValueError as error:
-            raise InvalidError(f"cannot serve: {error}") from None
+            raise _refused(error, config) from None
         try:
             await engine._server.wait_started()
         except (ValueError, OSError) as error:
             await asyncio.wait({engine.running})
             engine.running.exception()
-            raise InvalidError(f"cannot serve: {error}") from None
+            raise _refused(error, config) from None
         if config.tls:
             engine._waits = {fd for _, fd in _waiting(sockets)} - before
         return engine
@@ -156,3 +156,10 @@ def _settings(sockets: Sequence[socket.socket], config: ServerConfig) -> Config:
         ca_certs=tls.client_ca if tls else None,
         cert_reqs=("required" if tls.needs_client else "optional") if tls and tls.client_ca else "none",
     )
+
+
+def _refused(error: Exception, config: ServerConfig) -> InvalidError:
+    """The error for settings that the engine does not take: nearly always, these are the files of TLS."""
+    files = f" TLS with {' and '.join(map(str, config.tls.files))}" if config.tls else ""
+    words = str(error).replace("certfile", "the file of the certificate").replace("keyfile", "the file of the key")
+    return InvalidError(f"cannot serve{files}: {words}")

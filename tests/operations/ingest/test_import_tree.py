@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from tests.backends.local.committer_watch import watch_requests
 from tvix_store.backends.local import open_store as open_local
 from tvix_store.backends.memory import open_store
-from tvix_store.errors import ExhaustedError, InvalidError, UnavailableError
+from tvix_store.errors import ExhaustedError, InvalidError, NotFoundError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.nix_hash import NixHash
@@ -282,7 +282,7 @@ async def test_a_special_file_is_refused_by_name_and_kind(store: Store, tree: Pa
 
 
 async def test_what_is_not_there_is_refused_by_name(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(InvalidError, match="absent: No such file"):
+    with pytest.raises(NotFoundError, match="absent: No such file"):
         await import_tree(store, tmp_path / "absent")
 
 

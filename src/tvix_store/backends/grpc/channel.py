@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,7 +12,7 @@ from typing import Protocol, TypeAlias
 from tvix_store.backends.grpc.address import ServerAddress
 from tvix_store.backends.grpc.call_error import CallError
 from tvix_store.client_environment.authorities import authorities_file
-from tvix_store.errors import InvalidError
+from tvix_store.errors import InvalidError, of_disk
 from tvix_store.protocol.status import Status
 
 Metadata: TypeAlias = Sequence[tuple[str, str]]
@@ -105,27 +104,22 @@ async def only_message(answer: Messages) -> bytes | None:
     return answers[0] if answers else None
 
 
-def words_of(error: OSError) -> str:
-    """The words for an error of the system, or of TLS; asyncio's own words for it are others. May be empty."""
-    if isinstance(error, ssl.SSLError | socket.gaierror) or not error.errno:
-        return error.strerror or str(error)
-    return os.strerror(error.errno)
-
-
 def tls_context(address: ServerAddress, *protocols: str) -> ssl.SSLContext | None:
     """How to speak TLS to the server, if so. `protocols` are those over TLS, by their names in ALPN.
 
     Raises:
-        InvalidError: the file of authorities cannot be read.
+        NotFoundError, DeniedError: the file of authorities cannot be read.
+        InvalidError: it holds none.
     """
     if not address.tls:
         return None
     authorities = address.ca or os.environ.get(_ROOTS) or authorities_file()
     try:
         context = ssl.create_default_context(cafile=authorities)
+    except ssl.SSLError:
+        raise InvalidError(f"{address.name}: {authorities} holds no authorities to trust (expected certificates in PEM)") from None
     except OSError as error:
-        raise InvalidError(
-            f"{address.name}: cannot read the authorities to trust, {authorities}: {error.strerror or error}"
-        ) from None
+        message = f"{address.name}: cannot read the authorities to trust, {authorities}: {error.strerror or error}"
+        raise of_disk(error, message, InvalidError) from None
     context.set_alpn_protocols(protocols)
     return context

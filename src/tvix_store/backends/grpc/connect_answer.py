@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import aiohttp
 
 from tvix_store.backends.grpc.call_error import CallError
-from tvix_store.backends.grpc.channel import CONNECTING, words_of
+from tvix_store.backends.grpc.channel import CONNECTING
 from tvix_store.backends.grpc.envelopes import MAX_MESSAGE, Envelopes
+from tvix_store.client_environment.unreachable import unreachable, words_of
 from tvix_store.errors import InvalidError
 from tvix_store.protocol import connect
 from tvix_store.protocol.status import Status
@@ -36,7 +37,7 @@ def failures_told() -> Iterator[None]:
     except aiohttp.ConnectionTimeoutError:
         raise CallError(Status.UNAVAILABLE, f"no connection within {CONNECTING:g} seconds") from None
     except aiohttp.ClientConnectorError as error:  # those of TLS too
-        raise CallError(Status.UNAVAILABLE, words_of(error.os_error) or str(error)) from error
+        raise CallError(Status.UNAVAILABLE, unreachable(error.os_error) or str(error)) from error
     except aiohttp.ClientConnectorCertificateError as error:
         raise CallError(Status.UNAVAILABLE, str(error.certificate_error)) from error
     except aiohttp.ClientHttpProxyError as error:

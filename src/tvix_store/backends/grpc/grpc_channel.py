@@ -22,10 +22,10 @@ from tvix_store.backends.grpc.channel import (
     Metadata,
     only_message,
     within,
-    words_of,
 )
 from tvix_store.backends.grpc.http2 import Http2
 from tvix_store.backends.grpc.stream import Stream
+from tvix_store.client_environment.unreachable import unreachable
 from tvix_store.protocol.status import Status
 from tvix_store.telemetry import spans
 
@@ -144,7 +144,7 @@ class GrpcChannel:
             if isinstance(error, TimeoutError):
                 raise CallError(Status.UNAVAILABLE, f"no connection within {CONNECTING:g} seconds") from None
             if isinstance(error, OSError):  # those of TLS too
-                raise CallError(Status.UNAVAILABLE, words_of(error) or self._closed()) from error
+                raise CallError(Status.UNAVAILABLE, unreachable(error) or self._closed()) from error
             raise
         return http2
 

@@ -46,7 +46,8 @@ async def open_store(
     `durability` makes what syncs the store. Who opens the store first in a process says so.
 
     Raises:
-        InvalidError: `directory` holds something else, an unknown format, a store with other settings, or, `read_only`, no store.
+        NoStoreError: `directory` holds something else, or, `read_only`, no store.
+        InvalidError: it is a file, or holds a store of an unknown format, or with other settings.
         CorruptError: its files are damaged.
         DeniedError, ExhaustedError, UnavailableError: the disk does not let us.
     """

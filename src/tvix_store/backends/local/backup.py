@@ -18,7 +18,7 @@ from tvix_store.backends.local.caches import CACHES, cache_directories
 from tvix_store.backends.local.collection_lock import not_collecting
 from tvix_store.backends.local.disk import disk_errors, make_directory
 from tvix_store.backends.local.durability import Durability
-from tvix_store.errors import InvalidError
+from tvix_store.errors import InvalidError, NoStoreError
 
 
 @dataclass(slots=True)
@@ -49,13 +49,14 @@ def backup(
     `read_only`, nothing of the store is written, and what is copied is the last checkpoint.
 
     Raises:
-        InvalidError: there is no store, or `directory` holds something else than a backup of it.
+        NoStoreError: there is no store.
+        InvalidError: `directory` holds something else than a backup of it.
         UnavailableError: the store is not well, or the backup is in use.
         StoreError: the disk does not let us.
     """
     store, directory = store.resolve(), directory.resolve()
     if not (store / settings.FILE).exists():
-        raise InvalidError(f"there is no store in {store}")
+        raise NoStoreError(f"there is no store in {store}")
     if store == directory or store in directory.parents or directory in store.parents:
         raise InvalidError(f"{directory} and the store in {store} lie in each other: choose another place for the backup")
     with ExitStack() as held:

@@ -37,6 +37,8 @@ def translated(error: OSError, where: Path) -> Exception:
         return DiskFullError(f"cannot write to {where}: {reason}; free some space and try again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return DiskDeniedError(f"cannot use {error.filename or where}: {reason}")
+    if error.errno == errno.EEXIST:  # of mkdir: a file is there
+        reason = os.strerror(errno.ENOTDIR)
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
         return InvalidError(f"{error.filename or where} cannot be a store's directory: {reason}")
     return UnavailableError(f"cannot use {error.filename or where}: {reason}")

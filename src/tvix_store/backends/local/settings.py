@@ -14,7 +14,7 @@ from typing import Any
 
 from tvix_store.backends.local.disk import disk_errors, new_file, unfinished_name
 from tvix_store.backends.local.durability import Durability
-from tvix_store.errors import CorruptError, InvalidError
+from tvix_store.errors import CorruptError, InvalidError, NoStoreError
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR, check_store_dir
 
@@ -62,7 +62,8 @@ def load_or_create(directory: Path, wanted: dict[str, int | str], durability: Du
     """The settings of the store in `directory`; a new store is made with `wanted`.
 
     Raises:
-        InvalidError: the directory is something else, has a format this version does not read, or settings other than `wanted`.
+        NoStoreError: the directory is something else.
+        InvalidError: it is a file, has a format this version does not read, or settings other than `wanted`.
         CorruptError: the file of the settings is damaged.
         ExhaustedError, DeniedError, UnavailableError: the directory cannot be made or read.
     """
@@ -70,9 +71,7 @@ def load_or_create(directory: Path, wanted: dict[str, int | str], durability: Du
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / FILE
         if not path.exists():
-            others = any(name not in ("lock", "sync-failed") and not name.startswith(FILE) for name in os.listdir(directory))
-            if others and not path.exists():  # another process may have made the store meanwhile
-                raise InvalidError(f"{directory} is neither empty nor a store: it has no {FILE}")
+            _check_empty(directory)
             # Linked, not renamed: of two processes that make the same store, the first one's settings stand.
             made = Settings(**{"store_dir": STORE_DIR, **wanted})  # type: ignore[arg-type]  # checked by __post_init__
             _write(path, made, os.link, durability)
@@ -82,12 +81,42 @@ def load_or_create(directory: Path, wanted: dict[str, int | str], durability: Du
     return _checked(directory, settings, wanted)
 
 
+def is_missing(directory: Path) -> bool:
+    """Whether there is no store in `directory`, and one can be made: it does not exist, or nothing is in it.
+
+    Raises:
+        NoStoreError: it has something else in it.
+        InvalidError: it is no directory.
+        DeniedError, UnavailableError: it cannot be read.
+    """
+    with disk_errors(directory):
+        try:
+            if (directory / FILE).exists():
+                return False
+            _check_empty(directory)
+        except FileNotFoundError:
+            pass
+    return True
+
+
+def _check_empty(directory: Path) -> None:
+    """See that a directory without settings has nothing in it, but what a store leaves that was not made to its end.
+
+    Raises:
+        NoStoreError: it is not so.
+    """
+    others = any(name not in ("lock", "sync-failed") and not name.startswith(FILE) for name in os.listdir(directory))
+    if others and not (directory / FILE).exists():  # another process may have made the store meanwhile
+        what = f"{directory.absolute()} is neither empty nor a store: it has no {FILE}"
+        raise NoStoreError(f"{what}; name another directory for a store")
+
+
 def load(directory: Path, wanted: dict[str, int | str]) -> Settings:
-    """The settings of a store that is only read. Raises as `load_or_create`, and InvalidError where there is no store."""
+    """The settings of a store that is only read. Raises as `load_or_create`."""
     path = directory / FILE
     with disk_errors(directory):
         if not path.exists():
-            raise InvalidError(f"there is no store in {directory}: it has no {FILE}")
+            raise NoStoreError(f"there is no store in {directory}: it has no {FILE}")
         settings, _ = _parse(path)
     if settings.store_dir is None and "store_dir" in wanted:
         settings = replace(settings, store_dir=str(wanted["store_dir"]))

@@ -17,6 +17,7 @@ from tvix_store import __version__
 from tvix_store.backends.nix_http.forbidden import REFUSAL, guarded_socket, is_forbidden_host
 from tvix_store.client_environment.credentials import Credentials
 from tvix_store.client_environment.proxies import Proxies
+from tvix_store.client_environment.unreachable import words_of
 from tvix_store.services.upstream import UpstreamDownError, UpstreamLiesError, UpstreamStalledError
 from tvix_store.telemetry import spans
 
@@ -246,7 +247,7 @@ def _failures_told(url: URL) -> Iterator[None]:
     except aiohttp.ClientConnectorError as error:
         if _is_forbidden(error.os_error):
             raise UpstreamLiesError(f"{shown(str(url))}: {error.os_error}") from None
-        raise UpstreamDownError(f"{shown(str(url))} cannot be reached: {error.os_error}") from None
+        raise UpstreamDownError(f"{shown(str(url))} cannot be reached: {words_of(error.os_error) or error.os_error}") from None
     except aiohttp.ClientResponseError as error:  # its text holds the whole URL
         raise UpstreamDownError(f"{shown(str(url))}: {error.message or type(error).__name__}") from None
     except (aiohttp.ClientError, OSError) as error:

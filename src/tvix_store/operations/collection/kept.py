@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tvix_store.errors import NotFoundError
 from tvix_store.model.path_info import PathInfo
-from tvix_store.model.store_path import StorePath, parse_output_hash
+from tvix_store.model.store_path import StorePath
+from tvix_store.operations.trees.path_name import PathName
 from tvix_store.services.store import Store
 
 
@@ -19,10 +19,10 @@ async def kept_store_path(store: Store, text: str) -> StorePath:
 
     Raises:
         InvalidError: `text` is none of these.
-        NotFoundError: the store path is not in the store itself.
+        NotFoundError: the store path is not in the store itself, or has another name there.
     """
-    base = text.removeprefix(store.store_dir + "/")
-    path_info = await kept_path(store, parse_output_hash(base, store.store_dir))
-    if path_info is None:
-        raise NotFoundError("store path", text)
+    name = PathName.parse(text, store.store_dir)
+    path_info = await kept_path(store, name.output_hash)
+    name.check(None if path_info is None else path_info.store_path, store.name)
+    assert path_info is not None
     return path_info.store_path

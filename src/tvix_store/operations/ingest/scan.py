@@ -16,7 +16,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from tvix_store.chunking import DEFAULT_SIZES, cut
-from tvix_store.errors import DeniedError, InvalidError, StoreError
+from tvix_store.errors import InvalidError, StoreError, of_disk
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import SymlinkNode
 from tvix_store.nar import tokens
@@ -129,7 +129,8 @@ class TreeReader:
     With `cache`, files that it knows are not read: where it knows any, the reader `looks_up`, and the NAR's bytes are not complete.
 
     Raises:
-        InvalidError: the path does not exist, or holds something else than directories, regular files and symlinks.
+        NotFoundError: the path does not exist.
+        InvalidError: it holds something else than directories, regular files and symlinks.
         ChangedError: a file or directory changed between the begin and the end of its reading.
         DeniedError: something in it may not be read.
     """
@@ -315,8 +316,7 @@ class TreeReader:
         )
 
     def _unreadable(self, error: OSError) -> StoreError:
-        kind = DeniedError if isinstance(error, PermissionError) else InvalidError
-        return kind(f"cannot read {os.fsdecode(self._where())}: {error.strerror}")
+        return of_disk(error, f"cannot read {os.fsdecode(self._where())}: {error.strerror}", InvalidError)
 
 
 def _settled_status(fd: int) -> os.stat_result:

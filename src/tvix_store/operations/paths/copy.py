@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -63,20 +63,14 @@ async def named_path_infos(store: Store, names: Iterable[PathInStore], *, closur
 
     Raises:
         InvalidError: a name is not a store path, its base name, or its hash.
-        NotFoundError: a path is not in the store.
+        NotFoundError: a path is not in the store, or has another name there.
         ExhaustedError: the closure is too large.
     """
 
-    async def ask(wanted: Mapping[bytes, str]) -> list[PathInfo]:
-        there = await store.path_infos.get_many(list(wanted))
-        for output_hash, name in wanted.items():
-            if output_hash not in there:
-                raise NotFoundError("store path", name)
-        return [there[output_hash] for output_hash in wanted]
+    async def ask(wanted: Sequence[bytes]) -> list[PathInfo]:
+        return list((await store.path_infos.get_many(wanted)).values())
 
-    return await stated_paths(
-        ask, list(map(path_text, names)), store_dir=store.store_dir, source=store.name or "the source", closure=closure
-    )
+    return await stated_paths(ask, list(map(path_text, names)), store_dir=store.store_dir, source=store.name, closure=closure)
 
 
 class _StoreCopies(PathCopies[PathInfo, PathInfo]):

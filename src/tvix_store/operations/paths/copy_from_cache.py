@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -49,20 +49,15 @@ async def named_narinfos(cache: Cache, names: Sequence[str], *, store_dir: str, 
 
     Raises:
         InvalidError: a name is not a store path, its base name, or its hash; or what the cache says is not believed.
-        NotFoundError: the cache lacks a path.
+        NotFoundError: the cache lacks a path, or has it under another name.
         UnavailableError: the cache does not answer.
         ExhaustedError: the closure is too large.
     """
     await cache.upstream.priority()  # is it one for our store directory?
 
-    async def ask(wanted: Mapping[bytes, str]) -> list[NarInfo]:
-        async def narinfo(output_hash: bytes) -> NarInfo:
-            told = await cache.narinfo(output_hash, store_dir)
-            if told is None:
-                raise NotFoundError("store path", f"{wanted[output_hash]}, of which {cache.upstream.name} was asked,")
-            return told
-
-        return await each_at_once(narinfo, list(wanted))
+    async def ask(wanted: Sequence[bytes]) -> list[NarInfo]:
+        told = await each_at_once(lambda output_hash: cache.narinfo(output_hash, store_dir), wanted)
+        return [each for each in told if each is not None]
 
     return await stated_paths(ask, names, store_dir=store_dir, source=cache.upstream.name, closure=closure)
 

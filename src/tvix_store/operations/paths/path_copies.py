@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from graphlib import CycleError, TopologicalSorter
@@ -27,7 +27,8 @@ from tvix_store.errors import (
 )
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.path_info import NarFacts
-from tvix_store.model.store_path import StorePath, parse_output_hash
+from tvix_store.model.store_path import StorePath
+from tvix_store.operations.trees.path_name import PathName
 from tvix_store.services.batches import parts
 
 OF_A_PATH = (ConflictError, CorruptError, DeniedError, IncompleteError, InvalidError, NotFoundError)
@@ -225,7 +226,7 @@ class PathCopies(ABC, Generic[S, R]):
 
 
 async def stated_paths(
-    ask: Callable[[Mapping[bytes, str]], Awaitable[Sequence[S]]],
+    ask: Callable[[Sequence[bytes]], Awaitable[Sequence[S]]],
     names: Sequence[str],
     *,
     store_dir: str,
@@ -234,27 +235,33 @@ async def stated_paths(
 ) -> list[S]:
     """What `source` states of the store paths that `names` name; with their `closure`, also of all they refer to, directly or not.
 
-    `ask` gets some paths by output hash, each with its name for messages. It answers for all, or raises NotFoundError.
+    `ask` gets the output hashes of some paths. It leaves out those that are not there.
 
     Raises:
         InvalidError: a name is not a store path, its base name, or its hash.
+        NotFoundError: `source` lacks a path, or has it under another name.
         ExhaustedError: the closure is too large.
     """
-    prefix = store_dir + "/"
-    wanted = {parse_output_hash(name.removeprefix(prefix), store_dir): name for name in names}
+    named = [PathName.parse(name, store_dir) for name in names]
+    wanted = {name.output_hash: name for name in named}
     found: dict[bytes, S] = {}
     count = 0
     while wanted:
         level: list[S] = []
         for some in parts(list(wanted.items()), _ASKED_AT_ONCE):
-            told = await ask(dict(some))
-            level += told
+            told = await ask([output_hash for output_hash, _ in some])
+            there = {each.store_path.output_hash: each for each in told}
+            for output_hash, name in some:
+                name.check(there[output_hash].store_path if output_hash in there else None, source)
+                level.append(there[output_hash])
             count += sum(1 + len(each.references) for each in told)
             if closure and count > MAX_CLOSURE:  # a source may state new references without an end
                 raise ExhaustedError(f"{source} states a closure of more than {MAX_CLOSURE} paths and references; name fewer paths")
         found |= {each.store_path.output_hash: each for each in level}
-        references = {each.output_hash: str(each) for told in level for each in told.references} if closure else {}
-        wanted = {output_hash: name for output_hash, name in references.items() if output_hash not in found}
+        references = {each for told in level for each in told.references} if closure else set()
+        wanted = {
+            each.output_hash: PathName(str(each), each.output_hash, None) for each in references if each.output_hash not in found
+        }
     return list(found.values())
 
 

@@ -14,8 +14,9 @@ from tvix_store.model.file_path import StrPath
 from tvix_store.model.names import show
 from tvix_store.model.nodes import FileNode, Node
 from tvix_store.model.path_info import PathInfo
-from tvix_store.model.store_path import StorePath, parse_output_hash
+from tvix_store.model.store_path import StorePath
 from tvix_store.operations.trees.lookup import lookup
+from tvix_store.operations.trees.path_name import PathName
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryTree
 from tvix_store.services.store import Store
@@ -61,8 +62,8 @@ async def resolve(store: Store, path: PathInStore, *, follow: bool = False) -> R
     elif text.startswith("b3:"):
         raise InvalidError(f"not a digest: {text[:100]!r} (expected b3: and 64 hex digits)")
     else:
-        base, _, inner = text.removeprefix(store.store_dir + "/").partition("/")
-        path_info = await store_path_info(store, base or text)
+        name_of_path, inner = PathName.split(text, store.store_dir)
+        path_info = await _path_info(store, name_of_path)
         root = path_info.node
         name = str(path_info.store_path)
     below = os.fsencode(inner).strip(b"/")
@@ -72,7 +73,7 @@ async def resolve(store: Store, path: PathInStore, *, follow: bool = False) -> R
     try:
         node = await lookup(tree, below, follow=follow)
     except NotFoundError as error:
-        raise (NotFoundError("path", show(os.fsencode(text))) if error.kind == "path" else error) from None
+        raise (NotFoundError("path", show(os.fsencode(text)), place=store.name) if error.kind == "path" else error) from None
     return Resolved(tree.below(node), below.rpartition(b"/")[2], path_info, below)
 
 
@@ -84,6 +85,11 @@ def path_text(path: PathInStore) -> str:
 def parse_digest(text: str) -> Digest | None:
     """The digest that `text` is, or None if it is something else."""
     return Digest.parse(text) if _DIGEST.fullmatch(text) else None
+
+
+def names_digest(text: str) -> bool:
+    """Whether `text` is a digest, or a path inside what it names."""
+    return _DIGEST.match(text) is not None
 
 
 async def path_infos_of(store: Store, texts: Sequence[str]) -> AsyncIterator[PathInfo]:
@@ -100,24 +106,27 @@ async def store_path_info(store: Store, text: str) -> PathInfo:
 
     Raises:
         InvalidError: `text` is none of these.
-        NotFoundError: the store path is not in the store.
+        NotFoundError: the store path is not in the store, or has another name there.
     """
-    base = text.removeprefix(store.store_dir + "/")
-    path_info = await store.path_infos.get(parse_output_hash(base, store.store_dir))
-    if path_info is None:
-        raise NotFoundError("store path", text)
+    return await _path_info(store, PathName.parse(text, store.store_dir))
+
+
+async def _path_info(store: Store, name: PathName) -> PathInfo:
+    path_info = await store.path_infos.get(name.output_hash)
+    name.check(None if path_info is None else path_info.store_path, store.name)
+    assert path_info is not None
     return path_info
 
 
-async def blob_size(blobs: BlobService, digest: Digest) -> int:
-    """The size of a blob in bytes; where the service cannot tell, the blob is read to count it.
+async def blob_size(blobs: BlobService, digest: Digest, place: str = "") -> int:
+    """The size of a blob in bytes; where the service cannot tell, the blob is read to count it. `place` is the store's name.
 
     Raises:
         NotFoundError: it is not in the store.
     """
     stat = await blobs.stat(digest, chunks=True)
     if stat is None:
-        raise NotFoundError("blob", digest)
+        raise NotFoundError("blob", digest, place=place)
     if stat.size is not None:
         return stat.size
     if stat.chunks:
@@ -135,4 +144,4 @@ async def _by_digest(store: Store, digest: Digest) -> Node:
     try:
         return FileNode(digest, await blob_size(store.blobs, digest))
     except NotFoundError:
-        raise NotFoundError("directory or blob", digest) from None
+        raise NotFoundError("directory or blob", digest, place=store.name) from None
