@@ -72,6 +72,7 @@ __all__ = [
     "NarFacts",
     "NarService",
     "NixHash",
+    "NoStoreError",
     "Node",
     "NotFoundError",
     "PathInfo",

@@ -132,6 +132,7 @@ _NEED_NONE = {"gc", "token create"}
 _MANY_ARGUMENTS = {
     "import",
     "cat",
+    "list",
     "copy",
     "push",
     "check",
@@ -419,6 +420,7 @@ _CONFIGURATION = [
 _EMPTY = [
     "list --store memory:",
     "list --json --store memory:",
+    "list nothing-*",
     "check --store memory:",
     "path-info verify --all --store memory:",
     "path-info rewrite --all --directory-size-rule snix --store memory:",

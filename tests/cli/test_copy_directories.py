@@ -245,6 +245,7 @@ def test_what_cannot_be_copied_is_said_in_a_line(
     tvix_store: Program, tmp_path: Path, arguments: tuple[str, ...], code: int, reason: str
 ) -> None:
     (tmp_path / "file").touch()
+    tvix_store.environment["TVIX_STORE"] = "memory://"
     ended = tvix_store.run("copy", *(each.format(tmp_path) for each in arguments))
     assert (ended.code, ended.output, ended.error.count("\n")) == (code, b"", 1)
     assert reason.format(tmp_path) in ended.error

@@ -68,7 +68,7 @@ def test_a_person_sees_how_an_import_goes(tvix_store: Program, columns: int) -> 
 
 
 def test_a_person_sees_only_the_error_of_an_import_that_fails(tvix_store: Program) -> None:
-    _, seen = on_a_terminal(tvix_store, "import", "nothing", code=3)
+    _, seen = on_a_terminal(tvix_store, "import", "nothing", code=4)
     assert seen.removeprefix(CLEAR) == b"tvix-store: error: cannot open nothing: No such file or directory\r\n"
 
 
