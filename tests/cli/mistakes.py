@@ -48,12 +48,13 @@ COMMANDS: dict[str, str] = {
     "token list": "",
     "token revoke": "4wy8b1c0zzk3",
     "stats": "",
+    "help": "import",
     "config show": "",
     "config check": "",
     "completion": "bash",
 }
 """Each command, with arguments that are right."""
-WITHOUT_STORE = {"push", "hook", "watch-store", "use", "key generate", "key public", "config show", "config check", "completion"}
+WITHOUT_STORE = {"push", "hook", "watch-store", "use", "key generate", "key public", "help", "config show", "config check", "completion"}
 MAKES_STORES = {"daemon", "import", "path-info put", "token create"}
 """Commands that make a store where there is none."""
 
@@ -128,7 +129,7 @@ def mistakes() -> Iterator[Mistake]:
     yield Mistake("What is empty or odd says where", _EMPTY)
 
 
-_NEED_NONE = {"gc", "token create"}
+_NEED_NONE = {"gc", "help", "token create"}
 _MANY_ARGUMENTS = {
     "import",
     "cat",

@@ -59,7 +59,7 @@ def test_what_show_prints_is_a_configuration_file(tvix_store: Program, file: Pat
     text = "store = '/a\\b'\n[daemon]\nworkers = 3\nlisten-address = ['\u00e9\U0001f600', \"\\u001b\"]\n"
     text += "[path-info.sign]\nkey-file = 'k'\n"
     file.write_text(text)
-    printed = tvix_store("config", "show")
+    printed = tvix_store.run("config", "show").output.decode()
     assert filled(tomllib.loads(printed)) == tomllib.loads(text)
     assert "\x1b" not in printed
     assert printed.startswith(f"# {file}\n")
