@@ -54,7 +54,18 @@ COMMANDS: dict[str, str] = {
     "completion": "bash",
 }
 """Each command, with arguments that are right."""
-WITHOUT_STORE = {"push", "hook", "watch-store", "use", "key generate", "key public", "help", "config show", "config check", "completion"}
+WITHOUT_STORE = {
+    "push",
+    "hook",
+    "watch-store",
+    "use",
+    "key generate",
+    "key public",
+    "help",
+    "config show",
+    "config check",
+    "completion",
+}
 MAKES_STORES = {"daemon", "import", "path-info put", "token create"}
 """Commands that make a store where there is none."""
 
