@@ -41,7 +41,7 @@ def ask_cache(url: str, token: str | None, authorities: ssl.SSLContext) -> Intro
     info = CacheInfo.parse(described or b"")
     if described is None or not info.values.get("StoreDir"):
         raise InvalidError(f"{without_secrets(base)} is no binary cache: it has no {NAME}")
-    return Introduction(info.store_dir, _keys(_get(f"{base}/", token, authorities, _LARGEST)))
+    return Introduction(info.store_dir, _keys(_get(f"{base}/", token, authorities, _LARGEST, needed=False)))
 
 
 def _keys(answer: bytes | None) -> tuple[str, ...] | None:
@@ -54,8 +54,8 @@ def _keys(answer: bytes | None) -> tuple[str, ...] | None:
         return None
 
 
-def _get(url: str, token: str | None, authorities: ssl.SSLContext, largest: int) -> bytes | None:
-    """The body of an answer; None for one that is not there."""
+def _get(url: str, token: str | None, authorities: ssl.SSLContext, largest: int, *, needed: bool = True) -> bytes | None:
+    """The body of an answer; None for one that is not there, and for a refusal where the answer is not `needed`."""
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 - the caller has checked it
     if token is not None:
         # Not for those to whom the cache redirects.
@@ -67,6 +67,8 @@ def _get(url: str, token: str | None, authorities: ssl.SSLContext, largest: int)
             body: bytes = answer.read(largest)
             return body
     except urllib.error.HTTPError as error:
+        if not needed and error.code < 500:  # as S3 says 403 of what it does not have
+            return None
         if error.code in (401, 403):
             wanted = "it wants a token: --token-file" if token is None else "it does not take this token"
             raise DeniedError(f"{shown} answers {error.code}: {wanted}") from None
