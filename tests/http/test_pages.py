@@ -269,6 +269,12 @@ async def test_a_refusal_is_a_page_for_a_browser_and_a_line_for_others(store: St
     assert headers[b"content-type"] == b"text/plain; charset=utf-8"
 
 
+async def test_a_refusal_is_short_whatever_was_asked_for(store: Store) -> None:
+    refusal = await answer(BinaryCache(store, CacheSettings()), "/" * 60_000, fields=BROWSER)
+    assert refusal[0] == 414
+    assert len(refusal[2]) < 30_000
+
+
 async def test_a_stranger_on_a_private_cache_learns_to_show_a_token(store: Store) -> None:
     app = granting(BinaryCache(store, CacheSettings(signing_keys=(KEY,))), Grant(Scope.NOTHING))
     for path in ("/", "/serve/", "/serve/x/"):
