@@ -63,7 +63,8 @@ class PathIndex:
         """The rows of a page, and one more where another page follows."""
         found: list[_Row] = []
         async for each in self._store.path_infos.list(after):
-            found.append(_Row(each.store_path, isinstance(each.node, DirectoryNode), each.nar.size))
+            store_path, node, size = each.in_brief
+            found.append(_Row(store_path, isinstance(node, DirectoryNode), size))
             if len(found) > PATHS_A_PAGE:
                 break
         return found
