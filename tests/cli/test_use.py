@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import ssl
 import subprocess
 import threading
 from base64 import b64decode
@@ -23,9 +24,11 @@ from tvix_store.cli.file_changes import FileChange
 from tvix_store.cli.nix_users import is_trusted
 from tvix_store.cli.program import run_program
 from tvix_store.client_environment import netrc_text, nix_conf
-from tvix_store.errors import ConflictError
+from tvix_store.client_environment.introduction import ask_cache
+from tvix_store.errors import ConflictError, DeniedError, UnavailableError
 from tvix_store.model.signature import SecretKey
 
+TLS = Path(__file__).parents[1] / "backends/tls"
 KEY, OTHER_KEY = (str(SecretKey.from_seed("cache-1", bytes([number]) * 32).public) for number in (1, 2))
 OURS = "# Mine.\nexperimental-features = flakes\n"
 
@@ -187,6 +190,36 @@ def test_a_cache_that_refuses_its_start_page_is_one(cache: Cache, home: Path, ca
     assert run_program(["use", "--yes", cache.url]) == 3
     assert "give --public-key NAME:BASE64" in capsys.readouterr().err
     assert run_program(["use", "--yes", "--public-key", KEY, cache.url]) == 0
+
+
+def test_a_token_and_a_key_do_not_go_past_tls(cache: Cache, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[str | None] = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_response(302)
+            self.send_header("Location", cache.url + self.path)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's word
+            pass
+
+    cache.token = "tvix_secret"
+    context = ssl.create_default_context(cafile=str(TLS / "localhost.pem"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        with pytest.raises(DeniedError):  # the other server does not see the token
+            ask_cache(f"http://localhost:{server.server_port}", cache.token, context)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(TLS / "localhost.pem", TLS / "localhost.key")
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        cache.token = None
+        with pytest.raises(UnavailableError, match=r"it leads to http://localhost.*, which is not protected"):
+            ask_cache(f"https://localhost:{server.server_port}", None, context)
+        server.shutdown()
+    assert seen[0]
+    assert len(seen) == 2
 
 
 def test_no_cache_writes_other_lines_into_nix_conf(cache: Cache, home: Path) -> None:

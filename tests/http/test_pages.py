@@ -293,6 +293,8 @@ async def test_a_refusal_before_the_application_is_a_page_too() -> None:
         await refuse(scope, send, 421, Status.PERMISSION_DENIED, f"this daemon has no name {EVIL}")
 
     assert "no name </code><script>" in (await page(refusing, "/", status=421)).text
+    status, _, body = await answer(refusing, "/team/rpc/v1/tvix_store.v1.BulkService/MissingChunks", fields=BROWSER)
+    assert (status, json.loads(body)["code"]) == (421, "permission_denied")
     _, headers, body = await answer(refusing, "/")
     assert (headers[b"content-type"], body.decode()) == (b"text/plain; charset=utf-8", f"this daemon has no name {EVIL}\n")
 
