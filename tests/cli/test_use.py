@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import ssl
 import subprocess
 import threading
 from base64 import b64decode
@@ -19,12 +20,15 @@ import pytest
 from tests.cli.program import TVIX_STORE, Program
 from tests.http.daemon import Daemon
 from tests.http.nix import Nix
+from tvix_store.cli.file_changes import FileChange
 from tvix_store.cli.nix_users import is_trusted
 from tvix_store.cli.program import run_program
 from tvix_store.client_environment import netrc_text, nix_conf
-from tvix_store.errors import ConflictError
+from tvix_store.client_environment.introduction import ask_cache
+from tvix_store.errors import ConflictError, DeniedError, UnavailableError
 from tvix_store.model.signature import SecretKey
 
+TLS = Path(__file__).parents[1] / "backends/tls"
 KEY, OTHER_KEY = (str(SecretKey.from_seed("cache-1", bytes([number]) * 32).public) for number in (1, 2))
 OURS = "# Mine.\nexperimental-features = flakes\n"
 
@@ -35,6 +39,8 @@ class Cache:
     def __init__(self, server: ThreadingHTTPServer) -> None:
         self.url = f"http://localhost:{server.server_port}"
         self.token: str | None = None
+        self.refused = ""
+        """A path to which the answer is 403."""
         self.answers: dict[str, bytes] = {"/nix-cache-info": b"StoreDir: /nix/store\n"}
         self.tell(KEY)
 
@@ -49,7 +55,8 @@ def cache() -> Iterator[Cache]:
         def do_GET(self) -> None:
             shown = b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).decode().partition(":")[2]
             body = made.answers.get(self.path)
-            self.send_response(401 if made.token not in (None, shown) else 404 if body is None else 200)
+            is_stranger = made.token not in (None, shown)
+            self.send_response(401 if is_stranger else 403 if self.path == made.refused else 404 if body is None else 200)
             self.end_headers()
             self.wfile.write(body or b"")
 
@@ -178,6 +185,43 @@ def test_a_cache_of_another_make_does_not_tell_its_key(
     assert run_program(["use", "--yes", "--public-key", KEY, cache.url]) == 0
 
 
+def test_a_cache_that_refuses_its_start_page_is_one(cache: Cache, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache.refused = "/"
+    assert run_program(["use", "--yes", cache.url]) == 3
+    assert "give --public-key NAME:BASE64" in capsys.readouterr().err
+    assert run_program(["use", "--yes", "--public-key", KEY, cache.url]) == 0
+
+
+def test_a_token_and_a_key_do_not_go_past_tls(cache: Cache, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[str | None] = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_response(302)
+            self.send_header("Location", cache.url + self.path)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's word
+            pass
+
+    cache.token = "tvix_secret"
+    context = ssl.create_default_context(cafile=str(TLS / "localhost.pem"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        with pytest.raises(DeniedError):  # the other server does not see the token
+            ask_cache(f"http://localhost:{server.server_port}", cache.token, context)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(TLS / "localhost.pem", TLS / "localhost.key")
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        cache.token = None
+        with pytest.raises(UnavailableError, match=r"it leads to http://localhost.*, which is not protected"):
+            ask_cache(f"https://localhost:{server.server_port}", None, context)
+        server.shutdown()
+    assert seen[0]
+    assert len(seen) == 2
+
+
 def test_no_cache_writes_other_lines_into_nix_conf(cache: Cache, home: Path) -> None:
     for name in ("x\npost-build-hook = /evil", "a b", "x#"):
         cache.tell(f"{name}:{KEY.partition(':')[2]}")
@@ -252,6 +296,14 @@ def test_a_netrc_file_that_nix_has_already_gets_the_token(cache: Cache, home: Pa
     assert run_program(["use", "--yes", "--token", "tvix_x_y", cache.url]) == 0
     assert (tmp_path / "passwords").read_text() == "machine localhost login tvix-store password tvix_x_y\n"
     assert (home / "nix.conf").read_text().count("netrc-file") == 1
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nix.conf").write_text(f"netrc-file = {tmp_path}/system\n!include nix.custom.conf\n")
+    (tmp_path / "elsewhere").write_bytes(b"# kept\r\n")
+    (tmp_path / "system").symlink_to("elsewhere")
+    assert run_program(["use", "--yes", "--system", "--token", "tvix_x_y", cache.url]) == 0
+    assert (tmp_path / "system").is_symlink()
+    assert (tmp_path / "elsewhere").read_bytes() == b"# kept\r\nmachine localhost login tvix-store password tvix_x_y\n"
+    assert not (tmp_path / "etc/netrc").exists()
 
 
 @pytest.mark.parametrize(
@@ -270,9 +322,35 @@ def test_an_entry_of_netrc_counts_before_others(before: str, after: str) -> None
     assert netrc_text.with_password(before, "host", "new") == after.replace("NEW", "machine host login tvix-store password new")
 
 
-def test_an_entry_over_several_lines_is_left_to_its_owner() -> None:
+@pytest.mark.parametrize(
+    "text", ["machine host\n  login a\n  password b\n", "machine host login a password b machine other login c password d\n"]
+)
+def test_an_entry_that_is_not_alone_in_a_line_is_left_to_its_owner(text: str) -> None:
     with pytest.raises(ConflictError, match="change its password by hand"):
-        netrc_text.with_password("machine host\n  login a\n  password b\n", "host", "new")
+        netrc_text.with_password(text, "host", "new")
+
+
+def test_files_that_somebody_else_changes_meanwhile_stay(home: Path) -> None:
+    file = home / "nix.conf"
+    change = FileChange(file, OURS, f"{OURS}x = 1\n", ["x = 1"])
+    file.write_text(f"{OURS}y = 2\n")
+    with pytest.raises(ConflictError, match="has changed meanwhile"):
+        change.write()
+    assert file.read_text() == f"{OURS}y = 2\n"
+
+
+def test_passwords_are_never_where_others_read(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+
+    def rename(place: Path, name: Path) -> None:
+        modes.append(place.stat().st_mode & 0o777)
+        os.rename(place, name)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    (home / "netrc").write_text("")
+    (home / "netrc").chmod(0o644)
+    FileChange(home / "netrc", "", "machine a password b\n", [], secret=True).write()
+    assert modes == [0o600]
 
 
 def test_blocks_of_several_caches_do_not_touch_each_other() -> None:
@@ -307,7 +385,7 @@ def test_nix_fetches_from_a_private_cache_after_it(tmp_path: Path, monkeypatch: 
         )
         running.callback(daemon.stop)
         daemon.start()
-        use = ["use", "--yes", "--system", "--token-file", str(tmp_path / "token"), "--public-key", str(key.public), daemon.url]
+        use = ["use", "--yes", "--system", "--token-file", str(tmp_path / "token"), daemon.url]
         for nix in (builder, client):
             monkeypatch.setenv("NIX_CONF_DIR", nix.environment["NIX_CONF_DIR"])
             monkeypatch.setenv("NIX_STORE_DIR", str(nix.store_dir))

@@ -269,6 +269,12 @@ async def test_a_refusal_is_a_page_for_a_browser_and_a_line_for_others(store: St
     assert headers[b"content-type"] == b"text/plain; charset=utf-8"
 
 
+async def test_a_refusal_is_short_whatever_was_asked_for(store: Store) -> None:
+    refusal = await answer(BinaryCache(store, CacheSettings()), "/" * 60_000, fields=BROWSER)
+    assert refusal[0] == 414
+    assert len(refusal[2]) < 30_000
+
+
 async def test_a_stranger_on_a_private_cache_learns_to_show_a_token(store: Store) -> None:
     app = granting(BinaryCache(store, CacheSettings(signing_keys=(KEY,))), Grant(Scope.NOTHING))
     for path in ("/", "/serve/", "/serve/x/"):
@@ -287,6 +293,8 @@ async def test_a_refusal_before_the_application_is_a_page_too() -> None:
         await refuse(scope, send, 421, Status.PERMISSION_DENIED, f"this daemon has no name {EVIL}")
 
     assert "no name </code><script>" in (await page(refusing, "/", status=421)).text
+    status, _, body = await answer(refusing, "/team/rpc/v1/tvix_store.v1.BulkService/MissingChunks", fields=BROWSER)
+    assert (status, json.loads(body)["code"]) == (421, "permission_denied")
     _, headers, body = await answer(refusing, "/")
     assert (headers[b"content-type"], body.decode()) == (b"text/plain; charset=utf-8", f"this daemon has no name {EVIL}\n")
 

@@ -42,6 +42,7 @@ def test_a_stored_path_info_is_the_one_that_was_stored(path_info: PathInfo) -> N
     stored = PathInfo.stored(path_info.encoded)
     hashes = path_info.store_path.output_hash, [each.output_hash for each in path_info.references]
     assert stored.output_hashes == path_info.output_hashes == hashes
+    assert stored.in_brief == path_info.in_brief == (path_info.store_path, path_info.node, path_info.nar.size)
     assert "store_path" not in stored.__dict__
     assert stored.encoded == path_info.encoded
     assert stored.signatures == path_info.signatures

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from tvix_store.cli.output import print_json
-from tvix_store.errors import UnavailableError, of_disk
+from tvix_store.errors import ConflictError, UnavailableError, of_disk
 from tvix_store.operations.paths.durable_file import replace_file
 
 
@@ -20,6 +20,7 @@ from tvix_store.operations.paths.durable_file import replace_file
 class FileChange:
     """The new text of a file.
 
+    before: The text that it had when the new one was made.
     lines: What is new, as it may be shown.
     managed: Another program writes the file, so this one only shows.
     removed: What goes, as it may be shown.
@@ -27,6 +28,7 @@ class FileChange:
     """
 
     path: Path
+    before: str
     text: str
     lines: Sequence[str]
     managed: bool = False
@@ -35,25 +37,34 @@ class FileChange:
 
     @property
     def changes(self) -> bool:
-        try:
-            return self.path.read_text(errors="surrogateescape") != self.text
-        except FileNotFoundError:
-            return bool(self.text)
+        return self.before != self.text
 
     def write(self) -> None:
         """Write it, if that changes anything.
 
         Raises:
+            ConflictError: it is not as it was any more.
             DeniedError, ExhaustedError, UnavailableError: the system refuses.
         """
         try:
-            if self.changes:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                replace_file(self.path, self.text.encode(errors="surrogateescape"), 0o600 if self.secret else 0o644)
             if self.secret and self.path.exists():
-                os.chmod(self.path, 0o600)
+                os.chmod(self.path, 0o600)  # first: the new file takes after it
+            if not self.changes:
+                return
+            if read_file(self.path) != self.before:
+                raise ConflictError(f"{self.path} has changed meanwhile, so it is left as it is; say the command again")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(self.path, self.text.encode(errors="surrogateescape"), 0o600 if self.secret else 0o644)
         except OSError as error:
             raise of_disk(error, f"cannot write {self.path}: {error.strerror}", UnavailableError) from None
+
+
+def read_file(path: Path) -> str:
+    """The text of a file, as it is to the byte; empty where there is none."""
+    try:
+        return path.read_bytes().decode(errors="surrogateescape")
+    except FileNotFoundError:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

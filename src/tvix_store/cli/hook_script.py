@@ -38,8 +38,8 @@ def install_script(file: Path, options: Sequence[str]) -> None:
     settings = f"export NETRC={shlex.quote(os.path.abspath(netrc))}" if netrc else ""
     secret = any(masked(option) != option for option in options)
     script = _SCRIPT % (settings, shlex.join([*_program(), "hook", *options]))
-    file.unlink(missing_ok=True)  # its mode may be another one now
-    replace_file(file, script.encode(), 0o700 if secret else 0o755)
+    # Its mode may be another one now. It is never away, since a build fails whose hook is not there.
+    replace_file(file, script.encode(), 0o700 if secret else 0o755, takes_after=False)
     print(f"post-build-hook = {file.absolute()}")
 
 

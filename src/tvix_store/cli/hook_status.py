@@ -27,6 +27,8 @@ def show_status(queue: PushQueue, *, as_json: bool) -> None:
         print(f"set aside for {each['to']}, {number_of_paths(len(each['paths']))}, since {each['since']}: {each['error']}")
         for path in each["paths"]:
             print(f"\t{path}")
+    for each in status["damaged"]:
+        print(f"damaged, and left alone: {each}")
     if not status["waiting"]:
         print("nothing waits")
     elif not status["running"]:
@@ -35,7 +37,7 @@ def show_status(queue: PushQueue, *, as_json: bool) -> None:
 
 def _status(queue: PushQueue) -> dict[str, Any]:
     if not queue.directory.exists():
-        return {"queue": str(queue.directory), "running": False, "waiting": [], "errors": [], "failed": []}
+        return {"queue": str(queue.directory), "running": False, "waiting": [], "errors": [], "failed": [], "damaged": []}
     waiting: dict[Target, dict[str, None]] = {}
     since: dict[Target, float] = {}
     for entry in filter(None, map(queue.get, queue.names())):
@@ -52,6 +54,7 @@ def _status(queue: PushQueue) -> dict[str, Any]:
         "waiting": [_waiting(target, list(waiting[target]), since[target], troubles) for target in waiting],
         "errors": [each for each in state.get("paths", ()) if each["path"] in all_paths],
         "failed": [_failed(each) for each in queue.failed()],
+        "damaged": [str(each) for each in queue.damaged()],
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tvix_store.cli.file_changes import Change, FileChange
+from tvix_store.cli.file_changes import Change, FileChange, read_file
 from tvix_store.cli.nix_users import untrusted_user
 from tvix_store.client_environment import netrc_text, nix_conf
 from tvix_store.client_environment.authorities import trusted_authorities
@@ -75,11 +75,13 @@ async def use_cache(wish: Wish) -> Change:
     netrc_line = f"netrc-file = {files.netrc}"
     if not files.default_netrc and (wish.token or netrc_line in (old or ())):
         lines.append(netrc_line)
-    changes = [FileChange(files.nix_conf, nix_conf.with_block(files.text, wish.url, lines), lines, managed=files.managed)]
+    text = nix_conf.with_block(files.text, wish.url, lines)
+    changes = [FileChange(files.nix_conf, files.text, text, lines, managed=files.managed)]
     if wish.token:
-        text = netrc_text.with_password(_read(files.netrc), wish.machine, wish.token)
+        passwords = read_file(files.netrc)
+        text = netrc_text.with_password(passwords, wish.machine, wish.token)
         shown = f"machine {wish.machine} login {netrc_text.USER} password ***"
-        changes.append(FileChange(files.netrc, text, [shown], secret=True))
+        changes.append(FileChange(files.netrc.resolve(), passwords, text, [shown], secret=True))
     return Change(wish.url, keys, changes, _notes(wish, keys))
 
 
@@ -92,11 +94,12 @@ def remove_cache(wish: Wish) -> Change:
     _check(wish)
     files = _files(wish)
     text = nix_conf.without_block(files.text, wish.url)
-    changes = [FileChange(files.nix_conf, text, [], managed=files.managed, removed=nix_conf.block(files.text, wish.url) or [])]
-    passwords = _read(files.netrc)
+    lines = nix_conf.block(files.text, wish.url) or []
+    changes = [FileChange(files.nix_conf, files.text, text, [], managed=files.managed, removed=lines)]
+    passwords = read_file(files.netrc)
     if f"://{wish.machine}" not in text and (left := netrc_text.without_password(passwords, wish.machine)) != passwords:
         shown = f"machine {wish.machine} login {netrc_text.USER} password ***"
-        changes.append(FileChange(files.netrc, left, [], secret=True, removed=[shown]))
+        changes.append(FileChange(files.netrc.resolve(), passwords, left, [], secret=True, removed=[shown]))
     return Change(wish.url, (), changes, [])
 
 
@@ -150,14 +153,15 @@ def _notes(wish: Wish, keys: tuple[str, ...]) -> list[str]:
 
 def _files(wish: Wish) -> _Files:
     path = _system_file() if wish.system else _user_file()
-    text = _read(path)
+    text = whole = read_file(path)
     if wish.system and nix_conf.includes_custom_file(text):
         path = path.with_name("nix.custom.conf")
-        text = _read(path)
+        text = read_file(path)
+        whole += f"\n{text}"
     real = path.resolve()
     managed = real.is_relative_to(STORE_DIR) or (wish.system and Path("/etc/NIXOS").exists())
     own = path.with_name("netrc")
-    given = nix_conf.values(nix_conf.without_block(text, wish.url), "netrc-file")
+    given = nix_conf.values(nix_conf.without_block(whole, wish.url), "netrc-file")
     return _Files(real, text, Path(given[0]) if given else own, bool(given) or wish.system, managed)
 
 
@@ -169,10 +173,3 @@ def _user_file() -> Path:
     given = os.environ.get("NIX_USER_CONF_FILES", "").split(":")[0]
     configuration = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     return Path(given) if given else (configuration if configuration.is_absolute() else Path.home() / ".config") / "nix/nix.conf"
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="surrogateescape")
-    except FileNotFoundError:
-        return ""

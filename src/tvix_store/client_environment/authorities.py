@@ -8,10 +8,13 @@ import ssl
 
 from tvix_store.errors import InvalidError
 
+_VARIABLES = ("NIX_SSL_CERT_FILE", "SSL_CERT_FILE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")
+"""Those of Nix, of OpenSSL and of gRPC. All our clients heed them alike: a push may speak gRPC, Connect and HTTP to one server."""
+
 
 def authorities_file() -> str | None:
-    """$NIX_SSL_CERT_FILE, as for Nix; else $SSL_CERT_FILE. None for the system's authorities."""
-    return os.environ.get("NIX_SSL_CERT_FILE") or os.environ.get("SSL_CERT_FILE") or None
+    """The file of the first variable of `_VARIABLES` that is set. None for the system's authorities."""
+    return next(filter(None, map(os.environ.get, _VARIABLES)), None)
 
 
 async def trusted_authorities() -> ssl.SSLContext:

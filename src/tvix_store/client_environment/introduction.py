@@ -8,6 +8,8 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from dataclasses import dataclass
+from http.client import HTTPMessage
+from typing import IO
 
 from tvix_store.errors import DeniedError, InvalidError, UnavailableError
 from tvix_store.model.address import without_secrets
@@ -41,7 +43,7 @@ def ask_cache(url: str, token: str | None, authorities: ssl.SSLContext) -> Intro
     info = CacheInfo.parse(described or b"")
     if described is None or not info.values.get("StoreDir"):
         raise InvalidError(f"{without_secrets(base)} is no binary cache: it has no {NAME}")
-    return Introduction(info.store_dir, _keys(_get(f"{base}/", token, authorities, _LARGEST)))
+    return Introduction(info.store_dir, _keys(_get(f"{base}/", token, authorities, _LARGEST, needed=False)))
 
 
 def _keys(answer: bytes | None) -> tuple[str, ...] | None:
@@ -54,19 +56,32 @@ def _keys(answer: bytes | None) -> tuple[str, ...] | None:
         return None
 
 
-def _get(url: str, token: str | None, authorities: ssl.SSLContext, largest: int) -> bytes | None:
-    """The body of an answer; None for one that is not there."""
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect from TLS to what anybody on the way could change: a key that comes from there would be trusted."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        if req.type == "https" and not newurl.startswith("https:"):
+            raise urllib.error.URLError(f"it leads to {without_secrets(newurl)}, which is not protected")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _get(url: str, token: str | None, authorities: ssl.SSLContext, largest: int, *, needed: bool = True) -> bytes | None:
+    """The body of an answer; None for one that is not there, and for a refusal where the answer is not `needed`."""
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 - the caller has checked it
     if token is not None:
         # Not for those to whom the cache redirects.
         request.add_unredirected_header("Authorization", "Basic " + b64encode(f"{_USER}:{token}".encode()).decode())
-    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=authorities))
+    opener = urllib.request.build_opener(_SafeRedirects, urllib.request.HTTPSHandler(context=authorities))
     shown = without_secrets(url)
     try:
         with opener.open(request, timeout=_TIMEOUT) as answer:
             body: bytes = answer.read(largest)
             return body
     except urllib.error.HTTPError as error:
+        if not needed and error.code < 500:  # as S3 says 403 of what it does not have
+            return None
         if error.code in (401, 403):
             wanted = "it wants a token: --token-file" if token is None else "it does not take this token"
             raise DeniedError(f"{shown} answers {error.code}: {wanted}") from None

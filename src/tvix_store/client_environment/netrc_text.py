@@ -19,14 +19,14 @@ def with_password(text: str, machine: str, password: str) -> str:
     """The text with an entry for a machine, in place of the one that it has.
 
     Raises:
-        ConflictError: it has one that is not in a line of its own.
+        ConflictError: it has one that is not alone in a line.
     """
     new = f"machine {machine} login {USER} password {password}\n"
     pattern = _line(machine)
     if pattern.search(text):
         return pattern.sub(lambda _: new, text, count=1)
     if ("machine", machine) in _pairs(text):
-        raise ConflictError(f"the netrc file has an entry for {machine} over several lines; change its password by hand")
+        raise ConflictError(f"the netrc file has an entry for {machine} that is not alone in one line; change its password by hand")
     place = found.start() if (found := _DEFAULT.search(text)) else len(text)
     before, after = text[:place], text[place:]
     return f"{before}{'' if not before or before.endswith(chr(10)) else chr(10)}{new}{after}"
@@ -38,7 +38,8 @@ def without_password(text: str, machine: str) -> str:
 
 
 def _line(machine: str) -> re.Pattern[str]:
-    return re.compile(rf"^[ \t]*machine[ \t]+{re.escape(machine)}[ \t]+[^\n]*\bpassword[ \t]+\S+[^\n]*(?:\n|\Z)", re.MULTILINE)
+    own = r"(?:(?!(?<!\S)(?:machine|default|macdef)(?!\S))[^\n])*"
+    return re.compile(rf"^[ \t]*machine[ \t]+{re.escape(machine)}[ \t]+{own}\bpassword[ \t]+\S+{own}(?:\n|\Z)", re.MULTILINE)
 
 
 def _pairs(text: str) -> set[tuple[str, str]]:

@@ -7,7 +7,6 @@ from urllib.parse import quote
 from yarl import URL
 
 from tvix_store.backends import grpc
-from tvix_store.client_environment.authorities import authorities_file
 from tvix_store.client_environment.credentials import Credentials
 from tvix_store.services.store import Store
 
@@ -23,6 +22,4 @@ async def open_upstream_content(url: URL, credentials: Credentials | None) -> St
     """
     who = f"{quote(credentials.user, safe='')}:{quote(credentials.password, safe='')}@" if credentials is not None else ""
     place = f"{url.host_subcomponent}:{url.port}{url.raw_path.rstrip('/')}"
-    authorities = authorities_file()  # as for the cache's other client
-    ca = f"?ca={quote(authorities)}" if authorities and url.scheme == "https" else ""
-    return await grpc.open_store(f"connect+{url.scheme}://{who}{place}{ca}", patience=PATIENCE)
+    return await grpc.open_store(f"connect+{url.scheme}://{who}{place}", patience=PATIENCE)

@@ -66,6 +66,8 @@ VARIES: Headers = ((b"vary", b"accept"), (b"cache-control", b"no-cache"))
 START = "Binary cache"
 """The name of the start page in the links above a page."""
 END = f"</main>\n<footer>tvix-store {__version__}</footer>\n</body></html>\n"
+_DEEPEST = 2048
+"""Directories above a page: as many as a path of 4 KiB has. Longer ones are refused, and the page would be ten times as long."""
 _TITLES = {
     401: "A token is needed",
     403: "Not allowed",
@@ -100,7 +102,7 @@ def refusal_form(method: str, raw_path: bytes, accept: bytes | None) -> Callable
     """The form in which a request is refused: of a status, a line and header fields it makes a page for a person, else text."""
     if method in ("GET", "HEAD") and wanted_form(accept) is Form.PAGE:
         # From the path, as the client wrote it, to the start of the cache.
-        return partial(_refusal, root="../" * (raw_path.count(b"/") - 1) or "./")
+        return partial(_refusal, root="../" * min(raw_path.count(b"/") - 1, _DEEPEST) or "./")
     return line_of_text
 
 

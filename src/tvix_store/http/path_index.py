@@ -6,6 +6,8 @@ whose hash it knows.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from tvix_store.errors import UnsupportedError
 from tvix_store.http.markup import Html, element, joined, link, quoted
 from tvix_store.http.names import parse_output_hash
@@ -15,11 +17,19 @@ from tvix_store.http.request import Request
 from tvix_store.http.response import Response
 from tvix_store.model import nixbase32
 from tvix_store.model.nodes import DirectoryNode
-from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import StorePath
 from tvix_store.services.store import Store
 
 PATHS_A_PAGE = 500
 TITLE = "Store paths"
+
+
+class _Row(NamedTuple):
+    """What a page shows of a path. The whole path infos of a page may take gigabytes."""
+
+    path: StorePath
+    is_directory: bool
+    size: int
 
 
 class PathIndex:
@@ -36,24 +46,25 @@ class PathIndex:
         """
         after = request.query.get("after", "")
         try:
-            path_infos = await self._some(parse_output_hash(after.encode()) if after else b"")
+            rows = await self._some(parse_output_hash(after.encode()) if after else b"")
         except UnsupportedError:
             return _index(request.own_url, text("The store behind this cache has no list of its paths."))
-        here, rest = path_infos[:PATHS_A_PAGE], path_infos[PATHS_A_PAGE:]
+        here, rest = rows[:PATHS_A_PAGE], rows[PATHS_A_PAGE:]
         if not here:
             return _index(request.own_url, text("No more paths follow." if after else "No paths are here yet."))
         content = [_table(here)]
         if after or rest:
             content.insert(0, text("Each page has the paths behind those of the page before, by their hashes."))
         if rest:
-            content.append(text(link(f"?after={nixbase32.encode(here[-1].store_path.output_hash)}", "Next page")))
+            content.append(text(link(f"?after={nixbase32.encode(here[-1].path.output_hash)}", "Next page")))
         return _index(request.own_url, *content)
 
-    async def _some(self, after: bytes) -> list[PathInfo]:
-        """The path infos of a page, and one more where another page follows."""
-        found: list[PathInfo] = []
-        async for path_info in self._store.path_infos.list(after):
-            found.append(path_info)
+    async def _some(self, after: bytes) -> list[_Row]:
+        """The rows of a page, and one more where another page follows."""
+        found: list[_Row] = []
+        async for each in self._store.path_infos.list(after):
+            store_path, node, size = each.in_brief
+            found.append(_Row(store_path, isinstance(node, DirectoryNode), size))
             if len(found) > PATHS_A_PAGE:
                 break
         return found
@@ -75,15 +86,14 @@ def _index(url: OwnUrl, *content: Html) -> Response:
     return response
 
 
-def _table(path_infos: list[PathInfo]) -> Html:
-    by_name = sorted(path_infos, key=lambda each: (each.store_path.name, each.store_path.output_hash))
+def _table(rows: list[_Row]) -> Html:
+    by_name = sorted(rows, key=lambda each: (each.path.name, each.path.output_hash))
     head = element("tr", element("th", "Path", scope="col"), element("th", "Bytes of its NAR", scope="col", class_="size"))
     return element("table", head, *map(_row, by_name))
 
 
-def _row(path_info: PathInfo) -> Html:
-    store_path = path_info.store_path
-    name = str(store_path)
-    href = "./" + quoted(name.encode()) + ("/" if isinstance(path_info.node, DirectoryNode) else "")
-    named = link(href, element("span", name.removesuffix(store_path.name), class_="more"), store_path.name)
-    return element("tr", element("td", named), element("td", f"{path_info.nar.size:,}", class_="size"))
+def _row(row: _Row) -> Html:
+    name = str(row.path)
+    href = "./" + quoted(name.encode()) + ("/" if row.is_directory else "")
+    named = link(href, element("span", name.removesuffix(row.path.name), class_="more"), row.path.name)
+    return element("tr", element("td", named), element("td", f"{row.size:,}", class_="size"))

@@ -29,7 +29,7 @@ async def refuse(
     if _is_grpc(scope):
         fields = ((b"content-type", b"application/grpc"), *status_fields(RpcError(code, line)))
         response = Response(200, fields)
-    elif scope["path"].startswith(f"{connect.PREFIX}/"):
+    elif f"{connect.PREFIX}/" in scope["path"]:  # before it may stand the name of a cache
         body = connect.encode_error(code, line)
         response = Response(
             status, ((b"content-type", b"application/json"), length(len(body)), (b"cache-control", b"no-store")), body

@@ -15,6 +15,10 @@ from tvix_store.backends.local import index_scrub, open_store
 from tvix_store.backends.local.index_damage import FILE as DAMAGED
 from tvix_store.backends.local.index_scrub import look_through
 from tvix_store.errors import CorruptError, UnavailableError
+from tvix_store.model.nodes import FileNode
+from tvix_store.model.path_info import PathInfo
+from tvix_store.model.store_path import StorePath
+from tvix_store.testing.content import stream
 
 
 @pytest.fixture
@@ -92,3 +96,20 @@ def test_path_infos_that_a_damaged_page_has_out_of_order_are_not_listed(filled: 
     file.write_bytes(data)
     with closing(opened_index(filled)) as index, pytest.raises(CorruptError, match="not in order"):
         index.path_infos_behind(b"", 1000)
+
+
+async def test_large_path_infos_are_read_few_at_a_time(tmp_path: Path) -> None:
+    """A page of 256 could have a GiB, for each who lists."""
+    references = tuple(StorePath(number.to_bytes(20, "big"), "x" * 200) for number in range(3000))
+    paths = [StorePath(bytes([number] * 20), "large") for number in range(1, 6)]
+    async with await open_store(tmp_path) as store:
+        node = FileNode(await store.blobs.put(stream([b"content"])), 7)
+        facts = await store.nar.calculate(node)
+        for path in paths:
+            await store.path_infos.put(PathInfo(path, node, facts, references))
+        assert [each.store_path async for each in store.path_infos.list()] == paths
+        assert [each.store_path async for each in store.path_infos.list(paths[1].output_hash)] == paths[2:]
+    with closing(opened_index(tmp_path)) as index:
+        rows, last = index.path_infos_behind(b"", 1000)
+        assert 1 < len(rows) < 5
+        assert last == rows[-1][0]

@@ -56,6 +56,18 @@ async def test_a_file_that_changes_is_named(tmp_path: Path) -> None:
         with pytest.raises(InvalidError, match="tree/large changed while it was read"):
             await files.list_chunks(CONTENTS)
         file.unlink()
+        other = tmp_path / "other"
+        other.write_bytes(bytes(len(LARGE)))
+        file.symlink_to(other)
+        with pytest.raises(InvalidError, match="tree/large changed while it was read"):
+            await files.get_chunks(chunks)
+        file.unlink()
+        with pytest.raises(InvalidError, match="tree/large changed while it was read"):
+            await files.get_chunks(chunks)
+        (tmp_path / "tree").rename(tmp_path / "before")
+        (tmp_path / "secrets").mkdir()
+        (tmp_path / "secrets/large").write_bytes(bytes(len(LARGE)))
+        (tmp_path / "tree").symlink_to("secrets")
         with pytest.raises(InvalidError, match="tree/large changed while it was read"):
             await files.get_chunks(chunks)
     await files.close()

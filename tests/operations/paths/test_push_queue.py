@@ -137,7 +137,24 @@ def test_a_damaged_entry_is_set_aside(queue: PushQueue) -> None:
     assert len(waiting(queue)) == 1
     assert len(queue.names()) == 1
     assert len(list((queue.directory / "failed").iterdir())) == 5
+    (queue.directory / "failed/5.json").write_text('{"to": "x", "pat')
     assert queue.failed() == []
+    assert [each.name for each in queue.damaged()] == [f"{number}.json.damaged" for number in range(6)]
+    assert queue.retry() == 0
+
+
+def test_a_queue_into_which_others_can_write_is_not_used(queue: PushQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue.put(entry("/nix/store/1"))
+    queue.directory.chmod(0o777)
+    with pytest.raises(PermissionError, match="others can write to it"):
+        queue.put(entry("/nix/store/2"))
+    with pytest.raises(PermissionError), queue.alone():
+        pass
+    queue.directory.chmod(0o700)
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        queue.put(entry("/nix/store/2"))
 
 
 def test_many_entries_become_one_with_each_path_once(queue: PushQueue, monkeypatch: pytest.MonkeyPatch) -> None:

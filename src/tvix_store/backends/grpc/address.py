@@ -46,8 +46,7 @@ class ServerAddress:
     name: The URL without its parameters, for messages.
     target: The server as gRPC names it.
     tls: Whether to speak TLS.
-    ca: PEM file of the authorities to trust. None means those of $GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, $NIX_SSL_CERT_FILE or
-        $SSL_CERT_FILE, or the system's.
+    ca: PEM file of the authorities to trust. None means those of the environment, or the system's.
     dialect: The dialect to speak. None means to find out.
     wait_connect: Whether to wait for the server when the store is opened.
     is_connect: Whether to speak Connect over plain HTTP, and not gRPC.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,8 +25,6 @@ CONNECTING = 20.0
 """Seconds in which a connection must be made, TLS and all."""
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds between the attempts of a caller that waits for a server. The last value is used from then on."""
-_ROOTS = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
-"""The variable in which gRPC's clients look for a file of authorities."""
 
 
 class Messages(Protocol):
@@ -113,7 +110,7 @@ def tls_context(address: ServerAddress, *protocols: str) -> ssl.SSLContext | Non
     """
     if not address.tls:
         return None
-    authorities = address.ca or os.environ.get(_ROOTS) or authorities_file()
+    authorities = address.ca or authorities_file()
     try:
         context = ssl.create_default_context(cafile=authorities)
     except ssl.SSLError:

@@ -199,15 +199,18 @@ class Environment:
                 found = cursor.next()
             return count, last if found else None
 
-    def rows_behind(self, txn: Txn, table: Table, key: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+    def rows_behind(self, txn: Txn, table: Table, key: bytes, limit: int, most: int | None = None) -> list[tuple[bytes, bytes]]:
         """The next `limit` rows behind a key (empty: from the start), in order; fewer at the end. They are not checked here.
+
+        With `most`, they end with the row that makes them `most` bytes.
 
         Raises:
             CorruptError: the rows are not in order, and that was told.
         """
         with txn.cursor(table.handle) as cursor:
             found = cursor.set_range(key) and (cursor.key() != key or cursor.next())
-            rows = list(islice(cursor.iternext(), limit)) if found else []
+            following = cursor.iternext() if found else iter(())
+            rows = list(islice(following if most is None else _up_to(most, following), limit))
         keys = [key, *(each for each, _ in rows)]
         if not all(map(lt, keys, keys[1:])):
             raise self._damaged(f"the rows of {table.name.decode()} are not in order")
@@ -344,3 +347,13 @@ class Environment:
         if full:
             return DiskFullError(f"cannot write the index {self.file}: {error}; free some space and try again")
         return UnavailableError(f"cannot use the index {self.file}: {error}")
+
+
+def _up_to(most: int, rows: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """The first of some rows, up to the one that makes them `most` bytes."""
+    size = 0
+    for key, row in rows:
+        yield key, row
+        size += len(row)
+        if size >= most:
+            return

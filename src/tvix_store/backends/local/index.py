@@ -33,6 +33,8 @@ _TABLES = (b"path_infos", b"records", b"nar")
 _U64 = struct.Struct("<Q")
 _DELETED = 1 << 63
 """Set in the sequence number of a record that was deleted, or of a path info that was removed."""
+_PAGE_BYTES = 1 << 20
+"""Bytes of path infos that are read at a time, but for the last one of them."""
 
 
 class Index(ContentIndex):
@@ -63,12 +65,12 @@ class Index(ContentIndex):
     def path_infos_behind(self, output_hash: bytes, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
         """What `limit` rows behind that of `output_hash` tell of paths that are there: output hash and encoded path info, in order.
 
-        Also the output hash of the last row; None where no more rows follow.
+        Fewer where they are large: a path info may have 4 MiB. Also the output hash of the last row; None where there was none.
         """
         with self.reading() as txn:
-            rows = self.rows_behind(txn, self.path_infos, output_hash, limit)
+            rows = self.rows_behind(txn, self.path_infos, output_hash, limit, _PAGE_BYTES)
         whole = ((key, self._encoded(key, row)) for key, row in rows if self._is_whole(self.path_infos, key, row))
-        return [(key, encoded) for key, encoded in whole if encoded is not None], rows[-1][0] if len(rows) == limit else None
+        return [(key, encoded) for key, encoded in whole if encoded is not None], rows[-1][0] if rows else None
 
     def path_info_sequence(self, txn: Txn, output_hash: bytes) -> int:
         return self._sequence(txn, self.path_infos, output_hash) & ~_DELETED

@@ -89,7 +89,7 @@ class _Wanted(NamedTuple):
 
 
 class TreeFiles:
-    """The Parts of trees that are scanned at the time. What it gives is not verified: who takes it does that."""
+    """The Parts of trees that are scanned at the time. What is in place of a file by now is never given for it."""
 
     def __init__(self) -> None:
         self._scans = Coalesced(_scan_all, most=_SCANNED, at_once=_SCANS_AT_ONCE, weigh=lambda each: each.weight)
@@ -237,7 +237,7 @@ def _read(pieces: Sequence[tuple[bytes, _Piece]]) -> list[StoredChunk]:
             for digest, piece in of_file:
                 content.seek(piece.start)
                 data = content.read(piece.size)
-                if len(data) != piece.size:
+                if len(data) != piece.size or Digest.of(data).raw != digest:
                     raise _changed(file)
                 chunks.append(StoredChunk(digest, piece.size, data))
     return chunks

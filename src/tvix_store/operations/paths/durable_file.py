@@ -10,16 +10,20 @@ UNFINISHED = ".new"
 """The suffix of a file that has not got its name yet."""
 
 
-def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+def replace_file(path: Path, data: bytes, mode: int = 0o600, *, takes_after: bool = True) -> None:
     """Create or replace a file. After a power cut, it has either its old or its new content.
 
-    A file that is replaced keeps its owner, as far as this user may give files away, and its mode. A new one has `mode`.
+    A file that is replaced keeps its owner, as far as this user may give files away, and its mode, where the new one `takes_after`
+    it. Else, and where there was none, it has `mode`, and belongs to this user.
     """
     unfinished = path.with_name(f".{os.urandom(6).hex()}{UNFINISHED}")
     fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as file:
-            _take_after(fd, path, mode)
+            if takes_after:
+                _take_after(fd, path, mode)
+            else:
+                os.fchmod(fd, mode)
             file.write(data)
             file.flush()
             os.fsync(fd)

@@ -7,9 +7,11 @@ store, since Nix waits for the process that puts.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,7 +23,7 @@ from tvix_store.operations.paths.durable_file import UNFINISHED, replace_file, s
 
 _WAITING, _FAILED = "waiting", "failed"
 _LOCK, _STATE, LOG = "lock", "state.json", "log"
-_SUFFIX = ".json"
+_SUFFIX, _DAMAGED = ".json", ".damaged"
 _OLD = 3600.0
 """Seconds after which an unfinished file belongs to nobody."""
 _SMALL = 1000
@@ -82,7 +84,10 @@ class Entry:
 
 
 class PushQueue:
-    """The queue in `directory`, which belongs to one user: addresses may hold secrets. All methods block, and raise OSError."""
+    """The queue in `directory`, which belongs to one user: addresses may hold secrets. All methods block, and raise OSError.
+
+    A file that is no entry is set aside, and then left alone.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -98,15 +103,8 @@ class PushQueue:
         return _names(self._waiting)
 
     def get(self, name: str) -> Entry | None:
-        """A waiting entry; None if it is gone. A file that is no entry is set aside."""
-        try:
-            return Entry.decode((self._waiting / name).read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            self._make(self._failed)
-            (self._waiting / name).rename(self._failed / f"{name}.damaged")
-            return None
+        """A waiting entry; None if it is gone."""
+        return self._read(self._waiting / name)
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove waiting entries."""
@@ -125,13 +123,18 @@ class PushQueue:
 
     def failed(self) -> list[Entry]:
         """The entries that were set aside."""
-        return [Entry.decode((self._failed / name).read_bytes()) for name in _names(self._failed)]
+        return [entry for name in _names(self._failed) if (entry := self._read(self._failed / name)) is not None]
+
+    def damaged(self) -> list[Path]:
+        """The files that are no entries."""
+        return [self._failed / name for name in _names(self._failed, _DAMAGED)]
 
     def retry(self) -> int:
         """Let the entries that were set aside wait again, as if they had come now; how many paths there are."""
         count = 0
         for name in _names(self._failed):
-            entry = Entry.decode((self._failed / name).read_bytes())
+            if (entry := self._read(self._failed / name)) is None:
+                continue
             self.put(Entry(entry.target, entry.paths, time.time()))
             (self._failed / name).unlink(missing_ok=True)
             count += len(entry.paths)
@@ -208,6 +211,16 @@ class PushQueue:
                     if found.name.endswith(UNFINISHED) and found.stat().st_mtime < time.time() - _OLD:
                         os.unlink(found.path)
 
+    def _read(self, file: Path) -> Entry | None:
+        try:
+            return Entry.decode(file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            self._make(self._failed)
+            file.rename(self._failed / f"{file.name}{_DAMAGED}")
+            return None
+
     def _write(self, directory: Path, entry: Entry) -> None:
         self._make(directory)
         # The names sort by time. The random part keeps those apart that come in the same nanosecond.
@@ -215,6 +228,7 @@ class PushQueue:
 
     def _make(self, directory: Path) -> None:
         if directory.is_dir():
+            self._check_owner()
             return
         missing = [each for each in (directory, *directory.parents) if not each.exists()]
         for each in reversed(missing):
@@ -222,14 +236,22 @@ class PushQueue:
                 each.mkdir(0o700)
             sync_directory(each.parent)
 
+        self._check_owner()
+
+    def _check_owner(self) -> None:
+        """See that nobody else can put something in: it would be pushed with the rights, and the passwords, of this user."""
+        found = self.directory.stat()
+        if found.st_uid != os.geteuid() or found.st_mode & stat.S_IWOTH:
+            raise PermissionError(errno.EACCES, "the queue belongs to another user, or others can write to it", str(self.directory))
+
 
 def number_of_paths(count: int) -> str:
     """For messages: `1 path`, `2 paths`."""
     return f"{count} path{'' if count == 1 else 's'}"
 
 
-def _names(directory: Path) -> list[str]:
+def _names(directory: Path, suffix: str = _SUFFIX) -> list[str]:
     try:
-        return sorted(name for name in os.listdir(directory) if name.endswith(_SUFFIX))
+        return sorted(name for name in os.listdir(directory) if name.endswith(suffix))
     except FileNotFoundError:
         return []
