@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 
 from tvix_store.cli.file_changes import Change, FileChange
 from tvix_store.cli.nix_users import untrusted_user
-from tvix_store.client_environment import netrc_text, nix_conf
+from tvix_store.client_environment import netrc_text, nix_conf, nix_files
 from tvix_store.client_environment.authorities import trusted_authorities
 from tvix_store.client_environment.introduction import Introduction, ask_cache
 from tvix_store.errors import ConflictError, InvalidError
@@ -102,8 +101,11 @@ def remove_cache(wish: Wish) -> Change:
 
 def _check(wish: Wish) -> None:
     if not _URL.fullmatch(wish.url) or not wish.machine:
+        shown = "" if "@" in wish.url else f": {wish.url!r}"
         hint = "; --token-file takes the token" if "@" in wish.url else ""
-        raise InvalidError(f"not the URL of a binary cache: expected https://host, https://host:port or https://host/cache{hint}")
+        raise InvalidError(
+            f"not the URL of a binary cache{shown} (expected https://host, https://host:port or https://host/cache{hint})"
+        )
     if wish.token is not None and not _TOKEN.fullmatch(wish.token):
         raise InvalidError("the token is malformed: a netrc file takes no space and no line end in it")
 
@@ -149,7 +151,7 @@ def _notes(wish: Wish, keys: tuple[str, ...]) -> list[str]:
 
 
 def _files(wish: Wish) -> _Files:
-    path = _system_file() if wish.system else _user_file()
+    path = nix_files.system_file() if wish.system else nix_files.user_file()
     text = _read(path)
     if wish.system and nix_conf.includes_custom_file(text):
         path = path.with_name("nix.custom.conf")
@@ -159,16 +161,6 @@ def _files(wish: Wish) -> _Files:
     own = path.with_name("netrc")
     given = nix_conf.values(nix_conf.without_block(text, wish.url), "netrc-file")
     return _Files(real, text, Path(given[0]) if given else own, bool(given) or wish.system, managed)
-
-
-def _system_file() -> Path:
-    return Path(os.environ.get("NIX_CONF_DIR") or "/etc/nix", "nix.conf")
-
-
-def _user_file() -> Path:
-    given = os.environ.get("NIX_USER_CONF_FILES", "").split(":")[0]
-    configuration = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    return Path(given) if given else (configuration if configuration.is_absolute() else Path.home() / ".config") / "nix/nix.conf"
 
 
 def _read(path: Path) -> str:

@@ -16,7 +16,11 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     A file that is replaced keeps its owner, as far as this user may give files away, and its mode. A new one has `mode`.
     """
     unfinished = path.with_name(f".{os.urandom(6).hex()}{UNFINISHED}")
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        error.filename = str(path)  # nobody knows the other name
+        raise
     try:
         with open(fd, "wb") as file:
             _take_after(fd, path, mode)
