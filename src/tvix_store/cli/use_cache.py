@@ -12,6 +12,7 @@ from tvix_store.cli.file_changes import Change, FileChange
 from tvix_store.cli.nix_users import untrusted_user
 from tvix_store.client_environment import netrc_text, nix_conf, nix_files
 from tvix_store.client_environment.authorities import trusted_authorities
+from tvix_store.client_environment.credentials import find_credentials
 from tvix_store.client_environment.introduction import Introduction, ask_cache
 from tvix_store.errors import ConflictError, InvalidError
 from tvix_store.model.signature import PublicKey
@@ -62,7 +63,7 @@ async def use_cache(wish: Wish) -> Change:
     """
     _check(wish)
     files = _files(wish)
-    told = await asyncio.to_thread(ask_cache, wish.url, wish.token, await trusted_authorities())
+    told = await asyncio.to_thread(ask_cache, wish.url, wish.token or _known_token(wish), await trusted_authorities())
     store_dir = wish.store_dir or STORE_DIR
     if told.store_dir != store_dir:
         raise InvalidError(f"{wish.url} holds paths of {told.store_dir}, not of {store_dir}")
@@ -108,6 +109,12 @@ def _check(wish: Wish) -> None:
         )
     if wish.token is not None and not _TOKEN.fullmatch(wish.token):
         raise InvalidError("the token is malformed: a netrc file takes no space and no line end in it")
+
+
+def _known_token(wish: Wish) -> str | None:
+    """The token that was written before, or by hand."""
+    found = find_credentials(wish.machine)
+    return found.password if found is not None else None
 
 
 def _keys(wish: Wish, told: Introduction) -> tuple[str, ...]:
