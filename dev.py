@@ -70,20 +70,21 @@ def run(arguments: list[str]) -> None:
 
 def test(arguments: list[str]) -> None:
     set_up("dev")
-    programs.install(
-        "nix-store",
-        "curl",
-        "strace",
-        "h2load",
-        "wrk",
-        "nginx",
-        "systemd-analyze",
-        "grpcurl",
-        "connectconformance",
-        "zsh",
-        "fish",
-        *programs.COMPRESSORS,
-    )
+    if "--fast" not in arguments:
+        programs.install(
+            "nix-store",
+            "curl",
+            "strace",
+            "h2load",
+            "wrk",
+            "nginx",
+            "systemd-analyze",
+            "grpcurl",
+            "connectconformance",
+            "zsh",
+            "fish",
+            *programs.COMPRESSORS,
+        )
     become(PYTHON, "-m", "pytest", *SIDE_BY_SIDE, *chosen(arguments))
 
 

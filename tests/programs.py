@@ -43,6 +43,8 @@ GO = {
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
 OWN_GO = TOOLS / "go/go/bin/go"
+_PLACES_OF_SERVERS = "/usr/local/sbin:/usr/sbin:/sbin"
+"""Where nginx is. Debian's users do not have these in their PATH."""
 
 
 def require(name: str) -> str:
@@ -62,7 +64,7 @@ def find(name: str) -> str | None:
     """The path of a program, if it is installed: Go programs in exactly our version, in .tools."""
     if name in GO:
         return shutil.which(name, path=_go_bin(name))
-    return shutil.which(name)
+    return shutil.which(name) or shutil.which(name, path=_PLACES_OF_SERVERS)
 
 
 def advice(name: str) -> str:

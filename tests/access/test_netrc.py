@@ -28,6 +28,24 @@ def test_they_are_those_of_the_host_in_the_home_or_the_named_file(tmp_path: Path
     assert find_credentials("cache.example.org") == Credentials("any", "two")
 
 
+def test_those_of_nix_are_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("NIX_CONF_DIR", str(tmp_path / "etc"))
+    monkeypatch.delenv("NIX_USER_CONF_FILES", raising=False)
+    (tmp_path / "config/nix").mkdir(parents=True)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/netrc").write_text("machine a login any password system\nmachine b login any password system\n")
+    (tmp_path / "config/nix/netrc").write_text("machine b login any password user\nmachine c login any password user\n")
+    (tmp_path / ".netrc").write_text("machine c login any password own\n")
+    assert [found.password for host in "abc" if (found := find_credentials(host))] == ["system", "user", "own"]
+    (tmp_path / "named").write_text("machine d login any password named\n")
+    (tmp_path / "config/nix/nix.conf").write_text(f"netrc-file = {tmp_path}/named\n")
+    assert find_credentials("d") == Credentials("any", "named")
+    assert find_credentials("b") == Credentials("any", "system")
+    monkeypatch.setenv("NETRC", str(tmp_path / "named"))
+    assert find_credentials("a") is None
+
+
 def test_who_has_no_home_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def home() -> Path:
         raise RuntimeError("Could not determine home directory.")

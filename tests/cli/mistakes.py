@@ -198,7 +198,7 @@ _ADDRESSES = [
     "grpc+unix://run/socket",
     "grpc+http://",
     "grpc+http://localhost:eighty",
-    "grpc+http://localhost:8000/path",
+    "grpc+http://localhost:1/path",
     "grpc+http://localhost:1?dialect=nix",
     "grpc+http://localhost:1?wait=1",
     "local:///nowhere?compression=3",

@@ -51,7 +51,7 @@ def test_a_whole_store_is_whole(tvix_store: Program, path: str) -> None:
     for options in ((), ("--read-data",), (path,)):
         ended = tvix_store.run("check", *options)
         assert (ended.code, ended.output) == (0, b"")
-        assert ended.error == "1 paths, 2.86 MiB in NARs: 0 not whole, 0 now\n"
+        assert ended.error == "1 path, 2.86 MiB in NARs: 0 not whole\n"
     told = json.loads(tvix_store("check", "--read-data", "--json"))
     assert told == {"paths": 1, "narSize": told["narSize"], "dataRead": True, "store": None, "faulty": []}
     assert tvix_store.run("check", "--quiet").error == ""
@@ -80,7 +80,7 @@ def test_all_damaged_files_are_named(tvix_store: Program, path: str) -> None:
     assert [fault.partition(":")[0] for fault in sorted(faults)] == ["'inner/large'", "'small'"]
     ended = tvix_store.run("check", "--read-data", "--repair", "--from", "./other")
     assert ended.code == 0, ended.error
-    assert ended.error.splitlines()[-1].endswith("1 not whole, 0 now")
+    assert ended.error.splitlines()[-1].endswith("1 not whole, 0 after the repair")
 
 
 def test_a_store_that_lost_its_packs_is_filled_again(tvix_store: Program, path: str) -> None:

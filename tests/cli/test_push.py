@@ -160,8 +160,12 @@ def test_the_program_takes_symlinks_and_the_standard_input(nix: PrivateNix, shar
     options: Sequence[str | Path] = ["push", "--nix-store", nix.root]
     ended = tvix_store.run(*options, "./result")
     assert (ended.code, ended.lines) == (0, [OTHER])
-    assert ended.error.startswith("1 paths pushed, 0 were there; ")
+    assert ended.error.startswith("1 path pushed, 0 were there; ")
     assert tvix_store(*options, "--quiet", "./result") == ""
+    made = tvix_store.run(*options, "--to", "./new", "./result")
+    assert (made.code, made.lines) == (0, [OTHER])
+    misspelt = tvix_store.run(*options, "--to", "new", "./result")
+    assert (misspelt.code, misspelt.error.count("\n")) == (3, 1)
     ended = tvix_store.run(*options, "--stdin", "--json", data=f"{LIBRARY} {OTHER}\n{built(8, 'gone')}\nnonsense".encode())
     told = json.loads(ended.output)
     assert ended.code == 3

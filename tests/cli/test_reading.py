@@ -161,6 +161,7 @@ def test_info_shows_a_path_info(tvix_store: Program, path: str) -> None:
     shown = dict(line.split(": ", 1) for line in tvix_store("info", path).splitlines())
     assert list(shown) == ["Path", "Type", "Digest", "Size", "NAR hash", "NAR size", "CA"]
     assert shown["Path"].strip() == path
+    assert shown["Size"].strip().endswith(" entries")
     assert shown["CA"].strip() == f"fixed:r:{shown['NAR hash'].strip()}"
 
 

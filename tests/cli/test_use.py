@@ -162,6 +162,15 @@ def test_a_token_that_is_missing_or_wrong(cache: Cache, home: Path, capsys: pyte
     assert run_program(["use", "--yes", "--token-file", str(tmp_path / "token"), cache.url]) == 0
 
 
+def test_a_token_that_was_written_is_used_again(cache: Cache, home: Path, tmp_path: Path) -> None:
+    cache.token = "tvix_right"
+    (tmp_path / "token").write_text("tvix_right\n")
+    assert run_program(["use", "--token-file", str(tmp_path / "token"), "--yes", cache.url]) == 0
+    written = [(home / name).read_text() for name in ("nix.conf", "netrc")]
+    assert run_program(["use", "--yes", cache.url]) == 0
+    assert [(home / name).read_text() for name in ("nix.conf", "netrc")] == written
+
+
 def test_another_key_than_before_is_not_taken_unasked(cache: Cache, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_program(["use", "--yes", cache.url]) == 0
     cache.tell(OTHER_KEY)

@@ -112,6 +112,20 @@ async def test_what_is_no_bytes_is_refused(data: Any, said: str) -> None:
             await store.blobs.put(data)
 
 
+async def test_an_empty_address_is_not_the_default_store() -> None:
+    with pytest.raises(InvalidError, match="is empty; leave it out"):
+        await open_store("")
+
+
+@pytest.mark.parametrize("part", [(-1, None), (0, -1)])
+async def test_a_part_of_a_blob_is_counted_from_its_begin(part: tuple[int, int | None]) -> None:
+    async with open_store("memory://") as store:
+        digest = await store.blobs.put(b"content")
+        with pytest.raises(InvalidError, match="counted from its begin"):
+            store.blobs.read(digest, *part)
+        assert [piece async for piece in store.blobs.read(digest, 4, 99)] == [b"ent"]
+
+
 async def test_directories_are_put_from_a_list() -> None:
     leaf = Directory({b"hi": SymlinkNode(b"hello")})
     root = Directory({b"bin": leaf.node()})

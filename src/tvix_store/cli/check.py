@@ -70,7 +70,7 @@ async def check(
         raise click.UsageError("--trusted-public-keys goes with --repair")
     from tvix_store.cli.counted_blobs import CountedBlobs
     from tvix_store.cli.output import print_json
-    from tvix_store.cli.sizes import human
+    from tvix_store.cli.sizes import counted, human
     from tvix_store.errors import CorruptError
     from tvix_store.operations.paths.store_check import StoreCheck
 
@@ -129,7 +129,8 @@ async def check(
     if not count and not as_json:
         invocation.note(f"the store {store.name} has no store paths")
     elif not invocation.quiet and not as_json:
-        print(f"{count} paths, {human(size)} in NARs: {len(faulty)} not whole, {len(lost)} now", file=sys.stderr)
+        now = f", {len(lost)} after the repair" if repair else ""
+        print(f"{counted(count, 'path')}, {human(size)} in NARs: {len(faulty)} not whole{now}", file=sys.stderr)
     if lost:
         raise CorruptError("1 store path is not whole" if len(lost) == 1 else f"{len(lost)} store paths are not whole")
     if ill is not None:

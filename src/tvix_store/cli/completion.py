@@ -13,7 +13,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command(cls=SectionedCommand)
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print the script that makes SHELL complete commands, options and files.
+    """Print the script that makes SHELL complete commands, options, files and what the store has.
 
     \b
         source <(tvix-store completion bash)          # in ~/.bashrc

@@ -12,7 +12,7 @@ from tvix_store.cli.copy_outcomes import Outcomes, to_json
 from tvix_store.cli.invocation import Invocation
 from tvix_store.cli.output import print_json, warn
 from tvix_store.cli.progress import Bar, behind_bar
-from tvix_store.cli.sizes import human
+from tvix_store.cli.sizes import counted, human
 from tvix_store.config import verified
 from tvix_store.errors import InvalidError
 from tvix_store.model.address import Address, without_secrets
@@ -252,9 +252,9 @@ async def _shown(
 
 def _summary(outcomes: Outcomes, account: Account, seconds: float) -> str:
     parts = [
-        f"{outcomes.copied} paths copied, {outcomes.known} were there",
+        f"{counted(outcomes.copied, 'path')} copied, {outcomes.known} were there",
         f"{human(account.logical)} in NARs",
-        f"{human(account.sent)} sent ({account.chunks} chunks, {account.deltas} deltas)",
+        f"{human(account.sent)} sent ({counted(account.chunks, 'chunk')}, {counted(account.deltas, 'delta')})",
         f"{human(account.there)} of files were there",
         f"{seconds:.1f} s",
     ]

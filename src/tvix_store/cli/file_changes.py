@@ -86,6 +86,7 @@ class Change:
         wanted = [file for file in self.files if not file.managed and file.changes]
         if not as_json:
             self._show()
+            sys.stdout.flush()  # before the notes, also in a log
             for note in self.notes:
                 print(f"Note: {note}.", file=sys.stderr)
             if not wanted:

@@ -87,10 +87,10 @@ def _amount(amount: Amount) -> dict[str, int]:
 
 
 def _lines(outcome: Outcome, *, dry_run: bool) -> list[str]:
-    from tvix_store.cli.sizes import human
+    from tvix_store.cli.sizes import counted, human
 
     content, room = outcome.content, outcome.room
-    paths = "1 path" if outcome.paths == 1 else f"{outcome.paths} paths"
+    paths = counted(outcome.paths, "path")
     if dry_run:
         lines = [f"{paths} would go; that, and what no path needs now, would free {human(content.condemned.size)}"]
         if content.waiting.count:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tvix_store import __version__
 from tvix_store.access.token_file import TokenFile
 from tvix_store.cli.sizes import human
-from tvix_store.config.compose import DEFAULT_ADDRESS
+from tvix_store.config.user_directories import data_directory
 from tvix_store.errors import StoreError
 from tvix_store.model.address import without_secrets
 from tvix_store.observe.start_lines import StartFacts, start_lines, warnings
@@ -31,7 +31,7 @@ def greeting(
     def lines(listeners: Sequence[str]) -> list[str]:
         facts = StartFacts(
             version=__version__,
-            store=", ".join(dict.fromkeys(without_secrets(address or DEFAULT_ADDRESS) for address in addresses.values())),
+            store=", ".join(dict.fromkeys(_place(address) for address in addresses.values())),
             read_only=config.cache.read_only,
             size=("new: " if is_new else "") + _size(config.directories),
             signing_keys=tuple(key.name for key in config.cache.signing_keys),
@@ -47,6 +47,11 @@ def greeting(
         return start_lines(facts, listeners, socket.gethostname())
 
     return lines
+
+
+def _place(address: str | None) -> str:
+    """Where a store is, for people; None is the default one."""
+    return without_secrets(address) if address else str(data_directory())
 
 
 def _told(cache: NamedCacheConfig, config: ServerConfig) -> str:

@@ -30,7 +30,7 @@ def show_status(queue: PushQueue, *, as_json: bool) -> None:
     for each in status["damaged"]:
         print(f"damaged, and left alone: {each}")
     if not status["waiting"]:
-        print("nothing waits")
+        print(f"nothing waits in {queue.directory}")
     elif not status["running"]:
         print("no process pushes: the next build starts one, and so does tvix-store hook --drain")
 

@@ -18,7 +18,7 @@ from tvix_store.cli.input import FilePath
 from tvix_store.cli.invocation import Invocation, command, json_option
 from tvix_store.cli.output import warn
 from tvix_store.cli.progress import Bar, progress_bar
-from tvix_store.cli.sizes import human
+from tvix_store.cli.sizes import counted, human
 
 if TYPE_CHECKING:
     from tvix_store.model.nodes import Node
@@ -137,7 +137,7 @@ async def import_paths(
 
 
 def _summary(account: ImportAccount, seconds: float) -> str:
-    files = f"{account.files} files" if account.files != 1 else "1 file"
+    files = counted(account.files, "file")
     if account.new is None or account.known is None:
         return f"{human(account.size)} ({files}); {seconds:.1f} s"
     return f"{human(account.new)} new, {human(account.known)} were there ({files}); {seconds:.1f} s"

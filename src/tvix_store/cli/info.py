@@ -49,7 +49,7 @@ def _of_node(node: Node) -> Iterator[tuple[str, str]]:
         case DirectoryNode(digest, size):
             yield "Type", "directory"
             yield "Digest", str(digest)
-            yield "Size", str(size)
+            yield "Size", "1 entry" if size == 1 else f"{size} entries"
         case FileNode(digest, size, executable):
             yield "Type", "executable file" if executable else "file"
             yield "Digest", str(digest)

@@ -109,7 +109,15 @@ async def push(
 
     outcomes = PushOutcomes(account, began, as_json=as_json, quiet=invocation.quiet)
     with outcomes.told():
+        missing = _missing_stores(invocation, to)
         async with aclosing(behind_bar(invocation, "push", pushing)) as pushed:
             async for each in pushed:
                 outcomes.add(each)
+    if missing and not _missing_stores(invocation, to):
+        invocation.note(f"made a new {', '.join(missing)}")
     outcomes.end()
+
+
+def _missing_stores(invocation: Invocation, to: str) -> tuple[str, ...]:
+    """The embedded store that `to` names, where it is not there. What would tell it is not even imported for other caches."""
+    return () if to.startswith(("http://", "https://")) else invocation.at(to).missing_stores()

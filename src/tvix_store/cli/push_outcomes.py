@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import click
 
 from tvix_store.cli.output import print_json
-from tvix_store.cli.sizes import human
+from tvix_store.cli.sizes import counted, human
 from tvix_store.errors import StoreError
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.paths.pushed import Pushed, PushStatus
@@ -58,7 +58,7 @@ class PushOutcomes:
             if self._as_json:
                 told = {"paths": self._listed, "account": self._account_to_json()}
                 print_json(told | ({"error": str(failure)} if failure is not None else {}))
-            elif not self._quiet:
+            elif not self._quiet and (self._counts or failure is None):
                 print(self._summary(), file=sys.stderr)
 
     def end(self) -> None:
@@ -74,12 +74,13 @@ class PushOutcomes:
 
     def _summary(self) -> str:
         counts, account = self._counts, self._account
-        parts = [f"{counts[PushStatus.COPIED]} paths pushed, {counts[PushStatus.KNOWN]} were there"]
+        chunks = f" ({counted(account.chunks, 'chunk')})" if account.chunks else ""
+        parts = [f"{counted(counts[PushStatus.COPIED], 'path')} pushed, {counts[PushStatus.KNOWN]} were there"]
         if counts[PushStatus.SKIPPED]:
             parts.append(f"{counts[PushStatus.SKIPPED]} left to upstreams")
         parts += [
             f"{human(account.logical)} in NARs",
-            f"{human(account.sent)} sent" + (f" ({account.chunks} chunks)" if account.chunks else ""),
+            f"{human(account.sent)} sent{chunks}",
             f"{self._seconds:.1f} s",
         ]
         return "; ".join(parts)

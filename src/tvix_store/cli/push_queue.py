@@ -19,7 +19,7 @@ LINGER = 30.0
 _LARGEST_LOG = 1 << 20
 _OPTIONS = (
     click.option(
-        "--to", multiple=True, metavar="URL", type=SecretText(), help="Cache to push to, as for tvix-store push. May be repeated."
+        "--to", multiple=True, metavar="URL", type=SecretText(), help="Cache to push to, as for tvix-store push; repeatable."
     ),
     click.option(
         "--queue",
@@ -52,9 +52,14 @@ def chosen_targets(to: Sequence[str], nix_store: str | None, store_dir: str, *, 
 
     Raises:
         click.UsageError: there is none.
+        InvalidError: one is malformed.
     """
     if not to:
         raise click.UsageError("say where to: --to URL")
+    from tvix_store.model.address import Address
+
+    for each in to:
+        Address.parse(each)  # what waits for a misspelt cache would wait for ever
     addresses = [os.path.abspath(each) if each.startswith(("/", "./", "../")) else each for each in to]
     return [Target(address, nix_store, store_dir, skip_upstream) for address in addresses]
 

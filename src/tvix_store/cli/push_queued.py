@@ -130,9 +130,8 @@ def _complete_environment() -> None:
     if "NETRC" not in os.environ and not os.path.exists(os.path.expanduser("~/.netrc")):
         # Nix hands its settings over to its hook.
         given = nix_conf.values(os.environ.get("NIX_CONFIG", ""), "netrc-file")
-        netrc = given[0] if given else os.path.join(os.environ.get("NIX_CONF_DIR") or "/etc/nix", "netrc")
-        if os.access(netrc, os.R_OK):
-            os.environ["NETRC"] = netrc
+        if given and os.access(given[0], os.R_OK):
+            os.environ["NETRC"] = given[0]
 
 
 def _push(target: Target, paths: Sequence[str], moved: Callable[[], None]) -> AsyncGenerator[Pushed, None]:

@@ -1,4 +1,4 @@
-"""Sizes for people."""
+"""Sizes and counts for people."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def human(size: int) -> str:
             break
         value, unit = value / 1024, larger
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 path`, `2 paths`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -40,10 +40,11 @@ async def stats(invocation: Invocation, as_json: bool) -> None:
             }
         )
         return
+    cut = "1 blob was" if counted.chunked_blobs == 1 else f"{counted.chunked_blobs:,} blobs were"
     for label, value, remark in (
         ("Store paths", f"{counted.path_infos:,}", ""),
         ("Directories", f"{counted.directories:,}", ""),
-        ("Chunks", f"{counted.chunks:,}", f"{counted.chunked_blobs:,} blobs were cut into several"),
+        ("Chunks", f"{counted.chunks:,}", f"{cut} cut into several"),
         ("Logical size", human(counted.logical_bytes), "the NARs of all store paths"),
         ("Unique size", human(counted.unique_bytes), f"1 : {dedup:.2f}, since equal chunks are stored once" if dedup else ""),
         ("Stored size", human(counted.stored_bytes), f"1 : {compression:.2f} by compression" if compression else ""),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from urllib.parse import urlsplit
 
 from tvix_store.cli.file_changes import Change, FileChange, read_file
 from tvix_store.cli.nix_users import untrusted_user
-from tvix_store.client_environment import netrc_text, nix_conf
+from tvix_store.client_environment import netrc_text, nix_conf, nix_files
 from tvix_store.client_environment.authorities import trusted_authorities
+from tvix_store.client_environment.credentials import find_credentials
 from tvix_store.client_environment.introduction import Introduction, ask_cache
 from tvix_store.errors import ConflictError, InvalidError
 from tvix_store.model.signature import PublicKey
@@ -63,7 +63,7 @@ async def use_cache(wish: Wish) -> Change:
     """
     _check(wish)
     files = _files(wish)
-    told = await asyncio.to_thread(ask_cache, wish.url, wish.token, await trusted_authorities())
+    told = await asyncio.to_thread(ask_cache, wish.url, wish.token or _known_token(wish), await trusted_authorities())
     store_dir = wish.store_dir or STORE_DIR
     if told.store_dir != store_dir:
         raise InvalidError(f"{wish.url} holds paths of {told.store_dir}, not of {store_dir}")
@@ -105,10 +105,19 @@ def remove_cache(wish: Wish) -> Change:
 
 def _check(wish: Wish) -> None:
     if not _URL.fullmatch(wish.url) or not wish.machine:
+        shown = "" if "@" in wish.url else f": {wish.url!r}"
         hint = "; --token-file takes the token" if "@" in wish.url else ""
-        raise InvalidError(f"not the URL of a binary cache: expected https://host, https://host:port or https://host/cache{hint}")
+        raise InvalidError(
+            f"not the URL of a binary cache{shown} (expected https://host, https://host:port or https://host/cache{hint})"
+        )
     if wish.token is not None and not _TOKEN.fullmatch(wish.token):
         raise InvalidError("the token is malformed: a netrc file takes no space and no line end in it")
+
+
+def _known_token(wish: Wish) -> str | None:
+    """The token that was written before, or by hand."""
+    found = find_credentials(wish.machine)
+    return found.password if found is not None else None
 
 
 def _keys(wish: Wish, told: Introduction) -> tuple[str, ...]:
@@ -152,7 +161,7 @@ def _notes(wish: Wish, keys: tuple[str, ...]) -> list[str]:
 
 
 def _files(wish: Wish) -> _Files:
-    path = _system_file() if wish.system else _user_file()
+    path = nix_files.system_file() if wish.system else nix_files.user_file()
     text = whole = read_file(path)
     if wish.system and nix_conf.includes_custom_file(text):
         path = path.with_name("nix.custom.conf")
@@ -165,11 +174,3 @@ def _files(wish: Wish) -> _Files:
     return _Files(real, text, Path(given[0]) if given else own, bool(given) or wish.system, managed)
 
 
-def _system_file() -> Path:
-    return Path(os.environ.get("NIX_CONF_DIR") or "/etc/nix", "nix.conf")
-
-
-def _user_file() -> Path:
-    given = os.environ.get("NIX_USER_CONF_FILES", "").split(":")[0]
-    configuration = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    return Path(given) if given else (configuration if configuration.is_absolute() else Path.home() / ".config") / "nix/nix.conf"

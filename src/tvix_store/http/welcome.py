@@ -89,7 +89,7 @@ class Welcome:
         said = [section("Fetch from it", where, lines(*configuration))]
         if not self._keys:
             said.append(
-                text("This cache signs nothing. So Nix takes a path only if it already trusts a key that has signed the path.")
+                text("This cache signs nothing. Nix takes from it paths that a key it trusts has signed, or that prove themselves.")
             )
         if self._store_dir != STORE_DIR:
             said.append(text("Only a Nix whose store directory is ", _code(self._store_dir), " can use these paths."))

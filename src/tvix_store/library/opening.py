@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from tvix_store import config
+from tvix_store.errors import InvalidError
 from tvix_store.library.store import Store, opened
 from tvix_store.model.file_path import StrPath
 from tvix_store.model.signature import PublicKey
@@ -82,5 +83,11 @@ def open_store(
 
 
 def _address(address: StrPath | None) -> str | None:
-    """An address as a text. A path that is no text is absolute: it may have neither a slash nor anything before a colon."""
+    """An address as a text. A path that is no text is absolute: it may have neither a slash nor anything before a colon.
+
+    Raises:
+        InvalidError: it is empty. The default store is not what was meant.
+    """
+    if address == "":
+        raise InvalidError("the address of the store is empty; leave it out for the default store")
     return address if address is None or isinstance(address, str) else os.path.abspath(address)

@@ -35,7 +35,13 @@ class Blobs:
         return await self._inner.missing(digests)
 
     def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
-        """As `BlobService.read`."""
+        """As `BlobService.read`.
+
+        Raises:
+            InvalidError: `start` or `stop` is negative: both count from the begin.
+        """
+        if start < 0 or (stop is not None and stop < 0):
+            raise InvalidError(f"a part of a blob is counted from its begin: start={start}, stop={stop}")
         return self._inner.read(digest, start, stop)
 
     async def put(self, data: Data) -> Digest:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-_HOLDERS = "who shows a token that may"
+_HOLDERS = "who shows a token for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _readers(facts: StartFacts, listeners: Sequence[str]) -> str:
     if facts.private:
         return _HOLDERS
     who = _whoever_reaches(listeners)
-    return f"{who} what is public, {_HOLDERS} the rest" if facts.caches else who
+    return f"of public caches, {who}; of the others, {_HOLDERS}" if facts.caches else who
 
 
 def _whoever_reaches(listeners: Sequence[str]) -> str:

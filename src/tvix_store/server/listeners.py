@@ -191,7 +191,8 @@ def _listen_unix(path: Path) -> socket.socket:
 
 def _refused(where: object, error: OSError) -> StoreError:
     kind = DeniedError if isinstance(error, PermissionError) else UnavailableError
-    return kind(f"cannot listen on {where}: {error.strerror or error}")
+    hint = "; perhaps another daemon has it: --listen-address names another place" if error.errno == errno.EADDRINUSE else ""
+    return kind(f"cannot listen on {where}: {error.strerror or error}{hint}")
 
 
 def _remove_stale(path: Path) -> None:

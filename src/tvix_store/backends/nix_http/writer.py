@@ -119,6 +119,10 @@ class HttpWriter:
 
 def _check_allowed(name: str, response: aiohttp.ClientResponse) -> None:
     if response.status in (401, 403):
-        raise UnauthenticatedError(
-            f"{name} does not let us: status {response.status}; a token stands in the URL, before the host, or in a netrc file"
-        )
+        raise UnauthenticatedError(f"{name} does not let us: status {response.status}; {_why(response)}")
+
+
+def _why(response: aiohttp.ClientResponse) -> str:
+    if "Authorization" not in response.request_info.headers:
+        return "a token stands in the URL, before the host, or in a netrc file"
+    return "it does not know this token" if response.status == 401 else "this token does not allow it"

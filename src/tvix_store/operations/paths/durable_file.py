@@ -17,7 +17,11 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600, *, takes_after: boo
     it. Else, and where there was none, it has `mode`, and belongs to this user.
     """
     unfinished = path.with_name(f".{os.urandom(6).hex()}{UNFINISHED}")
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        error.filename = str(path)  # nobody knows the other name
+        raise
     try:
         with open(fd, "wb") as file:
             if takes_after:

@@ -107,7 +107,8 @@ def named_path(text: str, store_dir: str = STORE_DIR) -> StorePath:
             break
         path = os.path.abspath(os.path.join(os.path.dirname(path), os.readlink(path)))
     if not path.startswith(inside):
-        raise InvalidError(f"not a store path: {text[:250]!r} is not in {store_dir}")
+        hint = f"; nix-store --add {text[:250]} puts it there" if os.path.exists(text) and store_dir == STORE_DIR else ""
+        raise InvalidError(f"not a store path: {text[:250]!r} is not in {store_dir}{hint}")
     return StorePath.from_base_name(path.removeprefix(inside).partition("/")[0])
 
 
