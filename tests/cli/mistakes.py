@@ -410,7 +410,6 @@ _DAEMON = [
     "daemon --gc-interval 1d --store memory:",
     "daemon --log-level loud",
     "daemon --workers 4 --store memory:",
-    "daemon --read-only --store ./nowhere",
     "daemon --store ./file",
     "daemon --store ./tree",
     "daemon extra",

@@ -435,7 +435,7 @@ def test_a_token_of_a_cache_that_is_not_served_opens_nothing(tmp_path: Path) -> 
         (("--cache", "a private=yes"), "true or false"),
         (("--cache", "a quota=much"), "not a number of bytes"),
         (("--cache", "a retention=soon"), "not a span of time"),
-        (("--cache", "a retention=5m"), "the least retention is an hour"),
+        (("--cache", "a retention=5m"), "retention: the least is an hour"),
         (("--cache", "a require-signatures"), "needs trusted-public-keys"),
         (("--cache", "a", "--default-cache", "b"), "there is no cache 'b'"),
         (("--cache", "a", "--store", "memory:"), "only a store in one directory has named caches"),

@@ -344,8 +344,6 @@ def daemon(
         directories=directories,
         **{name: value for name, value in given.items() if value is not None},
     )
-    if read_only:
-        invocation.check_store_is_there()
     is_new = bool(invocation.missing_stores())
     prepare_for_pool(invocation.addresses().values())  # what the supervisor imports, its workers share
     serve(

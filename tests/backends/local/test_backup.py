@@ -36,7 +36,7 @@ from tvix_store.backends.local.durability import Durability
 from tvix_store.backends.local.packs import pack_numbers, pack_path
 from tvix_store.backends.local.seal import is_sealed
 from tvix_store.config import open_store as open_anywhere
-from tvix_store.errors import CorruptError, DiskFullError, InvalidError, UnavailableError
+from tvix_store.errors import CorruptError, DiskFullError, InvalidError, NoStoreError, UnavailableError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, put_tree
@@ -159,7 +159,7 @@ async def test_what_an_interrupted_backup_has_copied_counts_for_nothing(
     next(steps)
     steps.close()
     if is_first:
-        with pytest.raises(InvalidError, match="neither empty nor a store"):
+        with pytest.raises(NoStoreError, match="neither empty nor a store"):
             await paths_in(copy)
     else:
         let_another_boot_follow(copy)
@@ -287,7 +287,7 @@ async def test_places_that_are_no_place_for_a_backup_are_refused(store: Path, tm
     (tmp_path / "documents/letter").touch()
     with pytest.raises(InvalidError, match="neither empty nor a backup"):
         backed_up(store, tmp_path / "documents")
-    with pytest.raises(InvalidError, match="there is no store"):
+    with pytest.raises(NoStoreError, match="there is no store"):
         backed_up(tmp_path / "nothing", tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 

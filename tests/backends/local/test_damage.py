@@ -23,7 +23,7 @@ from tvix_store.backends.local.progress import Progress
 from tvix_store.backends.local.records import HEADER_SIZE, MAGIC, path_info_record
 from tvix_store.backends.local.settings import FORMAT
 from tvix_store.chunking import cut
-from tvix_store.errors import CorruptError, InvalidError, NotFoundError, UnavailableError
+from tvix_store.errors import CorruptError, InvalidError, NoStoreError, NotFoundError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory, SizeRule
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node
@@ -228,7 +228,7 @@ async def test_settings_that_are_no_settings_are_damage(filled: Path) -> None:
 
 async def test_a_directory_with_other_things_in_it_is_not_made_a_store(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InvalidError, match="neither empty nor a store"):
+    with pytest.raises(NoStoreError, match="neither empty nor a store"):
         await open_store(tmp_path)
     assert os.listdir(tmp_path) == ["notes.txt"]
 

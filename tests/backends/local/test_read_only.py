@@ -27,7 +27,7 @@ from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.records import Kind
 from tvix_store.backends.local.requests import PutPathInfo
 from tvix_store.config import open_store as open_anywhere
-from tvix_store.errors import CorruptError, DeniedError, InvalidError, NotFoundError, UnavailableError
+from tvix_store.errors import CorruptError, DeniedError, NoStoreError, NotFoundError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
@@ -113,7 +113,7 @@ async def test_the_engine_below_takes_nothing_either(filled: tuple[Path, PathInf
 
 
 async def test_there_must_be_a_store(tmp_path: Path) -> None:
-    with pytest.raises(InvalidError, match="no store"):
+    with pytest.raises(NoStoreError, match="no store"):
         await open_store(tmp_path / "nothing", read_only=True)
     assert not (tmp_path / "nothing").exists()
 

@@ -172,7 +172,7 @@ async def test_what_the_disk_refuses_is_said_and_leaves_nothing(
 
 
 async def test_a_missing_parent_is_named(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(InvalidError, match="no/such"):
+    with pytest.raises(NotFoundError, match="no/such"):
         await export(store, TREE, tmp_path / "no/such/place")
 
 
