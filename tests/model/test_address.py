@@ -10,7 +10,7 @@ from tvix_store.model.address import Address, without_secrets
 
 def test_a_path_is_the_address_of_a_local_store() -> None:
     assert Address.parse("./a?b#c") == Address("./a?b#c", "local", "", "./a?b#c", {})
-    with pytest.raises(InvalidError, match="a path needs a slash"):
+    with pytest.raises(InvalidError, match="a path has a slash"):
         Address.parse("store")
 
 
