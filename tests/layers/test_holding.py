@@ -11,7 +11,7 @@ import pytest
 
 from tvix_store.config import open_store
 from tvix_store.config.substituters import fetch_lock
-from tvix_store.errors import ExhaustedError, InvalidError
+from tvix_store.errors import ExhaustedError, InvalidError, NoStoreError
 from tvix_store.model.byte_size import read_bytes
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
@@ -155,7 +155,7 @@ async def test_a_file_that_comes_in_chunks_counts_once(tmp_path: Path) -> None:
 
 async def test_a_store_that_is_only_read_gets_no_directory_of_caches(tmp_path: Path) -> None:
     await (await open_store(f"local://{tmp_path}/store")).close()
-    with pytest.raises(InvalidError):
+    with pytest.raises(NoStoreError):
         await open_store(f"local://{tmp_path}/store?cache=none&read-only=1")
     assert not (tmp_path / "store/caches").exists()
 

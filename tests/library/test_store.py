@@ -66,6 +66,9 @@ def generated() -> Iterator[bytes]:
 
 
 async def test_it_opens_with_and_without_await() -> None:
+    opening = open_store("memory://")
+    assert "await it" in repr(opening)
+    await (await opening).close()
     async with open_store("memory://") as store:
         digest = await store.blobs.put(CONTENT)
     async with await open_store("memory://") as store:

@@ -10,6 +10,7 @@ import pytest
 import dev
 import tvix_store
 from tvix_store import sync
+from tvix_store.cli.program import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -31,6 +32,12 @@ def test_the_makefile_knows_every_task() -> None:
     tasks = re.search(r"^TASKS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert tasks is not None
     assert tasks[1].split() == list(dev.TASKS)
+
+
+def test_the_page_of_the_program_has_every_command() -> None:
+    rows = re.findall(r"^\| (.*?) \| ", (ROOT / "docs/cli.md").read_text(), re.MULTILINE)
+    named = {word for row in rows for word in re.findall(r"`([a-z-]+)", row)}
+    assert {command for commands in SECTIONS.values() for command in commands} - named == set()
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:

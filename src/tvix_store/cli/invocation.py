@@ -131,7 +131,10 @@ class Invocation:
         from tvix_store.errors import NoStoreError
 
         for missing in self.missing_stores():
-            raise NoStoreError(f"there is no {missing}{self._named_by()}; tvix-store import makes one there")
+            way_out = "tvix-store import makes one there"
+            if "?" in missing:
+                way_out = "an address with settings is a URL, as in local:///path?name=value"
+            raise NoStoreError(f"there is no {missing}{self._named_by()}; {way_out}")
 
     def _named_by(self) -> str:
         """Who names the store that is not there, if that is not on the command line."""

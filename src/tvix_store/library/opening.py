@@ -21,6 +21,9 @@ class StoreOpening:
         self._opening = opening
         self._store: Store
 
+    def __repr__(self) -> str:
+        return "<a store that is not open yet: await it, or use it in `async with`>"
+
     def __await__(self) -> Generator[Any, Any, Store]:
         return self._opening.__await__()
 

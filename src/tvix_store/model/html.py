@@ -24,7 +24,7 @@ def node_cells(node: Node) -> tuple[str, str, str]:
     """The kind of a node, its size, and what it refers to."""
     match node:
         case FileNode(digest, size, executable):
-            return "executable file" if executable else "file", f"{size} bytes", str(digest)
+            return "executable file" if executable else "file", f"{size} byte{'' if size == 1 else 's'}", str(digest)
         case DirectoryNode(digest, size):
             return "directory", f"{size} entries", str(digest)
         case SymlinkNode(target):
