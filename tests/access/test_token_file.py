@@ -16,7 +16,7 @@ from tests import programs
 from tvix_store.access import token_file
 from tvix_store.access.token_file import TokenFile, WatchedTokens
 from tvix_store.access.tokens import Token, TokenTable, issue
-from tvix_store.errors import DeniedError, ExhaustedError, InvalidError, StoreError, UnavailableError
+from tvix_store.errors import DeniedError, ExhaustedError, InvalidError, StoreError
 from tvix_store.model.grant import Scope
 
 
@@ -161,7 +161,7 @@ def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     for path in (tmp_path / "fifo", tmp_path / "directory", Path("/dev/zero")):
         with pytest.raises(StoreError, match="no regular file"):
             TokenFile(path).read()
-    with pytest.raises(UnavailableError, match="cannot read"):
+    with pytest.raises(InvalidError, match="cannot read"):
         TokenFile(Path(__file__) / "tokens.json").read()
     with pytest.raises(StoreError, match="cannot write"):
         add(TokenFile(Path("/proc/tokens.json")))

@@ -172,5 +172,3 @@ def _files(wish: Wish) -> _Files:
     own = path.with_name("netrc")
     given = nix_conf.values(nix_conf.without_block(whole, wish.url), "netrc-file")
     return _Files(real, text, Path(given[0]) if given else own, bool(given) or wish.system, managed)
-
-
