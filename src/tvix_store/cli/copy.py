@@ -8,7 +8,7 @@ import click
 
 from tvix_store.cli.completing import store_paths
 from tvix_store.cli.input import InputFile, complete_directories
-from tvix_store.cli.invocation import Invocation, command, json_option
+from tvix_store.cli.invocation import Invocation, command, json_option, nix_store_option
 
 
 @command
@@ -37,13 +37,7 @@ from tvix_store.cli.invocation import Invocation, command, json_option
     type=InputFile("rb"),
     help="Copy all paths in this JSON: of nix path-info --json, or of exportReferencesGraph.",
 )
-@click.option(
-    "--nix-store",
-    metavar="URL",
-    envvar="NIX_REMOTE",
-    show_envvar=True,
-    help="The store of Nix, as in its option --store. Default: its own.",
-)
+@nix_store_option
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Paths that are copied at a time. Default: 4 from Nix, else 64.")
 @click.option(
     "--directory-size-rule",

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from html import escape as escaped
 from urllib.parse import quote_from_bytes
 
-__all__ = ["LINE_BREAK", "NOTHING", "Html", "between", "element", "escaped", "joined", "link", "quoted", "shown"]
+__all__ = ["LINE_BREAK", "NOTHING", "Html", "between", "element", "escaped", "joined", "link", "quoted"]
 
 
 class Html(str):
@@ -41,11 +41,6 @@ def between(separator: Html, children: Iterable[str]) -> Html:
 def link(href: str, *children: str) -> Html:
     """A link. `href` begins with `.` or `?`, so nothing in it can be taken for a scheme or a host."""
     return element("a", *children, href=href)
-
-
-def shown(name: bytes) -> str:
-    """A name of a file as text; bytes that are no UTF-8 as in `\\xff`."""
-    return name.decode("utf-8", "backslashreplace")
 
 
 def quoted(name: bytes) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import islice
 
+from tvix_store.model.names import as_text
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 
 MOST_ROWS = 100
@@ -28,12 +29,7 @@ def node_cells(node: Node) -> tuple[str, str, str]:
         case DirectoryNode(digest, size):
             return "directory", f"{size} entries", str(digest)
         case SymlinkNode(target):
-            return "symlink", "", shown(target)
-
-
-def shown(name: bytes) -> str:
-    """A name of a file. Bytes that are no text are shown as escapes."""
-    return name.decode("utf-8", "backslashreplace")
+            return "symlink", "", as_text(target)
 
 
 def _cells(tag: str, texts: Iterable[str]) -> str:
