@@ -25,7 +25,7 @@ from tvix_store.cli.invocation import Invocation, command, json_option, nix_stor
     "target",
     metavar="ADDRESS",
     shell_complete=complete_directories,
-    help="Copy to this store, or binary cache (file:///...). Default for both: the store of --store.",
+    help="Copy to this store, or binary cache (nix+https://..., file:///...). Default for both: the store of --store.",
 )
 @click.option("--all", "everything", is_flag=True, help="Copy all paths of the store.")
 @click.option("--closure", is_flag=True, help="Copy also all that the paths refer to.")
@@ -85,7 +85,7 @@ async def copy(
     Between stores, only directories, files and chunks move that the target lacks. Nothing that the source says is believed: content
     is held against its digests, and the target computes the NAR hash of each path.
 
-    A binary cache in a directory, file:///path, gets NARs and narinfos, as nix copy writes them.
+    A binary cache, nix+https://host or file:///path, gets NARs and narinfos, as nix copy writes them.
 
     From Nix, PATH may also be a symlink to a store path, such as ./result. All that the paths refer to comes along. Contents are
     checked against the NAR hashes that Nix has recorded.
