@@ -14,7 +14,6 @@ from tvix_store.concurrency.cooperative import cooperatively
 from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.http.files import file_response
 from tvix_store.http.forms import Form, wanted_form
-from tvix_store.http.markup import LINE_BREAK, NOTHING, Html, between, element, escaped, joined, link, quoted
 from tvix_store.http.pages import END, PAGE_HEADERS, START, begin, facts, page_etag
 from tvix_store.http.path_index import TITLE
 from tvix_store.http.ranges import made_response
@@ -23,6 +22,7 @@ from tvix_store.http.response import Response, see_slash
 from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
 from tvix_store.model.directory import Directory
+from tvix_store.model.markup import LINE_BREAK, NOTHING, Html, between, element, escaped, joined, link, quoted
 from tvix_store.model.names import as_text
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.model.path_info import PathInfo

@@ -1,6 +1,7 @@
-"""Markup of pages. The one place where text becomes HTML: all strings are escaped here, but for those that are `Html` already.
+"""Markup of pages, and of tables in notebooks.
 
-Rows of long tables are put together without `element`, by means of `escaped`: that is three times as fast.
+This is the one place where text becomes HTML: all strings are escaped here, but for those that are `Html` already. Rows of long
+tables are put together without `element`, by means of `escaped`: that is three times as fast.
 """
 
 from __future__ import annotations
