@@ -344,7 +344,7 @@ def daemon(
         directories=directories,
         **{name: value for name, value in given.items() if value is not None},
     )
-    if read_only:
+    if read_only and not urls:  # with upstreams, it fills a store by itself
         invocation.check_store_is_there()
     is_new = bool(invocation.missing_stores())
     prepare_for_pool(invocation.addresses().values())  # what the supervisor imports, its workers share
