@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.peer_server import free_port, running
+from benchmarks.peer_server import running
+from tests.ports import free_port
 
 _CONFIGURATION = """
 daemon off;

@@ -14,12 +14,6 @@ _STARTS_WITHIN = 20
 """Seconds."""
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
-
-
 @contextmanager
 def running(command: Sequence[str | Path], port: int) -> Iterator[None]:
     """Run a server until the end. It has started when something listens on `port`."""

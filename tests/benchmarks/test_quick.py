@@ -14,7 +14,7 @@ from benchmarks.__main__ import PARTS
 from tests import programs
 
 COPIES = {"copy-release": 20, "copy-daemons": 4, "copy-known": 8, "copy-memory": 5}
-ROWS = {"nar": 7, "narinfo": 4, "hostile": 5, "nix-copy": 16, "range": 6, "http-memory": 2, "collection": 6, **COPIES}
+ROWS = {"nar": 7, "narinfo": 4, "hostile": 5, "nix-copy": 16, "range": 6, "http-memory": 2, "push": 6, "collection": 6, **COPIES}
 """The parts that measure the binary cache and copies, and how many rows each has."""
 
 

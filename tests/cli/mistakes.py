@@ -284,7 +284,7 @@ _COPIES = [
     "copy --to ./store {hello}",
     "copy --from ./nowhere --to ./other2 --all",
     "copy --to https://cache.example.org {hello}",
-    "copy --to nix+https://cache.example.org {hello}",
+    "copy --to nix+http://localhost:1 {hello}",
     "copy --from nix+https://cache.example.org {hello}",
     "copy --from https://cache.nixos.org {hello}",
     "copy --from file:///nowhere {hello}",

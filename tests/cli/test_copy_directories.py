@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.nginx import running_nginx
+from tests import programs
 from tests.cli.program import Program
 from tests.cli.test_import import WITHOUT_ROOTS_POWERS
 from tests.http.nix import Nix, listed
@@ -86,6 +88,15 @@ def assert_whole(cache: Path, store_dir: str = "/nix/store") -> int:
             NixHash("sha256", hashlib.sha256(file_path.read_bytes()).digest()).nixbase32.partition(":")[2]
         )
     return len(narinfos)
+
+
+def test_a_cache_over_http_is_written_as_one_in_a_directory(tvix_store: Program, tmp_path: Path) -> None:
+    programs.require("nginx")
+    paths = imported(tvix_store, 3, 100_000)
+    with running_nginx(tmp_path / "nginx") as url:
+        assert sorted(tvix_store("--quiet", "copy", "--to", f"nix+{url}", "--all").splitlines()) == sorted(paths)
+        assert tvix_store("--quiet", "copy", "--to", f"nix+{url}", "--all") == ""
+    assert assert_whole(tmp_path / "nginx/files") == 3
 
 
 @pytest.mark.parametrize("compression", ["xz", "zstd", "none"])

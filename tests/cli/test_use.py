@@ -300,6 +300,14 @@ def test_files_that_are_elsewhere(cache: Cache, tmp_path: Path, home: Path, monk
     assert (tmp_path / "own.conf").exists()
 
 
+def test_a_file_of_passwords_that_is_a_symlink_stays_one(cache: Cache, home: Path) -> None:
+    (home / "passwords").write_text("machine elsewhere password x\n")
+    (home / "netrc").symlink_to("passwords")
+    assert run_program(["use", "--yes", "--token", "tvix_x_y", cache.url]) == 0
+    assert (home / "netrc").is_symlink()
+    assert "tvix_x_y" in (home / "passwords").read_text()
+
+
 def test_a_netrc_file_that_nix_has_already_gets_the_token(cache: Cache, home: Path, tmp_path: Path) -> None:
     (home / "nix.conf").write_text(f"netrc-file = {tmp_path}/passwords\n")
     assert run_program(["use", "--yes", "--token", "tvix_x_y", cache.url]) == 0

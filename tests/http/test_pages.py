@@ -19,11 +19,11 @@ from tvix_store.errors import UnsupportedError
 from tvix_store.http import path_index
 from tvix_store.http.app import BinaryCache
 from tvix_store.http.forms import Form, wanted_form
-from tvix_store.http.markup import Html, element
 from tvix_store.http.own_url import OwnUrl
 from tvix_store.http.settings import CacheSettings
 from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.grant import Grant, Scope
+from tvix_store.model.markup import Html, element
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import SecretKey
 from tvix_store.model.store_path import StorePath

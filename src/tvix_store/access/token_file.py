@@ -10,10 +10,11 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from tvix_store.access.tokens import TokenTable
+from tvix_store.durable_file import replace_file
 from tvix_store.errors import ExhaustedError, InvalidError, UnavailableError, of_disk
 
 _log = logging.getLogger(__name__)
@@ -72,7 +73,9 @@ class TokenFile:
                 text = json.dumps(table.encode(), indent=1).encode()
                 if len(text) > _LARGEST:
                     raise ExhaustedError(f"{self.path} would have more than {_LARGEST} bytes, with {len(table)} tokens")
-                self._write(text)
+                # With its owner and its mode, so a daemon that could read it still can. A new one has the owner of the directory:
+                # root makes tokens of a store whose daemon is somebody else.
+                replace_file(self.path, text)
         except OSError as error:
             raise of_disk(error, f"cannot write {self.path}: {error.strerror}", UnavailableError) from None
         return table
@@ -88,35 +91,8 @@ class TokenFile:
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)
             yield
-            os.fsync(directory)
         finally:
             os.close(directory)
-
-    def _write(self, text: bytes) -> None:
-        owner, mode = self._owner()
-        new = self.path.with_name(f"{self.path.name}.{os.urandom(6).hex()}.new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                with suppress(PermissionError):  # root alone gives files away
-                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
-                os.fchmod(descriptor, mode)
-                file.write(text)
-                file.flush()
-                os.fsync(descriptor)
-            new.replace(self.path)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
-
-    def _owner(self) -> tuple[os.stat_result, int]:
-        """The owner and the mode of the new file: as the old file has them, so a daemon that could read it still can. The first
-        file gets the owner of its directory: root makes tokens of a store whose daemon is somebody else."""
-        try:
-            found = self.path.stat()
-        except FileNotFoundError:
-            return self.path.parent.stat(), 0o600
-        return found, stat.S_IMODE(found.st_mode) & 0o666
 
 
 class WatchedTokens:

@@ -8,7 +8,7 @@ import click
 
 from tvix_store.cli.completing import store_paths
 from tvix_store.cli.input import InputFile, complete_directories
-from tvix_store.cli.invocation import Invocation, command, json_option
+from tvix_store.cli.invocation import Invocation, command, json_option, nix_store_option
 
 
 @command
@@ -25,7 +25,7 @@ from tvix_store.cli.invocation import Invocation, command, json_option
     "target",
     metavar="ADDRESS",
     shell_complete=complete_directories,
-    help="Copy to this store, or binary cache (file:///...). Default for both: the store of --store.",
+    help="Copy to this store, or binary cache (nix+https://..., file:///...). Default for both: the store of --store.",
 )
 @click.option("--all", "everything", is_flag=True, help="Copy all paths of the store.")
 @click.option("--closure", is_flag=True, help="Copy also all that the paths refer to.")
@@ -37,13 +37,7 @@ from tvix_store.cli.invocation import Invocation, command, json_option
     type=InputFile("rb"),
     help="Copy all paths in this JSON: of nix path-info --json, or of exportReferencesGraph.",
 )
-@click.option(
-    "--nix-store",
-    metavar="URL",
-    envvar="NIX_REMOTE",
-    show_envvar=True,
-    help="The store of Nix, as in its option --store. Default: its own.",
-)
+@nix_store_option
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Paths that are copied at a time. Default: 4 from Nix, else 64.")
 @click.option(
     "--directory-size-rule",
@@ -91,7 +85,7 @@ async def copy(
     Between stores, only directories, files and chunks move that the target lacks. Nothing that the source says is believed: content
     is held against its digests, and the target computes the NAR hash of each path.
 
-    A binary cache in a directory, file:///path, gets NARs and narinfos, as nix copy writes them.
+    A binary cache, nix+https://host or file:///path, gets NARs and narinfos, as nix copy writes them.
 
     From Nix, PATH may also be a symlink to a store path, such as ./result. All that the paths refer to comes along. Contents are
     checked against the NAR hashes that Nix has recorded.

@@ -15,7 +15,7 @@ from tvix_store.cli.progress import Bar, behind_bar
 from tvix_store.cli.sizes import counted, human
 from tvix_store.config import verified
 from tvix_store.errors import InvalidError
-from tvix_store.model.address import Address, without_secrets
+from tvix_store.model.address import Address
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
 from tvix_store.operations.granular.account import Account
@@ -44,12 +44,6 @@ async def copy_stores(
     """Copy `paths`, or all (None), from the store at `source` to that at `target`; None stands for the store of the invocation."""
     account = Account()
     began = time.monotonic()
-    if target is not None and target.startswith(("nix+http", "http:", "https:")):
-        place = target.removeprefix("nix+")
-        raise InvalidError(
-            f"{without_secrets(target)}: nothing is copied to a binary cache over HTTP; a daemon of ours takes "
-            f"grpc+{without_secrets(place)}, and nix copy --to copies to any cache"
-        )
     async with AsyncExitStack() as opened:
         if _is_in(target, _CACHES):
             if _is_in(source, _CACHES):

@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 
 from tvix_store.cli.output import print_json
+from tvix_store.durable_file import replace_file
 from tvix_store.errors import ConflictError, UnavailableError, of_disk
-from tvix_store.operations.paths.durable_file import replace_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class FileChange:
             if read_file(self.path) != self.before:
                 raise ConflictError(f"{self.path} has changed meanwhile, so it is left as it is; say the command again")
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(self.path, self.text.encode(errors="surrogateescape"), 0o600 if self.secret else 0o644)
+            replace_file(self.path.resolve(), self.text.encode(errors="surrogateescape"), 0o600 if self.secret else 0o644)
         except OSError as error:
             raise of_disk(error, f"cannot write {self.path}: {error.strerror}", UnavailableError) from None
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tvix_store.cli.masking import masked
+from tvix_store.durable_file import replace_file
 from tvix_store.errors import ConflictError
-from tvix_store.operations.paths.durable_file import replace_file
 
 _OURS = "written by: tvix-store hook --install"
 _SCRIPT = f"""\

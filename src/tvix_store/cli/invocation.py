@@ -258,3 +258,10 @@ def _command(function: Callable[Concatenate[Invocation, P], Coroutine[Any, Any, 
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+nix_store_option = click.option(
+    "--nix-store",
+    metavar="URL",
+    envvar="NIX_REMOTE",
+    show_envvar=True,
+    help="The store of Nix, as in its option --store. Default: Nix's own.",
+)

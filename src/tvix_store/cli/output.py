@@ -9,6 +9,8 @@ import sys
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING
 
+from tvix_store.model.names import as_text
+
 if TYPE_CHECKING:
     from tvix_store.model.path_info import PathInfo
 
@@ -17,7 +19,7 @@ def shown(name: bytes) -> str:
     """`name` for printing. On a terminal, characters that would steer it are escaped."""
     if not sys.stdout.isatty():
         return os.fsdecode(name)
-    return printable(name.decode("utf-8", "backslashreplace"))
+    return printable(as_text(name))
 
 
 def printable(text: str) -> str:

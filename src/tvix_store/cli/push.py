@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tvix_store.cli.credentials import SecretText
-from tvix_store.cli.invocation import Invocation, command_without_store, json_option
+from tvix_store.cli.invocation import Invocation, command_without_store, json_option, nix_store_option
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -38,13 +38,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Leave out paths that a key of this name has signed; repeatable. Default with --skip-upstream: cache.nixos.org-1.",
 )
-@click.option(
-    "--nix-store",
-    metavar="URL",
-    envvar="NIX_REMOTE",
-    show_envvar=True,
-    help="The store of Nix, as in its option --store. Default: its own.",
-)
+@nix_store_option
 @json_option
 async def push(
     invocation: Invocation,
@@ -82,8 +76,9 @@ async def push(
 
     from tvix_store.cli.progress import behind_bar
     from tvix_store.cli.push_outcomes import PushOutcomes
-    from tvix_store.cli.push_paths import KEY_NAMES, Skip, push_paths
+    from tvix_store.cli.push_paths import Skip, push_paths
     from tvix_store.model.store_path import STORE_DIR
+    from tvix_store.model.well_known_caches import KEY_NAMES
     from tvix_store.operations.granular.account import Account
 
     began = time.monotonic()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tvix_store.errors import InvalidError
 from tvix_store.model.store_path import STORE_DIR, StorePath
+from tvix_store.model.well_known_caches import KEY_NAMES
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.paths.nix_json import Json, StatedPath, stated_path
 from tvix_store.operations.paths.nix_store import NixStore, named_path
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from tvix_store.config.caches import Target
     from tvix_store.operations.paths.path_copies import Copied
     from tvix_store.services.store import Store
-
-KEY_NAMES = ("cache.nixos.org-1",)
-"""Keys of caches that everybody has."""
 
 
 @dataclass(frozen=True, slots=True)

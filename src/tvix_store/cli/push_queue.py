@@ -12,6 +12,7 @@ import click
 
 from tvix_store.cli.credentials import SecretText
 from tvix_store.cli.input import FilePath
+from tvix_store.cli.invocation import nix_store_option
 from tvix_store.operations.paths.push_queue import LOG, PushQueue, Target
 
 LINGER = 30.0
@@ -27,7 +28,7 @@ _OPTIONS = (
         type=FilePath(),
         help="Where paths wait. Default: /var/spool/tvix-store for root, else ~/.local/state/tvix-store/queue.",
     ),
-    click.option("--nix-store", metavar="URL", envvar="NIX_REMOTE", help="Nix's store, as in its --store. Default: Nix's own."),
+    nix_store_option,
     click.option("--skip-upstream", is_flag=True, help="Leave out paths that clients get from upstreams, as tvix-store push does."),
     click.option(
         "--give-up-after", metavar="TIME", help="Set aside what could not be pushed for so long, as in 7d. Default: never."

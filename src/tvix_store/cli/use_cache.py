@@ -15,6 +15,7 @@ from tvix_store.client_environment.authorities import trusted_authorities
 from tvix_store.client_environment.credentials import find_credentials
 from tvix_store.client_environment.introduction import Introduction, ask_cache
 from tvix_store.errors import ConflictError, InvalidError
+from tvix_store.model import well_known_caches
 from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import STORE_DIR
 
@@ -22,7 +23,6 @@ _URL = re.compile(r"https?://[^\s#\"'\\@?]+(\?[^\s#\"'\\@]*)?")
 """A URL that can stand in nix.conf: no comment begins in it, and it has no password, since all users read that file."""
 _KEY_NAME = re.compile(r"[A-Za-z0-9._+-]+")
 _TOKEN = re.compile(r"[!-~]+")
-_KNOWN_KEYS = {"cache.nixos.org": ("cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=",)}
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -122,8 +122,8 @@ def _known_token(wish: Wish) -> str | None:
 
 def _keys(wish: Wish, told: Introduction) -> tuple[str, ...]:
     keys = wish.public_keys or told.public_keys
-    if keys is None:
-        keys = _KNOWN_KEYS.get(wish.machine)
+    if keys is None and wish.machine in well_known_caches.KEYS:
+        keys = (well_known_caches.KEYS[wish.machine],)
     if keys is None:
         raise InvalidError(f"{wish.url} does not tell its public key; ask whoever runs it, and give --public-key NAME:BASE64")
     for key in keys:

@@ -37,9 +37,9 @@ async def watch_store(
         tvix-store watch-store --to https://cache.example.org
         tvix-store watch-store --to https://cache.example.org --all --exclude '*-source' --exclude '*.tar.*'
     """
-    from tvix_store.cli.push_paths import KEY_NAMES
     from tvix_store.cli.watching import watch
     from tvix_store.model.store_path import STORE_DIR
+    from tvix_store.model.well_known_caches import KEY_NAMES
     from tvix_store.operations.paths.new_paths import Filter
 
     await watch(

@@ -6,18 +6,18 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from base64 import b64encode
 from dataclasses import dataclass
 from http.client import HTTPMessage
 from typing import IO
 
+from tvix_store.client_environment.credentials import Credentials
+from tvix_store.client_environment.netrc_text import USER
 from tvix_store.errors import DeniedError, InvalidError, UnavailableError
 from tvix_store.model.address import without_secrets
 from tvix_store.model.cache_info import MAX_CACHE_INFO, NAME, CacheInfo
 
 _TIMEOUT = 15.0
 _LARGEST = 1 << 20
-_USER = "tvix-store"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _get(url: str, token: str | None, authorities: ssl.SSLContext, largest: int,
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 - the caller has checked it
     if token is not None:
         # Not for those to whom the cache redirects.
-        request.add_unredirected_header("Authorization", "Basic " + b64encode(f"{_USER}:{token}".encode()).decode())
+        request.add_unredirected_header("Authorization", Credentials(USER, token).header)
     opener = urllib.request.build_opener(_SafeRedirects, urllib.request.HTTPSHandler(context=authorities))
     shown = without_secrets(url)
     try:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from tvix_store.backends import nix_file, nix_http
 from tvix_store.config.upstream_content import open_upstream_content
 from tvix_store.errors import InvalidError
+from tvix_store.model import well_known_caches
 from tvix_store.model.address import Address
 from tvix_store.model.cache_terms import WriteTerms
 from tvix_store.model.signature import PublicKey
@@ -17,8 +18,6 @@ from tvix_store.services.upstream import Upstream
 from tvix_store.services.writable_cache import WritableCache
 
 CacheAddress: TypeAlias = nix_http.CacheAddress | nix_file.DirectoryAddress
-_WELL_KNOWN = {"cache.nixos.org": "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="}
-"""Keys of public caches, by host. Nix has the same key built in. Source: nix, src/libstore/globals.hh, `trusted-public-keys`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ def believed_keys(address: CacheAddress, more: Sequence[PublicKey]) -> tuple[Pub
     keys = address.terms.public_keys
     if not keys:
         host = (address.url.host or "").lower() if isinstance(address, nix_http.CacheAddress) else ""
-        known = (PublicKey.parse(_WELL_KNOWN[host]),) if host in _WELL_KNOWN else ()
+        known = (PublicKey.parse(well_known_caches.KEYS[host]),) if host in well_known_caches.KEYS else ()
         keys = tuple(dict.fromkeys((*more, *known)))
     if address.terms.require_signatures and not keys:
         raise InvalidError(

@@ -31,7 +31,8 @@ def store_dir_of(directory: Path) -> str:
     """The store directory that a store was made for.
 
     Raises:
-        InvalidError, CorruptError: there is no store.
+        NoStoreError: there is no store.
+        InvalidError, CorruptError: its settings cannot be read.
     """
     return load(directory, {}).store_dir or STORE_DIR
 

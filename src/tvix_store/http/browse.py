@@ -14,7 +14,6 @@ from tvix_store.concurrency.cooperative import cooperatively
 from tvix_store.errors import ExhaustedError, InvalidError
 from tvix_store.http.files import file_response
 from tvix_store.http.forms import Form, wanted_form
-from tvix_store.http.markup import LINE_BREAK, NOTHING, Html, between, element, escaped, joined, link, quoted, shown
 from tvix_store.http.pages import END, PAGE_HEADERS, START, begin, facts, page_etag
 from tvix_store.http.path_index import TITLE
 from tvix_store.http.ranges import made_response
@@ -23,6 +22,8 @@ from tvix_store.http.response import Response, see_slash
 from tvix_store.http.status import HttpError
 from tvix_store.model import nixbase32
 from tvix_store.model.directory import Directory
+from tvix_store.model.markup import LINE_BREAK, NOTHING, Html, between, element, escaped, joined, link, quoted
+from tvix_store.model.names import as_text
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
@@ -86,13 +87,13 @@ class Browse:
         contents = b"".join([piece async for piece in self._store.blobs.read(file.digest)])
         raw = "./" + quoted(names[-1]) + "?raw"
         content = (
-            element("h1", shown(names[-1])),
+            element("h1", as_text(names[-1])),
             facts(
                 ("Bytes", f"{file.size:,}"),
                 ("BLAKE3", element("code", file.digest.hex)),
                 ("Also as", joined(link(raw, "plain text"), ", ", element("a", "download", href=raw, download=""))),
             ),
-            element("pre", element("code", shown(contents))),
+            element("pre", element("code", as_text(contents))),
         )
         yield f"{begin(_title(names), _crumbs(names, is_file=True))}{joined(*content)}\n{END}".encode()
 
@@ -118,7 +119,7 @@ class Browse:
 
 async def format_index(names: list[bytes], directory: Directory, about: Html = NOTHING) -> AsyncGenerator[bytes, None]:
     """The page of a directory at `names`, in pieces. `about`: what else there is to say of it."""
-    title = shown(names[-1])
+    title = as_text(names[-1])
     head = begin(_title(names), _crumbs(names))
     parts = [head, joined(element("h1", title), about), "\n<table>\n", _HEADINGS, _UP if len(names) > 1 else ""]
     size = 0
@@ -133,15 +134,15 @@ async def format_index(names: list[bytes], directory: Directory, about: Html = N
 
 
 def _title(names: list[bytes]) -> str:
-    return "/".join(map(shown, names))
+    return "/".join(map(as_text, names))
 
 
 def _crumbs(names: list[bytes], *, is_file: bool = False) -> Html:
     """Links to all directories above, and the name of this one, or of a file. The URL of a file has no slash behind it."""
-    above = [START, TITLE, *map(shown, names[:-1])]
+    above = [START, TITLE, *map(as_text, names[:-1])]
     ups = len(names) + 1 - is_file
     links = [link("../" * (ups - depth) or "./", name) for depth, name in enumerate(above)]
-    return between(Html(" / "), [*links, shown(names[-1])])
+    return between(Html(" / "), [*links, as_text(names[-1])])
 
 
 def _row(name: bytes, node: Node) -> str:
@@ -149,11 +150,11 @@ def _row(name: bytes, node: Node) -> str:
     if isinstance(node, DirectoryNode):
         mark = "/"
     elif isinstance(node, SymlinkNode):
-        more = f'<span class="more"> → {escaped(shown(node.target))}</span>'
+        more = f'<span class="more"> → {escaped(as_text(node.target))}</span>'
     else:
         size = f"{node.size:,}"
         more = '<span class="more"> executable</span>' if node.executable else ""
-    named = f'<a href="./{quoted(name)}{mark}">{escaped(shown(name))}{mark}</a>'
+    named = f'<a href="./{quoted(name)}{mark}">{escaped(as_text(name))}{mark}</a>'
     return f'<tr><td>{named}{more}</td><td class="size">{size}</td></tr>\n'
 
 

@@ -14,9 +14,9 @@ from http import HTTPStatus
 
 from tvix_store import __version__
 from tvix_store.http.forms import Form, wanted_form
-from tvix_store.http.markup import Html, element, joined, link
 from tvix_store.http.response import Headers, Response, length
 from tvix_store.http.response import text as line_of_text
+from tvix_store.model.markup import Html, element, joined, link
 
 _STYLE = """\
 :root{color-scheme:light dark;--text:#1c2127;--muted:#59636e;--line:#d8dee4;--shade:#f4f6f8;--paper:#fff;--link:#0b57b0}

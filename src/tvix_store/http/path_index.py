@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tvix_store.errors import UnsupportedError
-from tvix_store.http.markup import Html, element, joined, link, quoted
 from tvix_store.http.names import parse_output_hash
 from tvix_store.http.own_url import OwnUrl
 from tvix_store.http.pages import START, page, section, text
 from tvix_store.http.request import Request
 from tvix_store.http.response import Response
 from tvix_store.model import nixbase32
+from tvix_store.model.markup import Html, element, joined, link, quoted
 from tvix_store.model.nodes import DirectoryNode
 from tvix_store.model.store_path import StorePath
 from tvix_store.services.store import Store

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, unquote_to_bytes
 
 from tvix_store.asgi import DisconnectedError, Event, Receive, drained, grant_of, is_http1
 from tvix_store.compression import NARROW_WINDOW, decompressor
+from tvix_store.concurrency.from_thread import from_thread
 from tvix_store.http.own_url import OwnUrl
 from tvix_store.http.status import HttpError
 from tvix_store.traffic import SMALL, Budget, Client, Place
@@ -250,8 +251,7 @@ class Request:
         async for compressed in self._bounded(limit):
             if not self.body_ended:
                 await self.arriving.hold(_WORK + NARROW_WINDOW)
-            pieces = decompress.feed(compressed)
-            while (data := await asyncio.to_thread(next, pieces, None)) is not None:
+            async for data in from_thread(decompress.feed(compressed)):
                 size += len(data)
                 if size > limit:
                     raise HttpError(413, f"the body has more than {limit} bytes when it is decompressed: too many")

@@ -6,7 +6,6 @@ import json
 
 from tvix_store import __version__
 from tvix_store.http.forms import Form, wanted_form
-from tvix_store.http.markup import LINE_BREAK, Html, between, element, joined, link
 from tvix_store.http.own_url import OwnUrl
 from tvix_store.http.pages import START, VARIES, facts, lines, page, section, text
 from tvix_store.http.request import Request
@@ -14,6 +13,7 @@ from tvix_store.http.response import Response, length
 from tvix_store.http.response import text as line_of_text
 from tvix_store.http.settings import CacheSettings
 from tvix_store.model.grant import Grant, Scope
+from tvix_store.model.markup import LINE_BREAK, Html, between, element, joined, link
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.services.store import Store
 

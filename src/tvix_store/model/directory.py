@@ -12,7 +12,7 @@ from blake3 import blake3
 from tvix_store.errors import InvalidError
 from tvix_store.model import wire
 from tvix_store.model.digest import Digest
-from tvix_store.model.names import check_name, show
+from tvix_store.model.names import as_text, check_name, show
 from tvix_store.model.nodes import (
     DirectoryNode,
     FileNode,
@@ -177,7 +177,7 @@ class Directory:
         """The children as a table, for notebooks."""
         from tvix_store.model import html
 
-        rows = ((html.shown(name), *html.node_cells(node)) for name, node in self.entries.items())
+        rows = ((as_text(name), *html.node_cells(node)) for name, node in self.entries.items())
         return html.table(f"Directory {self.digest}", ("name", "kind", "size", "content"), rows, len(self.entries))
 
 

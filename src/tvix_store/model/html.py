@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from itertools import islice
 
+from tvix_store.model.markup import Html, element
+from tvix_store.model.names import as_text
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 
 MOST_ROWS = 100
 """Rows that are shown. A notebook keeps them all in its file."""
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], count: int) -> str:
-    """A table of `count` rows, of which the first are shown. All text is escaped."""
-    body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in islice(rows, MOST_ROWS))
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], count: int) -> Html:
+    """A table of `count` rows, of which the first are shown."""
+    lines = [_line("td", row) for row in islice(rows, MOST_ROWS)]
     if count > MOST_ROWS:
-        body += f'<tr><td colspan="{len(head)}">… and {count - MOST_ROWS} more</td></tr>'
-    return f"<table><caption>{escape(caption)}</caption><tr>{_cells('th', head)}</tr>{body}</table>"
+        lines.append(element("tr", element("td", f"… and {count - MOST_ROWS} more", colspan=str(len(head)))))
+    return element("table", element("caption", caption), _line("th", head), *lines)
 
 
 def node_cells(node: Node) -> tuple[str, str, str]:
@@ -28,13 +29,8 @@ def node_cells(node: Node) -> tuple[str, str, str]:
         case DirectoryNode(digest, size):
             return "directory", f"{size} entries", str(digest)
         case SymlinkNode(target):
-            return "symlink", "", shown(target)
+            return "symlink", "", as_text(target)
 
 
-def shown(name: bytes) -> str:
-    """A name of a file. Bytes that are no text are shown as escapes."""
-    return name.decode("utf-8", "backslashreplace")
-
-
-def _cells(tag: str, texts: Iterable[str]) -> str:
-    return "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
+def _line(tag: str, texts: Iterable[str]) -> Html:
+    return element("tr", *(element(tag, text) for text in texts))

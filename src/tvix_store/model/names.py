@@ -42,6 +42,11 @@ def check_target(target: bytes) -> bytes:
     return target
 
 
+def as_text(name: bytes) -> str:
+    """`name` for people, in full: bytes that are no UTF-8 as in `\\xff`."""
+    return name.decode("utf-8", "backslashreplace")
+
+
 def show(name: bytes) -> str:
     """`name` for a message: readable, on one line, cut to a sane length."""
     if len(name) > 80:

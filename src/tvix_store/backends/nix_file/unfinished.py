@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tvix_store.durable_file import sync_directory
+
 
 class UnfinishedFile:
     """A new file in `directory`, which is made where there is none. All methods block.
@@ -98,15 +100,6 @@ def locked(directory: Path) -> Iterator[None]:
     try:
         _lock(fd, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(fd)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable. Blocks."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
     finally:
         os.close(fd)
 

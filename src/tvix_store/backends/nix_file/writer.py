@@ -12,8 +12,9 @@ from pathlib import Path
 from tvix_store.backends.nix_file.address import shown
 from tvix_store.backends.nix_file.cache import narinfo_name
 from tvix_store.backends.nix_file.files import CacheFiles
-from tvix_store.backends.nix_file.unfinished import UnfinishedFile, locked, sync_directory, tidy, unfinished_file
+from tvix_store.backends.nix_file.unfinished import UnfinishedFile, locked, tidy, unfinished_file
 from tvix_store.concurrency.thread_to_its_end import thread_to_its_end
+from tvix_store.durable_file import sync_directory
 from tvix_store.errors import DeniedError, ExhaustedError, InvalidError, UnavailableError
 from tvix_store.model import cache_info, nixbase32
 from tvix_store.model.cache_info import MAX_CACHE_INFO, CacheInfo

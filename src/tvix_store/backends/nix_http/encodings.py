@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 from tvix_store.compression import MAX_OUTPUT, decompressor
+from tvix_store.concurrency.from_thread import from_thread
 from tvix_store.errors import ExhaustedError, InvalidError, UnsupportedError
 from tvix_store.services.upstream import UpstreamLiesError
 
@@ -34,8 +34,7 @@ async def decoded(
         raise UpstreamLiesError(f"the content encoding {name[:40]!r} is unknown") from None
     try:
         async for piece in body:
-            pieces = decompress.feed(piece)
-            while (data := await asyncio.to_thread(next, pieces, None)) is not None:
+            async for data in from_thread(decompress.feed(piece)):
                 yield data
         decompress.finish()
     except (InvalidError, ExhaustedError) as error:

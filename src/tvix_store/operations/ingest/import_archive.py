@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import BinaryIO, Literal
 
 from tvix_store.compression import DETECT, SUFFIXES, decompressor
 from tvix_store.compression.detect import detect
+from tvix_store.concurrency.from_thread import from_thread
 from tvix_store.errors import InvalidError
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import check_store_path_name
@@ -65,7 +65,7 @@ async def import_archive(
 
         async def nar() -> AsyncIterator[bytes]:
             files = 0
-            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            async for piece in from_thread(pieces):
                 if progress is not None:
                     progress(work.files - files, len(piece))
                 files = work.files

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
+from tvix_store.concurrency.from_thread import from_thread
 from tvix_store.concurrency.push_stream import PushStream
 from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.model.directory import Directory, SizeRule
@@ -109,8 +110,7 @@ class _Import:
 
     async def run(self) -> tuple[UnfinishedTree, list[Digest]]:
         """The tree of the archive, and the digests of its files, all of which were put."""
-        events = self._events()
-        while (event := await asyncio.to_thread(next, events, None)) is not None:
+        async for event in from_thread(self._events()):
             while len(self._storing) >= _IN_FLIGHT:
                 await self._storing[0]
                 self._storing.popleft()
@@ -160,8 +160,7 @@ class _Import:
 
         stream = PushStream(put, room=2)
         self._storing.append(stream.task)
-        contents = self._reader.contents()
-        while (piece := await asyncio.to_thread(next, contents, None)) is not None:
+        async for piece in from_thread(self._reader.contents()):
             await stream.send(piece)
             self._count(0, len(piece))
         await stream.end()

@@ -72,11 +72,10 @@ class _Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ScannedTree:
-    """A tree of the file system: its root node, and its directories by digest. `nar_size`: the bytes of its NAR."""
+    """A tree of the file system: its root node, and its directories by digest."""
 
     node: Node
     directories: dict[Digest, Directory]
-    nar_size: int
     files: Sequence[_File] = field(repr=False)
 
 
@@ -174,28 +173,29 @@ def _scan(path: Path, rule: SizeRule) -> ScannedTree:
     reader = TreeReader(path)
     digests: list[Digest] = []
     contents: dict[int, bytes] = {}
-    kept = nar_size = 0
+    kept = 0
+
+    def note(number: int, digest: Digest) -> None:
+        digests.extend([EMPTY] * (number + 1 - len(digests)))
+        digests[number] = digest
+
     for event in reader.events():
         match event:
-            case WholeFiles(nar, numbers, blobs):
-                nar_size += sum(map(len, nar))
+            case WholeFiles(_, numbers, blobs):
                 for number, blob in zip(numbers, blobs, strict=True):
-                    digests += [EMPTY] * (number + 1 - len(digests))
-                    digests[number] = Digest.of(blob)
+                    note(number, Digest.of(blob))
                     if kept + len(blob) <= _KEPT:
                         kept += len(blob)
                         contents[number] = blob
             case LargeFile():
-                nar_size += event.size
-                digests += [EMPTY] * (event.number + 1 - len(digests))
-                digests[event.number] = event.digest()
+                note(event.number, event.digest())
     directories = {directory.digest: directory for directory in reader.tree.finished(digests, rule)}
     assert reader.tree.root is not None
     files = [
         _File(place, digests[file.number], file.size, contents.get(file.number))
         for place, file in _files_below(os.fsencode(path), reader.tree.root)
     ]
-    return ScannedTree(reader.tree.root_node(digests), directories, nar_size, files)
+    return ScannedTree(reader.tree.root_node(digests), directories, files)
 
 
 def _files_below(path: bytes, root: Unfinished) -> Iterator[tuple[bytes, UnfinishedFile]]:

@@ -144,7 +144,8 @@ async def _output_of(*command: str) -> bytes:
         process = await asyncio.create_subprocess_exec(*command, stdin=nothing, stdout=pipe, stderr=pipe)
     except FileNotFoundError:
         raise UnavailableError(
-            f"{command[0]} is not on the PATH; install Nix (on Debian and Ubuntu: apt-get install nix-bin), or use --from-json"
+            f"{command[0]} is not on the PATH; install Nix (on Debian and Ubuntu: apt-get install nix-bin); "
+            "tvix-store copy --from-json needs none"
         ) from None
     try:
         output, said = await process.communicate()

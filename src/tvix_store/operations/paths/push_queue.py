@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tvix_store.operations.paths.durable_file import UNFINISHED, replace_file, sync_directory
+from tvix_store.durable_file import UNFINISHED, replace_file, sync_directory
 
 _WAITING, _FAILED = "waiting", "failed"
 _LOCK, _STATE, LOG = "lock", "state.json", "log"

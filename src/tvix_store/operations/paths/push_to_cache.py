@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncGenerator, Callable, Container, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Container, Generator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from tvix_store.model.path_info import NarFacts
 from tvix_store.model.signature import SecretKey
 from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.operations.granular.account import Account
-from tvix_store.operations.ingest.scan import LargeFile, TreeReader, WholeFiles
+from tvix_store.operations.ingest.nar_of_tree import nar_pieces
 from tvix_store.operations.paths.nix_json import StatedPath
 from tvix_store.operations.paths.path_copies import Copied, NothingTakenError, PathCopies, check_nar
 from tvix_store.services.writable_cache import NarFile, WritableCache
@@ -109,7 +109,7 @@ class _Pushes(PathCopies[StatedPath, NarInfo]):
 
         def file() -> Generator[bytes, None, None]:
             nonlocal size
-            for piece in _nar(self._file(stated.store_path)):
+            for piece in nar_pieces(self._file(stated.store_path)):
                 sha256.update(piece)
                 size += len(piece)
                 yield piece if stream is None else stream.compress(piece)
@@ -129,20 +129,6 @@ class _Pushes(PathCopies[StatedPath, NarInfo]):
                     yield piece
         finally:
             pieces.close()
-
-
-def _nar(path: Path) -> Iterator[bytes]:
-    """The NAR of the directory, regular file or symlink at `path`. Blocks.
-
-    Raises:
-        InvalidError, DeniedError: as TreeReader.
-    """
-    for event in TreeReader(path).events():
-        match event:
-            case WholeFiles():
-                yield b"".join(event.nar)
-            case LargeFile():
-                yield from event.pieces()
 
 
 def _narinfo(stated: StatedPath, file: NarFile, compression: str) -> NarInfo:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from tvix_store.compression import decompressor
+from tvix_store.concurrency.from_thread import from_thread
 from tvix_store.concurrency.window import Window
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError, UnsupportedError
 from tvix_store.model import nixbase32
@@ -138,8 +139,7 @@ class _File:
             async for piece in file:
                 hashing = asyncio.get_running_loop().run_in_executor(None, self._hash.update, piece) if self._hash else None
                 try:
-                    pieces = decompress.feed(piece)
-                    while (data := await asyncio.to_thread(next, pieces, None)) is not None:
+                    async for data in from_thread(decompress.feed(piece)):
                         left -= len(data)
                         if left < 0:
                             raise UpstreamLiesError(f"the NAR has more than {self._narinfo.nar.size} bytes, its NarSize")

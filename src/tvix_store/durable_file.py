@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 UNFINISHED = ".new"
@@ -11,10 +12,11 @@ UNFINISHED = ".new"
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o600, *, takes_after: bool = True) -> None:
-    """Create or replace a file. After a power cut, it has either its old or its new content.
+    """Create or replace a file. After a power cut, it has either its old or its new content. Blocks, and raises OSError.
 
     A file that is replaced keeps its owner, as far as this user may give files away, and its mode, where the new one `takes_after`
-    it. Else, and where there was none, it has `mode`, and belongs to this user.
+    it. Where there was none, the new one has `mode`, and the owner of its directory. With `takes_after=False` it has `mode`, and
+    belongs to this user.
     """
     unfinished = path.with_name(f".{os.urandom(6).hex()}{UNFINISHED}")
     try:
@@ -39,7 +41,7 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600, *, takes_after: boo
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
+    """Make the names in a directory durable. Blocks."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -49,10 +51,10 @@ def sync_directory(directory: Path) -> None:
 
 def _take_after(fd: int, path: Path, mode: int) -> None:
     try:
-        found = path.stat()
+        owner = path.stat()
+        mode = stat.S_IMODE(owner.st_mode)
     except FileNotFoundError:
-        os.fchmod(fd, mode)
-        return
-    if os.geteuid() == 0:
-        os.fchown(fd, found.st_uid, found.st_gid)
-    os.fchmod(fd, stat.S_IMODE(found.st_mode))
+        owner = path.parent.stat()
+    with suppress(PermissionError):
+        os.fchown(fd, owner.st_uid, owner.st_gid)
+    os.fchmod(fd, mode)

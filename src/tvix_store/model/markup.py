@@ -1,6 +1,7 @@
-"""Markup of pages. The one place where text becomes HTML: all strings are escaped here, but for those that are `Html` already.
+"""Markup of pages, and of tables in notebooks.
 
-Rows of long tables are put together without `element`, by means of `escaped`: that is three times as fast.
+This is the one place where text becomes HTML: all strings are escaped here, but for those that are `Html` already. Rows of long
+tables are put together without `element`, by means of `escaped`: that is three times as fast.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterable
 from html import escape as escaped
 from urllib.parse import quote_from_bytes
 
-__all__ = ["LINE_BREAK", "NOTHING", "Html", "between", "element", "escaped", "joined", "link", "quoted", "shown"]
+__all__ = ["LINE_BREAK", "NOTHING", "Html", "between", "element", "escaped", "joined", "link", "quoted"]
 
 
 class Html(str):
@@ -41,11 +42,6 @@ def between(separator: Html, children: Iterable[str]) -> Html:
 def link(href: str, *children: str) -> Html:
     """A link. `href` begins with `.` or `?`, so nothing in it can be taken for a scheme or a host."""
     return element("a", *children, href=href)
-
-
-def shown(name: bytes) -> str:
-    """A name of a file as text; bytes that are no UTF-8 as in `\\xff`."""
-    return name.decode("utf-8", "backslashreplace")
 
 
 def quoted(name: bytes) -> str:
