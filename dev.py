@@ -111,7 +111,7 @@ def lint(arguments: list[str]) -> None:
         [tools / "ruff", "format", "--check"],
         [tools / "mypy"],
         [tools / "mypy", "build/doc_examples"],
-        [tools / "basedpyright"],
+        [tools / "basedpyright", "--project=pyproject.toml"],  # or a pyrightconfig.json above is taken first
         [tools / "lint-imports", "--no-logo"],
     )
 
