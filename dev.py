@@ -41,14 +41,13 @@ PYTHON = VENV / "bin/python"
 STAMP = VENV / "set-up-for"
 SIDE_BY_SIDE = ["-n", str(2 * (os.cpu_count() or 1)), "--dist=worksteal"]
 """Many tests wait for half of their time: 859 of them took 112 s in four processes on two cores, and 160 in two."""
-ROOMS_OF_FAST_TESTS = ("chunking", "concurrency", "config", "layers", "library", "model", "nar", "services")
+ROOMS_OF_FAST_TESTS = ("chunking", "concurrency", "config", "library", "model", "nar", "services")
 FAST = [
     "--hypothesis-profile=fast",
     *(f"tests/{room}" for room in ROOMS_OF_FAST_TESTS),
     "tests/backends/test_memory.py",
-    "tests/backends/local/test_contract.py",
 ]
-"""Rooms whose tests start no program, and less of Hypothesis."""
+"""Rooms whose tests start no program, and less of Hypothesis: without layers, operations, other backends, servers, the program."""
 LOCKS = {"run": ["requirements/run.txt", "requirements/build.txt"], "dev": ["requirements/dev.txt"]}
 
 
