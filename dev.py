@@ -2,7 +2,7 @@
 """Sets up what a task needs (once, in .venv and .tools), then does the task. Needs only Python 3.11 or newer.
 
     python3 dev.py run          run the daemon on the embedded store in the user's data directory
-    python3 dev.py test         run all tests (--fast: in a minute those that start no program, with less random input)
+    python3 dev.py test         run all tests; with --fast, those that start no program, in a minute
     python3 dev.py newer-nix    run the tests in which Nix takes part with a newer Nix than the system's
     python3 dev.py lint         check style, types and layers
     python3 dev.py docs         make the documentation as pages, with the reference of the library, in build/docs
