@@ -538,3 +538,24 @@ def test_header_blocks_are_read() -> None:
 def test_a_broken_header_block_is_refused(block: str) -> None:
     with pytest.raises(HeaderError):
         HeaderDecoder().decode(bytes.fromhex(block))
+
+
+async def test_a_channel_that_is_closed_makes_no_connection() -> None:
+    """A call that was under way would be repeated on one, which nobody closes."""
+    connections: list[Peer] = []
+    called = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        connections.append(peer)
+        await peer.call()
+        called.set()
+
+    async with server(script) as channel:
+        under_way = asyncio.create_task(outcome(channel))
+        await called.wait()
+        await channel.close()
+        assert isinstance(await under_way, CallError)
+        ended = await outcome(channel)
+        assert isinstance(ended, CallError)
+        assert ended.status is Status.CANCELLED
+    assert len(connections) == 1

@@ -41,6 +41,7 @@ class GrpcChannel:
         self._tls = tls
         self._http2: Http2 | None = None
         self._connecting: asyncio.Task[Http2] | None = None
+        self._is_open = True
         self._request = (
             (b":method", b"POST"),
             (b":scheme", b"https" if tls else b"http"),
@@ -85,6 +86,7 @@ class GrpcChannel:
                 return await only_message(stream)
 
     async def close(self) -> None:
+        self._is_open = False
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait((self._connecting,))
@@ -115,6 +117,8 @@ class GrpcChannel:
 
     async def _connected(self) -> Http2:
         """The connection. All callers wait for the same attempt. It goes on if one of them gives up."""
+        if not self._is_open:  # a call that ended with the connection is repeated, and nobody would close another one
+            raise CallError(Status.CANCELLED, "the connection is closed")
         if self._http2 is not None and self._http2.usable:
             return self._http2
         if self._connecting is None or self._connecting.done():
