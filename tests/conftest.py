@@ -11,6 +11,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
@@ -23,6 +26,23 @@ settings.load_profile("default")
 
 _NIX = {"nix", "other_nix", "nix_store"}
 """Fixtures that are the real Nix. The rooms of their tests are listed in `newer_nix.ROOMS`."""
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """See that a test leaves the environment as it was: one left NETRC behind, and a later one was no longer let in."""
+    before = _variables()
+    yield
+    after = _variables()
+    if after != before:
+        for name in after.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+    assert after == before
+
+
+def _variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

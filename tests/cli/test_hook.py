@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -30,13 +31,14 @@ pytestmark = pytest.mark.nix
 
 
 @pytest.fixture
-def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PushQueue:
-    """The queue of this user. No process is started in the background."""
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PushQueue]:
+    """The queue of this user. No process is started in the background. The command that pushes sets variables of its process."""
     for name in ("OUT_PATHS", "DRV_PATH", "NIX_REMOTE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TVIX_STORE_HOOK_QUEUE", str(tmp_path / "queue"))
     monkeypatch.setattr("tvix_store.cli.hook.start_in_background", lambda *_: None)
-    return PushQueue(tmp_path / "queue")
+    with patch.dict(os.environ):
+        yield PushQueue(tmp_path / "queue")
 
 
 @pytest.fixture
@@ -277,6 +279,7 @@ def test_paths_that_could_not_be_pushed_end_a_drain_with_an_error(
 def test_a_process_that_nix_has_started_knows_the_passwords_of_nix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NIX_CONF_DIR", str(tmp_path))
+    monkeypatch.delenv("NETRC", raising=False)
     for name in ("netrc", "other"):
         (tmp_path / name).touch()
     for variables, netrc in (
@@ -284,11 +287,9 @@ def test_a_process_that_nix_has_started_knows_the_passwords_of_nix(tmp_path: Pat
         ({"NIX_CONFIG": f"netrc-file = {tmp_path}/other\n"}, f"{tmp_path}/other"),
         ({"NETRC": "/mine"}, "/mine"),
     ):
-        monkeypatch.delenv("NETRC", raising=False)
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        assert run_program(["hook", "--drain", "--queue", str(tmp_path / "queue")]) == 0
-        assert os.environ.get("NETRC") == netrc
+        with patch.dict(os.environ, variables):  # the program sets variables too
+            assert run_program(["hook", "--drain", "--queue", str(tmp_path / "queue")]) == 0
+            assert os.environ.get("NETRC") == netrc
 
 
 def test_a_drain_waits_for_who_works_already_but_not_for_ever(

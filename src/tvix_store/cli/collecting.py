@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tvix_store.cli.policy import given_policy, policy_options
+from tvix_store.concurrency.signal_process import signal_process
 
 if TYPE_CHECKING:
     from tvix_store.services.store import Store
@@ -173,13 +175,12 @@ async def _run(terms: CollectionTerms) -> bool:
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
     """End a run. One that does not listen is killed: the next one goes on."""
-    with suppress(ProcessLookupError):
-        process.terminate()
+    signal_process(process, signal.SIGTERM)
     try:
         async with asyncio.timeout(_PATIENCE):
             await process.wait()
     except TimeoutError:
-        process.kill()
+        signal_process(process, signal.SIGKILL)
         await process.wait()
 
 

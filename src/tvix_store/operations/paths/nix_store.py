@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import re
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs
 
+from tvix_store.concurrency.signal_process import signal_process
 from tvix_store.errors import InvalidError, UnavailableError
 from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.operations.paths.nix_json import Json, objects_by_path
@@ -151,7 +153,7 @@ async def _output_of(*command: str) -> bytes:
         output, said = await process.communicate()
     finally:
         if process.returncode is None:
-            process.kill()
+            signal_process(process, signal.SIGKILL)
             await process.wait()
     if process.returncode:
         raise InvalidError(f"{command[0]} path-info failed: {_error_in(said.decode(errors='replace'))}")
