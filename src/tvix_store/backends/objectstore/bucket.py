@@ -1,0 +1,197 @@
+"""Bucket: objects by key, in S3, GCS, Azure, WebDAV, a directory or memory.
+
+Objects are written whole, by one request each. An object is visible to all as soon as its put is acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple, TypeVar
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+)
+from obstore.exceptions import (
+    UnauthenticatedError as WrongCredentialsError,
+)
+from obstore.store import LocalStore, ObjectStore, S3Store
+
+from tvix_store.errors import DeniedError, ExhaustedError, StoreError, UnauthenticatedError, UnavailableError, UnsupportedError
+
+T = TypeVar("T")
+MOST_REQUESTS = 32
+"""Requests that one process has under way."""
+_PAGE = 1000
+"""Keys that are listed or deleted by one request."""
+
+
+class Version(NamedTuple):
+    """What tells one content of an object from another, as the object store says it."""
+
+    e_tag: str | None
+    version: str | None
+
+
+class Found(NamedTuple):
+    """An object that was read."""
+
+    data: bytes
+    version: Version
+
+
+class Listed(NamedTuple):
+    """An object in a listing: its key, its size (bytes), and when it was written (seconds since 1970, by the object store)."""
+
+    key: str
+    size: int
+    written: float
+
+
+class Bucket:
+    """The objects below the root of an `obstore` store. `name` stands in messages, and has no secrets.
+
+    All methods raise UnavailableError where the object store does not answer, or fails, also after some tries; DeniedError where it
+    refuses; and ExhaustedError where a disk is full.
+    """
+
+    def __init__(self, store: ObjectStore, name: str) -> None:
+        self.name = name
+        self._store = store
+        self._turns = asyncio.Semaphore(MOST_REQUESTS)
+
+    async def get(self, key: str) -> Found | None:
+        """A whole object. For those that are small by their nature: what is large is read by ranges."""
+
+        async def whole() -> Found:
+            answer = await obstore.get_async(self._store, key)
+            version = Version(answer.meta["e_tag"], answer.meta["version"])
+            return Found(bytes(await answer.bytes_async()), version)
+
+        return await self._read(key, whole)
+
+    async def get_range(self, key: str, start: int, length: int) -> memoryview | None:
+        """`length` bytes (at least one) from `start` on; fewer where the object ends before, None where it is not there.
+
+        The object must have more than `start` bytes.
+        """
+
+        async def some() -> memoryview:
+            return memoryview(await obstore.get_range_async(self._store, key, start=start, length=length))
+
+        return await self._read(key, some)
+
+    async def size(self, key: str) -> int | None:
+        """How many bytes an object has; None where it is not there."""
+
+        async def head() -> int:
+            return (await obstore.head_async(self._store, key))["size"]
+
+        return await self._read(key, head)
+
+    async def put(self, key: str, data: bytes | memoryview) -> None:
+        """Write an object, in place of one that may be there."""
+        async with self._request(key):
+            await obstore.put_async(self._store, key, data, use_multipart=False)
+
+    async def create(self, key: str, data: bytes) -> bool:
+        """Write an object that is not there yet; whether this call has written it.
+
+        `data` needs a nonce: an answer may be lost, or say that the object exists when it was a former try that wrote it. Then it
+        is read back, and counts as written here if it has the same bytes.
+        """
+        return await self._conditional(key, data, None)
+
+    async def replace(self, key: str, data: bytes, version: Version) -> bool:
+        """Write an object in place of one that still has `version`; whether this call has written it. `data` needs a nonce."""
+        return await self._conditional(key, data, version)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects, as far as they are there."""
+        if not isinstance(self._store, S3Store):  # others name an object that is not there, and may stop at it
+            await asyncio.gather(*map(self._delete_one, keys))
+            return
+        for at in range(0, len(keys), _PAGE):
+            async with self._request(keys[at]):
+                await obstore.delete_async(self._store, list(keys[at : at + _PAGE]))
+
+    async def _next_page(self, prefix: str, pages: obstore.ListStream[Sequence[obstore.ObjectMeta]]) -> list[Listed]:
+        async with self._request(prefix):
+            page = await anext(pages, ())
+        return [Listed(each["path"], each["size"], each["last_modified"].timestamp()) for each in page]
+
+    async def list(self, prefix: str, after: str = "") -> AsyncIterator[Sequence[Listed]]:
+        """The objects whose keys begin with the folder `prefix` (without its slash), ordered by key, a page at a time.
+
+        With `after`, only those behind this key.
+        """
+        pages = obstore.list(self._store, prefix=prefix, offset=after or None, chunk_size=_PAGE)
+        if isinstance(self._store, LocalStore):  # which knows no order
+            entries: list[Listed] = []
+            while page := await self._next_page(prefix, pages):
+                entries += page
+            if entries:
+                yield sorted(entries)
+            return
+        while page := await self._next_page(prefix, pages):
+            yield page
+
+    async def _delete_one(self, key: str) -> None:
+        async with self._request(key):
+            with suppress(FileNotFoundError):
+                await obstore.delete_async(self._store, key)
+
+    async def _conditional(self, key: str, data: bytes, version: Version | None) -> bool:
+        mode: obstore.PutMode = "create"
+        if version is not None:  # what is not known must not be named
+            mode = {name: value for name, value in version._asdict().items() if value is not None}  # type: ignore[assignment]
+        try:
+            async with self._request(key):
+                try:
+                    await obstore.put_async(self._store, key, data, mode=mode, use_multipart=False)
+                except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+                    pass
+                else:
+                    return True
+        except UnavailableError:
+            # It may have been stored all the same.
+            found = await self.get(key)
+            if found is None or found.data != data:
+                raise
+            return True
+        found = await self.get(key)
+        return found is not None and found.data == data
+
+    async def _read(self, key: str, read: Callable[[], Awaitable[T]]) -> T | None:
+        async with self._request(key):
+            try:
+                return await read()
+            except FileNotFoundError:
+                return None
+
+    @asynccontextmanager
+    async def _request(self, key: str) -> AsyncIterator[None]:
+        """Wait for a turn, and translate errors."""
+        async with self._turns:
+            try:
+                yield
+            except (BaseError, NotImplementedError, OSError) as error:
+                raise self._translated(key, error) from None
+
+    def _translated(self, key: str, error: Exception) -> StoreError:
+        said = str(error).partition("\n")[0][:400]
+        what = f"{self.name}: {key}: {said}"
+        if isinstance(error, WrongCredentialsError):
+            return UnauthenticatedError(what)
+        if isinstance(error, PermissionDeniedError):
+            return DeniedError(what)
+        if isinstance(error, NotImplementedError):
+            return UnsupportedError(what)
+        if "No space left on device" in str(error) or "os error 28" in str(error):
+            return ExhaustedError(what)
+        return UnavailableError(what)
