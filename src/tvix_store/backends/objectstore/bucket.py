@@ -122,7 +122,10 @@ class Bucket:
 
     async def _next_page(self, prefix: str, pages: obstore.ListStream[Sequence[obstore.ObjectMeta]]) -> list[Listed]:
         async with self._request(prefix):
-            page = await anext(pages, ())
+            try:
+                page = await anext(pages)  # a default for the end does not work with its awaitables
+            except StopAsyncIteration:
+                return []
         return [Listed(each["path"], each["size"], each["last_modified"].timestamp()) for each in page]
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[Sequence[Listed]]:
