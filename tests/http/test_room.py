@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import lzma
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import zstandard
@@ -27,8 +28,17 @@ from tvix_store.testing.trees import TreeFile
 from tvix_store.traffic import Budget, LostPlaceError
 
 NAR = trees.nar({b"a": TreeFile(noise(3_000_000, "room")), b"b": TreeFile(b"small")})
-WIDE = lzma.compress(NAR, preset=9)
-"""Wants a window of 64 MiB."""
+
+
+@cache
+def narrow(nar: bytes) -> bytes:
+    return lzma.compress(nar, preset=0)
+
+
+@cache
+def wide(nar: bytes) -> bytes:
+    """Wants a window of 64 MiB. A preset with such a window would work for a second."""
+    return lzma.compress(nar, filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 64 << 20}])
 
 
 def request(body: bytes, traffic: Budget, *, stalls: bool = False, timeout: float = 5) -> Request:
@@ -68,11 +78,13 @@ async def fails(*_: object) -> None:
     raise ExhaustedError("the disk is full")
 
 
-@pytest.mark.parametrize("file", [NAR, lzma.compress(NAR, preset=0), WIDE])
-async def test_what_failed_gives_its_place_back_at_once(store: Store, monkeypatch: pytest.MonkeyPatch, file: bytes) -> None:
+@pytest.mark.parametrize(("pack", "suffix"), [(bytes, ""), (narrow, ".xz"), (wide, ".xz")])
+async def test_what_failed_gives_its_place_back_at_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes], suffix: str
+) -> None:
     uploads, budget = made(replace(store, staging=None)), Budget(160 << 20)
     monkeypatch.setattr(store.blobs, "put", fails)
-    suffix = "" if file is NAR else ".xz"
+    file = pack(NAR)
     for _ in range(12):
         with pytest.raises(StoreError):
             await asyncio.wait_for(put(uploads, request(file, budget), file, suffix), 10)
@@ -83,13 +95,12 @@ async def test_what_failed_gives_its_place_back_at_once(store: Store, monkeypatc
 
 async def test_a_wide_window_waits_for_room_that_narrow_ones_have_and_who_trickles_loses_it(store: Store) -> None:
     uploads, budget = made(store, timeout=60), Budget(160 << 20, spared=2.0)
-    cut = lzma.compress(NAR + bytes(20_000_000), preset=9)[: len(WIDE) - 1000]
+    cut = wide(NAR + bytes(20_000_000))[: len(wide(NAR)) - 1000]
     slow = [asyncio.create_task(put(uploads, request(cut, budget, stalls=True, timeout=60), cut, ".xz")) for _ in range(2)]
     await asyncio.sleep(0.5)
-    narrow = lzma.compress(NAR, preset=6)
-    assert (await put(uploads, request(narrow, budget), narrow, ".xz")).status == 201
+    assert (await put(uploads, request(narrow(NAR), budget), narrow(NAR), ".xz")).status == 201
     assert not any(task.done() for task in slow)
-    assert (await asyncio.wait_for(put(uploads, request(WIDE, budget), WIDE, ".xz"), 10)).status == 201
+    assert (await asyncio.wait_for(put(uploads, request(wide(NAR), budget), wide(NAR), ".xz"), 10)).status == 201
     lost = [task for task in slow if task.done()]
     assert len(lost) == 1
     with pytest.raises(LostPlaceError, match="the client did too little"):
@@ -110,8 +121,7 @@ async def test_zeros_without_an_end_hold_up_nobody(store: Store) -> None:
     bomb = head + b"".join(stream.compress(zeros) for _ in range(64)) + stream.flush()
     endless = [asyncio.create_task(put(uploads, request(bomb, budget), bomb, ".zst")) for _ in range(8)]
     await asyncio.sleep(0.1)
-    good = lzma.compress(NAR, preset=0)
-    assert (await asyncio.wait_for(put(uploads, request(good, budget), good, ".xz"), 60)).status == 201
+    assert (await asyncio.wait_for(put(uploads, request(narrow(NAR), budget), narrow(NAR), ".xz"), 60)).status == 201
     assert not any(task.done() for task in endless)
     for task in endless:
         task.cancel()
@@ -122,7 +132,7 @@ async def test_zeros_without_an_end_hold_up_nobody(store: Store) -> None:
 async def test_however_often_uploads_are_cancelled_there_are_as_many_places(store: Store) -> None:
     """At any moment, and twice in a row: where they wait for a place, work at one, or give it to others."""
     uploads, budget = made(store), Budget(1 << 30)
-    files = [(lzma.compress(NAR, preset=0), ".xz"), (zstandard.compress(NAR + bytes(30_000_000)), ".zst"), (NAR, "")]
+    files = [(narrow(NAR), ".xz"), (zstandard.compress(NAR + bytes(30_000_000)), ".zst"), (NAR, "")]
     places = uploads._places._value
     for wait in range(12):
         tasks = [asyncio.create_task(put(uploads, request(file, budget), file, suffix)) for file, suffix in files * 6]

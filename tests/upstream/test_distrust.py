@@ -41,7 +41,8 @@ from tvix_store.testing.content import noise
 from tvix_store.testing.trees import TreeFile
 
 GOOD = cached(noise(200_000), "good")
-BOMB = lzma.compress(bytes(1 << 30), preset=0)
+BOMB = lzma.compress(bytes(16 << 20), preset=0) * 64
+"""A GiB of zeros, in streams that follow each other: a single stream takes seconds to make, in each process that imports this."""
 
 
 def head(size: int | None = None) -> bytes:
