@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests.backends.grpc_servers import serve, store_methods
-from tvix_store.backends.grpc import open_store
+from tvix_store.backends.grpc import open_store, path_infos
 from tvix_store.backends.local import open_store as open_local
 from tvix_store.chunking import DEFAULT_SIZES
+from tvix_store.errors import UnsupportedError
 from tvix_store.protocol.dialects import CHUNK_STORE_SERVICE, DIALECTS, SNIX, Dialect
 from tvix_store.rpc.method import Answer, Call, Streaming
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, noise, stream
 from tvix_store.testing.contracts import BlobServiceContract, LoneFilesContract, StatisticsContract, StoreContract
+from tvix_store.testing.contracts.path_infos import stored_file
 
 
 @pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.name)
@@ -89,3 +91,15 @@ class TestServerOfBlobsAndChunks(BlobServiceContract):
         methods = await store_methods(dialects=[SNIX], bulk=False, chunks=True)
         async with serve(methods) as url, await open_store(url) as store:
             yield store.blobs
+
+
+async def test_a_list_from_far_behind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path_infos, "MOST_FOR_NOTHING", 3)
+    async with serve(await store_methods()) as url, await open_store(url) as store:
+        infos = [await stored_file(store, f"listed-{n}") for n in range(6)]
+        for info in infos:
+            await store.path_infos.put(info)
+        infos.sort(key=lambda each: each.store_path.output_hash)
+        assert [each async for each in store.path_infos.list(infos[2].store_path.output_hash)] == infos[3:]
+        with pytest.raises(UnsupportedError, match="more than 3 come before the ones that are asked for"):
+            [each async for each in store.path_infos.list(infos[3].store_path.output_hash)]

@@ -11,7 +11,7 @@ import pytest
 
 from tests import programs
 from tests.cli.program import Program
-from tvix_store import Digest, NixHash
+from tvix_store import Digest, NixHash, open_store
 
 
 @pytest.fixture
@@ -79,6 +79,17 @@ def test_an_empty_store_has_an_empty_list_and_is_named(tvix_store: Program) -> N
     assert (ended.code, ended.output, ended.error) == (0, b"", "tvix-store: the store memory:// has no store paths\n")
     assert tvix_store("list", "--quiet", "--store", "memory://") == ""
     assert json.loads(tvix_store("list", "--json", "--store", "memory://")) == []
+
+
+async def test_an_empty_store_names_its_caches(tvix_store: Program) -> None:
+    address = f"local://{tvix_store.store}?cache="
+    for name in ("team-b", "team-a"):
+        async with open_store(address + name):
+            pass
+    for command in (("list",), ("check",), ("copy", "--all", "--to", "memory://")):
+        said = tvix_store.run(*command).error
+        assert f"; its named caches have paths of their own (team-a, team-b): --store '{address}team-a'\n" in said
+    assert tvix_store.run("list", "--store", address + "team-a").error.endswith("has no store paths\n")
 
 
 def test_a_store_that_is_not_there_is_made_by_no_reader(tvix_store: Program) -> None:

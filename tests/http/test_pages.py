@@ -250,6 +250,13 @@ async def test_a_store_without_a_list_says_how_to_look_at_a_path(store: Store) -
     assert "http://h/serve/<hash>-<name>/" in index.text
 
 
+async def test_a_store_that_lists_from_the_first_path_on_says_how_to_see_the_others(store: Store) -> None:
+    app = BinaryCache(store.with_services(path_infos=Unlisted(store.path_infos)), CacheSettings())
+    index = await page(app, f"/serve/?after={'0' * 32}", {b"host": b"h"})
+    assert "pages end here" in index.text
+    assert "tvix-store list --store grpc+http://h" in index.text
+
+
 async def test_an_empty_cache_says_so(store: Store) -> None:
     assert "No paths are here yet" in (await page(BinaryCache(store, CacheSettings()), "/serve/")).text
 

@@ -43,7 +43,7 @@ def analyze(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 def test_systemd_finds_no_fault_with_the_units(installed: Path) -> None:
     units = sorted(str(unit) for kind in ("service", "socket", "timer") for unit in installed.glob(f"*.{kind}"))
-    assert len(units) == 5
+    assert len(units) == 6
     verified = analyze(installed, "verify", *units)
     assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
 

@@ -6,6 +6,8 @@ import argparse
 import asyncio
 import logging
 import os
+import time
+from pathlib import Path
 
 from tvix_store.backends.memory import open_store
 from tvix_store.errors import UnavailableError
@@ -20,6 +22,7 @@ def main() -> None:
     parser.add_argument("--grace", type=float, default=30)
     parser.add_argument("--broken", action="store_true")
     parser.add_argument("--opening", help="opening takes a while, and writes its begin and end into this file")
+    parser.add_argument("--held-by", type=Path, help="while this file is there, opening holds up the event loop")
     options = parser.parse_args()
     logging.basicConfig()
     logging.getLogger().handlers[0].setLevel(logging.ERROR)
@@ -36,6 +39,8 @@ def main() -> None:
             logging.getLogger("store").warning("opening\nit")
             await asyncio.sleep(0.3)
             tell(f"{os.getpid()} ends")
+        while options.held_by and options.held_by.exists():
+            time.sleep(0.02)  # noqa: ASYNC251 - that is the fault
         return await open_store()
 
     serve(ServerConfig(tuple(options.listen), workers=options.workers, grace=options.grace), open_one)

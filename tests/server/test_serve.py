@@ -172,6 +172,30 @@ def test_the_watchdog_is_fed_as_long_as_each_worker_lives(start: Start, tmp_path
         assert notified.recv(100) == b"WATCHDOG=1"
 
 
+def test_the_watchdog_is_fed_while_a_worker_that_replaces_another_opens_its_store(start: Start, tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(tmp_path / "notify"))
+        notified.settimeout(10)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        server = start("127.0.0.1:0", "--held-by", str(held), env=environment)
+        held.touch()
+        dead = server.workers
+        os.kill(dead[0], signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while server.workers in ([], dead):
+            assert time.monotonic() < deadline, "the worker is not replaced"
+            time.sleep(0.02)
+        forget(notified)
+        assert [notified.recv(100) for _ in range(8)] == [b"WATCHDOG=1"] * 8
+        opening = server.workers[0]
+        os.kill(opening, signal.SIGSTOP)
+        forget(notified)
+        assert falls_silent(notified)
+        os.kill(opening, signal.SIGCONT)
+        held.unlink()
+
+
 def falls_silent(messages: socket.socket) -> bool:
     """Whether nothing comes for a second, behind two messages at most that were on their way."""
     messages.settimeout(1)

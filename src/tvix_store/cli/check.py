@@ -127,7 +127,7 @@ async def check(
                 }
             )
     if not count and not as_json:
-        invocation.note(f"the store {store.name} has no store paths")
+        invocation.note_no_paths(store)
     elif not invocation.quiet and not as_json:
         now = f", {len(lost)} after the repair" if repair else ""
         print(f"{counted(count, 'path')}, {human(size)} in NARs: {len(faulty)} not whole{now}", file=sys.stderr)

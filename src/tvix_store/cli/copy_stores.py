@@ -63,7 +63,7 @@ async def copy_stores(
             to = verified(made, keys, require_signatures=require_signatures)
             store_dir = to.store_dir
             if of is not None:
-                copying = _from_store(invocation, of, to, found, jobs, delta, account)
+                copying = _from_store(_at(invocation, source), of, to, found, jobs, delta, account)
             else:
                 copying = copying_into(
                     invocation, outcomes, source, to, paths, keys, account, jobs=jobs, delta=delta, closure=closure
@@ -134,7 +134,7 @@ async def _from_address(
 ) -> AsyncGenerator[Copied, None]:
     async with await _at(invocation, source).open_store() as store:
         found = await _named(store, paths, closure=closure)
-        async with aclosing(_from_store(invocation, store, to, found, jobs, delta, account)) as copies:
+        async with aclosing(_from_store(_at(invocation, source), store, to, found, jobs, delta, account)) as copies:
             async for each in copies:
                 yield each
 
@@ -148,8 +148,9 @@ async def _from_store(
     delta: bool | None,
     account: Account,
 ) -> AsyncGenerator[Copied, None]:
+    """The copies of `found` from the `store` of the invocation."""
     if not found:
-        invocation.note(f"the store {store.name} has no store paths")
+        invocation.note_no_paths(store)
 
     def copying() -> AsyncGenerator[Copied, None]:
         return copy_paths(store, to, found, jobs=jobs or JOBS, deltas=delta, account=account)

@@ -36,6 +36,8 @@ _ADDRESSES = {
 }
 _CREW = 4
 """Most processes that share the work: more would wait for the disk."""
+_CACHES_TOLD = 5
+"""Most named caches that a line lists."""
 _SOURCES = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
 """Where values come from, the most important source first. The last one is the configuration files."""
 
@@ -150,6 +152,22 @@ class Invocation:
         """Print a line on standard error about what was done, unless that is to be `quiet`."""
         if not self.quiet:
             print(f"tvix-store: {text}", file=sys.stderr, flush=True)
+
+    def note_no_paths(self, store: Store, condition: str = "") -> None:
+        """Say that `store`, which is that of the command, has no paths (that fit). Its named caches have paths of their own."""
+        self.note(f"the store {store.name} has no store paths{condition}{self._named_caches()}")
+
+    def _named_caches(self) -> str:
+        from tvix_store.config import cache_address
+        from tvix_store.config.peek import cache_names, local_directory
+
+        addresses = self.addresses()
+        directory = local_directory(addresses["path_infos"])
+        names = cache_names(directory) if directory is not None and len(set(addresses.values())) == 1 else []
+        if not names:
+            return ""
+        listed = ", ".join(names[:_CACHES_TOLD]) + (", ..." if len(names) > _CACHES_TOLD else "")
+        return f"; its named caches have paths of their own ({listed}): --store '{cache_address(addresses.values(), names[0])}'"
 
     def pool(self, *, wanted: bool = True) -> WorkerPool:
         """Processes that share the work of a command, to be made before anything else is opened; none where they would not help."""

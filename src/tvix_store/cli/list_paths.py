@@ -51,7 +51,7 @@ async def list_paths(invocation: Invocation, globs: tuple[str, ...], long: bool,
             print(f"{human(each.nar.size):>10}  {path}" if long else path)
             count, size = count + 1, size + each.nar.size
     if not count:
-        invocation.note(f"the store {store.name} has no store paths" + (f" that fit {' '.join(globs)}" if globs else ""))
+        invocation.note_no_paths(store, f" that fit {' '.join(globs)}" if globs else "")
     elif long and not invocation.quiet:
         print(f"{count} path{'s' if count != 1 else ''}, {human(size)} in NARs", file=sys.stderr)
 

@@ -75,4 +75,4 @@ async def rewrite(
             is_empty = False
             print(f"{each['path']}: {outcome if each['rewritten'] else 'unchanged'}", flush=True)
         if is_empty:
-            invocation.note(f"the store {store.name} has no store paths")
+            invocation.note_no_paths(store)

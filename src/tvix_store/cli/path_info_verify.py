@@ -76,7 +76,7 @@ async def verify(invocation: Invocation, paths: tuple[str, ...], every: bool, ke
             async for verdict in each_verdict:
                 print(f"{verdict['path']}: {verdict['problem'] or 'good'}", flush=True)
     if not count and not as_json:
-        invocation.note(f"the store {store.name} has no store paths")
+        invocation.note_no_paths(store)
     if damaged:
         raise CorruptError("1 store path is damaged" if damaged == 1 else f"{damaged} store paths are damaged")
     if untrusted:

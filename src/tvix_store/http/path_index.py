@@ -48,7 +48,7 @@ class PathIndex:
         try:
             rows = await self._some(parse_output_hash(after.encode()) if after else b"")
         except UnsupportedError:
-            return _index(request.own_url, text("The store behind this cache has no list of its paths."))
+            return _index(request.own_url, *_without_list(request.own_url, from_the_middle=bool(after)))
         here, rest = rows[:PATHS_A_PAGE], rows[PATHS_A_PAGE:]
         if not here:
             return _index(request.own_url, text("No more paths follow." if after else "No paths are here yet."))
@@ -68,6 +68,15 @@ class PathIndex:
             if len(found) > PATHS_A_PAGE:
                 break
         return found
+
+
+def _without_list(url: OwnUrl, *, from_the_middle: bool) -> list[Html]:
+    if not from_the_middle:
+        return [text("The store behind this cache has no list of its paths.")]
+    return [
+        text("The store behind this cache is a server that lists its paths from the first one on. So pages end here."),
+        text("This command lists all paths: ", element("code", f"tvix-store list --store grpc+{url}")),
+    ]
 
 
 def _index(url: OwnUrl, *content: Html) -> Response:

@@ -6,13 +6,17 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, MutableMapping
-from contextlib import asynccontextmanager, suppress
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 _log = logging.getLogger(__name__)
 _OF_SUPERVISOR = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _SIGNS = 4
 """How often a worker says that it is alive within the time of the watchdog."""
+LONGEST_OPENING = 3600.0
+"""Seconds that a worker may take to open its store, before the watchdog takes it for one that hangs."""
 
 
 def notify(state: bytes) -> None:
@@ -43,6 +47,32 @@ def leave_to_supervisor(environment: MutableMapping[str, str]) -> None:
     """In the environment of a worker: forget how to speak to systemd."""
     for name in _OF_SUPERVISOR:
         environment.pop(name, None)
+
+
+@contextmanager
+def saying_it_opens(tell: Callable[[str], None], within: float | None) -> Iterator[None]:
+    """While the body opens a store, tell `alive` as often as `saying_alive` does, but for `LONGEST_OPENING` at most.
+
+    A thread tells it: an index that is made anew holds up the event loop for minutes.
+    """
+    if within is None:
+        yield
+        return
+    opened, pause = threading.Event(), within / _SIGNS
+
+    def say() -> None:
+        until = time.monotonic() + LONGEST_OPENING
+        while not opened.wait(pause) and time.monotonic() < until:
+            with suppress(BlockingIOError):  # the supervisor is slow to read
+                tell("alive")
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        opened.set()
+        thread.join()
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from tvix_store.server.hang_up import HangUp
 from tvix_store.server.reloading import reloading
 from tvix_store.server.serving import serving
 from tvix_store.server.settings import OpenStore, ServerConfig
-from tvix_store.server.systemd import saying_alive
+from tvix_store.server.systemd import saying_alive, saying_it_opens
 from tvix_store.telemetry import meters
 from tvix_store.telemetry.shared import SharedRows
 from tvix_store.traffic import Traffic
@@ -47,7 +47,7 @@ def work(
     """
 
     async def main() -> None:
-        with _logs_told(tell):
+        with _logs_told(tell), saying_it_opens(tell, watchdog):
             opened = await open_store()
         async with opened as store, AsyncExitStack() as stores:
             traffic = Traffic(config.memory, config.send_timeout, HangUp())

@@ -12,7 +12,7 @@ from tvix_store.backends.grpc.received import decoding
 from tvix_store.backends.grpc.statuses import Subject
 from tvix_store.concurrency.coalesced import Coalesced
 from tvix_store.concurrency.each_at_once import each_at_once
-from tvix_store.errors import ConflictError, CorruptError, IncompleteError, NotFoundError
+from tvix_store.errors import ConflictError, CorruptError, IncompleteError, NotFoundError, UnsupportedError
 from tvix_store.model import nixbase32
 from tvix_store.model.nodes import Node, encode_node
 from tvix_store.model.path_info import NarFacts, PathInfo
@@ -25,6 +25,8 @@ _PUT_BYTES, _PUT_PATHS = 512 << 10, 32
 """Bytes of path infos, and their number, in one call. The server reads the content of each: several calls reach several workers."""
 _PUTS_AT_ONCE = 4
 """Calls at a time. Each waits for a sync of the server's disk; what comes meanwhile travels together."""
+MOST_FOR_NOTHING = 10_000
+"""Path infos that a list reads, and leaves out, before the first one that is wanted: a second or two."""
 
 
 def _weight(path_info: PathInfo) -> int:
@@ -120,12 +122,24 @@ class GrpcPathInfos:
         return self._decode(answer)
 
     async def list(self, after: bytes = b"") -> AsyncIterator[PathInfo]:
-        # The call begins with the first path info, whatever its caller has seen.
+        """As `PathInfoService.list`. The call begins with the first path info, so what is before `after` is read for nothing.
+
+        Raises:
+            UnsupportedError: too many are before `after`.
+        """
+        for_nothing = 0
         async with aclosing(self._connection.receive(self._dialect.path_info("List"), b"", ("path info", "list"))) as messages:
             async for message in messages:
                 path_info = self._decode(message)
                 if path_info.store_path.output_hash > after:
                     yield path_info
+                    continue
+                for_nothing += 1
+                if for_nothing > MOST_FOR_NOTHING:
+                    raise UnsupportedError(
+                        f"{self._connection.server} lists its store paths from the first one on, and more than "
+                        f"{MOST_FOR_NOTHING} come before the ones that are asked for; list all of them"
+                    )
 
     def _decode(self, message: bytes) -> PathInfo:
         with decoding(self._connection.server):
