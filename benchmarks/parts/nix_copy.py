@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.bench import Bench, say, timed
+from benchmarks.bench import Bench, timed
+from benchmarks.closure import Closure
 from benchmarks.daemon import running_daemon
 from benchmarks.figures import SECONDS, Row, Series, Target
 from benchmarks.nginx import running_nginx
@@ -15,15 +16,6 @@ from benchmarks.plain_server import running_plain_server
 from tests.http.nix import Nix
 
 _COMPRESSIONS = ("none", "zstd")
-CLOSURE = """
-  let
-    size = %d;
-    script = "mkdir $out; echo $refers > $out/refers; for each in 1 2 3; do head -c 20000 /dev/urandom > $out/$each; done";
-    path = number: sh' "path-${toString number}" script { refers = if number == 0 then "" else [ (path ((number - 1) / 2)) ]; };
-    paths = builtins.genList path (size - 1);
-  in sh' "all" script { refers = paths; }
-"""
-"""Paths of 60 kB, each of which refers to another (they are a tree, 8 levels deep), and one that refers to all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +27,7 @@ class _Load:
 
 
 def measure(bench: Bench) -> Sequence[Row]:
-    inputs = bench.fresh()
-    nix = Nix(inputs / "nix", inputs / "nix/store")
-    count = 5 if bench.quick else 200
-    say(f"building {count} paths")
-    [closure] = nix.build(CLOSURE % count)
-    assert len(nix("nix-store", "--query", "--requisites", closure).splitlines()) == count
+    nix, closure, count = Closure.built(bench)
     loads = (_Load(f"a closure of {count} paths", closure), _Load("Big", nix.add(bench.big)))
     return [row for load in loads for compression in _COMPRESSIONS for row in _measure(bench, nix, load, compression)]
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.bench import TVIX_STORE, Bench, say, timed
+from benchmarks.bench import TVIX_STORE, Bench, timed
+from benchmarks.closure import Closure
 from benchmarks.daemon import running_daemon
 from benchmarks.figures import SECONDS, Row, Series, Target
 from benchmarks.link import running_link
 from benchmarks.nginx import running_nginx
-from benchmarks.parts.nix_copy import CLOSURE
-from tests.http.nix import Nix
 
 _ROUND_TRIP = 0.02
 """Seconds."""
@@ -20,11 +19,7 @@ _KNOWN = 0.5
 
 
 def measure(bench: Bench) -> Sequence[Row]:
-    inputs = bench.fresh()
-    nix = Nix(inputs / "nix", inputs / "nix/store")
-    count = 5 if bench.quick else 200
-    say(f"building {count} paths")
-    [closure] = nix.build(CLOSURE % count)
+    nix, closure, count = Closure.built(bench)
 
     def twice(who: str, *command: str) -> dict[str, float]:
         figures = {}

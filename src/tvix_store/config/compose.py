@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -162,6 +161,8 @@ def local_directories(addresses: Iterable[str | None]) -> tuple[Path, ...]:
 
 def private_places(addresses: Iterable[str | None]) -> tuple[str, ...]:
     """The directories in which a daemon before these addresses keeps files. Its clients are not told of them."""
+    import tempfile  # 4 ms of a start, and few need it
+
     from tvix_store.config.user_directories import cache_directory
 
     own = [Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"tvix-store-{os.geteuid()}", cache_directory()]

@@ -9,8 +9,10 @@ from tvix_store.model import wire
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import check_store_dir
 
-BULK_VERSION = 3
+BULK_VERSION = 4
 """That of this release: BulkService has all calls of bulk.proto."""
+PATH_INFOS_VERSION = 3
+"""The path infos of a call of PutPathInfos may not refer to each other."""
 PARTS_VERSION = 2
 """BulkService has all but PutPathInfos."""
 

@@ -18,6 +18,7 @@ from tvix_store.services.directories import DirectoryService
 from tvix_store.services.frames import StoredFrames
 from tvix_store.services.granular import Granular
 from tvix_store.services.lone_files import LoneFiles
+from tvix_store.services.many_path_infos import ManyPathInfos
 from tvix_store.services.named_paths import NamedPaths
 from tvix_store.services.nar import KnownNars, NarService
 from tvix_store.services.path_infos import PathInfoService
@@ -34,6 +35,7 @@ Power: TypeAlias = Literal[
     "assembling",
     "granular",
     "deltas",
+    "many_path_infos",
     "named_paths",
     "arrivals",
     "removal",
@@ -48,6 +50,7 @@ POWERS: Mapping[Power, frozenset[Service]] = {
     "assembling": frozenset(("blobs",)),
     "granular": frozenset(("blobs", "directories")),
     "deltas": frozenset(("blobs",)),
+    "many_path_infos": frozenset(("path_infos",)),
     "named_paths": frozenset(("path_infos",)),
     "arrivals": frozenset(("path_infos",)),
     "removal": frozenset(("path_infos", "records")),
@@ -100,6 +103,7 @@ class Offer:
     assembling: Assembling | None = None
     granular: Granular | None = None
     deltas: Deltas | None = None
+    many_path_infos: ManyPathInfos | None = None
     named_paths: NamedPaths | None = None
     arrivals: Arrivals | None = None
     removal: Removal | None = None

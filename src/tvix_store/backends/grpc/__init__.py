@@ -31,7 +31,7 @@ from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
 from tvix_store.operations.granular.plain import PlainGranular
 from tvix_store.protocol.dialects import SETTINGS_SERVICE
-from tvix_store.protocol.settings import BULK_VERSION, PARTS_VERSION, StoreSettings, decode_settings
+from tvix_store.protocol.settings import BULK_VERSION, PARTS_VERSION, PATH_INFOS_VERSION, StoreSettings, decode_settings
 from tvix_store.services.granular import Granular
 from tvix_store.services.offer import Offer
 from tvix_store.services.store import Store
@@ -87,7 +87,7 @@ async def open_offer(url: str, *, store_dir: str | None = None, patience: float 
     path_infos: GrpcPathInfos | None = None
     if can.path_infos:
         many = BulkPathInfos(connection) if has_all_calls else None
-        path_infos = GrpcPathInfos(connection, can.dialect, many, puts_many=settings.bulk_version >= BULK_VERSION)
+        path_infos = GrpcPathInfos(connection, can.dialect, many, puts_many=settings.bulk_version >= PATH_INFOS_VERSION)
 
     async def close() -> None:
         if path_infos is not None:
@@ -103,6 +103,7 @@ async def open_offer(url: str, *, store_dir: str | None = None, patience: float 
         lone_files=GrpcLoneFiles(blobs) if blobs is not None and can.whole_blobs and connection.most_sent is None else None,
         granular=granular,
         deltas=GrpcDeltas(connection) if has_all_calls else None,
+        many_path_infos=path_infos if settings.bulk_version >= BULK_VERSION else None,
         statistics=GrpcStatistics(connection) if can.counts else None,
         store_dir=settings.store_dir,
         size_rule=settings.size_rule,

@@ -51,7 +51,7 @@ class BulkPathInfos:
         return found
 
     async def put_many(self, path_infos: Sequence[PathInfo]) -> list[PathInfo]:
-        """The stored path infos of those that are put, in order. To be asked only for few, which do not refer to each other.
+        """The stored path infos of those that are put, in one message, in order.
 
         Raises: as `PathInfoService.put`, for any of them; others may have been put.
         """

@@ -18,8 +18,10 @@ from tvix_store.model.nodes import Node, encode_node
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
+from tvix_store.protocol.bulk import MAX_PUT_PATHS
 from tvix_store.protocol.dialects import Dialect
 from tvix_store.protocol.path_infos import decode_nar_facts, encode_get_path_info
+from tvix_store.services.batches import filling
 
 _PUT_BYTES, _PUT_PATHS = 512 << 10, 32
 """Bytes of path infos, and their number, in one call. The server reads the content of each: several calls reach several workers."""
@@ -27,10 +29,16 @@ _PUTS_AT_ONCE = 4
 """Calls at a time. Each waits for a sync of the server's disk; what comes meanwhile travels together."""
 MOST_FOR_NOTHING = 10_000
 """Path infos that a list reads, and leaves out, before the first one that is wanted: a second or two."""
+_PUT_TOGETHER = 1 << 20
+"""Bytes of path infos that may refer to each other, in one call."""
+
+
+def _size(path_info: PathInfo) -> int:
+    return len(path_info.encoded) + AROUND
 
 
 def _weight(path_info: PathInfo) -> int:
-    return max(len(path_info.encoded) + AROUND, _PUT_BYTES // _PUT_PATHS)
+    return max(_size(path_info), _PUT_BYTES // _PUT_PATHS)
 
 
 class GrpcPathInfos:
@@ -90,14 +98,26 @@ class GrpcPathInfos:
             IncompleteError: the server has not all content that the path info reaches.
             InvalidError: the server says that the path info is not true of the content.
         """
-        path = path_info.store_path
         if self._puts is not None:
             [stored] = await self._puts([path_info])
         else:
             stored = await self._put(path_info)
+        self._check_stored(path_info, stored)
+        return stored
+
+    async def put_many(self, path_infos: Sequence[PathInfo]) -> list[PathInfo]:
+        """As `ManyPathInfos.put_many`, in one call for each MiB."""
+        all_stored: list[PathInfo] = []
+        for some in filling(path_infos, _size, size=_PUT_TOGETHER, count=MAX_PUT_PATHS):
+            all_stored += await self._put_some(some)
+        for path_info, stored in zip(path_infos, all_stored, strict=True):
+            self._check_stored(path_info, stored)
+        return all_stored
+
+    def _check_stored(self, path_info: PathInfo, stored: PathInfo) -> None:
+        path = path_info.store_path
         if stored.store_path != path or stored.nar != path_info.nar:
             raise CorruptError(f"{self._connection.server}: the server was sent {path}, but says that it stored something else")
-        return stored
 
     async def _put_some(self, path_infos: Sequence[PathInfo]) -> list[PathInfo]:
         if len(path_infos) == 1 or self._bulk is None:

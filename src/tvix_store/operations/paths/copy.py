@@ -75,7 +75,7 @@ async def named_path_infos(store: Store, names: Iterable[PathInStore], *, closur
 
 class _StoreCopies(PathCopies[PathInfo, PathInfo]):
     def __init__(self, source: Store, target: Store, trees: TreeCopier, jobs: int, account: Account) -> None:
-        super().__init__(target.path_infos, source.name or "the source", jobs)
+        super().__init__(target.path_infos, source.name or "the source", jobs, together=target.many_path_infos)
         self._store = target
         self._directories = source.directories
         self._trees = trees

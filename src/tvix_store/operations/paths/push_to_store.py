@@ -61,7 +61,7 @@ class _Pushes(PathCopies[StatedPath, PathInfo]):
         jobs: int,
         account: Account,
     ) -> None:
-        super().__init__(store.path_infos, "Nix", jobs, elsewhere)
+        super().__init__(store.path_infos, "Nix", jobs, elsewhere, store.many_path_infos)
         self._skipped = elsewhere
         self._store = store
         self._file = file

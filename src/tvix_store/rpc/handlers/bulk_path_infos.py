@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.model.path_info import PathInfo
@@ -51,10 +51,12 @@ def bulk_path_info_methods(path_infos: PathInfoService) -> dict[str, Method]:
         return encode_store_paths(found)
 
     async def put_path_infos(given: list[PathInfo], _call: Call) -> bytes:
-        stored = await each_at_once(path_infos.put, given, _PUT_AT_ONCE)
+        stored: dict[int, PathInfo] = {}
+        for level in _levels(given):
+            stored |= zip(level, await each_at_once(path_infos.put, [given[at] for at in level], _PUT_AT_ONCE), strict=True)
         meters.PATHS_PUSHED.of("grpc").add(len(stored))
-        notes.note("pushed", str(stored[0].store_path) if len(stored) == 1 else f"{len(stored)} paths")
-        return encode_blobs(each.encoded for each in stored)
+        notes.note("pushed", str(given[0].store_path) if len(given) == 1 else f"{len(given)} paths")
+        return encode_blobs(stored[at].encoded for at in range(len(given)))
 
     many = Takes(max_message=MAX_PATHS * _ENCODED_HASH, decode=decode_output_hashes)
     return {
@@ -62,3 +64,16 @@ def bulk_path_info_methods(path_infos: PathInfoService) -> dict[str, Method]:
         f"/{BULK_SERVICE}/ExistingPaths": Unary(existing_paths, many),
         f"/{BULK_SERVICE}/PutPathInfos": Unary(put_path_infos, Takes(max_message=_MOST_PUT, decode=decode_path_infos, writes=True)),
     }
+
+
+def _levels(path_infos: Sequence[PathInfo]) -> list[list[int]]:
+    """The places of path infos that can be put at the same time: each level refers only to levels before it."""
+    level_of: dict[StorePath, int] = {}
+    levels: list[list[int]] = []
+    for at, path_info in enumerate(path_infos):
+        level = 1 + max((level_of[each] for each in path_info.references if each in level_of), default=-1)
+        level_of[path_info.store_path] = level
+        if level == len(levels):
+            levels.append([])
+        levels[level].append(at)
+    return levels
