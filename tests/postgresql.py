@@ -18,6 +18,7 @@ from tests.ports import free_port
 from tvix_store.backends.postgresql import Settings
 
 _STARTS_WITHIN = 60.0
+_NEW = ("--username=nix", "--auth=trust", "--no-sync", "--no-locale", "--encoding=UTF8")
 _OPTIONS = {
     "fsync": "off",
     "full_page_writes": "off",
