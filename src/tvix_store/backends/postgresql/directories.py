@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
 from tvix_store.backends.postgresql.database import Database
 from tvix_store.backends.postgresql.driver import Connection
+from tvix_store.backends.postgresql.hexes import hexes, statement
 from tvix_store.errors import CorruptError, ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
@@ -34,14 +35,14 @@ _HASHED_HERE = 1 << 20
 """Bytes that are hashed on the event loop: 1 ms."""
 
 _GET = "SELECT encoded FROM directories WHERE digest = $1"
-_GET_MANY = f"""
-SELECT digest, CASE WHEN octet_length(encoded) <= {_SMALL} THEN encoded END FROM directories WHERE digest = ANY($1::bytea[])
-"""  # noqa: S608 - a number of ours
-_KNOWN = "SELECT digest FROM directories WHERE digest = ANY($1::bytea[])"
-_PUT = """
-INSERT INTO directories (digest, encoded) SELECT digest, encoded FROM unnest($1::bytea[], $2::bytea[]) AS put (digest, encoded)
+_GET_MANY = statement("""
+SELECT digest, CASE WHEN octet_length(encoded) <= $2 THEN encoded END FROM directories WHERE digest IN GIVEN($1)
+""")
+_KNOWN = statement("SELECT digest FROM directories WHERE digest IN GIVEN($1)")
+_PUT = statement("""
+INSERT INTO directories (digest, encoded) SELECT digest, encoded FROM ROWS(digest, encoded) AS put
 ON CONFLICT (digest) DO NOTHING
-"""
+""")
 
 
 class PostgresDirectories:
@@ -75,7 +76,7 @@ class PostgresDirectories:
 
     async def _each(self, digests: Sequence[Digest]) -> AsyncIterator[Directory]:
         """The directories with these digests, in order."""
-        rows = await self._database.fetch(_GET_MANY, [digest.raw for digest in digests])
+        rows = await self._database.fetch(_GET_MANY, hexes(digest.raw for digest in digests), _SMALL)
         found = {row[0]: row[1] for row in rows}
         for digest in digests:
             encoded = found.get(digest.raw)
@@ -111,14 +112,14 @@ class PostgresDirectories:
 
     async def _store(self, received: dict[bytes, bytes]) -> None:
         for some in parts(list(received), _DIGESTS):
-            for [known] in await self._database.fetch(_KNOWN, some):
+            for [known] in await self._database.fetch(_KNOWN, hexes(some)):
                 del received[known]
         # In order: two puts of the same directories do not wait for each other.
         batches = list(filling(sorted(received.items()), lambda row: len(row[1]), size=_INSERT_SIZE, count=_INSERT_COUNT))
 
         async def insert(connection: Connection) -> None:
             for batch in batches:
-                await connection.fetch(_PUT, [digest for digest, _ in batch], [encoded for _, encoded in batch])
+                await connection.fetch(_PUT, *map(hexes, zip(*batch, strict=True)))
 
         if len(batches) == 1:
             await self._database.run(insert)  # a statement is a transaction

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 from tvix_store.backends.postgresql.database import Database
+from tvix_store.backends.postgresql.hexes import hexes, statement
 from tvix_store.errors import CorruptError, IncompleteError, UnavailableError
 from tvix_store.model.package_name import PackageName, nearest_first
 from tvix_store.model.path_info import PathInfo, belongs_to
@@ -31,35 +32,36 @@ _TRIES = 50
 _MERGED_HERE = 64 << 10
 """Bytes of a path info that is merged on the event loop."""
 
-_NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
-"""Microseconds by the clock of the server."""
-_GET = "SELECT output_hash, encoded FROM path_infos WHERE output_hash = ANY($1::bytea[])"
-_GET_LOCKED = "SELECT output_hash, encoded FROM path_infos WHERE output_hash = ANY($1::bytea[]) FOR KEY SHARE"
-_EXISTING = "SELECT output_hash, name FROM path_infos WHERE output_hash = ANY($1::bytea[])"
+_GET = "SELECT encoded FROM path_infos WHERE output_hash = $1"
+_GET_LOCKED = _GET + " FOR KEY SHARE"
+_GET_MANY = statement("SELECT output_hash, encoded FROM path_infos WHERE output_hash IN GIVEN($1)")
+_EXISTING = statement("SELECT output_hash, name FROM path_infos WHERE output_hash IN GIVEN($1)")
 _LIST = "SELECT output_hash, encoded FROM path_infos WHERE output_hash > $1 ORDER BY output_hash LIMIT $2"
 _ORDER = "SELECT output_hash, changed FROM path_infos WHERE output_hash > $1 ORDER BY output_hash LIMIT $2"
 _OF_PACKAGE = "SELECT output_hash, name FROM path_infos WHERE package = $1 LIMIT $2"
-_PUT = f"""
+_PUT = statement("""
 WITH required AS (
-    SELECT output_hash FROM path_infos WHERE output_hash = ANY($7::bytea[]) FOR KEY SHARE
+    SELECT output_hash FROM path_infos WHERE output_hash IN GIVEN($7) FOR KEY SHARE
 ), put AS (
     INSERT INTO path_infos (output_hash, name, package, nar_size, changed, encoded)
-    SELECT $1::bytea, $2::text, $3::text, $4::numeric, {_NOW}, $5::bytea
-    WHERE (SELECT count(*) FROM required) = cardinality($7::bytea[])
+    SELECT $1::bytea, $2::text, $3::text, $4::numeric, CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT), $5::bytea
+    WHERE (SELECT count(*) FROM required) = $8
     ON CONFLICT (output_hash) DO NOTHING
     RETURNING output_hash
 ), referring AS (
     INSERT INTO path_references (reference, path)
-    SELECT reference, output_hash FROM put, unnest($6::bytea[]) AS each_of (reference)
+    SELECT reference, output_hash FROM put, GIVEN($6) AS each_of (reference)
     ON CONFLICT (reference, path) DO NOTHING
     RETURNING path
 )
-SELECT (SELECT count(*) FROM put), ARRAY(SELECT output_hash FROM required)
-"""  # noqa: S608 - an expression of ours
-_CHANGE = f"""
-UPDATE path_infos SET encoded = $2, changed = GREATEST(changed + 1, {_NOW}) WHERE output_hash = $1 AND encoded = $3
+SELECT (SELECT count(*) FROM put), (SELECT count(*) FROM required)
+""")
+_CHANGE = """
+UPDATE path_infos
+SET encoded = $2, changed = GREATEST(changed + 1, CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT))
+WHERE output_hash = $1 AND encoded = $3
 RETURNING output_hash
-"""  # noqa: S608 - an expression of ours
+"""
 
 
 class PostgresPathInfos:
@@ -69,18 +71,19 @@ class PostgresPathInfos:
         self._database = database
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
-        return (await self.get_many([output_hash])).get(output_hash)
+        rows = await self._database.fetch(_GET, output_hash)
+        return _stored(output_hash, rows[0][0]) if rows else None
 
     async def get_many(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
         found: dict[bytes, PathInfo] = {}
         for some in parts(list(dict.fromkeys(output_hashes)), _MANY):
-            found |= {each: _stored(each, encoded) for each, encoded in await self._database.fetch(_GET, some)}
+            found |= {each: _stored(each, encoded) for each, encoded in await self._database.fetch(_GET_MANY, hexes(some))}
         return found
 
     async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
         found: dict[bytes, StorePath] = {}
         for some in parts(list(dict.fromkeys(output_hashes)), _HASHES):
-            found |= {each: StorePath(each, name) for each, name in await self._database.fetch(_EXISTING, some)}
+            found |= {each: StorePath(each, name) for each, name in await self._database.fetch(_EXISTING, hexes(some))}
         return found
 
     async def put(
@@ -99,21 +102,23 @@ class PostgresPathInfos:
         references = sorted({each.output_hash for each in path_info.references} - {own})
         required = sorted({each.output_hash for each in requires})
         name = path_info.store_path.name
-        [[put, found]] = await self._database.fetch(
-            _PUT, own, name, _package(name), path_info.nar.size, path_info.encoded, references, required
-        )
-        if len(found) < len(required):
-            missing = next(each for each in requires if each.output_hash not in found)
+        row = own, name, _package(name), path_info.nar.size, path_info.encoded, hexes(references)
+        [[put, found]] = await self._database.fetch(_PUT, *row, hexes(required), len(required))
+        if found < len(required):
+            there = await self.existing(required)
+            missing = next((each for each in requires if each.output_hash not in there), None)
+            if missing is None:  # it is there by now
+                return await self._new(path_info, requires)
             raise IncompleteError(f"{path_info.store_path} refers to {missing}, not in the store; put that first")
         return path_info if put else None
 
     async def _merged(self, path_info: PathInfo, trust: Trust) -> PathInfo | None:
         """Merge a path with the one that is there; None where that is another one by now, or none."""
         own = path_info.store_path.output_hash
-        rows = await self._database.fetch(_GET_LOCKED, [own])
+        rows = await self._database.fetch(_GET_LOCKED, own)
         if not rows:
             return None
-        known = rows[0][1]
+        known = rows[0][0]
         stored = _stored(own, known)
         if len(known) > _MERGED_HERE:
             stored = await asyncio.to_thread(stored.merged, path_info, trust)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 
 from tvix_store.backends.postgresql.database import Database
 from tvix_store.backends.postgresql.driver import Connection
+from tvix_store.backends.postgresql.hexes import hexes, statement
 from tvix_store.services.records import check_records
 
 _PAGE = 256
@@ -26,11 +27,11 @@ class PostgresRecords:
         check_records(records)
         if records:
             keys = sorted(records)  # two puts of the same records do not wait for each other
-            await self._database.fetch(_PUT, keys, [records[key] for key in keys])
+            await self._database.fetch(_PUT, hexes(keys), hexes(records[key] for key in keys))
 
     async def delete(self, keys: Collection[bytes]) -> None:
         if keys:
-            await self._database.fetch("DELETE FROM records WHERE key = ANY($1::bytea[])", list(keys))
+            await self._database.fetch(_DELETE, hexes(keys))
 
     async def exchange(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
         check_records({key: new for key, (_, new) in changes.items() if new is not None})
@@ -40,9 +41,9 @@ class PostgresRecords:
         async def exchange(connection: Connection) -> int:
             done = 0
             if updates:
-                done += len(await connection.fetch(_UPDATE, *map(list, zip(*updates, strict=True))))
+                done += len(await connection.fetch(_UPDATE, *map(hexes, zip(*updates, strict=True))))
             if deletions:
-                done += len(await connection.fetch(_DELETE, *map(list, zip(*deletions, strict=True))))
+                done += len(await connection.fetch(_DELETE_EXPECTED, *map(hexes, zip(*deletions, strict=True))))
             return done
 
         # Not done twice: what was done before the connection was lost would not be counted.
@@ -59,18 +60,16 @@ class PostgresRecords:
             behind = rows[-1][0]
 
 
-_PUT = """
-INSERT INTO records (key, value) SELECT key, value FROM unnest($1::bytea[], $2::bytea[]) AS put (key, value)
+_PUT = statement("""
+INSERT INTO records (key, value) SELECT key, value FROM ROWS(key, value) AS put
 ON CONFLICT (key) DO UPDATE SET value = excluded.value
-"""
-_UPDATE = """
-UPDATE records SET value = changes.new FROM unnest($1::bytea[], $2::bytea[], $3::bytea[]) AS changes (key, expected, new)
+""")
+_UPDATE = statement("""
+UPDATE records SET value = changes.new FROM ROWS(key, expected, new) AS changes
 WHERE records.key = changes.key AND records.value = changes.expected RETURNING records.key
-"""
-_DELETE = """
-DELETE FROM records WHERE (key, value) IN (SELECT key, expected FROM unnest($1::bytea[], $2::bytea[]) AS changes (key, expected))
-RETURNING key
-"""
+""")
+_DELETE_EXPECTED = statement("DELETE FROM records WHERE (key, value) IN ROWS(key, expected) RETURNING key")
+_DELETE = statement("DELETE FROM records WHERE key IN GIVEN($1)")
 _LIST = """
 SELECT key, value FROM records WHERE key >= $1 AND key > $2 AND ($3::bytea IS NULL OR key < $3) ORDER BY key LIMIT $4
 """

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tvix_store.backends.postgresql.database import Database
 from tvix_store.backends.postgresql.driver import Connection
+from tvix_store.backends.postgresql.hexes import hexes, statement
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.batches import parts
 from tvix_store.services.removal import Guard, read_hour, used_key
@@ -20,20 +21,18 @@ from tvix_store.services.removal import Guard, read_hour, used_key
 _AT_ONCE = 500
 """Path infos that one transaction removes. Puts that require them wait for it."""
 
-_GET = "SELECT encoded FROM path_infos WHERE output_hash = ANY($1::bytea[])"
-_LOCK = "SELECT output_hash, encoded FROM path_infos WHERE output_hash = ANY($1::bytea[]) ORDER BY output_hash FOR UPDATE"
+_GET = statement("SELECT encoded FROM path_infos WHERE output_hash IN GIVEN($1)")
+_LOCK = statement("SELECT output_hash, encoded FROM path_infos WHERE output_hash IN GIVEN($1) ORDER BY output_hash FOR UPDATE")
 _GUARD = "SELECT value FROM records WHERE key = $1 FOR KEY SHARE"
-_USES = "SELECT key, value FROM records WHERE key = ANY($1::bytea[])"
-_NEEDED = """
+_USES = statement("SELECT key, value FROM records WHERE key IN GIVEN($1)")
+_NEEDED = statement("""
 SELECT DISTINCT reference FROM path_references
-LEFT JOIN unnest($1::bytea[]) AS gone (output_hash) ON gone.output_hash = path_references.path
-WHERE reference = ANY($1::bytea[]) AND gone.output_hash IS NULL
-"""
-_DELETE = "DELETE FROM path_infos WHERE output_hash = ANY($1::bytea[])"
-_DELETE_REFERENCES = """
-DELETE FROM path_references WHERE (reference, path) IN (SELECT * FROM unnest($1::bytea[], $2::bytea[]))
-"""
-_DELETE_RECORDS = "DELETE FROM records WHERE key = ANY($1::bytea[])"
+LEFT JOIN GIVEN($1) AS gone (output_hash) ON gone.output_hash = path_references.path
+WHERE reference IN GIVEN($1) AND gone.output_hash IS NULL
+""")
+_DELETE = statement("DELETE FROM path_infos WHERE output_hash IN GIVEN($1)")
+_DELETE_REFERENCES = statement("DELETE FROM path_references WHERE (reference, path) IN ROWS(reference, path)")
+_DELETE_RECORDS = statement("DELETE FROM records WHERE key IN GIVEN($1)")
 
 _References = Mapping[bytes, Collection[bytes]]
 """Paths, each with those that it refers to, by output hashes."""
@@ -66,7 +65,7 @@ class PostgresRemoval:
         wanted = set(output_hashes)
         references: dict[bytes, Sequence[bytes]] = {}
         for some in parts(list(wanted), _AT_ONCE):
-            for [encoded] in await self._database.fetch(_GET, some):
+            for [encoded] in await self._database.fetch(_GET, hexes(some)):
                 output_hash, to = PathInfo.stored(encoded).output_hashes
                 references[output_hash] = [each for each in to if each in wanted and each != output_hash]
         removed: set[bytes] = set()
@@ -89,15 +88,14 @@ class _Batch:
             values = [value for [value] in await connection.fetch(_GUARD, guard.key)]
             if values != ([] if guard.value is None else [guard.value]):
                 return set()
-        rows = await connection.fetch(_LOCK, self.output_hashes)
+        rows = await connection.fetch(_LOCK, hexes(self.output_hashes))
         # Behind the locks: who uses one of these paths from now on finds it gone.
         references = {each: PathInfo.stored(encoded).output_hashes[1] for each, encoded in rows}
         gone = list(references.keys() - await self._staying(connection, references))
         if gone:
-            pairs = [(to, each) for each in gone for to in references[each]]
-            await connection.fetch(_DELETE, gone)
-            await connection.fetch(_DELETE_REFERENCES, [to for to, _ in pairs], [each for _, each in pairs])
-            await connection.fetch(_DELETE_RECORDS, [used_key(each) for each in gone])
+            await connection.fetch(_DELETE, hexes(gone))
+            await connection.fetch(_DELETE_REFERENCES, *_pairs(references, gone))
+            await connection.fetch(_DELETE_RECORDS, hexes(map(used_key, gone)))
         return set(gone)
 
     async def _staying(self, connection: Connection, references: _References) -> set[bytes]:
@@ -107,12 +105,18 @@ class _Batch:
         since = self.terms.unused_since
         if since is not None:
             keys = {used_key(each): each for each in candidates}
-            uses = await connection.fetch(_USES, list(keys))
+            uses = await connection.fetch(_USES, hexes(keys))
             found += [keys[key] for key, hour in uses if read_hour(hour) >= since]
         if self.terms.ignore_references:
             return set(found)
-        found += [each for [each] in await connection.fetch(_NEEDED, candidates)]
+        found += [each for [each] in await connection.fetch(_NEEDED, hexes(candidates))]
         return _closure(references, found)
+
+
+def _pairs(references: _References, gone: Sequence[bytes]) -> tuple[list[str], list[str]]:
+    """The references of paths, and beside each the path that has it."""
+    pairs = [(to, each) for each in gone for to in references[each]]
+    return hexes(to for to, _ in pairs), hexes(each for _, each in pairs)
 
 
 def _closure(references: _References, found: Iterable[bytes]) -> set[bytes]:
