@@ -49,16 +49,8 @@ class Server:
         if os.geteuid() == 0:  # PostgreSQL does not run as root
             shutil.chown(self._directory, "nobody", "nogroup")
             self._as_user += ["--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-        initdb = [
-            programs.require("initdb"),
-            "--pgdata",
-            self._data,
-            "--username=nix",
-            "--no-sync",
-            "--no-locale",
-            "--encoding=UTF8",
-        ]
-        subprocess.run([*self._as_user, *initdb, "--auth=trust"], check=True, capture_output=True, cwd=self._directory)
+        initdb = (programs.require("initdb"), "--pgdata", str(self._data))
+        subprocess.run([*self._as_user, *initdb, *_NEW], check=True, capture_output=True, cwd=self._directory)
         (self._data / "pg_hba.conf").write_text(_ACCESS)
         self.start()
 
