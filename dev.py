@@ -77,6 +77,7 @@ def test(arguments: list[str]) -> None:
             "h2load",
             "wrk",
             "nginx",
+            "postgres",
             "systemd-analyze",
             "grpcurl",
             "connectconformance",
@@ -93,7 +94,7 @@ def chosen(arguments: list[str]) -> list[str]:
 
 def test_with_newer_nix(arguments: list[str]) -> None:
     set_up("dev")
-    programs.install("curl", "strace", "nginx", *programs.COMPRESSORS)
+    programs.install("curl", "strace", "nginx", "postgres", *programs.COMPRESSORS)
     missing = newer_nix.install()
     if missing is not None:
         sys.exit(f"There is no newer Nix: {missing}. With one at the front of the PATH: {PYTHON} -m pytest -m nix")

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from glob import glob
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,7 +22,9 @@ DEBIAN = {
     "nix-store": "nix-bin",
     "curl": "curl",
     "h2load": "nghttp2-client",
+    "initdb": "postgresql",
     "nginx": "nginx",
+    "postgres": "postgresql",
     "setpriv": "util-linux",
     "strace": "strace",
     "systemd-analyze": "systemd",
@@ -43,8 +46,8 @@ GO = {
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
 OWN_GO = TOOLS / "go/go/bin/go"
-_PLACES_OF_SERVERS = "/usr/local/sbin:/usr/sbin:/sbin"
-"""Where nginx is. Debian's users do not have these in their PATH."""
+_PLACES_OF_SERVERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", *sorted(glob("/usr/lib/postgresql/*/bin"), reverse=True))
+"""Where nginx and PostgreSQL are. Debian's users do not have these in their PATH."""
 
 
 def require(name: str) -> str:
@@ -64,7 +67,7 @@ def find(name: str) -> str | None:
     """The path of a program, if it is installed: Go programs in exactly our version, in .tools."""
     if name in GO:
         return shutil.which(name, path=_go_bin(name))
-    return shutil.which(name) or shutil.which(name, path=_PLACES_OF_SERVERS)
+    return shutil.which(name) or shutil.which(name, path=":".join(_PLACES_OF_SERVERS))
 
 
 def advice(name: str) -> str:

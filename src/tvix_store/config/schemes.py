@@ -29,6 +29,8 @@ SCHEMES = {
     "connect+https": "tvix_store.config.grpc",
     "nix+http": "tvix_store.config.nix_http",
     "nix+https": "tvix_store.config.nix_http",
+    "postgresql": "tvix_store.config.postgresql",
+    "postgres": "tvix_store.config.postgresql",
 }
 """Our own, each with the module that has its SCHEME."""
 ENTRY_POINTS = "tvix_store.schemes"

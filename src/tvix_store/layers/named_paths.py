@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tvix_store.concurrency.cooperative import Yielder
 from tvix_store.concurrency.single_flight import SingleFlight
-from tvix_store.model.package_name import PackageName
+from tvix_store.model.package_name import PackageName, nearest_first
 from tvix_store.model.store_path import StorePath
 from tvix_store.services.path_infos import PathInfoService
 
@@ -32,11 +32,7 @@ class ListedNames:
         if self._until <= asyncio.get_running_loop().time():
             await self._lists.result(None)
         name = PackageName.of(path.name)
-        found = [each for each in self._by_package.get((name.package, name.output), ()) if each != path]
-        keys = {each: PackageName.of(each.name).version_key for each in found}
-        older = [each for each in found if keys[each] <= name.version_key]
-        newer = [each for each in found if keys[each] > name.version_key]
-        return [*sorted(older, key=keys.__getitem__, reverse=True), *sorted(newer, key=keys.__getitem__)]
+        return nearest_first(path, self._by_package.get((name.package, name.output), ()))
 
     def _begin(self, _: None) -> asyncio.Task[None]:
         return asyncio.create_task(self._list())

@@ -10,11 +10,14 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from tvix_store.errors import StoreError
 from tvix_store.layers.uses import UsedPathInfos, Uses
 from tvix_store.operations.collection.hours import DAILY, Hours
-from tvix_store.services.store import Store
+from tvix_store.services.offer import Offer
+
+S = TypeVar("S", bound=Offer)
 
 _AGAIN = 600.0
 """Seconds between two looks."""
@@ -23,12 +26,12 @@ NOTED_EVERY = 1
 _log = logging.getLogger(__name__)
 
 
-async def noting_uses(store: Store, clock: Callable[[], float] = time.time) -> Store:
-    """The store, which notes the uses of its paths if unused paths are removed from it: then its hours have begun.
+async def noting_uses(store: S, clock: Callable[[], float] = time.time) -> S:
+    """The store, or offer, which notes the uses of its paths if unused paths are removed from it: then its hours have begun.
 
     A store that can remove nothing stays as it is.
     """
-    if store.records is None or store.removal is None or store.read_only:
+    if store.records is None or store.removal is None or store.path_infos is None or store.read_only:
         return store
     uses = Uses(store.records, Hours(store.records, clock, DAILY), NOTED_EVERY, is_noting=False)
     await uses.may_note()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self, TypeAlias
 
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR
@@ -76,6 +76,9 @@ async def always_the_same() -> int:
 class Offer:
     """Services that belong together, with their powers. None stands for a service or power that the backend lacks.
 
+    A power writes, or reads, past the services that it is bound to. So a service is replaced by `with_services` and never by
+    `dataclasses.replace`.
+
     name: The address, for messages, without secrets.
     nar: Calculates NARs of the content of `blobs` and `directories`.
     known_nars: The facts from which `nar` answers. None where it trusts nobody.
@@ -121,6 +124,25 @@ class Offer:
     sync: Callable[[], Awaitable[None]] = nothing
     keeping: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     close: Callable[[], Awaitable[None]] = nothing
+
+    def with_services(
+        self,
+        *,
+        blobs: BlobService | None = None,
+        directories: DirectoryService | None = None,
+        path_infos: PathInfoService | None = None,
+        nar: NarService | None = None,
+        records: RecordService | None = None,
+        keep: Collection[Power] = (),
+    ) -> Self:
+        """The same with these services in place of its own, without the powers that are bound to a replaced service.
+
+        `keep` names the powers that may stay: what they do past the new service, the new service would let them do.
+        """
+        services = {"blobs": blobs, "directories": directories, "path_infos": path_infos, "nar": nar, "records": records}
+        replaced: dict[str, Any] = {name: service for name, service in services.items() if service is not None}
+        dropped: dict[str, Any] = {name: None for name, bound in POWERS.items() if bound & replaced.keys() and name not in keep}
+        return replace(self, **replaced, **dropped)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name or 'without an address'}>"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
@@ -14,7 +13,7 @@ from tvix_store.services.directories import DirectoryService
 from tvix_store.services.foreign_documents import ForeignDocuments
 from tvix_store.services.foreign_paths import ForeignPaths
 from tvix_store.services.nar import NarService
-from tvix_store.services.offer import POWERS, Check, Offer, Power
+from tvix_store.services.offer import Check, Offer
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.records import RecordService
 
@@ -31,8 +30,7 @@ class ServiceChecks(NamedTuple):
 class Store(Offer):
     """An offer that lacks nothing: it has a blob, a directory, a path info and a NAR service.
 
-    It may lack `records` and the powers in POWERS. A power writes, or reads, past the services that it is bound to. So a service is
-    replaced by `with_services` and never by `dataclasses.replace`.
+    It may lack `records` and the powers in POWERS.
 
     links: a place for the links of NARs where there are no records; it may forget the oldest
     foreign_documents: the documents of upstream caches; None for a store that has no upstream
@@ -50,25 +48,6 @@ class Store(Offer):
     foreign_documents: ForeignDocuments | None = None
     foreign_paths: ForeignPaths | None = None
     service_checks: ServiceChecks | None = None
-
-    def with_services(
-        self,
-        *,
-        blobs: BlobService | None = None,
-        directories: DirectoryService | None = None,
-        path_infos: PathInfoService | None = None,
-        nar: NarService | None = None,
-        records: RecordService | None = None,
-        keep: Collection[Power] = (),
-    ) -> Self:
-        """The store with these services in place of its own, without the powers that are bound to a replaced service.
-
-        `keep` names the powers that may stay: what they do past the new service, the new service would let them do.
-        """
-        services = {"blobs": blobs, "directories": directories, "path_infos": path_infos, "nar": nar, "records": records}
-        replaced: dict[str, Any] = {name: service for name, service in services.items() if service is not None}
-        dropped: dict[str, Any] = {name: None for name, bound in POWERS.items() if bound & replaced.keys() and name not in keep}
-        return replace(self, **replaced, **dropped)
 
     def begin_nar(self) -> int:
         """As `KnownNars.begin`."""
