@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tests import programs
 
@@ -100,6 +100,11 @@ class Bench:
         return dict(measured)
 
 
+def start(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[str]:
+    """Start a program. Tests put something quicker in place of this."""
+    return subprocess.Popen(command, **options)
+
+
 def timed(*command: str | Path, environment: Mapping[str, str] | None = None, stdin: Path = Path(os.devnull)) -> float:
     """Seconds that a program takes, from its start to its end."""
     with stdin.open("rb") as input_:
@@ -110,12 +115,14 @@ def timed(*command: str | Path, environment: Mapping[str, str] | None = None, st
 
 def output(*command: str | Path, environment: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL) -> str:
     """What a program prints; if it fails, that is the end of the run, in its own words."""
-    done = subprocess.run(
-        command, env={**os.environ, **(environment or {})}, stdin=stdin, capture_output=True, encoding="utf-8", check=False
-    )
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))} failed with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
-    return done.stdout
+    pipe = subprocess.PIPE
+    with start(
+        command, env={**os.environ, **(environment or {})}, stdin=stdin, stdout=pipe, stderr=pipe, encoding="utf-8"
+    ) as process:
+        printed, said = process.communicate()
+    if process.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))} failed with exit code {process.returncode}:\n{printed}{said}")
+    return printed
 
 
 def apparent_size(directory: Path) -> int:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import bench
 from benchmarks.bench import TVIX_STORE
 
 
@@ -38,7 +39,7 @@ class Daemon:
 def running_daemon(store: Path, *options: str | Path) -> Iterator[Daemon]:
     """Serve the local store in `store` with as many workers as a user gets who says nothing."""
     command = [TVIX_STORE, "daemon", "--store", f"local://{store}", "--listen-address", "127.0.0.1:0", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8")
+    process = bench.start(command, stderr=subprocess.PIPE, encoding="utf-8")
     assert process.stderr
     try:
         yield Daemon(_address(process.stderr), process.pid)

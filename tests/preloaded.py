@@ -45,8 +45,16 @@ def start(
     stderr: int | IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `tvix-store` with `arguments`."""
-    kind = subprocess.Popen if "TVIX_STORE_TEST_FRESH" in os.environ else _Forked
-    return kind([TVIX_STORE, *arguments], cwd=cwd, env=environment, stdin=stdin, stdout=stdout, stderr=stderr)
+    return popen([TVIX_STORE, *arguments], cwd=cwd, env=environment, stdin=stdin, stdout=stdout, stderr=stderr)
+
+
+def popen(
+    command: Command, *, cwd: Path | None = None, env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen[Any]:
+    """What `subprocess.Popen` does, with a fork where the program is `tvix-store`."""
+    is_forked = Path(os.fsdecode(command[0])) == TVIX_STORE and "TVIX_STORE_TEST_FRESH" not in os.environ
+    kind: type[subprocess.Popen[Any]] = _Forked if is_forked else subprocess.Popen
+    return kind(command, cwd=cwd or Path.cwd(), env=os.environ if env is None else env, **options)
 
 
 class _Forked(subprocess.Popen[bytes]):

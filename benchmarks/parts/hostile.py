@@ -40,7 +40,7 @@ def measure(bench: Bench) -> Sequence[Row]:
         url = nar_url(daemon.cache_url, large, "none").removeprefix(daemon.cache_url)
 
         def p99(attack: str | None, directory: Path) -> float:
-            with _attack(attack, daemon, paths[0] if attack == "rapid-resets" else url):
+            with _attack(attack, daemon, paths[0] if attack == "rapid-resets" else url, 0 if bench.quick else _UNDER_WAY):
                 load = wrk(
                     daemon.cache_url, paths, connections=_CONNECTIONS, seconds=bench.load_seconds, directory=directory, pause=_PAUSE
                 )
@@ -60,7 +60,7 @@ def measure(bench: Bench) -> Sequence[Row]:
 
 
 @contextmanager
-def _attack(name: str | None, daemon: Daemon, path: str) -> Iterator[None]:
+def _attack(name: str | None, daemon: Daemon, path: str, under_way: float) -> Iterator[None]:
     if name is None:
         yield
         return
@@ -70,7 +70,7 @@ def _attack(name: str | None, daemon: Daemon, path: str) -> Iterator[None]:
     assert process.stdout
     try:
         assert process.stdout.readline() == b"at work\n"
-        time.sleep(_UNDER_WAY)
+        time.sleep(under_way)
         yield
     finally:
         process.kill()
