@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from tvix_store.cli.config_show import toml
+from tvix_store.cli.input import ByteSize
 from tvix_store.cli.program import program
 from tvix_store.cli.settings import SharedOption, TableType, commands_of, settings, variables
 
@@ -60,6 +61,8 @@ def _kind(option: click.Option) -> str:
         one = " or ".join(f"`{toml(choice)}`" for choice in kind.choices)
     elif isinstance(kind, click.types.BoolParamType):
         one = "true or false"
+    elif isinstance(kind, ByteSize):
+        one = "integer or string"
     elif isinstance(kind, click.types.IntParamType):
         one = "integer"
     elif isinstance(kind, click.types.FloatParamType):

@@ -317,7 +317,7 @@ _NUMBERS = [
     "token create --scope pull --expires 2020-01-01",
     "daemon --priority -1",
     "daemon --workers 0",
-    "daemon --max-nar-size 1G",
+    "daemon --max-nar-size 1GB",
     "daemon --transfer-memory 1",
     "daemon --shutdown-timeout -1",
     "daemon --gc-interval often",

@@ -33,7 +33,9 @@ def test_every_width_is_kept() -> None:
 
 def test_what_nobody_knows_is_not_told() -> None:
     assert terminal_line(Progress("tree"), 80) == "tree"
-    assert terminal_line(Progress("tree", done=1000, count=2, counted="paths"), 80) == "tree  1000 B  2 paths"
+    assert terminal_line(Progress("tree", done=1000, count=2, counted="path"), 80) == "tree  1000 B  2 paths"
+    assert terminal_line(Progress("tree", count=1), 80) == "tree  1 file"
+    assert terminal_line(Progress("copy", count=1, counted="path", things=5), 80) == "copy  1 of 5 paths"
     assert terminal_line(Progress("tree", total=0), 80) == "tree"
 
 

@@ -13,6 +13,7 @@ import pytest
 from tests.cli.configured import COMMANDS, parsed, places, value
 from tvix_store.cli.config_show import toml
 from tvix_store.cli.configured import Unconfigured
+from tvix_store.cli.input import ByteSize
 from tvix_store.cli.program import program
 from tvix_store.cli.settings import SharedOption, TableType, commands_of, key, settings, variables
 from tvix_store.cli.token_create import Expiry
@@ -40,6 +41,8 @@ def example(option: click.Option, tmp_path: Path) -> Any:
     kind = option.type
     if isinstance(kind, click.types.BoolParamType):
         return not option.default if isinstance(option.default, bool) else True
+    if isinstance(kind, ByteSize):
+        return "1G"
     if isinstance(kind, click.IntRange | click.FloatRange):
         return min((kind.min or 0) + 3, kind.max if kind.max is not None else float("inf"))
     if isinstance(kind, click.types.IntParamType):
@@ -60,7 +63,7 @@ def converted(option: click.Option, written: Any) -> Any:
     """What the command gets of a value, as far as types of their own change it."""
     return (
         option.type_cast_value(click.Context(click.Command(None)), written)
-        if isinstance(option.type, TableType | Expiry)
+        if isinstance(option.type, TableType | Expiry | ByteSize)
         else written
     )
 

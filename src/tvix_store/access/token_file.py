@@ -16,6 +16,7 @@ from pathlib import Path
 from tvix_store.access.tokens import TokenTable
 from tvix_store.durable_file import replace_file
 from tvix_store.errors import ExhaustedError, InvalidError, UnavailableError, of_disk
+from tvix_store.model.json_fault import json_fault
 
 _log = logging.getLogger(__name__)
 _LARGEST = 16 << 20
@@ -52,7 +53,7 @@ class TokenFile:
         try:
             return TokenTable.decode(json.loads(text))
         except (ValueError, RecursionError) as error:
-            raise InvalidError(f"{self.path} is no file of tokens: {error}") from None
+            raise InvalidError(f"{self.path} is no file of tokens: it is {json_fault(error)}") from None
         except InvalidError as error:
             raise InvalidError(f"{self.path}: {error}") from None
 

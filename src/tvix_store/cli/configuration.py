@@ -16,6 +16,7 @@ import click
 from tvix_store.cli.config_file import ConfigFile, ConfigurationError, Keys, dotted, read_config_file
 from tvix_store.cli.config_paths import files_in_force
 from tvix_store.cli.credentials import NoCredentialsError
+from tvix_store.cli.input import ByteSize
 from tvix_store.cli.masking import masked
 from tvix_store.cli.settings import SharedOption, TableType, settings
 
@@ -172,6 +173,8 @@ def _expected(option: click.Option) -> tuple[str, str, Callable[[object], bool]]
     kind = option.type
     if isinstance(kind, click.types.BoolParamType):
         return "true or false", "true or false", lambda value: isinstance(value, bool)
+    if isinstance(kind, ByteSize):
+        return "an integer or a string", "integers or strings", lambda value: type(value) is int or isinstance(value, str)
     if isinstance(kind, click.types.IntParamType):
         return "an integer", "integers", lambda value: type(value) is int
     if isinstance(kind, click.types.FloatParamType):

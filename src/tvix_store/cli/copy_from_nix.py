@@ -48,7 +48,7 @@ async def copy_from_nix(
         def copying(bar: Bar) -> AsyncGenerator[Copied, None]:
             return copy_files(store, stated, nix.file, jobs=jobs or JOBS, size_rule=rule, progress=bar.add)
 
-        async with aclosing(behind_bar(invocation, "copy", copying, size, counted=f"of {len(stated)} paths")) as copies:
+        async with aclosing(behind_bar(invocation, "copy", copying, size, counted="path", things=len(stated))) as copies:
             async for each in copies:
                 yield each
 

@@ -240,7 +240,7 @@ async def _shown(
         return copies()
 
     size = sum(each.nar.size for each in found)
-    async with aclosing(behind_bar(invocation, "copy", copying, size, counted=f"of {len(found)} paths")) as outcomes:
+    async with aclosing(behind_bar(invocation, "copy", copying, size, counted="path", things=len(found))) as outcomes:
         async for each in outcomes:
             yield each
 

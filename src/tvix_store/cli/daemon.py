@@ -21,7 +21,7 @@ from tvix_store.cli.daemon_checks import (
     warn_of_signing,
 )
 from tvix_store.cli.identity_rules import IdentityRuleType
-from tvix_store.cli.input import SecretPath
+from tvix_store.cli.input import ByteSize, SecretPath
 from tvix_store.cli.invocation import Invocation, shared_options
 from tvix_store.cli.log_options import log_options
 from tvix_store.cli.named_caches import NamedCacheOption, NamedCacheType
@@ -154,9 +154,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--limit-rate",
-    type=click.IntRange(64 << 10),
-    metavar="BYTES",
-    help="Bytes a second to a client from a worker, and as many from it.",
+    type=ByteSize(64 << 10),
+    metavar="SIZE",
+    help="Bytes a second to a client from a worker, and as many from it, as in 20M.",
 )
 @click.option(
     "--trust-proxy",
@@ -165,14 +165,14 @@ if TYPE_CHECKING:
     metavar="ADDRESS",
     help="Believe X-Forwarded-For of this proxy: an IP address, a network or unix; repeatable.",
 )
-@click.option("--max-nar-size", type=click.IntRange(1), metavar="BYTES", help="Largest NAR taken over HTTP. Default: 1 TiB.")
+@click.option("--max-nar-size", type=ByteSize(1), metavar="SIZE", help="Largest NAR taken over HTTP, as in 50G. Default: 1T.")
 @click.option(
     "--max-nar-entries",
     type=click.IntRange(1),
     metavar="N",
     help="Most nodes (files, symlinks, directories) in a NAR over HTTP. Default: 1000000.",
 )
-@click.option("--max-message-size", type=click.IntRange(1), metavar="BYTES", help="Largest gRPC message that is taken.")
+@click.option("--max-message-size", type=ByteSize(1), metavar="SIZE", help="Largest gRPC message that is taken, as in 64M.")
 @click.option(
     "--body-timeout",
     type=click.FloatRange(0, min_open=True),
@@ -187,9 +187,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--transfer-memory",
-    type=click.IntRange(16 << 20),
-    metavar="BYTES",
-    help="Memory of a worker for what clients send, and for answers. Default: 256 MiB.",
+    type=ByteSize(16 << 20),
+    metavar="SIZE",
+    help="Memory of a worker for what clients send, and for answers. Default: 256M.",
 )
 @section("Collecting and scrubbing")
 @collection_options

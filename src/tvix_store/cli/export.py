@@ -42,7 +42,7 @@ async def export(invocation: Invocation, path: str, destination: Path, form: str
         found = await resolve(store, path)
         # A NAR adds little to the contents of a tree, and nothing else tells their size beforehand.
         size = found.path_info.nar.size if found.path_info and not found.inner else None
-        with progress_bar(invocation, destination.name, size) as bar:
+        with progress_bar(invocation, "export" if to_standard_output else destination.name, size) as bar:
             if form == "dir":
                 await export_tree(store.blobs, found.tree, destination, pool=pool, progress=bar.add)
                 return

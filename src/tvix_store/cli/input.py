@@ -12,6 +12,7 @@ import click
 
 from tvix_store.cli.credentials import credential_file
 from tvix_store.errors import InvalidError
+from tvix_store.model.json_fault import json_fault
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -28,6 +29,18 @@ class FilePath(click.Path):
         if value == "":
             self.fail("the path is empty; write . for the current directory", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class ByteSize(click.IntRange):
+    """A number of bytes, as digits, or as 64K, 64M, 64G, 64T."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from tvix_store.model.byte_size import read_bytes
+
+        try:
+            return super().convert(read_bytes(value) if isinstance(value, str) else value, param, ctx)
+        except InvalidError as error:
+            self.fail(str(error), param, ctx)
 
 
 class InputFile(click.File):
@@ -92,4 +105,4 @@ async def read_json(file: IO[bytes]) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidError(f"{name_of(file)} is not JSON: {error}") from None
+        raise InvalidError(f"{name_of(file)} is {json_fault(error)}") from None

@@ -64,7 +64,7 @@ async def rewrite(
 
     async with (
         await invocation.open_store() as store,
-        aclosing(behind_bar(invocation, "rewrite", partial(rewritten, store), counted="paths")) as each_path,
+        aclosing(behind_bar(invocation, "rewrite", partial(rewritten, store), counted="path")) as each_path,
     ):
         if as_json:
             await print_json_array(each_path)

@@ -16,9 +16,13 @@ async def remove(invocation: Invocation, name: str) -> None:
     \b
         tvix-store pin remove v1.0
     """
+    from tvix_store.errors import NotFoundError
     from tvix_store.operations.collection.pins import Pins
     from tvix_store.operations.collection.unused import powers_of
 
     async with await invocation.open_store() as store:
         records, _ = powers_of(store)
-        await Pins(records).remove(name)
+        try:
+            await Pins(records).remove(name)
+        except NotFoundError:
+            raise NotFoundError("pin", name, place=store.name) from None

@@ -114,12 +114,14 @@ def _telling(invocation: Invocation, progress: Progress) -> Iterator[_TellingBar
 
 
 @contextmanager
-def progress_bar(invocation: Invocation, label: str, size: int | None = None, *, counted: str = "files") -> Iterator[Bar]:
+def progress_bar(
+    invocation: Invocation, label: str, size: int | None = None, *, counted: str = "file", things: int | None = None
+) -> Iterator[Bar]:
     """Tell of work with its rate and the remaining time. `size` is the expected total (bytes), where it is known.
 
-    `counted` names the things that `Bar.add` counts.
+    `counted` names one of the things that `Bar.add` counts, and `things` says how many there are.
     """
-    with _telling(invocation, Progress(printable(label), size, counted=counted)) as bar:
+    with _telling(invocation, Progress(printable(label), size, counted=counted, things=things)) as bar:
         yield bar or Bar()
 
 
@@ -136,11 +138,12 @@ async def behind_bar(
     values: Callable[[Bar], AsyncGenerator[T, None]],
     size: int | None = None,
     *,
-    counted: str = "files",
+    counted: str = "file",
+    things: int | None = None,
 ) -> AsyncGenerator[T, None]:
     """The items of `values`, which moves a bar. Where the bar is seen, all comes when it is gone: printing would go into it."""
     held: list[T] = []
-    with progress_bar(invocation, label, size, counted=counted) as bar:
+    with progress_bar(invocation, label, size, counted=counted, things=things) as bar:
         async with aclosing(values(bar)) as given:
             async for each in given:
                 if bar.visible:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvix_store.cli.sizes import human
+from tvix_store.cli.sizes import counted, human
 
 _LABEL = 24
 """The most columns of a label on a terminal."""
@@ -21,7 +21,7 @@ class Progress:
 
     total: How much there is to do; None where nobody knows.
     done: How much is done; bytes, if `in_bytes`.
-    count: How many things are done. `counted` names them.
+    count: How many things are done, of `things` in all where that is told. `counted` names one of them.
     rate: How much was done in a second of late.
     """
 
@@ -29,7 +29,8 @@ class Progress:
     total: int | None = None
     done: int = 0
     count: int = 0
-    counted: str = "files"
+    counted: str = "file"
+    things: int | None = None
     rate: float = 0
     in_bytes: bool = True
 
@@ -37,6 +38,11 @@ class Progress:
     def part(self) -> float | None:
         """Which part is done, from 0 to 1."""
         return min(self.done / self.total, 1) if self.total else None
+
+    @property
+    def counts(self) -> str:
+        """`1 file`, or `1 of 5 paths`."""
+        return counted(self.count, self.counted) if self.things is None else f"{self.count} of {counted(self.things, self.counted)}"
 
 
 def plain_line(progress: Progress) -> str:
@@ -82,7 +88,7 @@ def _facts(progress: Progress) -> list[tuple[int, str]]:
     if progress.total and progress.rate and progress.done < progress.total:
         facts.append((2, f"{span((progress.total - progress.done) / progress.rate)} left"))
     if progress.count:
-        facts.append((5, f"{progress.count} {progress.counted}"))
+        facts.append((5, progress.counts))
     return facts
 
 

@@ -23,11 +23,18 @@ async def revoke(invocation: Invocation, ids: tuple[str, ...], token_file: Path 
     """
     from tvix_store.access.token_file import TokenFile
     from tvix_store.access.tokens import TokenTable, identity_in
+    from tvix_store.errors import NotFoundError
+
+    file = existing_token_file(invocation, token_file)
 
     def change(table: TokenTable) -> TokenTable:
         now = time.time()
         for each in ids:
-            table = table.revoked(identity_in(each), now)
+            identity = identity_in(each)
+            try:
+                table = table.revoked(identity, now)
+            except NotFoundError:
+                raise NotFoundError("token", identity, message=f"token {identity} is not in {file}") from None
         return table
 
-    TokenFile(existing_token_file(invocation, token_file)).change(change)
+    TokenFile(file).change(change)

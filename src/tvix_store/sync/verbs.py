@@ -99,7 +99,7 @@ def import_nar(
 def copy_paths(
     source: Store,
     target: Store,
-    path_infos: Iterable[PathInfo],
+    paths: Iterable[PathInfo | resolving.PathInStore],
     *,
     jobs: int = copy.JOBS,
     deltas: bool | None = None,
@@ -107,7 +107,7 @@ def copy_paths(
 ) -> Generator[Copied, None, None]:
     """As `tvix_store.copy_paths`."""
     run = iterating(copy.copy_paths, source.loop)
-    return run(source.inner, target.inner, list(path_infos), jobs=jobs, deltas=deltas, account=account)
+    return run(source.inner, target.inner, list(paths), jobs=jobs, deltas=deltas, account=account)
 
 
 def verified(

@@ -109,6 +109,16 @@ async def test_a_path_is_copied_with_all_it_says(pair: tuple[Store, Store]) -> N
     assert len(BIG) < account.sent < 1.01 * len(BIG) + 10_000
 
 
+async def test_a_path_may_be_named_in_any_form(stores: tuple[Store, Store]) -> None:
+    source, target = stores
+    infos = [await stored(source, name, TreeFile(name.encode())) for name in ("a", "b", "c", "d")]
+    a, b, c, d = (each.store_path for each in infos)
+    done = [each.store_path async for each in copy_paths(source, target, [infos[0], b, str(c), d.absolute(), str(a)[:32]])]
+    assert sorted(done) == sorted([a, b, c, d])
+    with pytest.raises(NotFoundError, match="gone is not in the store"):
+        [each async for each in copy_paths(source, target, [f"{'0' * 32}-gone"])]
+
+
 async def test_a_path_that_is_there_is_not_looked_at_but_gets_signatures(stores: tuple[Store, Store]) -> None:
     (source, seen), (target, put) = watched(stores[0]), watched(stores[1])
     info = await stored(source, "known", TREE)

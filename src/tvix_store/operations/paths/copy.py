@@ -25,13 +25,16 @@ JOBS = 64
 async def copy_paths(
     source: Store,
     target: Store,
-    path_infos: Iterable[PathInfo],
+    paths: Iterable[PathInfo | PathInStore],
     *,
     jobs: int = JOBS,
     deltas: bool | None = None,
     account: Account | None = None,
 ) -> AsyncGenerator[Copied, None]:
-    """Copy paths of `source`, which says so much of them, to `target`. Yields the outcome of each, references first.
+    """Copy `paths` from `source` to `target`. Yields the outcome of each, references first.
+
+    A path is a path info of `source`, or a store path in any form that `named_path_infos` takes. What it refers to is not copied,
+    unless it is named too.
 
     Nothing that the source says is believed. `target` computes the NAR of each path from the content that it has then. It should
     check what else it takes: see `config.verified`. A path that the target has with the same NAR is not looked at, and new
@@ -42,16 +45,20 @@ async def copy_paths(
     default, it may where the link is slow.
 
     Raises:
-        InvalidError: the references go round in a circle, or the stores are for other store directories.
+        InvalidError: a path is no store path, the references go round in a circle, or the stores are for other store directories.
+        NotFoundError: a path that is named is not in `source`.
         ExhaustedError, UnavailableError, UnsupportedError: the target cannot take them, or the source cannot give them.
     """
     if source.store_dir != target.store_dir:
         raise InvalidError(f"{source.name} holds paths of {source.store_dir}, and {target.name} those of {target.store_dir}")
+    given = list(paths)
+    stated = [each for each in given if isinstance(each, PathInfo)]
+    stated += await named_path_infos(source, [each for each in given if not isinstance(each, PathInfo)])
     account = account or Account()
     trees = TreeCopier.between(source, target, account, deltas=deltas)
     copies = _StoreCopies(source, target, trees, jobs, account)
     try:
-        async with aclosing(copies.run(path_infos)) as outcomes:
+        async with aclosing(copies.run(stated)) as outcomes:
             async for each in outcomes:
                 yield each
     finally:
