@@ -19,6 +19,7 @@ from tests.http.nix import Nix, listed
 from tests.private_nix import PrivateNix, Registered, built
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import SymlinkNode
+from tvix_store.model.store_path import STORE_DIR
 from tvix_store.testing.content import noise
 from tvix_store.testing.trees import Tree, TreeFile
 
@@ -232,7 +233,9 @@ def test_what_cannot_be_copied_is_said_in_a_line(
 
 
 def test_without_nix_it_is_said_how_to_get_it(tvix_store: Program, copy: list[str | Path]) -> None:
-    ended = tvix_store.run(*copy, LIBRARY, environment={**tvix_store.environment, "PATH": "/nowhere"})
+    environment = {**tvix_store.environment, "PATH": "/nowhere"}
+    assert tvix_store.run(*copy, LIBRARY, environment=environment).code == 0
+    ended = tvix_store.run(*copy, f"{STORE_DIR}/{'0' * 32}-missing", environment=environment)
     assert ended.code == 7
     assert "nix is not on the PATH; install Nix" in ended.error
 

@@ -41,5 +41,5 @@ def synchronous() -> None:
             assert_type(store.statistics.stats(), Stats)
         sync.import_tree(store, 7)  # type: ignore[arg-type]
         sync.open_store(nonsense=1)  # type: ignore[call-arg]
-        store.blobs.read("x")  # type: ignore[arg-type]
+        store.blobs.read(7)  # type: ignore[arg-type]
         store.blobs.put(7)  # type: ignore[arg-type]

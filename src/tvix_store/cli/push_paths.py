@@ -91,7 +91,7 @@ async def _both(
     """What Nix says of the closure, and what stands at `to`: both are asked at once."""
     asking = asyncio.ensure_future(nix.closure(named))
     try:
-        await asyncio.sleep(0)  # the program nix starts
+        await asyncio.sleep(0)  # the question is on its way
         from tvix_store.config.push_target import open_push_target
         from tvix_store.services.store import Store
 

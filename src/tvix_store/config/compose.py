@@ -19,7 +19,7 @@ from tvix_store.model.signature import PublicKey
 from tvix_store.model.store_path import check_store_dir
 from tvix_store.services.offer import Offer, Service
 from tvix_store.services.path_infos import PathInfoService
-from tvix_store.services.store import Store
+from tvix_store.services.store import Store, wanted_store
 
 S = TypeVar("S", bound=Store)
 DEFAULT_ADDRESS = "local://"
@@ -194,6 +194,7 @@ def verified(
     `require_references`, the paths that it refers to must be in the store. Without `trust_nar`, the size and hash of a NAR are not
     taken from a server's word: they are computed here, from content that is checked against its digests.
     """
+    wanted_store(store)
     from tvix_store.layers.closed import ClosedPathInfos
     from tvix_store.layers.signature_policy import SignaturePolicy
     from tvix_store.layers.verifying import VerifyingPathInfos

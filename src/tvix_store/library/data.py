@@ -37,12 +37,12 @@ def as_pieces(data: Data) -> AsyncIterable[bytes]:
         case AsyncIterable():
             return data
         case str():
-            raise InvalidError("a text is no bytes: encode it first, as in text.encode()")
+            raise InvalidError("expected bytes, not a text: encode it first, as in text.encode()")
     if isinstance(data, BinaryFile):
         return from_thread(_read(data))
     if isinstance(data, Iterable):
         return as_stream(data)
-    raise InvalidError(f"bytes, an open file or an iterable of bytes is expected, not {type(data).__name__}")
+    raise InvalidError(f"expected bytes, an open file or an iterable of bytes, not {type(data).__name__}")
 
 
 def as_stream(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:

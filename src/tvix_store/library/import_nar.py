@@ -13,6 +13,7 @@ from tvix_store.model.store_path import check_store_path_name
 from tvix_store.nar import MAX_DEPTH
 from tvix_store.operations.ingest.import_nar import NarImport
 from tvix_store.operations.ingest.import_tree import Imported, record_import
+from tvix_store.services.store import wanted_store
 
 
 async def import_nar(
@@ -26,6 +27,7 @@ async def import_nar(
         InvalidError: the NAR, or its compression, is damaged; something in it cannot be stored; the name is not allowed.
         ExhaustedError: it is too large, or the store is full.
     """
+    wanted_store(store)
     check_store_path_name(name)
     async with NarImport(store, size_rule=size_rule) as work:
         read = await work.read(_decompressed(as_pieces(nar)))

@@ -12,6 +12,7 @@ from tvix_store.errors import InvalidError
 from tvix_store.library.store import Store, opened
 from tvix_store.model.file_path import StrPath
 from tvix_store.model.signature import PublicKey
+from tvix_store.model.wanted import wanted_path
 
 
 class StoreOpening:
@@ -89,8 +90,10 @@ def _address(address: StrPath | None) -> str | None:
     """An address as a text. A path that is no text is absolute: it may have neither a slash nor anything before a colon.
 
     Raises:
-        InvalidError: it is empty. The default store is not what was meant.
+        InvalidError: it is neither, or empty. The default store is not what was meant.
     """
     if address == "":
         raise InvalidError("the address of the store is empty; leave it out for the default store")
-    return address if address is None or isinstance(address, str) else os.path.abspath(address)
+    if address is None or isinstance(address, str):
+        return address
+    return os.path.abspath(wanted_path(address, "an address: a URL, or a path"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Iterable, Sequence
 from contextlib import suppress
 
 from tvix_store.errors import InvalidError
@@ -11,12 +11,14 @@ from tvix_store.library.life import Life
 from tvix_store.model import nixbase32
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
-from tvix_store.model.nodes import Node
-from tvix_store.model.path_info import PathInfo
+from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
+from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import HASH_CHARACTERS, OUTPUT_HASH_SIZE, StorePath
 from tvix_store.model.trust import NOBODY, Trust
+from tvix_store.model.wanted import wanted, wanted_many
 from tvix_store.services.blobs import BlobService, BlobStat
 from tvix_store.services.directories import DirectoryService, DirectoryTree
+from tvix_store.services.nar import NarService
 from tvix_store.services.path_infos import PathInfoService
 
 
@@ -26,20 +28,21 @@ class Blobs:
     def __init__(self, inner: BlobService, life: Life) -> None:
         self._inner = life.guarded(inner)
 
-    async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
+    async def stat(self, digest: Digest | str, *, chunks: bool = False) -> BlobStat | None:
         """As `BlobService.stat`."""
-        return await self._inner.stat(digest, chunks=chunks)
+        return await self._inner.stat(_digest(digest), chunks=chunks)
 
-    async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
+    async def missing(self, digests: Sequence[Digest | str]) -> set[Digest]:
         """As `BlobService.missing`."""
-        return await self._inner.missing(digests)
+        return await self._inner.missing(_digests(digests))
 
-    def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+    def read(self, digest: Digest | str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         """As `BlobService.read`.
 
         Raises:
             InvalidError: `start` or `stop` is negative: both count from the begin.
         """
+        digest = _digest(digest)
         if start < 0 or (stop is not None and stop < 0):
             raise InvalidError(f"a part of a blob is counted from its begin: start={start}, stop={stop}")
         return self._inner.read(digest, start, stop)
@@ -55,11 +58,12 @@ class Blobs:
 
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
         """As `BlobService.put_many`."""
-        return await self._inner.put_many(blobs)
+        some = [wanted(each, bytes, "bytes") for each in wanted_many(blobs, "a sequence of bytes, one for each blob")]
+        return await self._inner.put_many(some)
 
-    async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
+    async def get_many(self, digests: Sequence[Digest | str]) -> list[bytes | None]:
         """As `BlobService.get_many`."""
-        return await self._inner.get_many(digests)
+        return await self._inner.get_many(_digests(digests))
 
 
 class Directories:
@@ -69,21 +73,21 @@ class Directories:
         self._inner = life.guarded(inner)
         self._life = life
 
-    async def get(self, digest: Digest) -> Directory | None:
+    async def get(self, digest: Digest | str) -> Directory | None:
         """As `DirectoryService.get`."""
-        return await self._inner.get(digest)
+        return await self._inner.get(_digest(digest))
 
-    def get_recursive(self, digest: Digest) -> AsyncIterator[Directory]:
+    def get_recursive(self, digest: Digest | str) -> AsyncIterator[Directory]:
         """As `DirectoryService.get_recursive`."""
-        return self._inner.get_recursive(digest)
+        return self._inner.get_recursive(_digest(digest))
 
     def tree(self, root: Node) -> DirectoryTree:
         """As `DirectoryService.tree`."""
-        return _Tree(self._inner.tree(root), self._life)
+        return _Tree(self._inner.tree(_node(root)), self._life)
 
     async def put(self, directories: Iterable[Directory] | AsyncIterable[Directory]) -> Digest:
         """As `DirectoryService.put`."""
-        return await self._inner.put(as_stream(directories))
+        return await self._inner.put(_checked(directories))
 
 
 class _Tree:
@@ -134,7 +138,7 @@ class PathInfos:
         Raises:
             InvalidError: as `get`.
         """
-        return await self._inner.get_many(list(map(self._hash, output_hashes)))
+        return await self._inner.get_many(self._hashes(output_hashes))
 
     async def existing(self, output_hashes: Sequence[StorePath | str | bytes]) -> dict[bytes, StorePath]:
         """As `PathInfoService.existing`, of store paths in any form.
@@ -142,12 +146,13 @@ class PathInfos:
         Raises:
             InvalidError: as `get`.
         """
-        return await self._inner.existing(list(map(self._hash, output_hashes)))
+        return await self._inner.existing(self._hashes(output_hashes))
 
     async def put(
         self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
     ) -> PathInfo:
         """As `PathInfoService.put`."""
+        wanted(path_info, PathInfo, "a PathInfo")
         return await self._inner.put(path_info, trust, requires=requires, calculated=calculated)
 
     def list(self, after: StorePath | str | bytes = b"") -> AsyncIterator[PathInfo]:
@@ -157,6 +162,9 @@ class PathInfos:
             InvalidError: as `get`.
         """
         return self._inner.list(self._hash(after) if after else b"")
+
+    def _hashes(self, paths: Iterable[StorePath | str | bytes]) -> Sequence[bytes]:
+        return tuple(map(self._hash, wanted_many(paths, "store paths, in an iterable")))
 
     def _hash(self, path: StorePath | str | bytes) -> bytes:
         asked = self._asked(path)
@@ -177,3 +185,34 @@ class PathInfos:
             f"not a store path: {str(path)[:250]!r} (expected a StorePath, {self._store_dir}/<hash>-<name>, <hash>-<name>, "
             f"or the hash: {HASH_CHARACTERS} characters or {OUTPUT_HASH_SIZE} bytes)"
         )
+
+
+class Nars:
+    """The NARs of a store: a `NarService`."""
+
+    def __init__(self, inner: NarService, life: Life) -> None:
+        self._inner = life.guarded(inner)
+
+    async def calculate(self, node: Node) -> NarFacts:
+        """As `NarService.calculate`."""
+        return await self._inner.calculate(_node(node))
+
+
+def _digest(digest: Digest | str) -> Digest:
+    return Digest.parse(digest) if isinstance(digest, str) else wanted(digest, Digest, "a digest: a Digest, or its text")
+
+
+def _digests(digests: Iterable[Digest | str]) -> list[Digest]:
+    return list(map(_digest, wanted_many(digests, "digests, in a sequence")))
+
+
+def _node(node: Node) -> Node:
+    wanted(node, (DirectoryNode, FileNode, SymlinkNode), "a node, as `(await resolve(store, path)).node`, or `path_info.node`")
+    return node
+
+
+async def _checked(directories: Iterable[Directory] | AsyncIterable[Directory]) -> AsyncGenerator[Directory, None]:
+    if not isinstance(directories, AsyncIterable):
+        wanted_many(directories, "directories, in an iterable, leaves first")
+    async for directory in as_stream(directories):
+        yield wanted(directory, Directory, "a Directory")

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from tvix_store import services
 from tvix_store.library.life import Life
-from tvix_store.library.services import Blobs, Directories, PathInfos
+from tvix_store.library.services import Blobs, Directories, Nars, PathInfos
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.nar import NarService
@@ -20,7 +20,7 @@ _FACTS = frozenset(
     ("name", "substituters", "elsewhere", "read_only", "takes_any_sizes", "store_dir", "size_rule", "service_checks", "links")
 )
 """Fields that may be read when the store is closed."""
-_OWN = frozenset(("blobs", "directories", "path_infos", "close", "life"))
+_OWN = frozenset(("blobs", "directories", "path_infos", "nar", "close", "life"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -34,6 +34,7 @@ class Store(services.Store):
     blobs: Blobs
     directories: Directories
     path_infos: PathInfos
+    nar: Nars
     life: Life = field(compare=False)
 
     def with_services(
@@ -52,7 +53,7 @@ class Store(services.Store):
             blobs=None if blobs is None else Blobs(blobs, self.life),
             directories=None if directories is None else Directories(directories, self.life),
             path_infos=None if path_infos is None else PathInfos(path_infos, self.life, self.store_dir),
-            nar=nar,
+            nar=None if nar is None else Nars(nar, self.life),
             records=records,
             keep=keep,
         )
@@ -72,6 +73,7 @@ def opened(store: services.Store) -> Store:
         "blobs": Blobs(store.blobs, life),
         "directories": Directories(store.directories, life),
         "path_infos": PathInfos(store.path_infos, life, store.store_dir),
+        "nar": Nars(store.nar, life),
         "close": life.end,
         "life": life,
     }

@@ -17,6 +17,7 @@ from tvix_store.model.store_path import (
     recursive_output_path,
     text_path,
 )
+from tvix_store.model.wanted import wanted_text
 
 
 class Method(Enum):
@@ -64,7 +65,7 @@ class ContentAddress:
             InvalidError: `text` is none of these.
         """
         for method in Method:
-            if text.startswith(method.value):
+            if wanted_text(text).startswith(method.value):
                 return cls._by(method, text)
         raise InvalidError(f"not a content address: {text[:100]!r} (expected fixed:r:…, fixed:… or text:…)")
 

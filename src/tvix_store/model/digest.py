@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from tvix_store.errors import InvalidError
+from tvix_store.model.wanted import wanted_text
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,7 +34,7 @@ class Digest:
         Raises:
             InvalidError: `text` is neither.
         """
-        body = text.removeprefix("b3:").removeprefix("blake3-")
+        body = wanted_text(text).removeprefix("b3:").removeprefix("blake3-")
         try:
             if len(body) == 64:
                 return cls(bytes.fromhex(body))

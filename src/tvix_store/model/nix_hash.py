@@ -10,6 +10,7 @@ from typing import Protocol, Self
 
 from tvix_store.errors import InvalidError
 from tvix_store.model import nixbase32
+from tvix_store.model.wanted import wanted_text
 
 SIZES = {"md5": 16, "sha1": 20, "sha256": 32, "sha512": 64, "blake3": 32}
 """Digest sizes in bytes of the algorithms that Nix knows."""
@@ -57,7 +58,7 @@ class NixHash:
         Raises:
             InvalidError: `text` is none of these.
         """
-        algorithm, separator, body = text.partition(":")
+        algorithm, separator, body = wanted_text(text).partition(":")
         sri = not separator
         if sri:
             algorithm, separator, body = text.partition("-")

@@ -15,6 +15,7 @@ from tvix_store.errors import InvalidError
 from tvix_store.model import wire
 from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.store_path import STORE_DIR, StorePath
+from tvix_store.model.wanted import wanted_text
 
 MAX_SIGNATURES = 64
 """Of one path: each that bears the name of a trusted key is checked, which takes some 50 µs."""
@@ -37,7 +38,7 @@ def check_count(signatures: Sized) -> None:
 
 
 def _split(text: str, what: str) -> tuple[str, bytes]:
-    name, separator, body = text.strip().partition(":")
+    name, separator, body = wanted_text(text).strip().partition(":")
     if not separator:
         raise InvalidError(f"not a {what}: expected name:base64, as in cache.example.org-1:…")
     try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tvix_store.errors import InvalidError
 from tvix_store.model import nixbase32
 from tvix_store.model.nix_hash import NixHash
+from tvix_store.model.wanted import wanted_text
 
 STORE_DIR = "/nix/store"
 OUTPUT_HASH_SIZE = 20
@@ -63,7 +64,7 @@ class StorePath:
         Raises:
             InvalidError: `text` is neither.
         """
-        return cls.from_base_name(text.removeprefix(store_dir.rstrip("/") + "/"))
+        return cls.from_base_name(wanted_text(text).removeprefix(store_dir.rstrip("/") + "/"))
 
     @classmethod
     def from_base_name(cls, text: str) -> StorePath:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from tvix_store.errors import NotFoundError
 from tvix_store.model.digest import Digest
+from tvix_store.model.wanted import wanted_with
 
 SMALL_BLOB = 256 * 1024
 """Largest blob in bytes that `put_many` and `get_many` take; larger ones are streamed."""
@@ -95,3 +96,12 @@ async def get_all(blobs: BlobService, digests: Sequence[Digest]) -> list[bytes]:
             raise NotFoundError("blob", digest)
         contents.append(content)
     return contents
+
+
+def wanted_blobs(blobs: object) -> None:
+    """Check that an argument is a BlobService.
+
+    Raises:
+        InvalidError: it is something else.
+    """
+    wanted_with(blobs, ("read", "get_many"), "the blobs of a store: `store.blobs`")

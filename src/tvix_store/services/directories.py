@@ -9,6 +9,7 @@ from typing import Protocol
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import Node
+from tvix_store.model.wanted import wanted_with
 
 _PARSED_HERE = 256 << 10
 """Bytes of an encoded directory that are parsed on the event loop: some 20 ms."""
@@ -88,3 +89,12 @@ async def parse(directory: Directory) -> None:
     """Parse a directory before its entries are used. A large one is parsed in a thread, so that the event loop stays free."""
     if not directory.is_parsed and len(directory.encoded) > _PARSED_HERE:
         await asyncio.to_thread(directory.parse)
+
+
+def wanted_tree(tree: object) -> None:
+    """Check that an argument is the handle of a tree.
+
+    Raises:
+        InvalidError: it is something else.
+    """
+    wanted_with(tree, ("root", "below"), "the handle of a tree: `Resolved.tree`, or `store.directories.tree(node)`")

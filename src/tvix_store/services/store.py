@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts
+from tvix_store.model.wanted import wanted
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.foreign_documents import ForeignDocuments
@@ -63,3 +64,12 @@ class Store(Offer):
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
+
+
+def wanted_store(store: object) -> None:
+    """Check that an argument is a store.
+
+    Raises:
+        InvalidError: it is something else.
+    """
+    wanted(store, Store, "a store, as `async with open_store(…)` gives it")

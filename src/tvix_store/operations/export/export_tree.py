@@ -8,13 +8,14 @@ from pathlib import Path
 
 from tvix_store.model.file_path import StrPath
 from tvix_store.model.nodes import DirectoryNode
+from tvix_store.model.wanted import wanted_path
 from tvix_store.operations.export.atomic_target import AtomicTarget
 from tvix_store.operations.export.parallel import export_parallel
 from tvix_store.operations.export.tree_writer import NEW_FILE, TreeWriter, write_all
 from tvix_store.operations.export.worker_pool import WorkerPool
 from tvix_store.operations.trees.walk import fetch_tree, read_contents
-from tvix_store.services.blobs import BlobService
-from tvix_store.services.directories import DirectoryTree
+from tvix_store.services.blobs import BlobService, wanted_blobs
+from tvix_store.services.directories import DirectoryTree, wanted_tree
 
 _WORTH_A_POOL = 200
 """Size of a directory from which others help: they have to open the store first, which takes longer than writing some files."""
@@ -40,9 +41,11 @@ async def export_tree(
         NotFoundError, InvalidError, CorruptError: as `fetch_tree`.
         UnavailableError: as `WorkerPool.run`.
     """
+    wanted_blobs(blobs)
+    wanted_tree(tree)
     count = progress or (lambda files, size: None)
     node = tree.root
-    async with AtomicTarget(Path(target)) as atomic:
+    async with AtomicTarget(Path(wanted_path(target))) as atomic:
         writer = await atomic.run(TreeWriter, atomic.path)
         try:
             if pool is not None and pool.size and isinstance(node, DirectoryNode) and node.size >= _WORTH_A_POOL:

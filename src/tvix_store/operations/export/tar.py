@@ -6,9 +6,10 @@ import tarfile
 from collections.abc import AsyncIterator
 
 from tvix_store.model.nodes import DirectoryNode, FileNode, Node, SymlinkNode
+from tvix_store.model.wanted import wanted
 from tvix_store.operations.trees.walk import fetch_tree, read_contents
-from tvix_store.services.blobs import BlobService
-from tvix_store.services.directories import DirectoryTree
+from tvix_store.services.blobs import BlobService, wanted_blobs
+from tvix_store.services.directories import DirectoryTree, wanted_tree
 
 _PIECE = 256 * 1024
 
@@ -22,6 +23,9 @@ async def render_tar(blobs: BlobService, tree: DirectoryTree, name: bytes) -> As
     Raises:
         NotFoundError, InvalidError, CorruptError: as `fetch_tree`. The pieces given out before are no archive then.
     """
+    wanted_blobs(blobs)
+    wanted_tree(tree)
+    wanted(name, bytes, "bytes: the name of the root")
     pending = bytearray()
     entered: list[bytes] = []
     async for batch in fetch_tree(blobs, tree):

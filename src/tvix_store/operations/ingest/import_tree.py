@@ -16,11 +16,12 @@ from tvix_store.model.nix_hash import NixHash
 from tvix_store.model.nodes import Node
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath, check_store_path_name, fixed_output_path, flat_output_path
+from tvix_store.model.wanted import wanted_path
 from tvix_store.operations.ingest.account import ImportAccount
 from tvix_store.operations.ingest.files_cache import FilesCache
 from tvix_store.operations.ingest.import_content import Progress, import_content
 from tvix_store.operations.nars.put_calculated import put_calculated
-from tvix_store.services.store import Store
+from tvix_store.services.store import Store, wanted_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,10 @@ async def import_tree(
         DeniedError: something in the tree may not be read.
         ExhaustedError, UnavailableError: the store cannot take it.
     """
-    name = check_store_path_name(_file_name(path) if name is None else name)
+    wanted_store(store)
+    name = check_store_path_name(_file_name(wanted_path(path)) if name is None else name)
     content = await import_content(
-        store, Path(path), flat=flat, size_rule=size_rule, cache=cache, progress=progress, account=account
+        store, Path(wanted_path(path)), flat=flat, size_rule=size_rule, cache=cache, progress=progress, account=account
     )
     if not flat:
         return await record_import(store, name, content.node, content.nar, content.depth, path_info=path_info)

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from tvix_store.model.nodes import FileNode
 from tvix_store.operations.nars.around import around
 from tvix_store.operations.trees.walk import Step, fetch_steps, read_contents, walk_tree
-from tvix_store.services.blobs import BlobService
-from tvix_store.services.directories import DirectoryTree
+from tvix_store.services.blobs import BlobService, wanted_blobs
+from tvix_store.services.directories import DirectoryTree, wanted_tree
 
 _PIECE = 256 * 1024
 """Bytes of contents, and
@@ -22,6 +22,8 @@ async def render_nar(blobs: BlobService, tree: DirectoryTree) -> AsyncGenerator[
     Raises:
         NotFoundError, InvalidError, CorruptError: as `fetch_tree`; what was given out before is no NAR then.
     """
+    wanted_blobs(blobs)
+    wanted_tree(tree)
     async for piece in render_steps(blobs, walk_tree(tree)):
         if isinstance(piece, bytes):
             yield piece

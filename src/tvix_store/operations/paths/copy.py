@@ -11,15 +11,17 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode
 from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.wanted import wanted, wanted_many
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.granular.copy_tree import TreeCopier
 from tvix_store.operations.paths.path_copies import Copied, PathCopies, check_nar, stated_paths
 from tvix_store.operations.paths.rewrite_sizes import directories_by_rule
 from tvix_store.operations.trees.resolve import PathInStore, path_text
-from tvix_store.services.store import Store
+from tvix_store.services.store import Store, wanted_store
 
 JOBS = 64
 """Paths whose contents are copied at a time. They share calls: one path alone waits for a round trip most of the time."""
+_PATH_INFO = "a PathInfo; `named_path_infos` gets those of paths"
 
 
 async def copy_paths(
@@ -49,6 +51,9 @@ async def copy_paths(
         NotFoundError: a path that is named is not in `source`.
         ExhaustedError, UnavailableError, UnsupportedError: the target cannot take them, or the source cannot give them.
     """
+    wanted_store(source)
+    wanted_store(target)
+    path_infos = [wanted(each, PathInfo, _PATH_INFO) for each in wanted_many(path_infos, "path infos, in an iterable")]
     if source.store_dir != target.store_dir:
         raise InvalidError(f"{source.name} holds paths of {source.store_dir}, and {target.name} those of {target.store_dir}")
     given = list(paths)
@@ -74,10 +79,13 @@ async def named_path_infos(store: Store, names: Iterable[PathInStore], *, closur
         ExhaustedError: the closure is too large.
     """
 
-    async def ask(wanted: Sequence[bytes]) -> list[PathInfo]:
-        return list((await store.path_infos.get_many(wanted)).values())
+    wanted_store(store)
 
-    return await stated_paths(ask, list(map(path_text, names)), store_dir=store.store_dir, source=store.name, closure=closure)
+    async def ask(output_hashes: Sequence[bytes]) -> list[PathInfo]:
+        return list((await store.path_infos.get_many(output_hashes)).values())
+
+    named = list(map(path_text, wanted_many(names, "names of store paths, in an iterable")))
+    return await stated_paths(ask, named, store_dir=store.store_dir, source=store.name, closure=closure)
 
 
 class _StoreCopies(PathCopies[PathInfo, PathInfo]):

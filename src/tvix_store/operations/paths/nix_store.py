@@ -1,4 +1,4 @@
-"""NixStore: a store of Nix on this machine. The program `nix` describes its paths, and their files can be read."""
+"""NixStore: a store of Nix on this machine. Its database, or the program `nix`, describes its paths; their files can be read."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 from tvix_store.concurrency.signal_process import signal_process
 from tvix_store.errors import InvalidError, UnavailableError
 from tvix_store.model.store_path import STORE_DIR, StorePath
+from tvix_store.operations.paths.nix_database import NixDatabase
 from tvix_store.operations.paths.nix_json import Json, objects_by_path
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -56,10 +57,17 @@ class NixStore:
     async def closure(self, paths: Sequence[StorePath]) -> dict[str, Json | None]:
         """Nix's descriptions of the closure of `paths`; None for a path that is not valid. See `nix_json`.
 
+        They come from Nix's database. Where it cannot be read, or says that something is missing, the program has the word.
+
         Raises:
             InvalidError: Nix refuses to answer.
             UnavailableError: Nix is not installed.
         """
+        named = [path.absolute(self.store_dir) for path in paths]
+        try:
+            return dict(await asyncio.to_thread(NixDatabase(self.database).closure, named))
+        except (InvalidError, UnavailableError):
+            pass
         try:
             return await self._ask(paths, "--recursive")
         except InvalidError:

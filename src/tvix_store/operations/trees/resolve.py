@@ -15,13 +15,14 @@ from tvix_store.model.names import show
 from tvix_store.model.nodes import FileNode, Node
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
+from tvix_store.model.wanted import wanted
 from tvix_store.operations.trees.lookup import lookup
 from tvix_store.operations.trees.path_name import PathName
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.directories import DirectoryTree
-from tvix_store.services.store import Store
+from tvix_store.services.store import Store, wanted_store
 
-PathInStore: TypeAlias = StrPath | StorePath
+PathInStore: TypeAlias = StrPath | StorePath | Digest
 """What names a node of a store: see `resolve`."""
 _DIGEST = re.compile(r"(?:b3:|blake3-)?(?:[0-9a-f]{64}|[0-9A-Za-z+/]{43}=)(?=/|$)")
 
@@ -46,13 +47,14 @@ class Resolved:
 async def resolve(store: Store, path: PathInStore, *, follow: bool = False) -> Resolved:
     """The node that `path` names: `/nix/store/<hash>-<name>`, `<hash>-<name>`, `<hash>`, or the digest of a directory or blob.
 
-    A `StorePath` names its root node. Behind the others, `/path/inside` may follow.
+    A `StorePath` names its root node, and a `Digest` the directory or blob. Behind the texts, `/path/inside` may follow.
     `follow` resolves symlinks on it, and at its end.
 
     Raises:
         InvalidError: `path` is none of these, or leads out of the store path.
         NotFoundError: it is not in the store, or the path is not in it.
     """
+    wanted_store(store)
     text = path_text(path)
     path_info = None
     if digest := _DIGEST.match(text):
@@ -79,7 +81,10 @@ async def resolve(store: Store, path: PathInStore, *, follow: bool = False) -> R
 
 def path_text(path: PathInStore) -> str:
     """What `path` is as a text; of a `StorePath` the base name."""
-    return str(path) if isinstance(path, StorePath) else os.fspath(path)
+    if not isinstance(path, str | os.PathLike):
+        wanted(path, (StorePath, Digest), "a path in the store: a StorePath, a Digest, or a path as a text or pathlib.PurePath")
+        return str(path)
+    return os.fspath(path)
 
 
 def parse_digest(text: str) -> Digest | None:
