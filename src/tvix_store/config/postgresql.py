@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -43,31 +44,45 @@ def _read_timeout(text: str) -> float:
     return float(seconds)
 
 
+def _read_ports(text: str) -> str:
+    """A port for each host."""
+    if not all(port.isdecimal() for port in text.split(",")):
+        raise ValueError(text)
+    return text
+
+
+def _read_file(text: str) -> str:
+    """The driver looks at files when it connects, and does not say which one it misses."""
+    if not Path(text).is_file():
+        raise InvalidError(f"there is no file {text}")
+    return text
+
+
 _OURS: dict[str, Callable[[str], object]] = {
     "schema": _read_schema,
     "pool": _read_pool,
     "timeout": _read_timeout,
     "size_rule": read_size_rule,
 }
-_OF_LIBPQ = (
-    "host",
-    "port",
-    "user",
-    "password",
-    "passfile",
-    "service",
-    "sslmode",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "sslpassword",
-    "sslcrl",
-    "sslnegotiation",
-    "ssl_min_protocol_version",
-    "ssl_max_protocol_version",
-    "target_session_attrs",
-    "krbsrvname",
-)
+_OF_LIBPQ: dict[str, Callable[[str], str]] = {
+    "host": str,
+    "port": _read_ports,
+    "user": str,
+    "password": str,
+    "passfile": _read_file,
+    "service": str,
+    "sslmode": str,
+    "sslrootcert": _read_file,
+    "sslcert": _read_file,
+    "sslkey": _read_file,
+    "sslpassword": str,
+    "sslcrl": _read_file,
+    "sslnegotiation": str,
+    "ssl_min_protocol_version": str,
+    "ssl_max_protocol_version": str,
+    "target_session_attrs": str,
+    "krbsrvname": str,
+}
 """Parameters that are the driver's, with the names of libpq. What the driver does not know would become a setting of the server."""
 
 
@@ -82,7 +97,7 @@ async def open_address(address: Address, opening: Opening) -> Offer:
         UnsupportedError: the driver is not installed.
         StoreError: as `postgresql.open_offer`.
     """
-    ours = address.read_parameters(_OURS | dict.fromkeys(_OF_LIBPQ, str))
+    ours = address.read_parameters(_OURS | _OF_LIBPQ)
     of_libpq = "&".join(f"{name}={quote(ours.pop(name), safe='')}" for name in _OF_LIBPQ if name in ours)
     size_rule = ours.pop("size_rule", None)
     name = without_secrets(address.text)

@@ -13,7 +13,7 @@ from tvix_store.backends.postgresql import driver
 from tvix_store.backends.postgresql.driver import Connection, Pool
 from tvix_store.backends.postgresql.failures import is_conflict, is_lost, misused, translated
 from tvix_store.backends.postgresql.settings import Settings
-from tvix_store.errors import UnavailableError
+from tvix_store.errors import ClosedError, UnavailableError
 
 T = TypeVar("T")
 _WAIT = 30.0
@@ -32,6 +32,7 @@ class Database:
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
+        self._is_closed = False
         self.settings = settings
 
     @classmethod
@@ -41,8 +42,10 @@ class Database:
         Raises:
             InvalidError: a parameter of the address, or a file that it names, is no good.
         """
+        pool = Pool(settings)
         try:
-            return cls(await driver.open_pool(settings), settings)
+            await pool.open()
+            return cls(pool, settings)
         except (driver.MISUSED, OSError, ValueError) as error:
             raise misused(error, settings.name) from None
 
@@ -81,6 +84,8 @@ class Database:
         """
         met = lost = 0
         while True:
+            if self._is_closed:
+                raise ClosedError(f"{self.settings.name} is closed")
             try:
                 return await self._once(work)
             except driver.ERRORS as error:
@@ -98,7 +103,7 @@ class Database:
         began = monotonic()
         is_there = False
         try:
-            async with self._pool.acquire(timeout=_WAIT) as connection:
+            async with self._pool.acquire(_WAIT) as connection:
                 is_there = True
                 return await work(connection)
         except TimeoutError:
@@ -113,6 +118,6 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections: work under way has a few seconds to end."""
+        self._is_closed = True
         with suppress(TimeoutError, *driver.ERRORS):
-            # Cancelled, or out of time, the pool ends its connections at once.
-            await asyncio.wait_for(self._pool.close(), _CLOSE)
+            await self._pool.close(_CLOSE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -36,16 +37,6 @@ class Connection(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[object]: ...
 
 
-class Pool(Protocol):
-    """Connections that are made when they are needed, and closed after five minutes without work."""
-
-    def acquire(self, *, timeout: float) -> AbstractAsyncContextManager[Connection]: ...
-
-    async def close(self) -> None: ...
-
-    def terminate(self) -> None: ...
-
-
 class _Connection(asyncpg.Connection):  # type: ignore[misc] # it ships no types
     """A connection that notices a dead server, and costs no round trip when it is given back: nothing here changes a session."""
 
@@ -63,29 +54,51 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc] # it ships no types
         return ""
 
 
-async def open_pool(settings: Settings) -> Pool:
-    """A pool of the database. Nothing is connected yet.
+class Pool:
+    """Connections that are made when they are needed, and closed after five minutes without work."""
 
-    Raises:
-        MISUSED, OSError, ValueError: a parameter, or a file that it names, is no good.
-    """
-    pool = await asyncpg.create_pool(
-        settings.dsn,
-        min_size=0,
-        max_size=settings.pool,
-        timeout=_CONNECT,
-        command_timeout=settings.timeout + _LATER,
-        connection_class=_Connection,
-        init=prepare,
-        server_settings={
-            "application_name": "tvix-store",
-            "search_path": f'"{settings.schema}"',
-            "statement_timeout": str(round(settings.timeout * 1000)),
-            "idle_in_transaction_session_timeout": str(_IDLE),
-            "default_transaction_isolation": settings.isolation,
-        },
-    )
-    return cast(Pool, pool)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._is_closed = False
+        self._pool: Any = None
+
+    async def open(self) -> None:
+        """Get ready. Nothing is connected yet.
+
+        Raises:
+            MISUSED, OSError, ValueError: a parameter, or a file that it names, is no good.
+        """
+        settings = self._settings
+        self._pool = await asyncpg.create_pool(
+            settings.dsn,
+            min_size=0,
+            max_size=settings.pool,
+            timeout=_CONNECT,
+            command_timeout=settings.timeout + _LATER,
+            connection_class=_Connection,
+            init=self._begin,
+            server_settings={
+                "application_name": "tvix-store",
+                "search_path": f'"{settings.schema}"',
+                "statement_timeout": str(round(settings.timeout * 1000)),
+                "idle_in_transaction_session_timeout": str(_IDLE),
+                "default_transaction_isolation": settings.isolation,
+            },
+        )
+
+    def acquire(self, wait: float) -> AbstractAsyncContextManager[Connection]:
+        """A connection, for which to wait up to `wait` seconds."""
+        return cast(AbstractAsyncContextManager[Connection], self._pool.acquire(timeout=wait))
+
+    async def close(self, wait: float) -> None:
+        """Close all connections. Work has `wait` seconds to end, and none when this is cancelled; then its connections end."""
+        self._is_closed = True
+        await asyncio.wait_for(self._pool.close(), wait)
+
+    async def _begin(self, connection: Connection) -> None:
+        await prepare(connection)
+        if self._is_closed:  # while it was made: nobody would close it
+            raise asyncpg.InterfaceError("the connection is closed")
 
 
 async def prepare(connection: Any) -> None:

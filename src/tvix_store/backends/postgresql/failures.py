@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from tvix_store.backends.postgresql.driver import state_of
+from tvix_store.backends.postgresql.driver import MISUSED, state_of
 from tvix_store.errors import (
     CorruptError,
     DeniedError,
@@ -59,11 +59,13 @@ def is_lost(error: Exception) -> bool:
 def translated(error: Exception, name: str) -> StoreError:
     """The error of the store that says the same of the database `name`."""
     state = state_of(error)
-    said = str(error).partition("\n")[0]
+    said = _first_line(error)
     known = _KINDS.get(state) or _KINDS.get(state[:2])
     if known is not None:
         kind, meaning = known
         return kind(f"{name}: {meaning} ({said})")
+    if isinstance(error, MISUSED):
+        return misused(error, name)
     if is_conflict(error):
         return UnavailableError(f"{name}: too much other work is in the way of this; try again later")
     if isinstance(error, TimeoutError):
@@ -71,10 +73,14 @@ def translated(error: Exception, name: str) -> StoreError:
     if isinstance(error, ssl.SSLError):
         return UnavailableError(f"{name}: no connection by TLS: {said}")
     if is_lost(error):
-        return UnavailableError(f"{name}: the server is not there: {said or type(error).__name__}")
-    return RemoteError(f"{name}: {said or type(error).__name__}" + (f" (SQLSTATE {state})" if state else ""))
+        return UnavailableError(f"{name}: the server is not there: {said}")
+    return RemoteError(f"{name}: {said}" + (f" (SQLSTATE {state})" if state else ""))
 
 
 def misused(error: Exception, name: str) -> InvalidError:
-    """The error for an address with parameters that the driver does not understand."""
-    return InvalidError(f"{name}: {str(error).partition(chr(10))[0]}")
+    """The error for an address with parameters that the driver does not understand, or that name a file which is not there."""
+    return InvalidError(f"{name}: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
