@@ -22,6 +22,7 @@ from tvix_store.testing.contracts import (
     KnownNarsContract,
     PathInfoServiceContract,
     RecordServiceContract,
+    RemovalContract,
     StoreWithRecordsContract,
 )
 
@@ -33,7 +34,7 @@ class _Records:
         return store.records
 
 
-class TestSnixLayoutInMemory(StoreWithRecordsContract, AssemblingContract, DeltasContract, KnownNarsContract):
+class TestSnixLayoutInMemory(StoreWithRecordsContract, AssemblingContract, DeltasContract, KnownNarsContract, RemovalContract):
     @pytest.fixture
     async def store(self) -> AsyncIterator[Store]:
         async with await open_store("objectstore+memory:///?layout=snix") as store:
@@ -42,11 +43,11 @@ class TestSnixLayoutInMemory(StoreWithRecordsContract, AssemblingContract, Delta
 
 if "TVIX_STORE_TEST_OBJECT_STORES" in os.environ:
 
-    class _Contract(StoreWithRecordsContract, AssemblingContract, DeltasContract, KnownNarsContract):
+    class _Contract(StoreWithRecordsContract, AssemblingContract, DeltasContract, KnownNarsContract, RemovalContract):
         pass
 else:
 
-    class _Contract(PathInfoServiceContract, _Records, RecordServiceContract, KnownNarsContract):  # type: ignore[no-redef]
+    class _Contract(PathInfoServiceContract, _Records, RecordServiceContract, KnownNarsContract, RemovalContract):  # type: ignore[no-redef]
         pass
 
 

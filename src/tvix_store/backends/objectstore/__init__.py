@@ -9,6 +9,7 @@ from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.nars import BucketNars
 from tvix_store.backends.objectstore.path_infos import BucketPathInfos
 from tvix_store.backends.objectstore.records import BucketRecords
+from tvix_store.backends.objectstore.removal import BucketRemoval
 from tvix_store.backends.objectstore.settings import KEY, Settings, load_or_create
 from tvix_store.backends.objectstore.snix.blobs import SnixBlobs
 from tvix_store.backends.objectstore.snix.directories import SnixDirectories
@@ -51,6 +52,7 @@ def store_in(bucket: Bucket, settings: Settings) -> Store:
         assembling=blobs,
         deltas=BlobDeltas(blobs),
         named_paths=ListedNames(path_infos),
+        removal=BucketRemoval(bucket, path_infos.presence, records),
         store_dir=settings.store_dir,
         size_rule=settings.rule,
         check=check,

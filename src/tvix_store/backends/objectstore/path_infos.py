@@ -32,6 +32,10 @@ def key_of(output_hash: bytes) -> str:
     return f"{FOLDER}/{output_hash.hex()}"
 
 
+def output_hash_of(key: str) -> bytes:
+    return bytes.fromhex(key.rpartition("/")[2])
+
+
 def read(key: str, found: Found | None) -> PathInfo | None:
     """The path info in an object. None where there is no object, or its path info is condemned or removed."""
     if found is None:
@@ -39,7 +43,7 @@ def read(key: str, found: Found | None) -> PathInfo | None:
     state, encoded = unseal(key, found.data)
     if state is not State.THERE:
         return None
-    if not belongs_to(encoded, bytes.fromhex(key.rpartition("/")[2])):
+    if not belongs_to(encoded, output_hash_of(key)):
         raise CorruptError(f"the object {key} has the path info of another path")
     return PathInfo.stored(encoded)
 
@@ -49,7 +53,7 @@ class BucketPathInfos:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
-        self._presence = Presence(bucket, self._is_there)
+        self.presence = Presence(bucket, self._is_there)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
@@ -68,20 +72,20 @@ class BucketPathInfos:
         self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
     ) -> PathInfo:
         required = {each.output_hash: each for each in requires}
-        epoch = await self._presence.begin() if required else b""
-        self._refuse_missing(path_info, required, await self._presence.missing(required, epoch))
+        epoch = await self.presence.begin() if required else b""
+        self._refuse_missing(path_info, required, await self.presence.missing(required, epoch))
         stored, was_new = await self._put(path_info, trust)
-        if required and await self._presence.has_changed(epoch):
-            missing = await self._presence.missing(required, await self._presence.begin())
+        if required and await self.presence.has_changed(epoch):
+            missing = await self.presence.missing(required, await self.presence.begin())
             if missing and was_new:
                 await self._take_back(stored)
             self._refuse_missing(path_info, required, missing)
-        self._presence.note(path_info.store_path.output_hash, epoch)
+        self.presence.note(path_info.store_path.output_hash, epoch)
         return stored
 
     async def list(self, after: bytes = b"") -> AsyncIterator[PathInfo]:
         async for page in self._bucket.list(FOLDER, key_of(after) if after else ""):
-            hashes = [bytes.fromhex(each.key.rpartition("/")[2]) for each in page if each.size > HEAD]
+            hashes = [output_hash_of(each.key) for each in page if each.size > HEAD]
             for at in range(0, len(hashes), _LISTED):
                 for path_info in await each_at_once(self.get, hashes[at : at + _LISTED], _AT_ONCE):
                     if path_info is not None:

@@ -13,7 +13,8 @@ from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.sealed import seal
 from tvix_store.concurrency.each_at_once import missing_at_once
 
-EPOCH = "removals"
+_FOLDER = "removals"
+EPOCH = f"{_FOLDER}/epoch"
 """The object that every removal writes anew."""
 _MOST = 200_000
 """Paths that are remembered: 20 MB."""
@@ -53,9 +54,10 @@ class Presence:
     async def has_changed(self, epoch: bytes) -> bool:
         return await self._read() != epoch
 
-    async def advance(self) -> None:
-        """Write a new epoch: paths have been condemned."""
+    async def advance(self) -> float:
+        """Write a new epoch: paths have been condemned. The time then (seconds since 1970), by the clock of the object store."""
         await self._bucket.put(EPOCH, seal(EPOCH, b""))
+        return max([each.written async for page in self._bucket.list(_FOLDER) for each in page], default=0.0)
 
     async def _read(self) -> bytes:
         found = await self._bucket.get(EPOCH)
