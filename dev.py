@@ -81,6 +81,7 @@ def test(arguments: list[str]) -> None:
             "systemd-analyze",
             "grpcurl",
             "connectconformance",
+            "versitygw",
             "zsh",
             "fish",
             *programs.COMPRESSORS,

@@ -42,6 +42,7 @@ GO = {
     "connectconformance": "connectrpc.com/conformance/cmd/connectconformance@v1.0.7",
     "ghz": "github.com/bojand/ghz/cmd/ghz@v0.93.0",
     "grpcurl": "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4",
+    "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
 }
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"

@@ -67,8 +67,8 @@ async def test_parameters_are_settings_of_the_store(tmp_path: Path, address: str
         ("nix+file:///x", r"with a binary cache in one go copy --from"),
         ("sled:///x", "sled is a database of tvix"),
         ("bigtable://instance", "Bigtable is a backend of snix"),
-        ("objectstore+s3://bucket/prefix", "object storage is not among our backends yet"),
-        ("objectstore+file:/x", "object storage is not among our backends yet"),
+        ("objectstore:///x", r"the address of a bucket is objectstore\+s3://bucket/prefix"),
+        ("s3://bucket?region=x", r"a store in a bucket is objectstore\+s3://bucket; .*region"),
         (
             "https://cache.example.org",
             r"a server is grpc\+https://cache.example.org or, .*; a binary cache is nix\+https://cache.example.org",

@@ -31,6 +31,13 @@ SCHEMES = {
     "nix+https": "tvix_store.config.nix_http",
     "postgresql": "tvix_store.config.postgresql",
     "postgres": "tvix_store.config.postgresql",
+    "objectstore+file": "tvix_store.config.objectstore",
+    "objectstore+memory": "tvix_store.config.objectstore",
+    "objectstore+s3": "tvix_store.config.objectstore",
+    "objectstore+gs": "tvix_store.config.objectstore",
+    "objectstore+az": "tvix_store.config.objectstore",
+    "objectstore+http": "tvix_store.config.objectstore",
+    "objectstore+https": "tvix_store.config.objectstore",
 }
 """Our own, each with the module that has its SCHEME."""
 ENTRY_POINTS = "tvix_store.schemes"
@@ -46,9 +53,9 @@ _ELSEWHERE = {
     "keyfile-signing": "signing is a composition of snix; a daemon signs with --signing-key-file",
     "localhost": "a server is grpc+http://localhost:{rest}",
     "lru": "an LRU cache is a service of snix; what stays in memory is memory://",
-    "objectstore": "object storage is not among our backends yet; a store in a directory is local:///path",
+    "objectstore": "the address of a bucket is objectstore+s3://bucket/prefix, or with file, memory, gs, az, http or https",
     "redb": "redb is a file of snix; a store in a directory is local:///path",
-    "s3": "object storage is not among our backends yet; a store in a directory is local:///path",
+    "s3": "a store in a bucket is objectstore+s3:{rest}; parameters of Nix are options there: endpoint, region, scheme, profile",
     "sled": "sled is a database of tvix; a store in a directory is local:///path",
     "ssh": "nothing goes over SSH here; start tvix-store daemon there, and write grpc+http://host:port",
     "ssh-ng": "nothing goes over SSH here; start tvix-store daemon there, and write grpc+http://host:port",

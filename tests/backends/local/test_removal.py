@@ -16,6 +16,7 @@ from tests.programs import ROOT
 from tvix_store.backends.local import open_store, removal
 from tvix_store.backends.local.requests import Commit, Result
 from tvix_store.errors import CorruptError, IncompleteError, UnavailableError
+from tvix_store.services.reference_order import References, referrers_first
 from tvix_store.services.removal import Guard, used_key, used_records
 from tvix_store.services.store import Store
 from tvix_store.testing.contracts.removal import NOW, hash_of, listed, put, remove
@@ -29,13 +30,13 @@ def ended_by(directory: Path, what: str) -> int:
 
 def between(monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop, act: object) -> None:
     """Do something after it was found out what stays, and before anything is removed."""
-    inner = removal._referrers_first
+    inner = referrers_first
 
-    def interrupted(references: removal._References) -> list[bytes]:
+    def interrupted(references: References) -> list[bytes]:
         asyncio.run_coroutine_threadsafe(act(), loop).result()  # type: ignore[operator]
         return inner(references)
 
-    monkeypatch.setattr(removal, "_referrers_first", interrupted)
+    monkeypatch.setattr(removal, "referrers_first", interrupted)
 
 
 async def counted(store: Store) -> int:

@@ -13,8 +13,7 @@ collection first says all removals once more, where there is something.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tvix_store.backends.local.engine import Engine
@@ -25,15 +24,13 @@ from tvix_store.backends.local.requests import Commit, Request, Result
 from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.batches import parts
+from tvix_store.services.reference_order import References, closure, referrers_first
 from tvix_store.services.removal import Guard, read_hour, used_key
 
 _PAGE = 2000
 """Rows that are looked at in one go: some 20 ms in a thread."""
 _AT_ONCE = 5000
 """Path infos that one transaction removes: some 0.3 s. Others' puts wait for it."""
-
-_References = Mapping[bytes, Sequence[bytes]]
-"""The candidates, each with those that it refers to, by output hashes: some 250 bytes of memory each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ class _Plan:
     """
 
     seen: int
-    references: _References
+    references: References
     staying: set[bytes]
     referrers: set[bytes]
 
@@ -80,7 +77,7 @@ class LocalRemoval:
             return removed
         terms = _Terms(unused_since, ignore_references, guard)
         plan = await self._planned(output_hashes, terms)
-        order = await self._engine.in_thread(_referrers_first, plan.references)
+        order = await self._engine.in_thread(referrers_first, plan.references)
         # Those in a cycle, and all to which these refer, can only go together.
         rest = list(plan.references.keys() - set(order)) if len(order) < len(plan.references) else []
         for batch in (*parts(order, _AT_ONCE), *([rest] if rest else [])):
@@ -110,7 +107,7 @@ class LocalRemoval:
         _check(index)
         if terms.ignore_references:
             return _Plan(seen, dict.fromkeys(look.references, ()), set(), look.referrers)
-        staying = _closure(look.references, look.needed)
+        staying = closure(look.references, look.needed)
         return _Plan(seen, {each: to for each, to in look.references.items() if each not in staying}, set(), set())
 
 
@@ -143,7 +140,7 @@ class RemovePathInfos(Request):
             _check(index)
         except StoreError as error:
             return error
-        plan.staying.update(_closure(plan.references, found))
+        plan.staying.update(closure(plan.references, found))
         for output_hash in self._output_hashes:
             if output_hash not in plan.staying:
                 self.removed[output_hash] = commit.number_of_removal()
@@ -247,35 +244,3 @@ def _check(index: Index) -> None:
     """Remove nothing by an index that may have lost path infos."""
     if index.is_damaged:
         raise UnavailableError("no paths are removed: the index is damaged; it is made anew when the store is opened again")
-
-
-def _closure(references: _References, found: Iterable[bytes]) -> set[bytes]:
-    """The candidates among `found` paths, and all candidates that these refer to, directly or not."""
-    closure: set[bytes] = set()
-    waiting = list(found)
-    while waiting:
-        each = waiting.pop()
-        if each in references and each not in closure:
-            closure.add(each)
-            waiting += references[each]
-    return closure
-
-
-def _referrers_first(references: _References) -> list[bytes]:
-    """The candidates in an order in which each stands before those that it refers to. Those in a cycle are left out, and what
-    these refer to."""
-    referrers = dict.fromkeys(references, 0)
-    for to in references.values():
-        for each in to:
-            if each in referrers:
-                referrers[each] += 1
-    waiting = deque(each for each, count in referrers.items() if not count)
-    order: list[bytes] = []
-    while waiting:
-        order.append(each := waiting.popleft())
-        for other in references[each]:
-            if other in referrers:
-                referrers[other] -= 1
-                if not referrers[other]:
-                    waiting.append(other)
-    return order

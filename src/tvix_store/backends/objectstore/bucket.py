@@ -22,11 +22,21 @@ from obstore.exceptions import (
 )
 from obstore.store import LocalStore, ObjectStore, S3Store
 
-from tvix_store.errors import DeniedError, ExhaustedError, StoreError, UnauthenticatedError, UnavailableError, UnsupportedError
+from tvix_store.errors import (
+    CorruptError,
+    DeniedError,
+    ExhaustedError,
+    StoreError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
 
 T = TypeVar("T")
 MOST_REQUESTS = 32
 """Requests that one process has under way."""
+MOST_WHOLE = 64 << 20
+"""Bytes of the largest object that is read as a whole."""
 _PAGE = 1000
 """Keys that are listed or deleted by one request."""
 
@@ -58,18 +68,29 @@ class Bucket:
 
     All methods raise UnavailableError where the object store does not answer, or fails, also after some tries; DeniedError where it
     refuses; and ExhaustedError where a disk is full.
+
+    is_conditional: Whether the object store makes conditional writes. Where it does not, `create` and `replace` are safe within
+        this process alone.
     """
 
     def __init__(self, store: ObjectStore, name: str) -> None:
         self.name = name
+        self.is_conditional = True
         self._store = store
         self._turns = asyncio.Semaphore(MOST_REQUESTS)
+        self._alone = asyncio.Lock()
 
-    async def get(self, key: str) -> Found | None:
-        """A whole object. For those that are small by their nature: what is large is read by ranges."""
+    async def get(self, key: str, most: int = MOST_WHOLE) -> Found | None:
+        """A whole object. For those that are small by their nature: what is large is read by ranges.
+
+        Raises:
+            CorruptError: it has more than `most` bytes.
+        """
 
         async def whole() -> Found:
             answer = await obstore.get_async(self._store, key)
+            if answer.meta["size"] > most:
+                raise CorruptError(f"{self.name}: {key} has {answer.meta['size']} bytes; at most {most} can be right")
             version = Version(answer.meta["e_tag"], answer.meta["version"])
             return Found(bytes(await answer.bytes_async()), version)
 
@@ -111,6 +132,12 @@ class Bucket:
         """Write an object in place of one that still has `version`; whether this call has written it. `data` needs a nonce."""
         return await self._conditional(key, data, version)
 
+    async def sync(self) -> None:
+        """Bring all that was put to the disk. Object stores have done that when they acknowledge a put; a directory has not."""
+
+    async def close(self) -> None:
+        """To be called when done."""
+
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete objects, as far as they are there."""
         if not isinstance(self._store, S3Store):  # others name an object that is not there, and may stop at it
@@ -144,12 +171,21 @@ class Bucket:
         while page := await self._next_page(prefix, pages):
             yield page
 
+    async def folders(self) -> set[str]:
+        """The names at the root: folders, and objects that stand in none. Hidden ones do not count."""
+        async with self._request("/"):
+            answer = await obstore.list_with_delimiter_async(self._store)
+        names = (*answer["common_prefixes"], *(each["path"] for each in answer["objects"]))
+        return {name.strip("/") for name in names if not name.startswith(".")}
+
     async def _delete_one(self, key: str) -> None:
         async with self._request(key):
             with suppress(FileNotFoundError):
                 await obstore.delete_async(self._store, key)
 
     async def _conditional(self, key: str, data: bytes, version: Version | None) -> bool:
+        if not self.is_conditional:
+            return await self._alone_here(key, data, version)
         mode: obstore.PutMode = "create"
         if version is not None:  # what is not known must not be named
             mode = {name: value for name, value in version._asdict().items() if value is not None}  # type: ignore[assignment]
@@ -169,6 +205,15 @@ class Bucket:
             return True
         found = await self.get(key)
         return found is not None and found.data == data
+
+    async def _alone_here(self, key: str, data: bytes, version: Version | None) -> bool:
+        """Look, and write then: what another process writes in between is lost."""
+        async with self._alone:
+            found = await self.get(key)
+            if (found and found.version) != version:
+                return False
+            await self.put(key, data)
+        return True
 
     async def _read(self, key: str, read: Callable[[], Awaitable[T]]) -> T | None:
         async with self._request(key):
