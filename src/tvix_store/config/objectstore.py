@@ -16,8 +16,8 @@ _NEEDED = "pip install 'tvix-store[objectstore]'"
 async def open_address(address: Address, opening: Opening) -> Store:
     """Open `objectstore+s3://bucket/prefix?layout=packed|snix&chunk_average=BYTES&size_rule=documented|snix&view=DIRECTORY`.
 
-    The first three are settings of the store, which it keeps from its beginning. Below `view`, this machine keeps what it knows of a
-    bucket in the packed layout. Other parameters are options of the client.
+    The first three are settings of the store, which it keeps from its beginning. Below `view`, this machine keeps what it knows of
+    a bucket in the packed layout. Other parameters are options of the client.
     """
     try:
         from tvix_store.backends import objectstore

@@ -10,7 +10,7 @@ from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.nars import BucketNars
 from tvix_store.backends.objectstore.packed.blobs import PackedBlobs
 from tvix_store.backends.objectstore.packed.directories import PackedDirectories
-from tvix_store.backends.objectstore.packed.engine import Engine, PackedSettings
+from tvix_store.backends.objectstore.packed.engine import PACK_SIZE, Engine, PackedSettings
 from tvix_store.backends.objectstore.packed.frames import PackedFrames
 from tvix_store.backends.objectstore.packed.granular import PackedAssembling, PackedGranular
 from tvix_store.backends.objectstore.packed.nars import PackedNars
@@ -71,7 +71,7 @@ def store_in(bucket: Bucket, settings: Settings) -> Store:
     )
 
 
-async def packed_store(bucket: Bucket, settings: Settings, views: Path, pack_size: int = PackedSettings.pack_size) -> Store:
+async def packed_store(bucket: Bucket, settings: Settings, views: Path, pack_size: int = PACK_SIZE) -> Store:
     """The store in a bucket that has these settings, in the packed layout. Nothing is asked of the bucket yet.
 
     Raises:

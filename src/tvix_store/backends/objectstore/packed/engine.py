@@ -32,6 +32,8 @@ FRESH = 2.0
 _INLINE = 64 << 10
 """Bytes that are decompressed and checked on the event loop: it takes as long as a hop to a thread."""
 _INLINE_LOOKUPS = 200
+PACK_SIZE = 32 << 20
+"""Bytes of a full pack, unless it is said otherwise."""
 Found = Place | int | None
 _NAMES = {Kind.CHUNK: "blob", Kind.DIRECTORY: "directory", Kind.LIST: "blob"}
 
@@ -46,7 +48,7 @@ class PackedSettings:
     """
 
     sizes: ChunkSizes = DEFAULT_SIZES
-    pack_size: int = 32 << 20
+    pack_size: int = PACK_SIZE
 
 
 class Engine:
