@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tvix_store.config.scheme import Opening, Scheme
-from tvix_store.errors import UnsupportedError
+from tvix_store.config.user_directories import cache_directory
+from tvix_store.errors import InvalidError, UnsupportedError
 from tvix_store.model.address import Address
 from tvix_store.services.store import Store
 
@@ -11,9 +14,10 @@ _NEEDED = "pip install 'tvix-store[objectstore]'"
 
 
 async def open_address(address: Address, opening: Opening) -> Store:
-    """Open `objectstore+s3://bucket/prefix?layout=snix&chunk_average=BYTES&size_rule=documented|snix`.
+    """Open `objectstore+s3://bucket/prefix?layout=packed|snix&chunk_average=BYTES&size_rule=documented|snix&view=DIRECTORY`.
 
-    These three are settings of the store, which it keeps from its beginning. Other parameters are options of the client.
+    The first three are settings of the store, which it keeps from its beginning. Below `view`, this machine keeps what it knows of
+    a bucket in the packed layout. Other parameters are options of the client.
     """
     try:
         from tvix_store.backends import objectstore
@@ -22,13 +26,25 @@ async def open_address(address: Address, opening: Opening) -> Store:
         if error.name != "obstore":
             raise
         raise UnsupportedError(f"{address.scheme}: this needs obstore: {_NEEDED}") from None
-    bucket = BucketAddress.parse(address, frozenset(("layout", "chunk_average", "size_rule")))
+    bucket = BucketAddress.parse(address, frozenset(("layout", "chunk_average", "size_rule", "view")))
     wanted: dict[str, object] = dict(bucket.parameters)
+    views = _views(bucket.name, bucket.parameters.get("view"))
+    wanted.pop("view", None)
     if "chunk_average" in wanted:
         wanted["chunk_average"] = int(bucket.parameters["chunk_average"])
     if opening.store_dir is not None:
         wanted["store_dir"] = opening.store_dir
-    return await objectstore.open_store(bucket, wanted, create=opening.create)
+    return await objectstore.open_store(bucket, wanted, views, create=opening.create)
+
+
+def _views(name: str, given: str | None) -> Path:
+    """The directory for what is known of buckets."""
+    caches = cache_directory()
+    if given is not None:
+        return Path(given).absolute()
+    if caches is None:
+        raise InvalidError(f"{name}: this user has no home; say with view=DIRECTORY where to keep what is known of the bucket")
+    return caches / "buckets"
 
 
 SCHEME = Scheme(open_address)

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from tvix_store.backends.objectstore.address import FEW_RETRIES, BucketAddress
 from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.nars import BucketNars
+from tvix_store.backends.objectstore.packed.blobs import PackedBlobs
+from tvix_store.backends.objectstore.packed.directories import PackedDirectories
+from tvix_store.backends.objectstore.packed.engine import PACK_SIZE, Engine, PackedSettings
+from tvix_store.backends.objectstore.packed.frames import PackedFrames
+from tvix_store.backends.objectstore.packed.granular import PackedAssembling, PackedGranular
+from tvix_store.backends.objectstore.packed.nars import PackedNars
+from tvix_store.backends.objectstore.packed.staging import PackedStaging
+from tvix_store.backends.objectstore.packed.trees import Trees
 from tvix_store.backends.objectstore.path_infos import BucketPathInfos
 from tvix_store.backends.objectstore.records import BucketRecords
 from tvix_store.backends.objectstore.removal import BucketRemoval
@@ -17,11 +26,14 @@ from tvix_store.layers.blob_deltas import BlobDeltas
 from tvix_store.layers.memory_nars import MemoryNars
 from tvix_store.layers.named_paths import ListedNames
 from tvix_store.layers.remembering_nar import RememberingNarService
+from tvix_store.layers.staging_beside import StagingBeside
 from tvix_store.services.store import Store
 
 
-async def open_store(address: BucketAddress, wanted: Mapping[str, object], *, create: bool = True) -> Store:
+async def open_store(address: BucketAddress, wanted: Mapping[str, object], views: Path, *, create: bool = True) -> Store:
     """Open the store in a bucket. An empty bucket becomes one, with the settings that are `wanted`, if it is to `create`.
+
+    `views` is a directory of this machine for what is known of buckets in the packed layout. It may be deleted at any time.
 
     Raises:
         NoStoreError: the bucket is empty, or has something else.
@@ -30,11 +42,11 @@ async def open_store(address: BucketAddress, wanted: Mapping[str, object], *, cr
     """
     bucket = address.open(create=create)
     settings = await load_or_create(bucket, _prober(address, bucket), wanted, create=create)
-    return store_in(bucket, settings)
+    return await packed_store(bucket, settings, views) if settings.layout == "packed" else store_in(bucket, settings)
 
 
 def store_in(bucket: Bucket, settings: Settings) -> Store:
-    """The store in a bucket that has these settings."""
+    """The store in a bucket that has these settings, in the layout of snix."""
     blobs, directories = SnixBlobs(bucket, settings.sizes), SnixDirectories(bucket)
     path_infos, records, known_nars = BucketPathInfos(bucket), BucketRecords(bucket), BucketNars(bucket, MemoryNars())
 
@@ -58,6 +70,52 @@ def store_in(bucket: Bucket, settings: Settings) -> Store:
         check=check,
         sync=bucket.sync,
         close=bucket.close,
+    )
+
+
+async def packed_store(bucket: Bucket, settings: Settings, views: Path, pack_size: int = PACK_SIZE) -> Store:
+    """The store in a bucket that has these settings, in the packed layout. Nothing is asked of the bucket yet.
+
+    Raises:
+        DeniedError, ExhaustedError, UnavailableError: there can be no view in a directory below `views`.
+    """
+    identity = settings.identity(bucket.name)
+    engine = await Engine.open(bucket, views / identity.hex(), identity, PackedSettings(settings.sizes, pack_size))
+    trees = Trees(engine)
+    blobs, directories = PackedBlobs(engine), PackedDirectories(engine, trees)
+    known_nars, frames = PackedNars(engine), PackedFrames(engine)
+    path_infos, records = BucketPathInfos(bucket), BucketRecords(bucket)
+
+    async def check() -> None:
+        await bucket.size(KEY)
+
+    async def epoch() -> int:
+        return engine.view.epoch
+
+    async def close() -> None:
+        await engine.close()
+        await bucket.close()
+
+    return Store(
+        name=bucket.name,
+        blobs=blobs,
+        directories=directories,
+        path_infos=path_infos,
+        nar=RememberingNarService(blobs, directories, known_nars),
+        known_nars=known_nars,
+        records=records,
+        frames=frames,
+        assembling=PackedAssembling(engine),
+        granular=PackedGranular(engine, blobs, directories, frames),
+        deltas=BlobDeltas(blobs),
+        named_paths=ListedNames(path_infos),
+        staging=StagingBeside(PackedStaging(engine, trees), records),
+        store_dir=settings.store_dir,
+        size_rule=settings.rule,
+        check=check,
+        epoch=epoch,
+        sync=bucket.sync,
+        close=close,
     )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, TypeAlias, get_args
 
+from blake3 import blake3
+
 from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.race import makes_conditional_writes
 from tvix_store.chunking import ChunkSizes
@@ -16,7 +18,7 @@ from tvix_store.errors import CorruptError, InvalidError, NoStoreError
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR, check_store_dir
 
-Layout: TypeAlias = Literal["snix"]
+Layout: TypeAlias = Literal["snix", "packed"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 DEFAULT_LAYOUT: Layout = "snix"
 """That of new buckets."""
@@ -33,6 +35,7 @@ class Settings:
     """What all who use a bucket must agree on.
 
     conditional_writes: Whether the server was seen to let one of many writers win.
+    nonce: Tells this bucket from one that was made anew in its place.
     """
 
     layout: str = DEFAULT_LAYOUT
@@ -40,6 +43,11 @@ class Settings:
     size_rule: str = "documented"
     chunk_average: int = 128 << 10
     conditional_writes: bool = True
+    nonce: str = ""
+
+    def identity(self, name: str) -> bytes:
+        """Names the bucket at the address `name`: 16 bytes."""
+        return blake3(f"{name} {self.nonce}".encode()).digest(length=16)
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:

@@ -1,0 +1,146 @@
+"""Committer: contents that are put directly, gathered into commits.
+
+What comes while a commit is under way goes into the next one. So many small puts at once cost few requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tvix_store.backends.objectstore.bucket import Bucket
+from tvix_store.backends.objectstore.packed.contents import Content, Name, NarRow
+from tvix_store.backends.objectstore.packed.pack import MOST_ENTRIES, Footer, PackPart, commit_key, commit_time
+from tvix_store.backends.objectstore.packed.tree_writer import TreeWriter
+from tvix_store.backends.objectstore.packed.view import Commit, View
+from tvix_store.errors import ClosedError
+from tvix_store.model.digest import Digest
+from tvix_store.model.directory import Directory
+
+_AT_ONCE = 3
+"""Commits of gathered contents that are under way at a time."""
+_ENOUGH = 4 << 20
+"""Bytes that are gathered, from which a commit begins while others are under way."""
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    contents: dict[Name, Content] = field(default_factory=dict)
+    nars: list[NarRow] = field(default_factory=list)
+    size: int = 0
+
+
+class Committer:
+    """Writes commits, and takes them into the view. The Sink of direct puts."""
+
+    def __init__(self, bucket: Bucket, view: View, trees: TreeWriter, most: int) -> None:
+        self._bucket = bucket
+        self.trees = trees
+        self._view = view
+        self._most = most
+        """Bytes of a pack."""
+        self._gathering = _Batch()
+        self._next: asyncio.Task[None] | None = None
+        """Stores what is being gathered."""
+        self._running = 0
+        self._changed = asyncio.Condition()
+        self._last_time = 0
+        self._closed = False
+
+    async def unknown(self, names: Sequence[Name]) -> set[Name]:
+        return set(names) - await asyncio.to_thread(self._view.known, names)
+
+    async def put_graph(self, root: Digest, contents: Sequence[Content], graph: Mapping[bytes, Directory]) -> None:
+        if contents:
+            await self.put(contents)
+            await self.trees.put(root.raw, graph)
+
+    async def put(self, contents: Sequence[Content], nars: Sequence[NarRow] = ()) -> None:
+        """Store contents, with others. They are visible, and safe, when this returns.
+
+        Raises:
+            UnavailableError, DeniedError, ExhaustedError: the object store does not take them.
+        """
+        waiting: list[asyncio.Task[None]] = []
+        for content in contents:
+            batch = self._gathering
+            if content.name not in batch.contents:
+                if batch.contents and (batch.size + len(content.stored) > self._most or len(batch.contents) >= MOST_ENTRIES):
+                    waiting.append(self._begun())
+                    self._gathering, self._next = _Batch(), None
+                    batch = self._gathering
+                batch.contents[content.name] = content
+                batch.size += len(content.stored)
+        self._gathering.nars += nars
+        if contents or nars:
+            waiting.append(self._begun())
+        async with self._changed:
+            self._changed.notify_all()  # there may be enough now
+        # One who does not wait any longer must not stop what others wait for.
+        for error in await asyncio.gather(*map(asyncio.shield, waiting), return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def commit(self, footer: Footer, body: Sequence[bytes | memoryview]) -> str:
+        """Write one commit, whose own records are `body`; its key. The footer's parts have no key where they are in it."""
+        if self._closed:
+            raise ClosedError("the store is closed")
+        key, data = await asyncio.to_thread(self._encoded, footer, body)
+        await self._bucket.put(key, data)
+        await asyncio.to_thread(self._view.add, [Commit(key, len(data), footer)])
+        return key
+
+    def _encoded(self, footer: Footer, body: Sequence[bytes | memoryview]) -> tuple[str, bytes]:
+        encoded = footer.encode()
+        return commit_key(self._time(), len(encoded)), b"".join((*body, encoded))
+
+    async def close(self) -> None:
+        """Wait for all that is under way."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._next is None and not self._running)
+        self._closed = True
+
+    def _time(self) -> int:
+        """The time of a commit. It is later than that of all commits that are known, whatever the clock says.
+
+        So who has listed the commits up to the newest one finds all later ones behind it.
+        """
+        newest = self._view.newest
+        known = commit_time(newest) if newest else 0
+        self._last_time = max(int(time.time() * 1000), known + 1, self._last_time + 1)
+        return self._last_time
+
+    def _begun(self) -> asyncio.Task[None]:
+        """What stores the batch that is being gathered."""
+        if self._closed:
+            raise ClosedError("the store is closed")
+        if self._next is None:
+            self._next = asyncio.create_task(self._store(self._gathering))
+            self._next.add_done_callback(_noticed)
+        return self._next
+
+    async def _store(self, batch: _Batch) -> None:
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: not self._running or (self._running < _AT_ONCE and (batch.size >= _ENOUGH or batch is not self._gathering))
+            )
+            self._running += 1
+            if batch is self._gathering:
+                self._gathering, self._next = _Batch(), None
+        try:
+            part = PackPart("")
+            for content in batch.contents.values():
+                part.add(content)
+            await self.commit(Footer([part], batch.nars), [content.stored for content in batch.contents.values()])
+        finally:
+            async with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+
+def _noticed(task: asyncio.Task[None]) -> None:
+    """Take note of a failure that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,236 @@
+"""Engine: what the services of the packed layout share. It finds contents, reads and checks them, and forgets what is damaged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from blake3 import blake3
+
+from tvix_store.backends.objectstore.bucket import Bucket
+from tvix_store.backends.objectstore.packed.chunk_lists import ChunkListSegment
+from tvix_store.backends.objectstore.packed.committer import Committer
+from tvix_store.backends.objectstore.packed.contents import Kind, Place
+from tvix_store.backends.objectstore.packed.hints import Hints
+from tvix_store.backends.objectstore.packed.pack_reader import PackReader, Stored
+from tvix_store.backends.objectstore.packed.refresher import Refresher
+from tvix_store.backends.objectstore.packed.tree_writer import TreeWriter
+from tvix_store.backends.objectstore.packed.view import Segment, View
+from tvix_store.chunking import DEFAULT_SIZES, ChunkSizes
+from tvix_store.compression.chunk_frames import chunk_content
+from tvix_store.errors import CorruptError, InvalidError, NotFoundError
+from tvix_store.model.digest import Digest
+
+T = TypeVar("T")
+
+FRESH = 2.0
+"""Seconds that an answer about content that is missing may be old. Such an answer costs an upload in vain, and nothing else."""
+_INLINE = 64 << 10
+"""Bytes that are decompressed and checked on the event loop: it takes as long as a hop to a thread."""
+_INLINE_LOOKUPS = 200
+PACK_SIZE = 32 << 20
+"""Bytes of a full pack, unless it is said otherwise."""
+Found = Place | int | None
+_NAMES = {Kind.CHUNK: "blob", Kind.DIRECTORY: "directory", Kind.LIST: "blob"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSettings:
+    """How content is packed.
+
+    pack_size: Bytes of a full pack.
+    """
+
+    sizes: ChunkSizes = DEFAULT_SIZES
+    pack_size: int = PACK_SIZE
+
+
+class Engine:
+    """One bucket, its view on this machine, and what is under way."""
+
+    def __init__(self, bucket: Bucket, view: View, settings: PackedSettings) -> None:
+        self.bucket = bucket
+        self.view = view
+        self.settings = settings
+        self.reader = PackReader(bucket)
+        self.hints = Hints()
+        self.committer = Committer(bucket, view, TreeWriter(bucket, view, self.reader), settings.pack_size)
+        self.refresher = Refresher(bucket, view)
+        self.held_graphs = 0
+        """Bytes of directories that are being put."""
+
+    @classmethod
+    async def open(cls, bucket: Bucket, directory: Path, identity: bytes, settings: PackedSettings) -> Engine:
+        """Open the view in `directory` of the bucket with this identity. Nothing is asked of the bucket yet.
+
+        Raises:
+            DeniedError, ExhaustedError, UnavailableError: there can be no view.
+        """
+        return cls(bucket, await asyncio.to_thread(View.acquire, directory, identity), settings)
+
+    async def close(self) -> None:
+        await self.committer.close()
+        await self.refresher.close()
+        await self.reader.close()
+        await asyncio.to_thread(self.view.release)
+
+    async def find(self, blobs: Sequence[bytes], *, age: float = 0.0, hints: bool = True) -> list[Found]:
+        """Where blobs lie that are a chunk; the sizes (bytes) of those that were cut; None for each that is not there.
+
+        For those that are not known, the view is refreshed, unless it is at most `age` seconds old. Without `hints`, only what the
+        view knows counts.
+        """
+
+        def known() -> list[Found]:
+            places: list[Found] = [*self.view.places(Kind.CHUNK, blobs)]
+            for number, place in enumerate(places):
+                if place is None and (segment := self.view.segment(blobs[number], 0)) is not None:
+                    places[number] = segment.size
+            return places
+
+        found = await self._on_view(known, len(blobs))
+        if None in found and hints:
+            found = [each if each is not None else self._hinted(blob) for each, blob in zip(found, blobs, strict=True)]
+        if None not in found:
+            return found
+        await self.refresher.refresh(age)
+        now = await self._on_view(known, len(blobs))
+        return [old if old is not None else new for old, new in zip(found, now, strict=True)]
+
+    def _hinted(self, blob: bytes) -> Found:
+        place = self.hints.place(Kind.CHUNK, blob)
+        segment = self.hints.segment(blob) if place is None else None
+        return place if segment is None else segment.size
+
+    async def locate(self, kind: Kind, digests: Sequence[bytes], *, age: float = 0.0) -> list[Place | None]:
+        """As `find`, of chunks or directories."""
+        places = await self._known_places(kind, digests)
+        if None not in places:
+            return places
+        places = [place or self.hints.place(kind, digest) for place, digest in zip(places, digests, strict=True)]
+        if None not in places:
+            return places
+        await self.refresher.refresh(age)
+        now = await self._known_places(kind, digests)
+        return [place or new for new, place in zip(now, places, strict=True)]
+
+    async def locate_all(self, kind: Kind, digests: Sequence[bytes]) -> list[Place]:
+        """As `locate`.
+
+        Raises:
+            NotFoundError: one is not there.
+        """
+        places: list[Place] = []
+        for digest, place in zip(digests, await self.locate(kind, digests), strict=True):
+            if place is None:
+                raise NotFoundError(_NAMES[kind], Digest(digest))
+            places.append(place)
+        return places
+
+    async def contents(self, kind: Kind, digests: Sequence[bytes], places: Sequence[Place]) -> list[bytes | memoryview]:
+        """Chunks or directories, which lie at `places`: decompressed, and verified.
+
+        Raises:
+            CorruptError: one is damaged. It is forgotten, and counts as missing.
+        """
+        stored = await self.reader.read(places)
+
+        def opened() -> list[bytes | memoryview | None]:
+            return [_opened(*each) for each in zip(digests, places, stored, strict=True)]
+
+        found = opened() if sum(place.length for place in places) <= _INLINE else await asyncio.to_thread(opened)
+        contents: list[bytes | memoryview] = []
+        for digest, place, content in zip(digests, places, found, strict=True):
+            contents.append(await self._mended(kind, digest, place) if content is None else content)
+        return contents
+
+    async def segment(self, blob: Digest, at: int) -> ChunkListSegment | None:
+        """The segment of a blob's chunk list that has its byte `at`; None where the blob has no list.
+
+        Raises:
+            CorruptError: it is damaged.
+        """
+        found = self.view.segment(blob.raw, at)
+        hinted = self.hints.segment(blob.raw) if found is None else None
+        if hinted is not None:
+            return hinted
+        if found is None:
+            await self.refresher.refresh()
+            found = self.view.segment(blob.raw, at)
+        return None if found is None else await self._read_segment(blob, found)
+
+    async def segments(self, blob: Digest) -> AsyncIterator[ChunkListSegment]:
+        """All of a blob's chunk list.
+
+        Raises:
+            NotFoundError: it has none.
+            CorruptError: as `segment`.
+        """
+        at, size = 0, 1
+        while at < size:
+            segment = await self.segment(blob, at)
+            if segment is None:
+                raise NotFoundError("blob", blob)
+            if segment.end <= at:
+                raise CorruptError(f"blob {blob} is damaged: the part of its chunk list from byte {at} on is missing")
+            at, size = segment.end, segment.size
+            yield segment
+
+    async def forget_list(self, blob: Digest) -> None:
+        """Forget the list of a blob of which a chunk is missing or damaged: the blob counts as missing."""
+        found = self.view.segment(blob.raw, 0)
+        self.hints.drop(blob.raw)
+        if found is not None:
+            await asyncio.to_thread(self.view.forget, [(Kind.LIST, blob.raw, 0, found.place)])
+
+    async def _on_view(self, call: Callable[[], T], size: int) -> T:
+        """What `call` returns, which makes so many lookups in the view."""
+        return call() if size <= _INLINE_LOOKUPS else await asyncio.to_thread(call)
+
+    async def _known_places(self, kind: Kind, digests: Sequence[bytes]) -> list[Place | None]:
+        return await self._on_view(lambda: self.view.places(kind, digests), len(digests))
+
+    async def _read_segment(self, blob: Digest, found: Segment) -> ChunkListSegment:
+        for again in (False, True):
+            stored = await self.reader.read_again(found.place) if again else (await self.reader.read([found.place]))[0]
+            try:
+                if stored is not None:
+                    return ChunkListSegment.decode(stored, blob.raw)
+            except CorruptError:
+                pass
+        await asyncio.to_thread(self.view.forget, [(Kind.LIST, blob.raw, found.start, found.place)])
+        if found.start:
+            await self.forget_list(blob)
+        raise CorruptError(f"the list of the chunks of blob {blob} is damaged, in {self.bucket.name}/{found.place.key}")
+
+    async def _mended(self, kind: Kind, digest: bytes, place: Place) -> bytes | memoryview:
+        """A content that was read and is not right: read once more, or from another place."""
+        tried: set[Place] = set()
+        found: Place | None = place
+        while found is not None and found not in tried:
+            tried.add(found)
+            content = _opened(digest, found, await self.reader.read_again(found))
+            if content is not None:
+                return content
+            self.hints.drop(digest)
+            await asyncio.to_thread(self.view.forget, [(kind, digest, 0, found)])
+            _log.error("%s b3:%s is damaged, in %s/%s", _NAMES[kind], digest.hex(), self.bucket.name, found.key)
+            [found] = await self.locate(kind, [digest])
+        raise CorruptError(f"{_NAMES[kind]} {Digest(digest)} is damaged, in {self.bucket.name}/{place.key} at {place.offset}")
+
+
+def _opened(digest: bytes, place: Place, stored: Stored) -> bytes | memoryview | None:
+    """The chunk or directory of which `stored` was read; None where it does not match the digest."""
+    if stored is None:
+        return None
+    try:
+        content = chunk_content(stored, place.length)
+    except InvalidError:
+        return None
+    return content if blake3(content).digest() == digest else None
