@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tvix_store.errors import InvalidError, UnavailableError, of_disk
 from tvix_store.layers.cache.generation import Generation, drop_generation, make_generation
+from tvix_store.layers.cache.near import Value
 
 SMALLEST = 16 << 20
 """Bytes of the smallest cache."""
@@ -43,8 +44,6 @@ class DiskNear:
         DeniedError, ExhaustedError, UnavailableError: the disk does not let us.
     """
 
-    is_fast = False
-
     def __init__(self, directory: Path, size: int) -> None:
         if size < SMALLEST:
             raise InvalidError(f"a cache has at least {SMALLEST} bytes, not {size}")
@@ -65,7 +64,7 @@ class DiskNear:
             message = f"cannot use {directory} as a cache: {error.strerror}"
             raise of_disk(error, message, UnavailableError) from None
 
-    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    def get(self, keys: Sequence[bytes]) -> list[Value | None]:
         """As `Near.get`."""
         try:
             return self._get(keys)
@@ -73,7 +72,15 @@ class DiskNear:
             self._refused(error)
             return [None] * len(keys)
 
-    def put(self, values: Mapping[bytes, bytes]) -> None:
+    def peek(self, key: bytes) -> Value | None:
+        """As `Near.peek`. A value of the older generation is left to `get`, which copies it."""
+        try:
+            generations = self._current()
+            return generations[0].peek(key) if generations else None
+        except OSError:
+            return None
+
+    def put(self, values: Mapping[bytes, Value]) -> None:
         """As `Near.put`. After the disk has refused, nothing is put for some seconds."""
         if self._is_closed or time.monotonic() < self._refused_until:
             return
@@ -88,10 +95,10 @@ class DiskNear:
             self._is_closed = True
             self._generations = ()
 
-    def _get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        found: list[bytes | None] = [None] * len(keys)
+    def _get(self, keys: Sequence[bytes]) -> list[Value | None]:
+        found: list[Value | None] = [None] * len(keys)
         for number, generation in enumerate(self._current()):
-            older: dict[bytes, bytes] = {}
+            older: dict[bytes, Value] = {}
             for at, key in enumerate(keys):
                 if found[at] is None:
                     value = found[at] = generation.get(key)
@@ -101,7 +108,7 @@ class DiskNear:
                 self.put(older)
         return found
 
-    def _put(self, values: Mapping[bytes, bytes]) -> None:
+    def _put(self, values: Mapping[bytes, Value]) -> None:
         generations = self._current()
         if not generations or generations[0].size >= self._half:
             generations = self._turn()

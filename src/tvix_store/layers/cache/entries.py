@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from struct import Struct
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from blake3 import blake3
 
 from tvix_store.compression.chunk_frames import chunk_content, compressed_chunks
 from tvix_store.errors import InvalidError
+from tvix_store.layers.cache.near import Value
 from tvix_store.model.chunk_table import ChunkTable
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
@@ -22,6 +24,9 @@ _CHUNK = Struct("<?Q")
 _TABLE = Struct("<16sI?")
 _ROW = 40
 """Bytes of a chunk in a list, without its stored length."""
+
+
+_of_thread = threading.local()
 
 
 class KeptChunk(NamedTuple):
@@ -41,20 +46,20 @@ def write_chunk(length: int, stored: bytes | memoryview, *, is_exact: bool) -> b
     return _CHUNK.pack(is_exact, length) + stored
 
 
-def read_chunk(digest: bytes, value: bytes) -> KeptChunk | None:
+def read_chunk(digest: bytes, value: Value) -> KeptChunk | None:
     """The chunk, or None where it is damaged. Takes as long as decompressing it."""
     if len(value) < _CHUNK.size:
         return None
     is_exact, length = _CHUNK.unpack_from(value)
     stored = memoryview(value)[_CHUNK.size :]
     try:
-        content = bytes(chunk_content(stored, length))
+        content = bytes(chunk_content(stored, length, _decompressor()))
     except InvalidError:
         return None
     return KeptChunk(is_exact, stored, content) if blake3(content).digest() == digest else None
 
 
-def exact_stored(value: bytes) -> memoryview | None:
+def exact_stored(value: Value) -> memoryview | None:
     """The bytes that the far store keeps of a chunk, which are not checked; None where the value has others."""
     if len(value) < _CHUNK.size or not _CHUNK.unpack_from(value)[0]:
         return None
@@ -92,26 +97,26 @@ def write_list(digest: bytes, table: ChunkTable) -> bytes:
     return _TABLE.pack(_check(digest, body), len(table), bool(table.stored)) + body
 
 
-def read_list(digest: bytes, value: bytes) -> ChunkTable | None:
+def read_list(digest: bytes, value: Value) -> ChunkTable | None:
     """The chunks of a blob, or None where the list is damaged."""
     if len(value) < _TABLE.size:
         return None
     check, count, has_stored = _TABLE.unpack_from(value)
-    body = value[_TABLE.size :]
+    body = bytes(memoryview(value)[_TABLE.size :])
     if check != _check(digest, body) or len(body) != count * (_ROW + 8 * has_stored):
         return None
     return ChunkTable(body[: 32 * count], body[32 * count : _ROW * count], body[_ROW * count :])
 
 
-def read_list_with_stored(digest: bytes, value: bytes) -> ChunkTable | None:
+def read_list_with_stored(digest: bytes, value: Value) -> ChunkTable | None:
     """As `read_list`; None also where it is not known how much is stored of each chunk."""
     table = read_list(digest, value)
     return table if table is not None and (table.stored or not len(table)) else None
 
 
-def read_directory(digest: bytes, value: bytes) -> Directory | None:
+def read_directory(digest: bytes, value: Value) -> Directory | None:
     """A directory from its canonical encoding, or None where that is damaged."""
-    return Directory.stored(Digest(digest), value) if blake3(value).digest() == digest else None
+    return Directory.stored(Digest(digest), bytes(value)) if blake3(value).digest() == digest else None
 
 
 def of_stored_chunks(chunks: Iterable[StoredChunk], *, is_exact: bool) -> dict[bytes, bytes]:
@@ -127,6 +132,14 @@ def of_contents(contents: Iterable[tuple[Digest, bytes]]) -> dict[bytes, bytes]:
 def of_directories(directories: Iterable[Directory]) -> dict[bytes, bytes]:
     """Keys and values of directories."""
     return {DIRECTORY + each.digest.raw: each.encoded for each in directories}
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    """One for each thread: to make one takes longer than to decompress a small chunk."""
+    made: zstandard.ZstdDecompressor | None = getattr(_of_thread, "decompressor", None)
+    if made is None:
+        made = _of_thread.decompressor = zstandard.ZstdDecompressor()
+    return made
 
 
 def _check(digest: bytes, body: bytes) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from tvix_store.layers.cache.entries import smaller
-from tvix_store.layers.cache.near import Near
+from tvix_store.layers.cache.near import Near, Value
 from tvix_store.telemetry import meters
 
 T = TypeVar("T")
@@ -16,6 +16,10 @@ _WAITING = 32 << 20
 """Bytes that wait to be put. What comes when there are more is not kept: the far store is faster than the near one."""
 _BATCH = 4 << 20
 """Bytes that are put at a time."""
+_INLINE = 64 << 10
+"""Bytes of a value that is read on the event loop: decompressing it and checking it takes as long as a hop to a thread."""
+_THREADS = 2
+"""Threads that read from the near store: more of them would wait for each other's turn with the interpreter."""
 _KINDS = {b"c": "near chunk", b"l": "near list", b"d": "near directory"}
 
 
@@ -24,29 +28,44 @@ class Fills:
 
     def __init__(self, near: Near) -> None:
         self._near = near
+        self._threads = asyncio.Semaphore(_THREADS)
         self._waiting: dict[bytes, bytes] = {}
         self._size = 0
         self._task: asyncio.Task[None] | None = None
 
-    async def get(self, kind: bytes, digests: Sequence[bytes], read: Callable[[bytes, bytes], T | None]) -> list[T | None]:
+    async def get(self, kind: bytes, digests: Sequence[bytes], read: Callable[[bytes, Value], T | None]) -> list[T | None]:
         """What `read` makes of each digest and its value, in a thread, in order; None where it has none, or `read` refuses it."""
         if not digests:
             return []
-        keys = [kind + digest for digest in digests]
-        waiting = [self._waiting.get(key) for key in keys]
-
-        def found() -> list[T | None]:
-            lacking = [key for key, value in zip(keys, waiting, strict=True) if value is None]
-            near = iter(self._near.get(lacking)) if lacking else iter(())
-            values = [next(near) if value is None else value for value in waiting]
-            return [None if value is None else read(digest, value) for digest, value in zip(digests, values, strict=True)]
-
-        is_short = self._near.is_fast and len(digests) == 1
-        results = found() if is_short else await asyncio.to_thread(found)
+        at_once = self._get_at_once(kind, digests[0], read) if len(digests) == 1 else None
+        results = await self._in_thread(kind, digests, read) if at_once is None else at_once
         hits = sum(result is not None for result in results)
         meters.CACHE_LOOKUPS.of(_KINDS[kind], "hit").add(hits)
         meters.CACHE_LOOKUPS.of(_KINDS[kind], "miss").add(len(results) - hits)
         return results
+
+    def _get_at_once(self, kind: bytes, digest: bytes, read: Callable[[bytes, Value], T | None]) -> list[T | None] | None:
+        """As `get`, of one value that is small and in memory; None for another."""
+        key = kind + digest
+        value = self._waiting.get(key) or self._near.peek(key)
+        return [read(digest, value)] if value is not None and len(value) <= _INLINE else None
+
+    async def _in_thread(self, kind: bytes, digests: Sequence[bytes], read: Callable[[bytes, Value], T | None]) -> list[T | None]:
+        keys = [kind + digest for digest in digests]
+        async with self._threads:
+            return await asyncio.to_thread(self._get, digests, keys, [self._waiting.get(key) for key in keys], read)
+
+    def _get(
+        self,
+        digests: Sequence[bytes],
+        keys: Sequence[bytes],
+        waiting: Sequence[bytes | None],
+        read: Callable[[bytes, Value], T | None],
+    ) -> list[T | None]:
+        lacking = [key for key, value in zip(keys, waiting, strict=True) if value is None]
+        near = iter(self._near.get(lacking)) if lacking else iter(())
+        values = (next(near) if value is None else value for value in waiting)
+        return [None if value is None else read(digest, value) for digest, value in zip(digests, values, strict=True)]
 
     def put(self, values: Mapping[bytes, bytes]) -> None:
         """Keep values, soon."""

@@ -17,6 +17,8 @@ from pathlib import Path
 from struct import Struct
 from zlib import crc32
 
+from tvix_store.layers.cache.near import Value
+
 _PAGE = 4096
 _SLOT = Struct("<16sQII")
 """A name for the key, where key and value lie in `data`, how many bytes they have, and a checksum of these three."""
@@ -49,23 +51,34 @@ class Generation:
         """Bytes of both files."""
         return self._table_size + os.fstat(self._data).st_size
 
-    def get(self, key: bytes) -> bytes | None:
+    def get(self, key: bytes) -> memoryview | None:
         """The value of a key, or None.
 
         Raises:
             OSError: the disk does not give it.
         """
-        page = os.pread(self._table, _PAGE, self._page(key))
+        return self._get(key, os.pread)
+
+    def peek(self, key: bytes) -> memoryview | None:
+        """As `get`.
+
+        Raises:
+            OSError: that would wait for the disk, or this file system cannot tell.
+        """
+        return self._get(key, _read_at_once)
+
+    def _get(self, key: bytes, read: Callable[[int, int, int], bytes | bytearray]) -> memoryview | None:
+        page = read(self._table, _PAGE, self._page(key))
         at = _find(page, _name(key))
         if at < 0 or at + _SLOT.size > len(page):
             return None
         _, offset, size, check = _SLOT.unpack_from(page, at)
         if check != crc32(page[at : at + _CHECKED]):
             return None
-        data = os.pread(self._data, size, offset)
-        return data[len(key) :] if len(data) == size and data.startswith(key) else None
+        data = read(self._data, size, offset)
+        return memoryview(data)[len(key) :] if len(data) == size and data.startswith(key) else None
 
-    def put(self, values: Mapping[bytes, bytes]) -> None:
+    def put(self, values: Mapping[bytes, Value]) -> None:
         """Add values. Those that were there under the same keys are found no more.
 
         Raises:
@@ -132,7 +145,13 @@ def _name(key: bytes) -> bytes:
     return key[:1] + key[-15:]
 
 
-def _find(page: bytes, name: bytes) -> int:
+def _read_at_once(fd: int, size: int, offset: int) -> bytearray:
+    data = bytearray(size)
+    count = os.preadv(fd, [data], offset, os.RWF_NOWAIT)
+    return data if count == size else data[:count]
+
+
+def _find(page: bytes | bytearray, name: bytes) -> int:
     """Where the slot with a name begins, or -1."""
     at = page.find(name)
     while at >= 0 and at % _SLOT.size:

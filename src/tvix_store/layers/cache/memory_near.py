@@ -6,6 +6,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
+from tvix_store.layers.cache.near import Value
+
 _COST = 200
 """Bytes of memory that an entry takes beside its key and its value."""
 
@@ -13,14 +15,12 @@ _COST = 200
 class MemoryNear:
     """Keeps up to `size` bytes. What was not used for longest goes first."""
 
-    is_fast = True
-
     def __init__(self, size: int) -> None:
         self._left = size
-        self._values: OrderedDict[bytes, bytes] = OrderedDict()
+        self._values: OrderedDict[bytes, Value] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    def get(self, keys: Sequence[bytes]) -> list[Value | None]:
         """As `Near.get`."""
         with self._lock:
             found = [self._values.get(key) for key in keys]
@@ -29,7 +29,11 @@ class MemoryNear:
                     self._values.move_to_end(key)
         return found
 
-    def put(self, values: Mapping[bytes, bytes]) -> None:
+    def peek(self, key: bytes) -> Value | None:
+        """As `Near.peek`."""
+        return self.get([key])[0]
+
+    def put(self, values: Mapping[bytes, Value]) -> None:
         """As `Near.put`."""
         with self._lock:
             for key, value in values.items():
@@ -51,5 +55,5 @@ class MemoryNear:
             self._left += _cost(key, value)
 
 
-def _cost(key: bytes, value: bytes) -> int:
+def _cost(key: bytes, value: Value) -> int:
     return len(key) + len(value) + _COST

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
+
+Value: TypeAlias = bytes | memoryview
 
 
 class Near(Protocol):
@@ -12,14 +14,15 @@ class Near(Protocol):
     Keys have some 33 bytes, and begin with their kind. It may be called in any thread.
     """
 
-    is_fast: bool
-    """Whether a call takes less than a hop to a thread."""
-
-    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    def get(self, keys: Sequence[bytes]) -> Sequence[Value | None]:
         """The values, in order; None for each that it has not. A value that is got counts as used now. Nothing is raised."""
         ...
 
-    def put(self, values: Mapping[bytes, bytes]) -> None:
+    def peek(self, key: bytes) -> Value | None:
+        """A value that can be had without waiting for a disk; None also where only `get` can tell."""
+        ...
+
+    def put(self, values: Mapping[bytes, Value]) -> None:
         """Keep values, in place of older ones, as far as that is possible. Nothing is raised."""
         ...
 
