@@ -46,7 +46,7 @@ class CachedBlobs:
         self._near = near
         self._far = far
         self._chunks = chunks
-        self._get_small = SharedCalls(self._small_of_far)
+        self._share_small = SharedCalls(self._small)
 
     async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
         """As `BlobService.stat`. While far does not answer, it tells of what is near."""
@@ -110,24 +110,25 @@ class CachedBlobs:
         return digests
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes | None]:
-        distinct = list(dict.fromkeys(digests))
-        kept = await self._near.get(CHUNK, [digest.raw for digest in distinct], read_chunk)
-        found: dict[Digest, bytes | None] = {
-            digest: chunk.content for digest, chunk in zip(distinct, kept, strict=True) if chunk is not None
-        }
-        for digest, content in found.items():
-            if content is not None and len(content) > SMALL_BLOB:
-                raise ExhaustedError(f"blob {digest} has {len(content)} bytes, too many for get_many; read it as a stream")
-        lacking = [digest for digest in distinct if digest not in found]
-        if lacking:
-            found |= zip(lacking, await self._get_small(lacking), strict=True)
-        return [found[digest] for digest in digests]
+        return await self._share_small(digests)
 
-    async def _small_of_far(self, digests: Sequence[Digest]) -> list[bytes | None]:
-        contents = await self._far.get_many(digests)
-        there = zip(digests, contents, strict=True)
-        self._near.put(of_contents((digest, content) for digest, content in there if content is not None))
-        return contents
+    async def _small(self, digests: Sequence[Digest]) -> list[bytes | None]:
+        """As `get_many`, of distinct blobs."""
+        kept = await self._near.get(CHUNK, [digest.raw for digest in digests], read_chunk)
+        found: dict[Digest, bytes | None] = {}
+        for digest, chunk in zip(digests, kept, strict=True):
+            if chunk is not None:
+                if len(chunk.content) > SMALL_BLOB:
+                    raise ExhaustedError(
+                        f"blob {digest} has {len(chunk.content)} bytes, too many for get_many; read it as a stream"
+                    )
+                found[digest] = chunk.content
+        lacking = [digest for digest in digests if digest not in found]
+        if lacking:
+            fetched = list(zip(lacking, await self._far.get_many(lacking), strict=True))
+            self._near.put(of_contents((digest, content) for digest, content in fetched if content is not None))
+            found |= fetched
+        return [found[digest] for digest in digests]
 
     async def _known(self, digest: Digest) -> tuple[bytes | None, ChunkTable | None]:
         """The blob, if it is one chunk that is near; else its chunks, if these are known."""

@@ -26,7 +26,7 @@ class Chunks:
         self._near = near
         self._blobs = blobs
         self._parts = parts
-        self._fetch = SharedCalls(self._fetched)
+        self._share = SharedCalls(self._got)
 
     async def get(self, chunks: Sequence[Chunk]) -> list[KeptChunk]:
         """Chunks of at most MAX_CHUNK bytes, checked, in order. The caller bounds their bytes to MAX_STORED, or one chunk.
@@ -35,9 +35,12 @@ class Chunks:
             NotFoundError, CorruptError, UnavailableError: as `BlobService.read` of far.
             InvalidError: one has another length than is stated.
         """
+        return await self._share(chunks)
+
+    async def _got(self, chunks: Sequence[Chunk]) -> list[KeptChunk]:
         found = await self._near.get(CHUNK, [chunk.digest.raw for chunk in chunks], read_chunk)
         lacking = [chunk for chunk, kept in zip(chunks, found, strict=True) if kept is None]
-        fetched = iter(await self._fetch(lacking)) if lacking else iter(())
+        fetched = iter(await self._fetched(lacking)) if lacking else iter(())
         return [next(fetched) if kept is None else kept for kept in found]
 
     async def _fetched(self, chunks: Sequence[Chunk]) -> list[KeptChunk]:

@@ -31,7 +31,7 @@ class CachedDirectories:
         self._near = near
         self._far = far
         self._parts = parts
-        self._fetch = SharedCalls(self._fetched)
+        self._share = SharedCalls(self._got)
 
     async def get(self, digest: Digest) -> Directory | None:
         (found,) = await self.get_some([digest])
@@ -39,9 +39,12 @@ class CachedDirectories:
 
     async def get_some(self, digests: Sequence[Digest]) -> list[Directory | None]:
         """As `get`, of some hundred directories."""
+        return await self._share(digests)
+
+    async def _got(self, digests: Sequence[Digest]) -> list[Directory | None]:
         kept = await self.known(digests)
         lacking = [digest for digest, found in zip(digests, kept, strict=True) if found is None]
-        fetched = iter(await self._fetch(lacking)) if lacking else iter(())
+        fetched = iter(await self._fetched(lacking)) if lacking else iter(())
         return [next(fetched) if found is None else found for found in kept]
 
     async def known(self, digests: Sequence[Digest]) -> list[Directory | None]:

@@ -194,7 +194,10 @@ def _claim(directory: Path) -> None:
         InvalidError: it holds something else.
         OSError: the disk does not let us.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InvalidError(f"{directory} is a file; a cache needs a directory") from None
     mark = directory / _MARK
     if not mark.exists() and set(os.listdir(directory)) - {_MARK}:
         raise InvalidError(f"{directory} holds something else than a cache; choose an empty directory")

@@ -25,7 +25,7 @@ class CachedFrames:
     def __init__(self, near: Fills, far: StoredFrames) -> None:
         self._near = near
         self._far = far
-        self._fetch = SharedCalls(self._fetched)
+        self._share = SharedCalls(self._got)
 
     async def find(self, digests: Sequence[Digest]) -> list[list[Frame]]:
         tables = await self._near.get(LIST, [digest.raw for digest in digests], read_list_with_stored)
@@ -39,20 +39,21 @@ class CachedFrames:
 
     async def read(self, runs: Sequence[Run], use: Callable[[list[list[memoryview]]], T]) -> T:
         wanted = list(dict.fromkeys(run[at : at + _DIGEST] for run in runs for at in range(0, len(run), _DIGEST)))
-        kept = await self._near.get(CHUNK, wanted, lambda _, value: exact_stored(value))
-        stored = {digest: each for digest, each in zip(wanted, kept, strict=True) if each is not None}
-        near = list(stored)
-        lacking = [digest for digest in wanted if digest not in stored]
-        if lacking:
-            stored |= zip(lacking, await self._fetch(lacking), strict=True)
+        stored = dict(zip(wanted, await self._share(wanted), strict=True))
         try:
             return await asyncio.to_thread(_used, runs, stored, use)
         except CorruptError:
-            damaged = await asyncio.to_thread(_damaged, {digest: stored[digest] for digest in near})
+            damaged = await asyncio.to_thread(_damaged, stored)
             if not damaged:
                 raise
-        stored |= zip(damaged, await self._fetch(damaged), strict=True)
+        stored |= zip(damaged, await self._fetched(damaged), strict=True)
         return await asyncio.to_thread(_used, runs, stored, use)
+
+    async def _got(self, digests: Sequence[bytes]) -> list[memoryview]:
+        kept = await self._near.get(CHUNK, digests, lambda _, value: exact_stored(value))
+        lacking = [digest for digest, stored in zip(digests, kept, strict=True) if stored is None]
+        fetched = iter(await self._fetched(lacking)) if lacking else iter(())
+        return [next(fetched) if stored is None else stored for stored in kept]
 
     async def _fetched(self, digests: Sequence[bytes]) -> list[memoryview]:
         stored = await self._far.read([b"".join(digests)], lambda stored: [bytes(each) for each in stored[0]])

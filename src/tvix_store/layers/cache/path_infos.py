@@ -39,7 +39,7 @@ class CachedPathInfos(PassingPathInfos):
         return (await self.get_many([output_hash])).get(output_hash)
 
     async def get_many(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
-        now = time.monotonic()
+        now = _now()
         found: dict[bytes, PathInfo | None] = {}
         for each in output_hashes:
             until, path_info = self._kept.get(each, (0.0, None))
@@ -88,7 +88,7 @@ class CachedPathInfos(PassingPathInfos):
         if lifetime <= 0:
             return
         self._drop(output_hash)
-        self._kept[output_hash] = time.monotonic() + lifetime, path_info
+        self._kept[output_hash] = _now() + lifetime, path_info
         self._size += _cost(path_info)
         while self._size > _MOST:
             self._drop(next(iter(self._kept)))
@@ -125,3 +125,7 @@ class ForgettingRemoval:
 
 def _cost(path_info: PathInfo | None) -> int:
     return _COST if path_info is None else _COST + len(path_info.encoded)
+
+
+def _now() -> float:
+    return time.monotonic()
