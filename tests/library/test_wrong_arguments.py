@@ -78,7 +78,7 @@ CALLS: dict[str, tuple[Callable[[Any, Path], object], str]] = {
     "read_text": (lambda store, _: read_text(store, NOTHING), "a path in the store"),
     "walk": (lambda store, _: walk(store, NODE), "a path in the store"),
     "walk in": (lambda store, _: walk(store.blobs, PATH), "a store"),
-    "copy_paths": (lambda store, _: copy_paths(store, store, [PATH]), "a PathInfo"),
+    "copy_paths": (lambda store, _: copy_paths(store, store, 7), "path infos or store paths, in an iterable"),  # type: ignore[arg-type]
     "copy_paths from": (lambda store, _: copy_paths(TEXT, store, []), "a store"),
     "copy_paths to": (lambda store, _: copy_paths(store, TEXT, []), "a store"),
     "named_path_infos": (lambda store, _: named_path_infos(store, [NUMBER]), "a path in the store"),

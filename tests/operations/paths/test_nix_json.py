@@ -97,7 +97,7 @@ def test_other_json_is_refused(document: Any) -> None:
         ({"narSize": True}, "narSize is malformed"),
         ({"references": "x"}, "references is malformed"),
         ({"references": ["/elsewhere/x"]}, "references: not a store path"),
-        ({"references": [1]}, "references is malformed"),
+        ({"references": [1]}, "references: expected a text, not 1"),
         ({"deriver": f"{STORE_DIR}/{OTHER}"}, r"deriver: .* does not end in \.drv"),
         ({"ca": "fixed:git:sha1:" + "0" * 40}, "ca: .*the method 'git' with 'sha1'"),
         ({"ca": {"method": "git", "hash": HASH.sri}}, "ca: the method 'git' is not one that can be kept"),

@@ -11,7 +11,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode
 from tvix_store.model.path_info import NarFacts, PathInfo
-from tvix_store.model.wanted import wanted, wanted_many
+from tvix_store.model.wanted import wanted_many
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.granular.copy_tree import TreeCopier
 from tvix_store.operations.paths.path_copies import Copied, PathCopies, check_nar, stated_paths
@@ -21,7 +21,6 @@ from tvix_store.services.store import Store, wanted_store
 
 JOBS = 64
 """Paths whose contents are copied at a time. They share calls: one path alone waits for a round trip most of the time."""
-_PATH_INFO = "a PathInfo; `named_path_infos` gets those of paths"
 
 
 async def copy_paths(
@@ -53,10 +52,9 @@ async def copy_paths(
     """
     wanted_store(source)
     wanted_store(target)
-    path_infos = [wanted(each, PathInfo, _PATH_INFO) for each in wanted_many(path_infos, "path infos, in an iterable")]
     if source.store_dir != target.store_dir:
         raise InvalidError(f"{source.name} holds paths of {source.store_dir}, and {target.name} those of {target.store_dir}")
-    given = list(paths)
+    given = list(wanted_many(paths, "path infos or store paths, in an iterable"))
     stated = [each for each in given if isinstance(each, PathInfo)]
     stated += await named_path_infos(source, [each for each in given if not isinstance(each, PathInfo)])
     account = account or Account()
