@@ -11,8 +11,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
@@ -26,6 +27,16 @@ settings.load_profile("default")
 
 _NIX = {"nix", "other_nix", "nix_store"}
 """Fixtures that are the real Nix. The rooms of their tests are listed in `newer_nix.ROOMS`."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the garbage collector the tests that are collected: there are thousands, and all of them stay."""
+    gc.disable()
+    outcome = yield
+    gc.freeze()
+    gc.enable()
+    return outcome
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The gRPC client keeps the contract, in every dialect, with and without calls for many blobs at once."""
+"""The gRPC client keeps the contract, in each dialect, with and without calls for many blobs at once."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
@@ -11,7 +11,7 @@ from tvix_store.backends.grpc import open_store, path_infos
 from tvix_store.backends.local import open_store as open_local
 from tvix_store.chunking import DEFAULT_SIZES
 from tvix_store.errors import UnsupportedError
-from tvix_store.protocol.dialects import CHUNK_STORE_SERVICE, DIALECTS, SNIX, Dialect
+from tvix_store.protocol.dialects import CHUNK_STORE_SERVICE, DIALECTS, SEED, SNIX, Dialect
 from tvix_store.rpc.method import Answer, Call, Streaming
 from tvix_store.services.blobs import BlobService
 from tvix_store.services.store import Store
@@ -20,17 +20,24 @@ from tvix_store.testing.contracts import BlobServiceContract, LoneFilesContract,
 from tvix_store.testing.contracts.path_infos import stored_file
 
 
-@pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.name)
-def dialect(request: pytest.FixtureRequest) -> Dialect:
-    assert isinstance(request.param, Dialect)
-    return request.param
-
-
 class TestServerWithBulkService(StoreContract, LoneFilesContract):
+    """In the dialect that the client takes by itself: our BulkService is the same beside all of them."""
+
     @pytest.fixture
-    async def store(self, dialect: Dialect) -> AsyncIterator[Store]:
-        async with serve(await store_methods()) as url, await open_store(f"{url}?dialect={dialect.name}") as store:
+    async def store(self) -> AsyncIterator[Store]:
+        async with serve(await store_methods()) as url, await open_store(url) as store:
             yield store
+
+
+@pytest.mark.usefixtures("protocol")
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("bulk", [True, False])
+async def test_each_service_is_called_in_the_dialect_that_the_client_is_told(dialect: Dialect, bulk: bool) -> None:
+    """The server says that it speaks all of them, and answers calls in this one alone."""
+    others = {service for each in DIALECTS for service in each.services}.difference(dialect.services)
+    methods = {path: method for path, method in (await store_methods(bulk=bulk)).items() if path.split("/")[1] not in others}
+    async with serve(methods) as url, await open_store(f"{url}?dialect={dialect.name}") as store:
+        await StoreContract().test_a_file_is_reached_from_its_store_path(store)
 
 
 class TestServerThatCounts(StatisticsContract):
@@ -45,6 +52,15 @@ class TestServerThatCounts(StatisticsContract):
 
 
 class TestServerOfOneDialect(StoreContract):
+    """That of tvix has other names than that of snix, and no other difference."""
+
+    many = 300
+
+    @pytest.fixture(params=[SEED, SNIX], ids=lambda dialect: dialect.name)
+    def dialect(self, request: pytest.FixtureRequest) -> Dialect:
+        assert isinstance(request.param, Dialect)
+        return request.param
+
     @pytest.fixture
     async def store(self, dialect: Dialect) -> AsyncIterator[Store]:
         async with serve(await store_methods(dialects=[dialect], bulk=False)) as url, await open_store(url) as store:
@@ -53,6 +69,8 @@ class TestServerOfOneDialect(StoreContract):
 
 class TestServerOfChunks(StoreContract):
     """As snix may be one day: without BlobService."""
+
+    many = 300
 
     @pytest.fixture
     async def store(self) -> AsyncIterator[Store]:
@@ -85,6 +103,8 @@ async def test_a_blob_of_one_message_is_cut_for_a_server_of_chunks() -> None:
 
 class TestServerOfBlobsAndChunks(BlobServiceContract):
     """As snix is since 2026."""
+
+    many = 300
 
     @pytest.fixture
     async def blobs(self) -> AsyncIterator[BlobService]:
