@@ -559,3 +559,29 @@ async def test_a_channel_that_is_closed_makes_no_connection() -> None:
         assert isinstance(ended, CallError)
         assert ended.status is Status.CANCELLED
     assert len(connections) == 1
+
+
+async def test_a_closed_channel_leaves_no_connection_of_a_server_that_was_going_away() -> None:
+    """A call is still under way on the first connection when the channel has made another one."""
+    connections: list[Peer] = []
+
+    async def script(peer: Peer) -> None:
+        connections.append(peer)
+        stream = await peer.call()
+        if len(connections) == 1:
+            peer.writer.write(
+                frame(Kind.HEADERS, END_HEADERS, stream, HEAD) + frame(Kind.GOAWAY, 0, 0, stream.to_bytes(4) + bytes(4))
+            )
+            peer.writer.write(frame(Kind.DATA, 0, stream, message(b"first")))
+        else:
+            peer.writer.write(answer(stream, b"second"))
+
+    async with server(script) as channel, channel.receive("/x.Y/Z", b"request") as under_way:
+        assert await under_way.messages() == [b"first"]
+        while not isinstance(await outcome(channel), bytes):  # the word that it goes away is on its way
+            pass
+        await channel.close()
+        assert under_way.ended
+        with pytest.raises(CallError, match="the connection was closed"):
+            await under_way.messages()
+    assert len(connections) == 2

@@ -51,7 +51,7 @@ def test_the_database_says_what_the_program_says(nix: PrivateNix, tmp_path: Path
     assert len(expected) == 5
     database = NixDatabase(NixStore.at(str(nix.root)).database)
     found = {path: stated_path(path, stated, STORE_DIR) for path, stated in database.closure([TOP, OTHER, addressed, TOP]).items()}
-    assert found == expected
+    assert list(found.items()) == list(expected.items())
     assert found[ITSELF].signatures
     assert found[addressed].ca is not None
     with pytest.raises(InvalidError, match="not a valid path"):
@@ -110,5 +110,5 @@ def test_a_chain_is_followed_to_its_end(tmp_path: Path) -> None:
         connection.executemany("INSERT INTO Refs VALUES (?, ?)", ((n, n + 1) for n in range(1499, 1600)))
     connection.close()
     found = NixDatabase(file).closure(["p0"])
-    assert list(found) == [f"p{n}" for n in range(1601)]
+    assert list(found) == sorted(f"p{n}" for n in range(1601))
     assert found["p1500"]["references"] == ["p1501"]

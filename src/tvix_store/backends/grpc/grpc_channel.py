@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain, repeat
+from weakref import WeakSet
 
 from aiohappyeyeballs import start_connection
 
@@ -41,6 +42,8 @@ class GrpcChannel:
         self._tls = tls
         self._http2: Http2 | None = None
         self._connecting: asyncio.Task[Http2] | None = None
+        # A server that is going away ends its connection when the calls on it are over; there is another one by then.
+        self._connections: WeakSet[Http2] = WeakSet()
         self._is_open = True
         self._request = (
             (b":method", b"POST"),
@@ -90,8 +93,8 @@ class GrpcChannel:
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait((self._connecting,))
-            if not self._connecting.cancelled() and self._connecting.exception() is None:
-                await self._connecting.result().close()
+        for http2 in list(self._connections):
+            await http2.close()
 
     @asynccontextmanager
     async def _call(self, path: str, fields: Sequence[tuple[bytes, bytes]] = ()) -> AsyncIterator[Stream]:
@@ -134,14 +137,14 @@ class GrpcChannel:
         try:
             async with asyncio.timeout(CONNECTING):
                 if address.is_socket:
-                    _, http2 = await loop.create_unix_connection(Http2, address.path)
+                    _, http2 = await loop.create_unix_connection(self._new_http2, address.path)
                 else:
                     # Not by `create_connection` alone: that of uvloop, the loop of a daemon, tries one address after the other.
                     host = address.host.encode() if address.host.isascii() else address.host  # else Python's IDNA takes 8 ms
                     found = await loop.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
                     connected = await start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS)
                     name = None if self._tls is None else address.host
-                    _, http2 = await loop.create_connection(Http2, sock=connected, ssl=self._tls, server_hostname=name)
+                    _, http2 = await loop.create_connection(self._new_http2, sock=connected, ssl=self._tls, server_hostname=name)
                 await http2.ready
         except BaseException as error:
             if http2 is not None:
@@ -151,6 +154,11 @@ class GrpcChannel:
             if isinstance(error, OSError):  # those of TLS too
                 raise CallError(Status.UNAVAILABLE, unreachable(error) or self._closed()) from error
             raise
+        return http2
+
+    def _new_http2(self) -> Http2:
+        http2 = Http2()
+        self._connections.add(http2)
         return http2
 
     def _closed(self) -> str:

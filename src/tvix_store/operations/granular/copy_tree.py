@@ -41,6 +41,8 @@ _DIRECTORIES = 1000
 """Directories that are fetched in one call: some 800 bytes each."""
 _DIRECTORY_CALLS = 2
 """Calls for directories at a time, each of up to MAX_DIRECTORIES bytes."""
+_DIRECTORY_PUTS = 2
+"""Calls for new directories at a time. Many small trees are complete nearly at once: what waits a moment shares the next call."""
 _SMALL_GRAPH = 1 << 20
 """Bytes of missing directories up to which many trees are copied at a time: some 15,000 files. They stay in memory, and take some
 ten times as much there, until their contents are at the target. A tree with more is copied alone, with up to MAX_DIRECTORIES."""
@@ -85,7 +87,7 @@ class TreeCopier:
         self._lacks_blobs = _lacking(target.blobs.missing)
         self._lacks_chunks = _lacking(self._to.missing_chunks)
         self._get_directories = Coalesced(self._from.get_directories, most=_DIRECTORIES, at_once=_DIRECTORY_CALLS)
-        self._directories_put = Coalesced(self._put_some_directories, most=MAX_STORED, weigh=_encoded_size)
+        self._directories_put = Coalesced(self._put_some_directories, most=MAX_STORED, at_once=_DIRECTORY_PUTS, weigh=_encoded_size)
         self._list_chunks = Coalesced(self._from.list_chunks, most=_LISTED_FILES, at_once=_LISTINGS, weigh=_listing)
         self._large = asyncio.Lock()
         """Of the tree whose directories take much memory."""

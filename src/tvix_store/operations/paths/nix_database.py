@@ -116,7 +116,7 @@ class _Closure:
             new = self._add("id", {reference for _, reference in found if reference not in self._names})
         for name, referrer in sorted((self._names[reference], referrer) for referrer, reference in references):
             self._found[self._names[referrer]]["references"].append(name)
-        return dict(self._found)
+        return dict(sorted(self._found.items()))  # as Nix prints them
 
     def _add(self, column: str, values: Iterable[str | int]) -> list[int]:
         """Add the rows with these values, and return their numbers."""
