@@ -39,9 +39,10 @@ _numbers = count(1)
 
 
 class Server:
-    """A PostgreSQL with a superuser `nix` and a database `postgres`. It ends with this process."""
+    """A PostgreSQL with a superuser `nix` and a database `postgres`, with settings of its own. It ends with this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: str) -> None:
+        self._options = _OPTIONS | options
         self._directory = Path(tempfile.mkdtemp(prefix="tvix-store-postgresql-"))
         self._data = self._directory / "data"
         self.port = free_port()
@@ -56,7 +57,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = _OPTIONS | {"port": str(self.port), "unix_socket_directories": str(self._directory)}
+        options = self._options | {"port": str(self.port), "unix_socket_directories": str(self._directory)}
         settings = [f"--{name}={value}" for name, value in options.items()]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -94,9 +95,9 @@ class Server:
     def log(self) -> str:
         return (self._directory / "log").read_text()
 
-    @property
-    def socket_directory(self) -> Path:
-        return self._directory
+    def size(self) -> int:
+        """Bytes of its tables and indexes, without the journal."""
+        return sum(file.stat().st_size for file in (self._data / "base").rglob("*") if file.is_file())
 
     def url(self, schema: str | None = None, *, user: str = "nix", more: str = "") -> str:
         """The address of a store in a schema: of a new one, where none is given."""
