@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests import programs
 from tests.ports import free_port
+from tests.server.certificates import Authority
 from tvix_store.backends.postgresql import Settings
 
 _STARTS_WITHIN = 60.0
@@ -28,6 +29,9 @@ _OPTIONS = {
     "shared_buffers": "32MB",
     "max_connections": "200",
     "listen_addresses": "127.0.0.1",
+    "ssl": "on",
+    "ssl_cert_file": "server.pem",
+    "ssl_key_file": "server.key",
 }
 _ACCESS = """
 local all all trust
@@ -53,7 +57,18 @@ class Server:
         initdb = (programs.require("initdb"), "--pgdata", str(self._data))
         subprocess.run([*self._as_user, *initdb, *_NEW], check=True, capture_output=True, cwd=self._directory)
         (self._data / "pg_hba.conf").write_text(_ACCESS)
+        self._write_certificate()
         self.start()
+
+    def _write_certificate(self) -> None:
+        """For `localhost`, by an authority whose certificate is in `authority`."""
+        authority = Authority()
+        self.authority = self._directory / "authority.pem"
+        self.authority.write_bytes(authority.certificate)
+        for file in authority.sign().write(self._data, "server"):
+            file.chmod(0o600)
+            if os.geteuid() == 0:
+                shutil.chown(file, "nobody", "nogroup")
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
