@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests import programs
 from tests.ports import free_port
+from tests.server.certificates import Authority
 from tvix_store.backends.postgresql import Settings
 
 _STARTS_WITHIN = 60.0
@@ -28,6 +29,9 @@ _OPTIONS = {
     "shared_buffers": "32MB",
     "max_connections": "200",
     "listen_addresses": "127.0.0.1",
+    "ssl": "on",
+    "ssl_cert_file": "server.pem",
+    "ssl_key_file": "server.key",
 }
 _ACCESS = """
 local all all trust
@@ -39,9 +43,10 @@ _numbers = count(1)
 
 
 class Server:
-    """A PostgreSQL with a superuser `nix` and a database `postgres`. It ends with this process."""
+    """A PostgreSQL with a superuser `nix` and a database `postgres`, with settings of its own. It ends with this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: str) -> None:
+        self._options = _OPTIONS | options
         self._directory = Path(tempfile.mkdtemp(prefix="tvix-store-postgresql-"))
         self._data = self._directory / "data"
         self.port = free_port()
@@ -52,11 +57,22 @@ class Server:
         initdb = (programs.require("initdb"), "--pgdata", str(self._data))
         subprocess.run([*self._as_user, *initdb, *_NEW], check=True, capture_output=True, cwd=self._directory)
         (self._data / "pg_hba.conf").write_text(_ACCESS)
+        self._write_certificate()
         self.start()
+
+    def _write_certificate(self) -> None:
+        """For `localhost`, by an authority whose certificate is in `authority`."""
+        authority = Authority()
+        self.authority = self._directory / "authority.pem"
+        self.authority.write_bytes(authority.certificate)
+        for file in authority.sign().write(self._data, "server"):
+            file.chmod(0o600)
+            if os.geteuid() == 0:
+                shutil.chown(file, "nobody", "nogroup")
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = _OPTIONS | {"port": str(self.port), "unix_socket_directories": str(self._directory)}
+        options = self._options | {"port": str(self.port), "unix_socket_directories": str(self._directory)}
         settings = [f"--{name}={value}" for name, value in options.items()]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -94,9 +110,9 @@ class Server:
     def log(self) -> str:
         return (self._directory / "log").read_text()
 
-    @property
-    def socket_directory(self) -> Path:
-        return self._directory
+    def size(self) -> int:
+        """Bytes of its tables and indexes, without the journal."""
+        return sum(file.stat().st_size for file in (self._data / "base").rglob("*") if file.is_file())
 
     def url(self, schema: str | None = None, *, user: str = "nix", more: str = "") -> str:
         """The address of a store in a schema: of a new one, where none is given."""

@@ -44,6 +44,7 @@ ENTRY_POINTS = "tvix_store.schemes"
 _ELSEWHERE = {
     "bigtable": "Bigtable is a backend of snix; a store in a directory is local:///path",
     "cache": "a cache of two stores is a composition of snix; a daemon before other caches has --substituters",
+    "cockroachdb": "CockroachDB speaks as PostgreSQL does: postgresql:{rest}",
     "combined": "two stores as one are a composition of snix; a daemon before other caches has --substituters",
     "file": "a store in a directory is local:///path; with a binary cache in one go copy --from, copy --to and --substituters",
     "grpc": "a server is grpc+http:{rest}",

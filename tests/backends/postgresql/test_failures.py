@@ -202,6 +202,14 @@ async def test_who_may_only_read_reads(settings: Settings, offer: Offer, sql: An
     with pytest.raises(DeniedError, match="the user lacks a right"):
         await infos_of(reader).put(path_info("write"))
     await reader.close()
+    # As a replica does.
+    await sql.execute(f"GRANT INSERT ON ALL TABLES IN SCHEMA {settings.schema} TO reader")
+    await sql.execute("ALTER ROLE reader SET default_transaction_read_only = on")
+    replica = await open_offer(replace(settings, dsn=settings.dsn.replace("nix@", "reader@")))
+    assert await infos_of(replica).get(info.store_path.output_hash) == info
+    with pytest.raises(DeniedError, match="the server can only be read; it may be a replica"):
+        await infos_of(replica).put(path_info("write"))
+    await replica.close()
     await sql.execute("DROP OWNED BY reader; DROP ROLE reader")
 
 

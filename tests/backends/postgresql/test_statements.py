@@ -42,7 +42,7 @@ def counted(asked: list[str]) -> Counted:
 
 
 async def test_a_store_that_is_there_is_opened_by_two_statements(counted: Counted, settings: Settings) -> None:
-    for most in (30, 2):
+    for most in (40, 2):
         offer = await open_offer(settings)
         assert await counted.taken() <= most
         await offer.close()

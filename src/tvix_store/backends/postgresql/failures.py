@@ -46,11 +46,12 @@ def is_conflict(error: Exception) -> bool:
 def is_lost(error: Exception) -> bool:
     """Whether the connection is lost, or could not be made. What was sent last may have been done, or not.
 
-    A server that is restarted ends connections (57P01 to 57P03) and refuses new ones for a while.
+    A server that is restarted ends connections (57P01 to 57P03) and refuses new ones for a while. 08P01 is no loss: a pooler does
+    not take the settings of our sessions.
     """
     state = state_of(error)
     if state:
-        return state.startswith("08") or state in {"57P01", "57P02", "57P03"}
+        return (state.startswith("08") and state != "08P01") or state in {"57P01", "57P02", "57P03"}
     if isinstance(error, OSError):
         return not isinstance(error, TimeoutError | ssl.SSLError)
     return "connection is closed" in str(error)

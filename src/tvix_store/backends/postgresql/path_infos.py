@@ -32,14 +32,14 @@ _TRIES = 50
 _MERGED_HERE = 64 << 10
 """Bytes of a path info that is merged on the event loop."""
 
-_GET = "SELECT encoded FROM path_infos WHERE output_hash = $1"
-_GET_LOCKED = _GET + " FOR KEY SHARE"
+GET = "SELECT encoded FROM path_infos WHERE output_hash = $1"
+_GET_LOCKED = GET + " FOR KEY SHARE"
 _GET_MANY = statement("SELECT output_hash, encoded FROM path_infos WHERE output_hash IN GIVEN($1)")
 _EXISTING = statement("SELECT output_hash, name FROM path_infos WHERE output_hash IN GIVEN($1)")
 _LIST = "SELECT output_hash, encoded FROM path_infos WHERE output_hash > $1 ORDER BY output_hash LIMIT $2"
 _ORDER = "SELECT output_hash, changed FROM path_infos WHERE output_hash > $1 ORDER BY output_hash LIMIT $2"
 _OF_PACKAGE = "SELECT output_hash, name FROM path_infos WHERE package = $1 LIMIT $2"
-_PUT = statement("""
+PUT = statement("""
 WITH required AS (
     SELECT output_hash FROM path_infos WHERE output_hash IN GIVEN($7) FOR KEY SHARE
 ), put AS (
@@ -71,7 +71,7 @@ class PostgresPathInfos:
         self._database = database
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
-        rows = await self._database.fetch(_GET, output_hash)
+        rows = await self._database.fetch(GET, output_hash)
         return _stored(output_hash, rows[0][0]) if rows else None
 
     async def get_many(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
@@ -103,7 +103,7 @@ class PostgresPathInfos:
         required = sorted({each.output_hash for each in requires})
         name = path_info.store_path.name
         row = own, name, _package(name), path_info.nar.size, path_info.encoded, hexes(references)
-        [[put, found]] = await self._database.fetch(_PUT, *row, hexes(required), len(required))
+        [[put, found]] = await self._database.fetch(PUT, *row, hexes(required), len(required))
         if found < len(required):
             there = await self.existing(required)
             missing = next((each for each in requires if each.output_hash not in there), None)

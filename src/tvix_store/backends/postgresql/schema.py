@@ -1,12 +1,14 @@
 """The tables, their version, and how they are made and brought up to it, by many processes at once.
 
-The row of the table `store` has the version. A process locks it, and does the steps that are missing. What makes the row is safe by
-itself: each statement does nothing where its work is done, and a race between two is done again.
+The row of the table `store` has the version. A process locks it, and does one statement that is missing, then the next. Databases
+other than PostgreSQL do not undo changes of tables with a transaction, or allow only one in each. So each statement does nothing
+where its work is done already. What makes the row itself has no lock: a race between two is done again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from tvix_store.backends.postgresql.database import Database
 from tvix_store.backends.postgresql.driver import Connection
@@ -46,7 +48,7 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE IF NOT EXISTS records (key BYTEA PRIMARY KEY, value BYTEA NOT NULL)",
     ),
 )
-"""The statements that lead to version 1, 2, …. Each does nothing where its work is done: not every database undoes it."""
+"""The statements that lead to version 1, 2, …. Older processes may be at work meanwhile, and know nothing of them."""
 VERSION = len(_STEPS)
 _RACES = frozenset(("23505", "42P06", "42P07", "XX000"))
 """SQLSTATEs of two that make the same schema or table at once: each looks first, and one of them comes second."""
@@ -77,7 +79,7 @@ async def open_schema(database: Database, store_dir: str | None, size_rule: Size
             raise NoStoreError(f"there is no store in the schema {schema} of {name}")
         await _make(database, store_dir or STORE_DIR, size_rule or SizeRule.DOCUMENTED)
     if facts is None or facts.version < VERSION:
-        await database.run(_bring_up, conflicts=_RACES)
+        await _bring_up(database)
         facts = await _found(database)
         assert facts is not None
     if facts.version > VERSION:
@@ -115,11 +117,16 @@ async def _make(database: Database, store_dir: str, size_rule: SizeRule) -> None
     await database.run(make, conflicts=_RACES)
 
 
-async def _bring_up(connection: Connection) -> None:
+async def _bring_up(database: Database) -> None:
+    """Do the statements that are missing."""
+    for version, step in enumerate(_STEPS):
+        for statement in (*step, f"UPDATE store SET version = {version + 1} WHERE id = 1"):  # noqa: S608 - a number
+            await database.run(partial(_do, version, statement), conflicts=_RACES)
+
+
+async def _do(version: int, statement: str, connection: Connection) -> None:
+    """Do a statement that is due after a version."""
     async with connection.transaction():
-        [[version]] = await connection.fetch("SELECT version FROM store WHERE id = 1 FOR UPDATE")
-        for step in _STEPS[version:]:
-            for statement in step:
-                await connection.execute(statement)
-        if version < VERSION:
-            await connection.execute("UPDATE store SET version = $1 WHERE id = 1", VERSION)
+        [[current]] = await connection.fetch("SELECT version FROM store WHERE id = 1 FOR UPDATE")
+        if current == version:
+            await connection.execute(statement)
