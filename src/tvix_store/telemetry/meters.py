@@ -185,6 +185,16 @@ UPSTREAM_SECONDS = Histogram(
     "tvix_store_upstream_request_duration_seconds", "Time of a question to an upstream, or of a fetch.", ("upstream", "kind")
 )
 UPSTREAM_NAR_BYTES = Counter("tvix_store_upstream_nar_bytes_total", "Bytes of the NARs that were fetched.", ("upstream",))
+SERVICE_CALLS = Counter(
+    "tvix_store_service_calls_total",
+    "Calls of a store's services and powers, by outcome.",
+    ("store", "service", "method", "outcome"),
+)
+SERVICE_SECONDS = Histogram(
+    "tvix_store_service_call_duration_seconds", "Time of a call of a store's service.", ("store", "service", "method")
+)
+SERVICE_BYTES = Counter("tvix_store_service_bytes_total", "Bytes of content in these calls.", ("store", "service", "method"))
+RETRIES = Counter("tvix_store_service_retries_total", "Calls that were repeated.", ("service", "method"))
 COMMIT_SECONDS = Histogram("tvix_store_commit_duration_seconds", "Time of a commit of a local store.", bounds=_SLOW)
 SYNC_SECONDS = Histogram("tvix_store_sync_duration_seconds", "Time of a sync of a file of a local store.", bounds=_SLOW)
 LOGGED = Counter("tvix_store_log_lines_total", "Lines for the log, with those that were left out.", ("level",))

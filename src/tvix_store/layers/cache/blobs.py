@@ -10,6 +10,7 @@ from itertools import islice
 from struct import iter_unpack
 from typing import NamedTuple
 
+from tvix_store.concurrency.closing import closing
 from tvix_store.concurrency.shared_calls import SharedCalls
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError, StoreError, UnavailableError
 from tvix_store.layers.cache.chunks import Chunks
@@ -83,8 +84,9 @@ class CachedBlobs:
             except (CorruptError, InvalidError, NotFoundError):
                 # Far may have cut the blob anew. If it is damaged, far finds that when it reads the blob itself.
                 pass
-        async for piece in self._far.read(digest, at, stop):
-            yield piece
+        async with closing(self._far.read(digest, at, stop)) as rest:
+            async for piece in rest:
+                yield piece
 
     async def put(self, data: AsyncIterable[bytes]) -> Digest:
         with _held.room(_HELD) as has_room:

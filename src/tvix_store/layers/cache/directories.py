@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
+from tvix_store.concurrency.closing import closing
 from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.concurrency.shared_calls import SharedCalls
 from tvix_store.errors import NotFoundError
@@ -59,9 +60,10 @@ class CachedDirectories:
         """As `DirectoryService.get_recursive`. If the root is near, so is most of what is below, and the rest is fetched alone."""
         (root,) = await self.known([digest])
         if root is None:
-            async for directory in self._far.get_recursive(digest):
-                self.keep([directory])
-                yield directory
+            async with closing(self._far.get_recursive(digest)) as all_below:
+                async for directory in all_below:
+                    self.keep([directory])
+                    yield directory
             return
         yield root
         waiting, seen = deque([root]), {digest}
