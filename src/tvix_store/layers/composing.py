@@ -63,6 +63,7 @@ def composed(blobs: Offer, directories: Offer, path_infos: Offer) -> Store:
         store_dir=path_infos.store_dir,
         size_rule=directories.size_rule,
         takes_any_sizes=directories.takes_any_sizes,
+        keeps_plans=blobs.keeps_plans,
         check=_each([each.check for each in distinct]),
         service_checks=ServiceChecks(blobs.check, directories.check, path_infos.check),
         epoch=blobs.epoch,

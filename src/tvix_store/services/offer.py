@@ -86,6 +86,7 @@ class Offer:
     elsewhere: Addresses of services that belong to this offer.
     read_only: Whether every put is refused.
     takes_any_sizes: Whether directories are taken whose sizes are by another rule than `size_rule`.
+    keeps_plans: Whether plans of NARs are worth keeping. A store that makes them quickly, but writes slowly, has no use for it.
     check: Raises UnavailableError while the services cannot serve.
     epoch: Returns a number that changes whenever content turns out to be damaged or lost. Earlier findings may then be wrong.
     sync: Brings all acknowledged content to the disk itself, as a put of a path info does in one store. Where path infos stand
@@ -117,6 +118,7 @@ class Offer:
     elsewhere: Mapping[Service, str] = field(default_factory=dict)
     read_only: bool = False
     takes_any_sizes: bool = True
+    keeps_plans: bool = True
     store_dir: str = STORE_DIR
     size_rule: SizeRule = SizeRule.DOCUMENTED
     check: Check = nothing

@@ -10,7 +10,7 @@ from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.nars import BucketNars
 from tvix_store.backends.objectstore.packed.blobs import PackedBlobs
 from tvix_store.backends.objectstore.packed.directories import PackedDirectories
-from tvix_store.backends.objectstore.packed.engine import PACK_SIZE, Engine, PackedSettings
+from tvix_store.backends.objectstore.packed.engine import Engine, PackedSettings
 from tvix_store.backends.objectstore.packed.frames import PackedFrames
 from tvix_store.backends.objectstore.packed.granular import PackedAssembling, PackedGranular
 from tvix_store.backends.objectstore.packed.nars import PackedNars
@@ -73,16 +73,16 @@ def store_in(bucket: Bucket, settings: Settings) -> Store:
     )
 
 
-async def packed_store(bucket: Bucket, settings: Settings, views: Path, pack_size: int = PACK_SIZE) -> Store:
+async def packed_store(bucket: Bucket, settings: Settings, views: Path, packing: PackedSettings | None = None) -> Store:
     """The store in a bucket that has these settings, in the packed layout. Nothing is asked of the bucket yet.
 
     Raises:
         DeniedError, ExhaustedError, UnavailableError: there can be no view in a directory below `views`.
     """
     identity = settings.identity(bucket.name)
-    engine = await Engine.open(bucket, views / identity.hex(), identity, PackedSettings(settings.sizes, pack_size))
+    engine = await Engine.open(bucket, views / identity.hex(), identity, packing or PackedSettings(settings.sizes))
     trees = Trees(engine)
-    blobs, directories = PackedBlobs(engine), PackedDirectories(engine, trees)
+    blobs, directories = PackedBlobs(engine, trees), PackedDirectories(engine, trees)
     known_nars, frames = PackedNars(engine), PackedFrames(engine)
     path_infos, records = BucketPathInfos(bucket), BucketRecords(bucket)
 
@@ -112,6 +112,7 @@ async def packed_store(bucket: Bucket, settings: Settings, views: Path, pack_siz
         staging=StagingBeside(PackedStaging(engine, trees), records),
         store_dir=settings.store_dir,
         size_rule=settings.rule,
+        keeps_plans=False,  # a tree object is all that is needed for one
         check=check,
         epoch=epoch,
         sync=bucket.sync,

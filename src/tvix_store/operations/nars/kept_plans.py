@@ -22,11 +22,11 @@ _log = logging.getLogger(__name__)
 
 
 class KeptPlans:
-    """Keeps plans, where the store takes records."""
+    """Keeps plans, where the store takes records, and it is worth it."""
 
     def __init__(self, store: Store) -> None:
         self._blobs = store.blobs
-        self._records = store.records
+        self._records = store.records if store.keeps_plans else None
         self._sync = store.sync
         self._is_written = not store.read_only
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from tvix_store.backends.objectstore.packed.blob_writer import BlobWriter, new_chunks
 from tvix_store.backends.objectstore.packed.chunk_lists import ChunkListBuilder
 from tvix_store.backends.objectstore.packed.contents import Content, Kind, Place, Sink
-from tvix_store.backends.objectstore.packed.engine import FRESH, Engine
+from tvix_store.backends.objectstore.packed.engine import Engine, Found
+from tvix_store.backends.objectstore.packed.trees import Trees
 from tvix_store.chunking import CutChunk, cut_blob
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError
 from tvix_store.model.digest import Digest
@@ -33,13 +34,14 @@ Part = tuple[bytes, int, int]
 class PackedBlobs:
     """The BlobService of a packed bucket; what is put goes into `sink`, by default the committer."""
 
-    def __init__(self, engine: Engine, sink: Sink | None = None) -> None:
+    def __init__(self, engine: Engine, trees: Trees, sink: Sink | None = None) -> None:
         self._engine = engine
+        self._trees = trees
         self._sink = sink or engine.committer
         self._sizes = engine.settings.sizes
 
     async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
-        [found] = await self._engine.find([digest.raw])
+        found = await self._find(digest)
         if found is None:
             return None
         if isinstance(found, Place):
@@ -50,11 +52,11 @@ class PackedBlobs:
         return BlobStat(found, [Chunk(Digest(key), length) for segment in segments for key, length in segment.entries])
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
-        found = await self._engine.find([digest.raw for digest in digests], age=FRESH, hints=False)
+        found = await self._engine.find([digest.raw for digest in digests], age=self._engine.settings.fresh, hints=False)
         return {digest for digest, each in zip(digests, found, strict=True) if each is None}
 
     async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
-        [found] = await self._engine.find([digest.raw])
+        found = await self._find(digest)
         if found is None:
             raise NotFoundError("blob", digest)
         if isinstance(found, Place):
@@ -107,6 +109,15 @@ class PackedBlobs:
                 parts.append([] if each is None else [digest.raw])
         contents = iter(await self._chunks([key for each in parts for key in each]))
         return [None if each is None else b"".join(islice(contents, len(keys))) for each, keys in zip(found, parts, strict=True)]
+
+    async def _find(self, digest: Digest) -> Found:
+        """As `Engine.find`. A blob that is a store path of its own has an object as a tree has."""
+        [found] = await self._engine.find_now([digest.raw])
+        if found is None and await self._trees.load(digest.raw) is not None:
+            [found] = await self._engine.find_now([digest.raw])
+        if found is None:
+            [found] = await self._engine.find([digest.raw])
+        return found
 
     async def _chunks(self, keys: Sequence[bytes]) -> list[bytes | memoryview]:
         distinct = list(dict.fromkeys(keys))

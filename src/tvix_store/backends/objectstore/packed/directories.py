@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
 from tvix_store.backends.objectstore.packed.contents import Content, Kind, Sink
-from tvix_store.backends.objectstore.packed.engine import FRESH, Engine
+from tvix_store.backends.objectstore.packed.engine import Engine
 from tvix_store.backends.objectstore.packed.trees import PackedTree, Trees
 from tvix_store.errors import ExhaustedError, NotFoundError
 from tvix_store.model.digest import Digest
@@ -81,7 +81,7 @@ class PackedDirectories:
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
         """The directories that are not there."""
-        places = await self._engine.locate(Kind.DIRECTORY, [digest.raw for digest in digests], age=FRESH)
+        places = await self._engine.locate(Kind.DIRECTORY, [digest.raw for digest in digests], age=self._engine.settings.fresh)
         return {digest for digest, place in zip(digests, places, strict=True) if place is None}
 
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:

@@ -27,13 +27,9 @@ from tvix_store.model.digest import Digest
 
 T = TypeVar("T")
 
-FRESH = 2.0
-"""Seconds that an answer about content that is missing may be old. Such an answer costs an upload in vain, and nothing else."""
 _INLINE = 64 << 10
 """Bytes that are decompressed and checked on the event loop: it takes as long as a hop to a thread."""
 _INLINE_LOOKUPS = 200
-PACK_SIZE = 32 << 20
-"""Bytes of a full pack, unless it is said otherwise."""
 Found = Place | int | None
 _NAMES = {Kind.CHUNK: "blob", Kind.DIRECTORY: "directory", Kind.LIST: "blob"}
 
@@ -45,10 +41,12 @@ class PackedSettings:
     """How content is packed.
 
     pack_size: Bytes of a full pack.
+    fresh: Seconds that an answer about missing content may be old. Such an answer costs an upload in vain, and nothing else.
     """
 
     sizes: ChunkSizes = DEFAULT_SIZES
-    pack_size: int = PACK_SIZE
+    pack_size: int = 32 << 20
+    fresh: float = 2.0
 
 
 class Engine:
@@ -87,6 +85,16 @@ class Engine:
         view knows counts.
         """
 
+        found = await self.find_now(blobs, hints=hints)
+        if None not in found:
+            return found
+        await self.refresher.refresh(age)
+        now = await self.find_now(blobs, hints=False)
+        return [old if old is not None else new for old, new in zip(found, now, strict=True)]
+
+    async def find_now(self, blobs: Sequence[bytes], *, hints: bool = True) -> list[Found]:
+        """As `find`, without asking the bucket."""
+
         def known() -> list[Found]:
             places: list[Found] = [*self.view.places(Kind.CHUNK, blobs)]
             for number, place in enumerate(places):
@@ -97,11 +105,7 @@ class Engine:
         found = await self._on_view(known, len(blobs))
         if None in found and hints:
             found = [each if each is not None else self._hinted(blob) for each, blob in zip(found, blobs, strict=True)]
-        if None not in found:
-            return found
-        await self.refresher.refresh(age)
-        now = await self._on_view(known, len(blobs))
-        return [old if old is not None else new for old, new in zip(found, now, strict=True)]
+        return found
 
     def _hinted(self, blob: bytes) -> Found:
         place = self.hints.place(Kind.CHUNK, blob)

@@ -52,7 +52,7 @@ class MergedIndexes:
             (listed.key, listed.size)
             async for page in self._bucket.list(INDEXES)
             for listed in page
-            if listed.size <= 2 * _LARGEST + _LARGEST_HEAD and _has_any(listed.key, times)
+            if 0 < listed.size <= 2 * _LARGEST + _LARGEST_HEAD and _has_any(listed.key, times)
         ]
         for at in range(0, len(keys), _AT_ONCE):
             read = await asyncio.gather(*(self._commits(key, size, frozenset(wanted)) for key, size in keys[at : at + _AT_ONCE]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from blake3 import blake3
 
 from tvix_store.backends.objectstore.packed.contents import NarRow
-from tvix_store.backends.objectstore.packed.engine import FRESH, Engine
+from tvix_store.backends.objectstore.packed.engine import Engine
 from tvix_store.model.nodes import Node, encode_node
 from tvix_store.model.path_info import NarFacts
 
@@ -21,7 +21,7 @@ class PackedNars:
         facts = self._engine.view.nar(key)
         if facts is None:
             # To calculate them costs reading all content.
-            await self._engine.refresher.refresh(FRESH)
+            await self._engine.refresher.refresh(self._engine.settings.fresh)
             facts = self._engine.view.nar(key)
         return facts
 

@@ -13,6 +13,7 @@ from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.packed.contents import Place
 from tvix_store.backends.objectstore.packed.spans import LONGEST, Span, spans_of, sweep_of
 from tvix_store.concurrency.single_flight import SingleFlight
+from tvix_store.errors import UnavailableError
 
 _AT_ONCE = 16
 """Spans that are read at a time, by all readers of a process: 128 MiB at most."""
@@ -84,8 +85,10 @@ class PackReader:
         """
         covering: dict[Place, Span] = {}
         alone: list[Place] = []
+        span: Span | None = None
         for place in places:
-            span = self._swept(place) if place.stored else None
+            if span is None or not (span.key == place.key and span.start <= place.offset and place.end <= span.end):
+                span = self._swept(place) if place.stored else None
             if span is not None:
                 covering[place] = span
             else:
@@ -172,4 +175,10 @@ class PackReader:
 
     async def _fetch(self, span: Span) -> Stored:
         async with self._turns:
-            return await self._bucket.get_range(span.key, span.start, span.end - span.start)
+            try:
+                return await self._bucket.get_range(span.key, span.start, span.end - span.start)
+            except UnavailableError:
+                size = await self._bucket.size(span.key)
+                if size is not None and size <= span.start:  # what a server says of such a range differs
+                    return None
+                raise

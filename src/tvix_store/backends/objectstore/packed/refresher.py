@@ -149,8 +149,10 @@ class Refresher:
 
         async def read(key: str) -> Commit | None:
             size = footer_size(key) or 0
-            async with turns:
-                data = await self._bucket.get_range(key, max(sizes[key] - size, 0), size)
+            data: memoryview | None = memoryview(b"")
+            if sizes[key] >= size > 0:
+                async with turns:
+                    data = await self._bucket.get_range(key, sizes[key] - size, size)
             if data is None:
                 return None  # deleted meanwhile
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -40,25 +41,12 @@ def spans_of(places: Iterable[Place]) -> list[Span]:
     return spans
 
 
-def sweep_of(places: Iterable[Place]) -> list[Span]:
-    """The ranges that cover places which are read one after the other, in that order. A place may lie in an earlier range."""
-    spans: list[Span] = []
-    open_spans: dict[str, int] = {}
-    for place in places:
-        number = open_spans.get(place.key)
-        if number is not None:
-            span = spans[number]
-            if span.start <= place.offset <= span.end + GAP and place.end - span.start <= LONGEST:
-                spans[number] = span._replace(end=max(span.end, place.end))
-                continue
-            if place.offset < span.start:
-                continue  # far back: it was read before, or is read alone
-        if place.stored:
-            open_spans[place.key] = len(spans)
-            spans.append(Span(place.key, place.offset, place.end))
-    return spans
+def sweep_of(places: Sequence[Place]) -> list[Span]:
+    """The ranges that cover places which are read one after the other, in the order in which they are first needed.
 
-
-def total(places: Sequence[Place]) -> int:
-    """Stored bytes of all."""
-    return sum(place.stored for place in places)
+    Writers work on several files at once, so places that follow each other lie near each other, and not always in this order.
+    """
+    spans = spans_of(places)
+    starts = [(span.key, span.start) for span in spans]
+    needed = (bisect_right(starts, (place.key, place.offset)) - 1 for place in places if place.stored)
+    return [spans[number] for number in dict.fromkeys(needed)]

@@ -15,7 +15,7 @@ from tvix_store.backends.objectstore.packed.blobs import PackedBlobs
 from tvix_store.backends.objectstore.packed.chunk_lists import ChunkListSegment
 from tvix_store.backends.objectstore.packed.contents import Content, Kind, Name, NarRow, Place
 from tvix_store.backends.objectstore.packed.directories import PackedDirectories
-from tvix_store.backends.objectstore.packed.engine import FRESH, Engine
+from tvix_store.backends.objectstore.packed.engine import Engine
 from tvix_store.backends.objectstore.packed.nars import node_key
 from tvix_store.backends.objectstore.packed.pack import MOST_ENTRIES, Footer, PackPart, data_key
 from tvix_store.backends.objectstore.packed.tree_object import MOST_CHUNKS
@@ -54,7 +54,7 @@ class PackedStage:
         self._rechecks = rechecks
         self._since = engine.view.epoch
         self._refreshed: asyncio.Task[None] | None = None
-        self.blobs = PackedBlobs(engine, self)
+        self.blobs = PackedBlobs(engine, trees, self)
         self.directories = PackedDirectories(engine, trees, self)
         self._seen: set[Name] = set()
         self._new_bytes = 0
@@ -73,7 +73,7 @@ class PackedStage:
     async def unknown(self, names: Sequence[Name]) -> set[Name]:
         if self._refreshed is None:
             # What is known already need not be put: it is worth one listing.
-            self._refreshed = asyncio.create_task(self._engine.refresher.refresh(FRESH))
+            self._refreshed = asyncio.create_task(self._engine.refresher.refresh(self._engine.settings.fresh))
         await asyncio.shield(self._refreshed)
         new = set(names) - self._seen
         known = await asyncio.to_thread(self._engine.view.known, new)

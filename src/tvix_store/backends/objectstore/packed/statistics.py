@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tvix_store.backends.objectstore.packed.engine import FRESH, Engine
+from tvix_store.backends.objectstore.packed.engine import Engine
 from tvix_store.services.statistics import Stats
 
 
@@ -15,7 +15,7 @@ class PackedStatistics:
         self._engine = engine
 
     async def stats(self) -> Stats:
-        await self._engine.refresher.refresh(FRESH)
+        await self._engine.refresher.refresh(self._engine.settings.fresh)
         counts = await asyncio.to_thread(lambda: self._engine.view.counts)
         return Stats(
             path_infos=0,

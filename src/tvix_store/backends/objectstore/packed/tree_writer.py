@@ -96,7 +96,7 @@ def _files(root: bytes, graph: Mapping[bytes, Directory]) -> Iterator[bytes]:
     entered = [iter(graph[root].entries.values())]
     while entered:
         for node in entered[-1]:
-            if type(node) is FileNode and node.size:
+            if type(node) is FileNode:
                 yield node.digest.raw
             elif type(node) is DirectoryNode and node.digest.raw not in seen and node.digest.raw in graph:
                 seen.add(node.digest.raw)

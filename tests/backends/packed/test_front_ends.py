@@ -1,0 +1,112 @@
+"""Several front ends on one bucket."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis.stateful import rule
+from obstore.store import MemoryStore
+
+from tests.backends.packed.counted_bucket import CountedBucket
+from tests.backends.packed.packed_stores import files_of, nar_of, open_packed, put_path, stage
+from tvix_store.model.digest import Digest
+from tvix_store.services.store import Store
+from tvix_store.testing.content import collect, missing, noise, pieces, put_tree, stream
+from tvix_store.testing.state_machine import StoreMachine
+from tvix_store.testing.trees import Tree, TreeFile, nar
+
+
+class PackedMachine(StoreMachine):
+    """Two front ends, each with a view of its own. Now one is asked, now the other."""
+
+    durable = True
+
+    def __init__(self) -> None:
+        self._bucket = MemoryStore()
+        self._other: Store | None = None
+        super().__init__()
+
+    async def open(self) -> Store:
+        # Answers that something is missing must be of now: those of the oracle are.
+        self._other = self._other or await open_packed(CountedBucket(self._bucket), self.directory / "other", fresh=0)
+        return await open_packed(CountedBucket(self._bucket), self.directory / "one", fresh=0)
+
+    @rule()
+    def go_to_the_other_front_end(self) -> None:
+        assert self._other is not None
+        self._store, self._other = self._other, self._store
+
+    def teardown(self) -> None:
+        assert self._other is not None
+        other = self._other
+
+        async def close_other() -> None:
+            await other.close()
+
+        self._runner.run(close_other())
+        super().teardown()
+
+
+async def test_what_one_has_acknowledged_the_others_read_at_once(tmp_path: Path) -> None:
+    store = MemoryStore()
+    async with (
+        await open_packed(CountedBucket(store), tmp_path / "one") as one,
+        await open_packed(CountedBucket(store), tmp_path / "two") as two,
+    ):
+        digest = Digest.of(noise(400_000, "blob"))
+        assert await two.blobs.stat(digest) is None
+        for number in range(5):
+            await one.blobs.put(pieces(noise(400_000, f"blob {number}"), 99_999))
+            assert await collect(two.blobs.read(Digest.of(noise(400_000, f"blob {number}")))) == noise(400_000, f"blob {number}")
+        info = await put_path(two, {b"a": TreeFile(b"a"), b"b": {b"c": TreeFile(noise(400_000, "blob 1"))}})
+        assert await one.path_infos.get(info.store_path.output_hash) == info
+        assert await one.nar.calculate(info.node) == info.nar
+        assert await nar_of(one, info) == nar({b"a": TreeFile(b"a"), b"b": {b"c": TreeFile(noise(400_000, "blob 1"))}})
+
+
+async def test_both_may_put_the_same_at_once(tmp_path: Path) -> None:
+    store = MemoryStore()
+    tree: Tree = {b"files": files_of(50), b"large": TreeFile(noise(900_000, "same"))}
+    async with (
+        await open_packed(CountedBucket(store), tmp_path / "one", pack_size=1 << 19) as one,
+        await open_packed(CountedBucket(store), tmp_path / "two", pack_size=1 << 19) as two,
+    ):
+        nodes = await asyncio.gather(*(stage(front, tree) for front in (one, two) * 3), put_tree(one, tree), put_tree(two, tree))
+        assert len(set(nodes)) == 1
+        for front in (one, two):
+            assert await front.blobs.get_many([Digest.of(b"x"), Digest.of(noise(100, " 0"))]) == [None, noise(100, " 0")]
+
+
+async def test_strangers_who_ask_for_nonsense_cause_few_listings(tmp_path: Path) -> None:
+    bucket = CountedBucket()
+    async with await open_packed(bucket, tmp_path / "view") as store:
+        await store.blobs.put(stream([b"one"]))
+        bucket.forget()
+        await asyncio.gather(*(store.blobs.stat(missing(f"{number}")) for number in range(500)))
+        assert bucket.counts["list commits"] <= 2
+
+
+async def test_a_writer_whose_clock_is_slow_is_seen(tmp_path: Path, monkeypatch: object) -> None:
+    """Its commits come behind all that it knows of, whatever its clock says."""
+    import time
+
+    import pytest
+
+    assert isinstance(monkeypatch, pytest.MonkeyPatch)
+    store = MemoryStore()
+    async with (
+        await open_packed(CountedBucket(store), tmp_path / "one") as one,
+        await open_packed(CountedBucket(store), tmp_path / "two") as two,
+    ):
+        await one.blobs.put(stream([b"one"]))
+        assert not await two.blobs.missing([Digest.of(b"one")])
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "time", lambda: 1e9)
+            await two.blobs.put(stream([b"two"]))
+        assert await collect(one.blobs.read(Digest.of(b"two"))) == b"two"
+
+
+TestPacked = PackedMachine.TestCase
+TestPacked.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
