@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tvix_store.errors import DeniedError, DiskFullError, UnavailableError
-from tvix_store.services.records import check_records
+from tvix_store.services.records import Changes, check_records
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class RecentRecords:
         if keys:
             await self._in_thread(work)
 
-    async def exchange(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
+    async def exchange(self, changes: Changes) -> int:
         check_records({key: new for key, (_, new) in changes.items() if new is not None})
         return await self._in_thread(lambda connection: _exchange(connection, changes)) if changes else 0
 
@@ -191,12 +191,12 @@ def _put(connection: sqlite3.Connection, records: Mapping[bytes, bytes]) -> None
                     raise
 
 
-def _exchange(connection: sqlite3.Connection, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
+def _exchange(connection: sqlite3.Connection, changes: Changes) -> int:
     done = 0
     with connection:
         connection.execute("BEGIN IMMEDIATE")
         for key, (expected, new) in changes.items():
-            if connection.execute(_GET, (key,)).fetchone() == (expected,):
+            if connection.execute(_GET, (key,)).fetchone() == (None if expected is None else (expected,)):
                 connection.execute(*((_DELETE, (key,)) if new is None else (_PUT, (key, new))))
                 done += 1
     return done

@@ -20,7 +20,7 @@ from tvix_store.services.frames import Frame
 from tvix_store.services.granular import Granular, StoredChunk
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.record_kinds import kind_of
-from tvix_store.services.records import RecordService
+from tvix_store.services.records import Changes, RecordService
 from tvix_store.services.store import Store
 
 _READ_ONLY = "this store is read-only"
@@ -168,7 +168,7 @@ class ReadOnlyRecords:
     async def delete(self, keys: Collection[bytes]) -> None:
         raise DeniedError(self._refusal)
 
-    async def exchange(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
+    async def exchange(self, changes: Changes) -> int:
         raise DeniedError(self._refusal)
 
     def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:

@@ -81,6 +81,8 @@ KINDS = (
     RecordKind(b"hours:", _nothing, follows=True),
     # That paths are pinned, which keeps the paths (operations.collection.pins).
     RecordKind(b"pin:", _nothing, follows=False),
+    # That a path is fetched from an upstream now (layers.fetch_lease).
+    RecordKind(b"lease:", _nothing, follows=True),
     # How many bytes a named cache holds, as counted by one process (layers.holding.quota).
     RecordKind(b"usage:", _nothing, follows=False),
 )

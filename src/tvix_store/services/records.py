@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from tvix_store.errors import InvalidError
 
+Changes: TypeAlias = Mapping[bytes, tuple[bytes | None, bytes | None]]
+"""For each key, the value that is expected, and the new one. None stands for a record that is not there."""
 MAX_KEY = 400
 """Bytes of the longest key: what every backend can use as a key of its own."""
 MAX_VALUE = 64 * 1024
@@ -40,11 +42,10 @@ class RecordService(Protocol):
         """
         ...
 
-    async def exchange(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
+    async def exchange(self, changes: Changes) -> int:
         """Change records that still have the value that is expected; how many these are.
 
-        `changes` has, for each key, the expected value, and the new one: None deletes. It is as durable as a put that is not
-        `durable`.
+        It is as durable as a put that is not `durable`.
 
         Raises:
             InvalidError, ExhaustedError: as `put`.

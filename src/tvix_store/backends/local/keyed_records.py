@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.requests import ExchangeRecords, PutRecords
-from tvix_store.services.records import check_records
+from tvix_store.services.records import Changes, check_records
 
 _PAGE = 256
 """Rows that `list` takes from the index at a time, as with path infos."""
@@ -32,7 +32,7 @@ class LocalRecords:
         if there:
             await asyncio.wrap_future(self._engine.committer.submit(PutRecords(there, durable=True)))
 
-    async def exchange(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
+    async def exchange(self, changes: Changes) -> int:
         check_records({key: new for key, (_, new) in changes.items() if new is not None})
         request = ExchangeRecords(changes)
         if changes:

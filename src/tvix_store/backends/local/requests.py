@@ -19,6 +19,7 @@ from tvix_store.errors import ForgottenError, IncompleteError, StoreError, Unava
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
+from tvix_store.services.records import Changes
 from tvix_store.services.staging import NO_RECORDS
 
 _MOST_GIVEN_UP = 1 << 20
@@ -285,7 +286,7 @@ class ExchangeRecords(Request):
 
     appends = True
 
-    def __init__(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> None:
+    def __init__(self, changes: Changes) -> None:
         super().__init__()
         self._changes = changes
         self.changed = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
 
-from tvix_store.services.records import check_records
+from tvix_store.services.records import Changes, check_records
 
 
 class MemoryRecords:
@@ -24,7 +24,7 @@ class MemoryRecords:
         for key in keys:
             self._records.pop(key, None)
 
-    async def exchange(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
+    async def exchange(self, changes: Changes) -> int:
         due = {key: new for key, (expected, new) in changes.items() if self._records.get(key) == expected}
         await self.put({key: new for key, new in due.items() if new is not None})
         await self.delete([key for key, new in due.items() if new is None])

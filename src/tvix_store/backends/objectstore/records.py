@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Collection, Mapping
 
-from tvix_store.backends.objectstore.bucket import Bucket
+from tvix_store.backends.objectstore.bucket import Bucket, Found
 from tvix_store.backends.objectstore.sealed import State, seal, unseal
 from tvix_store.concurrency.each_at_once import each_at_once
-from tvix_store.services.records import check_records
+from tvix_store.services.records import Changes, check_records
 
 FOLDER = "records"
 _SEGMENT = 200
@@ -37,11 +37,7 @@ class BucketRecords:
 
     async def get(self, key: bytes) -> bytes | None:
         name = key_of(key)
-        found = await self._bucket.get(name)
-        if found is None:
-            return None
-        state, value = unseal(name, found.data)
-        return value if state is State.THERE else None
+        return _value(name, await self._bucket.get(name))
 
     async def put(self, records: Mapping[bytes, bytes], *, durable: bool = True) -> None:
         check_records(records)
@@ -52,7 +48,7 @@ class BucketRecords:
     async def delete(self, keys: Collection[bytes]) -> None:
         await self._bucket.delete([key_of(key) for key in keys])
 
-    async def exchange(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
+    async def exchange(self, changes: Changes) -> int:
         check_records({key: new for key, (_, new) in changes.items() if new is not None})
         return sum(await each_at_once(self._exchange, list(changes.items()), _AT_ONCE))
 
@@ -73,14 +69,22 @@ class BucketRecords:
         name = key_of(key)
         await self._bucket.put(name, seal(name, value))
 
-    async def _exchange(self, change: tuple[bytes, tuple[bytes, bytes | None]]) -> bool:
+    async def _exchange(self, change: tuple[bytes, tuple[bytes | None, bytes | None]]) -> bool:
         key, (expected, new) = change
         name = key_of(key)
         found = await self._bucket.get(name)
-        if found is None or unseal(name, found.data) != (State.THERE, expected):
+        if _value(name, found) != expected:
             return False
         data = seal(name, b"", State.REMOVED) if new is None else seal(name, new)
-        return await self._bucket.replace(name, data, found.version)
+        return await (self._bucket.create(name, data) if found is None else self._bucket.replace(name, data, found.version))
+
+
+def _value(name: str, found: Found | None) -> bytes | None:
+    """The value of the record in an object; None where there is none."""
+    if found is None:
+        return None
+    state, value = unseal(name, found.data)
+    return value if state is State.THERE else None
 
 
 def _before(prefix: bytes) -> str:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from tvix_store.backends.postgresql.database import Database
 from tvix_store.backends.postgresql.driver import Connection
 from tvix_store.backends.postgresql.hexes import hexes, statement
-from tvix_store.services.records import check_records
+from tvix_store.services.records import Changes, check_records
 
 _PAGE = 256
 """Records that `list` fetches at a time: up to 16 MiB."""
@@ -33,13 +33,17 @@ class PostgresRecords:
         if keys:
             await self._database.fetch(_DELETE, hexes(keys))
 
-    async def exchange(self, changes: Mapping[bytes, tuple[bytes, bytes | None]]) -> int:
+    async def exchange(self, changes: Changes) -> int:
         check_records({key: new for key, (_, new) in changes.items() if new is not None})
-        updates = [(key, expected, new) for key, (expected, new) in sorted(changes.items()) if new is not None]
-        deletions = [(key, expected) for key, (expected, new) in sorted(changes.items()) if new is None]
+        there = [(key, expected, new) for key, (expected, new) in sorted(changes.items()) if expected is not None]
+        updates = [(key, expected, new) for key, expected, new in there if new is not None]
+        deletions = [(key, expected) for key, expected, new in there if new is None]
+        insertions = [(key, new) for key, (expected, new) in sorted(changes.items()) if expected is None and new is not None]
 
         async def exchange(connection: Connection) -> int:
             done = 0
+            if insertions:
+                done += len(await connection.fetch(_INSERT, *map(hexes, zip(*insertions, strict=True))))
             if updates:
                 done += len(await connection.fetch(_UPDATE, *map(hexes, zip(*updates, strict=True))))
             if deletions:
@@ -63,6 +67,9 @@ class PostgresRecords:
 _PUT = statement("""
 INSERT INTO records (key, value) SELECT key, value FROM ROWS(key, value) AS put
 ON CONFLICT (key) DO UPDATE SET value = excluded.value
+""")
+_INSERT = statement("""
+INSERT INTO records (key, value) SELECT key, value FROM ROWS(key, value) AS new ON CONFLICT (key) DO NOTHING RETURNING key
 """)
 _UPDATE = statement("""
 UPDATE records SET value = changes.new FROM ROWS(key, expected, new) AS changes

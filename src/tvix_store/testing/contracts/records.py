@@ -67,19 +67,25 @@ class RecordServiceContract:
 
     async def test_records_with_another_value_are_not_changed(self, records: RecordService) -> None:
         await records.put({b"test:a": b"1", b"test:b": b"2", b"test:c": b"3", b"test:d": b""})
-        changes: dict[bytes, tuple[bytes, bytes | None]] = {
+        changes: dict[bytes, tuple[bytes | None, bytes | None]] = {
             b"test:a": (b"1", b"new"),
             b"test:b": (b"other", b"new"),
             b"test:c": (b"3", None),
             b"test:d": (b"", b"4"),
             b"test:e": (b"", b"never there"),
+            b"test:f": (None, b"6"),
+            b"test:b2": (None, b""),
         }
-        assert await records.exchange(changes) == 3
-        assert {key: value async for key, value in records.list()} == {b"test:a": b"new", b"test:b": b"2", b"test:d": b"4"}
+        assert await records.exchange(changes) == 5
+        there = {b"test:a": b"new", b"test:b": b"2", b"test:b2": b"", b"test:d": b"4", b"test:f": b"6"}
+        assert {key: value async for key, value in records.list()} == there
         assert await records.exchange(changes) == 0
         assert await records.exchange({}) == 0
         with pytest.raises(InvalidError):
             await records.exchange({b"test:a": (b"new", bytes(MAX_VALUE + 1))})
+        await records.delete([b"test:f"])
+        assert await records.exchange({b"test:c": (None, b"again"), b"test:f": (None, b"again")}) == 2
+        assert [await records.get(key) for key in (b"test:c", b"test:f")] == [b"again", b"again"]
 
     async def test_records_may_be_put_and_deleted_while_they_are_listed(self, records: RecordService) -> None:
         await records.put({b"test:%03d" % n: b"" for n in range(600)})
