@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends.local import writer_process
 from tests.backends.local.simulated_disk import NoSyncs, SimulatedDisk
 from tests.backends.local.store_files import checkpoint_of, let_another_boot_follow, make_index_anew
 from tests.backends.local.test_checkpoint import engine_of
 from tests.backends.local.test_collection import collect_garbage, remove
-from tests.backends.local.test_kill import WRITER
 from tests.backends.local.test_kill import check as check_told
 from tests.backends.local.test_owners import SERVICE, only_root, place
 from tests.backends.local.test_read_only import in_time, put_path, state, whole_paths
@@ -477,7 +477,7 @@ class Writers:
 
     def __init__(self, store: Path, count: int) -> None:
         self.told: list[str] = []
-        commands = [[sys.executable, str(WRITER), str(store), f"writer {number}"] for number in range(count)]
+        commands = [[sys.executable, writer_process.__file__, str(store), f"writer {number}"] for number in range(count)]
         self._processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
         self._threads = [threading.Thread(target=self._read, args=(each,)) for each in self._processes]
         for thread in self._threads:

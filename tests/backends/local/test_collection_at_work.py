@@ -21,7 +21,7 @@ from tests.backends.local.test_checkpoint import engine_of
 from tests.backends.local.test_collection import is_whole
 from tvix_store.backends.local import open_store
 
-SECONDS = float(os.environ.get("TVIX_STORE_TEST_COLLECTION_SECONDS", "8"))
+SECONDS = float(os.environ.get("TVIX_STORE_TEST_COLLECTION_SECONDS", "4"))
 EACH = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_WORKERS", "2"))
 """Pushers, and as many pullers."""
 KILLS = int(os.environ.get("TVIX_STORE_TEST_COLLECTION_KILLS", "4"))

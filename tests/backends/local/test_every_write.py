@@ -33,7 +33,7 @@ from tvix_store.model.store_path import StorePath
 from tvix_store.services.store import Store
 from tvix_store.testing.content import noise, pieces
 
-CUTS = int(os.environ.get("TVIX_STORE_TEST_CUTS", "11"))
+CUTS = int(os.environ.get("TVIX_STORE_TEST_CUTS", "5"))
 ROUNDS = 6
 
 

@@ -33,7 +33,7 @@ from tvix_store.model.path_info import belongs_to
 from tvix_store.model.signature import Signature
 from tvix_store.testing.content import collect, noise
 
-FLIPS = int(os.environ.get("TVIX_STORE_TEST_FLIPS", "30"))
+FLIPS = int(os.environ.get("TVIX_STORE_TEST_FLIPS", "15"))
 _FAULTS = {signal.SIGBUS.name, signal.SIGSEGV.name, signal.SIGABRT.name}
 
 

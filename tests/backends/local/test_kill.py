@@ -5,37 +5,67 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import select
 import signal
-import subprocess
 import sys
+import time
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tests.backends.local.store_files import make_index_anew
-from tests.backends.local.writer_process import link, records, shared
+from tests.backends.local.writer_process import link, records, shared, write
 from tvix_store.backends.local import open_store
+from tvix_store.backends.local.durability import Durability
 from tvix_store.model.digest import Digest
 from tvix_store.model.store_path import StorePath
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect
 
-WRITER = Path(__file__).with_name("writer_process.py")
-KILLS = int(os.environ.get("TVIX_STORE_TEST_KILLS", "200"))
+KILLS = int(os.environ.get("TVIX_STORE_TEST_KILLS", "100"))
 AT_ONCE = 4
 MOST_ROUNDS = 50
 """What a writer can do before it is killed, and more."""
 
 
-def _start(store: Path, seed: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, str(WRITER), str(store), seed], stdout=subprocess.PIPE, text=True)
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A forked process that writes: an interpreter would start for longer than it writes."""
+
+    pid: int
+    told: int
+    """The end of the pipe where its lines come out."""
+
+    @classmethod
+    def start(cls, store: Path, seed: str) -> Writer:
+        told, tell = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which only the test runner has
+            pid = os.fork()
+        if pid == 0:
+            _write(store, seed, tell)
+        os.close(tell)
+        return cls(pid, told)
+
+    def kill(self) -> list[str]:
+        """The lines that it told; a last one may be cut short."""
+        assert os.waitpid(self.pid, os.WNOHANG) == (0, 0), "a writer ended by itself"
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        with open(self.told) as lines:
+            return lines.read().split("\n")[:-1]
 
 
-def _kill(writer: subprocess.Popen[str]) -> list[str]:
-    """What a writer told before it died; a last line may be cut short."""
-    writer.send_signal(signal.SIGKILL)
-    out, _ = writer.communicate()
-    return out.split("\n")[:-1]
+def _write(store: Path, seed: str, tell: int) -> NoReturn:
+    """In the forked process."""
+    try:
+        sys.stdout = os.fdopen(tell, "w")
+        asyncio.run(write(store, seed, Durability))
+    finally:
+        os._exit(1)
 
 
 async def check(store: Store, lines: list[str]) -> None:
@@ -103,16 +133,11 @@ def test_killed_writers_lose_nothing_that_was_acknowledged(tmp_path: Path) -> No
     generator = random.Random(7)
     told: list[str] = []
     for first in range(0, KILLS, AT_ONCE):
-        writers = [_start(store_directory, f"writer {first + n}") for n in range(AT_ONCE)]
-        assert writers[0].stdout is not None
-        told.append(writers[0].stdout.readline().rstrip("\n"))  # all have begun, more or less
+        writers = [Writer.start(store_directory, f"writer {first + n}") for n in range(AT_ONCE)]
+        select.select([writers[0].told], [], [])  # all have begun, more or less
         for writer in generator.sample(writers, AT_ONCE):
-            try:
-                writer.wait(generator.random() * 0.05)
-            except subprocess.TimeoutExpired:
-                told += _kill(writer)
-            else:
-                pytest.fail(f"a writer ended by itself with {writer.returncode}")
+            time.sleep(generator.random() * 0.05)
+            told += writer.kill()
     assert sum(line.startswith("path") for line in told) > KILLS / 4
     assert sum(line.startswith("records") for line in told) > KILLS / 8
 

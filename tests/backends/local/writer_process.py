@@ -102,7 +102,7 @@ async def write_for_ever(store: Store, seed: str) -> AsyncIterator[str]:
             await stage.close()
 
 
-async def main(directory: Path, seed: str, durability: Callable[[Path], Durability]) -> None:
+async def write(directory: Path, seed: str, durability: Callable[[Path], Durability]) -> None:
     async with await open_store(directory, pack_size=PACK_SIZE, durability=durability) as store:
         async for line in write_for_ever(store, seed):
             print(line, flush=True)
@@ -114,4 +114,4 @@ if __name__ == "__main__":
         from tests.backends.local.simulated_disk import SimulatedDisk
 
         durability = SimulatedDisk(Path(sys.argv[3]))
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], durability))
+    asyncio.run(write(Path(sys.argv[1]), sys.argv[2], durability))
