@@ -38,7 +38,9 @@ from tvix_store.cli.invocation import Invocation, command, json_option, nix_stor
     help="Copy all paths in this JSON: of nix path-info --json, or of exportReferencesGraph.",
 )
 @nix_store_option
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Paths that are copied at a time. Default: 4 from Nix, else 64.")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1, 256), metavar="N", help="Paths that are copied at a time. Default: 4 from Nix, else 64."
+)
 @click.option(
     "--directory-size-rule",
     type=click.Choice(("documented", "snix")),

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     type=click.Choice(("required", "optional")),
     help="Whether clients must show a certificate, with --tls-client-ca. Default: required.",
 )
-@click.option("--workers", type=click.IntRange(1), help="Processes that serve. Default: one a core.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes that serve. Default: one a core.")
 @click.option(
     "--shutdown-timeout", type=click.FloatRange(0), metavar="SECONDS", help="What running calls get to finish. Default: 30."
 )
@@ -99,7 +99,9 @@ if TYPE_CHECKING:
     "--default-cache", metavar="NAME", shell_complete=cache_names, help="The named cache for strangers whose URL names none."
 )
 @section("The binary cache")
-@click.option("--priority", type=click.IntRange(0), help="Its rank among a client's caches: the lowest comes first. Default: 40.")
+@click.option(
+    "--priority", type=click.IntRange(0), metavar="N", help="Its rank among a client's caches: the lowest comes first. Default: 40."
+)
 @click.option("--no-mass-query", is_flag=True, help="Tell clients not to ask this cache for many paths at once.")
 @click.option("--nar-compression", type=click.Choice(("zstd", "none")), help="What narinfos offer. Default: zstd.")
 @section("Signing")
@@ -248,7 +250,7 @@ def daemon(
 
     \b
         tvix-store daemon
-        nix copy --to http://localhost:8000 ./result
+        nix copy --to 'http://localhost:8000?compression=zstd' ./result
         tvix-store daemon -l localhost:9000 -l /run/tvix-store.sock --store /srv/store
         tvix-store daemon -l 0.0.0.0:8000 --read-only --signing-key-file /etc/nix/cache.key
         tvix-store token create --scope push && tvix-store daemon -l 0.0.0.0:8443 --tls-certificate FILE --tls-key FILE

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     "--key-file",
     required=True,
     type=SecretInput(),
+    metavar="FILE",
     help="Secret key, as made by nix-store --generate-binary-cache-key.",
 )
 @json_option

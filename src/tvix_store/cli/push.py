@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @click.option(
     "--to", metavar="URL", type=SecretText(), help="Push to this cache: http(s)://host[:port][/cache], or the address of a store."
 )
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Paths that are sent at a time. Default: 128, as NARs 16.")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1, 256), metavar="N", help="Paths that are sent at a time. Default: 128, as NARs 16."
+)
 @click.option(
     "--skip-upstream", is_flag=True, help="Leave out paths that clients get from upstreams: of the cache, and well-known ones."
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from itertools import zip_longest
 from textwrap import wrap
@@ -15,6 +16,12 @@ STORE, GENERAL = "The store", "General"
 _OWN = "Options"
 _WIDEST = 32
 """Columns of a name beside which its help stands. Behind a longer one, the help begins on a line of its own."""
+_BOUNDS = (
+    (re.compile(r"([^\s\[]+)<=x<=([^\s;\]]+)"), r"\1 to \2"),
+    (re.compile(r"x>=([^\s;\]]+)"), r"at least \1"),
+    (re.compile(r"x>([^\s;\]]+)"), r"more than \1"),
+)
+"""How click tells the bounds of a number, and how a person would."""
 _titles: WeakKeyDictionary[click.Parameter, str] = WeakKeyDictionary()
 
 
@@ -44,9 +51,16 @@ class SectionedCommand(click.Command):
             record = option.get_help_record(ctx) if isinstance(option, click.Option) else None
             if record is not None:
                 title = _titles.get(option, GENERAL if option is general else _OWN)
-                sections.setdefault(title, []).append(record)
+                sections.setdefault(title, []).append((record[0], _plainly(record[1])))
         for title, records in sections.items():
             write_section(formatter, title, records, width_of(records))
+
+
+def _plainly(text: str) -> str:
+    """The explanation of an option as a person would say it: `[at least 1]` for `[x>=1]`."""
+    for pattern, words in _BOUNDS:
+        text = pattern.sub(words, text)
+    return text
 
 
 def width_of(rows: Iterable[tuple[str, str]]) -> int:
