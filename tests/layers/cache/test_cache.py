@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+import zstandard
 
 from tests.layers.cache.counting import Calls, counting, with_granular
 from tvix_store.backends.local import open_store as open_local
 from tvix_store.backends.memory import open_store as open_memory
 from tvix_store.chunking import ChunkSizes
-from tvix_store.errors import CorruptError, ExhaustedError, NotFoundError, UnavailableError
+from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError, UnavailableError
 from tvix_store.layers.cache import path_infos
 from tvix_store.layers.cache.cached import cached
 from tvix_store.layers.cache.disk_near import SMALLEST, DiskNear
@@ -22,15 +24,18 @@ from tvix_store.layers.cache.memory_near import MemoryNear
 from tvix_store.layers.composing import composed
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
-from tvix_store.model.nodes import SymlinkNode
+from tvix_store.model.nodes import DirectoryNode, Node, SymlinkNode
 from tvix_store.operations.granular.plain import granular_of
-from tvix_store.services.frames import StoredFrames
+from tvix_store.operations.nars.pass_through import PlannedNars
+from tvix_store.services.frames import Frame, StoredFrames
 from tvix_store.services.offer import Offer
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, diamond, missing, noise, pieces, put_tree, stream
 from tvix_store.testing.contracts.path_infos import signature, stored_file
 from tvix_store.testing.faults import FaultyBlobs, delaying, flipping
-from tvix_store.testing.trees import TreeFile
+from tvix_store.testing.trees import Tree, TreeFile, nar
+
+T = TypeVar("T")
 
 MIB = 1 << 20
 BIG = noise(5 * MIB, "big")
@@ -179,13 +184,22 @@ async def test_what_far_does_not_take_is_not_near(cache: Cache) -> None:
     assert await cache.store.directories.get(diamond()[0].digest) is None
 
 
-async def test_whether_blobs_are_there_far_tells(cache: Cache) -> None:
-    """Far may have collected them."""
-    cache.near.put({})
-    [digest] = await cache.store.blobs.put_many([b"content"])
-    emptied = composed_of(cached(cache.near, await open_memory()))
-    assert await emptied.blobs.missing([digest]) == {digest}
-    assert await emptied.blobs.stat(digest) is None
+async def test_what_is_there_far_tells(cache: Cache) -> None:
+    """Far may have collected content that is near. Then nothing is acknowledged that rests on it."""
+    node = await put_tree(cache.store, {b"file": TreeFile(b"content"), b"d": {b"other": TreeFile(b"other")}})
+    assert isinstance(node, DirectoryNode)
+    await cache.flush()
+    async with await open_memory() as far:
+        emptied = composed_of(cached(cache.near, far))
+        assert await emptied.blobs.get_many([Digest.of(b"content")]) == [b"content"]
+        assert await emptied.blobs.missing([Digest.of(b"content")]) == {Digest.of(b"content")}
+        assert await emptied.blobs.stat(Digest.of(b"content")) is None
+        assert emptied.granular is not None
+        assert await emptied.granular.missing_directories([node.digest]) == {node.digest}
+        with pytest.raises(InvalidError):
+            await emptied.granular.put_directories([Directory({b"above": node})])
+        with pytest.raises(NotFoundError):
+            await emptied.nar.calculate(node)
 
 
 async def test_while_far_is_away_what_is_near_is_served(cache: Cache) -> None:
@@ -391,6 +405,50 @@ async def test_zstd_frames_of_far_pass_through(tmp_path: Path) -> None:
 
         assert await frames.read(runs, checked) == right
         await store.close()
+
+
+async def test_a_nar_passes_through_as_zstd(tmp_path: Path) -> None:
+    """The second time, far is not asked, and the file has the same bytes."""
+    tree: Tree = {b"big": TreeFile(BIG), b"text": TreeFile(b"text " * 100_000), b"d": {b"small": TreeFile(b"small")}}
+    async with await open_local(tmp_path / "far") as far:
+        node = await put_tree(far, tree)
+        assert far.frames is not None
+        right = await zstd_nar(far, node)
+        near = DiskNear(tmp_path / "near", 2 * SMALLEST)
+        calls: list[object] = []
+        store = composed_of(cached(near, replace(far, frames=CountedFrames(far.frames, calls))))
+        assert await zstd_nar(store, node) == right
+        await store.blobs._near.flush()  # type: ignore[attr-defined]
+        reads = len(calls)
+        assert await zstd_nar(store, node) == right
+        assert len(calls) == reads > 0
+        assert zstandard.ZstdDecompressor().stream_reader(right, read_across_frames=True).read() == nar(tree)
+        await store.close()
+
+
+class CountedFrames:
+    """A StoredFrames that notes its calls."""
+
+    def __init__(self, inner: StoredFrames, calls: list[object]) -> None:
+        self._inner = inner
+        self._calls = calls
+
+    async def find(self, digests: Sequence[Digest]) -> list[list[Frame]]:
+        self._calls.append(digests)
+        return await self._inner.find(digests)
+
+    async def read(self, runs: Sequence[bytes], use: Callable[[list[list[memoryview]]], T]) -> T:
+        self._calls.append(runs)
+        return await self._inner.read(runs, use)
+
+
+async def zstd_nar(store: Store, node: Node) -> bytes:
+    nars = PlannedNars.of(store)
+    assert nars is not None
+    plan = await nars.plan(node)
+    zstd = await collect(nars.read_zstd(node, plan, 0, plan.zstd_size))
+    await nars.finish()
+    return zstd
 
 
 async def stored_bytes(frames: StoredFrames, runs: list[bytes]) -> list[list[bytes]]:

@@ -19,7 +19,7 @@ from tvix_store.services.listed import listed_frames
 class CachedGranular:
     """A Granular over `far`, which alone tells what is missing. Parts that are put are near when far has them."""
 
-    def __init__(self, near: Fills, far: Granular, chunks: Chunks, directories: CachedDirectories | None) -> None:
+    def __init__(self, near: Fills, far: Granular, chunks: Chunks, directories: CachedDirectories) -> None:
         self._near = near
         self._far = far
         self._chunks = chunks
@@ -29,7 +29,7 @@ class CachedGranular:
         self.assemble = far.assemble
 
     async def get_directories(self, digests: Sequence[Digest]) -> list[Directory]:
-        known = [None] * len(digests) if self._directories is None else await self._directories.known(digests)
+        known = await self._directories.known(digests)
         lacking = list(dict.fromkeys(digest for digest, found in zip(digests, known, strict=True) if found is None))
         fetched = dict(zip(lacking, await self._far.get_directories(lacking), strict=True)) if lacking else {}
         self._near.put(of_directories(fetched.values()))
