@@ -13,12 +13,13 @@ from typing import Any, TypeGuard
 
 import click
 
-from tvix_store.cli.config_file import ConfigFile, ConfigurationError, Keys, dotted, read_config_file
+from tvix_store.cli.config_file import ConfigFile, ConfigurationError, read_config_file
 from tvix_store.cli.config_paths import files_in_force
 from tvix_store.cli.credentials import NoCredentialsError
 from tvix_store.cli.input import ByteSize
 from tvix_store.cli.masking import masked
 from tvix_store.cli.settings import SharedOption, TableType, settings
+from tvix_store.config.toml_document import Keys, dotted
 
 _MOST_TOLD = 100
 """Problems of a file that are told. A file may have thousands of wrong keys, and each is compared with the known ones."""
