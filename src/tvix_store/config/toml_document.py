@@ -51,9 +51,13 @@ class TomlDocument:
 
     def place(self, keys: Keys, number: int = 0) -> str:
         """`path:line` of a key, or of the first line that names it; of a list of tables, of the one with a number from 0."""
+        return f"{self.path}:{self.line(keys, number)}"
+
+    def line(self, keys: Keys, number: int = 0) -> int:
+        """The line of a key, as in `place`, from 1."""
         lines, headers = self._lines
         tables = headers.get(keys, [])
-        return f"{self.path}:{tables[number] if number < len(tables) else lines.get(keys, 1)}"
+        return tables[number] if number < len(tables) else lines.get(keys, 1)
 
     @cached_property
     def _lines(self) -> tuple[dict[Keys, int], dict[Keys, list[int]]]:
