@@ -87,6 +87,10 @@ class Invocation:
             self._composition = self._read_composition()
         return self._composition
 
+    def is_composed(self) -> bool:
+        """Whether a composition is in force, and not addresses."""
+        return self._composed_by() is not None
+
     def _read_composition(self) -> Composition:
         from tvix_store.config import of_addresses
 
@@ -178,6 +182,9 @@ class Invocation:
 
     def _named_by(self) -> str:
         """Who names the store that is not there, if that is not on the command line."""
+        composed_by = self._composed_by()
+        if composed_by is not None:
+            return f", which {composed_by if isinstance(composed_by, str) else composed_by.path} names"
         for source in _SOURCES:
             named = [name for name in _ADDRESSES if name in self.given[source]]
             if named:

@@ -36,8 +36,9 @@ def backup_to(directory: Path, composition: Composition, account: BackupAccount)
     Raises:
         UnsupportedError: the store is not one directory.
     """
-    only = composition.only_leaf()
-    if only is None or (address := Address.parse(only)).scheme != "local":
+    only, *others = composition.leaves()
+    address = Address.parse(only)
+    if others or address.scheme != "local":
         raise UnsupportedError(
             f"only a store in one directory is backed up into one, not {shown(composition)}; make the backup on its machine, "
             f"or copy its paths with tvix-store copy --all --to {directory}"

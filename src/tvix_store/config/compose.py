@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,7 @@ from tvix_store.config.composition.node import Layer, Leaf, Node, StoreLayer
 from tvix_store.config.composition.store_layers import Upstreams
 from tvix_store.config.scheme import Opening
 from tvix_store.config.schemes import open_address
-from tvix_store.errors import InvalidError
+from tvix_store.errors import InvalidError, StoreError
 from tvix_store.layers.composing import composed
 from tvix_store.model.file_path import StrPath
 from tvix_store.model.signature import PublicKey
@@ -75,6 +75,19 @@ async def open_store(
         store = await parts.store(roots["blobs"], roots["directories"], roots["path_infos"])
         # What is open stays open, unless a later part has failed.
         return replace(store, close=opened.pop_all().aclose)
+
+
+async def open_each(composition: Composition, store_dir: str | None = None) -> AsyncGenerator[tuple[Node, StoreError | None], None]:
+    """Open each node that is used, and ask whether it serves: each node, with the error where it does not. Nothing is made."""
+    async with AsyncExitStack() as opened:
+        parts = OpenParts(composition, Opening(create=False), store_dir, opened)
+        for node in composition.uses():
+            try:
+                await (await parts.offer(node)).check()
+            except StoreError as error:
+                yield node, error
+            else:
+                yield node, None
 
 
 class OpenParts:

@@ -50,14 +50,19 @@ class TomlDocument:
     mode: int
 
     def place(self, keys: Keys, number: int = 0) -> str:
-        """`path:line` of a key, or of the first line that names it; of a list of tables, of the one with a number from 0."""
+        """`path:line` of a key, or of the first line that names it. Of a key that is not there, it is that of its table.
+
+        Of a list of tables, it is that of the one with a number from 0.
+        """
         return f"{self.path}:{self.line(keys, number)}"
 
     def line(self, keys: Keys, number: int = 0) -> int:
         """The line of a key, as in `place`, from 1."""
         lines, headers = self._lines
         tables = headers.get(keys, [])
-        return tables[number] if number < len(tables) else lines.get(keys, 1)
+        if number < len(tables):
+            return tables[number]
+        return next((lines[keys[:length]] for length in range(len(keys), 0, -1) if keys[:length] in lines), 1)
 
     @cached_property
     def _lines(self) -> tuple[dict[Keys, int], dict[Keys, list[int]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from tvix_store.config.composition.entries import Entry
 from tvix_store.config.composition.interning import Interning, lacking, place_of
@@ -25,12 +25,12 @@ class Composition:
     """A store that may be opened: the root of each service, and all below. It has neither cycles nor names that mean nothing.
 
     addresses: For each service, the address that stands for it: the one that was given, else that of the place where it is kept.
-    entries: The tables that it was read from, with their nodes; none of one that was made of addresses.
+    entries: The tables that it was read from, each with its node; none of one that was made of addresses.
     """
 
     roots: Mapping[Service, Node]
     addresses: Mapping[Service, str]
-    entries: Mapping[Entry, Node] = field(default_factory=dict)
+    entries: Sequence[tuple[Entry, Node]] = ()
 
     def uses(self) -> dict[Node, set[Service]]:
         """All nodes that are opened, each with the services that are used of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -58,6 +58,19 @@ class Tables:
     entries: dict[tuple[Service, str], Entry] = field(default_factory=dict)
     named: set[tuple[Service, str]] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
+
+
+def used_entries(entries: Iterable[Entry]) -> set[tuple[Service, str]]:
+    """Those to which the roots refer, or what they refer to; the roots among them."""
+    known = {(each.service, each.name): each for each in entries}
+    used: set[tuple[Service, str]] = set()
+    todo: list[tuple[Service, str]] = [(service, ROOT) for service in SERVICES]
+    while todo:
+        key = todo.pop()
+        if key in known and key not in used:
+            used.add(key)
+            todo += ((service, text.removeprefix("&")) for _, service, text in known[key].references())
+    return used
 
 
 def read_tables(document: Mapping[str, Any]) -> Tables:

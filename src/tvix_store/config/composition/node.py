@@ -48,6 +48,10 @@ class Terms:
         """What is wrong with the values: the key, and a sentence."""
         return iter(())
 
+    def found(self) -> Iterator[tuple[str, str]]:
+        """What is wrong on this machine now, without opening anything: the key, and a sentence."""
+        return iter(())
+
     def resolved(self) -> Terms:
         """What it stands for, where that is something else."""
         return self

@@ -48,7 +48,7 @@ def read_composition(source: StrPath | Mapping[str, Any] | TomlDocument) -> Comp
         told = sorted(tables.faults, key=lambda fault: document.line(fault.keys) if document else 0)[:_MOST_TOLD]
         raise CompositionError([_told(document, fault) for fault in told])
     roots = {service: nodes[service, ROOT] for service in SERVICES}
-    entries = {entry: nodes[key] for key, entry in tables.entries.items()}
+    entries = [(entry, nodes[key]) for key, entry in tables.entries.items()]
     return Composition(roots, {service: kept_at(node) for service, node in roots.items()}, entries)
 
 

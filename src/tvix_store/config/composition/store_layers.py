@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from tvix_store.config.composition.node import Node, StoreLayer
 from tvix_store.config.composition.parameter import ADDRESS, NUMBER, PATH, PUBLIC_KEYS, SWITCH, parameter, reference
-from tvix_store.errors import DeniedError
+from tvix_store.errors import DeniedError, StoreError
 from tvix_store.model.address import Address, without_secrets
 from tvix_store.model.signature import PublicKey
 from tvix_store.services.store import Store
@@ -86,6 +86,14 @@ class KeyfileSigning(StoreLayer):
     blob_service: Node = field(metadata=reference("blobs", otherwise="&root"))
     directory_service: Node = field(metadata=reference("directories", otherwise="&root"))
     inner: Node = field(metadata=reference())
+
+    def found(self) -> Iterator[tuple[str, str]]:
+        from tvix_store.config.secret_key import read_secret_key
+
+        try:
+            read_secret_key(Path(self.keyfile))
+        except StoreError as error:
+            yield "keyfile", str(error)
 
     async def over(self, store: Store, kept_at: str) -> Store:
         from tvix_store.config.secret_key import read_secret_key
