@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import quote
 
 from tvix_store.config.composition.entries import Entry
 from tvix_store.config.composition.interning import Interning, lacking, place_of
@@ -70,13 +71,14 @@ class Composition:
 
 def kept_at(node: Node) -> str:
     """The address of the place where what is put into a node is kept in the end."""
-    while not isinstance(node.terms, Leaf):
-        if isinstance(node.terms, StoreLayer):
-            node = node.terms.inner or node.terms.directory_service
-        else:
-            assert isinstance(node.terms, Layer), "there are no others"
-            node = node.terms.kept
-    return node.terms.address()
+    terms = node.terms
+    if isinstance(terms, Leaf):
+        return terms.address()
+    if isinstance(terms, StoreLayer):
+        return kept_at(terms.inner or terms.directory_service)
+    if isinstance(terms, Layer) and terms.kept is not None:
+        return kept_at(terms.kept)
+    return f"composition:{quote(node.name)}"  # a type of another package, which has no address
 
 
 def of_addresses(

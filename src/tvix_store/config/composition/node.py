@@ -80,10 +80,9 @@ class Layer(Terms):
     """A type over other instances. They are opened before it, and closed after it, by whoever opens the composition."""
 
     @property
-    def kept(self) -> Node:
-        """Where what is put is kept in the end: unless it says otherwise, in its `inner`."""
-        inner: Node = self.inner  # type: ignore[attr-defined]  # a type without has a `kept` of its own
-        return inner
+    def kept(self) -> Node | None:
+        """Where what is put is kept in the end: unless it says otherwise, in its `inner`. None where it keeps it itself."""
+        return getattr(self, "inner", None)
 
     async def open(self, parts: Parts) -> Offer:
         """The services over those of `parts`."""

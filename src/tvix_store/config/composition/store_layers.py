@@ -14,7 +14,7 @@ from tvix_store.model.address import Address, without_secrets
 from tvix_store.model.signature import PublicKey
 from tvix_store.services.store import Store
 
-_SCHEMES = ("http", "https", "nix+http", "nix+https")
+_SCHEMES = ("http", "https", "nix+http", "nix+https", "file", "nix+file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Nix(StoreLayer):
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if Address.parse(self.base_url).scheme not in _SCHEMES:
-            yield "base_url", "a binary cache is http://… or https://…"
+            yield "base_url", "a binary cache is https://…, or file:///… for one in a directory"
 
     def resolved(self) -> Upstreams:
         given = {

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 _LEAVES = "tvix_store.config.composition.leaves"
+_LAYERS = "tvix_store.config.composition.layers"
 _STORE_LAYERS = "tvix_store.config.composition.store_layers"
 TYPES = {
     "address": (_LEAVES, "AtAddress"),
@@ -26,6 +27,7 @@ TYPES = {
     "objectstore": (_LEAVES, "ObjectStore"),
     "postgresql": (_LEAVES, "PostgreSql"),
     "lru": (_LEAVES, "Lru"),
+    "read_only": (_LAYERS, "ReadOnly"),
     "nix": (_STORE_LAYERS, "Nix"),
     "keyfile-signing": (_STORE_LAYERS, "KeyfileSigning"),
 }
