@@ -30,8 +30,7 @@ def read_composition(source: StrPath | Mapping[str, Any] | TomlDocument) -> Comp
     """The composition in a file, in a document, or in a mapping with the same tables.
 
     Raises:
-        CompositionError: it is wrong; told with file, line and key.
-        InvalidError: the file is not TOML.
+        CompositionError: it is wrong, or not TOML; told with file, line and key.
         NotFoundError, DeniedError: the file cannot be read.
     """
     if isinstance(source, TomlDocument):
@@ -55,6 +54,8 @@ def read_composition(source: StrPath | Mapping[str, Any] | TomlDocument) -> Comp
 def _read(path: str) -> TomlDocument:
     try:
         return read_toml(path)
+    except InvalidError as error:
+        raise CompositionError([str(error)]) from None
     except OSError as error:
         raise of_disk(error, f"cannot read the composition in {path}: {error.strerror}", InvalidError) from None
 
