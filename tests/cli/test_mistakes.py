@@ -100,6 +100,56 @@ _FILES = {
     "public-key": "cache-1:" + "A" * 43 + "=",
     "broken.toml": "store = \n",
     "unknown.toml": "stor = './store'\n[daemon]\nlisten-addres = 'localhost:8000'\n",
+    "stores.toml": """[blobservices.root]
+type = "cahce"
+
+[blobservices.kept]
+type = "local"
+path = "./store"
+quota = "5 apples"
+
+[directoryservices]
+root = "memroy://"
+
+[pathinfoservices.root]
+type = "read_only"
+inner = "&other"
+[pathinfoservices.other]
+type = "read_only"
+iner = "&root"
+inner = "&root"
+""",
+    "snix.toml": """[blobservices.root]
+type = "memory"
+[directoryservices.root]
+type = "redb"
+path = "/var/lib/snix-castore/directories.redb"
+[pathinfoservices.root]
+type = "memory"
+""",
+    "absent.toml": """[blobservices]
+root = "./nowhere"
+[directoryservices]
+root = "./nowhere"
+[pathinfoservices.root]
+type = "keyfile-signing"
+inner = "./nowhere"
+keyfile = "./no-key"
+""",
+    "apart.toml": """[blobservices]
+root = "./store"
+[directoryservices]
+root = "./other"
+[pathinfoservices]
+root = "./store"
+""",
+    "away.toml": """[blobservices]
+root = "./store"
+[directoryservices]
+root = "./store"
+[pathinfoservices]
+root = "./away"
+""",
     "wrong.toml": "quiet = 'yes'\n[daemon]\nworkers = 'many'\n",
 }
 

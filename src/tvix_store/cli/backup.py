@@ -62,7 +62,7 @@ async def _backed_up(invocation: Invocation, directory: Path, *, as_json: bool) 
 
     began = time.monotonic()
     account = BackupAccount()
-    steps = backup_to(directory, invocation.addresses().values(), account)
+    steps = backup_to(directory, invocation.composition(), account)
     invocation.check_store_is_there()
     with progress_bar(invocation, "backup") as bar:
         while (size := await thread_to_its_end(next, steps, None)) is not None:

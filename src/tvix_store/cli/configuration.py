@@ -13,13 +13,16 @@ from typing import Any, TypeGuard
 
 import click
 
-from tvix_store.cli.config_file import ConfigFile, ConfigurationError, Keys, dotted, read_config_file
+from tvix_store.cli.config_file import ConfigFile, ConfigurationError, read_config_file
 from tvix_store.cli.config_paths import files_in_force
 from tvix_store.cli.credentials import NoCredentialsError
 from tvix_store.cli.input import ByteSize
 from tvix_store.cli.masking import masked
 from tvix_store.cli.settings import SharedOption, TableType, settings
+from tvix_store.config.composition.tables import SERVICES, has_tables
+from tvix_store.config.toml_document import Keys, dotted
 
+_ADDRESSES = ("store", "blob-service-addr", "directory-service-addr", "path-info-service-addr", "store-composition")
 _MOST_TOLD = 100
 """Problems of a file that are told. A file may have thousands of wrong keys, and each is compared with the known ones."""
 
@@ -67,6 +70,15 @@ class Configuration:
         places = range(len(words), -1, -1) if isinstance(option, SharedOption) else [len(words)]
         return next((found for place in places if (found := self.find((*words[:place], name)))), None)
 
+    def composition(self) -> ConfigFile | None:
+        """The first file with the tables of a composition. None where there is none, or a file before it has an address."""
+        for file in self.files:
+            if has_tables(file.table):
+                return file
+            if any(name in file.table for name in _ADDRESSES):
+                return None
+        return None
+
     def defaults(self, words: Keys, command: click.Command) -> dict[str, Any]:
         """Click's default map for a command: values by the names of parameters."""
         found = {option.name: self.setting(words, name, option) for name, option in settings(command).items()}
@@ -97,6 +109,7 @@ def _problems(
 ) -> Iterator[str]:
     options = settings(command)
     context = click.Context(command)
+    composed = [] if at else [*SERVICES.values()]
     group = command if isinstance(command, click.Group) else None
     commands = group.list_commands(context) if group else []
     for name, value in table.items():
@@ -109,8 +122,10 @@ def _problems(
             continue
         if name in options:
             problem = unfit(options[name], value)
+        elif name in composed:
+            continue  # a part of a composition, which is checked as a whole
         elif group is None or name not in commands:
-            problem = _unknown(program, at, name, [*options, *commands])
+            problem = _unknown(program, at, name, [*options, *commands, *composed])
         elif not isinstance(value, dict):
             problem = f"expected a table, as in [{dotted(keys)}]; got {_kind(value)}"
         elif words is None or words[: len(keys)] == keys:

@@ -262,21 +262,23 @@ def daemon(
 
     from tvix_store.access.settings import AccessSettings
     from tvix_store.cli.greeting import greeting
-    from tvix_store.cli.key_files import read_public_keys, read_secret_key
+    from tvix_store.cli.key_files import read_public_keys
     from tvix_store.cli.reread import Reread
-    from tvix_store.config import local_directories, prepare_for_pool, private_places
+    from tvix_store.config import is_in_memory, local_directories, prepare_for_pool, private_places
+    from tvix_store.config.secret_key import read_secret_key
     from tvix_store.http.settings import CacheSettings
     from tvix_store.observe import logs, traces
     from tvix_store.server import ServerConfig, serve
     from tvix_store.server.limits import Limits
     from tvix_store.server.settings import TlsFiles
 
-    in_memory = any((address or "").startswith("memory:") for address in invocation.addresses().values())
+    composition = invocation.composition()
+    in_memory = is_in_memory(composition)
     check_workers(workers, in_memory=in_memory)
-    directories = local_directories(invocation.addresses().values())
+    directories = local_directories(composition)
     logs.set_up(log_level, log_format)
     urls = checked_substituters(invocation, substituters, require_signatures=require_signatures)
-    warn_of_passwords([*urls, *filter(None, invocation.addresses().values())])
+    warn_of_passwords([*urls, *composition.upstreams(), *composition.leaves()])
     signing_keys = tuple(map(read_secret_key, signing_key_files))
     # A signature in the name of our own keys must be right as well: it would be served beside ours.
     trusted_keys = read_public_keys(trusted_public_keys)
@@ -303,7 +305,7 @@ def daemon(
         signing_keys=signing_keys,
         trusted_keys=trusted_keys,
         read_only=read_only,
-        private_places=private_places(invocation.addresses().values()),
+        private_places=private_places(composition),
         **{name: value for name, value in cache_options.items() if value is not None},
     )
     given: dict[str, Any] = {
@@ -347,7 +349,7 @@ def daemon(
         **{name: value for name, value in given.items() if value is not None},
     )
     is_new = bool(invocation.missing_stores())
-    prepare_for_pool(invocation.addresses().values())  # what the supervisor imports, its workers share
+    prepare_for_pool(composition)  # what the supervisor imports, its workers share
     serve(
         config, served.open, None if invocation.quiet else greeting(invocation.addresses(), config, upstreams=urls, is_new=is_new)
     )

@@ -58,10 +58,9 @@ def warn_of_keys(files: Sequence[Path]) -> None:
 
 
 def checked_substituters(invocation: Invocation, given: tuple[str, ...], *, require_signatures: bool) -> list[str]:
-    """The URLs of substituters. That of path infos, which may be one too, is held against the same rules."""
+    """The URLs of substituters. Those of the store itself are held against the same rules."""
     urls = [url for text in given for url in text.split()]
-    path_infos = invocation.addresses()["path_infos"] or ""
-    elsewhere = [path_infos] if path_infos.startswith("nix+") else []
+    elsewhere = invocation.composition().upstreams()
     if not urls and not elsewhere:
         return []
     from tvix_store.config.substituters import checked_urls

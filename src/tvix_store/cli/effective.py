@@ -9,10 +9,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tvix_store.cli.config_file import Keys
 from tvix_store.cli.configuration import Configuration
 from tvix_store.cli.masking import masked
 from tvix_store.cli.settings import SharedOption, set_variable, settings, variables
+from tvix_store.config.toml_document import Keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,9 @@ from tvix_store.cli.settings import SharedOption
 if TYPE_CHECKING:
     from click.types import OptionHelpExtra
 
+    from tvix_store.cli.config_file import ConfigFile
     from tvix_store.cli.configuration import Configuration
+    from tvix_store.config import Composition
     from tvix_store.model.signature import PublicKey
     from tvix_store.operations.export.worker_pool import WorkerPool
     from tvix_store.services.store import Store
@@ -49,6 +51,7 @@ class Invocation:
     given: dict[ParameterSource, dict[str, Any]] = field(default_factory=lambda: {source: {} for source in _SOURCES})
     configuration: Configuration | None = None
     """None before the command's own options are read, and where there is no file."""
+    _composition: Composition | None = None
 
     def value(self, name: str) -> Any:
         """The value of a shared option. None if it is not given."""
@@ -64,12 +67,52 @@ class Invocation:
 
     def addresses(self) -> dict[str, str | None]:
         """The address of each service. The command line wins over the environment, and that over files. Within one of these, a
-        service's own address wins over the store's."""
+        service's own address wins over the store's, and a composition over all: then these are the places where it keeps things."""
+        if self._composed_by() is not None:
+            return {str(service): address for service, address in self.composition().addresses.items()}
         return {service: self._address(service) for service in ("blobs", "directories", "path_infos")}
 
     def _address(self, service: str) -> str | None:
         levels = (self.given[source] for source in _SOURCES)
         return next((found for level in levels if (found := level.get(service) or level.get("store"))), None)
+
+    def composition(self) -> Composition:
+        """The store that the command works on.
+
+        Raises:
+            ConfigurationError: a composition is wrong.
+            InvalidError: an address is.
+        """
+        if self._composition is None:
+            self._composition = self._read_composition()
+        return self._composition
+
+    def is_composed(self) -> bool:
+        """Whether a composition is in force, and not addresses."""
+        return self._composed_by() is not None
+
+    def _read_composition(self) -> Composition:
+        from tvix_store.config import of_addresses
+
+        source = self._composed_by()
+        if source is None:
+            store, blobs, directories, path_infos = None, *self.addresses().values()
+            return of_addresses(store, blobs=blobs, directories=directories, path_infos=path_infos)
+        from tvix_store.cli.compositions import composition_in
+
+        return composition_in(source)
+
+    def _composed_by(self) -> str | ConfigFile | None:
+        """The file of the composition, or the configuration with it; None where addresses count, which stand in a better place."""
+        for source in _SOURCES:
+            level = self.given[source]
+            if (file := level.get("composition")) is not None:
+                return str(file)
+            if source is ParameterSource.DEFAULT_MAP and self.configuration is not None:
+                return self.configuration.composition()
+            if any(name in level for name in _ADDRESSES):
+                return None
+        return None
 
     def at(self, address: str) -> Invocation:
         """The same settings, but for the store at another address."""
@@ -96,16 +139,15 @@ class Invocation:
         `cache` names a cache of the store, whose files have at most `quota` bytes. It keeps unused paths for the `retention`.
         Content of a local store is read once in `scrub_days`, to look for damage.
         """
-        from tvix_store.config import cache_address, open_store
+        from tvix_store.config import cache_address, of_addresses, open_store
 
         if not create:
             self.check_store_is_there()
-        addresses = self.addresses()
+        composition = self.composition()
         if cache is not None:
-            addresses = dict.fromkeys(addresses, cache_address(addresses.values(), cache, quota, retention))
-
+            composition = of_addresses(cache_address(composition, cache, quota, retention))
         return await open_store(
-            **addresses,
+            composition=composition,
             store_dir=self.value("store_dir"),
             substituters=substituters,
             substituter_public_keys=substituter_public_keys,
@@ -126,7 +168,7 @@ class Invocation:
         """The embedded stores that are not there, as `store in /path`."""
         from tvix_store.config import missing_stores
 
-        return missing_stores(self.addresses().values())
+        return missing_stores(self.composition())
 
     def check_store_is_there(self) -> None:
         """Raise NoStoreError where the store is not there."""
@@ -140,6 +182,9 @@ class Invocation:
 
     def _named_by(self) -> str:
         """Who names the store that is not there, if that is not on the command line."""
+        composed_by = self._composed_by()
+        if composed_by is not None:
+            return f", which {composed_by if isinstance(composed_by, str) else composed_by.path} names"
         for source in _SOURCES:
             named = [name for name in _ADDRESSES if name in self.given[source]]
             if named:
@@ -176,7 +221,7 @@ class Invocation:
 
         self.check_store_is_there()
         cores = len(os.sched_getaffinity(0))
-        helps = wanted and cores > 1 and prepare_for_pool(self.addresses().values())
+        helps = wanted and cores > 1 and prepare_for_pool(self.composition())
         return WorkerPool(partial(self.open_store, as_worker=True), min(cores, _CREW) if helps else 0)
 
 
@@ -208,7 +253,9 @@ def shared_options(*, opens_store: bool = True) -> list[click.Parameter]:
 
             configure_command(ctx, ctx.ensure_object(Invocation))
 
-    def shared(names: list[str], variable: str, cls: type[SharedOption] = SharedOption, **settings: Any) -> click.Option:
+    def shared(
+        names: list[str], variable: str | list[str], cls: type[SharedOption] = SharedOption, **settings: Any
+    ) -> click.Option:
         return cls(names, envvar=variable, expose_value=False, **{"callback": remember} | settings)
 
     of_store = [
@@ -225,6 +272,14 @@ def shared_options(*, opens_store: bool = True) -> list[click.Parameter]:
                 help=text,
             )
             for service, (flag, variable, text) in _ADDRESSES.items()
+        ),
+        shared(
+            ["--store-composition", "--experimental-store-composition", "composition"],
+            ["TVIX_STORE_COMPOSITION", "EXPERIMENTAL_STORE_COMPOSITION"],
+            metavar="FILE",
+            show_envvar=True,
+            hidden=not opens_store,
+            help="A TOML file with tables [blobservices.root] and so on, in place of addresses.",
         ),
         shared(
             ["--store-dir"],

@@ -10,40 +10,6 @@ if TYPE_CHECKING:
     from tvix_store.model.signature import PublicKey, SecretKey
 
 
-def read_secret_key(path: Path) -> SecretKey:
-    """The secret key in a file.
-
-    Raises:
-        InvalidError: the file holds no secret key; its content is not shown.
-        NotFoundError, DeniedError: it cannot be read.
-    """
-    from tvix_store.errors import InvalidError, of_disk
-
-    try:
-        text = path.read_text(errors="replace")
-    except OSError as error:
-        raise of_disk(error, f"cannot read the key in {path}: {error.strerror}", InvalidError) from None
-    try:
-        return secret_key_in(text, path)
-    except InvalidError:  # its own text may hold some of a secret, and logs are read by others
-        raise InvalidError(f"{path} holds no secret key (expected name:base64, as tvix-store key generate writes it)") from None
-
-
-def secret_key_in(text: str, place: object) -> SecretKey:
-    """The secret key that is the text at a place.
-
-    Raises:
-        InvalidError: it is none.
-    """
-    from tvix_store.errors import InvalidError
-    from tvix_store.model.signature import SecretKey
-
-    try:
-        return SecretKey.parse(text)
-    except InvalidError as error:
-        raise InvalidError(f"{place}: {error}") from None
-
-
 def read_signing_keys(paths: Iterable[Path]) -> tuple[SecretKey, ...]:
     """The secret keys in some files. A key that others can read is warned of.
 
@@ -51,6 +17,7 @@ def read_signing_keys(paths: Iterable[Path]) -> tuple[SecretKey, ...]:
         InvalidError: as `read_secret_key`.
     """
     from tvix_store.cli.output import warn
+    from tvix_store.config.secret_key import read_secret_key
 
     paths = tuple(paths)
     for path in paths:

@@ -22,7 +22,8 @@ async def public(invocation: Invocation, file: IO[str]) -> None:
         tvix-store key generate test-1 | tvix-store key public
     """
     from tvix_store.cli.input import name_of, read_input
-    from tvix_store.cli.key_files import exposure, secret_key_in
+    from tvix_store.cli.key_files import exposure
+    from tvix_store.config.secret_key import secret_key_in
 
     if (exposed := exposure(Path(file.name))) is not None:
         click.echo(f"tvix-store: warning: {exposed}", err=True)

@@ -7,7 +7,9 @@ import re
 PASSWORD = re.compile(r"//[^/\s\"']*:[^/\s\"']*@")
 """What a URL with a user and a password has in it."""
 _USER = re.compile(r"//[^/\s\"']*@")
-_PARAMETER = re.compile(r"([?&][^=&\s]*(?:password|secret|token)[^=&\s]*=)[^&\s\"']*", re.IGNORECASE)
+_PARAMETER = re.compile(
+    r"([?&][^=&\s]*(?:password|secret|token|credential|(?:access|account|sas|storage)[_-]?key)[^=&\s]*=)[^&\s\"']*", re.IGNORECASE
+)
 
 
 def masked(text: str) -> str:

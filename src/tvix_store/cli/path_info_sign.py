@@ -34,8 +34,9 @@ async def sign(invocation: Invocation, paths: tuple[str, ...], key_file: IO[str]
         tvix-store path-info sign --key-file ./secret-key /nix/store/...-hello
     """
     from tvix_store.cli.input import name_of, read_input
-    from tvix_store.cli.key_files import exposure, secret_key_in
+    from tvix_store.cli.key_files import exposure
     from tvix_store.cli.output import print_path_infos
+    from tvix_store.config.secret_key import secret_key_in
     from tvix_store.errors import CorruptError
     from tvix_store.model.trust import Trust
     from tvix_store.operations.nars.calculate import calculate_nar

@@ -99,7 +99,8 @@ def named_cache_config(
         click.UsageError: the cache requires signatures, and has no key to check them with.
         InvalidError: a key or a URL is malformed, or a file cannot be read.
     """
-    from tvix_store.cli.key_files import read_public_keys, read_secret_key
+    from tvix_store.cli.key_files import read_public_keys
+    from tvix_store.config.secret_key import read_secret_key
     from tvix_store.config.substituters import checked_urls
     from tvix_store.server.settings import NamedCacheConfig
 

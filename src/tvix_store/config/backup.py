@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from tvix_store.backends.local.backup import BackupAccount, backup
-from tvix_store.config.compose import DEFAULT_ADDRESS
+from tvix_store.config.composition.composition import Composition
 from tvix_store.config.local import PARAMETERS
 from tvix_store.config.local_directory import directory_of
+from tvix_store.config.places import shown
 from tvix_store.errors import InvalidError, UnsupportedError
-from tvix_store.model.address import Address, without_secrets
+from tvix_store.model.address import Address
 
 __all__ = ["BackupAccount", "backup_directory", "backup_to"]
 
@@ -29,21 +30,20 @@ def backup_directory(target: str) -> Path | None:
     return directory_of(address)
 
 
-def backup_to(directory: Path, addresses: Iterable[str | None], account: BackupAccount) -> Iterator[int]:
-    """Make `directory` a copy of the store whose services are at some addresses (None: the default one). As `local.backup`.
+def backup_to(directory: Path, composition: Composition, account: BackupAccount) -> Iterator[int]:
+    """Make `directory` a copy of the store that is a composition. As `local.backup`.
 
     Raises:
         UnsupportedError: the store is not one directory.
     """
-    (first, *others) = dict.fromkeys(address or DEFAULT_ADDRESS for address in addresses)
-    address = Address.parse(first)
+    only, *others = composition.leaves()
+    address = Address.parse(only)
     if others or address.scheme != "local":
-        shown = " and ".join(without_secrets(each) for each in (first, *others))
         raise UnsupportedError(
-            f"only a store in one directory is backed up into one, not {shown}; make the backup on its machine, "
+            f"only a store in one directory is backed up into one, not {shown(composition)}; make the backup on its machine, "
             f"or copy its paths with tvix-store copy --all --to {directory}"
         )
     settings = address.read_parameters(PARAMETERS)
     if settings.get("cache"):
-        raise InvalidError(f"{first}: a backup is one of the whole store, with all its caches; leave out cache=")
+        raise InvalidError(f"{only}: a backup is one of the whole store, with all its caches; leave out cache=")
     return backup(directory_of(address), directory, account, read_only=bool(settings.get("read-only")))

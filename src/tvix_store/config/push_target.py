@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tvix_store.config.compose import open_store, verified
+from tvix_store.config.compose import open_store
+from tvix_store.config.verifying import verified
 from tvix_store.errors import DeniedError, InvalidError, StoreError
 from tvix_store.model.address import Address
 from tvix_store.services.store import Store

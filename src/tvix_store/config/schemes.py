@@ -27,8 +27,7 @@ SCHEMES = {
     "grpc+unix": "tvix_store.config.grpc",
     "connect+http": "tvix_store.config.grpc",
     "connect+https": "tvix_store.config.grpc",
-    "nix+http": "tvix_store.config.nix_http",
-    "nix+https": "tvix_store.config.nix_http",
+    "lru": "tvix_store.config.lru",
     "postgresql": "tvix_store.config.postgresql",
     "postgres": "tvix_store.config.postgresql",
     "objectstore+file": "tvix_store.config.objectstore",
@@ -40,20 +39,21 @@ SCHEMES = {
     "objectstore+https": "tvix_store.config.objectstore",
 }
 """Our own, each with the module that has its SCHEME."""
+UPSTREAMS = ("nix+http", "nix+https")
+"""Binary caches. They offer no services: what comes from there is kept in a store, as a composition says."""
 ENTRY_POINTS = "tvix_store.schemes"
 _ELSEWHERE = {
     "bigtable": "Bigtable is a backend of snix; a store in a directory is local:///path",
-    "cache": "a cache of two stores is a composition of snix; a daemon before other caches has --substituters",
+    "cache": "a cache before another store is a type of a composition: --store-composition FILE",
     "cockroachdb": "CockroachDB speaks as PostgreSQL does: postgresql:{rest}",
-    "combined": "two stores as one are a composition of snix; a daemon before other caches has --substituters",
+    "combined": "two stores as one are a type of a composition: --store-composition FILE",
     "file": "a store in a directory is local:///path; with a binary cache in one go copy --from, copy --to and --substituters",
     "grpc": "a server is grpc+http:{rest}",
     "grpcs": "a server with TLS is grpc+https:{rest}",
     "http": "a server is grpc+http:{rest} or, where gRPC does not pass, connect+http:{rest}; a binary cache is nix+http:{rest}",
     "https": "a server is grpc+https:{rest} or, where gRPC does not pass, connect+https:{rest}; a binary cache is nix+https:{rest}",
-    "keyfile-signing": "signing is a composition of snix; a daemon signs with --signing-key-file",
+    "keyfile-signing": "signing is a type of a composition: --store-composition FILE; a daemon signs with --signing-key-file",
     "localhost": "a server is grpc+http://localhost:{rest}",
-    "lru": "an LRU cache is a service of snix; what stays in memory is memory://",
     "objectstore": "the address of a bucket is objectstore+s3://bucket/prefix, or with file, memory, gs, az, http or https",
     "redb": "redb is a file of snix; a store in a directory is local:///path",
     "s3": "a store in a bucket is objectstore+s3:{rest}; parameters of Nix are options there: endpoint, region, scheme, profile",
@@ -83,16 +83,24 @@ def scheme_of(address: Address) -> Scheme:
     Raises:
         InvalidError: the scheme is unknown.
     """
+    check_scheme(address)
     own = SCHEMES.get(address.scheme)
-    if own is not None:
-        scheme: object = import_module(own).SCHEME
-    elif (entry := _installed().get(address.scheme)) is not None:
-        scheme = entry.load()
-    else:
-        raise _unknown(address)
+    scheme: object = import_module(own).SCHEME if own is not None else _installed()[address.scheme].load()
     if not isinstance(scheme, Scheme):
         raise InvalidError(f"the entry point {address.scheme} of {ENTRY_POINTS} is no Scheme, but {scheme!r}")
     return scheme
+
+
+def check_scheme(address: Address) -> None:
+    """Raise InvalidError where the scheme is unknown. Nothing is imported for it."""
+    if address.scheme not in SCHEMES and address.scheme not in _installed():
+        raise _unknown(address)
+
+
+def hint_of(address: Address) -> str | None:
+    """What to say of a scheme that people know from elsewhere."""
+    hint = _ELSEWHERE.get(address.scheme.removeprefix("nix+").partition("+")[0])
+    return hint and hint.format(rest=without_secrets(address.text).partition(":")[2])
 
 
 @cache
@@ -105,10 +113,9 @@ def _installed() -> dict[str, EntryPoint]:
 
 def _unknown(address: Address) -> InvalidError:
     what = f"{without_secrets(address.text)}: unknown scheme {address.scheme!r}"
-    elsewhere = _ELSEWHERE.get(address.scheme.removeprefix("nix+").partition("+")[0])
-    if elsewhere:
-        return InvalidError(f"{what}; {elsewhere.format(rest=without_secrets(address.text).partition(':')[2])}")
-    known = [*SCHEMES, *_installed()]
+    if elsewhere := hint_of(address):
+        return InvalidError(f"{what}; {elsewhere}")
+    known = [*SCHEMES, *UPSTREAMS, *_installed()]
     hint = ""
     if near := difflib.get_close_matches(address.scheme, known, n=1):
         hint = f"; did you mean {near[0]}://?"

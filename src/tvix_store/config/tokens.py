@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tvix_store.config.compose import DEFAULT_ADDRESS
+from tvix_store.config.composition.composition import DEFAULT_ADDRESS
 from tvix_store.config.user_directories import data_directory
 from tvix_store.model.address import Address
 

@@ -103,10 +103,7 @@ def _lacks(lacking: list[tuple[Offer, str]]) -> str:
     """What is missing, in one line."""
     names = dict.fromkeys(offer.name for offer, _ in lacking)
     parts = [f"{name} has no {' and no '.join(_WORDS[what] for offer, what in lacking if offer.name == name)}" for name in names]
-    line = f"{'; '.join(parts)}: give the address of a store that has them"
-    if any(offer.substituters for offer, _ in lacking):
-        line += ", or say where they go, as ?blob_service=ADDRESS"
-    return line
+    return f"{'; '.join(parts)}: give the address of a store that has them"
 
 
 def _each(calls: list[Callable[[], Awaitable[None]]]) -> Callable[[], Awaitable[None]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from tvix_store.errors import DeniedError
 from tvix_store.layers.passing import PassingPathInfos
@@ -18,25 +19,27 @@ from tvix_store.services.deltas import Deltas
 from tvix_store.services.directories import DirectoryService, DirectoryTree
 from tvix_store.services.frames import Frame
 from tvix_store.services.granular import Granular, StoredChunk
+from tvix_store.services.offer import Offer
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.record_kinds import kind_of
 from tvix_store.services.records import Changes, RecordService
 from tvix_store.services.store import Store
 
+S = TypeVar("S", bound=Offer)
 _READ_ONLY = "this store is read-only"
 
 
-def read_only(store: Store, refusal: str = _READ_ONLY) -> Store:
-    """The store, taking nothing. It may remember results that it computes from its content, and `records` takes nothing else.
+def read_only(store: S, refusal: str = _READ_ONLY) -> S:
+    """The store, or offer, taking nothing. It may remember results that it computes from its content: `records` takes these alone.
 
     Whoever puts something hears the `refusal`.
     """
     if store.read_only:
         return store
     reading = store.with_services(
-        blobs=ReadOnlyBlobs(store.blobs, refusal),
-        directories=ReadOnlyDirectories(store.directories, refusal),
-        path_infos=ReadOnlyPathInfos(store.path_infos, refusal),
+        blobs=None if store.blobs is None else ReadOnlyBlobs(store.blobs, refusal),
+        directories=None if store.directories is None else ReadOnlyDirectories(store.directories, refusal),
+        path_infos=None if store.path_infos is None else ReadOnlyPathInfos(store.path_infos, refusal),
         records=None if store.records is None else ReadOnlyRecords(store.records, refusal),
         keep=("frames", "named_paths", "arrivals", "statistics"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -42,6 +42,7 @@ def open_store(
     blobs: StrPath | None = None,
     directories: StrPath | None = None,
     path_infos: StrPath | None = None,
+    composition: StrPath | Mapping[str, Any] | None = None,
     store_dir: str | None = None,
     substituters: Sequence[str] = (),
     substituter_public_keys: Sequence[PublicKey] = (),
@@ -54,7 +55,8 @@ def open_store(
 
         store = await open_store(Path("store"))  # and later: await store.close()
 
-    `blobs`, `directories` and `path_infos` are addresses of single services that stand elsewhere. `store_dir` is the directory of
+    `blobs`, `directories` and `path_infos` are addresses of single services that stand elsewhere. `composition` takes the place of
+    all addresses: it is a TOML file, or a mapping with the same tables (docs/composition.md). `store_dir` is the directory of
     Nix's store: by default the one that the store was made for, and `/nix/store` for a new one. It is a part of what a store path
     stands for, so a local store takes no other one than it was made for.
     `substituters` are the URLs of binary caches from which missing paths are fetched. A path must be signed by a key in the
@@ -63,7 +65,7 @@ def open_store(
     Local stores read all of their content once in `scrub_days`, to look for damage; with 0 they don't.
 
     Raises:
-        InvalidError: an address is malformed, or of an unknown scheme.
+        InvalidError: an address is malformed, or of an unknown scheme; a composition is wrong.
         NoStoreError: an embedded store is not there, and `create` is False.
         UnsupportedError: a service is nowhere to be found; the error says which, and what has it not.
         DeniedError, UnavailableError, ExhaustedError, CorruptError: a store cannot be opened.
@@ -75,6 +77,7 @@ def open_store(
             blobs=_address(blobs),
             directories=_address(directories),
             path_infos=_address(path_infos),
+            composition=composition,
             store_dir=store_dir,
             substituters=substituters,
             substituter_public_keys=substituter_public_keys,

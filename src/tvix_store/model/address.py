@@ -97,6 +97,11 @@ class Address:
         return values
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is meant to be an address, and not a name: it begins as a URL does, or has a slash."""
+    return _SCHEME.match(text) is not None or "/" in text
+
+
 def read_switch(text: str) -> bool:
     """The value of a parameter that is 0 or 1.
 

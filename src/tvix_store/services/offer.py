@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypeAlias
 
 from tvix_store.model.directory import SizeRule
@@ -82,8 +82,6 @@ class Offer:
     name: The address, for messages, without secrets.
     nar: Calculates NARs of the content of `blobs` and `directories`.
     known_nars: The facts from which `nar` answers. None where it trusts nobody.
-    substituters: URLs of binary caches from which path infos come, with their content. Path infos are kept elsewhere.
-    elsewhere: Addresses of services that belong to this offer.
     read_only: Whether every put is refused.
     takes_any_sizes: Whether directories are taken whose sizes are by another rule than `size_rule`.
     keeps_plans: Whether plans of NARs are worth keeping. A store that makes them quickly, but writes slowly, has no use for it.
@@ -114,8 +112,6 @@ class Offer:
     collection: ContentCollection | None = None
     statistics: Statistics | None = None
     known_nars: KnownNars | None = None
-    substituters: Sequence[str] = ()
-    elsewhere: Mapping[Service, str] = field(default_factory=dict)
     read_only: bool = False
     takes_any_sizes: bool = True
     keeps_plans: bool = True

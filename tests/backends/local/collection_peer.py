@@ -11,7 +11,7 @@ from tests.backends.local.collected_history import small_packs, small_steps
 from tests.backends.local.simulated_disk import NoSyncs
 from tests.backends.local.test_checkpoint import engine_of
 from tvix_store.backends.local import open_store
-from tvix_store.config.compose import verified
+from tvix_store.config import verified
 from tvix_store.layers.kept_path_infos import KeptPathInfos
 from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import PathInfo

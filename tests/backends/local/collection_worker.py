@@ -15,7 +15,7 @@ from pathlib import Path
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.collection import rewriting
 from tvix_store.backends.memory import open_store as open_memory
-from tvix_store.config.compose import verified
+from tvix_store.config import verified
 from tvix_store.errors import StoreError
 from tvix_store.model.path_info import NarFacts, PathInfo
 from tvix_store.model.store_path import StorePath

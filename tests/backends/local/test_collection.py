@@ -14,7 +14,7 @@ from tests.backends.local.test_checkpoint import engine_of
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.collection.power import LocalCollection
 from tvix_store.backends.local.removal import SayRemoved
-from tvix_store.config.compose import verified
+from tvix_store.config import verified
 from tvix_store.errors import CorruptError, ForgottenError, IncompleteError, InvalidError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory

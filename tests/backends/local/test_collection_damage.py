@@ -37,7 +37,7 @@ from tvix_store.backends.local.packs import Place
 from tvix_store.backends.local.path_infos import node_key
 from tvix_store.backends.local.records import Kind
 from tvix_store.backends.local.requests import Commit, NarOfNode, PutTree
-from tvix_store.config.compose import verified
+from tvix_store.config import verified
 from tvix_store.errors import CorruptError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.path_info import PathInfo

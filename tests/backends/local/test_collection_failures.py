@@ -18,7 +18,7 @@ from tests.backends.local.test_collection import GRACE, collect_garbage, is_whol
 from tests.small_disk import mounted
 from tvix_store.backends.local import open_store
 from tvix_store.backends.local.durability import Durability
-from tvix_store.config.compose import verified
+from tvix_store.config import verified
 from tvix_store.errors import ExhaustedError, StoreError
 from tvix_store.model.digest import Digest
 from tvix_store.services.store import Store

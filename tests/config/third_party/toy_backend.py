@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
+from dataclasses import dataclass, field
 
 from tvix_store import BlobStat, Digest, Directory, InvalidError, NotFoundError, PathInfo, StorePath
 from tvix_store.config import Address, Opening, Scheme
+from tvix_store.config.composition.node import Leaf
+from tvix_store.config.composition.parameter import TEXT, parameter
 from tvix_store.errors import ExhaustedError
 from tvix_store.model.directory_graph import LeavesToRoot
 from tvix_store.model.nodes import Node
@@ -118,5 +121,15 @@ async def open_address(address: Address, opening: Opening) -> Offer:
 SCHEME = Scheme(open_address)
 
 
+@dataclass(frozen=True)
+class ToyType(Leaf):
+    """The type `toy` of compositions."""
+
+    without: str | None = field(default=None, metadata=parameter(TEXT))
+
+    def address(self) -> str:
+        return f"toy://?without={self.without}" if self.without else "toy:"
+
+
 class Toy:
-    """Not a Scheme."""
+    """Neither a Scheme nor a type."""
