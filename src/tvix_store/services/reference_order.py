@@ -40,3 +40,21 @@ def referrers_first(references: References) -> list[bytes]:
                 if not referrers[other]:
                     waiting.append(other)
     return order
+
+
+def waves(references: References) -> list[list[bytes]]:
+    """The candidates in waves. Those that refer to one are in an earlier wave; the last wave has those in cycles, and what these
+    refer to."""
+    numbers: dict[bytes, int] = {}
+    order = referrers_first(references)
+    for each in order:
+        number = numbers.setdefault(each, 0)
+        for other in references[each]:
+            if other in references:
+                numbers[other] = max(numbers.get(other, 0), number + 1)
+    found: list[list[bytes]] = [[] for _ in range(1 + max((numbers[each] for each in order), default=-1))]
+    for each in order:
+        found[numbers[each]].append(each)
+    ordered = set(order)
+    rest = [each for each in references if each not in ordered]
+    return [*found, rest] if rest else found

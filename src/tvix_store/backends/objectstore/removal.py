@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from tvix_store.backends.objectstore.bucket import Bucket, Listed
+from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.path_infos import FOLDER, key_of, output_hash_of
 from tvix_store.backends.objectstore.presence import Presence
 from tvix_store.backends.objectstore.sealed import HEAD, State, seal, unseal
@@ -22,7 +22,7 @@ from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.batches import parts
 from tvix_store.services.records import RecordService
-from tvix_store.services.reference_order import closure, referrers_first
+from tvix_store.services.reference_order import References, closure, waves
 from tvix_store.services.removal import Guard, read_hour, used_key
 
 _AT_ONCE = 32
@@ -93,24 +93,27 @@ class BucketRemoval:
                 back = set(condemned)
         except BaseException:
             with suppress(StoreError):  # then the next removal does it
-                await self._each(self._take_back, list(doomed))
+                await self._take_all_back(doomed)
             raise
-        await self._each(self._take_back, [each for each in condemned if each in back])
+        await self._take_all_back({each: to for each, to in doomed.items() if each in back})
         removed = await self._each(self._remove, [each for each in condemned if each not in back])
         await self._records.delete([used_key(each) for each in removed])
         return removed
 
-    async def _condemned(self, doomed: dict[bytes, Sequence[bytes]], guard: Guard | None) -> list[bytes]:
-        """Condemn paths, each before those that it refers to, until the guard has changed. Those that were condemned."""
-        order = referrers_first(doomed)
-        order += doomed.keys() - set(order)  # in a cycle
+    async def _condemned(self, doomed: References, guard: Guard | None) -> list[bytes]:
+        """Condemn paths, each after those that refer to it, until the guard has changed. Those that were condemned."""
         condemned: list[bytes] = []
-        for some in parts(order, _BATCH):
-            if not await self._holds(guard):
-                break
-            done = await self._each(self._condemn, some)
-            condemned += (each for each in some if each in done)
+        for wave in waves(doomed):
+            for some in parts(wave, _BATCH):
+                if not await self._holds(guard):
+                    return condemned
+                condemned += await self._each(self._condemn, some)
         return condemned
+
+    async def _take_all_back(self, condemned: References) -> None:
+        """Take back what is condemned, each after those that it refers to: so what is there is complete at any time."""
+        for wave in reversed(waves(condemned)):
+            await self._each(self._take_back, wave)
 
     async def _wanted_again(
         self, condemned: Collection[bytes], since: float, unused_since: int | None, *, ignore_references: bool
@@ -118,8 +121,9 @@ class BucketRemoval:
         """Those of the condemned paths that were used, or to which a path refers that was put, since the removal began."""
         look = _Look(set(condemned))
         if not ignore_references:
-            async for path_info in self._written(lambda each: each.written >= since - _CLOCK):
-                look.at(path_info)
+            async for state, path_info, _ in self._written(since):
+                if state is State.THERE:
+                    look.at(path_info)
         return look.needed | await self._used(condemned, unused_since)
 
     async def _used(self, output_hashes: Iterable[bytes], since: int | None) -> set[bytes]:
@@ -140,20 +144,24 @@ class BucketRemoval:
 
     async def _all(self, now: float) -> AsyncIterator[PathInfo]:
         """All path infos. Those that a removal has left condemned are taken back."""
-        async for path_info in self._written(lambda each: True, left_before=now - _GIVEN_UP_AFTER):
+        left: dict[bytes, Sequence[bytes]] = {}
+        async for state, path_info, written in self._written(0.0):
+            if state is State.CONDEMNED and written < now - _GIVEN_UP_AFTER:
+                output_hash, left[output_hash] = path_info.output_hashes
+            elif state is State.CONDEMNED:
+                continue
             yield path_info
+        await self._take_all_back(left)
 
-    async def _written(self, is_due: Callable[[Listed], bool], left_before: float = 0.0) -> AsyncIterator[PathInfo]:
+    async def _written(self, since: float) -> AsyncIterator[tuple[State, PathInfo, float]]:
+        """The path infos that were written since some time, with their states and times; not those that are removed."""
         async for page in self._bucket.list(FOLDER):
-            due = [each for each in page if each.size > HEAD and is_due(each)]
+            due = [each for each in page if each.size > HEAD and each.written >= since - _CLOCK]
             for some in parts(due, _BATCH):
                 read = await each_at_once(self._read, [output_hash_of(each.key) for each in some], _AT_ONCE)
                 for listed, (state, path_info) in zip(some, read, strict=True):
-                    is_left = state is State.CONDEMNED and listed.written < left_before
-                    if is_left:
-                        await self._take_back(output_hash_of(listed.key))
-                    if path_info is not None and (is_left or state is State.THERE):
-                        yield path_info
+                    if path_info is not None:
+                        yield state, path_info, listed.written
 
     async def _read(self, output_hash: bytes) -> tuple[State, PathInfo | None]:
         key = key_of(output_hash)
