@@ -190,6 +190,7 @@ class View:
                 if self._place(txn, key) == record.place:
                     self._forget(txn, key)
             txn.drop(self._tables[3], delete=False)
+            self._put_meta(txn, b"damage", b"seen")
             self._put_meta(txn, b"epoch", (self._epoch(txn) + 1).to_bytes(8, "little"))
 
     @_mending
@@ -223,6 +224,13 @@ class View:
         """Changes when something was forgotten."""
         with self._reading() as txn:
             return self._epoch(txn)
+
+    @property
+    @_mending
+    def has_seen_damage(self) -> bool:
+        """Whether anything was ever forgotten."""
+        with self._reading() as txn:
+            return bool(self._meta(txn, b"damage"))
 
     @property
     @_mending
