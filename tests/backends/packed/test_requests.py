@@ -7,14 +7,18 @@ from pathlib import Path
 import pytest
 
 from tests.backends.packed.counted_bucket import CountedBucket
-from tests.backends.packed.packed_stores import files_of, nar_of, open_packed, put_path
+from tests.backends.packed.packed_stores import facts_of, files_of, nar_of, open_packed, put_path
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import FileNode
+from tvix_store.model.path_info import NarFacts, PathInfo
+from tvix_store.model.store_path import StorePath
 from tvix_store.operations.ingest.import_tree import import_tree
+from tvix_store.operations.nars.offer import NarOffers
+from tvix_store.operations.nars.pass_through import PlannedNars
 from tvix_store.operations.nars.render import render_nar
 from tvix_store.operations.trees.lookup import lookup
 from tvix_store.services.store import Store
-from tvix_store.testing.content import collect, missing, noise
+from tvix_store.testing.content import collect, missing, noise, put_tree
 from tvix_store.testing.trees import TreeFile, nar
 
 TREE = {b"bin": files_of(300), b"lib": {b"large": TreeFile(noise(2_000_000, "large")), **files_of(300, "lib")}}
@@ -65,6 +69,30 @@ async def test_a_cold_nar_is_few_ranges(bucket: CountedBucket, tmp_path: Path) -
             rendered = render_nar(store.blobs, store.directories.tree(info.node))
             assert await (nar_of(store, info) if how == "planned" else collect(rendered)) == nar(TREE)
         assert reader.counts == {"path_infos": 1, "trees": 1, "commits": 1}, how
+
+
+async def test_a_cold_narinfo_is_one_request(bucket: CountedBucket, tmp_path: Path) -> None:
+    output_hash = await put(bucket, tmp_path)
+    reader = cold(bucket)
+    async with await open_packed(reader, tmp_path / "reader") as store:
+        info = await store.path_infos.get(output_hash)
+        assert info is not None
+        offer = await NarOffers(store, PlannedNars.of(store)).offer(info, "none")
+        assert offer.file.size == info.nar.size
+        assert reader.counts == {"path_infos": 1}
+        assert await store.path_infos.put(info) == info  # not calculated, this time
+    async with await open_packed(cold(bucket), tmp_path / "another") as store:
+        assert await store.path_infos.get(output_hash) == info
+
+
+async def test_facts_that_nobody_has_calculated_are_calculated(bucket: CountedBucket, tmp_path: Path) -> None:
+    async with await open_packed(bucket, tmp_path / "writer") as store:
+        node = await put_tree(store, TREE)
+        wrong = NarFacts(7, bytes(32))
+        info = await store.path_infos.put(PathInfo(StorePath(bytes(20), "wrong"), node, wrong))
+    async with await open_packed(cold(bucket), tmp_path / "reader") as store:
+        assert await store.path_infos.get(info.store_path.output_hash) == info
+        assert await store.nar.calculate(node) == facts_of(TREE)
 
 
 async def test_a_cold_file_is_three_requests(bucket: CountedBucket, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ async def packed_store(bucket: Bucket, settings: Settings, views: Path, packing:
     trees = Trees(engine)
     blobs, directories = PackedBlobs(engine, trees), PackedDirectories(engine, trees)
     known_nars, frames = PackedNars(engine), PackedFrames(engine)
-    path_infos, records = BucketPathInfos(bucket), BucketRecords(bucket)
+    path_infos, records = BucketPathInfos(bucket, known_nars.note), BucketRecords(bucket)
 
     async def check() -> None:
         await bucket.size(KEY)

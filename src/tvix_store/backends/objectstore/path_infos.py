@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from weakref import WeakValueDictionary
 
 from tvix_store.backends.objectstore.bucket import Bucket, Found
@@ -12,7 +12,8 @@ from tvix_store.backends.objectstore.presence import Presence
 from tvix_store.backends.objectstore.sealed import HEAD, State, seal, unseal
 from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import CorruptError, IncompleteError, UnavailableError
-from tvix_store.model.path_info import PathInfo, belongs_to
+from tvix_store.model.nodes import Node
+from tvix_store.model.path_info import NarFacts, PathInfo, belongs_to
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
 
@@ -41,24 +42,37 @@ def read(key: str, found: Found | None) -> PathInfo | None:
     if found is None:
         return None
     state, encoded = unseal(key, found.data)
-    if state is not State.THERE:
+    if state not in (State.THERE, State.VERIFIED):
         return None
     if not belongs_to(encoded, output_hash_of(key)):
         raise CorruptError(f"the object {key} has the path info of another path")
     return PathInfo.stored(encoded)
 
 
-class BucketPathInfos:
-    """A PathInfoService over a bucket."""
+def _is_verified(key: str, found: Found | None) -> bool:
+    return found is not None and unseal(key, found.data)[0] is State.VERIFIED
 
-    def __init__(self, bucket: Bucket) -> None:
+
+def _nothing(_: Node, __: NarFacts) -> None:
+    pass
+
+
+class BucketPathInfos:
+    """A PathInfoService over a bucket. It tells `note_facts` of NARs that were calculated before their path info was put."""
+
+    def __init__(self, bucket: Bucket, note_facts: Callable[[Node, NarFacts], None] = _nothing) -> None:
         self._bucket = bucket
+        self._note_facts = note_facts
         self.presence = Presence(bucket, self._is_there)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, output_hash: bytes) -> PathInfo | None:
         key = key_of(output_hash)
-        return read(key, await self._bucket.get(key))
+        found = await self._bucket.get(key)
+        path_info = read(key, found)
+        if path_info is not None and _is_verified(key, found):
+            self._note_facts(path_info.node, path_info.nar)
+        return path_info
 
     async def get_many(self, output_hashes: Sequence[bytes]) -> dict[bytes, PathInfo]:
         distinct = list(dict.fromkeys(output_hashes))
@@ -74,7 +88,7 @@ class BucketPathInfos:
         required = {each.output_hash: each for each in requires}
         epoch = await self.presence.begin() if required else b""
         self._refuse_missing(path_info, required, await self.presence.missing(required, epoch))
-        stored, was_new = await self._put(path_info, trust)
+        stored, was_new = await self._put(path_info, trust, State.VERIFIED if calculated else State.THERE)
         if required and await self.presence.has_changed(epoch):
             missing = await self.presence.missing(required, await self.presence.begin())
             if missing and was_new:
@@ -91,11 +105,11 @@ class BucketPathInfos:
                     if path_info is not None:
                         yield path_info
 
-    async def _put(self, path_info: PathInfo, trust: Trust) -> tuple[PathInfo, bool]:
+    async def _put(self, path_info: PathInfo, trust: Trust, state: State) -> tuple[PathInfo, bool]:
         """The path info as it is stored, and whether there was none before."""
         key = key_of(path_info.store_path.output_hash)
         async with self._locks.setdefault(key, asyncio.Lock()):  # those of this process need not race
-            if await self._bucket.create(key, seal(key, path_info.encoded)):  # most are new
+            if await self._bucket.create(key, seal(key, path_info.encoded, state)):  # most are new
                 return path_info, True
             for number in range(_TRIES):
                 found = await self._bucket.get(key)
@@ -103,7 +117,8 @@ class BucketPathInfos:
                 merged = path_info if known is None else known.merged(path_info, trust)
                 if merged == known:
                     return merged, False
-                data = seal(key, merged.encoded)
+                is_verified = merged.node == path_info.node if state is State.VERIFIED else _is_verified(key, found)
+                data = seal(key, merged.encoded, State.VERIFIED if is_verified else State.THERE)
                 if await (self._bucket.create(key, data) if found is None else self._bucket.replace(key, data, found.version)):
                     return merged, known is None
                 await asyncio.sleep(random.uniform(0, min(_PAUSE * 2**number, _LONGEST_PAUSE)))  # noqa: S311  # no secret

@@ -19,6 +19,8 @@ class State(Enum):
     """What an object says of its value."""
 
     THERE = b"t"
+    VERIFIED = b"v"
+    """It is there, and whoever wrote it has verified it: of a path info, that the facts of the NAR were calculated."""
     CONDEMNED = b"c"
     """It counts as absent. Who has condemned it removes it, or takes that back."""
     REMOVED = b"r"

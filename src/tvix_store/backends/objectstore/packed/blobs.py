@@ -127,15 +127,13 @@ class PackedBlobs:
 
     async def _read_parts(self, blob: Digest, parts: Sequence[Part]) -> list[bytes]:
         """The pieces of some parts of a cut blob."""
-        keys = [key for key, _, _ in parts]
         try:
-            contents = await self._chunks(keys)
-        except NotFoundError as error:
+            contents = await self._chunks([key for key, _, _ in parts])
+        except (CorruptError, NotFoundError) as error:
             await self._engine.forget_list(blob)
+            if isinstance(error, CorruptError):
+                raise
             raise CorruptError(f"blob {blob} is damaged: its chunk {error.key} is missing") from None
-        except CorruptError:
-            await self._engine.forget_list(blob)
-            raise
         views = [memoryview(content)[begin:end] for content, (_, begin, end) in zip(contents, parts, strict=True)]
         return [piece for view in views for piece in _pieces(view)]
 

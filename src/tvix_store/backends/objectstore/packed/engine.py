@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-
-from blake3 import blake3
 
 from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.packed.chunk_lists import ChunkListSegment
 from tvix_store.backends.objectstore.packed.committer import Committer
 from tvix_store.backends.objectstore.packed.contents import Kind, Place
 from tvix_store.backends.objectstore.packed.hints import Hints
-from tvix_store.backends.objectstore.packed.pack_reader import PackReader, Stored
+from tvix_store.backends.objectstore.packed.pack_check import PackCheck, opened
+from tvix_store.backends.objectstore.packed.pack_reader import PackReader
 from tvix_store.backends.objectstore.packed.refresher import Refresher
 from tvix_store.backends.objectstore.packed.tree_writer import TreeWriter
-from tvix_store.backends.objectstore.packed.view import Segment, View
+from tvix_store.backends.objectstore.packed.view import Record, Segment, View
 from tvix_store.chunking import DEFAULT_SIZES, ChunkSizes
-from tvix_store.compression.chunk_frames import chunk_content
-from tvix_store.errors import CorruptError, InvalidError, NotFoundError
+from tvix_store.errors import CorruptError, NotFoundError
 from tvix_store.model.digest import Digest
 
 T = TypeVar("T")
@@ -32,8 +29,6 @@ _INLINE = 64 << 10
 _INLINE_LOOKUPS = 200
 Found = Place | int | None
 _NAMES = {Kind.CHUNK: "blob", Kind.DIRECTORY: "directory", Kind.LIST: "blob"}
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +53,7 @@ class Engine:
         self.settings = settings
         self.reader = PackReader(bucket)
         self.hints = Hints()
+        self.pack_check = PackCheck(bucket, view)
         self.committer = Committer(bucket, view, TreeWriter(bucket, view, self.reader), settings.pack_size)
         self.refresher = Refresher(bucket, view)
         self.held_graphs = 0
@@ -145,13 +141,19 @@ class Engine:
         """
         stored = await self.reader.read(places)
 
-        def opened() -> list[bytes | memoryview | None]:
-            return [_opened(*each) for each in zip(digests, places, stored, strict=True)]
+        def all_opened() -> list[bytes | memoryview | None]:
+            return [opened(*each) for each in zip(digests, places, stored, strict=True)]
 
-        found = opened() if sum(place.length for place in places) <= _INLINE else await asyncio.to_thread(opened)
+        found = all_opened() if sum(place.length for place in places) <= _INLINE else await asyncio.to_thread(all_opened)
         contents: list[bytes | memoryview] = []
+        damage: CorruptError | None = None
         for digest, place, content in zip(digests, places, found, strict=True):
-            contents.append(await self._mended(kind, digest, place) if content is None else content)
+            try:
+                contents.append(await self._mended(kind, digest, place) if content is None else content)
+            except CorruptError as error:
+                damage = damage or error  # the others are looked at first, and forgotten too
+        if damage is not None:
+            raise damage
         return contents
 
     async def segment(self, blob: Digest, at: int) -> ChunkListSegment | None:
@@ -191,7 +193,7 @@ class Engine:
         found = self.view.segment(blob.raw, 0)
         self.hints.drop(blob.raw)
         if found is not None:
-            await asyncio.to_thread(self.view.forget, [(Kind.LIST, blob.raw, 0, found.place)])
+            await asyncio.to_thread(self.view.forget, [Record(Kind.LIST, blob.raw, 0, found.place)])
 
     async def _on_view(self, call: Callable[[], T], size: int) -> T:
         """What `call` returns, which makes so many lookups in the view."""
@@ -201,16 +203,22 @@ class Engine:
         return await self._on_view(lambda: self.view.places(kind, digests), len(digests))
 
     async def _read_segment(self, blob: Digest, found: Segment) -> ChunkListSegment:
-        for again in (False, True):
-            stored = await self.reader.read_again(found.place) if again else (await self.reader.read([found.place]))[0]
-            try:
-                if stored is not None:
-                    return ChunkListSegment.decode(stored, blob.raw)
-            except CorruptError:
-                pass
-        await asyncio.to_thread(self.view.forget, [(Kind.LIST, blob.raw, found.start, found.place)])
-        if found.start:
-            await self.forget_list(blob)
+        segment: Segment | None = found
+        tried: set[Place] = set()
+        while segment is not None and segment.place not in tried:
+            place = segment.place
+            tried.add(place)
+            for again in (False, True):
+                stored = await self.reader.read_again(place) if again else (await self.reader.read([place]))[0]
+                try:
+                    if stored is not None:
+                        return ChunkListSegment.decode(stored, blob.raw)
+                except CorruptError:
+                    pass
+            await self.pack_check.check(place.key)
+            await self.refresher.refresh()  # others may have put it again
+            segment = self.view.segment(blob.raw, found.start)
+        await self.forget_list(blob)  # also where this is not the first segment
         raise CorruptError(f"the list of the chunks of blob {blob} is damaged, in {self.bucket.name}/{found.place.key}")
 
     async def _mended(self, kind: Kind, digest: bytes, place: Place) -> bytes | memoryview:
@@ -219,22 +227,10 @@ class Engine:
         found: Place | None = place
         while found is not None and found not in tried:
             tried.add(found)
-            content = _opened(digest, found, await self.reader.read_again(found))
+            content = opened(digest, found, await self.reader.read_again(found))
             if content is not None:
                 return content
             self.hints.drop(digest)
-            await asyncio.to_thread(self.view.forget, [(kind, digest, 0, found)])
-            _log.error("%s b3:%s is damaged, in %s/%s", _NAMES[kind], digest.hex(), self.bucket.name, found.key)
+            await self.pack_check.check(found.key)
             [found] = await self.locate(kind, [digest])
         raise CorruptError(f"{_NAMES[kind]} {Digest(digest)} is damaged, in {self.bucket.name}/{place.key} at {place.offset}")
-
-
-def _opened(digest: bytes, place: Place, stored: Stored) -> bytes | memoryview | None:
-    """The chunk or directory of which `stored` was read; None where it does not match the digest."""
-    if stored is None:
-        return None
-    try:
-        content = chunk_content(stored, place.length)
-    except InvalidError:
-        return None
-    return content if blake3(content).digest() == digest else None

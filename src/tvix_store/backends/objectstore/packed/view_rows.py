@@ -64,6 +64,17 @@ class Counts:
             self.unique += entry.place.length
             self.stored += entry.place.stored
 
+    def remove(self, kind: int, is_first: bool, stored: int, length: int) -> None:
+        """Count no more a record of these lengths; of a list, the first segment counts."""
+        if kind == Kind.DIRECTORY:
+            self.directories -= 1
+        elif kind == Kind.LIST:
+            self.lists -= is_first
+        else:
+            self.chunks -= 1
+            self.unique -= length
+            self.stored -= stored
+
     def encode(self) -> bytes:
         return struct.pack("<6Q", *(getattr(self, each.name) for each in fields(self)))
 

@@ -1,0 +1,123 @@
+"""The formats of the packed layout: what is written is read again, and damage is seen. Which ranges are read for some places."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tvix_store.backends.objectstore.packed.chunk_lists import SEGMENT_CHUNKS, ChunkListBuilder, ChunkListSegment
+from tvix_store.backends.objectstore.packed.contents import Content, Kind, NarRow, Place
+from tvix_store.backends.objectstore.packed.pack import Footer, PackPart, commit_key, commit_time, data_key, footer_size
+from tvix_store.backends.objectstore.packed.spans import LONGEST, spans_of, sweep_of
+from tvix_store.backends.objectstore.packed.tree_object import TreeObject
+from tvix_store.errors import CorruptError
+from tvix_store.model.digest import Digest
+from tvix_store.model.path_info import NarFacts
+
+DIGESTS = st.binary(min_size=32, max_size=32)
+SMALL = st.integers(0, 2**32 - 1)
+CONTENTS = st.builds(
+    lambda kind, digest, stored, length, start, size: Content(
+        kind, digest, stored, length, *((start, size) if kind == Kind.LIST else (0, 0))
+    ),
+    st.sampled_from(Kind),
+    DIGESTS,
+    st.binary(max_size=9),
+    SMALL,
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**64 - 1),
+)
+NARS = st.builds(NarRow, DIGESTS, st.builds(NarFacts, st.integers(0, 2**63 - 1), DIGESTS))
+SLOT = 1 << 20
+PLACES = st.lists(
+    st.builds(
+        lambda key, slot, stored: Place(key, slot * SLOT, stored, 0),
+        st.sampled_from("ab"),
+        st.integers(0, 40),
+        st.integers(0, SLOT),
+    ),
+    max_size=30,
+    unique_by=lambda place: (place.key, place.offset),
+)
+
+
+@given(st.lists(st.lists(CONTENTS, max_size=4), min_size=1, max_size=3), st.lists(NARS, max_size=2), SMALL)
+def test_a_footer_reads_as_it_was_written(packs: list[list[Content]], nars: list[NarRow], offset: int) -> None:
+    parts = [PackPart("" if number == 0 else data_key(), offset if number else 0) for number in range(len(packs))]
+    for part, contents in zip(parts, packs, strict=True):
+        for content in contents:
+            part.add(content)
+    read = Footer.decode(Footer(parts, nars).encode(), "it")
+    assert list(read.entries("itself")) == list(Footer(parts).entries("itself"))
+    assert list(read.nars) == nars
+
+
+def test_every_flip_and_cut_of_a_footer_is_seen() -> None:
+    part = PackPart("")
+    part.add(Content(Kind.CHUNK, bytes(32), b"content", 7))
+    encoded = Footer([part]).encode()
+    for at in range(len(encoded)):
+        with pytest.raises(CorruptError):
+            Footer.decode(encoded[:at], "it")
+        with pytest.raises(CorruptError):
+            Footer.decode(encoded[:at] + bytes([encoded[at] ^ 1]) + encoded[at + 1 :], "it")
+
+
+@given(st.integers(0, 2**47), SMALL)
+def test_a_key_of_a_commit_tells_its_time_and_its_footer(time: int, size: int) -> None:
+    key = commit_key(time, size)
+    assert (commit_time(key), footer_size(key)) == (time, size)
+    assert footer_size(key[:-1]) is None
+    assert footer_size(key.replace("-", "_")) is None
+
+
+def test_keys_are_sorted_by_time() -> None:
+    keys = [commit_key(time, 1) for time in (0, 1, 255, 256, 10**12, 10**13)]
+    assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, SEGMENT_CHUNKS, SEGMENT_CHUNKS + 1, 2 * SEGMENT_CHUNKS + 5])
+def test_a_chunk_list_reads_as_it_was_written(count: int) -> None:
+    chunks = [(Digest.of(b"%d" % number).raw, number + 1) for number in range(count)]
+    listed = ChunkListBuilder()
+    for digest, length in chunks:
+        listed.add(digest, length)
+    contents = list(listed.segments(b"b" * 32))
+    segments = [ChunkListSegment.decode(each.stored, b"b" * 32) for each in reversed(contents)]
+    assert [each for segment in segments for each in segment.entries] == (chunks if count > 1 else [])
+    assert [segment.start for segment in segments] == [content.start for content in reversed(contents)]
+    assert not contents or contents[-1].start == 0
+    assert all(segment.size == listed.size for segment in segments)
+    for content in contents:
+        with pytest.raises(CorruptError):
+            ChunkListSegment.decode(content.stored, b"c" * 32)
+        with pytest.raises(CorruptError):
+            ChunkListSegment.decode(bytes(content.stored)[:-1], b"b" * 32)
+
+
+def test_a_tree_object_reads_as_it_was_written() -> None:
+    encoded = [b"directory %d" % number for number in range(3)]
+    chunks = {Digest.of(b"%d" % n).raw: Place("ab"[n % 2], n * 1000 - n, 900, 1000 + n) for n in range(10)}
+    digests = list(chunks)
+    tree = TreeObject({Digest.of(each).raw: each for each in encoded}, chunks, {bytes(32): digests[2:5], b"1" * 32: digests[3:4]})
+    data = tree.encode()
+    assert TreeObject.decode(data, "it") == tree
+    assert list(TreeObject.decode(data, "it").chunks) == digests
+    for at in range(0, len(data), 7):
+        with pytest.raises(CorruptError):
+            TreeObject.decode(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], "it")
+    assert TreeObject.decode(TreeObject({}, {}, {}).encode(), "it") == TreeObject({}, {}, {})
+
+
+@given(PLACES)
+def test_spans_cover_all_places_and_waste_little(places: list[Place]) -> None:
+    spans = spans_of(places)
+    for place in places:
+        assert not place.stored or any(
+            span.key == place.key and span.start <= place.offset and place.end <= span.end for span in spans
+        )
+    for span in spans:
+        wanted = sum(each.stored for each in places if each.key == span.key and span.start <= each.offset < span.end)
+        assert span.end - span.start <= min(LONGEST, 2 * wanted)
+    assert {*sweep_of(places)} == {*spans}
