@@ -206,13 +206,13 @@ class Invocation:
         from tvix_store.config import cache_address
         from tvix_store.config.peek import cache_names, local_directory
 
-        addresses = self.addresses()
-        directory = local_directory(addresses["path_infos"])
-        names = cache_names(directory) if directory is not None and len(set(addresses.values())) == 1 else []
+        only = self.composition().only_leaf()
+        directory = None if only is None else local_directory(only)
+        names = [] if directory is None else cache_names(directory)
         if not names:
             return ""
         listed = ", ".join(names[:_CACHES_TOLD]) + (", ..." if len(names) > _CACHES_TOLD else "")
-        return f"; its named caches have paths of their own ({listed}): --store '{cache_address(addresses.values(), names[0])}'"
+        return f"; its named caches have paths of their own ({listed}): --store '{cache_address(self.composition(), names[0])}'"
 
     def pool(self, *, wanted: bool = True) -> WorkerPool:
         """Processes that share the work of a command, to be made before anything else is opened; none where they would not help."""

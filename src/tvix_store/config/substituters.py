@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tvix_store.config.caches import CacheAddress, believed_keys, open_upstream, parse_cache
 from tvix_store.errors import InvalidError
+from tvix_store.layers.fetch_lease import FetchLease
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.layers.observed_upstream import ObservedUpstream
 from tvix_store.layers.substituter import Substituter, Terms
@@ -21,10 +22,13 @@ from tvix_store.layers.substituting_documents import SubstitutingDocuments
 from tvix_store.model.address import Address
 from tvix_store.model.cache_terms import without_ignored
 from tvix_store.model.signature import PublicKey
+from tvix_store.services.records import RecordService
 from tvix_store.services.store import Store
 
 _log = logging.getLogger(__name__)
 _LOCK_NAME = "fetching.lock"
+_SHARED = ("objectstore+", "postgres")
+"""How the schemes begin of stores that several machines use without a daemon between them."""
 
 
 def checked_urls(urls: Sequence[str], *, require_signatures: bool = False) -> list[str]:
@@ -47,7 +51,9 @@ def checked_urls(urls: Sequence[str], *, require_signatures: bool = False) -> li
     return [without_ignored(url)[0] for url in urls]
 
 
-async def with_substituters(store: Store, urls: Sequence[str], public_keys: Sequence[PublicKey], lock: FetchLock | None) -> Store:
+async def with_substituters(
+    store: Store, urls: Sequence[str], public_keys: Sequence[PublicKey], lock: FetchLock | FetchLease | None
+) -> Store:
     """`store`, looking for what it lacks at the caches at `urls`. `public_keys` are trusted for those that name no key.
 
     Raises:
@@ -85,8 +91,14 @@ def _warn_of_ignored(address: CacheAddress) -> None:
         _log.warning("substituter %s: ignored, since it means nothing here: %s", address.name, ", ".join(ignored))
 
 
+def fetch_lease(path_infos: str, records: RecordService | None) -> FetchLease | FetchLock | None:
+    """The lock of all processes that have path infos at this address: in the store's `records`, where machines share these."""
+    shared = Address.parse(path_infos).scheme.startswith(_SHARED)
+    return FetchLease(records) if shared and records is not None else fetch_lock(path_infos)
+
+
 def fetch_lock(path_infos: str) -> FetchLock | None:
-    """The lock of all processes that have path infos at this address: in the store's directory, else in one of ours."""
+    """The lock of all processes here that have path infos at this address: in the store's directory, else in one of ours."""
     address = Address.parse(path_infos)
     if address.scheme == "memory":
         return None

@@ -23,7 +23,6 @@ from tvix_store.services.offer import Offer
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.record_kinds import kind_of
 from tvix_store.services.records import Changes, RecordService
-from tvix_store.services.store import Store
 
 S = TypeVar("S", bound=Offer)
 _READ_ONLY = "this store is read-only"

@@ -12,6 +12,7 @@ from tvix_store.concurrency.single_flight import SingleFlight
 from tvix_store.concurrency.window import Window
 from tvix_store.errors import ConflictError, ExhaustedError, NotFoundError
 from tvix_store.layers.asking_ahead import AskingAhead
+from tvix_store.layers.fetch_lease import FetchLease
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.layers.substituter import Substituter
 from tvix_store.layers.substituters import Substituters
@@ -42,7 +43,7 @@ class SubstitutingPathInfos:
     processes share that use the store; None where there is but one.
     """
 
-    def __init__(self, store: Store, substituters: Substituters, lock: FetchLock | None = None) -> None:
+    def __init__(self, store: Store, substituters: Substituters, lock: FetchLock | FetchLease | None = None) -> None:
         self._store = store
         self._substituters = substituters
         self._lock = lock

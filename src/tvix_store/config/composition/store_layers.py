@@ -42,9 +42,9 @@ class Upstreams(StoreLayer):
     async def over(self, store: Store, kept_at: str) -> Store:
         if store.read_only:
             raise DeniedError(f"{store.name} can only be read: what comes from {without_secrets(self.urls[0])} has no place there")
-        from tvix_store.config.substituters import fetch_lock, with_substituters
+        from tvix_store.config.substituters import fetch_lease, with_substituters
 
-        return await with_substituters(store, self.urls, self.keys, fetch_lock(kept_at))
+        return await with_substituters(store, self.urls, self.keys, fetch_lease(kept_at, store.records))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
