@@ -168,6 +168,7 @@ def lock(arguments: list[str]) -> None:
     for name, *sources in (
         ("dev", "pyproject.toml", "--group=dev"),
         ("run", "pyproject.toml", "--constraint=requirements/dev.txt"),
+        ("container", "pyproject.toml", "--extra=objectstore", "--extra=postgresql", "--constraint=requirements/dev.txt"),
         ("build", "--group=build", "--constraint=requirements/dev.txt"),
         ("release", "--group=release", "--constraint=requirements/dev.txt"),
         ("go", "--group=go"),

@@ -29,24 +29,26 @@ def locked(name: str) -> dict[str, str]:
 def wanted(name: str) -> list[Requirement]:
     """What a lock is made for, by pyproject.toml."""
     groups = PROJECT["dependency-groups"]
+    extras = PROJECT["project"]["optional-dependencies"]
     entries = {
         "run": PROJECT["project"]["dependencies"],
+        "container": [*PROJECT["project"]["dependencies"], *extras["objectstore"], *extras["postgresql"]],
         "build": groups["build"] + PROJECT["build-system"]["requires"],
-        "dev": [*groups["dev"], *PROJECT["project"]["optional-dependencies"]["testing"]],
+        "dev": [*groups["dev"], *extras["testing"], *extras["objectstore"], *extras["postgresql"]],
         "go": groups["go"],
         "release": groups["release"],
     }
     return [Requirement(entry) for entry in entries[name] if isinstance(entry, str)]
 
 
-@pytest.mark.parametrize("name", ["run", "build", "dev", "go", "release"])
+@pytest.mark.parametrize("name", ["run", "container", "build", "dev", "go", "release"])
 def test_a_lock_pins_what_pyproject_wants(name: str) -> None:
     pins = locked(name)
     missing = [str(r) for r in wanted(name) if not r.specifier.contains(pins.get(canonicalize_name(r.name), ""))]
     assert not missing, "run: python3 dev.py lock"
 
 
-@pytest.mark.parametrize("name", ["run", "build", "dev"])
+@pytest.mark.parametrize("name", ["run", "container", "build", "dev"])
 def test_a_lock_pins_what_its_distributions_require(name: str) -> None:
     pins = locked(name)
     for pinned, version in pins.items():
@@ -76,7 +78,8 @@ def test_every_pin_has_hashes_and_no_registry_is_named(lock: Path) -> None:
 
 def test_the_program_imports_exactly_its_dependencies() -> None:
     program = [path for path in PACKAGE.rglob("*.py") if PACKAGE / "testing" not in path.parents]
-    extra = names(PROJECT["project"]["optional-dependencies"]["otel"])
+    extras = PROJECT["project"]["optional-dependencies"]
+    extra = names([*extras["otel"], *extras["objectstore"], *extras["postgresql"]])
     assert imported_by(program) - extra == names(PROJECT["project"]["dependencies"])
 
 
