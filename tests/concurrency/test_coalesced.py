@@ -146,3 +146,13 @@ async def test_close_ends_what_waits_too() -> None:
     await ask.close()
     async with asyncio.timeout(5):
         assert [type(each) for each in await asyncio.gather(*waiting, return_exceptions=True)] == [asyncio.CancelledError] * 3
+
+
+async def test_who_asks_again_at_once_is_answered() -> None:
+    async def same(items: Sequence[int]) -> Sequence[int]:
+        return items
+
+    ask = Coalesced(same, most=1, at_once=1)
+    async with asyncio.timeout(5):
+        assert [await ask([n]) for n in range(3)] == [[0], [1], [2]]
+        assert await asyncio.gather(*(ask([n, n]) for n in range(3))) == [[n, n] for n in range(3)]

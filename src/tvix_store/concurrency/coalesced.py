@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from tvix_store.errors import StoreError, UnavailableError
 
@@ -104,6 +104,8 @@ class Coalesced(Generic[K, V]):
                 questions.append(self._waiting.popleft())
                 weight += questions[-1].weight
             await self._answer([question for question in questions if not question.answer.done()])
+        # At once: who was just answered may ask again before this task is seen to be done, and nobody would answer that.
+        self._running.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _answer(self, questions: list[_Question[K, V]]) -> None:
         if not questions:
