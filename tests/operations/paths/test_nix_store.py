@@ -57,6 +57,12 @@ def test_a_circle_of_links_is_no_path(tmp_path: Path) -> None:
         named_path(f"{tmp_path}/a")
 
 
+@pytest.mark.parametrize("text", ["nixpkgs#hello", ".#", "./flake#hello"])
+def test_a_package_for_nix_gets_the_way_to_its_store_path(text: str) -> None:
+    with pytest.raises(InvalidError, match="names a package for Nix; nix build makes it, and nix path-info prints its store path"):
+        named_path(text)
+
+
 def test_a_link_out_of_the_store_is_the_path_that_it_is_in() -> None:
     assert named_path(f"{STORE_DIR}/{NAME}/bin/../share") == StorePath.parse(NAME)
     assert named_path(os.path.relpath(f"{STORE_DIR}/{NAME}")) == StorePath.parse(NAME)

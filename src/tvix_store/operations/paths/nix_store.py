@@ -17,6 +17,7 @@ from tvix_store.errors import InvalidError, UnavailableError
 from tvix_store.model.store_path import STORE_DIR, StorePath
 from tvix_store.operations.paths.nix_database import NixDatabase
 from tvix_store.operations.paths.nix_json import Json, objects_by_path
+from tvix_store.operations.trees.path_name import OF_NIX, is_installable
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 _NIX = ("nix", "--extra-experimental-features", "nix-command")
@@ -108,6 +109,8 @@ def named_path(text: str, store_dir: str = STORE_DIR) -> StorePath:
     Raises:
         InvalidError: `text` is none of these.
     """
+    if is_installable(text):
+        raise InvalidError(f"not a store path: {text[:250]!r} {OF_NIX}")
     inside = store_dir + "/"
     if "/" not in text and not os.path.islink(text):
         return StorePath.from_base_name(text)

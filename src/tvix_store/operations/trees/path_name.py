@@ -14,6 +14,8 @@ _HASH_CHARACTERS = 32
 _ELSEWHERE = re.compile("(/.+)/[0-9a-z]{32}-[^/]+(?:/|$)")
 """A store path of some store directory."""
 _OF_CONTENT = ("sha256-", "sha256:", "sha512-", "sha512:")
+OF_NIX = "names a package for Nix; nix build makes it, and nix path-info prints its store path"
+"""What to say of an installable."""
 _LONGEST = 250
 """Characters of a text that a message shows."""
 
@@ -80,6 +82,11 @@ def is_on_disk(text: str) -> bool:
     return bool(text) and "\0" not in text and os.path.lexists(text)
 
 
+def is_installable(text: str) -> bool:
+    """Whether a text is what Nix calls an installable: `nixpkgs#hello`, `.#`."""
+    return "#" in text and not is_on_disk(text)
+
+
 def _refusal(text: str, store_dir: str, error: InvalidError) -> str:
     base, _, inner = text.removeprefix(store_dir + "/").partition("/")
     what = f"not a store path: {text[:_LONGEST]!r}"
@@ -90,6 +97,8 @@ def _refusal(text: str, store_dir: str, error: InvalidError) -> str:
         return f"{what} is the hash of some content; a store path begins with the {_HASH_CHARACTERS} characters before its name"
     if is_on_disk(text) and text.rstrip("/") != store_dir:
         return f"{what} is {_kind(text, store_dir)}"
+    if is_installable(text):
+        return f"{what} {OF_NIX}"
     if len(base) == _HASH_CHARACTERS or base[_HASH_CHARACTERS : _HASH_CHARACTERS + 1] == "-":
         return f"{what} is a path inside one; name the whole one, {base}" if inner else f"{what}: {error}"
     where = f"{store_dir}/" if text.startswith(store_dir) else ""
