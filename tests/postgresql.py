@@ -96,14 +96,26 @@ class Server:
             return False
         return len(lines) > 7 and lines[7].strip() == "ready" and lines[0] == str(self._process.pid)
 
-    def end(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop it: by SIGINT as for a restart, by SIGQUIT as after a crash."""
-        self._process.send_signal(how)
-        self._process.wait(20)
+    def end(self) -> None:
+        """Stop it, as for a restart."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(60)
+
+    def crash(self) -> None:
+        """End all its processes at once.
+
+        Not by SIGQUIT: PostgreSQL 15 may then wait forever for a process that it was just starting.
+        """
+        pid = self._process.pid
+        self._process.send_signal(signal.SIGSTOP)  # it starts no more
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for each in (*map(int, children), pid):
+            os.kill(each, signal.SIGKILL)
+        self._process.wait(60)
 
     def remove(self) -> None:
         """Stop it, and remove its files."""
-        self.end(signal.SIGQUIT)
+        self.crash()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     @property

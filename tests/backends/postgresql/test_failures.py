@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -152,12 +151,12 @@ async def test_close_ends_what_hangs_also_when_it_is_cancelled(
 async def test_a_restart_is_not_noticed(server: Server, offer: Offer) -> None:
     infos = [path_info(f"{n}") for n in range(30)]
     await infos_of(offer).put(infos[0])
-    server.end(signal.SIGINT)
+    server.end()
     server.start()
     assert await infos_of(offer).get(infos[0].store_path.output_hash) == infos[0]
     putting = asyncio.gather(*map(infos_of(offer).put, infos))
     await asyncio.sleep(0.01)
-    server.end(signal.SIGQUIT)
+    server.crash()
     server.start()
     assert list(await putting) == infos
     assert {each.store_path async for each in infos_of(offer).list()} == {each.store_path for each in infos}
