@@ -10,7 +10,7 @@ from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.concurrency.shared_calls import SharedCalls
 from tvix_store.errors import CorruptError, NotFoundError
 from tvix_store.layers.cache.entries import CHUNK, KeptChunk, of_contents, read_chunk, write_chunk
-from tvix_store.layers.cache.fills import Fills
+from tvix_store.layers.cache.fills import INLINE, Fills
 from tvix_store.services.blobs import SMALL_BLOB, BlobService, Chunk, get_all
 from tvix_store.services.frames import Frame
 from tvix_store.services.granular import Parts, wrong_size
@@ -62,7 +62,8 @@ class Chunks:
             found = ((chunk, read_chunk(chunk.digest.raw, value)) for chunk, value in values.items())
             return {chunk: kept for chunk, kept in found if kept is not None and len(kept.content) == chunk.size}
 
-        kept = await asyncio.to_thread(checked)
+        is_short = sum(map(len, values.values())) <= INLINE
+        kept = checked() if is_short else await asyncio.to_thread(checked)
         self._near.put({CHUNK + chunk.digest.raw: values[chunk] for chunk in kept})
         return kept
 

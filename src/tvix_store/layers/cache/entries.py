@@ -86,6 +86,8 @@ def smaller(values: dict[bytes, bytes]) -> dict[bytes, bytes]:
             is_exact, length = _CHUNK.unpack_from(value)
             if not is_exact and len(value) == _CHUNK.size + length:
                 plain.append((key, length, memoryview(value)[_CHUNK.size :]))
+    if not plain:
+        return values
     return values | {
         key: write_chunk(length, stored, is_exact=False) for key, length, stored in compressed_chunks(plain) if len(stored) < length
     }

@@ -16,7 +16,7 @@ _WAITING = 32 << 20
 """Bytes that wait to be put. What comes when there are more is not kept: the far store is faster than the near one."""
 _BATCH = 4 << 20
 """Bytes that are put at a time."""
-_INLINE = 64 << 10
+INLINE = 64 << 10
 """Bytes of a value that is read on the event loop: decompressing it and checking it takes as long as a hop to a thread."""
 _THREADS = 2
 """Threads that read from the near store: more of them would wait for each other's turn with the interpreter."""
@@ -45,10 +45,15 @@ class Fills:
         return results
 
     def _get_at_once(self, kind: bytes, digest: bytes, read: Callable[[bytes, Value], T | None]) -> list[T | None] | None:
-        """As `get`, of one value that is small and in memory; None for another."""
+        """As `get`, of one value that is small and in memory, or known not to be there; None for another."""
         key = kind + digest
-        value = self._waiting.get(key) or self._near.peek(key)
-        return [read(digest, value)] if value is not None and len(value) <= _INLINE else None
+        try:
+            value = self._waiting.get(key) or self._near.peek(key)
+        except BlockingIOError:
+            return None
+        if value is None:
+            return [None]
+        return [read(digest, value)] if len(value) <= INLINE else None
 
     async def _in_thread(self, kind: bytes, digests: Sequence[bytes], read: Callable[[bytes, Value], T | None]) -> list[T | None]:
         keys = [kind + digest for digest in digests]

@@ -19,7 +19,11 @@ class Near(Protocol):
         ...
 
     def peek(self, key: bytes) -> Value | None:
-        """A value that can be had without waiting for a disk; None also where only `get` can tell."""
+        """As `get`, of one value, without waiting for a disk.
+
+        Raises:
+            BlockingIOError: only `get` can tell.
+        """
         ...
 
     def put(self, values: Mapping[bytes, Value]) -> None:
