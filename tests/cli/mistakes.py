@@ -436,7 +436,6 @@ _CONFIGURATION = [
     "list --store-composition absent.toml",
     "import tree --store-composition absent.toml",
     "backup ./backup --store-composition apart.toml",
-    "daemon --cache team --store-composition apart.toml",
     "config check --open --store-composition away.toml",
     "list --store-dir nix",
     "list --store-dir /gnu/store",

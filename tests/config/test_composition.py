@@ -164,6 +164,12 @@ WRONG = [
     ({"type": "read_only", "inner": "&root"}, "inner: a cycle: blobservices.root → blobservices.root"),
     ({"type": "read_only", "inner": "memroy://"}, "inner: memroy://: unknown scheme 'memroy' .*did you mean memory://"),
     ({"type": "read_only", "inner": 5}, "inner: not a name, as &NAME, or an address: 5"),
+    ({"type": "cache", "far": "&near", "near": "grpc+http://h:1"}, "near: what is near is a bounded part of what is far"),
+    ({"type": "cache", "far": "&near", "near": "memory://", "directory": "/x"}, "directory: near says where it is kept"),
+    ({"type": "cache", "far": "&near", "directory": "/x", "size": "1M"}, "size: a cache in a directory has at least 16M"),
+    ({"type": "cache", "far": "&near", "size": "5 apples"}, 'size: not a size: "5 apples"'),
+    ({"type": "retrying", "inner": "&near", "tries": 0}, "tries: not a number of at least 1: 0"),
+    ({"type": "observed", "inner": "&near"}, "name is missing: a text"),
     ("nix+https://cache.example.org", "url: nix.https://cache.example.org has no blobs: give the address"),
     ("s3://bucket", "url: s3://bucket: unknown scheme 's3'"),
 ]
@@ -212,7 +218,36 @@ url = "grpc+http://[::1]:8000"
 type = "lru"
 capacity = 1000
 """,
-    "what is pushed is signed, by a key with a name": """
+    "blobs are fetched once": """
+[blobservices.root]
+type = "combined"
+near = "near"
+far = "far"
+[blobservices.near]
+type = "objectstore"
+object_store_url = "file:///tmp/blobs"
+object_store_options = {}
+[blobservices.far]
+type = "grpc"
+url = "grpc+http://[::1]:8000"
+[directoryservices.root]
+type = "cache"
+near = "&mem"
+far = "grpc+http://[::1]:8000"
+[directoryservices.mem]
+type = "memory"
+[pathinfoservices.root]
+type = "cache"
+near = "near"
+far = "far"
+[pathinfoservices.near]
+type = "lru"
+capacity = 1000
+[pathinfoservices.far]
+type = "grpc"
+url = "grpc+http://localhost:8000"
+""",
+    "what is pushed is signed": """
 [blobservices.root]
 type = "grpc"
 url = "grpc+https://cache.example.org"
@@ -226,6 +261,22 @@ url = "grpc+https://cache.example.org"
 inner = "&grpc"
 keyfile = "/run/secrets/signing.key"
 type = "keyfile-signing"
+""",
+    "paths of a cache are kept": """
+[blobservices.root]
+type = "objectstore"
+object_store_url = "file:///var/lib/blobs"
+object_store_options = {}
+[directoryservices.root]
+type = "objectstore"
+object_store_url = "file:///var/lib/directories"
+[pathinfoservices.root]
+type = "cache"
+near = "&kept"
+far = "nix+https://cache.nixos.org?trusted-public-keys=cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="
+[pathinfoservices.kept]
+type = "objectstore"
+object_store_url = "file:///var/lib/path-infos"
 """,
     "a cache is fetched through": """
 [blobservices.root]
@@ -273,6 +324,38 @@ async def test_an_upstream_fills_the_store_and_its_paths_are_kept(tmp_path: Path
         assert store.foreign_paths is not None
         assert store.staging is not None
     async with await open_store(str(tmp_path / "store"), create=False) as store:
+        assert await store.path_infos.get(path.output_hash)
+
+
+async def test_what_is_far_is_kept_near_under_all_layers(tmp_path: Path) -> None:
+    far = {"type": "local", "path": str(tmp_path / "far")}
+    table = everywhere(
+        {"type": "observed", "name": "all", "inner": "&cached"},
+        cached={"type": "cache", "far": "&retried", "directory": str(tmp_path / "near"), "size": "16M"},
+        retried={"type": "retrying", "inner": "&far", "tries": 2},
+        far=far,
+    )
+    async with await open_store(composition=table) as store:
+        stored = await put_file(store, b"x" * 1000)
+        assert await store.blobs.get_many([stored.node.digest]) == [b"x" * 1000]  # type: ignore[union-attr]
+    assert read_composition(table).addresses["path_infos"] == f"local://{tmp_path}/far"
+    assert local_directories(read_composition(table)) == (tmp_path / "far",)
+    async with await open_store(str(tmp_path / "far"), create=False) as store:
+        assert await store.path_infos.get(bytes(20)) == stored
+
+
+async def test_the_near_side_of_an_upstream_keeps_its_path_infos(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    (cache / "nar").mkdir(parents=True)
+    (cache / "nix-cache-info").write_text("StoreDir: /nix/store\n")
+    path = publish(cache, cached())
+    upstream = {"type": "nix", "base_url": f"file://{cache}", "public_keys": [str(KEY.public)]}
+    local = str(tmp_path / "store")
+    table = everywhere(local) | {"pathinfoservices": {"root": {"type": "cache", "near": local, "far": "&up"}, "up": upstream}}
+    async with await open_store(composition=table) as store:
+        assert await store.path_infos.get(path.output_hash)
+        assert store.staging is not None
+    async with await open_store(local, create=False) as store:
         assert await store.path_infos.get(path.output_hash)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from tvix_store.config.composition.composition import Composition, kept_at, of_addresses
 from tvix_store.config.composition.node import Layer, Leaf, Node, StoreLayer
@@ -20,6 +20,7 @@ from tvix_store.model.store_path import check_store_dir
 from tvix_store.services.offer import Offer, nothing
 from tvix_store.services.store import Store
 
+T = TypeVar("T")
 _RECENT = "lru://?capacity=1000"
 """Where path infos of upstreams are kept that have no other place."""
 
@@ -100,13 +101,20 @@ class OpenParts:
         # Content is the same below every store directory, and path infos are not.
         self._of_store_dir = {node for node, services in composition.uses().items() if "path_infos" in services}
         self._offers: dict[Node, Offer] = {}
-        self._recent: dict[Node, Offer] = {}
+        self._shared: dict[Hashable, Any] = {}
 
     async def offer(self, node: Node) -> Offer:
         """The offer of a node. Whoever asks does not close it: its `close` does nothing."""
         if node not in self._offers:
             self._offers[node] = await self._held(node, await self._open(node))
         return self._offers[node]
+
+    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returns, once for each key."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        found: T = self._shared[key]
+        return found
 
     async def store(self, blobs: Node, directories: Node, path_infos: Node) -> Store:
         """The store of three nodes. That of a layer over the same content is a whole store already."""

@@ -67,7 +67,7 @@ def private_places(composition: Composition) -> tuple[str, ...]:
 
 def is_in_memory(composition: Composition) -> bool:
     """Whether something is kept in the memory of a process, so that no other process has it."""
-    return any(Address.parse(each).scheme == "memory" for each in composition.leaves())
+    return any(Address.parse(each).scheme in ("memory", "objectstore+memory") for each in composition.leaves())
 
 
 def prepare_for_pool(composition: Composition) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 from tvix_store.config.composition.parameter import parameters
 from tvix_store.config.composition.tables import SERVICES
@@ -12,6 +12,7 @@ from tvix_store.config.scheme import Opening
 from tvix_store.services.offer import Offer, Service
 from tvix_store.services.store import Store
 
+T = TypeVar("T")
 ALL: frozenset[Service] = frozenset(SERVICES)
 
 
@@ -73,6 +74,10 @@ class Parts(Protocol):
 
     async def offer(self, node: Node) -> Offer:
         """The offer of a node. Whoever asks does not close it."""
+        ...
+
+    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returns, once for each key: for what several instances share."""
         ...
 
 
