@@ -22,6 +22,7 @@ from obstore.exceptions import (
 )
 from obstore.store import LocalStore, ObjectStore, S3Store
 
+from tvix_store.backends.objectstore.threads import check_process
 from tvix_store.errors import (
     CorruptError,
     DeniedError,
@@ -33,6 +34,8 @@ from tvix_store.errors import (
 )
 
 T = TypeVar("T")
+_PATIENCE = 10.0
+"""Seconds within which a bucket answers that works."""
 MOST_REQUESTS = 32
 """Requests that one process has under way."""
 MOST_WHOLE = 64 << 20
@@ -132,6 +135,14 @@ class Bucket:
         """Write an object in place of one that still has `version`; whether this call has written it. `data` needs a nonce."""
         return await self._conditional(key, data, version)
 
+    async def check(self) -> None:
+        """Raise UnavailableError, soon, where the object store does not answer."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self.size("tvix-store.json")
+        except TimeoutError:
+            raise UnavailableError(f"{self.name} does not answer within {_PATIENCE:.0f} s") from None
+
     async def sync(self) -> None:
         """Bring all that was put to the disk. Object stores have done that when they acknowledge a put; a directory has not."""
 
@@ -225,6 +236,7 @@ class Bucket:
     @asynccontextmanager
     async def _request(self, key: str) -> AsyncIterator[None]:
         """Wait for a turn, and translate errors."""
+        check_process()
         async with self._turns:
             try:
                 yield
