@@ -6,6 +6,7 @@ Objects are written whole, by one request each. An object is visible to all as s
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple, TypeVar
@@ -40,6 +41,8 @@ MOST_REQUESTS = 32
 """Requests that one process has under way."""
 MOST_WHOLE = 64 << 20
 """Bytes of the largest object that is read as a whole."""
+_TOLD = re.compile("<(?:Code|Message)>([^<]+)</")
+"""What is of use in the XML of an error."""
 _PAGE = 1000
 """Keys that are listed or deleted by one request."""
 
@@ -244,8 +247,7 @@ class Bucket:
                 raise self._translated(key, error) from None
 
     def _translated(self, key: str, error: Exception) -> StoreError:
-        said = str(error).partition("\n")[0][:400]
-        what = f"{self.name}: {key}: {said}"
+        what = f"{self.name}: {key}: {_said(str(error))}"
         if isinstance(error, WrongCredentialsError):
             return UnauthenticatedError(what)
         if isinstance(error, PermissionDeniedError):
@@ -255,3 +257,10 @@ class Bucket:
         if "No space left on device" in str(error) or "os error 28" in str(error):
             return ExhaustedError(what)
         return UnavailableError(what)
+
+
+def _said(message: str) -> str:
+    """What an error of `obstore` says, in one line: its first one, and what the server's XML has to say."""
+    first = message.partition("\n")[0].partition("<?xml")[0].strip().removesuffix(":")
+    parts = (first[:400], *(found.group(1)[:200] for found in _TOLD.finditer(message)))
+    return ": ".join(dict.fromkeys(parts))
