@@ -19,7 +19,7 @@ from tvix_store.backends.objectstore.packed.trees import Trees
 from tvix_store.backends.objectstore.path_infos import BucketPathInfos
 from tvix_store.backends.objectstore.records import BucketRecords
 from tvix_store.backends.objectstore.removal import BucketRemoval
-from tvix_store.backends.objectstore.settings import KEY, Settings, load_or_create
+from tvix_store.backends.objectstore.settings import Settings, load_or_create
 from tvix_store.backends.objectstore.snix.blobs import SnixBlobs
 from tvix_store.backends.objectstore.snix.directories import SnixDirectories
 from tvix_store.layers.blob_deltas import BlobDeltas
@@ -50,9 +50,6 @@ def store_in(bucket: Bucket, settings: Settings) -> Store:
     blobs, directories = SnixBlobs(bucket, settings.sizes), SnixDirectories(bucket)
     path_infos, records, known_nars = BucketPathInfos(bucket), BucketRecords(bucket), BucketNars(bucket, MemoryNars())
 
-    async def check() -> None:
-        await bucket.size(KEY)
-
     return Store(
         name=bucket.name,
         blobs=blobs,
@@ -67,7 +64,7 @@ def store_in(bucket: Bucket, settings: Settings) -> Store:
         removal=BucketRemoval(bucket, path_infos.presence, records),
         store_dir=settings.store_dir,
         size_rule=settings.rule,
-        check=check,
+        check=bucket.check,
         sync=bucket.sync,
         close=bucket.close,
     )

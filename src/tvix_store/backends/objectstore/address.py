@@ -29,14 +29,14 @@ PREFIX = "objectstore+"
 SCHEMES = ("file", "memory", "s3", "gs", "az", "http", "https")
 """What follows `objectstore+`."""
 RETRIES: RetryConfig = {
-    "max_retries": 10,
-    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=10), "base": 2},
+    "max_retries": 12,
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=10), "base": 4},
     "retry_timeout": timedelta(seconds=60),
 }
-"""A server that throttles gets one request, then one after 0.1, 0.2, 0.4 … 10 s, each with jitter. It is a minute until we give up:
-as long as a bucket of S3 takes to spread over more machines is too long for a client that waits."""
-FEW_RETRIES: RetryConfig = {**RETRIES, "max_retries": 2}
-"""For questions that a server may answer with 501, `not implemented`, which counts as an error to try again."""
+"""Each pause is a random one between 0.1 s and four times the last one, so that it doubles on average. With a base of 2, ten took
+1.7 s, too short for a server that throttles. After a minute we give up: clients wait, and have patience of their own."""
+FEW_RETRIES: RetryConfig = {**RETRIES, "max_retries": 3}
+"""For the first questions. The server may not be there, or answer 501, `not implemented`, which counts as an error to try again."""
 _DEFAULTS = {"timeout": "60s", "connect_timeout": "10s"}
 """The default of `obstore` is 30 s a request, with its body: 16 MiB then need 0.5 MiB/s."""
 

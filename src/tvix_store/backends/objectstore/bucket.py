@@ -6,8 +6,11 @@ Objects are written whole, by one request each. An object is visible to all as s
 from __future__ import annotations
 
 import asyncio
+import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import obstore
@@ -22,6 +25,7 @@ from obstore.exceptions import (
 )
 from obstore.store import LocalStore, ObjectStore, S3Store
 
+from tvix_store.backends.objectstore.threads import check_process
 from tvix_store.errors import (
     CorruptError,
     DeniedError,
@@ -33,10 +37,20 @@ from tvix_store.errors import (
 )
 
 T = TypeVar("T")
+_PATIENCE = 10.0
+"""Seconds within which a bucket answers that works."""
 MOST_REQUESTS = 32
 """Requests that one process has under way."""
+_READS = 3
+"""Times that a body is read which ends before its end: `obstore` tries requests again, and bodies not always."""
+_CONFLICTS = 6
+"""Times that an object is created of which the server says that it is there, when it is not."""
+_PAUSE = 0.1
+"""Seconds before the second time, at most; then twice as many each time."""
 MOST_WHOLE = 64 << 20
 """Bytes of the largest object that is read as a whole."""
+_TOLD = re.compile("<(?:Code|Message)>([^<]+)</")
+"""What is of use in the XML of an error."""
 _PAGE = 1000
 """Keys that are listed or deleted by one request."""
 
@@ -132,6 +146,14 @@ class Bucket:
         """Write an object in place of one that still has `version`; whether this call has written it. `data` needs a nonce."""
         return await self._conditional(key, data, version)
 
+    async def check(self) -> None:
+        """Raise UnavailableError, soon, where the object store does not answer."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self.size("tvix-store.json")
+        except TimeoutError:
+            raise UnavailableError(f"{self.name} does not answer within {_PATIENCE:.0f} s") from None
+
     async def sync(self) -> None:
         """Bring all that was put to the disk. Object stores have done that when they acknowledge a put; a directory has not."""
 
@@ -144,8 +166,7 @@ class Bucket:
             await asyncio.gather(*map(self._delete_one, keys))
             return
         for at in range(0, len(keys), _PAGE):
-            async with self._request(keys[at]):
-                await obstore.delete_async(self._store, list(keys[at : at + _PAGE]))
+            await self._repeated(keys[at], partial(obstore.delete_async, self._store, list(keys[at : at + _PAGE])))
 
     async def _next_page(self, prefix: str, pages: obstore.ListStream[Sequence[obstore.ObjectMeta]]) -> list[Listed]:
         async with self._request(prefix):
@@ -160,6 +181,18 @@ class Bucket:
 
         With `after`, only those behind this key.
         """
+        for number in range(_READS):
+            try:
+                async for page in self._listed(prefix, after):
+                    yield page
+                    after = page[-1].key
+            except UnavailableError as error:
+                if not _is_cut(error) or number == _READS - 1:
+                    raise
+            else:
+                return
+
+    async def _listed(self, prefix: str, after: str) -> AsyncIterator[Sequence[Listed]]:
         pages = obstore.list(self._store, prefix=prefix, offset=after or None, chunk_size=_PAGE)
         if isinstance(self._store, LocalStore):  # which knows no order
             entries: list[Listed] = []
@@ -173,38 +206,48 @@ class Bucket:
 
     async def folders(self) -> set[str]:
         """The names at the root: folders, and objects that stand in none. Hidden ones do not count."""
-        async with self._request("/"):
+
+        async def listed() -> Sequence[str]:
             answer = await obstore.list_with_delimiter_async(self._store)
-        names = (*answer["common_prefixes"], *(each["path"] for each in answer["objects"]))
+            return (*answer["common_prefixes"], *(each["path"] for each in answer["objects"]))
+
+        names = await self._read("/", listed) or ()
         return {name.strip("/") for name in names if not name.startswith(".")}
 
     async def _delete_one(self, key: str) -> None:
-        async with self._request(key):
-            with suppress(FileNotFoundError):
-                await obstore.delete_async(self._store, key)
+        await self._read(key, partial(obstore.delete_async, self._store, key))
 
     async def _conditional(self, key: str, data: bytes, version: Version | None) -> bool:
         if not self.is_conditional:
             return await self._alone_here(key, data, version)
+        for number in range(_CONFLICTS):
+            try:
+                if await self._put_if(key, data, version):
+                    return True
+            except UnavailableError:
+                # It may have been stored all the same. What stands there now may also be proof that it never will be.
+                found = await self.get(key)
+                if found is None or (found.data != data and found.version == version):
+                    raise
+                return found.data == data
+            found = await self.get(key)
+            if found is not None or version is not None:
+                return found is not None and found.data == data
+            # "409 Conflict" is an answer to two who write at once, and neither may have won. `obstore` takes it for an object.
+            await asyncio.sleep(random.uniform(0, _PAUSE * 2**number))  # noqa: S311  # no secret
+        raise UnavailableError(f"{self.name}: {key}: the server says that it is there, and that it is not")
+
+    async def _put_if(self, key: str, data: bytes, version: Version | None) -> bool:
+        """Put an object that is not there, or has a version; whether the server says that it is done."""
         mode: obstore.PutMode = "create"
         if version is not None:  # what is not known must not be named
             mode = {name: value for name, value in version._asdict().items() if value is not None}  # type: ignore[assignment]
-        try:
-            async with self._request(key):
-                try:
-                    await obstore.put_async(self._store, key, data, mode=mode, use_multipart=False)
-                except (AlreadyExistsError, PreconditionError, FileNotFoundError):
-                    pass
-                else:
-                    return True
-        except UnavailableError:
-            # It may have been stored all the same.
-            found = await self.get(key)
-            if found is None or found.data != data:
-                raise
+        refusals = (AlreadyExistsError, PreconditionError, FileNotFoundError)
+        with suppress(*refusals):
+            async with self._request(key, *refusals):
+                await obstore.put_async(self._store, key, data, mode=mode, use_multipart=False)
             return True
-        found = await self.get(key)
-        return found is not None and found.data == data
+        return False
 
     async def _alone_here(self, key: str, data: bytes, version: Version | None) -> bool:
         """Look, and write then: what another process writes in between is lost."""
@@ -216,24 +259,36 @@ class Bucket:
         return True
 
     async def _read(self, key: str, read: Callable[[], Awaitable[T]]) -> T | None:
-        async with self._request(key):
+        with suppress(FileNotFoundError):
+            return await self._repeated(key, read)
+        return None
+
+    async def _repeated(self, key: str, call: Callable[[], Awaitable[T]]) -> T:
+        """What a call says that may be made again. Raises FileNotFoundError as well."""
+        for _ in range(_READS - 1):
             try:
-                return await read()
-            except FileNotFoundError:
-                return None
+                async with self._request(key, FileNotFoundError):
+                    return await call()
+            except UnavailableError as error:
+                if not _is_cut(error):
+                    raise
+        async with self._request(key, FileNotFoundError):
+            return await call()
 
     @asynccontextmanager
-    async def _request(self, key: str) -> AsyncIterator[None]:
-        """Wait for a turn, and translate errors."""
+    async def _request(self, key: str, *passed: type[Exception]) -> AsyncIterator[None]:
+        """Wait for a turn, and translate errors, but for those that are `passed` on."""
+        check_process()
         async with self._turns:
             try:
                 yield
             except (BaseError, NotImplementedError, OSError) as error:
+                if isinstance(error, passed):
+                    raise
                 raise self._translated(key, error) from None
 
     def _translated(self, key: str, error: Exception) -> StoreError:
-        said = str(error).partition("\n")[0][:400]
-        what = f"{self.name}: {key}: {said}"
+        what = f"{self.name}: {key}: {_said(str(error))}"
         if isinstance(error, WrongCredentialsError):
             return UnauthenticatedError(what)
         if isinstance(error, PermissionDeniedError):
@@ -243,3 +298,15 @@ class Bucket:
         if "No space left on device" in str(error) or "os error 28" in str(error):
             return ExhaustedError(what)
         return UnavailableError(what)
+
+
+def _is_cut(error: UnavailableError) -> bool:
+    """Whether the body of an answer has ended too early."""
+    return "body error" in str(error)
+
+
+def _said(message: str) -> str:
+    """What an error of `obstore` says, in one line: its first one, and what the server's XML has to say."""
+    first = message.partition("\n")[0].partition("<?xml")[0].strip().removesuffix(":")
+    parts = (first[:400], *(found.group(1)[:200] for found in _TOLD.finditer(message)))
+    return ": ".join(dict.fromkeys(parts))

@@ -70,14 +70,14 @@ class Settings:
 async def load_or_create(bucket: Bucket, prober: Bucket, wanted: Mapping[str, object], *, create: bool) -> Settings:
     """The settings of a bucket; without any, it gets some, with those that are `wanted`. A bucket of snix is one of that layout.
 
-    `prober` is the same bucket, for questions that the server may not know.
+    `prober` is the same bucket, with few tries: for the first question, and for those that the server may not know.
 
     Raises:
         NoStoreError: the bucket is empty, and not to be used for a new store; or it has something else.
         InvalidError: it has other settings than are wanted, or a format that this version does not know.
         CorruptError: the settings are damaged.
     """
-    found = await bucket.get(KEY, _MOST)
+    found = await prober.get(KEY, _MOST)
     if found is None:
         folders = await bucket.folders()
         is_of_snix = bool(folders & _OF_SNIX)
