@@ -38,6 +38,7 @@ PARTS = {
     "copy-known": (),
     "copy-memory": (),
     "collection": (),
+    "bucket": ("versitygw",),
 }
 """The parts, and the programs that each needs. A part is the function `measure` of its module in parts/."""
 

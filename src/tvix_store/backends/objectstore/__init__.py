@@ -106,6 +106,7 @@ async def packed_store(bucket: Bucket, settings: Settings, views: Path, packing:
         granular=PackedGranular(engine, blobs, directories, frames),
         deltas=BlobDeltas(blobs),
         named_paths=ListedNames(path_infos),
+        removal=BucketRemoval(bucket, path_infos.presence, records),
         staging=StagingBeside(PackedStaging(engine, trees), records),
         store_dir=settings.store_dir,
         size_rule=settings.rule,

@@ -34,7 +34,7 @@ class PackedNars:
     async def get(self, node: Node) -> NarFacts | None:
         key = node_key(node)
         facts = self._engine.view.nar(key)
-        if facts is None and key in self._noted and not self._engine.view.has_seen_damage:
+        if facts is None and key in self._noted and self._engine.view.epoch == 0:
             return self._noted[key]
         if facts is None:
             # To calculate them costs reading all content.

@@ -190,7 +190,6 @@ class View:
                 if self._place(txn, key) == record.place:
                     self._forget(txn, key)
             txn.drop(self._tables[3], delete=False)
-            self._put_meta(txn, b"damage", b"seen")
             self._put_meta(txn, b"epoch", (self._epoch(txn) + 1).to_bytes(8, "little"))
 
     @_mending
@@ -221,16 +220,9 @@ class View:
     @property
     @_mending
     def epoch(self) -> int:
-        """Changes when something was forgotten."""
+        """Changes when something was forgotten. As long as nothing was, it is 0, and the same for all front ends."""
         with self._reading() as txn:
             return self._epoch(txn)
-
-    @property
-    @_mending
-    def has_seen_damage(self) -> bool:
-        """Whether anything was ever forgotten."""
-        with self._reading() as txn:
-            return bool(self._meta(txn, b"damage"))
 
     @property
     @_mending
@@ -303,7 +295,6 @@ class View:
         found = txn.get(b"format", db=meta)
         if found is None:
             txn.put(b"format", stated, db=meta)
-            txn.put(b"epoch", sealed(b"epoch", os.urandom(5) + bytes(3)), db=meta)
         elif found != stated:
             raise DamagedRowError
         elif txn.get(b"boot", db=meta) != boot:

@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis.stateful import rule
 from obstore.store import MemoryStore
 
-from tests.backends.packed.counted_bucket import CountedBucket
-from tests.backends.packed.packed_stores import files_of, nar_of, open_packed, put_path, stage
+from tests.backends.objectstore.packed.counted_bucket import CountedBucket
+from tests.backends.objectstore.packed.packed_stores import files_of, nar_of, open_packed, put_path, stage
 from tvix_store.model.digest import Digest
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, missing, noise, pieces, put_tree, stream

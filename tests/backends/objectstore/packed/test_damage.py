@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.packed.counted_bucket import CountedBucket
-from tests.backends.packed.packed_stores import nar_of, open_packed, put_path
+from tests.backends.objectstore.packed.counted_bucket import CountedBucket
+from tests.backends.objectstore.packed.packed_stores import nar_of, open_packed, put_path
 from tvix_store.errors import CorruptError, NotFoundError, StoreError
 from tvix_store.model.digest import Digest
 from tvix_store.services.store import Store

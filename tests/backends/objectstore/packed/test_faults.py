@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.packed.counted_bucket import CountedBucket, no_fault
-from tests.backends.packed.packed_stores import facts_of, nar_of, open_packed, put_path
+from tests.backends.objectstore.packed.counted_bucket import CountedBucket, no_fault
+from tests.backends.objectstore.packed.packed_stores import facts_of, nar_of, open_packed, put_path
 from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.model.store_path import StorePath

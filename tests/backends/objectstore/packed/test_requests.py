@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.packed.counted_bucket import CountedBucket
-from tests.backends.packed.packed_stores import facts_of, files_of, nar_of, open_packed, put_path
+from tests.backends.objectstore.packed.counted_bucket import CountedBucket
+from tests.backends.objectstore.packed.packed_stores import facts_of, files_of, nar_of, open_packed, put_path
 from tvix_store.model.digest import Digest
 from tvix_store.model.nodes import FileNode
 from tvix_store.model.path_info import NarFacts, PathInfo

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from obstore.store import LocalStore
 
-from tests.backends.packed.counted_bucket import CountedBucket
-from tests.backends.packed.packed_stores import open_packed
+from tests.backends.objectstore.packed.counted_bucket import CountedBucket
+from tests.backends.objectstore.packed.packed_stores import open_packed
 from tvix_store.backends.objectstore.packed import view as view_module
 from tvix_store.backends.objectstore.packed.contents import Content, Kind, Place
 from tvix_store.backends.objectstore.packed.pack import Footer, PackPart, commit_key
@@ -158,9 +158,9 @@ OTHER_PROCESS = """
 import asyncio, sys
 from pathlib import Path
 from obstore.store import LocalStore
-from tests.backends.packed.counted_bucket import CountedBucket
-from tests.backends.packed.packed_stores import open_packed
-from tests.backends.packed.test_view import BLOBS, digests
+from tests.backends.objectstore.packed.counted_bucket import CountedBucket
+from tests.backends.objectstore.packed.packed_stores import open_packed
+from tests.backends.objectstore.packed.test_view import BLOBS, digests
 
 async def main() -> None:
     bucket = CountedBucket(LocalStore(sys.argv[1]))
