@@ -83,9 +83,6 @@ async def packed_store(bucket: Bucket, settings: Settings, views: Path, packing:
     known_nars, frames = PackedNars(engine), PackedFrames(engine)
     path_infos, records = BucketPathInfos(bucket, known_nars.note), BucketRecords(bucket)
 
-    async def check() -> None:
-        await bucket.size(KEY)
-
     async def epoch() -> int:
         return engine.view.epoch
 
@@ -111,7 +108,7 @@ async def packed_store(bucket: Bucket, settings: Settings, views: Path, packing:
         store_dir=settings.store_dir,
         size_rule=settings.rule,
         keeps_plans=False,  # a tree object is all that is needed for one
-        check=check,
+        check=bucket.check,
         epoch=epoch,
         sync=bucket.sync,
         close=close,

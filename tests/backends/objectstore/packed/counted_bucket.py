@@ -29,10 +29,10 @@ class CountedBucket(Bucket):
         self.fault = fault
 
     @asynccontextmanager
-    async def _request(self, key: str) -> AsyncIterator[None]:
+    async def _request(self, key: str, *passed: type[Exception]) -> AsyncIterator[None]:
         fails = self.fault(len(self.requests), key)
         self.requests.append(key.partition("/")[0] if "/" in key else f"list {key}")
-        async with super()._request(key):
+        async with super()._request(key, *passed):
             if fails == "before":
                 raise UnavailableError(f"{key}: the server was told to fail")
             yield
