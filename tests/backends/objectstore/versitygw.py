@@ -17,7 +17,7 @@ from tests import programs
 from tests.ports import free_port
 
 _STARTS_WITHIN = 20.0
-_KEY, _SECRET = "test-key", "test-secret"
+KEY, SECRET = "test-key", "test-secret"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Versitygw:
     def address(self, bucket: str, port: int | None = None, **options: str) -> str:
         """The address of a store in a bucket, which is reached through a proxy on `port`."""
         endpoint = f"http://127.0.0.1:{port or self.port}"
-        known = {"endpoint": endpoint, "region": "us-east-1", "access_key_id": _KEY, "secret_access_key": _SECRET, **options}
+        known = {"endpoint": endpoint, "region": "us-east-1", "access_key_id": KEY, "secret_access_key": SECRET, **options}
         return f"objectstore+s3://{bucket}/prefix?" + "&".join(f"{name}={quote(value)}" for name, value in known.items())
 
 
@@ -50,7 +50,7 @@ def versitygw(directory: Path) -> Iterator[Versitygw]:
     buckets.mkdir()
     sidecar.mkdir()
     command = (program, "--port", f"127.0.0.1:{port}", "--quiet", "posix", "--sidecar", str(sidecar), str(buckets))
-    environment = {**os.environ, "ROOT_ACCESS_KEY": _KEY, "ROOT_SECRET_KEY": _SECRET}
+    environment = {**os.environ, "ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
     with (directory / "log").open("wb") as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process:
         try:
             _wait(process, port)
