@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -184,8 +185,9 @@ def test_filters(wanted: Filter, names: list[str]) -> None:
 
 
 def test_a_watch_pushes_what_comes_and_goes_on_after_a_kill(
-    tvix_store: Program, nix: PrivateNix, queue: PushQueue, capsys: pytest.CaptureFixture[str]
+    tvix_store: Program, nix: PrivateNix, queue: PushQueue, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PATH", os.environ["PATH"])  # the program adds to it, in this process
     address = f"local://{tvix_store.store}"
     watch = ["watch-store", "--to", address, "--queue", str(queue.directory), "--nix-store", str(nix.root)]
 
