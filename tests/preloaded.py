@@ -4,6 +4,9 @@ A fresh interpreter takes 0.25 s of CPU until a command is at work, a fork 0.02 
 times. The fork is a process like another: it has a process id, signals, standard files, an environment and an end of its own.
 `TVIX_STORE_TEST_FRESH=1` starts an interpreter each time, as a shell does. Tests of what comes before the command, such as a signal
 that comes early, start `TVIX_STORE` themselves.
+
+An interpreter that ends takes all of its modules apart. In a fork, that copies each page of them, for longer than a command works.
+So the fork leaves this out: it waits for threads, calls what is registered with `atexit`, collects garbage, flushes, and is gone.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ import io
 import json
 import os
 import pkgutil
-import signal
+import select
 import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -58,7 +63,7 @@ def popen(
 
 
 class _Forked(subprocess.Popen[bytes]):
-    """A Popen whose process is a grandchild of the preloaded process, which tells by a pipe how it ends."""
+    """A Popen whose process is a child of the preloaded process, which tells by a pipe how it ends."""
 
     _end: int
 
@@ -125,36 +130,46 @@ def main() -> None:
     for name in _LAZY:
         importlib.import_module(name)
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that tell of an end
     requests = socket.socket(fileno=os.dup(0))
+    at_work: dict[int, tuple[int, int]] = {}
+    """By the number of a file that can be read when the process has ended: its id, and where its end is to be told."""
+    events = select.poll()
+    events.register(requests, select.POLLIN)
     while True:
-        head, files, _, _ = socket.recv_fds(requests, _LENGTH, 4)
-        if not head:
-            os._exit(0)
-        with requests.makefile("rb") as body:
-            command, cwd, environment = json.loads(body.read(int.from_bytes(head, "big")))
-        if os.fork() == 0:
-            requests.close()
-            if _fork_and_tell(files):
+        for number, _ in events.poll():
+            if number != requests.fileno():
+                events.unregister(number)
+                _tell(number, *at_work.pop(number))
+                continue
+            head, files, _, _ = socket.recv_fds(requests, _LENGTH, 4)
+            if not head:
+                os._exit(0)
+            with requests.makefile("rb") as body:
+                command, cwd, environment = json.loads(body.read(int.from_bytes(head, "big")))
+            pid = os.fork()
+            told = files.pop()
+            if pid == 0:
+                requests.close()
+                for other, (_, others_told) in at_work.items():
+                    os.close(other)
+                    os.close(others_told)
+                os.close(told)
                 _become(command, cwd, environment, files)
                 return
-        for file in files:
-            os.close(file)
+            for file in files:
+                os.close(file)  # whoever waits for the end of a pipe shall not wait for this process
+            os.write(told, pid.to_bytes(_LENGTH, "big"))
+            end = os.pidfd_open(pid)
+            at_work[end] = pid, told
+            events.register(end, select.POLLIN)
 
 
-def _fork_and_tell(files: Sequence[int]) -> bool:
-    """Fork once more, and tell of the start and the end of that process. True in it."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    told = files[3]
-    pid = os.fork()
-    if pid == 0:
-        os.close(told)
-        return True
-    for number in (0, 1, 2, *files[:3]):
-        os.close(number)  # whoever waits for the end of a pipe shall not wait for this process
-    os.write(told, pid.to_bytes(_LENGTH, "big"))
-    os.write(told, os.waitpid(pid, 0)[1].to_bytes(_LENGTH, "big"))
-    os._exit(0)
+def _tell(end: int, pid: int, told: int) -> None:
+    """Tell of the end of a process."""
+    os.close(end)
+    with suppress(BrokenPipeError):  # nobody asks any more
+        os.write(told, os.waitpid(pid, 0)[1].to_bytes(_LENGTH, "big"))
+    os.close(told)
 
 
 def _become(command: Sequence[str], cwd: str, environment: Mapping[str, str], files: Sequence[int]) -> None:
@@ -178,8 +193,24 @@ def _standard(number: int, mode: Literal["r", "w"], name: str, **options: Any) -
     return io.TextIOWrapper(io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw), **options)
 
 
+def _end(code: int) -> None:
+    """End as an interpreter does, but for its modules. Return if the output cannot be written, which it then says itself."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    gc.collect()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 if __name__ == "__main__":
     main()
     from tvix_store.cli import main as program
 
-    program()
+    try:
+        program()
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            _end(end.code)
+        raise
