@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tvix_store.cli.progress import Bar
     from tvix_store.operations.paths.pushed import Pushed
 
+_CACHES = ("http://", "https://", "file:", "nix+")
+"""Beginnings of addresses of binary caches: no store is composed there."""
+
 
 @command_without_store
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
@@ -117,4 +120,4 @@ async def push(
 
 def _missing_stores(invocation: Invocation, to: str) -> tuple[str, ...]:
     """The embedded store that `to` names, where it is not there. What would tell it is not even imported for other caches."""
-    return () if to.startswith(("http://", "https://")) else invocation.at(to).missing_stores()
+    return () if to.startswith(_CACHES) else invocation.at(to).missing_stores()
