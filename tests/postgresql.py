@@ -112,10 +112,13 @@ class Server:
         for each in (*map(int, children), pid):
             os.kill(each, signal.SIGKILL)
         self._process.wait(60)
+        while any(map(_is_alive, children)):
+            time.sleep(0.01)  # the memory that they share is in use
 
     def remove(self) -> None:
         """Stop it, and remove its files."""
-        self.crash()
+        if self._process.poll() is None:
+            self.crash()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     @property
@@ -135,6 +138,14 @@ class Server:
         place = f"127.0.0.1:{self.port}/postgres"
         dsn = f"postgresql://{user}@{place}?sslmode=disable"
         return Settings(dsn, f"postgresql://{place}", schema or new_schema())
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether a process is there, and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def new_schema() -> str:
