@@ -13,6 +13,8 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
+import asyncpg  # type: ignore[import-untyped] # it ships no types
+
 from tests import programs
 from tests.ports import free_port
 from tests.server.certificates import Authority
@@ -112,10 +114,13 @@ class Server:
         for each in (*map(int, children), pid):
             os.kill(each, signal.SIGKILL)
         self._process.wait(60)
+        while any(map(_is_alive, children)):
+            time.sleep(0.01)  # the memory that they share is in use
 
     def remove(self) -> None:
         """Stop it, and remove its files."""
-        self.crash()
+        if self._process.poll() is None:
+            self.crash()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     @property
@@ -135,6 +140,25 @@ class Server:
         place = f"127.0.0.1:{self.port}/postgres"
         dsn = f"postgresql://{user}@{place}?sslmode=disable"
         return Settings(dsn, f"postgresql://{place}", schema or new_schema())
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether a process is there, and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def emptied(schema: str) -> Settings:
+    """The settings of a store in the server of this process, which loses what it has. To make new tables takes 30 files."""
+    settings = server().settings(schema)
+    connection = await asyncpg.connect(settings.dsn)
+    if await connection.fetchval("SELECT 1 FROM information_schema.schemata WHERE schema_name = $1", schema):
+        tables = ("directories", "path_infos", "path_references", "records")
+        await connection.execute("; ".join(f"DELETE FROM {schema}.{table}" for table in tables))
+    await connection.close()
+    return settings
 
 
 def new_schema() -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from itertools import count
 
 import pytest
 from hypothesis import settings
 
-from tests.postgresql import Server
-from tests.postgresql import server as shared
+from tests.postgresql import emptied
 from tvix_store.backends import memory
 from tvix_store.backends.postgresql import Settings, open_offer
 from tvix_store.chunking import ChunkSizes
@@ -42,8 +40,8 @@ class TestPostgresStore(DirectoryServiceContract, PathInfoServiceContract, Recor
     """All but blobs, and the NARs of these."""
 
     @pytest.fixture
-    async def store(self, server: Server) -> AsyncIterator[Store]:
-        async with await open_beside_memory(server.settings()) as store:
+    async def store(self) -> AsyncIterator[Store]:
+        async with await open_beside_memory(await emptied("contract")) as store:
             yield store
 
     @pytest.fixture
@@ -60,18 +58,16 @@ class TestSerializable(RemovalContract):
     """As databases that are not PostgreSQL itself are used."""
 
     @pytest.fixture
-    async def store(self, server: Server) -> AsyncIterator[Store]:
-        async with await open_beside_memory(replace(server.settings(), isolation="serializable")) as store:
+    async def store(self) -> AsyncIterator[Store]:
+        async with await open_beside_memory(replace(await emptied("contract"), isolation="serializable")) as store:
             yield store
 
 
 class PostgresMachine(StoreMachine):
     """One connection to the server for each run of the machine."""
 
-    _runs = count()
-
     async def open(self) -> Store:
-        one = replace(shared().settings(f"machine{next(self._runs)}"), pool=1)
+        one = replace(await emptied("machine"), pool=1)
         return await open_beside_memory(one, ChunkSizes.of_average(16 * 1024))
 
 

@@ -189,6 +189,17 @@ async def test_a_wrong_password_is_told_and_not_shown(server: Server, settings: 
         await open_offer(replace(server.settings(), dsn=settings.dsn.replace("nix@", "strict:right@")))
 
 
+async def test_a_password_that_is_changed_is_no_fault_of_a_client(settings: Settings, sql: Any) -> None:
+    await sql.execute("DROP ROLE IF EXISTS strict; CREATE ROLE strict SUPERUSER LOGIN PASSWORD 'right'")
+    offer = await open_offer(replace(settings, dsn=settings.dsn.replace("nix@", "strict:right@")))
+    await sql.execute("ALTER ROLE strict PASSWORD 'other'")
+    await sql.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'strict'")
+    with pytest.raises(UnavailableError, match="the password is wrong, or missing"):
+        await infos_of(offer).get(bytes(20))
+    await offer.close()
+    await sql.execute("DROP OWNED BY strict; DROP ROLE strict")
+
+
 async def test_who_may_only_read_reads(settings: Settings, offer: Offer, sql: Any) -> None:
     info = path_info("read")
     await infos_of(offer).put(info)

@@ -18,9 +18,9 @@ from tvix_store.errors import IncompleteError
 from tvix_store.services.offer import Offer
 from tvix_store.testing.contracts.path_infos import signature
 
-TIMES = int(os.environ.get("TVIX_STORE_TEST_RACES", "15"))
+TIMES = int(os.environ.get("TVIX_STORE_TEST_RACES", "10"))
 """Races of a put with a removal."""
-PEERS = ("one", "two", "three")
+PEERS = ("one", "two")
 
 
 async def test_processes_at_once_make_one_store_and_lose_nothing(settings: Settings) -> None:

@@ -120,6 +120,8 @@ async def test_records_are_changed_and_listed_by_one_statement(counted: Counted,
     assert await counted.taken() == 1
     assert await records.exchange({b"test:700": (b"value", b"new"), b"test:701": (b"value", None)}) == 2
     assert await counted.taken() == 4, "two, in a transaction"
+    assert await records.exchange({b"test:700": (b"new", b"newer")}) == 1
+    assert await counted.taken() == 1
     await offer.close()
 
 

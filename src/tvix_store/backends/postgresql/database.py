@@ -13,7 +13,7 @@ from tvix_store.backends.postgresql import driver
 from tvix_store.backends.postgresql.driver import Connection, Pool
 from tvix_store.backends.postgresql.failures import is_conflict, is_lost, misused, translated
 from tvix_store.backends.postgresql.settings import Settings
-from tvix_store.errors import ClosedError, UnavailableError
+from tvix_store.errors import ClosedError, StoreError, UnauthenticatedError, UnavailableError
 
 T = TypeVar("T")
 _WAIT = 30.0
@@ -33,6 +33,7 @@ class Database:
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
         self._is_closed = False
+        self._was_let_in = False
         self.settings = settings
 
     @classmethod
@@ -94,17 +95,22 @@ class Database:
                 elif is_lost(error) and twice:
                     lost += 1
                 else:
-                    raise translated(error, self.settings.name) from None
+                    raise self._told(error) from None
                 if met > _CONFLICTS or lost > _LOSSES:
-                    raise translated(error, self.settings.name) from None
+                    raise self._told(error) from None
             await asyncio.sleep(random.uniform(0.1, 1) * min(_LONGEST_PAUSE, 0.005 * 2**met + 0.1 * 3**lost - 0.1))  # noqa: S311
+
+    def _told(self, error: Exception) -> StoreError:
+        """The error for our caller. Once the server has let us in, a password that is wrong is none of a client's business."""
+        told = translated(error, self.settings.name)
+        return UnavailableError(str(told)) if self._was_let_in and isinstance(told, UnauthenticatedError) else told
 
     async def _once(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         began = monotonic()
         is_there = False
         try:
             async with self._pool.acquire(_WAIT) as connection:
-                is_there = True
+                is_there = self._was_let_in = True
                 return await work(connection)
         except TimeoutError:
             if not is_there and monotonic() - began > _WAIT - 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from tvix_store.backends.postgresql.database import Database
 from tvix_store.backends.postgresql.driver import Connection
@@ -39,19 +39,18 @@ class PostgresRecords:
         updates = [(key, expected, new) for key, expected, new in there if new is not None]
         deletions = [(key, expected) for key, expected, new in there if new is None]
         insertions = [(key, new) for key, (expected, new) in sorted(changes.items()) if expected is None and new is not None]
+        kinds: list[tuple[str, Sequence[tuple[bytes, ...]]]]
+        kinds = [(_INSERT, insertions), (_UPDATE, updates), (_DELETE_EXPECTED, deletions)]
+        statements = [(query, [*map(hexes, zip(*rows, strict=True))]) for query, rows in kinds if rows]
 
         async def exchange(connection: Connection) -> int:
-            done = 0
-            if insertions:
-                done += len(await connection.fetch(_INSERT, *map(hexes, zip(*insertions, strict=True))))
-            if updates:
-                done += len(await connection.fetch(_UPDATE, *map(hexes, zip(*updates, strict=True))))
-            if deletions:
-                done += len(await connection.fetch(_DELETE_EXPECTED, *map(hexes, zip(*deletions, strict=True))))
-            return done
+            return sum([len(await connection.fetch(query, *columns)) for query, columns in statements])
 
-        # Not done twice: what was done before the connection was lost would not be counted.
-        return await self._database.transaction(exchange, twice=False) if changes else 0
+        if not statements:
+            return 0
+        # Not done twice: what was done before the connection was lost would not be counted. A single statement is a transaction.
+        done = self._database.run if len(statements) == 1 else self._database.transaction
+        return await done(exchange, twice=False)
 
     async def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:
         behind, end = b"", _behind(prefix)
