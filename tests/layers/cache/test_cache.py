@@ -28,12 +28,13 @@ from tvix_store.model.nodes import DirectoryNode, Node, SymlinkNode
 from tvix_store.model.path_info import PathInfo
 from tvix_store.operations.granular.plain import granular_of
 from tvix_store.operations.nars.pass_through import PlannedNars
+from tvix_store.services.blobs import BlobStat
 from tvix_store.services.frames import Frame, StoredFrames
 from tvix_store.services.offer import POWERS, Offer
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, diamond, missing, noise, pieces, put_tree, stream
 from tvix_store.testing.contracts.path_infos import signature, stored_file
-from tvix_store.testing.faults import FaultyBlobs, delaying, flipping
+from tvix_store.testing.faults import FaultyBlobs, delaying, failing, flipping
 from tvix_store.testing.trees import Tree, TreeFile, nar
 
 T = TypeVar("T")
@@ -317,6 +318,39 @@ async def test_a_blob_that_far_has_cut_anew_is_read(cache: Cache) -> None:
     async with await open_memory(sizes=ChunkSizes.of_average(32 << 10)) as other:
         await other.blobs.put(pieces(BIG, MIB))
         assert await collect(composed_of(cached(cache.near, other)).blobs.read(digest)) == BIG
+
+
+async def test_a_false_list_of_chunks_is_found_out(cache: Cache) -> None:
+    """Each chunk is right, and together they are another blob."""
+    digest = await cache.far.blobs.put(pieces(BIG, MIB))
+    stat = await cache.far.blobs.stat(digest, chunks=True)
+    assert stat is not None
+    chunks = [*stat.chunks]
+    told = BlobStat(stat.size, [*chunks[1:], chunks[0]])
+
+    class Lying(FaultyBlobs):
+        async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
+            return told
+
+    near = MemoryNear(100 * MIB)
+    lying = cached(near, cache.far.with_services(blobs=Lying(cache.far.blobs, failing(CorruptError(), after=10**9))))
+    assert lying.blobs is not None
+    came = bytearray()
+
+    async def read() -> None:
+        async for piece in lying.blobs.read(digest):  # type: ignore[union-attr]
+            came.extend(piece)
+
+    for _ in range(2):
+        with pytest.raises(CorruptError, match="other chunks"):
+            await read()
+        assert len(came) < len(BIG)
+        came.clear()
+    await lying.blobs._near.flush()  # type: ignore[attr-defined]
+    honest = composed_of(cached(near, counting(cache.far, cache.calls)))
+    assert await collect(honest.blobs.read(digest)) == BIG
+    cache.calls.is_away = True
+    assert await collect(honest.blobs.read(digest)) == BIG
 
 
 async def test_a_chunk_that_is_near_is_no_small_blob_if_it_is_large(cache: Cache) -> None:
