@@ -16,9 +16,18 @@ from tvix_store.layers.cache.near import Near
 from tvix_store.layers.composing import composed
 from tvix_store.layers.observed import observed
 from tvix_store.layers.retrying import retrying
+from tvix_store.services.blobs import BlobService
+from tvix_store.services.directories import DirectoryService
 from tvix_store.services.offer import Offer
 from tvix_store.services.store import Store
-from tvix_store.testing.contracts import PowersContract, StoreWithRecordsContract
+from tvix_store.testing.contracts import (
+    BlobServiceContract,
+    DirectoryServiceContract,
+    GranularContract,
+    StagingContract,
+    StoredFramesContract,
+    StoreWithRecordsContract,
+)
 
 MIB = 1 << 20
 
@@ -29,7 +38,7 @@ def before(near: Near, far: Offer) -> Store:
     return composed(offer, offer, offer)
 
 
-class TestLayersBeforeALocalStore(StoreWithRecordsContract, PowersContract):
+class TestLayersBeforeALocalStore(StoreWithRecordsContract, GranularContract, StagingContract, StoredFramesContract):
     """What was put is read from the disk of the cache."""
 
     @pytest.fixture
@@ -38,10 +47,18 @@ class TestLayersBeforeALocalStore(StoreWithRecordsContract, PowersContract):
             yield store
 
 
-class TestLayersThatKeepNothing(StoreWithRecordsContract):
+class TestLayersThatKeepNothing(BlobServiceContract, DirectoryServiceContract):
     """Everything is read from far."""
 
     @pytest.fixture
     async def store(self) -> AsyncIterator[Store]:
         async with before(MemoryNear(0), await open_memory()) as store:
             yield store
+
+    @pytest.fixture
+    def blobs(self, store: Store) -> BlobService:
+        return store.blobs
+
+    @pytest.fixture
+    def directories(self, store: Store) -> DirectoryService:
+        return store.directories

@@ -10,9 +10,9 @@ _HERE = 64 << 10
 
 
 class Hash(Protocol):
-    """The interface of the hash objects of `hashlib`."""
+    """The interface of the hash objects of `hashlib`, and of `blake3`."""
 
-    def update(self, data: bytes, /) -> None: ...
+    def update(self, data: bytes, /) -> object: ...
 
 
 class BackgroundHash:
@@ -20,7 +20,7 @@ class BackgroundHash:
 
     def __init__(self, hasher: Hash) -> None:
         self._hash = hasher
-        self._hashing: asyncio.Future[None] | None = None
+        self._hashing: asyncio.Future[object] | None = None
 
     async def update(self, data: bytes) -> None:
         """Begin to hash `data`, when the piece before it is hashed."""

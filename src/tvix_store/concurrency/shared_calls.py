@@ -15,6 +15,7 @@ V = TypeVar("V")
 
 @dataclass(slots=True, eq=False)
 class _Running(Generic[K, V]):
+    keys: Sequence[K]
     task: asyncio.Task[dict[K, V]]
     waiters: int = 0
 
@@ -56,22 +57,25 @@ class SharedCalls(Generic[K, V]):
                 running.waiters -= 1
                 if not running.waiters:
                     running.task.cancel()
+                    self._forget(running)  # at once: who comes now must not wait for a call that is cancelled
         return [values[key] for key in keys]
 
     def _begin(self, keys: Sequence[K]) -> _Running[K, V]:
         async def work() -> dict[K, V]:
             return dict(zip(keys, await self._call(keys), strict=True))
 
-        task = asyncio.create_task(work())
-        running = _Running(task)
+        running = _Running(keys, asyncio.create_task(work()))
         for key in keys:
             self._running[key] = running
-
-        def end(_: object) -> None:
-            for key in keys:
-                del self._running[key]
-            if not task.cancelled():
-                task.exception()  # all who wait have it
-
-        task.add_done_callback(end)
+        running.task.add_done_callback(lambda task: self._end(running, task))
         return running
+
+    def _end(self, running: _Running[K, V], task: asyncio.Task[dict[K, V]]) -> None:
+        self._forget(running)
+        if not task.cancelled():
+            task.exception()  # all who wait have it
+
+    def _forget(self, running: _Running[K, V]) -> None:
+        for key in running.keys:
+            if self._running.get(key) is running:
+                del self._running[key]

@@ -51,6 +51,7 @@ METHODS: Mapping[str, Mapping[str, Kind]] = {
         *("get_chunks", "missing_chunks", "put_chunks", "assemble"),
     ),
     "deltas": _calls("make", "apply"),
+    "many_path_infos": _calls("put_many"),
     "named_paths": _calls("versions"),
     "arrivals": _calls("order"),
     "removal": _calls("remove"),

@@ -25,14 +25,16 @@ from tvix_store.layers.composing import composed
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.nodes import DirectoryNode, Node, SymlinkNode
+from tvix_store.model.path_info import PathInfo
 from tvix_store.operations.granular.plain import granular_of
 from tvix_store.operations.nars.pass_through import PlannedNars
+from tvix_store.services.blobs import BlobStat
 from tvix_store.services.frames import Frame, StoredFrames
-from tvix_store.services.offer import Offer
+from tvix_store.services.offer import POWERS, Offer
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, diamond, missing, noise, pieces, put_tree, stream
 from tvix_store.testing.contracts.path_infos import signature, stored_file
-from tvix_store.testing.faults import FaultyBlobs, delaying, flipping
+from tvix_store.testing.faults import FaultyBlobs, delaying, failing, flipping
 from tvix_store.testing.trees import Tree, TreeFile, nar
 
 T = TypeVar("T")
@@ -318,6 +320,39 @@ async def test_a_blob_that_far_has_cut_anew_is_read(cache: Cache) -> None:
         assert await collect(composed_of(cached(cache.near, other)).blobs.read(digest)) == BIG
 
 
+async def test_a_false_list_of_chunks_is_found_out(cache: Cache) -> None:
+    """Each chunk is right, and together they are another blob."""
+    digest = await cache.far.blobs.put(pieces(BIG, MIB))
+    stat = await cache.far.blobs.stat(digest, chunks=True)
+    assert stat is not None
+    chunks = [*stat.chunks]
+    told = BlobStat(stat.size, [*chunks[1:], chunks[0]])
+
+    class Lying(FaultyBlobs):
+        async def stat(self, digest: Digest, *, chunks: bool = False) -> BlobStat | None:
+            return told
+
+    near = MemoryNear(100 * MIB)
+    lying = cached(near, cache.far.with_services(blobs=Lying(cache.far.blobs, failing(CorruptError(), after=10**9))))
+    assert lying.blobs is not None
+    came = bytearray()
+
+    async def read() -> None:
+        async for piece in lying.blobs.read(digest):  # type: ignore[union-attr]
+            came.extend(piece)
+
+    for _ in range(2):
+        with pytest.raises(CorruptError, match="other chunks"):
+            await read()
+        assert len(came) < len(BIG)
+        came.clear()
+    await lying.blobs._near.flush()  # type: ignore[attr-defined]
+    honest = composed_of(cached(near, counting(cache.far, cache.calls)))
+    assert await collect(honest.blobs.read(digest)) == BIG
+    cache.calls.is_away = True
+    assert await collect(honest.blobs.read(digest)) == BIG
+
+
 async def test_a_chunk_that_is_near_is_no_small_blob_if_it_is_large(cache: Cache) -> None:
     digest = await cache.far.blobs.put(stream([bytes(300_000)]))
     for _ in range(2):
@@ -349,6 +384,30 @@ async def test_path_infos_are_believed_for_a_while(cache: Cache, monkeypatch: py
     assert cache.store.removal is not None
     assert await cache.store.removal.remove([key], unused_since=None) == {key}
     assert await cache.store.path_infos.get(key) is None
+
+
+async def test_path_infos_that_are_put_together_are_seen_at_once(cache: Cache) -> None:
+    class Together:
+        async def put_many(self, path_infos: Sequence[PathInfo], /) -> list[PathInfo]:
+            return [await cache.far.path_infos.put(each) for each in path_infos]
+
+    store = composed_of(cached(MemoryNear(MIB), replace(cache.far, many_path_infos=Together())))
+    infos = [await stored_file(cache.far, f"together-{n}") for n in range(3)]
+    hashes = [each.store_path.output_hash for each in infos]
+    assert await store.path_infos.get_many(hashes) == {}
+    assert store.many_path_infos is not None
+    assert await store.many_path_infos.put_many(infos) == infos
+    assert await store.path_infos.get_many(hashes) == dict(zip(hashes, infos, strict=True))
+
+
+def test_each_power_was_thought_of() -> None:
+    """What a power does past the services, a cache must hear of, or need not: see `cached`."""
+    reads_by_way_of_near = {"frames", "granular"}
+    path_infos_hear_of_it = {"many_path_infos", "removal"}
+    takes_content_which_is_near_when_it_is_read = {"lone_files", "staging", "assembling", "deltas"}
+    is_about_far = {"named_paths", "arrivals", "collection", "statistics", "known_nars"}
+    thought_of = reads_by_way_of_near | path_infos_hear_of_it | takes_content_which_is_near_when_it_is_read | is_about_far
+    assert thought_of == POWERS.keys()
 
 
 async def test_questions_for_a_path_that_is_not_there_are_one(cache: Cache) -> None:

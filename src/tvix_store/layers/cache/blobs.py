@@ -10,11 +10,14 @@ from itertools import islice
 from struct import iter_unpack
 from typing import NamedTuple
 
+from blake3 import blake3
+
+from tvix_store.concurrency.background_hash import BackgroundHash
 from tvix_store.concurrency.closing import closing
 from tvix_store.concurrency.shared_calls import SharedCalls
 from tvix_store.errors import CorruptError, ExhaustedError, InvalidError, NotFoundError, StoreError, UnavailableError
 from tvix_store.layers.cache.chunks import Chunks
-from tvix_store.layers.cache.entries import CHUNK, LIST, of_contents, read_chunk, read_list, write_list
+from tvix_store.layers.cache.entries import CHUNK, LIST, KeptList, of_contents, read_chunk, read_list, write_list
 from tvix_store.layers.cache.fills import Fills
 from tvix_store.model.chunk_table import ChunkTable
 from tvix_store.model.digest import Digest
@@ -29,6 +32,8 @@ _AHEAD = 8
 """Groups of chunks, of up to MAX_STORED bytes, that are read at a time."""
 _HELD = 4 << 20
 """Bytes of a blob that is being put, from its begin, that are kept when far has it all."""
+_NO_LIST = b""
+"""Takes the place of a list that is no longer right."""
 _held = ReadAhead(4 * _HELD)
 
 
@@ -54,39 +59,64 @@ class CachedBlobs:
         try:
             return await self._far.stat(digest, chunks=chunks)
         except UnavailableError:
-            content, table = await self._known(digest)
+            content, kept = await self._known(digest)
             if content is not None:
                 return BlobStat(len(content))
-            if table is None:
+            if kept is None:
                 raise
-            return BlobStat(table.size, listed_chunks(table) if chunks else ())
+            return BlobStat(kept.table.size, listed_chunks(kept.table) if chunks else ())
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
         return await self._far.missing(digests)
 
     async def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
-        content, table = await self._known(digest)
+        content, kept = await self._known(digest)
         if content is not None:
             end = len(content) if stop is None else min(stop, len(content))
             for at in range(start, end, _PIECE):
                 yield content[at : min(at + _PIECE, end)]
             return
-        if table is None:
-            table = await self._table_of_far(digest)
+        kept = kept or await self._list_of_far(digest)
+        pieces = self._far.read(digest, start, stop) if kept is None else self._by_chunks(digest, kept.table, start, stop)
+        if kept is not None and not kept.is_checked and start == 0 and stop is None:
+            pieces = self._checked(digest, kept.table, pieces)
+        async with closing(pieces):
+            async for piece in pieces:
+                yield piece
+
+    async def _by_chunks(self, digest: Digest, table: ChunkTable, start: int, stop: int | None) -> AsyncIterator[bytes]:
         at = start
-        if table is not None:
-            try:
-                async with aclosing(self._pieces(_touched(table, start, stop))) as pieces:
-                    async for piece in pieces:
-                        yield piece
-                        at += len(piece)
-                return
-            except (CorruptError, InvalidError, NotFoundError):
-                # Far may have cut the blob anew. If it is damaged, far finds that when it reads the blob itself.
-                pass
+        try:
+            async with aclosing(self._pieces(_touched(table, start, stop))) as pieces:
+                async for piece in pieces:
+                    yield piece
+                    at += len(piece)
+            return
+        except (CorruptError, InvalidError, NotFoundError):
+            # Far may have cut the blob anew. If it is damaged, far finds that when it reads the blob itself.
+            self._near.put({LIST + digest.raw: _NO_LIST})
         async with closing(self._far.read(digest, at, stop)) as rest:
             async for piece in rest:
                 yield piece
+
+    async def _checked(self, digest: Digest, table: ChunkTable, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """All pieces of a blob, whose chunks nobody has held against its digest yet. The last piece comes when that is done."""
+        hasher = blake3()
+        hashing = BackgroundHash(hasher)
+        held = b""
+        async with closing(pieces):
+            async for piece in pieces:
+                if held:
+                    yield held
+                await hashing.update(piece)
+                held = piece
+        await hashing.finish()
+        is_right = hasher.digest() == digest.raw
+        self._near.put({LIST + digest.raw: write_list(digest.raw, table, is_checked=True) if is_right else _NO_LIST})
+        if not is_right:
+            raise CorruptError(f"blob {digest} is damaged, or the far store told other chunks than its own")
+        if held:
+            yield held
 
     async def put(self, data: AsyncIterable[bytes]) -> Digest:
         with _held.room(_HELD) as has_room:
@@ -132,15 +162,15 @@ class CachedBlobs:
             found |= fetched
         return [found[digest] for digest in digests]
 
-    async def _known(self, digest: Digest) -> tuple[bytes | None, ChunkTable | None]:
+    async def _known(self, digest: Digest) -> tuple[bytes | None, KeptList | None]:
         """The blob, if it is one chunk that is near; else its chunks, if these are known."""
         (kept,) = await self._near.get(CHUNK, [digest.raw], read_chunk)
         if kept is not None:
             return kept.content, None
-        (table,) = await self._near.get(LIST, [digest.raw], read_list)
-        return None, table
+        (listed,) = await self._near.get(LIST, [digest.raw], read_list)
+        return None, listed
 
-    async def _table_of_far(self, digest: Digest) -> ChunkTable | None:
+    async def _list_of_far(self, digest: Digest) -> KeptList | None:
         """The chunks of a blob; None where far does not tell them, or they are too large.
 
         Raises:
@@ -150,13 +180,13 @@ class CachedBlobs:
         if stat is None:
             raise NotFoundError("blob", digest)
         if stat.chunks:
-            table = _table(stat.chunks)
-            self._near.put({LIST + digest.raw: write_list(digest.raw, table)})
+            kept = KeptList(_table(stat.chunks), is_checked=False)
+            self._near.put({LIST + digest.raw: write_list(digest.raw, kept.table)})
         elif stat.size is not None:
-            table = _table([Chunk(digest, stat.size)])
+            kept = KeptList(_table([Chunk(digest, stat.size)]), is_checked=True)
         else:
             return None
-        return table if max(_lengths(table)) <= MAX_CHUNK else None
+        return kept if max(_lengths(kept.table)) <= MAX_CHUNK else None
 
     async def _pieces(self, parts: Iterator[_Part]) -> AsyncGenerator[bytes, None]:
         """What is meant of the chunks. Some groups of them are read ahead."""
@@ -189,9 +219,9 @@ class CachedBlobs:
             self._near.put(of_contents([(digest, head)]))
             return
         with suppress(StoreError):
-            table = await self._table_of_far(digest)
-            if table is not None:
-                self._near.put(of_contents(_within(table, head)))
+            listed = await self._list_of_far(digest)
+            if listed is not None:
+                self._near.put(of_contents(_within(listed.table, head)))
 
 
 def _table(chunks: Sequence[Chunk]) -> ChunkTable:

@@ -12,7 +12,7 @@ from tvix_store.layers.cache.fills import Fills
 from tvix_store.layers.cache.frames import CachedFrames
 from tvix_store.layers.cache.granular import CachedGranular
 from tvix_store.layers.cache.near import Near
-from tvix_store.layers.cache.path_infos import CachedPathInfos, ForgettingRemoval
+from tvix_store.layers.cache.path_infos import CachedManyPathInfos, CachedPathInfos, ForgettingRemoval
 from tvix_store.operations.granular.plain import PlainGranular
 from tvix_store.services.offer import Offer
 
@@ -48,6 +48,7 @@ def cached(near: Near, far: Offer, *, path_info_ttl: float = PATH_INFO_TTL, nega
     if far.path_infos is not None:
         path_infos = CachedPathInfos(far.path_infos, path_info_ttl, negative_ttl)
         changed["path_infos"] = path_infos
+        changed["many_path_infos"] = far.many_path_infos and CachedManyPathInfos(far.many_path_infos, path_infos)
         changed["removal"] = far.removal and ForgettingRemoval(far.removal, path_infos)
 
     async def close() -> None:

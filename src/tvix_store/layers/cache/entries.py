@@ -21,7 +21,9 @@ from tvix_store.services.granular import StoredChunk
 CHUNK, LIST, DIRECTORY = b"c", b"l", b"d"
 """The kinds of keys. A digest of 32 bytes follows. A small blob is a chunk too, also where the far store has cut it."""
 _CHUNK = Struct("<?Q")
-_TABLE = Struct("<16sI?")
+_TABLE = Struct("<I??")
+_CHECK = 16
+"""Bytes of the checksum before a list."""
 _ROW = 40
 """Bytes of a chunk in a list, without its stored length."""
 
@@ -39,6 +41,16 @@ class KeptChunk(NamedTuple):
     is_exact: bool
     stored: bytes | memoryview
     content: bytes
+
+
+class KeptList(NamedTuple):
+    """The chunks of a blob, in a near store.
+
+    is_checked: Whether all of them were read, and are the blob. Otherwise that is far's word.
+    """
+
+    table: ChunkTable
+    is_checked: bool
 
 
 def write_chunk(length: int, stored: bytes | memoryview, *, is_exact: bool) -> bytes:
@@ -93,27 +105,29 @@ def smaller(values: dict[bytes, bytes]) -> dict[bytes, bytes]:
     }
 
 
-def write_list(digest: bytes, table: ChunkTable) -> bytes:
+def write_list(digest: bytes, table: ChunkTable, *, is_checked: bool = False) -> bytes:
     """The chunks of a blob."""
+    head = _TABLE.pack(len(table), bool(table.stored), is_checked)
     body = table.digests + table.lengths + table.stored
-    return _TABLE.pack(_check(digest, body), len(table), bool(table.stored)) + body
+    return _check(digest, head + body) + head + body
 
 
-def read_list(digest: bytes, value: Value) -> ChunkTable | None:
+def read_list(digest: bytes, value: Value) -> KeptList | None:
     """The chunks of a blob, or None where the list is damaged."""
-    if len(value) < _TABLE.size:
+    if len(value) < _CHECK + _TABLE.size:
         return None
-    check, count, has_stored = _TABLE.unpack_from(value)
-    body = bytes(memoryview(value)[_TABLE.size :])
-    if check != _check(digest, body) or len(body) != count * (_ROW + 8 * has_stored):
+    check, rest = bytes(value[:_CHECK]), bytes(value[_CHECK:])
+    count, has_stored, is_checked = _TABLE.unpack_from(rest)
+    body = rest[_TABLE.size :]
+    if check != _check(digest, rest) or len(body) != count * (_ROW + 8 * has_stored):
         return None
-    return ChunkTable(body[: 32 * count], body[32 * count : _ROW * count], body[_ROW * count :])
+    return KeptList(ChunkTable(body[: 32 * count], body[32 * count : _ROW * count], body[_ROW * count :]), is_checked)
 
 
 def read_list_with_stored(digest: bytes, value: Value) -> ChunkTable | None:
     """As `read_list`; None also where it is not known how much is stored of each chunk."""
-    table = read_list(digest, value)
-    return table if table is not None and (table.stored or not len(table)) else None
+    kept = read_list(digest, value)
+    return kept.table if kept is not None and (kept.table.stored or not len(kept.table)) else None
 
 
 def read_directory(digest: bytes, value: Value) -> Directory | None:
@@ -145,4 +159,4 @@ def _decompressor() -> zstandard.ZstdDecompressor:
 
 
 def _check(digest: bytes, body: bytes) -> bytes:
-    return blake3(digest + body).digest(length=16)
+    return blake3(digest + body).digest(length=_CHECK)

@@ -48,7 +48,7 @@ class Fills:
         """As `get`, of one value that is small and in memory, or known not to be there; None for another."""
         key = kind + digest
         try:
-            value = self._waiting.get(key) or self._near.peek(key)
+            value = self._waiting[key] if key in self._waiting else self._near.peek(key)
         except BlockingIOError:
             return None
         if value is None:

@@ -10,6 +10,7 @@ from tvix_store.layers.passing import PassingPathInfos
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.store_path import StorePath
 from tvix_store.model.trust import NOBODY, Trust
+from tvix_store.services.many_path_infos import ManyPathInfos
 from tvix_store.services.path_infos import PathInfoService
 from tvix_store.services.removal import Guard, Removal
 from tvix_store.telemetry import meters
@@ -61,9 +62,14 @@ class CachedPathInfos(PassingPathInfos):
         except BaseException:
             self.forget([output_hash])  # it may be stored for all that
             raise
-        self.forget([output_hash])
-        self._keep(output_hash, stored)
+        self.learn([stored])
         return stored
+
+    def learn(self, stored: Sequence[PathInfo]) -> None:
+        """Believe these path infos, which were just put."""
+        self.forget([each.store_path.output_hash for each in stored])
+        for each in stored:
+            self._keep(each.store_path.output_hash, each)
 
     def forget(self, output_hashes: Collection[bytes]) -> None:
         """Believe nothing of these paths. Answers that are under way are not kept."""
@@ -97,6 +103,24 @@ class CachedPathInfos(PassingPathInfos):
         kept = self._kept.pop(output_hash, None)
         if kept is not None:
             self._size -= _cost(kept[1])
+
+
+class CachedManyPathInfos:
+    """A ManyPathInfos from which `path_infos` learns what is put."""
+
+    def __init__(self, far: ManyPathInfos, path_infos: CachedPathInfos) -> None:
+        self._far = far
+        self._path_infos = path_infos
+
+    async def put_many(self, path_infos: Sequence[PathInfo], /) -> list[PathInfo]:
+        """As `ManyPathInfos.put_many`."""
+        try:
+            stored = await self._far.put_many(path_infos)
+        except BaseException:
+            self._path_infos.forget([each.store_path.output_hash for each in path_infos])
+            raise
+        self._path_infos.learn(stored)
+        return stored
 
 
 class ForgettingRemoval:
