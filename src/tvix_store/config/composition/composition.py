@@ -54,6 +54,10 @@ class Composition:
         urls = (url for node in self.uses() if isinstance(node.terms, Upstreams) for url in node.terms.urls)
         return list(dict.fromkeys(urls))
 
+    def secret_files(self) -> list[str]:
+        """The paths of all files with secrets."""
+        return [file for node in self.uses() for file in node.terms.secret_files()]
+
     def only_leaf(self) -> str | None:
         """The address of the only instance, if it is one that has an address and is the root of all services."""
         first, *others = set(self.roots.values())

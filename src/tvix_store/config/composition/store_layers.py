@@ -87,6 +87,9 @@ class KeyfileSigning(StoreLayer):
     directory_service: Node = field(metadata=reference("directories", otherwise="&root"))
     inner: Node = field(metadata=reference())
 
+    def secret_files(self) -> Iterator[str]:
+        yield self.keyfile
+
     def found(self) -> Iterator[tuple[str, str]]:
         from tvix_store.config.secret_key import read_secret_key
 
