@@ -56,7 +56,7 @@ def test_a_message_names_the_server_without_parameters() -> None:
         ("grpc+unix://", "three slashes"),
         ("grpc+http://localhost:1?colour=red", "unknown parameter 'colour' (known: dialect, wait-connect)"),
         ("grpc+http://localhost:1?ca=/etc/ca.pem", "unknown parameter 'ca'"),
-        ("grpc+https://localhost:1?tls-client-cert-path=/x", "tls-client-cert-path: we show no certificate of a client, but a token"),
+        ("grpc+https://localhost:1?tls-client-cert-path=/x", "tls-client-cert-path: we show no certificate of a client"),
         ("grpc+http://localhost:1?dialect=klingon", "unknown dialect 'klingon' (known: seed, tvix, snix)"),
         ("grpc+http://localhost:1?wait-connect=yes", "wait-connect: it is 0 or 1"),
         ("grpc+http://localhost:1?dialect=snix&dialect=tvix", "twice"),
