@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tvix_store.config.composition.entries import Entry
 from tvix_store.config.composition.interning import Interning, lacking, place_of
 from tvix_store.config.composition.node import Layer, Leaf, Node, StoreLayer
-from tvix_store.config.composition.store_layers import Upstreams
 from tvix_store.config.composition.tables import SERVICES
+from tvix_store.config.composition.upstreams import Upstreams
 from tvix_store.config.schemes import UPSTREAMS
 from tvix_store.errors import UnsupportedError
 from tvix_store.model.address import Address
 from tvix_store.model.signature import PublicKey
 from tvix_store.services.offer import Service
+
+if TYPE_CHECKING:
+    from tvix_store.config.composition.entries import Entry
 
 DEFAULT_ADDRESS = "local://"
 """The embedded store in the user's data directory."""
