@@ -29,6 +29,7 @@ def test_a_server_is_found_where_the_address_says(text: str, target: str) -> Non
 
 
 def test_parameters_say_how_to_speak() -> None:
+    assert ServerAddress.parse("grpc+https://localhost:1?tls-ca-cert-path=/etc/ca.pem").ca == Path("/etc/ca.pem")
     address = ServerAddress.parse("grpc+https://localhost:1?dialect=snix&wait-connect=1&ca=/etc/ca.pem")
     assert (address.dialect, address.wait_connect, address.ca) == (SNIX, True, Path("/etc/ca.pem"))
     assert ServerAddress.parse("grpc+unix:///sock?dialect=seed&wait-connect=0").dialect == SEED
@@ -55,6 +56,7 @@ def test_a_message_names_the_server_without_parameters() -> None:
         ("grpc+unix://", "three slashes"),
         ("grpc+http://localhost:1?colour=red", "unknown parameter 'colour' (known: dialect, wait-connect)"),
         ("grpc+http://localhost:1?ca=/etc/ca.pem", "unknown parameter 'ca'"),
+        ("grpc+https://localhost:1?tls-client-cert-path=/x", "tls-client-cert-path: we show no certificate of a client"),
         ("grpc+http://localhost:1?dialect=klingon", "unknown dialect 'klingon' (known: seed, tvix, snix)"),
         ("grpc+http://localhost:1?wait-connect=yes", "wait-connect: it is 0 or 1"),
         ("grpc+http://localhost:1?dialect=snix&dialect=tvix", "twice"),

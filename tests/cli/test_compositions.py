@@ -119,6 +119,9 @@ def test_a_check_tells_what_can_be_told_without_opening(place: Place) -> None:
         "[pathinfoservices.unused] is not used: nothing refers to it",
         "good",
     ]
+    (place.here / "key").chmod(0o644)
+    exposed = place.run("config", "check", "stores.toml")
+    assert "[pathinfoservices.unused]: key has mode 644: others than its owner may read this secret key" in exposed.output.decode()
     (place.here / "key").write_text("nonsense")
     checked = place.run("config", "check", TVIX_STORE_COMPOSITION="stores.toml")
     assert checked.code == 2

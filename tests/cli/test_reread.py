@@ -42,6 +42,28 @@ def test_changes_are_told_and_what_needs_a_restart(
     assert caplog.messages == []
 
 
+def test_a_composition_that_has_changed_waits_for_the_next_start(
+    places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    user, _ = places
+    told = "changed in the configuration, but not before the next start: the composition"
+    user.write_text("[blobservices]\nroot = '/a'")
+    reread = Reread(parsed("daemon"))
+    user.write_text("[blobservices]\nroot = '/a'\n[daemon]")
+    assert reread.changes(()) == {}
+    assert caplog.messages == []
+    user.write_text("[blobservices]\nroot = '/b'")
+    assert reread.changes(()) == {}
+    assert caplog.messages == [told]
+    stores = tmp_path / "stores.toml"
+    stores.write_text("")
+    monkeypatch.setenv("TVIX_STORE_COMPOSITION", str(stores))
+    reread = Reread(parsed("daemon"))
+    stores.write_text("#")
+    reread.changes(())
+    assert caplog.messages == [told, told]
+
+
 def test_a_file_that_is_wrong_changes_nothing(places: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
     user, _ = places
     user.write_text("[daemon]\npriority = 1")

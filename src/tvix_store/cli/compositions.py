@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from tvix_store.cli.config_file import ConfigFile, ConfigurationError
@@ -76,6 +77,7 @@ def faults_of(document: TomlDocument) -> Iterator[str]:
 
 def remarks_on(document: TomlDocument) -> Iterator[str]:
     """What is no fault, but worth a line: instances that nobody uses, and stores that are not there yet."""
+    from tvix_store.cli.key_files import exposure
     from tvix_store.config.composition.node import Leaf
     from tvix_store.config.local import missing_store
     from tvix_store.errors import StoreError
@@ -87,6 +89,9 @@ def remarks_on(document: TomlDocument) -> Iterator[str]:
         return
     used = used_entries(entry for entry, _ in composition.entries)
     for entry, node in composition.entries:
+        for file in node.terms.secret_files():
+            if (exposed := exposure(Path(file))) is not None:
+                yield f"{document.place(entry.keys)}: [{'.'.join(entry.keys)}]: {exposed}"
         place = f"{document.place(entry.keys)}: [{'.'.join(entry.keys)}]"
         if (entry.service, entry.name) not in used:
             yield f"{place} is not used: nothing refers to it"

@@ -321,6 +321,7 @@ def daemon(
     if tls_certificate and tls_key:
         given["tls"] = TlsFiles(tls_certificate, tls_key, tls_client_ca, tls_client_auth != "optional")
     of_caches = [file for each in caches for file in each.signing_key_files]
+    of_caches += map(Path, composition.secret_files())
     warn_of_keys([*signing_key_files, *of_caches, *([tls_key] if tls_key else [])])
     signs_all = bool(signing_keys) or any(each.signing_key_file and not each.require_signatures for each in caches)
     if signs_all and not require_signatures and not read_only:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from tvix_store.cli.configuration import Configuration
 from tvix_store.cli.configured import words_of
 from tvix_store.cli.invocation import Invocation
 from tvix_store.cli.settings import SharedOption, settings
+from tvix_store.config.composition.tables import SERVICES
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class Reread:
             parameter = option.name or ""
             shared = isinstance(option, SharedOption)
             self._running[name] = self._invocation.value(parameter) if shared else context.params.get(parameter)
+        self._stores = self._written_stores(self._invocation.configuration)
 
     def changes(self, reloadable: Collection[str]) -> dict[str, Any]:
         """Read the files anew. Return those of the `reloadable` options (keys) that have changed, with their new values.
@@ -41,22 +44,32 @@ class Reread:
         a file is wrong, a line says so, and nothing changes.
         """
         try:
-            now = self._read()
+            configuration = Configuration.read(self._invocation.value("config"))
+            now = self._read(configuration)
+            stores = self._written_stores(configuration)
         except (click.ClickException, OSError) as error:
             why = error.format_message() if isinstance(error, click.ClickException) else f"{error.filename}: {error.strerror}"
             _log.error("the configuration stays as it was: %s", " ".join(why.split()))
             return {}
         changed = {name: value for name, value in now.items() if value != self._running[name]}
-        if left := [f"--{name}" for name in changed if name not in reloadable]:
+        left = [f"--{name}" for name in changed if name not in reloadable] + ["the composition"] * (stores != self._stores)
+        if left:
             _log.warning("changed in the configuration, but not before the next start: %s", ", ".join(left))
         new = {name: value for name, value in changed.items() if name in reloadable}
         self._running |= new
         return new
 
-    def _read(self) -> dict[str, Any]:
+    def _written_stores(self, configuration: Configuration | None) -> object:
+        """What is written of the composition in force, in its own file or in the configuration. None without one."""
+        file = self._invocation.value("composition")
+        if file is not None:
+            return Path(file).read_bytes()
+        composed = configuration and configuration.composition()
+        return composed and {name: composed.table.get(name) for name in SERVICES.values()}
+
+    def _read(self, configuration: Configuration) -> dict[str, Any]:
         """The values, by keys, of the options that files can change."""
         command, words = self._context.command, words_of(self._context)
-        configuration = Configuration.read(self._invocation.value("config"))
         configuration.check(self._context.find_root().command, words)
         options = settings(command)
         alone = click.Command(None, params=[*options.values()], add_help_option=False)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from tvix_store.config.composition.composition import Composition, kept_at, of_addresses
 from tvix_store.config.composition.node import Layer, Leaf, Node, StoreLayer
-from tvix_store.config.composition.store_layers import Upstreams
+from tvix_store.config.composition.upstreams import Upstreams
 from tvix_store.config.scheme import Opening
 from tvix_store.config.schemes import open_address
 from tvix_store.errors import InvalidError, StoreError

@@ -5,7 +5,6 @@ A package that has a backend of its own names its scheme in the entry points `tv
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -112,12 +111,14 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def _unknown(address: Address) -> InvalidError:
+    from difflib import get_close_matches
+
     what = f"{without_secrets(address.text)}: unknown scheme {address.scheme!r}"
     if elsewhere := hint_of(address):
         return InvalidError(f"{what}; {elsewhere}")
     known = [*SCHEMES, *UPSTREAMS, *_installed()]
     hint = ""
-    if near := difflib.get_close_matches(address.scheme, known, n=1):
+    if near := get_close_matches(address.scheme, known, n=1):
         hint = f"; did you mean {near[0]}://?"
     elif ":/" not in address.text:
         hint = "; a path with a colon begins with ./"

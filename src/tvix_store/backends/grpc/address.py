@@ -36,6 +36,16 @@ def _read_max_body(text: str) -> int:
     return size
 
 
+def _refuse_client_certificate(_: str) -> None:
+    raise InvalidError("we show no certificate of a client, but a token: any:TOKEN@ before the host")
+
+
+_OF_SNIX: dict[str, Callable[[str], object]] = {
+    "tls-ca-cert-path": Path,
+    "tls-client-cert-path": _refuse_client_certificate,
+    "tls-client-key-path": _refuse_client_certificate,
+}
+"""Parameters as snix has them."""
 _PARAMETERS: dict[str, Callable[[str], object]] = {"dialect": _read_dialect, "wait-connect": read_switch}
 
 
@@ -130,12 +140,13 @@ class ServerAddress:
             raise InvalidError(f"{shown}: unknown scheme {address.scheme!r} (known: grpc+unix, {', '.join(_PORTS)})")
         tls = address.scheme.endswith("+https")
         of_connect = {"max_body": _read_max_body} if is_connect else {}
-        given = address.read_parameters(_PARAMETERS | ({"ca": Path} if tls else {}) | of_connect)
+        of_tls = {"ca": Path, **_OF_SNIX} if tls else {}
+        given = address.read_parameters(_PARAMETERS | of_tls | of_connect)
         return cls(
             name=shown,
             target=target,
             tls=tls,
-            ca=given.get("ca"),
+            ca=given.get("ca", given.get("tls-ca-cert-path")),
             dialect=given.get("dialect"),
             wait_connect=given.get("wait-connect", False),
             is_connect=is_connect,

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tvix_store.config.composition.entries import Entry
 from tvix_store.config.composition.interning import Interning, lacking, place_of
 from tvix_store.config.composition.node import Layer, Leaf, Node, StoreLayer
-from tvix_store.config.composition.store_layers import Upstreams
 from tvix_store.config.composition.tables import SERVICES
+from tvix_store.config.composition.upstreams import Upstreams
 from tvix_store.config.schemes import UPSTREAMS
 from tvix_store.errors import UnsupportedError
 from tvix_store.model.address import Address
 from tvix_store.model.signature import PublicKey
 from tvix_store.services.offer import Service
+
+if TYPE_CHECKING:
+    from tvix_store.config.composition.entries import Entry
 
 DEFAULT_ADDRESS = "local://"
 """The embedded store in the user's data directory."""
@@ -53,6 +56,10 @@ class Composition:
         """The URLs of the binary caches from which paths come, each once. They may hold secrets."""
         urls = (url for node in self.uses() if isinstance(node.terms, Upstreams) for url in node.terms.urls)
         return list(dict.fromkeys(urls))
+
+    def secret_files(self) -> list[str]:
+        """The paths of all files with secrets."""
+        return [file for node in self.uses() for file in node.terms.secret_files()]
 
     def only_leaf(self) -> str | None:
         """The address of the only instance, if it is one that has an address and is the root of all services."""

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeAlias
 
-from tvix_store.config.composition.leaves import AtAddress
+from tvix_store.config.composition.at_address import AtAddress
 from tvix_store.config.composition.node import Leaf, Node, Terms
-from tvix_store.config.composition.store_layers import Upstreams
+from tvix_store.config.composition.upstreams import Upstreams
 from tvix_store.config.schemes import UPSTREAMS, check_scheme
 from tvix_store.errors import InvalidError, UnsupportedError
 from tvix_store.model.address import Address, is_address, without_secrets

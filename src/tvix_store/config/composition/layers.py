@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tvix_store.config.composition.leaves import Memory
 from tvix_store.config.composition.node import Layer, Leaf, Node, Parts, Terms
 from tvix_store.config.composition.parameter import COUNT, PATH, SECONDS, SIZE, TEXT, parameter, reference
-from tvix_store.config.composition.store_layers import Upstreams
+from tvix_store.config.composition.upstreams import Upstreams
 from tvix_store.model.address import Address
 from tvix_store.services.offer import Offer
 

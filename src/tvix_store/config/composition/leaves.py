@@ -28,16 +28,6 @@ _SIZE_RULE = choice("documented", "snix")
 
 
 @dataclass(frozen=True, slots=True)
-class AtAddress(Leaf):
-    """Whatever is at an address."""
-
-    url: str = field(metadata=parameter(ADDRESS))
-
-    def address(self) -> str:
-        return self.url
-
-
-@dataclass(frozen=True, slots=True)
 class Memory(Leaf):
     """A store in memory. Tables of one name are one store; another name is another one.
 

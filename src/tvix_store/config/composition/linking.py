@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
+from tvix_store.config.composition.at_address import AtAddress
 from tvix_store.config.composition.entries import ROOT, Entry, Fault, Tables
 from tvix_store.config.composition.interning import Interning
-from tvix_store.config.composition.leaves import AtAddress
 from tvix_store.config.composition.node import Node
 from tvix_store.config.composition.tables import SERVICES
 from tvix_store.config.toml_document import Keys

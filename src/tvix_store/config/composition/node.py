@@ -53,6 +53,10 @@ class Terms:
         """What is wrong on this machine now, without opening anything: the key, and a sentence."""
         return iter(())
 
+    def secret_files(self) -> Iterator[str]:
+        """Paths of files with secrets: who else may read them is told."""
+        return iter(())
+
     def resolved(self) -> Terms:
         """What it stands for, where that is something else."""
         return self

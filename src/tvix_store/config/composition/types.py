@@ -5,7 +5,6 @@ A package that has a type of its own names it in the entry points `tvix_store.ty
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ _LEAVES = "tvix_store.config.composition.leaves"
 _LAYERS = "tvix_store.config.composition.layers"
 _STORE_LAYERS = "tvix_store.config.composition.store_layers"
 TYPES = {
-    "address": (_LEAVES, "AtAddress"),
+    "address": ("tvix_store.config.composition.at_address", "AtAddress"),
     "memory": (_LEAVES, "Memory"),
     "local": (_LEAVES, "Local"),
     "grpc": (_LEAVES, "Grpc"),
@@ -81,5 +80,7 @@ def _unknown(name: str) -> InvalidError:
     if name in _ELSEWHERE:
         return InvalidError(f"unknown type {name!r}; {_ELSEWHERE[name]}")
     known = [*TYPES, *_installed()]
-    near = difflib.get_close_matches(name, known, n=1)
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, n=1)
     return InvalidError(f"unknown type {name!r:.60} (known: {', '.join(known)})" + (f"; did you mean {near[0]}?" if near else ""))
