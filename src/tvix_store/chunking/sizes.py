@@ -45,4 +45,4 @@ class ChunkSizes:
 
 
 DEFAULT_SIZES = ChunkSizes.of_average(128 * KIB)
-"""A Go toolchain takes 1 % less room than with 64 KiB, and large blobs have half as many chunks. snix cuts the same."""
+"""A Go toolchain takes 1 % less room than with 64 KiB, and large blobs have half as many chunks."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tvix_store.config.scheme import Opening, Scheme
@@ -10,6 +12,7 @@ from tvix_store.errors import InvalidError, UnsupportedError
 from tvix_store.model.address import Address
 from tvix_store.services.store import Store
 
+_PARAMETERS: dict[str, Callable[[str], object]] = {"layout": str, "chunk_average": int, "size_rule": str, "view": str}
 _NEEDED = "pip install 'tvix-store[objectstore]'"
 
 
@@ -23,15 +26,12 @@ async def open_address(address: Address, opening: Opening) -> Store:
         from tvix_store.backends import objectstore
         from tvix_store.backends.objectstore.address import BucketAddress
     except ModuleNotFoundError as error:
-        if error.name != "obstore":
+        if (error.name or "").partition(".")[0] != "obstore":
             raise
         raise UnsupportedError(f"{address.scheme}: this needs obstore: {_NEEDED}") from None
-    bucket = BucketAddress.parse(address, frozenset(("layout", "chunk_average", "size_rule", "view")))
-    wanted: dict[str, object] = dict(bucket.parameters)
-    views = _views(bucket.name, bucket.parameters.get("view"))
-    wanted.pop("view", None)
-    if "chunk_average" in wanted:
-        wanted["chunk_average"] = int(bucket.parameters["chunk_average"])
+    bucket = BucketAddress.parse(address, frozenset(_PARAMETERS))
+    wanted = replace(address, parameters=bucket.parameters).read_parameters(_PARAMETERS)
+    views = _views(bucket.name, wanted.pop("view", None))
     if opening.store_dir is not None:
         wanted["store_dir"] = opening.store_dir
     return await objectstore.open_store(bucket, wanted, views, create=opening.create)

@@ -20,7 +20,7 @@ async def proxy(s3: Versitygw) -> AsyncIterator[CountingProxy]:
 
 
 async def test_opening_a_store_that_is_there_takes_one_request(s3: Versitygw, proxy: CountingProxy) -> None:
-    address = s3.address(s3.new_bucket(), proxy.port)
+    address = s3.address(s3.new_bucket(), proxy.port, layout="snix")
     async with await open_store(address):
         pass
     proxy.requests.clear()
@@ -30,7 +30,7 @@ async def test_opening_a_store_that_is_there_takes_one_request(s3: Versitygw, pr
 
 
 async def test_a_small_blob_is_one_request_to_read_and_three_to_write(s3: Versitygw, proxy: CountingProxy) -> None:
-    async with await open_store(s3.address(s3.new_bucket(), proxy.port)) as store:
+    async with await open_store(s3.address(s3.new_bucket(), proxy.port, layout="snix")) as store:
         proxy.requests.clear()
         digests = await store.blobs.put_many([noise(100, str(n)) for n in range(20)])
         assert proxy.count() == {"HEAD": 20, "PUT": 40}
@@ -43,7 +43,7 @@ async def test_a_small_blob_is_one_request_to_read_and_three_to_write(s3: Versit
 
 
 async def test_requests_are_many_at_a_time_and_bounded(s3: Versitygw, proxy: CountingProxy) -> None:
-    async with await open_store(s3.address(s3.new_bucket(), proxy.port)) as store:
+    async with await open_store(s3.address(s3.new_bucket(), proxy.port, layout="snix")) as store:
         data = noise(12 << 20, "large")
         digest = await store.blobs.put(pieces(data, 1 << 20))
         small = await store.blobs.put_many([noise(100, str(n)) for n in range(100)])
@@ -55,7 +55,7 @@ async def test_requests_are_many_at_a_time_and_bounded(s3: Versitygw, proxy: Cou
 
 
 async def test_a_path_info_takes_one_request(s3: Versitygw, proxy: CountingProxy) -> None:
-    async with await open_store(s3.address(s3.new_bucket(), proxy.port)) as store:
+    async with await open_store(s3.address(s3.new_bucket(), proxy.port, layout="snix")) as store:
         info = await stored_file(store, "path")
         proxy.requests.clear()
         await store.path_infos.put(info)

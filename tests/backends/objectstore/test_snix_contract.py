@@ -47,7 +47,7 @@ if "TVIX_STORE_TEST_OBJECT_STORES" in os.environ:
         pass
 else:
 
-    class _Contract(PathInfoServiceContract, _Records, RecordServiceContract, KnownNarsContract, RemovalContract):  # type: ignore[no-redef]
+    class _Contract(PathInfoServiceContract, _Records, RecordServiceContract, KnownNarsContract):  # type: ignore[no-redef]
         pass
 
 

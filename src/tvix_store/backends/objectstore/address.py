@@ -17,7 +17,7 @@ from obstore.store import MemoryStore, ObjectStore, from_url
 from tvix_store.backends.objectstore.aws_profile import profile_options
 from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.directory_bucket import DirectoryBucket
-from tvix_store.backends.objectstore.options import CLIENT_OPTIONS, STORE_OPTIONS
+from tvix_store.backends.objectstore.options import CLIENT_OPTIONS, STORE_OPTIONS, option_name
 from tvix_store.client_environment.authorities import authorities_file
 from tvix_store.errors import InvalidError, NoStoreError, UnavailableError, of_disk
 from tvix_store.model.address import Address, without_secrets
@@ -77,7 +77,7 @@ class BucketAddress:
         options = STORE_OPTIONS.get(scheme, frozenset())
         client_names = CLIENT_OPTIONS if scheme not in ("file", "memory") else frozenset[str]()
         for given, value in address.parameters.items():
-            option = given.replace("-", "_").lower()
+            option = option_name(scheme, given)
             if given in own_parameters:
                 own[given] = value
             elif option in client_names:
@@ -85,7 +85,7 @@ class BucketAddress:
             elif option in options:
                 store[option] = value
             else:
-                raise _unknown(name, given, own_parameters | client_names | options)
+                raise _unknown(name, given, option, own_parameters | client_names | options)
         if scheme == "s3":
             store, client = _as_nix_says(store, client)
         location = address.location.removeprefix(PREFIX)
@@ -109,7 +109,7 @@ class BucketAddress:
     def _remote(self, retries: RetryConfig) -> ObjectStore:
         client: dict[str, str] = {**_DEFAULTS, **self.client_options}
         authorities = authorities_file()
-        if authorities is not None and "root_certificate" not in client:
+        if authorities is not None:
             client["root_certificate"] = _read(authorities)
         arguments: dict[str, object] = {"client_options": _typed(client), "retry_config": retries}
         if self.store_options:
@@ -137,9 +137,9 @@ def _typed(client: Mapping[str, str]) -> ClientConfig:
     return dict(client)  # type: ignore[return-value]  # strings are read by `obstore`
 
 
-def _unknown(name: str, given: str, known: frozenset[str]) -> InvalidError:
-    near = difflib.get_close_matches(given.replace("-", "_"), known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else "; docs/object-storage.md lists them"
+def _unknown(name: str, given: str, option: str, known: frozenset[str]) -> InvalidError:
+    near = difflib.get_close_matches(option, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
     return InvalidError(f"{name}: unknown option {given!r}{hint}")
 
 
@@ -153,7 +153,7 @@ def _as_nix_says(store: Mapping[str, str], client: Mapping[str, str]) -> tuple[d
     environment = not (os.environ.get("AWS_ACCESS_KEY_ID") or os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"))
     if profile is not None or (environment and os.environ.get("AWS_PROFILE")):
         options = {**profile_options(profile or os.environ["AWS_PROFILE"]), **options}
-    names = ("endpoint", "aws_endpoint", "aws_endpoint_url", "endpoint_url")
+    names = ("endpoint", "endpoint_url")
     for name in names:
         if name in options and "://" not in options[name]:
             options[name] = f"{scheme}://{options[name]}"

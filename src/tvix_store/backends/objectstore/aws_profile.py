@@ -28,8 +28,8 @@ def profile_options(name: str) -> dict[str, str]:
             raise InvalidError(f"the AWS profile {name!r}: {path} cannot be read") from None
         for each in (section, name):
             if parser.has_section(each):
-                options |= {key: value for key, value in parser.items(each) if key in _TAKEN}
-    if "aws_access_key_id" not in options:
+                options |= {key.removeprefix("aws_"): value for key, value in parser.items(each) if key in _TAKEN}
+    if "access_key_id" not in options:
         raise InvalidError(
             f"the AWS profile {name!r} has no aws_access_key_id; sign in, and export AWS_ACCESS_KEY_ID and the others"
         )

@@ -13,7 +13,7 @@ from blake3 import blake3
 
 from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.race import makes_conditional_writes
-from tvix_store.chunking import ChunkSizes
+from tvix_store.chunking import DEFAULT_SIZES, ChunkSizes
 from tvix_store.errors import CorruptError, InvalidError, NoStoreError
 from tvix_store.model.directory import SizeRule
 from tvix_store.model.store_path import STORE_DIR, check_store_dir
@@ -24,6 +24,7 @@ DEFAULT_LAYOUT: Layout = "snix"
 """That of new buckets."""
 KEY = "tvix-store.json"
 _FORMAT = 1
+_SNIX_AVERAGE = 256 << 10
 _MOST = 64 << 10
 _OF_SNIX = frozenset(("blobs", "chunks", "chunk", "dirs"))
 """The folders of a bucket that snix has made."""
@@ -34,6 +35,7 @@ _log = logging.getLogger(__name__)
 class Settings:
     """What all who use a bucket must agree on.
 
+    chunk_average: The size of chunks, on average; 0 for the default of the layout.
     conditional_writes: Whether the server was seen to let one of many writers win.
     nonce: Tells this bucket from one that was made anew in its place.
     """
@@ -41,7 +43,7 @@ class Settings:
     layout: str = DEFAULT_LAYOUT
     store_dir: str = STORE_DIR
     size_rule: str = "documented"
-    chunk_average: int = 128 << 10
+    chunk_average: int = 0
     conditional_writes: bool = True
     nonce: str = ""
 
@@ -53,10 +55,15 @@ class Settings:
         if self.layout not in LAYOUTS:
             raise InvalidError(f"the layout is {' or '.join(LAYOUTS)}, not {self.layout!r}")
         check_store_dir(self.store_dir)
+        if not self.chunk_average:
+            object.__setattr__(self, "chunk_average", _SNIX_AVERAGE if self.layout == "snix" else DEFAULT_SIZES.average)
         _ = self.sizes, self.rule
 
     @property
     def sizes(self) -> ChunkSizes:
+        """In the layout of snix as snix has them: so each finds the other's chunks."""
+        if self.layout == "snix":
+            return ChunkSizes(self.chunk_average // 2, self.chunk_average, self.chunk_average * 2)
         return ChunkSizes.of_average(self.chunk_average)
 
     @property

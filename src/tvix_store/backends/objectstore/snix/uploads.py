@@ -10,8 +10,8 @@ from typing import TypeAlias
 from tvix_store.backends.objectstore.snix.chunks import Chunks
 from tvix_store.model.digest import Digest
 
-_AT_ONCE = 24
-"""Chunks of all blobs, which lie in memory meanwhile: 3 MiB, at most 12."""
+_AT_ONCE = 16
+"""Chunks of all blobs, which lie in memory meanwhile: 4 MiB, at most 8."""
 Upload: TypeAlias = Callable[[Digest, bytes | memoryview], Awaitable[None]]
 
 
