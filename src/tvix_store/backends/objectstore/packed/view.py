@@ -20,7 +20,7 @@ from typing import ClassVar, Concatenate, NamedTuple, ParamSpec, Self, TypeAlias
 import lmdb
 
 from tvix_store.backends.objectstore.packed.contents import Kind, NarRow, Place
-from tvix_store.backends.objectstore.packed.pack import Footer
+from tvix_store.backends.objectstore.packed.pack import Footer, commit_time
 from tvix_store.backends.objectstore.packed.view_rows import PLACE, Counts, DamagedRowError, content_key, opened, sealed
 from tvix_store.errors import ClosedError, ExhaustedError, UnavailableError, of_disk
 from tvix_store.model.path_info import NarFacts
@@ -250,10 +250,20 @@ class View:
         return age if boot == _boot() and age >= 0 else float("inf")
 
     @_mending
-    def note_listing(self, began: float) -> None:
-        """Note that all commits of the time `began` (monotonic) are known."""
+    def note_listing(self, began: float, newest: int) -> None:
+        """Note that all commits of the time `began` (monotonic) are known. `newest` is the object store's time of the newest one."""
         with self._writing() as txn:
             self._put_meta(txn, b"listed", _LISTED.pack(began, _boot()))
+            self._put_meta(txn, b"listed to", newest.to_bytes(8, "little"))
+
+    @property
+    @_mending
+    def listed_to(self) -> int:
+        """Up to what time, in the keys of commits, all are known: 0 where they were never listed."""
+        with self._reading() as txn:
+            newest = self._meta(txn, b"newest")
+            written = int.from_bytes(self._meta(txn, b"listed to"), "little")
+            return min(written, commit_time(newest.decode())) if newest else 0
 
     def _open(self) -> tuple[lmdb.Environment, list[lmdb._Database]]:
         try:
