@@ -251,7 +251,7 @@ class View:
 
     @_mending
     def note_listing(self, began: float, newest: int) -> None:
-        """Note that all commits of the time `began` (monotonic) are known. `newest` is the object store's time of the newest one."""
+        """Note that all commits of the time `began` (monotonic) are known. `newest` is the object store's time of the last one."""
         with self._writing() as txn:
             self._put_meta(txn, b"listed", _LISTED.pack(began, _boot()))
             self._put_meta(txn, b"listed to", newest.to_bytes(8, "little"))
