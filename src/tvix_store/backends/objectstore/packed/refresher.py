@@ -157,10 +157,10 @@ class Refresher:
             if data is None:
                 return None  # deleted meanwhile
             try:
-                return Commit(key, sizes[key], await asyncio.to_thread(Footer.decode, data, f"{self._bucket.name}/{key}"))
+                return Commit(key, await asyncio.to_thread(Footer.decode, data, f"{self._bucket.name}/{key}"))
             except StoreError as error:
                 _log.error("a commit is left out: %s", error)
-                return Commit(key, sizes[key], Footer([]))
+                return Commit(key, Footer([]))
 
         return [commit for commit in await asyncio.gather(*map(read, keys)) if commit is not None]
 

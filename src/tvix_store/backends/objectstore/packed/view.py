@@ -21,7 +21,7 @@ import lmdb
 
 from tvix_store.backends.objectstore.packed.contents import Kind, NarRow, Place
 from tvix_store.backends.objectstore.packed.pack import Footer, commit_time
-from tvix_store.backends.objectstore.packed.view_rows import PLACE, Counts, DamagedRowError, content_key, opened, sealed
+from tvix_store.backends.objectstore.packed.view_rows import PLACE, DamagedRowError, content_key, opened, sealed
 from tvix_store.errors import ClosedError, ExhaustedError, UnavailableError, of_disk
 from tvix_store.model.path_info import NarFacts
 
@@ -59,10 +59,9 @@ class Record(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """A commit that is to be added to a view: its key, the bytes of its object, its footer."""
+    """A commit that is to be added to a view: its key, and its footer."""
 
     key: str
-    size: int
     footer: Footer
 
 
@@ -167,14 +166,12 @@ class View:
     def add(self, commits: Sequence[Commit]) -> None:
         """Take what commits make visible. The newest place of a record counts."""
         with self._writing() as txn:
-            counts = self._counts(txn)
             newest = self._meta(txn, b"newest")
             for commit in sorted(commits):
                 if txn.get(commit.key.encode(), db=self._tables[1]) is None:
-                    self._add(txn, commit, counts)
+                    self._add(txn, commit)
                     newest = max(newest, commit.key.encode())
             self._put_meta(txn, b"newest", newest)
-            self._put_meta(txn, b"counts", counts.encode())
 
     @_mending
     def add_nar(self, row: NarRow) -> None:
@@ -188,7 +185,7 @@ class View:
             for record in records:
                 key = content_key(record.kind, record.digest, record.start)
                 if self._place(txn, key) == record.place:
-                    self._forget(txn, key)
+                    txn.delete(key, db=self._tables[0])
             txn.drop(self._tables[3], delete=False)
             self._put_meta(txn, b"epoch", (self._epoch(txn) + 1).to_bytes(8, "little"))
 
@@ -209,14 +206,6 @@ class View:
                         found.append(Record(Kind(each[0]), each[1:33], start, Place(key, offset, stored, length)))
         return sorted(found, key=lambda record: record.place)
 
-    def _forget(self, txn: Txn, key: bytes) -> None:
-        row = txn.pop(key, db=self._tables[0])
-        if row is not None:
-            _, _, stored, length, _ = PLACE.unpack(opened(key, row))
-            counts = self._counts(txn)
-            counts.remove(key[0], key.endswith(bytes(8)), stored, length)
-            self._put_meta(txn, b"counts", counts.encode())
-
     @property
     @_mending
     def epoch(self) -> int:
@@ -230,12 +219,6 @@ class View:
         """The key of the newest commit; empty where there is none."""
         with self._reading() as txn:
             return self._meta(txn, b"newest").decode()
-
-    @property
-    @_mending
-    def counts(self) -> Counts:
-        with self._reading() as txn:
-            return self._counts(txn)
 
     @property
     @_mending
@@ -368,19 +351,13 @@ class View:
         txn.put(name, sealed(name, packed), db=self._tables[1])
         return int(number)
 
-    def _add(self, txn: Txn, commit: Commit, counts: Counts) -> None:
-        contents = self._tables[0]
+    def _add(self, txn: Txn, commit: Commit) -> None:
         numbers = {key: self._number(txn, key) for key in [commit.key, *(part.key for part in commit.footer.parts if part.key)]}
         for entry in commit.footer.entries(commit.key):
             key = content_key(entry.kind, entry.digest, entry.start)
             place = entry.place
             row = PLACE.pack(numbers[place.key], place.offset, place.stored, place.length, entry.size)
-            if txn.put(key, sealed(key, row), db=contents, overwrite=False):
-                counts.add(entry)
-            else:
-                txn.put(key, sealed(key, row), db=contents)
-            counts.disk += place.stored if place.key != commit.key else 0
-        counts.disk += commit.size
+            txn.put(key, sealed(key, row), db=self._tables[0])
         for nar in commit.footer.nars:
             self._put_nar(txn, nar)
 
@@ -393,10 +370,6 @@ class View:
 
     def _put_meta(self, txn: Txn, name: bytes, value: bytes) -> None:
         txn.put(name, sealed(name, value), db=self._tables[4])
-
-    def _counts(self, txn: Txn) -> Counts:
-        row = self._meta(txn, b"counts")
-        return Counts.decode(row) if row else Counts()
 
     def _epoch(self, txn: Txn) -> int:
         return int.from_bytes(self._meta(txn, b"epoch"), "little")
