@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import rule
 from obstore.store import MemoryStore
@@ -88,24 +90,38 @@ async def test_strangers_who_ask_for_nonsense_cause_few_listings(tmp_path: Path)
         assert bucket.counts["list commits"] <= 2
 
 
-async def test_a_writer_whose_clock_is_slow_is_seen(tmp_path: Path, monkeypatch: object) -> None:
-    """Its commits come behind all that it knows of, whatever its clock says."""
-    import time
-
-    import pytest
-
-    assert isinstance(monkeypatch, pytest.MonkeyPatch)
+@pytest.mark.parametrize("skew", [-86_400, 86_400], ids=["slow", "fast"])
+async def test_a_writer_with_a_wrong_clock_is_seen_and_hides_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skew: float
+) -> None:
     store = MemoryStore()
     async with (
         await open_packed(CountedBucket(store), tmp_path / "one") as one,
         await open_packed(CountedBucket(store), tmp_path / "two") as two,
+        await open_packed(CountedBucket(store), tmp_path / "three") as three,
     ):
         await one.blobs.put(stream([b"one"]))
         assert not await two.blobs.missing([Digest.of(b"one")])
+        now = time.time
         with monkeypatch.context() as patched:
-            patched.setattr(time, "time", lambda: 1e9)
+            patched.setattr(time, "time", lambda: now() + skew)
             await two.blobs.put(stream([b"two"]))
         assert await collect(one.blobs.read(Digest.of(b"two"))) == b"two"
+        await three.blobs.put(stream([b"three"]))  # it has listed nothing yet
+        for front in (one, two):
+            assert await collect(front.blobs.read(Digest.of(b"three"))) == b"three"
+
+
+async def test_who_has_put_before_it_listed_knows_what_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    now = time.time
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: now() - 86_400)
+        async with await open_packed(CountedBucket(store), tmp_path / "one") as one:
+            await one.blobs.put(stream([b"old"]))
+    async with await open_packed(CountedBucket(store), tmp_path / "two") as two:
+        await two.blobs.put(stream([b"new"]))
+        assert await collect(two.blobs.read(Digest.of(b"old"))) == b"old"
 
 
 TestPacked = PackedMachine.TestCase

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from typing import NamedTuple
 
@@ -21,9 +22,10 @@ from tvix_store.services.read_ahead import READ_AHEAD
 
 _PIECE = 1 << 20
 _FIRST = 512 << 10
-_GROUP = 8 << 20
+_GROUP = 4 << 20
 """Bytes of chunks that are read together: at first few, so that the reader begins soon, then twice as many each time, to this."""
-_GROUPS_AHEAD = 3
+_AHEAD = (14, 3)
+"""Groups that are read ahead of a reader, as memory lets us. An object store gives each request some 50 MiB a second."""
 _INLINE = 32 << 10
 """Bytes of blobs that are cut on the event loop."""
 
@@ -61,16 +63,17 @@ class PackedBlobs:
             raise NotFoundError("blob", digest)
         if isinstance(found, Place):
             [content] = await self._engine.contents(Kind.CHUNK, [digest.raw], [found])
-            for piece in _pieces(memoryview(content)[start:stop]):
+            for piece in _pieces(content[start:stop]):
                 yield piece
             return
-        with READ_AHEAD.room((_GROUPS_AHEAD + 1) * _GROUP) as has_room:
-            groups = _grouped(self._parts(digest, start, stop), _GROUP if has_room else _FIRST)
+        with ExitStack() as room:
+            depth = next((each for each in _AHEAD if room.enter_context(READ_AHEAD.room((each + 1) * _GROUP))), 0)
+            groups = _grouped(self._parts(digest, start, stop), _GROUP if depth else _FIRST)
             ahead: deque[asyncio.Task[list[bytes]]] = deque()
             try:
                 async for group in groups:
                     ahead.append(asyncio.create_task(self._read_parts(digest, group)))
-                    if len(ahead) > (_GROUPS_AHEAD if has_room else 0):
+                    if len(ahead) > depth:
                         for piece in await ahead.popleft():
                             yield piece
                 while ahead:
@@ -119,7 +122,7 @@ class PackedBlobs:
             [found] = await self._engine.find([digest.raw])
         return found
 
-    async def _chunks(self, keys: Sequence[bytes]) -> list[bytes | memoryview]:
+    async def _chunks(self, keys: Sequence[bytes]) -> list[bytes]:
         distinct = list(dict.fromkeys(keys))
         places = await self._engine.locate_all(Kind.CHUNK, distinct)
         contents = dict(zip(distinct, await self._engine.contents(Kind.CHUNK, distinct, places), strict=True))
@@ -134,8 +137,8 @@ class PackedBlobs:
             if isinstance(error, CorruptError):
                 raise
             raise CorruptError(f"blob {blob} is damaged: its chunk {error.key} is missing") from None
-        views = [memoryview(content)[begin:end] for content, (_, begin, end) in zip(contents, parts, strict=True)]
-        return [piece for view in views for piece in _pieces(view)]
+        wanted = (content[begin:end] for content, (_, begin, end) in zip(contents, parts, strict=True))
+        return [piece for content in wanted for piece in _pieces(content)]
 
     async def _parts(self, digest: Digest, start: int, stop: int | None) -> AsyncIterator[Part]:
         """The chunks that `start` to `stop` touches."""
@@ -196,5 +199,6 @@ async def _grouped(parts: AsyncIterator[Part], most: int) -> AsyncIterator[list[
         yield group
 
 
-def _pieces(view: memoryview) -> list[bytes]:
-    return [bytes(view[at : at + _PIECE]) for at in range(0, len(view), _PIECE)]
+def _pieces(content: bytes) -> list[bytes]:
+    """A content in pieces that a reader gets. What is not cut is not copied."""
+    return [content[at : at + _PIECE] for at in range(0, len(content), _PIECE)]

@@ -89,7 +89,7 @@ class Committer:
             raise ClosedError("the store is closed")
         key, data = await asyncio.to_thread(self._encoded, footer, body)
         await self._bucket.put(key, data)
-        await asyncio.to_thread(self._view.add, [Commit(key, len(data), footer)])
+        await asyncio.to_thread(self._view.add, [Commit(key, footer)])
         return key
 
     def _encoded(self, footer: Footer, body: Sequence[bytes | memoryview]) -> tuple[str, bytes]:

@@ -40,7 +40,7 @@ class PackedDirectories:
         if place is None:
             return None
         [encoded] = await self._engine.contents(Kind.DIRECTORY, [digest.raw], [place])
-        return Directory.stored(digest, bytes(encoded))
+        return Directory.stored(digest, encoded)
 
     async def get_all(self, digests: Sequence[Digest]) -> list[Directory]:
         """Some directories, in order.
@@ -52,7 +52,7 @@ class PackedDirectories:
         keys = [digest.raw for digest in digests]
         places = await self._engine.locate_all(Kind.DIRECTORY, keys)
         encoded = await self._engine.contents(Kind.DIRECTORY, keys, places)
-        return [Directory.stored(digest, bytes(each)) for digest, each in zip(digests, encoded, strict=True)]
+        return [Directory.stored(digest, each) for digest, each in zip(digests, encoded, strict=True)]
 
     async def get_recursive(self, digest: Digest) -> AsyncIterator[Directory]:
         if await self._engine.locate(Kind.DIRECTORY, [digest.raw]) == [None]:

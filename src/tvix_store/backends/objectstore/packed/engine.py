@@ -133,7 +133,7 @@ class Engine:
             places.append(place)
         return places
 
-    async def contents(self, kind: Kind, digests: Sequence[bytes], places: Sequence[Place]) -> list[bytes | memoryview]:
+    async def contents(self, kind: Kind, digests: Sequence[bytes], places: Sequence[Place]) -> list[bytes]:
         """Chunks or directories, which lie at `places`: decompressed, and verified.
 
         Raises:
@@ -141,11 +141,11 @@ class Engine:
         """
         stored = await self.reader.read(places)
 
-        def all_opened() -> list[bytes | memoryview | None]:
+        def all_opened() -> list[bytes | None]:
             return [opened(*each) for each in zip(digests, places, stored, strict=True)]
 
         found = all_opened() if sum(place.length for place in places) <= _INLINE else await asyncio.to_thread(all_opened)
-        contents: list[bytes | memoryview] = []
+        contents: list[bytes] = []
         damage: CorruptError | None = None
         for digest, place, content in zip(digests, places, found, strict=True):
             try:
@@ -221,7 +221,7 @@ class Engine:
         await self.forget_list(blob)  # also where this is not the first segment
         raise CorruptError(f"the list of the chunks of blob {blob} is damaged, in {self.bucket.name}/{found.place.key}")
 
-    async def _mended(self, kind: Kind, digest: bytes, place: Place) -> bytes | memoryview:
+    async def _mended(self, kind: Kind, digest: bytes, place: Place) -> bytes:
         """A content that was read and is not right: read once more, or from another place."""
         tried: set[Place] = set()
         found: Place | None = place

@@ -120,6 +120,6 @@ def _checked(chunks: Sequence[StoredChunk]) -> list[Content]:
     return [Content(Kind.CHUNK, digest, bytes(stored), length) for digest, length, stored in compressed_chunks(chunks)]
 
 
-def _hash(hasher: blake3, contents: Sequence[bytes | memoryview]) -> None:
+def _hash(hasher: blake3, contents: Sequence[bytes]) -> None:
     for content in contents:
         hasher.update(content)

@@ -1,7 +1,7 @@
 """Merged indexes: the footers of many commits in one object, so that a new view needs few requests.
 
     index/<12 hex: time of the first commit>-<12 hex: of the last one>-<16 hex: random>:
-        u32 bytes of the head; the head, a zstd frame of lines `<key of a commit> <bytes of its object> <bytes of its footer>`;
+        u32 bytes of the head; the head, a zstd frame of lines `<key of a commit> <bytes of its footer>`;
         the footers, end to end
 
 They are advice. A reader looks only for commits that it has listed, and reads the other footers itself. So nothing is lost with a
@@ -96,7 +96,7 @@ def _merged(commits: Sequence[Commit]) -> list[tuple[str, bytes]]:
     objects: list[tuple[str, bytes]] = []
     encoded = ((commit, commit.footer.encode()) for commit in sorted(commits))
     for some in filling(encoded, lambda each: len(each[1]), size=_LARGEST):
-        lines = "".join(f"{commit.key} {commit.size} {len(footer)}\n" for commit, footer in some)
+        lines = "".join(f"{commit.key} {len(footer)}\n" for commit, footer in some)
         head = zstandard.compress(lines.encode(), 3)
         times = f"{commit_time(some[0][0].key):012x}-{commit_time(some[-1][0].key):012x}"
         objects.append((times, b"".join((_HEAD.pack(len(head)), head, *(footer for _, footer in some)))))
@@ -112,9 +112,9 @@ def _read(data: memoryview, wanted: frozenset[str], what: str) -> list[Commit]:
             raise CorruptError(f"the head of {what} is too large")
         commits: list[Commit] = []
         for line in zstandard.decompress(head).decode().splitlines():
-            key, whole, length = line.split(" ")
+            key, length = line.split(" ")
             if key in wanted:
-                commits.append(Commit(key, int(whole), Footer.decode(data[at : at + int(length)], f"{key} in {what}")))
+                commits.append(Commit(key, Footer.decode(data[at : at + int(length)], f"{key} in {what}")))
             at += int(length)
         return commits
     except (struct.error, ValueError, zstandard.ZstdError) as error:

@@ -55,7 +55,7 @@ class PackCheck:
         return len(damaged)
 
 
-def opened(digest: bytes, place: Place, stored: bytes | memoryview | None) -> bytes | memoryview | None:
+def opened(digest: bytes, place: Place, stored: bytes | memoryview | None) -> bytes | None:
     """The chunk or directory of which `stored` was read; None where it does not match the digest."""
     if stored is None:
         return None
@@ -63,7 +63,8 @@ def opened(digest: bytes, place: Place, stored: bytes | memoryview | None) -> by
         content = chunk_content(stored, place.length)
     except InvalidError:
         return None
-    return content if blake3(content).digest() == digest else None
+    # As bytes: it is copied here, in the thread that has just read it. A view would keep alive all that was read with it.
+    return bytes(content) if blake3(content).digest() == digest else None
 
 
 def _damaged(records: Sequence[Record], data: memoryview, start: int) -> list[Record]:

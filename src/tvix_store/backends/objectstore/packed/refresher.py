@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.packed.merged_index import MergedIndexes
-from tvix_store.backends.objectstore.packed.pack import COMMITS, Footer, commit_time, footer_size
+from tvix_store.backends.objectstore.packed.pack import COMMITS, Footer, footer_size
 from tvix_store.backends.objectstore.packed.view import Commit, View
 from tvix_store.errors import StoreError, UnavailableError, of_disk
 
@@ -102,22 +102,23 @@ class Refresher:
             if await asyncio.to_thread(lambda: self._view.age) < time.monotonic() - wanted:
                 return  # another process did it while this one waited
             began = time.monotonic()
-            newest = await asyncio.to_thread(lambda: self._view.newest)
+            # Clocks differ. What is listed begins before the newest commit both by its key and by the object store's clock.
+            newest = listed_to = await asyncio.to_thread(lambda: self._view.listed_to)
             after = ""
-            if newest and began < self._all_due:
-                after = f"{COMMITS}/{max(commit_time(newest) - MARGIN, 0):012x}"
-            sizes = {
-                listed.key: listed.size
-                async for page in self._bucket.list(COMMITS, after)
-                for listed in page
-                if footer_size(listed.key) is not None
-            }
+            if listed_to and began < self._all_due:
+                after = f"{COMMITS}/{max(listed_to - MARGIN, 0):012x}"
+            sizes: dict[str, int] = {}
+            async for page in self._bucket.list(COMMITS, after):
+                for listed in page:
+                    if footer_size(listed.key) is not None:
+                        sizes[listed.key] = listed.size
+                        newest = max(newest, int(listed.written * 1000))
             if not after:
                 self._all_due = began + FULL
             new = await asyncio.to_thread(self._view.unknown_commits, sizes)
             if new:
                 await self._learn({key: sizes[key] for key in new})
-            await asyncio.to_thread(self._view.note_listing, began)
+            await asyncio.to_thread(self._view.note_listing, began, newest)
 
     async def _learn(self, sizes: dict[str, int]) -> None:
         """Take new commits into the view, of these sizes."""
@@ -156,10 +157,10 @@ class Refresher:
             if data is None:
                 return None  # deleted meanwhile
             try:
-                return Commit(key, sizes[key], await asyncio.to_thread(Footer.decode, data, f"{self._bucket.name}/{key}"))
+                return Commit(key, await asyncio.to_thread(Footer.decode, data, f"{self._bucket.name}/{key}"))
             except StoreError as error:
                 _log.error("a commit is left out: %s", error)
-                return Commit(key, sizes[key], Footer([]))
+                return Commit(key, Footer([]))
 
         return [commit for commit in await asyncio.gather(*map(read, keys)) if commit is not None]
 
