@@ -80,7 +80,7 @@ def test_content_must_be_there_first(tvix_store: Program, path: str) -> None:
         ('{"root": {"type": "pipe"}}', "unknown type 'pipe'"),
         ('{"root": {"type": "symlink", "target": ""}}', "a symlink's target is empty"),
         ('{"root": {"type": "symlink", "target": "x"}, "colour": 1}', "unknown key 'colour'"),
-        ('{"root": {"type": "symlink", "target": "x"}, "path": 1}', "path has a malformed value"),
+        ('{"root": {"type": "symlink", "target": "x"}, "path": 1}', "path: expected a text, not 1"),
         ('{"root": {"type": "symlink", "target": "x"}, "path": "/nix/store/x"}', "path: not a store path"),
     ],
 )
