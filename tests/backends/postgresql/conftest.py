@@ -57,6 +57,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return statements
 
 
+async def blocked(sql: Any, count: int = 1) -> None:
+    """Wait until so many statements of others wait for a lock."""
+    for _ in range(3000):
+        if await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") >= count:
+            return
+        await asyncio.sleep(0.01)
+    raise TimeoutError
+
+
 async def settled() -> None:
     """Let the driver tell of its last statement."""
     await asyncio.sleep(0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.backends.postgresql.conftest import blocked
 from tests.backends.postgresql.test_statements import path_info
 from tests.ports import free_port
 from tests.postgresql import Server
@@ -101,7 +102,7 @@ async def test_another_failure_tells_what_the_server_said(offer: Offer, fails: F
 async def test_a_statement_that_waits_too_long_is_given_up(offer: Offer, settings: Settings, sql: Any) -> None:
     info = path_info("locked")
     await infos_of(offer).put(info)
-    short = await open_offer(replace(settings, timeout=0.2))
+    short = await open_offer(replace(settings, timeout=1))
     async with sql.transaction():
         await sql.execute("SELECT 1 FROM path_infos FOR UPDATE")
         with pytest.raises(UnavailableError, match="took too long"):
@@ -113,14 +114,14 @@ async def test_a_statement_that_waits_too_long_is_given_up(offer: Offer, setting
 async def test_who_waits_for_a_connection_is_told_that_there_are_few(
     offer: Offer, settings: Settings, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_WAIT", 0.1)
     info = path_info("locked")
     await infos_of(offer).put(info)
     narrow = await open_offer(replace(settings, pool=1))
     async with sql.transaction():
         await sql.execute("SELECT 1 FROM path_infos FOR UPDATE")
         waiting = asyncio.create_task(infos_of(narrow).put(info))
-        await asyncio.sleep(0.05)
+        await blocked(sql)
+        monkeypatch.setattr(database, "_WAIT", 0.1)
         with pytest.raises(UnavailableError, match=r"all 1 connections are at work; \?pool=NUMBER allows more"):
             await narrow.check()
     assert await waiting == info
@@ -133,12 +134,12 @@ async def test_close_ends_what_hangs_also_when_it_is_cancelled(
     monkeypatch.setattr(database, "_CLOSE", 0.1)
     info = path_info("locked")
     await infos_of(offer).put(info)
-    async with sql.transaction():
-        await sql.execute("SELECT 1 FROM path_infos FOR UPDATE")
-        for is_cancelled in (False, True):
-            hanging = await open_offer(settings)
+    for is_cancelled in (False, True):
+        hanging = await open_offer(settings)
+        async with sql.transaction():
+            await sql.execute("SELECT 1 FROM path_infos FOR UPDATE")
             waiting = asyncio.create_task(infos_of(hanging).put(info))
-            await asyncio.sleep(0.05)
+            await blocked(sql)
             closing = asyncio.ensure_future(hanging.close())
             if is_cancelled:
                 await asyncio.sleep(0.02)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.backends.postgresql.conftest import blocked
 from tests.backends.postgresql.peer import PATHS, ROUNDS, path_info
 from tvix_store.backends.postgresql import Settings, open_offer
 from tvix_store.errors import IncompleteError
@@ -101,8 +102,7 @@ async def test_a_removal_finds_a_put_under_way(two: tuple[Offer, Offer], isolati
     async with sql.transaction(isolation=isolation.replace(" ", "_")):
         await sql.execute("SELECT 1 FROM path_infos WHERE output_hash = $1 FOR KEY SHARE", low.store_path.output_hash)
         removing = asyncio.create_task(removal.remove([low.store_path.output_hash], unused_since=None))
-        await asyncio.sleep(0.1)
-        assert not removing.done()
+        await blocked(sql)
         await sql.execute("INSERT INTO path_infos VALUES ($1, $2, $3, $4, $5, $6)", *rows[0])
         await sql.execute("INSERT INTO path_references VALUES ($1, $2)", low.store_path.output_hash, own)
     assert await removing == set()
@@ -117,8 +117,7 @@ async def test_a_put_waits_for_the_removal_of_what_it_requires(two: tuple[Offer,
     async with sql.transaction(isolation=isolation.replace(" ", "_")):
         await sql.execute("SELECT 1 FROM path_infos WHERE output_hash = $1 FOR UPDATE", low.store_path.output_hash)
         puts = [asyncio.create_task(path_infos.put(each, requires=each.references)) for each in (high, low)]
-        await asyncio.sleep(0.1)
-        assert not any(each.done() for each in puts), "the second would change nothing, and be acknowledged"
+        await blocked(sql, 2)  # the second, too: it would change nothing, and be acknowledged
         await sql.execute("DELETE FROM path_infos WHERE output_hash = $1", low.store_path.output_hash)
     is_put, stored = await asyncio.gather(*puts, return_exceptions=True)
     assert isinstance(is_put, IncompleteError) or is_put == high, "the other put may come first"

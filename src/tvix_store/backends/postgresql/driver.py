@@ -23,6 +23,8 @@ _KEEPALIVES = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TC
 
 ERRORS: tuple[type[Exception], ...] = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """What the driver raises. A TimeoutError and an error of TLS are an OSError."""
+CONFUSED = asyncpg.InternalClientError
+"""Raised where a server ends a connection at the moment at which the driver begins to ask something."""
 MISUSED = asyncpg.ClientConfigurationError
 """Raised for parameters of an address that the driver does not understand."""
 

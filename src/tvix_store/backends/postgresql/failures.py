@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from tvix_store.backends.postgresql.driver import MISUSED, state_of
+from tvix_store.backends.postgresql.driver import CONFUSED, MISUSED, state_of
 from tvix_store.errors import (
     CorruptError,
     DeniedError,
@@ -54,7 +54,7 @@ def is_lost(error: Exception) -> bool:
         return (state.startswith("08") and state != "08P01") or state in {"57P01", "57P02", "57P03"}
     if isinstance(error, OSError):
         return not isinstance(error, TimeoutError | ssl.SSLError)
-    return "connection is closed" in str(error)
+    return isinstance(error, CONFUSED) or "connection is closed" in str(error)
 
 
 def translated(error: Exception, name: str) -> StoreError:
