@@ -10,6 +10,7 @@ import lzma
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import brotli
 import pytest
@@ -21,6 +22,9 @@ from tvix_store import __version__
 from tvix_store.backends import memory
 from tvix_store.config import open_store
 from tvix_store.errors import ExhaustedError, InvalidError, UnsupportedError
+from tvix_store.layers.cache.cached import cached as cached_offer
+from tvix_store.layers.cache.memory_near import MemoryNear
+from tvix_store.layers.composing import composed
 from tvix_store.layers.fetch_lock import FetchLock
 from tvix_store.model.nodes import SymlinkNode
 from tvix_store.model.path_info import PathInfo
@@ -262,17 +266,30 @@ async def test_a_put_makes_the_cache_be_asked_again(cache: CacheServer, before: 
     assert cache.asked(path.narinfo_path) == 2
 
 
-async def test_another_worker_that_fetched_meanwhile_has_fetched_for_us(cache: CacheServer, before: Before, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_cache", [False, True])
+async def test_another_worker_that_fetched_meanwhile_has_fetched_for_us(
+    cache: CacheServer, before: Before, tmp_path: Path, has_cache: bool
+) -> None:
+    """Also where each worker has a cache before the store, which believes for a while that a path is not there."""
     path = cache.publish(cached(TREE))
     gate = cache.answers[path.nar_path] = Gate(path.file)
-    store = await memory.open_store()
-    fronts = [await before(cache, store=store, lock=FetchLock(tmp_path / "lock")) for _ in range(4)]
+    far = await memory.open_store()
+    put, puts = far.path_infos.put, 0
+
+    async def counted(path_info: PathInfo, *args: Any, **kwargs: Any) -> PathInfo:
+        nonlocal puts
+        puts += 1
+        return await put(path_info, *args, **kwargs)
+
+    far.path_infos.put = counted  # type: ignore[method-assign]
+    offers = [cached_offer(MemoryNear(1 << 20), far) if has_cache else far for _ in range(4)]
+    fronts = [await before(cache, store=composed(offer, offer, offer), lock=FetchLock(tmp_path / "lock")) for offer in offers]
     waiting = [asyncio.create_task(front.get(path.output_hash)) for front in fronts]
     await gate.reached.wait()
     await asyncio.sleep(0.1)
     gate.opened.set()
     assert all(await asyncio.gather(*waiting))
-    assert cache.asked(path.nar_path) == 1
+    assert (cache.asked(path.nar_path), puts) == (1, 1)
 
 
 async def test_a_cache_that_is_down_costs_one_request_a_pause(

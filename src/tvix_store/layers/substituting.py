@@ -130,8 +130,7 @@ class SubstitutingPathInfos:
         async with aclosing(self._offers(output_hash, wanted)) as offers:
             async for substituter, narinfo in offers:
                 async with self._holding(output_hash), substituter.room:
-                    # Another process may have fetched it while we waited, or a client put it.
-                    found = await self._store.path_infos.get(output_hash)
+                    found = await self._come_meanwhile(output_hash)
                     if found is not None:
                         return found
                     window.begin(narinfo.nar.sha256, narinfo.nar.size)
@@ -150,6 +149,14 @@ class SubstitutingPathInfos:
         if exhausted is not None:
             raise exhausted
         return None
+
+    async def _come_meanwhile(self, output_hash: bytes) -> PathInfo | None:
+        """The path, if another process has fetched it while we waited, or a client has put it.
+
+        A cache before the store may still believe that the path is not there. `existing` asks the store itself.
+        """
+        there = await self._store.path_infos.existing([output_hash])
+        return await self._store.path_infos.get(output_hash) if there else None
 
     async def _offers(self, output_hash: bytes, wanted: bytes | None) -> AsyncGenerator[tuple[Substituter, NarInfo], None]:
         """The upstreams that have the path. First come those whose NAR has the SHA-256 that is `wanted`, if any is."""

@@ -386,6 +386,19 @@ async def test_path_infos_are_believed_for_a_while(cache: Cache, monkeypatch: py
     assert await cache.store.path_infos.get(key) is None
 
 
+async def test_existing_asks_far_and_corrects_what_was_believed(cache: Cache) -> None:
+    info = await stored_file(cache.far, "elsewhere")
+    key = info.store_path.output_hash
+    assert await cache.store.path_infos.get(key) is None
+    await cache.far.path_infos.put(info)
+    assert await cache.store.path_infos.existing([key]) == {key: info.store_path}
+    assert await cache.store.path_infos.get(key) == info
+    assert cache.far.removal is not None
+    await cache.far.removal.remove([key], unused_since=None)
+    assert await cache.store.path_infos.existing([key]) == {}
+    assert await cache.store.path_infos.get(key) is None
+
+
 async def test_path_infos_that_are_put_together_are_seen_at_once(cache: Cache) -> None:
     class Together:
         async def put_many(self, path_infos: Sequence[PathInfo], /) -> list[PathInfo]:

@@ -59,7 +59,8 @@ def test_values_come_back_also_after_it_is_opened_anew(near: DiskNear, tmp_path:
     values = {key(n): value(n, 37 * n) for n in range(100)}
     near.put(values)
     assert near.get([*values, key(1000)]) == [*values.values(), None]
-    assert [near.peek(each) for each in values] == list(values.values())
+    with suppress(BlockingIOError):  # some file systems cannot tell what is in memory
+        assert [near.peek(each) for each in values] == list(values.values())
     near.close()
     assert near.get([key(1)]) == [None]
     again = DiskNear(tmp_path / "near", 4 * SMALLEST)  # another size does no harm

@@ -25,6 +25,7 @@ class CachedPathInfos(PassingPathInfos):
     """A PathInfoService over `far`. It keeps what it is told in memory: path infos change, since signatures are added.
 
     A path info is believed for `ttl` seconds, and that there is none for `negative_ttl`. `existing` asks far: puts rely on it.
+    What was believed, and is not so, is forgotten then.
     """
 
     def __init__(self, far: PathInfoService, ttl: float, negative_ttl: float) -> None:
@@ -52,6 +53,14 @@ class CachedPathInfos(PassingPathInfos):
         if lacking:
             found |= zip(lacking, await self._fetch(lacking), strict=True)
         return {output_hash: path_info for output_hash, path_info in found.items() if path_info is not None}
+
+    async def existing(self, output_hashes: Sequence[bytes]) -> dict[bytes, StorePath]:
+        there = await self._inner.existing(output_hashes)
+        for each in output_hashes:
+            kept = self._kept.get(each)
+            if kept is not None and (kept[1] is None) == (each in there):
+                self._drop(each)
+        return there
 
     async def put(
         self, path_info: PathInfo, trust: Trust = NOBODY, *, requires: Collection[StorePath] = (), calculated: bool = False
