@@ -397,8 +397,10 @@ async def test_what_is_put_is_signed_if_it_is_true(tmp_path: Path) -> None:
 
 async def test_a_key_that_is_not_there_is_told(tmp_path: Path) -> None:
     signing = {"type": "keyfile-signing", "inner": "memory://", "keyfile": str(tmp_path / "key")}
-    with pytest.raises(Exception, match="cannot read the key in"):
-        await open_store(composition=everywhere({"type": "memory"}) | {"pathinfoservices": {"root": signing}})
+    table = everywhere({"type": "local", "path": str(tmp_path / "store")}) | {"pathinfoservices": {"root": signing}}
+    with pytest.raises(InvalidError, match=r"^\[pathinfoservices.root\] keyfile: cannot read the key in"):
+        await open_store(composition=table)
+    assert not (tmp_path / "store").exists()
 
 
 async def test_a_part_may_be_read_only() -> None:
