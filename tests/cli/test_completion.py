@@ -155,6 +155,15 @@ def test_the_store_of_an_option_or_of_a_file_is_asked(
     assert offered("ls", "") == sorted(shelf.paths)
 
 
+def test_the_store_of_a_composition_is_asked(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TVIX_STORE", raising=False)
+    stores = tmp_path / "stores.toml"
+    tables = ("blobservices", "directoryservices", "pathinfoservices")
+    stores.write_text("".join(f'[{table}]\nroot = "{shelf.directory}"\n' for table in tables))
+    for option in ("--store-composition", "--config"):
+        assert offered("info", option, str(stores), "") == offered("info", "--store", str(shelf.directory), "")
+
+
 def test_directories_complete_an_address() -> None:
     for words in (("--store",), ("ls", "--store"), ("copy", "--to"), ("ls", "--blob-service-addr")):
         [item] = ShellComplete(program(), {}, NAME, COMPLETION).get_completions(list(words), "./st")

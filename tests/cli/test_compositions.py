@@ -92,6 +92,11 @@ public_keys = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="
     stores.chmod(0o600)
     shown = place.run("config", "show", "--composition", "--store-composition", "stores.toml")
     assert "hidden" not in shown.output.decode()
+    assert shown.error == ""
+    stores.chmod(0o644)
+    warned = place.run("config", "show", "--composition", "--store-composition", "stores.toml").error
+    assert "stores.toml has mode 644: everybody may read the password in this configuration" in warned
+    stores.chmod(0o600)
     (place.here / "again.toml").write_bytes(shown.output)
     assert place.run("config", "show", "--composition", "--store-composition", "again.toml").output == shown.output
     whole = place.run("config", "show", "--store-composition", "stores.toml").output.decode()

@@ -157,6 +157,7 @@ WRONG = [
     ({"type": "race"}, "several upstreams are"),
     ({"type": "s3"}, 'object storage is type = "objectstore"'),
     ({"type": "grpc", "url": "http://localhost:8000"}, r"url: a server is grpc\+http://localhost:8000"),
+    ({"type": "objectstore", "object_store_url": "memroy://x"}, r"object_store_url: objectstore\+memroy://x: unknown scheme"),
     ({"type": "grpc", "url": "memroy://"}, r"url: a server is grpc\+http://host:port"),
     ({"type": "grpc", "url": "nonsense"}, "url: not the address of a store: 'nonsense'"),
     ({"type": "read_only", "inner": "&nera"}, r"inner: there is no \[blobservices.nera\]; did you mean &near\?"),
@@ -180,6 +181,20 @@ def test_a_wrong_table_is_refused(table: object, reason: str) -> None:
     whole = everywhere("memory://") | {"blobservices": {"root": table, "near": "memory://"}}
     (problem,) = problems(whole)
     assert re.match(rf"\[blobservices.root\]:? (type: unknown type '\w+'; )?{reason}", problem), problem
+
+
+def test_a_database_has_no_blobs_and_an_address_of_its_own() -> None:
+    table = {"type": "postgresql", "url": "mysql://host/database"}
+    whole = everywhere("memory://") | {"blobservices": {"root": table}, "pathinfoservices": {"root": table}}
+    assert problems(whole) == [
+        "[blobservices.root] type: postgresql is for [directoryservices] and [pathinfoservices] alone",
+        "[pathinfoservices.root] url: a database is postgresql://user@host/database",
+    ]
+    table["url"] = "postgresql://me:hidden@host/database"
+    whole = everywhere("memory://") | {"directoryservices": {"root": table}, "pathinfoservices": {"root": table}}
+    assert read_composition(whole).addresses["path_infos"] == table["url"]
+    roots = read_composition(whole).roots
+    assert roots["directories"] is roots["path_infos"]
 
 
 def test_all_faults_are_told_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -397,8 +412,10 @@ async def test_what_is_put_is_signed_if_it_is_true(tmp_path: Path) -> None:
 
 async def test_a_key_that_is_not_there_is_told(tmp_path: Path) -> None:
     signing = {"type": "keyfile-signing", "inner": "memory://", "keyfile": str(tmp_path / "key")}
-    with pytest.raises(Exception, match="cannot read the key in"):
-        await open_store(composition=everywhere({"type": "memory"}) | {"pathinfoservices": {"root": signing}})
+    table = everywhere({"type": "local", "path": str(tmp_path / "store")}) | {"pathinfoservices": {"root": signing}}
+    with pytest.raises(InvalidError, match=r"^\[pathinfoservices.root\] keyfile: cannot read the key in"):
+        await open_store(composition=table)
+    assert not (tmp_path / "store").exists()
 
 
 async def test_a_part_may_be_read_only() -> None:

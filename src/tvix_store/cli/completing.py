@@ -133,7 +133,13 @@ def _address(context: click.Context) -> str | None:
     if address is None and files_in_force(path):
         from tvix_store.cli.configuration import Configuration
 
-        found = Configuration.read(path).find(("path-info-service-addr",)) or Configuration.read(path).find(("store",))
+        configuration = Configuration.read(path)
+        composed = configuration.composition()
+        if composed is not None:
+            from tvix_store.cli.compositions import composition_in
+
+            return composition_in(composed).addresses["path_infos"]
+        found = configuration.find(("path-info-service-addr",)) or configuration.find(("store",))
         address = str(found.value) if found else None
     return address
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tvix_store.cli.config_file import ConfigFile, ConfigurationError
+from tvix_store.cli.config_file import ConfigFile, ConfigurationError, read_config_file
 from tvix_store.cli.masking import masked
+from tvix_store.cli.output import warn
 from tvix_store.config import Composition, read_composition
 from tvix_store.config.composition.entries import Entry, used_entries
 from tvix_store.config.composition.parameter import parameters
@@ -27,7 +28,10 @@ def composition_in(source: str | ConfigFile) -> Composition:
         NotFoundError, DeniedError: the file cannot be read.
     """
     try:
-        return read_composition(source)
+        composition = read_composition(source)
+        if isinstance(source, str) and (exposed := read_config_file(source).exposure) is not None:
+            warn(exposed)
+        return composition
     except CompositionError as error:
         first, *others = error.problems
         more = f" ({len(others)} more: tvix-store config check)" if others else ""

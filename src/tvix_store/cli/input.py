@@ -86,6 +86,13 @@ def complete_directories(ctx: click.Context, param: click.Parameter, incomplete:
     return [CompletionItem(incomplete, type="dir")]
 
 
+def complete_files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """What a shell offers for the path of a file."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
 async def read_input(file: IO[AnyStr]) -> AnyStr:
     """All of `file`. A thread reads it, so that a slow writer does not keep signals from ending the program."""
     import asyncio

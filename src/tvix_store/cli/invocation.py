@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from tvix_store.cli.credentials import SecretText
-from tvix_store.cli.input import complete_directories
+from tvix_store.cli.input import complete_directories, complete_files
 from tvix_store.cli.sections import GENERAL, STORE, SectionedCommand, in_section
 from tvix_store.cli.settings import SharedOption
 
@@ -277,6 +277,7 @@ def shared_options(*, opens_store: bool = True) -> list[click.Parameter]:
             ["--store-composition", "--experimental-store-composition", "composition"],
             ["TVIX_STORE_COMPOSITION", "EXPERIMENTAL_STORE_COMPOSITION"],
             metavar="FILE",
+            shell_complete=complete_files,
             show_envvar=True,
             hidden=not opens_store,
             help="A TOML file with tables [blobservices.root] and so on, in place of addresses.",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-PASSWORD = re.compile(r"//[^/\s\"']*:[^/\s\"']*@")
-"""What a URL with a user and a password has in it."""
+PASSWORD = re.compile(r"//[^/\s\"']*:[^/\s\"']*@|(?:secret|account|session)_\w*(?:key|token)\w*[\"']?\s*=\s*[\"']?\w")
+"""What a URL with a user and a password has in it, and what options of a bucket have."""
 _USER = re.compile(r"//[^/\s\"']*@")
 _PARAMETER = re.compile(
     r"([?&][^=&\s]*(?:password|secret|token|credential|(?:access|account|sas|storage)[_-]?key)[^=&\s]*=)[^&\s\"']*", re.IGNORECASE

@@ -69,6 +69,9 @@ async def open_store(
 
         composition = read_composition(composition)
     composition = composition.with_upstreams(substituters, substituter_public_keys)
+    for node in composition.uses():
+        for key, text in node.terms.found():  # before a store is made
+            raise InvalidError(f"{node.name} {key}: {text}")
     opening = Opening(as_worker=as_worker, create=create, scrub_days=scrub_days)
     async with AsyncExitStack() as opened:
         parts = OpenParts(composition, opening, store_dir, opened)

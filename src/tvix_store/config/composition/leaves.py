@@ -106,7 +106,7 @@ class ObjectStore(Leaf):
 
     def address(self) -> str:
         given = {"chunk_average": self.avg_chunk_size, "layout": self.layout, **dict(self.object_store_options)}
-        return _with_parameters(f"objectstore+{self.object_store_url}", given)
+        return _with_parameters(f"objectstore+{self.object_store_url.removeprefix('objectstore+')}", given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,10 @@ class PostgreSql(Leaf):
 
     def address(self) -> str:
         return self.url
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if not Address.parse(self.url).scheme.startswith("postgres"):
+            yield "url", "a database is postgresql://user@host/database"
 
 
 @dataclass(frozen=True, slots=True)
