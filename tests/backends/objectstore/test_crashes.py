@@ -104,6 +104,18 @@ async def test_a_removal_that_dies_leaves_complete_closures_and_the_next_one_end
         assert left <= {"kept", "near", "far"}
 
 
+@pytest.mark.parametrize("calculated", [False, True])
+async def test_paths_whose_nar_was_calculated_are_paths_as_well(calculated: bool) -> None:
+    opened = store(FaultyBucket(MemoryStore()))
+    needed, needs = [await stored_file(opened, name) for name in ("needed", "needs")]
+    needs = replace(needs, references=(needed.store_path,))
+    for info in (needed, needs):
+        await opened.path_infos.put(info, requires=info.references, calculated=calculated)
+    assert await remove(opened, "needed", unused_since=None) == set()
+    assert await remove(opened, "needed", "needs", unused_since=None) == {"needed", "needs"}
+    assert await whole_paths(opened) == set()
+
+
 async def test_a_put_that_required_what_is_removed_before_it_is_written_takes_itself_back() -> None:
     memory = MemoryStore()
     others, bucket = store(FaultyBucket(memory)), FaultyBucket(memory)

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from tvix_store.backends.objectstore.bucket import Bucket, Found
 from tvix_store.backends.objectstore.presence import Presence
-from tvix_store.backends.objectstore.sealed import HEAD, State, seal, unseal
+from tvix_store.backends.objectstore.sealed import HEAD, PRESENT, State, seal, unseal
 from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import CorruptError, IncompleteError, UnavailableError
 from tvix_store.model.nodes import Node
@@ -42,7 +42,7 @@ def read(key: str, found: Found | None) -> PathInfo | None:
     if found is None:
         return None
     state, encoded = unseal(key, found.data)
-    if state not in (State.THERE, State.VERIFIED):
+    if state not in PRESENT:
         return None
     if not belongs_to(encoded, output_hash_of(key)):
         raise CorruptError(f"the object {key} has the path info of another path")

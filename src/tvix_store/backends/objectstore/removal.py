@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.path_infos import FOLDER, key_of, output_hash_of
 from tvix_store.backends.objectstore.presence import Presence
-from tvix_store.backends.objectstore.sealed import HEAD, State, seal, unseal
+from tvix_store.backends.objectstore.sealed import HEAD, PRESENT, State, seal, unseal
 from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import PathInfo
@@ -122,7 +122,7 @@ class BucketRemoval:
         look = _Look(set(condemned))
         if not ignore_references:
             async for state, path_info, _ in self._written(since):
-                if state is State.THERE:
+                if state in PRESENT:
                     look.at(path_info)
         return look.needed | await self._used(condemned, unused_since)
 
@@ -139,7 +139,7 @@ class BucketRemoval:
 
     async def _named(self, output_hashes: Collection[bytes]) -> AsyncIterator[PathInfo]:
         for state, path_info in await each_at_once(self._read, list(output_hashes), _AT_ONCE):
-            if path_info is not None and state is State.THERE:
+            if path_info is not None and state in PRESENT:
                 yield path_info
 
     async def _all(self, now: float) -> AsyncIterator[PathInfo]:
@@ -172,23 +172,23 @@ class BucketRemoval:
         return state, PathInfo.stored(encoded) if encoded else None
 
     async def _condemn(self, output_hash: bytes) -> bool:
-        return await self._change(output_hash, State.THERE, State.CONDEMNED)
+        return await self._change(output_hash, PRESENT, State.CONDEMNED)
 
     async def _take_back(self, output_hash: bytes) -> bool:
-        return await self._change(output_hash, State.CONDEMNED, State.THERE)
+        return await self._change(output_hash, {State.CONDEMNED}, State.THERE)
 
     async def _remove(self, output_hash: bytes) -> bool:
-        return await self._change(output_hash, State.CONDEMNED, State.REMOVED)
+        return await self._change(output_hash, {State.CONDEMNED}, State.REMOVED)
 
-    async def _change(self, output_hash: bytes, before: State, after: State) -> bool:
-        """Change the state of a path info, if it has the one `before`; whether that is done."""
+    async def _change(self, output_hash: bytes, before: Collection[State], after: State) -> bool:
+        """Change the state of a path info, if it has one of those `before`; whether that is done."""
         key = key_of(output_hash)
         found = await self._bucket.get(key)
         if found is None:
             return False
         state, encoded = unseal(key, found.data)
         data = seal(key, b"" if after is State.REMOVED else encoded, after)
-        return state is before and await self._bucket.replace(key, data, found.version)
+        return state in before and await self._bucket.replace(key, data, found.version)
 
     async def _each(self, change: Callable[[bytes], Awaitable[bool]], output_hashes: Sequence[bytes]) -> set[bytes]:
         """Those for which the change was made."""

@@ -27,6 +27,10 @@ class State(Enum):
     """Nothing is there. A delete has no conditions, and might hit what was just written; this can be replaced on one."""
 
 
+PRESENT = frozenset((State.THERE, State.VERIFIED))
+"""The states of values that count."""
+
+
 def seal(key: str, value: bytes, state: State = State.THERE) -> bytes:
     """An object with a value. Each has another nonce: two writers of the same value can tell whose it is."""
     return b"".join((_MAGIC, state.value, os.urandom(_NONCE), _sum(key, state.value, value), value))
