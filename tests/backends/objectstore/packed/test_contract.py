@@ -46,7 +46,7 @@ if "TVIX_STORE_TEST_OBJECT_STORES" in os.environ:
         pass
 else:
 
-    class _OnAServer(StagingContract, StoredFramesContract):  # type: ignore[no-redef]
+    class _OnAServer(StagingContract):  # type: ignore[no-redef]
         pass
 
 
@@ -57,7 +57,7 @@ class TestPackedLayoutInMemory(_Whole):
             yield store
 
 
-class TestPackedLayoutInADirectoryInSmallPacks(StagingContract, StoredFramesContract, GranularContract):
+class TestPackedLayoutInADirectoryInSmallPacks(StagingContract, StoredFramesContract):
     @pytest.fixture
     async def store(self, memory_path: Path) -> AsyncIterator[Store]:
         bucket = file_bucket(memory_path / "bucket")

@@ -71,6 +71,36 @@ async def put_acknowledged(store: Store) -> bool:
     return True
 
 
+async def test_a_stage_is_accepted_only_with_all_its_packs(tmp_path: Path) -> None:
+    """Many put at once, while packs are being written."""
+    for failing in (1, 2, 5):
+        bucket = SlowBucket()
+        async with await open_packed(bucket, tmp_path / f"{failing}", pack_size=1 << 16) as store:
+            assert store.staging is not None
+            stage = store.staging.begin()
+            written: list[str] = []
+
+            def fault(request: int, key: str, failing: int = failing, written: list[str] = written) -> str | None:
+                written += [key] if key.startswith("data/") else []
+                return "before" if key.startswith("data/") and len(written) == failing else None
+
+            bucket.fault = fault
+            await asyncio.gather(*(stage.blobs.put_many([noise(40_000, f"{number}")]) for number in range(12)))
+            with pytest.raises(UnavailableError):
+                await stage.accept()
+            await stage.close()
+            assert len(written) >= 6
+            assert [page async for page in bucket.list("data")] == []  # nothing is left of it
+
+
+class SlowBucket(CountedBucket):
+    """Each request takes 20 ms."""
+
+    async def put(self, key: str, data: bytes | memoryview) -> None:
+        await asyncio.sleep(0.02)
+        await super().put(key, data)
+
+
 async def test_an_import_may_be_cancelled_at_any_request(tmp_path: Path) -> None:
     for number in count():
         bucket = CountedBucket()

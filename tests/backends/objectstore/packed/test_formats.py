@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvix_store.backends.objectstore.packed.chunk_lists import SEGMENT_CHUNKS, ChunkListBuilder, ChunkListSegment
@@ -42,6 +42,7 @@ PLACES = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(st.lists(st.lists(CONTENTS, max_size=4), min_size=1, max_size=3), st.lists(NARS, max_size=2), SMALL)
 def test_a_footer_reads_as_it_was_written(packs: list[list[Content]], nars: list[NarRow], offset: int) -> None:
     parts = [PackPart("" if number == 0 else data_key(), offset if number else 0) for number in range(len(packs))]
@@ -110,6 +111,7 @@ def test_a_tree_object_reads_as_it_was_written() -> None:
     assert TreeObject.decode(TreeObject({}, {}, {}).encode(), "it") == TreeObject({}, {}, {})
 
 
+@settings(max_examples=60)
 @given(PLACES)
 def test_spans_cover_all_places_and_waste_little(places: list[Place]) -> None:
     spans = spans_of(places)

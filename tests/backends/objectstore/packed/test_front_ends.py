@@ -125,4 +125,4 @@ async def test_who_has_put_before_it_listed_knows_what_is_old(tmp_path: Path, mo
 
 
 TestPacked = PackedMachine.TestCase
-TestPacked.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
+TestPacked.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)

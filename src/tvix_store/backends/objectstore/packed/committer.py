@@ -11,18 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tvix_store.backends.objectstore.bucket import Bucket
-from tvix_store.backends.objectstore.packed.contents import Content, Name, NarRow
+from tvix_store.backends.objectstore.packed.contents import Content, Kind, Name, NarRow
 from tvix_store.backends.objectstore.packed.pack import MOST_ENTRIES, Footer, PackPart, commit_key, commit_time
 from tvix_store.backends.objectstore.packed.tree_writer import TreeWriter
 from tvix_store.backends.objectstore.packed.view import Commit, View
 from tvix_store.errors import ClosedError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
+from tvix_store.services.batches import filling
 
 _AT_ONCE = 3
 """Commits of gathered contents that are under way at a time."""
 _ENOUGH = 4 << 20
 """Bytes that are gathered, from which a commit begins while others are under way."""
+_ORDER = {Kind.CHUNK: 0, Kind.LIST: 1, Kind.DIRECTORY: 2}
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +46,8 @@ class Committer:
         self._gathering = _Batch()
         self._next: asyncio.Task[None] | None = None
         """Stores what is being gathered."""
+        self._waiting = 0
+        """Batches that wait for their turn."""
         self._running = 0
         self._changed = asyncio.Condition()
         self._last_time = 0
@@ -63,25 +67,27 @@ class Committer:
         Raises:
             UnavailableError, DeniedError, ExhaustedError: the object store does not take them.
         """
-        waiting: list[asyncio.Task[None]] = []
-        for content in contents:
-            batch = self._gathering
-            if content.name not in batch.contents:
-                if batch.contents and (batch.size + len(content.stored) > self._most or len(batch.contents) >= MOST_ENTRIES):
-                    waiting.append(self._begun())
-                    self._gathering, self._next = _Batch(), None
-                    batch = self._gathering
-                batch.contents[content.name] = content
-                batch.size += len(content.stored)
-        self._gathering.nars += nars
-        if contents or nars:
-            waiting.append(self._begun())
+        # What refers to other content comes behind it: chunks, lists, directories from the leaves on.
+        ordered = sorted(contents, key=lambda content: _ORDER[content.kind])
+        groups = list(filling(ordered, lambda content: len(content.stored), size=self._most, count=MOST_ENTRIES)) or [[]]
+        for group in groups[:-1]:
+            await self._stored(group, ())
+        await self._stored(groups[-1], nars)
+
+    async def _stored(self, contents: Sequence[Content], nars: Sequence[NarRow]) -> None:
+        """Put contents that all go into one commit."""
+        batch = self._gathering
+        size = sum(len(content.stored) for content in contents)
+        if batch.size + size > self._most or len(batch.contents) + len(contents) > MOST_ENTRIES:
+            batch = self._gathering = _Batch()  # the one before is being stored, or waits for its turn
+            self._next = None
+        batch.contents.update((content.name, content) for content in contents)
+        batch.size += size
+        batch.nars += nars
+        storing = self._begun()
         async with self._changed:
             self._changed.notify_all()  # there may be enough now
-        # One who does not wait any longer must not stop what others wait for.
-        for error in await asyncio.gather(*map(asyncio.shield, waiting), return_exceptions=True):
-            if error is not None:
-                raise error
+        await asyncio.shield(storing)  # one who does not wait any longer must not stop what others wait for
 
     async def commit(self, footer: Footer, body: Sequence[bytes | memoryview]) -> str:
         """Write one commit, whose own records are `body`; its key. The footer's parts have no key where they are in it."""
@@ -99,7 +105,7 @@ class Committer:
     async def close(self) -> None:
         """Wait for all that is under way."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._next is None and not self._running)
+            await self._changed.wait_for(lambda: not self._waiting and not self._running)
         self._closed = True
 
     def _time(self) -> int:
@@ -117,6 +123,7 @@ class Committer:
         if self._closed:
             raise ClosedError("the store is closed")
         if self._next is None:
+            self._waiting += 1
             self._next = asyncio.create_task(self._store(self._gathering))
             self._next.add_done_callback(_noticed)
         return self._next
@@ -126,6 +133,7 @@ class Committer:
             await self._changed.wait_for(
                 lambda: not self._running or (self._running < _AT_ONCE and (batch.size >= _ENOUGH or batch is not self._gathering))
             )
+            self._waiting -= 1
             self._running += 1
             if batch is self._gathering:
                 self._gathering, self._next = _Batch(), None

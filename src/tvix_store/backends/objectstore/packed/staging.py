@@ -7,7 +7,6 @@ A small stage is that one commit.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -61,7 +60,7 @@ class PackedStage:
         self._open, self._body, self._size = PackPart(""), list[bytes | memoryview](), 0
         """The chunks of the pack that is being filled."""
         self._full: list[PackPart] = []
-        self._writing: deque[asyncio.Task[None]] = deque()
+        self._writing: list[asyncio.Task[None]] = []
         self._last: list[Content] = []
         """Lists and directories, which the commit itself holds."""
         self._graph: tuple[Digest, Mapping[bytes, Directory]] | None = None
@@ -97,9 +96,8 @@ class PackedStage:
             self._size += len(content.stored)
             if self._size >= self._engine.settings.pack_size or len(self._open) >= MOST_ENTRIES // 2:
                 self._begin_to_write()
-        while len(self._writing) > _UNDER_WAY:
-            await self._writing[0]
-            self._writing.popleft()
+        while len(pending := [each for each in self._writing if not each.done()]) > _UNDER_WAY:
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 
     async def put_graph(self, root: Digest, contents: Sequence[Content], graph: Mapping[bytes, Directory]) -> None:
         await self.put(contents)
@@ -108,8 +106,7 @@ class PackedStage:
     async def accept(self, nar: StagedNar | None = None, records: Mapping[bytes, bytes] = NO_RECORDS) -> None:
         if records:
             raise UnsupportedError("the records of a packed bucket stand beside its content")
-        for writing in self._writing:
-            await writing
+        await asyncio.gather(*self._writing)
         engine = self._engine
         # Lists before directories: with a directory, all that it needs is there.
         self._last.sort(key=lambda content: content.kind == Kind.DIRECTORY)
