@@ -45,9 +45,14 @@ if "TVIX_STORE_TEST_OBJECT_STORES" in os.environ:
 
     class _Contract(StoreWithRecordsContract, AssemblingContract, DeltasContract, KnownNarsContract, RemovalContract):
         pass
+
+    _OnServer = _Contract
 else:
 
     class _Contract(PathInfoServiceContract, _Records, RecordServiceContract, KnownNarsContract):  # type: ignore[no-redef]
+        pass
+
+    class _OnServer(PathInfoServiceContract):  # type: ignore[no-redef]
         pass
 
 
@@ -58,7 +63,7 @@ class TestSnixLayoutInADirectory(_Contract):
             yield store
 
 
-class TestSnixLayoutOnAServer(_Contract):
+class TestSnixLayoutOnAServer(_OnServer):
     @pytest.fixture
     async def store(self, s3: Versitygw) -> AsyncIterator[Store]:
         async with await open_store(s3.address(s3.new_bucket(), layout="snix")) as store:

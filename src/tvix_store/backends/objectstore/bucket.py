@@ -308,5 +308,8 @@ def _is_cut(error: UnavailableError) -> bool:
 def _said(message: str) -> str:
     """What an error of `obstore` says, in one line: its first one, and what the server's XML has to say."""
     first = message.partition("\n")[0].partition("<?xml")[0].strip().removesuffix(":")
-    parts = (first[:400], *(found.group(1)[:200] for found in _TOLD.finditer(message)))
-    return ": ".join(dict.fromkeys(parts))
+    said = first[:400]
+    for found in _TOLD.finditer(message):
+        part = found.group(1).partition("\n")[0][:200]
+        said += "" if part in said else f": {part}"
+    return said
