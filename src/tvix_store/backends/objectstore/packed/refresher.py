@@ -125,11 +125,14 @@ class Refresher:
         left = dict(sizes)
         async for some in self._indexes.read(left):
             await asyncio.to_thread(self._view.add, some)
-        own: list[Commit] = []
+        merged: list[Commit] = []
         async for commits in self._footers(left):
             await asyncio.to_thread(self._view.add, commits)
-            own += commits
-        await self._indexes.offer(own)
+            merged += commits
+            if sum(footer_size(commit.key) or 0 for commit in merged) >= _ADDED:
+                await self._indexes.offer(merged)
+                merged = []
+        await self._indexes.offer(merged)
 
     async def _footers(self, sizes: dict[str, int]) -> AsyncIterator[Sequence[Commit]]:
         """The commits of these sizes, some at a time."""
