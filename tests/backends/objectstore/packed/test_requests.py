@@ -18,8 +18,8 @@ from tvix_store.operations.nars.pass_through import PlannedNars
 from tvix_store.operations.nars.render import render_nar
 from tvix_store.operations.trees.lookup import lookup
 from tvix_store.services.store import Store
-from tvix_store.testing.content import collect, missing, noise, put_tree
-from tvix_store.testing.trees import TreeFile, nar
+from tvix_store.testing.content import collect, missing, noise, put_tree, stream
+from tvix_store.testing.trees import TreeFile, castore, nar
 
 TREE = {b"bin": files_of(300), b"lib": {b"large": TreeFile(noise(2_000_000, "large")), **files_of(300, "lib")}}
 
@@ -93,6 +93,23 @@ async def test_facts_that_nobody_has_calculated_are_calculated(bucket: CountedBu
     async with await open_packed(cold(bucket), tmp_path / "reader") as store:
         assert await store.path_infos.get(info.store_path.output_hash) == info
         assert await store.nar.calculate(node) == facts_of(TREE)
+
+
+async def test_a_tree_that_was_put_part_by_part_gets_its_object_when_it_is_read(bucket: CountedBucket, tmp_path: Path) -> None:
+    content = castore({b"many": files_of(200), b"large": TreeFile(noise(2_000_000, "large"))})
+    async with await open_packed(bucket, tmp_path / "writer") as store:
+        assert store.granular is not None
+        for blob in content.blobs.values():
+            await store.blobs.put(stream([blob]))
+        await store.granular.put_directories(content.directories)
+        assert "trees" not in bucket.counts
+        facts = await store.nar.calculate(content.root)  # as before its path info is put
+    assert bucket.counts["trees"] == 2  # asked for, and written
+    reader = cold(bucket)
+    async with await open_packed(reader, tmp_path / "reader") as store:
+        rendered = await collect(render_nar(store.blobs, store.directories.tree(content.root)))
+        assert len(rendered) == facts.size
+        assert "list commits" not in reader.counts
 
 
 async def test_a_cold_file_is_three_requests(bucket: CountedBucket, tmp_path: Path) -> None:

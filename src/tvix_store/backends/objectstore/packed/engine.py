@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -56,6 +56,7 @@ class Engine:
         self.pack_check = PackCheck(bucket, view)
         self.committer = Committer(bucket, view, TreeWriter(bucket, view, self.reader), settings.pack_size)
         self.refresher = Refresher(bucket, view)
+        self._beside: set[asyncio.Task[None]] = set()
         self.held_graphs = 0
         """Bytes of directories that are being put."""
 
@@ -68,7 +69,14 @@ class Engine:
         """
         return cls(bucket, await asyncio.to_thread(View.acquire, directory, identity), settings)
 
+    def begin(self, work: Coroutine[None, None, None]) -> None:
+        """Do `work` beside. It is done before the engine is closed."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
     async def close(self) -> None:
+        await asyncio.gather(*self._beside, return_exceptions=True)
         await self.committer.close()
         await self.refresher.close()
         await self.reader.close()

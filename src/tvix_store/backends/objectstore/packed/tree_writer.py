@@ -42,19 +42,28 @@ class TreeWriter:
         is no object, because writing it failed or it would be too large, harms nobody.
         """
         try:
-            tree = await self._tree(root, graph, staged, lists)
-            if tree is not None:
-                await self._bucket.put(tree_key(root), await asyncio.to_thread(tree.encode))
+            tree = await self.make(root, graph, staged, lists)
+        except StoreError as error:
+            _log.info("no tree object is made: %s", error)
+            return
+        if tree is not None:
+            await self.write(root, tree)
+
+    async def write(self, root: bytes, tree: TreeObject) -> None:
+        """As `put`, of an object that is made."""
+        try:
+            await self._bucket.put(tree_key(root), await asyncio.to_thread(tree.encode))
         except StoreError as error:
             _log.info("no tree object is written: %s", error)
 
-    async def _tree(
+    async def make(
         self,
         root: bytes,
         graph: Mapping[bytes, Directory],
-        staged: Mapping[bytes, Place],
-        lists: Mapping[bytes, Sequence[bytes]],
+        staged: Mapping[bytes, Place] = _NONE,
+        lists: Mapping[bytes, Sequence[bytes]] = _NO_LISTS,
     ) -> TreeObject | None:
+        """The object of a tree, as `put` writes it; None where it would be too large, or content is missing."""
         if sum(len(each.encoded) for each in graph.values()) > LARGEST // 2:
             return None
         blobs = list(await asyncio.to_thread(lambda: dict.fromkeys(_files(root, graph)))) if graph else [root]
@@ -66,6 +75,8 @@ class TreeWriter:
         places = dict(zip([each for each in chunks if each not in staged], known, strict=True))
         found = {each: place for each in chunks if (place := staged.get(each) or places.get(each)) is not None}
         whole = {blob: all_lists[blob] for blob in blobs if blob in all_lists and all(each in found for each in all_lists[blob])}
+        if any(blob not in found and blob not in whole for blob in blobs):
+            return None  # some of it was not put yet
         reached = [graph[root], *(each for digest, each in graph.items() if digest != root)] if graph else []
         return TreeObject({each.digest.raw: each.encoded for each in reached}, found, whole)
 

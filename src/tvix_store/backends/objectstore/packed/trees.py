@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from time import monotonic
 
 from tvix_store.backends.objectstore.packed.chunk_lists import ChunkListSegment
 from tvix_store.backends.objectstore.packed.engine import Engine
@@ -21,6 +22,13 @@ from tvix_store.services.stored_tree import StoredTree
 _KEPT = 32 << 20
 """Bytes of directories that are kept."""
 
+_MADE = 4 << 20
+"""Bytes of the directories of the largest tree for which an object is made as it is read."""
+_ABSENT = 5.0
+"""Seconds for which it is remembered that a tree has no object, and
+_REMEMBERED: how many trees these are."""
+_REMEMBERED = 10_000
+
 _log = logging.getLogger(__name__)
 
 
@@ -30,6 +38,8 @@ class Trees:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._kept: OrderedDict[bytes, TreeObject] = OrderedDict()
+        self._absent: dict[bytes, float] = {}
+        """Roots that have no object, and when that was seen."""
         self._loading: SingleFlight[bytes, TreeObject | None] = SingleFlight(lambda root: asyncio.ensure_future(self._load(root)))
 
     async def load(self, root: bytes) -> TreeObject | None:
@@ -38,7 +48,31 @@ class Trees:
         if kept is not None:
             self._kept.move_to_end(root)
             return kept
+        if monotonic() - self._absent.get(root, float("-inf")) < _ABSENT:
+            return None
         return await self._loading.result(root)
+
+    async def make(self, root: Digest, directories: DirectoryService) -> TreeObject | None:
+        """An object for a tree that has none, such as one that was put part by part. It is written beside, for other front ends.
+
+        None where the tree is too large.
+
+        Raises:
+            NotFoundError, CorruptError: as `DirectoryService.get_recursive`.
+        """
+        graph: dict[bytes, Directory] = {}
+        size = 0
+        async for directory in directories.get_recursive(root):
+            graph[directory.digest.raw] = directory
+            size += len(directory.encoded)
+            if size > _MADE:
+                return None
+        writer = self._engine.committer.trees
+        tree = await writer.make(root.raw, graph)
+        if tree is not None:
+            self._keep(root.raw, tree)
+            self._engine.begin(writer.write(root.raw, tree))
+        return tree
 
     def announce(self, root: bytes, tree: TreeObject) -> None:
         """Expect that the contents of a tree are read in their order."""
@@ -49,11 +83,18 @@ class Trees:
         try:
             found = await self._engine.bucket.get(key)
             if found is None or len(found.data) > LARGEST:
+                self._absent[root] = monotonic()
+                if len(self._absent) > _REMEMBERED:
+                    del self._absent[next(iter(self._absent))]
                 return None
             tree = await asyncio.to_thread(TreeObject.decode, found.data, f"{self._engine.bucket.name}/{key}")
         except CorruptError as error:
             _log.warning("a tree object is not used: %s", error)
             return None
+        self._keep(root, tree)
+        return tree
+
+    def _keep(self, root: bytes, tree: TreeObject) -> None:
         self._kept[root] = tree
         while len(self._kept) > 1 and sum(sum(map(len, each.directories.values())) for each in self._kept.values()) > _KEPT:
             self._kept.popitem(last=False)
@@ -62,7 +103,6 @@ class Trees:
             for blob, chunks in tree.lists.items()
         }
         self._engine.hints.add(root, TreeHints(tree.chunks, lists))
-        return tree
 
 
 class PackedTree:
@@ -85,6 +125,8 @@ class PackedTree:
     async def get(self, digest: Digest) -> Directory:
         if not self._asked and isinstance(self._top, DirectoryNode):
             self._object = await self._trees.load(self._top.digest.raw)
+            if self._object is None and self._expects_all and self._top is self.root:
+                self._object = await self._trees.make(self._top.digest, self._directories)
             self._asked = True
             if self._expects_all and self._object is not None:
                 self._trees.announce(self._top.digest.raw, self._object)
