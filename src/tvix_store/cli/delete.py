@@ -42,4 +42,5 @@ async def delete(invocation: Invocation, paths: tuple[str, ...], recursive: bool
         print(path)
     if not invocation.quiet:
         word = "path is" if len(gone) == 1 else "paths are"
-        print(f"{len(gone)} {word} deleted; `tvix-store gc` gives the space back", file=sys.stderr)
+        back = "; `tvix-store gc` gives the space back" if store.collection is not None else ""
+        print(f"{len(gone)} {word} deleted{back}", file=sys.stderr)

@@ -20,7 +20,7 @@ from tvix_store.model.store_path import STORE_DIR, check_store_dir
 
 Layout: TypeAlias = Literal["snix", "packed"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
-DEFAULT_LAYOUT: Layout = "snix"
+DEFAULT_LAYOUT: Layout = "packed"
 """That of new buckets."""
 KEY = "tvix-store.json"
 _FORMAT = 1
