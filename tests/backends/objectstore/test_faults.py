@@ -12,6 +12,7 @@ from obstore.store import MemoryStore
 
 from tests.backends.objectstore.counting_proxy import Answer, CountingProxy, Fault, Request, counting_proxy
 from tests.backends.objectstore.versitygw import Versitygw
+from tests.ports import free_port
 from tvix_store.backends.objectstore import address
 from tvix_store.backends.objectstore.bucket import Bucket, Version
 from tvix_store.backends.objectstore.race import makes_conditional_writes
@@ -91,6 +92,12 @@ async def test_a_server_that_fails_for_good_is_told(proxy: CountingProxy, store:
     proxy.fault = lambda request: _FAULTS["throttled"]
     with pytest.raises(UnavailableError, match="SlowDown"):
         await store.path_infos.get(bytes(20))
+
+
+async def test_a_server_that_is_not_there_is_told() -> None:
+    address = f"objectstore+s3://bucket?endpoint=http://127.0.0.1:{free_port()}&access_key_id=a&secret_access_key=b&allow_http=true"
+    with pytest.raises(UnavailableError, match=r"^objectstore\+s3://bucket: nobody answers at http://127\.0\.0\.1:\d+; is the end"):
+        await open_store(address)
 
 
 async def test_a_conflict_without_a_winner_is_no_object(proxy: CountingProxy, store: Store) -> None:

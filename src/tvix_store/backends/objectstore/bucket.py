@@ -49,6 +49,8 @@ _PAUSE = 0.1
 """Seconds before the second time, at most; then twice as many each time."""
 MOST_WHOLE = 64 << 20
 """Bytes of the largest object that is read as a whole."""
+_AWAY = re.compile(r"Error performing \w+ (https?://[^/ ]+)[^\n]*error sending request\n.*(?:kind: Connect)", re.DOTALL)
+"""What an error has, with its details, where there was no connection."""
 _TOLD = re.compile("<(?:Code|Message)>([^<]+)</")
 """What is of use in the XML of an error."""
 _PAGE = 1000
@@ -288,6 +290,9 @@ class Bucket:
                 raise self._translated(key, error) from None
 
     def _translated(self, key: str, error: Exception) -> StoreError:
+        away = _AWAY.search(str(error))
+        if away is not None:
+            return UnavailableError(f"{self.name}: nobody answers at {away[1]}; is the endpoint right, and the server started?")
         what = f"{self.name}: {key}: {_said(str(error))}"
         if isinstance(error, WrongCredentialsError):
             return UnauthenticatedError(what)

@@ -92,7 +92,7 @@ def collection_of(store: Store) -> ContentCollection:
         raise DeniedError(f"{store.name} can only be read: nothing is collected")
     if store.collection is None:
         raise UnsupportedError(
-            f"{store.name} collects nothing for us: a store in a directory does, by its own address, without ?cache=, on its machine"
+            f"{store.name} collects nothing for us; a store in a directory does, by its address without ?cache=, on its machine"
         )
     return store.collection
 
