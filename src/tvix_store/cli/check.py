@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tvix_store.cli.cache_addresses import is_cache
 from tvix_store.cli.completing import store_paths
 from tvix_store.cli.input import complete_directories
 from tvix_store.cli.invocation import Invocation, command, json_option
@@ -74,7 +75,7 @@ async def check(
     from tvix_store.errors import CorruptError
     from tvix_store.operations.paths.store_check import StoreCheck
 
-    if source:
+    if source and not is_cache(source):
         invocation.at(source).check_store_is_there()
     count = size = 0
     faulty: list[CheckedPath] = []

@@ -6,8 +6,8 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
-from typing import TypeGuard
 
+from tvix_store.cli.cache_addresses import is_cache
 from tvix_store.cli.copy_outcomes import Outcomes, to_json
 from tvix_store.cli.invocation import Invocation
 from tvix_store.cli.output import print_json, warn
@@ -15,16 +15,12 @@ from tvix_store.cli.progress import Bar, behind_bar
 from tvix_store.cli.sizes import counted, human
 from tvix_store.config import verified
 from tvix_store.errors import InvalidError
-from tvix_store.model.address import Address
 from tvix_store.model.path_info import PathInfo
 from tvix_store.model.signature import PublicKey
 from tvix_store.operations.granular.account import Account
 from tvix_store.operations.paths.copy import JOBS, copy_paths, named_path_infos
 from tvix_store.operations.paths.path_copies import Copied, Stated
 from tvix_store.services.store import Store
-
-_CACHES = ("nix+http", "nix+https", "file", "nix+file")
-"""The schemes of binary caches, which take long to import where they speak HTTP. A store may lie behind every other one."""
 
 
 async def copy_stores(
@@ -45,8 +41,8 @@ async def copy_stores(
     account = Account()
     began = time.monotonic()
     async with AsyncExitStack() as opened:
-        if _is_in(target, _CACHES):
-            if _is_in(source, _CACHES):
+        if is_cache(target):
+            if is_cache(source):
                 raise InvalidError("nothing is copied from one binary cache to another: copy to a store, and from there")
             store = await opened.enter_async_context(await _at(invocation, source).open_store())
             copying = _to_cache(
@@ -56,7 +52,7 @@ async def copy_stores(
         else:
             # The source first: no target is made for a store, or a path, that is not there.
             of, found = None, []
-            if not _is_in(source, _CACHES):
+            if not is_cache(source):
                 of = await opened.enter_async_context(await _at(invocation, source).open_store())
                 found = await _named(of, paths, closure=closure)
             made = await opened.enter_async_context(await _at(invocation, target).open_or_make_store())
@@ -85,7 +81,7 @@ def copying_into(
     closure: bool = False,
 ) -> AsyncGenerator[Copied, None]:
     """The copies of `paths`, or of all (None), from the store or binary cache at `source` into the store `to`."""
-    if _is_in(source, _CACHES):
+    if is_cache(source):
         return _from_cache(invocation, outcomes, source, to, paths, jobs, keys, delta, account, closure=closure)
     return _from_address(invocation, source, to, paths, jobs, delta, account, closure=closure)
 
@@ -110,10 +106,6 @@ async def _tell(
     if not invocation.quiet and not as_json:
         print(_summary(outcomes, account, time.monotonic() - began), file=sys.stderr)
     outcomes.end()
-
-
-def _is_in(address: str | None, schemes: Sequence[str]) -> TypeGuard[str]:
-    return address is not None and Address.parse(address).scheme in schemes
 
 
 def _at(invocation: Invocation, address: str | None) -> Invocation:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tvix_store.cli.cache_addresses import is_cache
 from tvix_store.cli.credentials import SecretText
 from tvix_store.cli.invocation import Invocation, command_without_store, json_option, nix_store_option
 
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
     from tvix_store.cli.progress import Bar
     from tvix_store.operations.paths.pushed import Pushed
-
-_CACHES = ("http://", "https://", "file:", "nix+")
-"""Beginnings of addresses of binary caches: no store is composed there."""
 
 
 @command_without_store
@@ -120,4 +118,4 @@ async def push(
 
 def _missing_stores(invocation: Invocation, to: str) -> tuple[str, ...]:
     """The embedded store that `to` names, where it is not there. What would tell it is not even imported for other caches."""
-    return () if to.startswith(_CACHES) else invocation.at(to).missing_stores()
+    return () if is_cache(to, "http", "https") else invocation.at(to).missing_stores()
