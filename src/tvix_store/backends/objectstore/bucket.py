@@ -53,6 +53,8 @@ _AWAY = re.compile(r"Error performing \w+ (https?://[^/ ]+)[^\n]*error sending r
 """What an error has, with its details, where there was no connection."""
 _TOLD = re.compile("<(?:Code|Message)>([^<]+)</")
 """What is of use in the XML of an error."""
+_PASSWORD = re.compile("://[^/?#\\s@]*@")
+"""What stands before the host in the addresses that errors name: with HTTP, a user and a password."""
 _PAGE = 1000
 """Keys that are listed or deleted by one request."""
 
@@ -312,6 +314,7 @@ def _is_cut(error: UnavailableError) -> bool:
 
 def _said(message: str) -> str:
     """What an error of `obstore` says, in one line: its first one, and what the server's XML has to say."""
+    message = _PASSWORD.sub("://", message)
     first = message.partition("\n")[0].partition("<?xml")[0].strip().removesuffix(":")
     said = first[:400]
     for found in _TOLD.finditer(message):
