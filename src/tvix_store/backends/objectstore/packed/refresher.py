@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 
 from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.packed.merged_index import MergedIndexes
-from tvix_store.backends.objectstore.packed.pack import COMMITS, Footer, footer_size
+from tvix_store.backends.objectstore.packed.pack import COMMITS, LARGEST_FOOTER, Footer, footer_size
 from tvix_store.backends.objectstore.packed.view import Commit, View
-from tvix_store.errors import StoreError, UnavailableError, of_disk
+from tvix_store.errors import CorruptError, UnavailableError, of_disk
 
 MARGIN = 15 * 60 * 1000
 """Milliseconds before the newest known commit, from which on commits are listed: a slow writer's may come so much later."""
@@ -152,20 +152,26 @@ class Refresher:
         turns = asyncio.Semaphore(_AT_ONCE)
 
         async def read(key: str) -> Commit | None:
-            size = footer_size(key) or 0
-            data: memoryview | None = memoryview(b"")
-            if sizes[key] >= size > 0:
-                async with turns:
-                    data = await self._bucket.get_range(key, sizes[key] - size, size)
-            if data is None:
-                return None  # deleted meanwhile
-            try:
-                return Commit(key, await asyncio.to_thread(Footer.decode, data, f"{self._bucket.name}/{key}"))
-            except StoreError as error:
-                _log.error("a commit is left out: %s", error)
-                return Commit(key, Footer([]))
+            for is_last in (False, True):
+                try:
+                    async with turns:
+                        return await self._commit(key, sizes[key])
+                except CorruptError as error:  # once more: what is left out stays out
+                    if is_last:
+                        _log.error("a commit is left out: %s", error)
+            return Commit(key, Footer([]))
 
         return [commit for commit in await asyncio.gather(*map(read, keys)) if commit is not None]
+
+    async def _commit(self, key: str, size: int) -> Commit | None:
+        """A commit, whose object has `size` bytes; None where it was deleted meanwhile."""
+        footer = footer_size(key) or 0
+        data: memoryview | None = memoryview(b"")
+        if min(size, LARGEST_FOOTER) >= footer > 0:
+            data = await self._bucket.get_range(key, size - footer, footer)
+        if data is None:
+            return None
+        return Commit(key, await asyncio.to_thread(Footer.decode, data, f"{self._bucket.name}/{key}"))
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
