@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from weakref import WeakValueDictionary
 
-from tvix_store.backends.objectstore.bucket import Bucket, Found
+from tvix_store.backends.objectstore.bucket import Bucket, Found, Listed
 from tvix_store.backends.objectstore.presence import Presence
 from tvix_store.backends.objectstore.sealed import HEAD, PRESENT, State, seal, unseal
 from tvix_store.concurrency.each_at_once import each_at_once
@@ -26,6 +27,7 @@ _TRIES = 30
 _PAUSE = 0.02
 """Seconds before the second try; more before later ones, and each is a random part of it."""
 _LONGEST_PAUSE = 2.0
+_KEY = re.compile(f"{FOLDER}/[0-9a-f]{{40}}")
 
 
 def key_of(output_hash: bytes) -> str:
@@ -35,6 +37,11 @@ def key_of(output_hash: bytes) -> str:
 
 def output_hash_of(key: str) -> bytes:
     return bytes.fromhex(key.rpartition("/")[2])
+
+
+def is_one(listed: Listed) -> bool:
+    """Whether an object is one of a path info that may be there. Others do not count, which somebody else has put."""
+    return listed.size > HEAD and _KEY.fullmatch(listed.key) is not None
 
 
 def read(key: str, found: Found | None) -> PathInfo | None:
@@ -99,7 +106,7 @@ class BucketPathInfos:
 
     async def list(self, after: bytes = b"") -> AsyncIterator[PathInfo]:
         async for page in self._bucket.list(FOLDER, key_of(after) if after else ""):
-            hashes = [output_hash_of(each.key) for each in page if each.size > HEAD]
+            hashes = [output_hash_of(each.key) for each in page if is_one(each)]
             for at in range(0, len(hashes), _LISTED):
                 for path_info in await each_at_once(self.get, hashes[at : at + _LISTED], _AT_ONCE):
                     if path_info is not None:

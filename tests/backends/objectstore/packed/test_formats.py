@@ -109,17 +109,8 @@ def _as_written(magic: bytes, body: bytes) -> bytes:
 
 def _one_record(**changed: int) -> bytes:
     """The columns of a footer with one record, or those of another one."""
-    said = {
-        "packs": 1,
-        "count": 1,
-        "segments": 0,
-        "nars": 0,
-        "offset": 0,
-        "entries": 1,
-        "kind": 1,
-        "stored": 7,
-        "length": 7,
-    } | changed
+    counts = {"packs": 1, "count": 1, "segments": 0, "nars": 0}
+    said = {**counts, "offset": 0, "entries": 1, "kind": 1, "stored": 7, "length": 7, **changed}
     head = struct.pack("<IIII", *(said[each] for each in counts))
     pack = struct.pack("<16sII", bytes(16), said["offset"], said["entries"])
     return head + pack + struct.pack("<BII", said["kind"], said["stored"], said["length"]) + bytes(32)
