@@ -95,11 +95,11 @@ class BucketPathInfos:
         required = {each.output_hash: each for each in requires}
         epoch = await self.presence.begin() if required else b""
         self._refuse_missing(path_info, required, await self.presence.missing(required, epoch))
-        stored, was_new = await self._put(path_info, trust, State.VERIFIED if calculated else State.THERE)
+        stored, new = await self._put(path_info, trust, State.VERIFIED if calculated else State.THERE, renews=bool(required))
         if required and await self.presence.has_changed(epoch):
             missing = await self.presence.missing(required, await self.presence.begin())
-            if missing and was_new:
-                await self._take_back(stored)
+            if missing and new:
+                await self._take_back(key_of(path_info.store_path.output_hash), new)
             self._refuse_missing(path_info, required, missing)
         self.presence.note(path_info.store_path.output_hash, epoch)
         return stored
@@ -112,30 +112,34 @@ class BucketPathInfos:
                     if path_info is not None:
                         yield path_info
 
-    async def _put(self, path_info: PathInfo, trust: Trust, state: State) -> tuple[PathInfo, bool]:
-        """The path info as it is stored, and whether there was none before."""
+    async def _put(self, path_info: PathInfo, trust: Trust, state: State, *, renews: bool) -> tuple[PathInfo, bytes]:
+        """The path info as it is stored, and its object, if there was no path info before; else nothing.
+
+        With `renews`, the object is written in any case. Then it has another nonce, so that who has put the same path before, and
+        learns that what it requires goes, does not take it back.
+        """
         key = key_of(path_info.store_path.output_hash)
+        data = seal(key, path_info.encoded, state)
         async with self._locks.setdefault(key, asyncio.Lock()):  # those of this process need not race
-            if await self._bucket.create(key, seal(key, path_info.encoded, state)):  # most are new
-                return path_info, True
+            if await self._bucket.create(key, data):  # most are new
+                return path_info, data
             for number in range(_TRIES):
                 found = await self._bucket.get(key)
                 known = read(key, found)
                 merged = path_info if known is None else known.merged(path_info, trust)
-                if merged == known:
-                    return merged, False
+                if merged == known and not renews:
+                    return merged, b""
                 is_verified = merged.node == path_info.node if state is State.VERIFIED else _is_verified(key, found)
                 data = seal(key, merged.encoded, State.VERIFIED if is_verified else State.THERE)
                 if await (self._bucket.create(key, data) if found is None else self._bucket.replace(key, data, found.version)):
-                    return merged, known is None
+                    return merged, data if known is None else b""
                 await asyncio.sleep(random.uniform(0, min(_PAUSE * 2**number, _LONGEST_PAUSE)))  # noqa: S311  # no secret
         raise UnavailableError(f"{self._bucket.name}: {path_info.store_path} is written by others all the time; try again later")
 
-    async def _take_back(self, path_info: PathInfo) -> None:
-        """Remove what was just put, unless somebody has put it again."""
-        key = key_of(path_info.store_path.output_hash)
+    async def _take_back(self, key: str, data: bytes) -> None:
+        """Remove the object that was just put, unless somebody has put the path again."""
         found = await self._bucket.get(key)
-        if found is not None and read(key, found) == path_info:
+        if found is not None and found.data == data:
             await self._bucket.replace(key, seal(key, b"", State.REMOVED), found.version)
 
     async def _is_there(self, output_hash: bytes) -> bool:
