@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from blake3 import blake3
 from obstore.store import MemoryStore
 
 from tvix_store.backends.objectstore import store_in
 from tvix_store.backends.objectstore.bucket import Bucket
+from tvix_store.backends.objectstore.directory_bucket import DirectoryBucket
 from tvix_store.backends.objectstore.nars import FOLDER as NARS
 from tvix_store.backends.objectstore.path_infos import FOLDER as PATH_INFOS
 from tvix_store.backends.objectstore.path_infos import key_of
 from tvix_store.backends.objectstore.sealed import HEAD, seal
 from tvix_store.backends.objectstore.settings import KEY, Settings, load_or_create
 from tvix_store.backends.objectstore.snix.keys import tree_of_key
-from tvix_store.errors import CorruptError
+from tvix_store.errors import CorruptError, UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.services.store import Store
 from tvix_store.testing.content import put_tree
@@ -84,3 +87,17 @@ async def test_settings_that_are_none_are_refused(bucket: Bucket, said: bytes) -
     await bucket.put(KEY, said)
     with pytest.raises(CorruptError):
         await load_or_create(bucket, bucket, {}, create=False)
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+async def test_a_directory_that_is_gone_is_unavailable(tmp_path: Path, is_file: bool) -> None:
+    directory = tmp_path / "bucket"
+    directory.mkdir()
+    bucket = DirectoryBucket(directory, "files")
+    directory.rmdir()
+    if is_file:
+        directory.write_text("a file")
+    for call in (bucket.put("a/b", b"x"), bucket.create("a/b", b"x"), bucket.sync()):
+        with pytest.raises(UnavailableError, match="^files: "):
+            await call
+    await bucket.delete(["a/b"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from tvix_store.backends.objectstore.packed.chunk_lists import ChunkListSegment
 from tvix_store.backends.objectstore.packed.contents import Kind, Place
 
-_MOST, _MOST_TREES = 200_000, 1000
+_MOST, _MOST_TREES = 200_000, 100
 """Places that are kept: some 60 MB. All trees are looked at for a digest that none has."""
 
 
