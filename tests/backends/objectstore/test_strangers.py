@@ -98,6 +98,6 @@ async def test_a_directory_that_is_gone_is_unavailable(tmp_path: Path, is_file: 
     if is_file:
         directory.write_text("a file")
     for call in (bucket.put("a/b", b"x"), bucket.create("a/b", b"x"), bucket.sync()):
-        with pytest.raises(UnavailableError, match="^files: "):
+        with pytest.raises(UnavailableError, match=r"^files: "):
             await call
     await bucket.delete(["a/b"])

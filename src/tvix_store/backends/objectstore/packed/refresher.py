@@ -26,6 +26,10 @@ _BURST = 20
 """Refreshes that may follow each other at once, for content that is not there; then
 _PAUSE: seconds for each."""
 _PAUSE = 1.0
+_TURN = 10.0
+"""Seconds to wait for another process that refreshes the view, and
+_FIRST_LOOK, _LONGEST_LOOK: seconds between two looks whether it is done."""
+_FIRST_LOOK, _LONGEST_LOOK = 0.005, 0.05
 _AT_ONCE = 16
 """Footers that are read at a time, and
 _ADDED: bytes of them that are added to the view in one transaction."""
@@ -175,7 +179,10 @@ class Refresher:
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
-        """Keep other processes from refreshing the same view meanwhile."""
+        """Keep other processes from refreshing the same view meanwhile. One that takes too long may have been stopped.
+
+        Two that refresh at once do no harm.
+        """
         directory = self._view.directory
         try:
             directory.mkdir(parents=True, exist_ok=True)  # somebody may have deleted the view
@@ -183,12 +190,19 @@ class Refresher:
         except OSError as error:
             raise of_disk(error, f"the view in {directory} cannot be used: {error.strerror}", UnavailableError) from None
         try:
-            locking = asyncio.get_running_loop().run_in_executor(None, fcntl.flock, fd, fcntl.LOCK_EX)
-            try:
-                await asyncio.shield(locking)
-            finally:
-                if not locking.done():  # a thread cannot be stopped, and works on `fd`
-                    await asyncio.wait((locking,))
+            end, pause = time.monotonic() + _TURN, _FIRST_LOOK
+            while not _is_locked(fd) and time.monotonic() < end:
+                await asyncio.sleep(pause)  # no thread that waits in the kernel: it could not be called off
+                pause = min(2 * pause, _LONGEST_LOOK)
             yield
         finally:
             os.close(fd)
+
+
+def _is_locked(fd: int) -> bool:
+    """Lock a file, if nobody else has; whether that is done."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
