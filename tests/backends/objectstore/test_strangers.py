@@ -16,9 +16,11 @@ from tvix_store.backends.objectstore.path_infos import FOLDER as PATH_INFOS
 from tvix_store.backends.objectstore.path_infos import key_of
 from tvix_store.backends.objectstore.sealed import HEAD, seal
 from tvix_store.backends.objectstore.settings import KEY, Settings, load_or_create
-from tvix_store.backends.objectstore.snix.keys import tree_of_key
+from tvix_store.backends.objectstore.snix.keys import blob_key, tree_of_key
 from tvix_store.errors import CorruptError, UnavailableError
 from tvix_store.model.digest import Digest
+from tvix_store.protocol.blobs import encode_stat
+from tvix_store.protocol.dialects import SNIX
 from tvix_store.services.store import Store
 from tvix_store.testing.content import put_tree
 from tvix_store.testing.contracts.nar import TREE
@@ -73,6 +75,13 @@ async def test_damaged_facts_of_a_nar_are_calculated_again(bucket: Bucket, store
         found = await bucket.get(key)
         assert found is not None
         assert len(found.data) == HEAD + 40
+
+
+async def test_a_blob_that_is_too_large_to_be_one_is_damage(bucket: Bucket, store: Store) -> None:
+    digest = Digest.of(b"blob")
+    await bucket.put(blob_key(digest), encode_stat(SNIX, [(Digest.of(b"chunk"), 2**62)] * 3))
+    with pytest.raises(CorruptError, match="more bytes"):
+        await store.blobs.stat(digest)
 
 
 async def test_a_pointer_to_no_tree_is_damage(bucket: Bucket, store: Store) -> None:
