@@ -75,7 +75,7 @@ async def test_no_error_names_a_password() -> None:
     assert "hush" not in repr(address)
     bucket = address.open(create=False, retries={**RETRIES, "max_retries": 0})
     for call in (bucket.get("key"), bucket.put("key", b""), bucket.folders()):
-        with pytest.raises(UnavailableError, match=f"http://127.0.0.1:{port}/path") as caught:
+        with pytest.raises(UnavailableError, match=f"http://127.0.0.1:{port}") as caught:
             await call
         assert "hush" not in str(caught.value)
 

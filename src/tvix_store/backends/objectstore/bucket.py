@@ -292,10 +292,11 @@ class Bucket:
                 raise self._translated(key, error) from None
 
     def _translated(self, key: str, error: Exception) -> StoreError:
-        away = _AWAY.search(str(error))
+        said = _PASSWORD.sub("://", str(error))
+        away = _AWAY.search(said)
         if away is not None:
             return UnavailableError(f"{self.name}: nobody answers at {away[1]}; is the endpoint right, and the server started?")
-        what = f"{self.name}: {key}: {_said(str(error))}"
+        what = f"{self.name}: {key}: {_said(said)}"
         if isinstance(error, WrongCredentialsError):
             return UnauthenticatedError(what)
         if isinstance(error, PermissionDeniedError):
@@ -314,7 +315,6 @@ def _is_cut(error: UnavailableError) -> bool:
 
 def _said(message: str) -> str:
     """What an error of `obstore` says, in one line: its first one, and what the server's XML has to say."""
-    message = _PASSWORD.sub("://", message)
     first = message.partition("\n")[0].partition("<?xml")[0].strip().removesuffix(":")
     said = first[:400]
     for found in _TOLD.finditer(message):
