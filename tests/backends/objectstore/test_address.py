@@ -13,10 +13,11 @@ from obstore.exceptions import GenericError
 from obstore.store import from_url
 
 from tests.backends.objectstore.versitygw import KEY, SECRET, Versitygw
-from tvix_store.backends.objectstore.address import BucketAddress
+from tests.ports import free_port
+from tvix_store.backends.objectstore.address import RETRIES, BucketAddress
 from tvix_store.backends.objectstore.options import CLIENT_OPTIONS, OF_NIX, STORE_OPTIONS
 from tvix_store.config import open_store
-from tvix_store.errors import CorruptError, InvalidError, NoStoreError, UnsupportedError
+from tvix_store.errors import CorruptError, InvalidError, NoStoreError, UnavailableError, UnsupportedError
 from tvix_store.model.address import Address
 
 OWN = frozenset(("layout",))
@@ -66,6 +67,17 @@ def test_a_wrong_address_is_refused(text: str, reason: str) -> None:
     with pytest.raises(InvalidError, match=reason) as caught:
         parsed(text).open(create=False)
     assert "hush" not in str(caught.value)
+
+
+async def test_no_error_names_a_password() -> None:
+    port = free_port()
+    address = parsed(f"objectstore+http://user:hush@127.0.0.1:{port}/path?allow_http=true")
+    assert "hush" not in repr(address)
+    bucket = address.open(create=False, retries={**RETRIES, "max_retries": 0})
+    for call in (bucket.get("key"), bucket.put("key", b""), bucket.folders()):
+        with pytest.raises(UnavailableError, match=f"http://127.0.0.1:{port}") as caught:
+            await call
+        assert "hush" not in str(caught.value)
 
 
 def test_parameters_of_nix_are_understood() -> None:

@@ -13,12 +13,15 @@ from obstore.store import MemoryStore
 
 from tests.backends.objectstore.faulty_bucket import Died, FaultyBucket, Turns
 from tvix_store.backends.objectstore import removal, store_in
+from tvix_store.backends.objectstore.presence import Presence
+from tvix_store.backends.objectstore.removal import BucketRemoval
 from tvix_store.backends.objectstore.settings import Settings
 from tvix_store.errors import IncompleteError
 from tvix_store.model.nodes import SymlinkNode
 from tvix_store.model.path_info import PathInfo
 from tvix_store.operations.nars.calculate import calculate_nar
-from tvix_store.services.removal import used_records
+from tvix_store.services.reference_order import References
+from tvix_store.services.removal import Guard, used_records
 from tvix_store.services.store import Store
 from tvix_store.testing.content import noise, put_tree
 from tvix_store.testing.contracts.nar import TREE
@@ -125,6 +128,46 @@ async def test_a_put_that_required_what_is_removed_before_it_is_written_takes_it
     with pytest.raises(IncompleteError):
         await store(bucket).path_infos.put(info, requires=info.references)
     assert await whole_paths(others) == set()
+
+
+async def test_a_put_takes_nothing_back_that_another_was_told_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = MemoryStore()
+    await put(store(FaultyBucket(memory)), "reference")
+    info = replace(await stored_file(store(FaultyBucket(memory)), "needs"), references=(path("reference"),))
+    written, condemned = asyncio.Event(), asyncio.Event()
+    advance, has_changed, condemn = Presence.advance, Presence.has_changed, BucketRemoval._condemned
+    first: list[asyncio.Task[PathInfo]] = []
+
+    async def put_once() -> PathInfo:
+        return await store(FaultyBucket(memory)).path_infos.put(info, requires=info.references)
+
+    async def put_twice_and_condemn(removal: BucketRemoval, doomed: References, guard: Guard | None) -> list[bytes]:
+        first.append(asyncio.create_task(put_once()))
+        await written.wait()
+        assert await put_once() == info  # acknowledged: nothing has changed yet
+        return await condemn(removal, doomed, guard)
+
+    async def advance_and_wait(presence: Presence) -> float:
+        at = await advance(presence)
+        if first:
+            condemned.set()
+            await asyncio.wait(first)
+        return at
+
+    async def wait_and_look(presence: Presence, epoch: bytes) -> bool:
+        monkeypatch.setattr(Presence, "has_changed", has_changed)
+        written.set()
+        await condemned.wait()
+        return await has_changed(presence, epoch)
+
+    monkeypatch.setattr(BucketRemoval, "_condemned", put_twice_and_condemn)
+    monkeypatch.setattr(Presence, "advance", advance_and_wait)
+    monkeypatch.setattr(Presence, "has_changed", wait_and_look)
+    async with asyncio.timeout(10):
+        assert await remove(store(FaultyBucket(memory)), "reference") == set()
+    with pytest.raises(IncompleteError):
+        await first[0]
+    assert await whole_paths(store(FaultyBucket(memory))) == {"reference", "needs"}
 
 
 async def test_what_a_removal_has_left_condemned_comes_back_with_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ class BucketAddress:
     """
 
     scheme: str
-    url: str
+    url: str = field(repr=False)
     path: str
     name: str
     store_options: Mapping[str, str] = field(repr=False)

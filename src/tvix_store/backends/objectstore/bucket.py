@@ -53,6 +53,8 @@ _AWAY = re.compile(r"Error performing \w+ (https?://[^/ ]+)[^\n]*error sending r
 """What an error has, with its details, where there was no connection."""
 _TOLD = re.compile("<(?:Code|Message)>([^<]+)</")
 """What is of use in the XML of an error."""
+_PASSWORD = re.compile("://[^/?#\\s@]*@")
+"""What stands before the host in the addresses that errors name: with HTTP, a user and a password."""
 _PAGE = 1000
 """Keys that are listed or deleted by one request."""
 
@@ -290,10 +292,11 @@ class Bucket:
                 raise self._translated(key, error) from None
 
     def _translated(self, key: str, error: Exception) -> StoreError:
-        away = _AWAY.search(str(error))
+        said = _PASSWORD.sub("://", str(error))
+        away = _AWAY.search(said)
         if away is not None:
             return UnavailableError(f"{self.name}: nobody answers at {away[1]}; is the endpoint right, and the server started?")
-        what = f"{self.name}: {key}: {_said(str(error))}"
+        what = f"{self.name}: {key}: {_said(said)}"
         if isinstance(error, WrongCredentialsError):
             return UnauthenticatedError(what)
         if isinstance(error, PermissionDeniedError):

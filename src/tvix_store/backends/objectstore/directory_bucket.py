@@ -77,11 +77,12 @@ class DirectoryBucket(Bucket):
     def _remove(self, keys: Sequence[str]) -> None:
         for key in keys:
             path = self._directory / key
-            if not path.exists():
-                continue
-            with self._disk_errors(key), suppress(FileNotFoundError), self._locked(path.parent):
-                path.unlink()
-                sync_directory(path.parent)
+            with self._disk_errors(key), suppress(FileNotFoundError):
+                if not path.exists():
+                    continue
+                with self._locked(path.parent):
+                    path.unlink()
+                    sync_directory(path.parent)
 
     @contextmanager
     def _unfinished(self, data: bytes | memoryview) -> Iterator[Path]:
@@ -126,7 +127,8 @@ class DirectoryBucket(Bucket):
 
     def _sync_all(self) -> None:
         """All that this and other processes have put, by one call for the whole file system."""
-        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with self._disk_errors("/"):
+            fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if _LIBC.syncfs(fd):
                 raise UnavailableError(f"{self.name}: {os.strerror(ctypes.get_errno())}")
@@ -137,6 +139,8 @@ class DirectoryBucket(Bucket):
     def _disk_errors(self, key: str) -> Iterator[None]:
         try:
             yield
+        except (FileNotFoundError, NotADirectoryError) as error:  # what was the bucket is there no more
+            raise UnavailableError(f"{self.name}: {key}: {error.strerror}") from None
         except OSError as error:
             raise of_disk(error, f"{self.name}: {key}: {error.strerror}", UnavailableError) from None
 

@@ -24,9 +24,13 @@ def key_of(key: bytes) -> str:
     return f"{FOLDER}/" + f"{_MORE}/".join(re.findall(f".{{1,{_SEGMENT}}}", key.hex()))
 
 
-def record_of(key: str) -> bytes:
-    """The key of the record in an object."""
-    return bytes.fromhex(key.removeprefix(f"{FOLDER}/").replace(f"{_MORE}/", ""))
+def record_of(key: str) -> bytes | None:
+    """The key of the record in an object; None where there is none in it, since somebody else has put it."""
+    try:
+        record = bytes.fromhex(key.removeprefix(f"{FOLDER}/").replace(f"{_MORE}/", ""))
+    except ValueError:
+        return None
+    return record if key_of(record) == key else None
 
 
 class BucketRecords:
@@ -54,7 +58,7 @@ class BucketRecords:
 
     async def list(self, prefix: bytes = b"") -> AsyncIterator[tuple[bytes, bytes]]:
         async for page in self._bucket.list(FOLDER, _before(prefix)):
-            keys = [record_of(each.key) for each in page]
+            keys = [key for each in page if (key := record_of(each.key)) is not None]
             there = [key for key in keys if key.startswith(prefix)]
             for at in range(0, len(there), _LISTED):
                 some = there[at : at + _LISTED]

@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tvix_store.backends.objectstore.bucket import Bucket
-from tvix_store.backends.objectstore.path_infos import FOLDER, key_of, output_hash_of
+from tvix_store.backends.objectstore.path_infos import FOLDER, is_one, key_of, output_hash_of
 from tvix_store.backends.objectstore.presence import Presence
-from tvix_store.backends.objectstore.sealed import HEAD, PRESENT, State, seal, unseal
+from tvix_store.backends.objectstore.sealed import PRESENT, State, seal, unseal
 from tvix_store.concurrency.each_at_once import each_at_once
 from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import PathInfo
@@ -156,7 +156,7 @@ class BucketRemoval:
     async def _written(self, since: float) -> AsyncIterator[tuple[State, PathInfo, float]]:
         """The path infos that were written since some time, with their states and times; not those that are removed."""
         async for page in self._bucket.list(FOLDER):
-            due = [each for each in page if each.size > HEAD and each.written >= since - _CLOCK]
+            due = [each for each in page if is_one(each) and each.written >= since - _CLOCK]
             for some in parts(due, _BATCH):
                 read = await each_at_once(self._read, [output_hash_of(each.key) for each in some], _AT_ONCE)
                 for listed, (state, path_info) in zip(some, read, strict=True):

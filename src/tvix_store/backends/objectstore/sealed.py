@@ -45,7 +45,10 @@ def unseal(key: str, data: bytes) -> tuple[State, bytes]:
     state, value = data[len(_MAGIC) : len(_MAGIC) + 1], data[HEAD:]
     if not data.startswith(_MAGIC) or len(data) < HEAD or data[HEAD - _SUM : HEAD] != _sum(key, state, value):
         raise CorruptError(f"the object {key} is damaged")
-    return State(state), value
+    try:
+        return State(state), value
+    except ValueError:
+        raise CorruptError(f"the object {key} has an unknown state, perhaps of a later version of tvix-store") from None
 
 
 def _sum(key: str, state: bytes, value: bytes) -> bytes:

@@ -117,7 +117,7 @@ def _parse(name: str, data: bytes) -> Settings:
     try:
         said = json.loads(data)
         number = int(said["format"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise CorruptError(f"{name}: {KEY} is damaged") from None
     if number > _FORMAT:
         raise InvalidError(f"{name} has format {number}, of a newer tvix-store; this one knows {_FORMAT}")

@@ -124,5 +124,64 @@ async def test_who_has_put_before_it_listed_knows_what_is_old(tmp_path: Path, mo
         assert await collect(two.blobs.read(Digest.of(b"old"))) == b"old"
 
 
+async def test_who_has_listed_nothing_and_whose_clock_is_slow_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    async with (
+        await open_packed(CountedBucket(store), tmp_path / "one") as one,
+        await open_packed(CountedBucket(store), tmp_path / "two") as two,
+    ):
+        await one.blobs.put(stream([b"one"]))
+        assert await one.blobs.missing([Digest.of(b"two")])
+        now = time.time
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "time", lambda: now() - 7200)
+            await two.blobs.put(stream([b"two"]))
+        assert await collect(one.blobs.read(Digest.of(b"two"))) == b"two"
+
+
+async def test_a_commit_that_was_under_way_for_long_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    slow = _SlowBucket(store, monkeypatch)
+    async with (
+        await open_packed(slow, tmp_path / "slow") as two,
+        await open_packed(CountedBucket(store), tmp_path / "one") as one,
+    ):
+        slow.seconds = [1200.0]
+        await two.blobs.put(stream([b"slow"]))
+        await one.blobs.put(stream([b"one"]))
+        assert slow.counts["commits"] == 2  # once more, under a key of now
+        assert await collect(one.blobs.read(Digest.of(b"slow"))) == b"slow"
+
+
+@pytest.mark.parametrize("time_of_it", ["ffffffffffff", "7fffffffffff"])
+async def test_a_key_that_somebody_has_made_up_hides_nothing(tmp_path: Path, time_of_it: str) -> None:
+    bucket = CountedBucket()
+    await bucket.put(f"commits/{time_of_it}-00000003-{'0' * 16}", b"xyz")
+    async with (
+        await open_packed(bucket, tmp_path / "one") as one,
+        await open_packed(bucket, tmp_path / "two") as two,
+    ):
+        assert len(await one.blobs.missing([Digest.of(b"one"), Digest.of(b"two")])) == 2
+        for blob in (b"one", b"two"):
+            await one.blobs.put(stream([blob]))
+            assert await collect(two.blobs.read(Digest.of(blob))) == blob
+
+
+class _SlowBucket(CountedBucket):
+    """A bucket whose next commits take some seconds each, by a clock that is put on."""
+
+    def __init__(self, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(store)
+        self.seconds: list[float] = []
+        self._late = 0.0
+        clock = time.clock_gettime
+        monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + self._late)
+
+    async def put(self, key: str, data: bytes | memoryview) -> None:
+        await super().put(key, data)
+        if key.startswith("commits/") and self.seconds:
+            self._late += self.seconds.pop()
+
+
 TestPacked = PackedMachine.TestCase
 TestPacked.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import subprocess
@@ -14,22 +15,27 @@ import pytest
 from obstore.store import LocalStore
 
 from tests.backends.objectstore.packed.counted_bucket import CountedBucket
-from tests.backends.objectstore.packed.packed_stores import open_packed
+from tests.backends.objectstore.packed.packed_stores import memory_bucket, open_packed
+from tvix_store.backends.objectstore.packed import refresher, view_environment
 from tvix_store.backends.objectstore.packed import view as view_module
-from tvix_store.backends.objectstore.packed import view_environment
 from tvix_store.backends.objectstore.packed.contents import Content, Kind, Place
 from tvix_store.backends.objectstore.packed.pack import Footer, PackPart, commit_key
 from tvix_store.backends.objectstore.packed.view import Commit, Record, View
 from tvix_store.errors import UnavailableError
 from tvix_store.model.digest import Digest
 from tvix_store.services.store import Store
-from tvix_store.testing.content import noise
+from tvix_store.testing.content import collect, noise, stream
 
 BLOBS = [noise(1000, f"{number}") for number in range(50)]
 
 
 def digests() -> list[Digest]:
     return list(map(Digest.of, BLOBS))
+
+
+def one_lock(views: Path) -> Path:
+    [lock] = views.rglob("refresh.lock")
+    return lock
 
 
 def files(views: Path) -> list[Path]:
@@ -164,7 +170,7 @@ import asyncio, sys
 from pathlib import Path
 from obstore.store import LocalStore
 from tests.backends.objectstore.packed.counted_bucket import CountedBucket
-from tests.backends.objectstore.packed.packed_stores import open_packed
+from tests.backends.objectstore.packed.packed_stores import memory_bucket, open_packed
 from tests.backends.objectstore.packed.test_view import BLOBS, digests
 
 async def main() -> None:
@@ -195,3 +201,19 @@ async def test_processes_share_a_view(tmp_path: Path) -> None:
         bucket.fault = lambda number, key: "before"
         with pytest.raises(UnavailableError):
             await store.blobs.get_many([Digest.of(b"unknown")])
+
+
+async def test_a_process_that_was_stopped_at_a_refresh_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refresher, "_TURN", 0.1)
+    bucket = memory_bucket()
+    async with await open_packed(bucket, tmp_path / "one") as one:
+        await one.blobs.put(stream([b"one"]))
+    async with await open_packed(bucket, tmp_path / "two") as two:
+        assert await two.blobs.missing([Digest.of(b"two")])
+        with one_lock(tmp_path / "two").open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            async with asyncio.timeout(10):
+                assert await collect(two.blobs.read(Digest.of(b"one"))) == b"one"
+                await two.blobs.put(stream([b"two"]))

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.packed.contents import Content, Kind, Name, NarRow
-from tvix_store.backends.objectstore.packed.pack import MOST_ENTRIES, Footer, PackPart, commit_key, commit_time
+from tvix_store.backends.objectstore.packed.pack import MOST_ENTRIES, Footer, PackPart, commit_key, later_than
+from tvix_store.backends.objectstore.packed.refresher import MARGIN, Refresher
 from tvix_store.backends.objectstore.packed.tree_writer import TreeWriter
 from tvix_store.backends.objectstore.packed.view import Commit, View
 from tvix_store.errors import ClosedError
@@ -25,6 +26,8 @@ _AT_ONCE = 3
 _ENOUGH = 4 << 20
 """Bytes that are gathered, from which a commit begins while others are under way."""
 _ORDER = {Kind.CHUNK: 0, Kind.LIST: 1, Kind.DIRECTORY: 2}
+_TIMELY = MARGIN / 1000 / 3
+"""Seconds that a commit may take from when its time is chosen, and that what is known of the commits of others may be old then."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,10 +40,11 @@ class _Batch:
 class Committer:
     """Writes commits, and takes them into the view. The Sink of direct puts."""
 
-    def __init__(self, bucket: Bucket, view: View, trees: TreeWriter, most: int) -> None:
+    def __init__(self, bucket: Bucket, view: View, refresher: Refresher, trees: TreeWriter, most: int) -> None:
         self._bucket = bucket
         self.trees = trees
         self._view = view
+        self._refresher = refresher
         self._most = most
         """Bytes of a pack."""
         self._gathering = _Batch()
@@ -90,11 +94,19 @@ class Committer:
         await asyncio.shield(storing)  # one who does not wait any longer must not stop what others wait for
 
     async def commit(self, footer: Footer, body: Sequence[bytes | memoryview]) -> str:
-        """Write one commit, whose own records are `body`; its key. The footer's parts have no key where they are in it."""
-        if self._closed:
-            raise ClosedError("the store is closed")
-        key, data = await asyncio.to_thread(self._encoded, footer, body)
-        await self._bucket.put(key, data)
+        """Write one commit, whose own records are `body`; its key. The footer's parts have no key where they are in it.
+
+        Others list what is at most MARGIN older than the newest commit. So one that has become too old meanwhile is written again.
+        """
+        while True:
+            if self._closed:
+                raise ClosedError("the store is closed")
+            await self._refresher.refresh(_TIMELY)
+            began = time.clock_gettime(time.CLOCK_BOOTTIME)  # which goes on while the machine sleeps
+            key, data = await asyncio.to_thread(self._encoded, footer, body)
+            await self._bucket.put(key, data)
+            if time.clock_gettime(time.CLOCK_BOOTTIME) - began <= _TIMELY:
+                break
         await asyncio.to_thread(self._view.add, [Commit(key, footer)])
         return key
 
@@ -113,9 +125,7 @@ class Committer:
 
         So who has listed the commits up to the newest one finds all later ones behind it.
         """
-        newest = self._view.newest
-        known = commit_time(newest) if newest else 0
-        self._last_time = max(int(time.time() * 1000), known + 1, self._last_time + 1)
+        self._last_time = max(int(time.time() * 1000), later_than(self._view.newest), self._last_time + 1)
         return self._last_time
 
     def _begun(self) -> asyncio.Task[None]:

@@ -54,9 +54,9 @@ class Engine:
         self.reader = PackReader(bucket)
         self.hints = Hints()
         self.pack_check = PackCheck(bucket, view)
-        self.committer = Committer(bucket, view, TreeWriter(bucket, view, self.reader), settings.pack_size)
         self.refresher = Refresher(bucket, view)
         self._beside: set[asyncio.Task[None]] = set()
+        self.committer = Committer(bucket, view, self.refresher, TreeWriter(bucket, view, self.reader), settings.pack_size)
         self.held_graphs = 0
         """Bytes of directories that are being put."""
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from tvix_store.backends.objectstore.packed.chunk_lists import ChunkListSegment
 from tvix_store.backends.objectstore.packed.contents import Kind, Place
 
-_MOST = 200_000
-"""Places that are kept: some 60 MB."""
+_MOST, _MOST_TREES = 200_000, 100
+"""Places that are kept: some 60 MB. All trees are looked at for a digest that none has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,18 @@ class Hints:
 
     def __init__(self) -> None:
         self._trees: OrderedDict[bytes, TreeHints] = OrderedDict()
+        self._places = 0
         self._wrong: set[bytes] = set()
         """Digests whose hints were wrong."""
 
     def add(self, root: bytes, hints: TreeHints) -> None:
+        former = self._trees.pop(root, None)
+        self._places -= 0 if former is None else len(former.chunks)
         self._trees[root] = hints
-        self._trees.move_to_end(root)
-        while len(self._trees) > 1 and sum(len(each.chunks) for each in self._trees.values()) > _MOST:
-            self._trees.popitem(last=False)
+        self._places += len(hints.chunks)
+        while len(self._trees) > 1 and (self._places > _MOST or len(self._trees) > _MOST_TREES):
+            _, dropped = self._trees.popitem(last=False)
+            self._places -= len(dropped.chunks)
 
     def place(self, kind: Kind, digest: bytes) -> Place | None:
         if kind != Kind.CHUNK or digest in self._wrong:

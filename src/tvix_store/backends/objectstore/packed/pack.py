@@ -21,6 +21,7 @@ The entries of a pack lie end to end, in the order of the footer, from the offse
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ import zstandard
 from blake3 import blake3
 
 from tvix_store.backends.objectstore.packed.contents import DIGEST_SIZE, Content, Kind, NarRow, Place
-from tvix_store.errors import CorruptError
+from tvix_store.errors import CorruptError, ExhaustedError
 from tvix_store.model.path_info import NarFacts
 
 COMMITS = "commits"
@@ -45,8 +46,16 @@ _PACK = struct.Struct(f"<{_NAME}sII")
 _SEGMENT = struct.Struct("<QQ")
 _NAR = struct.Struct("<32sQ32s")
 _ITSELF = bytes(_NAME)
-_LARGEST = 64 << 20
-"""Bytes of a footer that is read, decompressed."""
+LARGEST_FOOTER = 64 << 20
+"""Bytes of a footer, decompressed. A frame of a few bytes that becomes so many is none: digests do not compress."""
+_RATIO, _SLACK = 4, 64 << 10
+LARGEST_RECORD = 128 << 20
+"""Bytes of the largest record, as it is stored and as it is meant."""
+_OFFSETS = 1 << 32
+_LAST = 1 << 47
+"""The time from which on a commit says nothing of the clock of anybody: the year 6429."""
+_COMMIT = re.compile(f"{COMMITS}/([0-9a-f]{{12}})-([0-9a-f]{{8}})-[0-9a-f]{{16}}")
+_PLACE_OF_PACK = re.compile(f"{DATA}/[0-9a-f]{{32}}")
 
 
 class Entry(NamedTuple):
@@ -101,6 +110,11 @@ class Footer:
     nars: Sequence[NarRow] = ()
 
     def encode(self) -> bytes:
+        """The bytes of the footer.
+
+        Raises:
+            ExhaustedError: nobody would read so many.
+        """
         count = sum(map(len, self.parts))
         segments = [_SEGMENT.pack(*each) for part in self.parts for each in part.segments]
         body = b"".join(
@@ -115,6 +129,8 @@ class Footer:
                 *(_NAR.pack(row.node, row.facts.size, row.facts.sha256) for row in self.nars),
             )
         )
+        if len(body) > LARGEST_FOOTER:
+            raise ExhaustedError(f"a commit with {count} records is too large; put fewer at a time")
         packed = zstandard.compress(body, 3)
         return _MAGIC + blake3(packed).digest(length=_CHECK) + packed
 
@@ -129,9 +145,12 @@ class Footer:
         packed = data[start:]
         if bytes(data[: len(_MAGIC)]) != _MAGIC or blake3(packed).digest(length=_CHECK) != bytes(data[len(_MAGIC) : start]):
             raise CorruptError(f"the footer of {what} is damaged, or of a later version of tvix-store")
-        if zstandard.frame_content_size(packed) > _LARGEST:
-            raise CorruptError(f"the footer of {what} has more than {_LARGEST} bytes")
-        return _decoded(zstandard.decompress(packed))
+        try:
+            if zstandard.frame_content_size(packed) > min(LARGEST_FOOTER, _RATIO * len(packed) + _SLACK):
+                raise CorruptError(f"the footer of {what} becomes too large")
+            return _decoded(zstandard.decompress(packed))
+        except (zstandard.ZstdError, struct.error, ValueError) as error:
+            raise CorruptError(f"the footer of {what} is none: {error}") from None
 
     def entries(self, key: str) -> Iterator[Entry]:
         """All records, of the commit with this key."""
@@ -149,15 +168,24 @@ def commit_time(key: str) -> int:
     return int(key[len(COMMITS) + 1 :][:12], 16)
 
 
+def later_than(newest: str) -> int:
+    """The first time behind that of a commit; 0 where there is none, or its key has a time that cannot be.
+
+    Anybody who may write to the bucket can write such a key. The next one behind the very last would be none at all.
+    """
+    known = commit_time(newest) if newest else _LAST
+    return known + 1 if known < _LAST else 0
+
+
 def footer_size(key: str) -> int | None:
     """Bytes of a commit's footer; None where the key is none of a commit."""
-    parts = key.removeprefix(f"{COMMITS}/").split("-")
-    if len(parts) != 3 or [len(part) for part in parts] != [12, 8, 16]:
-        return None
-    try:
-        return [int(part, 16) for part in parts][1]
-    except ValueError:
-        return None
+    found = _COMMIT.fullmatch(key)
+    return int(found[2], 16) if found else None
+
+
+def is_pack(key: str) -> bool:
+    """Whether a key is that of a commit, or of another pack."""
+    return bool(_PLACE_OF_PACK.fullmatch(key) or _COMMIT.fullmatch(key))
 
 
 def data_key() -> str:
@@ -178,6 +206,9 @@ def _decoded(body: bytes) -> Footer:
     packs, count, segments, nars = _HEAD.unpack_from(body)
     at = _HEAD.size
     heads = [_PACK.unpack_from(body, at + number * _PACK.size) for number in range(packs)]
+    columns = packs * _PACK.size + segments * _SEGMENT.size + nars * _NAR.size + count * (1 + 4 + 4 + DIGEST_SIZE)
+    if len(body) != at + columns or sum(entries for _, _, entries in heads) != count:
+        raise ValueError("its columns are longer or shorter than they should be")
     at += packs * _PACK.size
     kinds = body[at : at + count]
     stored = struct.unpack_from(f"<{count}I", body, at + count)
@@ -206,4 +237,20 @@ def _decoded(body: bytes) -> Footer:
             )
         )
         first, first_segment = end, end_segment
+    _check(parts)
     return Footer(parts, rows)
+
+
+def _check(parts: Sequence[PackPart]) -> None:
+    """See that all can be meant so, and that a view can hold it.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    for part in parts:
+        if not set(part.kinds) <= set(Kind):
+            raise ValueError("it has a record of an unknown kind")
+        if part.offset + sum(part.stored[:-1]) >= _OFFSETS or max((*part.stored, *part.lengths), default=0) > LARGEST_RECORD:
+            raise ValueError("it has a record where none can be")
+        if part.kinds.count(Kind.LIST) != len(part.segments):
+            raise ValueError("it has a list without a place in its blob")

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 
 from tvix_store.backends.objectstore.bucket import Bucket
 from tvix_store.backends.objectstore.packed.merged_index import MergedIndexes
-from tvix_store.backends.objectstore.packed.pack import COMMITS, Footer, footer_size
+from tvix_store.backends.objectstore.packed.pack import COMMITS, LARGEST_FOOTER, Footer, footer_size
 from tvix_store.backends.objectstore.packed.view import Commit, View
-from tvix_store.errors import StoreError, UnavailableError, of_disk
+from tvix_store.errors import CorruptError, UnavailableError, of_disk
 
 MARGIN = 15 * 60 * 1000
 """Milliseconds before the newest known commit, from which on commits are listed: a slow writer's may come so much later."""
@@ -26,6 +26,10 @@ _BURST = 20
 """Refreshes that may follow each other at once, for content that is not there; then
 _PAUSE: seconds for each."""
 _PAUSE = 1.0
+_TURN = 10.0
+"""Seconds to wait for another process that refreshes the view, and
+_FIRST_LOOK, _LONGEST_LOOK: seconds between two looks whether it is done."""
+_FIRST_LOOK, _LONGEST_LOOK = 0.005, 0.05
 _AT_ONCE = 16
 """Footers that are read at a time, and
 _ADDED: bytes of them that are added to the view in one transaction."""
@@ -152,24 +156,33 @@ class Refresher:
         turns = asyncio.Semaphore(_AT_ONCE)
 
         async def read(key: str) -> Commit | None:
-            size = footer_size(key) or 0
-            data: memoryview | None = memoryview(b"")
-            if sizes[key] >= size > 0:
-                async with turns:
-                    data = await self._bucket.get_range(key, sizes[key] - size, size)
-            if data is None:
-                return None  # deleted meanwhile
-            try:
-                return Commit(key, await asyncio.to_thread(Footer.decode, data, f"{self._bucket.name}/{key}"))
-            except StoreError as error:
-                _log.error("a commit is left out: %s", error)
-                return Commit(key, Footer([]))
+            for is_last in (False, True):
+                try:
+                    async with turns:
+                        return await self._commit(key, sizes[key])
+                except CorruptError as error:  # once more: what is left out stays out
+                    if is_last:
+                        _log.error("a commit is left out: %s", error)
+            return Commit(key, Footer([]))
 
         return [commit for commit in await asyncio.gather(*map(read, keys)) if commit is not None]
 
+    async def _commit(self, key: str, size: int) -> Commit | None:
+        """A commit, whose object has `size` bytes; None where it was deleted meanwhile."""
+        footer = footer_size(key) or 0
+        data: memoryview | None = memoryview(b"")
+        if min(size, LARGEST_FOOTER) >= footer > 0:
+            data = await self._bucket.get_range(key, size - footer, footer)
+        if data is None:
+            return None
+        return Commit(key, await asyncio.to_thread(Footer.decode, data, f"{self._bucket.name}/{key}"))
+
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
-        """Keep other processes from refreshing the same view meanwhile."""
+        """Keep other processes from refreshing the same view meanwhile. One that takes too long may have been stopped.
+
+        Two that refresh at once do no harm.
+        """
         directory = self._view.directory
         try:
             directory.mkdir(parents=True, exist_ok=True)  # somebody may have deleted the view
@@ -177,12 +190,19 @@ class Refresher:
         except OSError as error:
             raise of_disk(error, f"the view in {directory} cannot be used: {error.strerror}", UnavailableError) from None
         try:
-            locking = asyncio.get_running_loop().run_in_executor(None, fcntl.flock, fd, fcntl.LOCK_EX)
-            try:
-                await asyncio.shield(locking)
-            finally:
-                if not locking.done():  # a thread cannot be stopped, and works on `fd`
-                    await asyncio.wait((locking,))
+            end, pause = time.monotonic() + _TURN, _FIRST_LOOK
+            while not _is_locked(fd) and time.monotonic() < end:
+                await asyncio.sleep(pause)  # no thread that waits in the kernel: it could not be called off
+                pause = min(2 * pause, _LONGEST_LOOK)
             yield
         finally:
             os.close(fd)
+
+
+def _is_locked(fd: int) -> bool:
+    """Lock a file, if nobody else has; whether that is done."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

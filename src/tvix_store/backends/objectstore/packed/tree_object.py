@@ -26,6 +26,7 @@ import zstandard
 from blake3 import blake3
 
 from tvix_store.backends.objectstore.packed.contents import DIGEST_SIZE, Place
+from tvix_store.backends.objectstore.packed.pack import LARGEST_RECORD, is_pack
 from tvix_store.errors import CorruptError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
@@ -94,9 +95,12 @@ class TreeObject:
         packed = data[len(_MAGIC) + _CHECK :]
         if not data.startswith(_MAGIC) or data[len(_MAGIC) :][:_CHECK] != blake3(packed).digest(length=_CHECK):
             raise CorruptError(f"{what} is damaged, or of a later version of tvix-store")
-        if zstandard.frame_content_size(packed) > LARGEST:
-            raise CorruptError(f"{what} has more than {LARGEST} bytes")
-        return _decoded(zstandard.decompress(packed))
+        try:
+            if zstandard.frame_content_size(packed) > LARGEST:
+                raise CorruptError(f"{what} has more than {LARGEST} bytes")
+            return _decoded(zstandard.decompress(packed))
+        except (zstandard.ZstdError, struct.error, ValueError, IndexError, StopIteration) as error:
+            raise CorruptError(f"{what} is no tree object: {error}") from None
 
 
 def tree_key(root: bytes) -> str:
@@ -127,9 +131,13 @@ class _Columns:
 
 def _decoded(body: bytes) -> TreeObject:
     directories, packs, chunks, lists = _HEAD.unpack_from(body)
+    if len(body) < DIGEST_SIZE * (chunks + lists):
+        raise ValueError("it is too short")
     columns = _Columns(body, _HEAD.size)
     encoded = columns.parts(columns.numbers("I", directories))
     keys = [key.decode() for key in columns.parts(columns.numbers("B", packs))]
+    if not all(map(is_pack, keys)):
+        raise ValueError("it names an object that is no pack")
     rows = zip(
         columns.numbers("I", chunks),
         columns.numbers("q", chunks),
@@ -142,6 +150,8 @@ def _decoded(body: bytes) -> TreeObject:
     places: dict[bytes, Place] = {}
     for digest, (pack, gap, stored, length) in zip(digests, rows, strict=True):
         start = ends[pack] + gap
+        if start < 0 or max(stored, length) > LARGEST_RECORD:
+            raise ValueError("it has a chunk where none can be")
         places[digest] = Place(keys[pack], start, stored, length)
         ends[pack] = start + stored
     blobs = columns.parts([DIGEST_SIZE] * lists)

@@ -19,8 +19,10 @@ from tvix_store.model.nodes import DirectoryNode, Node
 from tvix_store.services.directories import DirectoryService
 from tvix_store.services.stored_tree import StoredTree
 
-_KEPT = 32 << 20
-"""Bytes of directories that are kept."""
+_KEPT = 64 << 20
+"""Bytes of trees that are kept, with
+_OF_TREE, _OF_CHUNK: bytes of memory that a tree and each of its chunks take."""
+_OF_TREE, _OF_CHUNK = 2000, 350
 
 _MADE = 4 << 20
 """Bytes of the directories of the largest tree for which an object is made as it is read."""
@@ -40,6 +42,7 @@ class Trees:
         self._kept: OrderedDict[bytes, TreeObject] = OrderedDict()
         self._absent: dict[bytes, float] = {}
         """Roots that have no object, and when that was seen."""
+        self._size = 0
         self._loading: SingleFlight[bytes, TreeObject | None] = SingleFlight(lambda root: asyncio.ensure_future(self._load(root)))
 
     async def load(self, root: bytes) -> TreeObject | None:
@@ -95,14 +98,22 @@ class Trees:
         return tree
 
     def _keep(self, root: bytes, tree: TreeObject) -> None:
+        former = self._kept.pop(root, None)
         self._kept[root] = tree
-        while len(self._kept) > 1 and sum(sum(map(len, each.directories.values())) for each in self._kept.values()) > _KEPT:
-            self._kept.popitem(last=False)
+        self._size += _cost(tree) - (0 if former is None else _cost(former))
+        while len(self._kept) > 1 and self._size > _KEPT:
+            _, dropped = self._kept.popitem(last=False)
+            self._size -= _cost(dropped)
         lists = {
             blob: ChunkListSegment.whole((chunk, tree.chunks[chunk].length) for chunk in chunks)
             for blob, chunks in tree.lists.items()
         }
         self._engine.hints.add(root, TreeHints(tree.chunks, lists))
+
+
+def _cost(tree: TreeObject) -> int:
+    """Bytes of memory. A file that is a store path has no directories, and may have many chunks."""
+    return _OF_TREE + sum(map(len, tree.directories.values())) + _OF_CHUNK * len(tree.chunks)
 
 
 class PackedTree:

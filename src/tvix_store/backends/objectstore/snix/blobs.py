@@ -24,6 +24,7 @@ from tvix_store.services.blobs import SMALL_BLOB, BlobStat, Chunk
 from tvix_store.services.read_ahead import READ_AHEAD
 
 _PIECE = 1 << 20
+_SIZES = 1 << 63
 _AT_ONCE = 32
 """Blobs of a batch that are worked on at a time."""
 _AHEAD = 16
@@ -109,9 +110,12 @@ class SnixBlobs:
         if found is None:
             return None
         try:
-            return [Chunk(*chunk) for chunk in decode_stat(SNIX, found.data)]
+            listed = [Chunk(*chunk) for chunk in decode_stat(SNIX, found.data)]
         except InvalidError as error:
             raise CorruptError(f"the object {key} is damaged: {error}") from None
+        if sum(chunk.size for chunk in listed) >= _SIZES:
+            raise CorruptError(f"the object {key} is damaged: it says more bytes than a blob can have")
+        return listed
 
     async def put_list(self, digest: Digest, chunks: Sequence[Chunk]) -> None:
         """Make a blob of chunks that are there."""

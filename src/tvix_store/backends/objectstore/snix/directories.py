@@ -101,7 +101,7 @@ class SnixDirectories:
             pointer = await self._bucket.get(tree_of_key(digest), 32)
             if pointer is None:
                 return None
-            closure = await self._read(Digest(pointer.data))
+            closure = await self._read(Digest(pointer.data)) if len(pointer.data) == len(digest.raw) else None
             if closure is None or digest not in closure.directories:
                 raise CorruptError(f"directory {digest} is not in the tree in which it should be")
         self._keep(closure)
