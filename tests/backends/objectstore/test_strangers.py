@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,13 @@ from blake3 import blake3
 from obstore.store import MemoryStore
 
 from tvix_store.backends.objectstore import store_in
-from tvix_store.backends.objectstore.bucket import Bucket
+from tvix_store.backends.objectstore.bucket import SETTINGS, Bucket
 from tvix_store.backends.objectstore.directory_bucket import DirectoryBucket
 from tvix_store.backends.objectstore.nars import FOLDER as NARS
 from tvix_store.backends.objectstore.path_infos import FOLDER as PATH_INFOS
 from tvix_store.backends.objectstore.path_infos import key_of
 from tvix_store.backends.objectstore.sealed import HEAD, seal
-from tvix_store.backends.objectstore.settings import KEY, Settings, load_or_create
+from tvix_store.backends.objectstore.settings import Settings, load_or_create
 from tvix_store.backends.objectstore.snix.keys import blob_key, tree_of_key
 from tvix_store.errors import CorruptError, UnavailableError
 from tvix_store.model.digest import Digest
@@ -93,7 +94,7 @@ async def test_a_pointer_to_no_tree_is_damage(bucket: Bucket, store: Store) -> N
 
 @pytest.mark.parametrize("said", [b"[" * 60_000, b"[]", b"\xff"])
 async def test_settings_that_are_none_are_refused(bucket: Bucket, said: bytes) -> None:
-    await bucket.put(KEY, said)
+    await bucket.put(SETTINGS, said)
     with pytest.raises(CorruptError):
         await load_or_create(bucket, bucket, {}, create=False)
 
@@ -103,10 +104,12 @@ async def test_a_directory_that_is_gone_is_unavailable(tmp_path: Path, is_file: 
     directory = tmp_path / "bucket"
     directory.mkdir()
     bucket = DirectoryBucket(directory, "files")
-    directory.rmdir()
+    await load_or_create(bucket, bucket, {}, create=True)
+    await bucket.check()
+    shutil.rmtree(directory)
     if is_file:
         directory.write_text("a file")
-    for call in (bucket.put("a/b", b"x"), bucket.create("a/b", b"x"), bucket.sync()):
+    for call in (bucket.put("a/b", b"x"), bucket.create("a/b", b"x"), bucket.sync(), bucket.check()):
         with pytest.raises(UnavailableError, match=r"^files: "):
             await call
     await bucket.delete(["a/b"])

@@ -37,6 +37,8 @@ from tvix_store.errors import (
 )
 
 T = TypeVar("T")
+SETTINGS = "tvix-store.json"
+"""The object that makes a bucket a store."""
 _PATIENCE = 10.0
 """Seconds within which a bucket answers that works."""
 MOST_REQUESTS = 32
@@ -89,11 +91,13 @@ class Bucket:
 
     is_conditional: Whether the object store makes conditional writes. Where it does not, `create` and `replace` are safe within
         this process alone.
+    has_settings: Whether the object `SETTINGS` was seen. Without it, the store is gone.
     """
 
     def __init__(self, store: ObjectStore, name: str) -> None:
         self.name = name
         self.is_conditional = True
+        self.has_settings = False
         self._store = store
         self._turns = asyncio.Semaphore(MOST_REQUESTS)
         self._alone = asyncio.Lock()
@@ -151,12 +155,14 @@ class Bucket:
         return await self._conditional(key, data, version)
 
     async def check(self) -> None:
-        """Raise UnavailableError, soon, where the object store does not answer."""
+        """Raise UnavailableError, soon, where the object store does not answer, or has lost the store."""
         try:
             async with asyncio.timeout(_PATIENCE):
-                await self.size("tvix-store.json")
+                found = await self.size(SETTINGS)
         except TimeoutError:
             raise UnavailableError(f"{self.name} does not answer within {_PATIENCE:.0f} s") from None
+        if found is None and self.has_settings:
+            raise UnavailableError(f"{self.name}: {SETTINGS} is not there any more")
 
     async def sync(self) -> None:
         """Bring all that was put to the disk. Object stores have done that when they acknowledge a put; a directory has not."""

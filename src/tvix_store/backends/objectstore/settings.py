@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, get_args
 
 from blake3 import blake3
 
-from tvix_store.backends.objectstore.bucket import Bucket
+from tvix_store.backends.objectstore.bucket import SETTINGS, Bucket
 from tvix_store.backends.objectstore.race import makes_conditional_writes
 from tvix_store.chunking import DEFAULT_SIZES, ChunkSizes
 from tvix_store.errors import CorruptError, InvalidError, NoStoreError
@@ -22,7 +22,6 @@ Layout: TypeAlias = Literal["snix", "packed"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 DEFAULT_LAYOUT: Layout = "packed"
 """That of new buckets."""
-KEY = "tvix-store.json"
 _FORMAT = 1
 _SNIX_AVERAGE = 256 << 10
 _MOST = 64 << 10
@@ -84,12 +83,12 @@ async def load_or_create(bucket: Bucket, prober: Bucket, wanted: Mapping[str, ob
         InvalidError: it has other settings than are wanted, or a format that this version does not know.
         CorruptError: the settings are damaged.
     """
-    found = await prober.get(KEY, _MOST)
+    found = await prober.get(SETTINGS, _MOST)
     if found is None:
         folders = await bucket.folders()
         is_of_snix = bool(folders & _OF_SNIX)
         if folders and not is_of_snix:
-            raise NoStoreError(f"{bucket.name} is neither empty nor a store: it has no {KEY}; name another prefix for a store")
+            raise NoStoreError(f"{bucket.name} is neither empty nor a store: it has no {SETTINGS}; name another prefix for a store")
         if not create and not is_of_snix:
             raise NoStoreError(f"there is no store in {bucket.name}: it is empty")
         settings = Settings(**{"layout": "snix" if is_of_snix else DEFAULT_LAYOUT, **wanted})  # type: ignore[arg-type]  # checked
@@ -99,11 +98,12 @@ async def load_or_create(bucket: Bucket, prober: Bucket, wanted: Mapping[str, ob
             return settings
         bucket.is_conditional = await makes_conditional_writes(prober)
         made = {"format": _FORMAT, **asdict(settings), "conditional_writes": bucket.is_conditional, "nonce": os.urandom(16).hex()}
-        await bucket.create(KEY, json.dumps(made, indent=1).encode())
-        found = await bucket.get(KEY, _MOST)  # of several that make it at once, the first one's stand
+        await bucket.create(SETTINGS, json.dumps(made, indent=1).encode())
+        found = await bucket.get(SETTINGS, _MOST)  # of several that make it at once, the first one's stand
         if found is None:
-            raise NoStoreError(f"{bucket.name}: {KEY} was written, and is not there")
+            raise NoStoreError(f"{bucket.name}: {SETTINGS} was written, and is not there")
     settings = _parse(bucket.name, found.data)
+    bucket.has_settings = True
     bucket.is_conditional = settings.conditional_writes
     if not settings.conditional_writes:
         _log.warning("%s makes no conditional writes: only one process may write to it", bucket.name)
@@ -118,10 +118,10 @@ def _parse(name: str, data: bytes) -> Settings:
         said = json.loads(data)
         number = int(said["format"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise CorruptError(f"{name}: {KEY} is damaged") from None
+        raise CorruptError(f"{name}: {SETTINGS} is damaged") from None
     if number > _FORMAT:
         raise InvalidError(f"{name} has format {number}, of a newer tvix-store; this one knows {_FORMAT}")
     try:
         return Settings(**{each.name: said[each.name] for each in fields(Settings)})
     except (KeyError, TypeError, AttributeError):
-        raise CorruptError(f"{name}: {KEY} is damaged") from None
+        raise CorruptError(f"{name}: {SETTINGS} is damaged") from None

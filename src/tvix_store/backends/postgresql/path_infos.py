@@ -107,8 +107,8 @@ class PostgresPathInfos:
         if found < len(required):
             there = await self.existing(required)
             missing = next((each for each in requires if each.output_hash not in there), None)
-            if missing is None:  # it is there by now
-                return await self._new(path_info, requires)
+            if missing is None:  # it is there by now: the next try will tell
+                return None
             raise IncompleteError(f"{path_info.store_path} refers to {missing}, not in the store; put that first")
         return path_info if put else None
 
