@@ -112,7 +112,7 @@ def test_a_named_cache_is_collected_with_its_store(tvix_store: Program, paths: l
     tvix_store("--store", cache, "import", "first")
     ended = tvix_store.run("--store", cache, "gc")
     assert ended.code == 10
-    assert "use the address of the store itself, without ?cache=" in ended.error
+    assert "a store in a directory does, by its address without ?cache=" in ended.error
 
 
 def test_no_store_is_made_to_be_collected(tvix_store: Program, tmp_path: Path) -> None:

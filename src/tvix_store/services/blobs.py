@@ -41,7 +41,11 @@ class BlobService(Protocol):
         ...
 
     async def missing(self, digests: Sequence[Digest]) -> set[Digest]:
-        """The digests that the store lacks. The caller sends only these blobs."""
+        """The digests that the store lacks. The caller sends only these blobs.
+
+        A store that others write to may be some seconds behind: what was put there a moment ago may be among them. See
+        `surely_missing`.
+        """
         ...
 
     def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
@@ -105,3 +109,13 @@ def wanted_blobs(blobs: object) -> None:
         InvalidError: it is something else.
     """
     wanted_with(blobs, ("read", "get_many"), "the blobs of a store: `store.blobs`")
+
+
+async def surely_missing(blobs: BlobService, digests: Sequence[Digest]) -> set[Digest]:
+    """As `BlobService.missing`, where a wrong answer would do harm: all that was acknowledged before the call is there."""
+    missing = await blobs.missing(digests)
+    for digest in list(missing):
+        if await blobs.stat(digest) is None:  # a store that does not find one has looked anew
+            return await blobs.missing(list(missing))
+        missing.remove(digest)
+    return missing

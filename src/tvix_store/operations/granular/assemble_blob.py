@@ -10,7 +10,7 @@ from blake3 import blake3
 from tvix_store.errors import IncompleteError, InvalidError, NotFoundError
 from tvix_store.model.digest import EMPTY, Digest
 from tvix_store.services.assembling import Assembling, not_the_blob, wrong_chunk_size
-from tvix_store.services.blobs import BlobService, Chunk
+from tvix_store.services.blobs import BlobService, Chunk, surely_missing
 from tvix_store.services.granular import MAX_CHUNK, check_list
 
 _AT_ONCE = 4096
@@ -47,7 +47,7 @@ async def assemble_blob(blobs: BlobService, assembling: Assembling | None, diges
         return
     for at in range(0, len(chunks), _AT_ONCE):
         some = [chunk.digest for chunk in chunks[at : at + _AT_ONCE]]
-        absent = await blobs.missing(some)
+        absent = await surely_missing(blobs, some)
         for each in some:
             if each in absent:
                 raise IncompleteError(f"chunk {each} is not in the store; put it first")

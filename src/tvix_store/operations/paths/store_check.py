@@ -15,7 +15,7 @@ from tvix_store.model.path_info import PathInfo
 from tvix_store.operations.nars.calculate import calculate_nar
 from tvix_store.operations.paths.check import missing_references
 from tvix_store.services.batches import parts
-from tvix_store.services.blobs import BlobService
+from tvix_store.services.blobs import BlobService, surely_missing
 from tvix_store.services.store import Store
 
 _AT_ONCE = 1000
@@ -61,7 +61,7 @@ class StoreCheck:
         """What the root node reaches, and the store lacks or cannot read."""
         files, directories, faults = await self._walk(root, self._sound)
         for some in parts(list(files), _AT_ONCE):
-            missing = await self._store.blobs.missing(some)
+            missing = await surely_missing(self._store.blobs, some)
             lacking_chunks = {} if missing else await self._missing_chunks(some)
             for digest in some:
                 if digest in missing:
@@ -108,7 +108,7 @@ class StoreCheck:
             await self._yielder.step()
         lacking: dict[Digest, Digest] = {}
         for some in parts(list(of), _AT_ONCE):
-            lacking |= {of[chunk]: chunk for chunk in await self._store.blobs.missing(some)}
+            lacking |= {of[chunk]: chunk for chunk in await surely_missing(self._store.blobs, some)}
         return lacking
 
     async def _damage(self, path_info: PathInfo, blobs: BlobService) -> list[str]:

@@ -14,6 +14,7 @@ from obstore.store import MemoryStore
 from tests.backends.objectstore.packed.counted_bucket import CountedBucket
 from tests.backends.objectstore.packed.packed_stores import files_of, nar_of, open_packed, put_path, stage
 from tvix_store.model.digest import Digest
+from tvix_store.services.blobs import surely_missing
 from tvix_store.services.store import Store
 from tvix_store.testing.content import collect, missing, noise, pieces, put_tree, stream
 from tvix_store.testing.state_machine import StoreMachine
@@ -185,3 +186,19 @@ class _SlowBucket(CountedBucket):
 
 TestPacked = PackedMachine.TestCase
 TestPacked.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)
+
+
+async def test_an_answer_that_something_is_missing_may_be_old_but_not_where_it_would_do_harm(tmp_path: Path) -> None:
+    bucket = MemoryStore()
+    async with (
+        await open_packed(CountedBucket(bucket), tmp_path / "one") as one,
+        await open_packed(CountedBucket(bucket), tmp_path / "other", fresh=60) as other,
+    ):
+        nowhere = Digest.of(b"nowhere")
+        assert await other.blobs.missing([nowhere]) == {nowhere}
+        digests = await one.blobs.put_many([noise(1000, str(number)) for number in range(5)])
+        assert await other.blobs.missing([nowhere, *digests]) == {nowhere, *digests}
+        assert await surely_missing(other.blobs, [*digests, nowhere]) == {nowhere}
+        assert await other.blobs.missing(digests) == set()
+        digests = await one.blobs.put_many([noise(1000, str(number)) for number in range(5, 10)])
+        assert await surely_missing(other.blobs, digests) == set()
