@@ -16,6 +16,7 @@ type = "cache"
 far = "&kept"
 directory = "{here}/near"
 size = "64M"
+negative_ttl = 0
 [blobservices.kept]
 type = "local"
 path = "{here}/far"
@@ -25,6 +26,7 @@ type = "cache"
 far = "kept"
 directory = "{here}/near"
 size = "64M"
+negative_ttl = 0
 [directoryservices.kept]
 type = "local"
 path = "{here}/far"
@@ -38,6 +40,7 @@ type = "cache"
 far = "local://{here}/far"
 directory = "{here}/near"
 size = "64M"
+negative_ttl = 0
 """
 
 
