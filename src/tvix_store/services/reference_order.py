@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
+from tvix_store.services.batches import parts
+
 References: TypeAlias = Mapping[bytes, Sequence[bytes]]
 """Candidates, each with those that it refers to, by output hashes: some 250 bytes of memory each."""
 
@@ -40,6 +42,16 @@ def referrers_first(references: References) -> list[bytes]:
                 if not referrers[other]:
                     waiting.append(other)
     return order
+
+
+def batches(references: References, most: int) -> list[Sequence[bytes]]:
+    """The candidates, up to `most` at a time: each in no later batch than those that it refers to.
+
+    The last batch has those in a cycle, and what these refer to. They can only go together.
+    """
+    order = referrers_first(references)
+    rest = list(references.keys() - set(order)) if len(order) < len(references) else []
+    return [*parts(order, most), *([rest] if rest else [])]
 
 
 def waves(references: References) -> list[list[bytes]]:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.programs import ROOT
 from tvix_store.backends.local import open_store, removal
 from tvix_store.backends.local.requests import Commit, Result
 from tvix_store.errors import CorruptError, IncompleteError, UnavailableError
-from tvix_store.services.reference_order import References, referrers_first
+from tvix_store.services.reference_order import References, batches
 from tvix_store.services.removal import Guard, used_key, used_records
 from tvix_store.services.store import Store
 from tvix_store.testing.contracts.removal import NOW, hash_of, listed, put, remove
@@ -30,13 +31,13 @@ def ended_by(directory: Path, what: str) -> int:
 
 def between(monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop, act: object) -> None:
     """Do something after it was found out what stays, and before anything is removed."""
-    inner = referrers_first
+    inner = batches
 
-    def interrupted(references: References) -> list[bytes]:
+    def interrupted(references: References, most: int) -> list[Sequence[bytes]]:
         asyncio.run_coroutine_threadsafe(act(), loop).result()  # type: ignore[operator]
-        return inner(references)
+        return inner(references, most)
 
-    monkeypatch.setattr(removal, "referrers_first", interrupted)
+    monkeypatch.setattr(removal, "batches", interrupted)
 
 
 async def counted(store: Store) -> int:

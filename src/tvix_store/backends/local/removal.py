@@ -24,7 +24,7 @@ from tvix_store.backends.local.requests import Commit, Request, Result
 from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.batches import parts
-from tvix_store.services.reference_order import References, closure, referrers_first
+from tvix_store.services.reference_order import References, batches, closure
 from tvix_store.services.removal import Guard, read_hour, used_key
 
 _PAGE = 2000
@@ -77,10 +77,7 @@ class LocalRemoval:
             return removed
         terms = _Terms(unused_since, ignore_references, guard)
         plan = await self._planned(output_hashes, terms)
-        order = await self._engine.in_thread(referrers_first, plan.references)
-        # Those in a cycle, and all to which these refer, can only go together.
-        rest = list(plan.references.keys() - set(order)) if len(order) < len(plan.references) else []
-        for batch in (*parts(order, _AT_ONCE), *([rest] if rest else [])):
+        for batch in await self._engine.in_thread(batches, plan.references, _AT_ONCE):
             request = RemovePathInfos(batch, plan, terms)
             await self._done(request)
             if request.removed:

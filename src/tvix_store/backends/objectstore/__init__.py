@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from tvix_store.backends.objectstore.address import FEW_RETRIES, BucketAddress
@@ -27,6 +28,10 @@ from tvix_store.layers.memory_nars import MemoryNars
 from tvix_store.layers.named_paths import ListedNames
 from tvix_store.layers.remembering_nar import RememberingNarService
 from tvix_store.layers.staging_beside import StagingBeside
+from tvix_store.services.assembling import Assembling
+from tvix_store.services.blobs import BlobService
+from tvix_store.services.directories import DirectoryService
+from tvix_store.services.nar import KnownNars
 from tvix_store.services.store import Store
 
 
@@ -48,26 +53,8 @@ async def open_store(address: BucketAddress, wanted: Mapping[str, object], views
 def store_in(bucket: Bucket, settings: Settings) -> Store:
     """The store in a bucket that has these settings, in the layout of snix."""
     blobs, directories = SnixBlobs(bucket, settings.sizes), SnixDirectories(bucket)
-    path_infos, records, known_nars = BucketPathInfos(bucket), BucketRecords(bucket), BucketNars(bucket, MemoryNars())
-
-    return Store(
-        name=bucket.name,
-        blobs=blobs,
-        directories=directories,
-        path_infos=path_infos,
-        nar=RememberingNarService(blobs, directories, known_nars),
-        known_nars=known_nars,
-        records=records,
-        assembling=blobs,
-        deltas=BlobDeltas(blobs),
-        named_paths=ListedNames(path_infos),
-        removal=BucketRemoval(bucket, path_infos.presence, records),
-        store_dir=settings.store_dir,
-        size_rule=settings.rule,
-        check=bucket.check,
-        sync=bucket.sync,
-        close=bucket.close,
-    )
+    known_nars = BucketNars(bucket, MemoryNars())
+    return _store(bucket, settings, blobs, directories, known_nars, blobs, BucketPathInfos(bucket))
 
 
 async def packed_store(bucket: Bucket, settings: Settings, views: Path, packing: PackedSettings | None = None) -> Store:
@@ -81,7 +68,9 @@ async def packed_store(bucket: Bucket, settings: Settings, views: Path, packing:
     trees = Trees(engine)
     blobs, directories = PackedBlobs(engine, trees), PackedDirectories(engine, trees)
     known_nars, frames = PackedNars(engine), PackedFrames(engine)
-    path_infos, records = BucketPathInfos(bucket, known_nars.note), BucketRecords(bucket)
+    path_infos = BucketPathInfos(bucket, known_nars.note)
+    store = _store(bucket, settings, blobs, directories, known_nars, PackedAssembling(engine), path_infos)
+    assert store.records is not None
 
     async def epoch() -> int:
         return engine.view.epoch
@@ -90,6 +79,28 @@ async def packed_store(bucket: Bucket, settings: Settings, views: Path, packing:
         await engine.close()
         await bucket.close()
 
+    return replace(
+        store,
+        frames=frames,
+        granular=PackedGranular(engine, blobs, directories, frames),
+        staging=StagingBeside(PackedStaging(engine, trees), store.records),
+        keeps_plans=False,  # a tree object is all that is needed for one
+        epoch=epoch,
+        close=close,
+    )
+
+
+def _store(
+    bucket: Bucket,
+    settings: Settings,
+    blobs: BlobService,
+    directories: DirectoryService,
+    known_nars: KnownNars,
+    assembling: Assembling,
+    path_infos: BucketPathInfos,
+) -> Store:
+    """What a store in a bucket has in both layouts."""
+    records = BucketRecords(bucket)
     return Store(
         name=bucket.name,
         blobs=blobs,
@@ -98,20 +109,15 @@ async def packed_store(bucket: Bucket, settings: Settings, views: Path, packing:
         nar=RememberingNarService(blobs, directories, known_nars),
         known_nars=known_nars,
         records=records,
-        frames=frames,
-        assembling=PackedAssembling(engine),
-        granular=PackedGranular(engine, blobs, directories, frames),
+        assembling=assembling,
         deltas=BlobDeltas(blobs),
         named_paths=ListedNames(path_infos),
         removal=BucketRemoval(bucket, path_infos.presence, records),
-        staging=StagingBeside(PackedStaging(engine, trees), records),
         store_dir=settings.store_dir,
         size_rule=settings.rule,
-        keeps_plans=False,  # a tree object is all that is needed for one
         check=bucket.check,
-        epoch=epoch,
         sync=bucket.sync,
-        close=close,
+        close=bucket.close,
     )
 
 

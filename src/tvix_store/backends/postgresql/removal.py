@@ -7,8 +7,8 @@ found: see docs/design/postgresql.md.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tvix_store.backends.postgresql.database import Database
@@ -16,6 +16,7 @@ from tvix_store.backends.postgresql.driver import Connection
 from tvix_store.backends.postgresql.hexes import hexes, statement
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.batches import parts
+from tvix_store.services.reference_order import References, batches, closure
 from tvix_store.services.removal import Guard, read_hour, used_key
 
 _AT_ONCE = 500
@@ -33,9 +34,6 @@ WHERE reference IN GIVEN($1) AND gone.output_hash IS NULL
 _DELETE = statement("DELETE FROM path_infos WHERE output_hash IN GIVEN($1)")
 _DELETE_REFERENCES = statement("DELETE FROM path_references WHERE (reference, path) IN ROWS(reference, path)")
 _DELETE_RECORDS = statement("DELETE FROM records WHERE key IN GIVEN($1)")
-
-_References = Mapping[bytes, Collection[bytes]]
-"""Paths, each with those that it refers to, by output hashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ class PostgresRemoval:
                 output_hash, to = PathInfo.stored(encoded).output_hashes
                 references[output_hash] = [each for each in to if each in wanted and each != output_hash]
         removed: set[bytes] = set()
-        for batch in _batches(references):
+        for batch in await asyncio.to_thread(batches, references, _AT_ONCE):
             removed |= await self._database.transaction(_Batch(batch, terms).remove)
         return removed
 
@@ -98,7 +96,7 @@ class _Batch:
             await connection.fetch(_DELETE_RECORDS, hexes(map(used_key, gone)))
         return set(gone)
 
-    async def _staying(self, connection: Connection, references: _References) -> set[bytes]:
+    async def _staying(self, connection: Connection, references: References) -> set[bytes]:
         """The paths that are used, or needed by what stays."""
         candidates = list(references)
         found: list[bytes] = []
@@ -110,43 +108,10 @@ class _Batch:
         if self.terms.ignore_references:
             return set(found)
         found += [each for [each] in await connection.fetch(_NEEDED, hexes(candidates))]
-        return _closure(references, found)
+        return closure(references, found)
 
 
-def _pairs(references: _References, gone: Sequence[bytes]) -> tuple[list[str], list[str]]:
+def _pairs(references: References, gone: Sequence[bytes]) -> tuple[list[str], list[str]]:
     """The references of paths, and beside each the path that has it."""
     pairs = [(to, each) for each in gone for to in references[each]]
     return hexes(to for to, _ in pairs), hexes(each for _, each in pairs)
-
-
-def _closure(references: _References, found: Iterable[bytes]) -> set[bytes]:
-    """The candidates among `found` paths, and all candidates that these refer to, directly or not."""
-    closure: set[bytes] = set()
-    waiting = list(found)
-    while waiting:
-        each = waiting.pop()
-        if each in references and each not in closure:
-            closure.add(each)
-            waiting += references[each]
-    return closure
-
-
-def _batches(references: _References) -> list[Sequence[bytes]]:
-    """The candidates: each in no later batch than those that it refers to. The last batch has those in a cycle, and what these
-    refer to."""
-    referrers = dict.fromkeys(references, 0)
-    for to in references.values():
-        for each in to:
-            if each in referrers:
-                referrers[each] += 1
-    waiting = deque(each for each, count in referrers.items() if not count)
-    order: list[bytes] = []
-    while waiting:
-        order.append(each := waiting.popleft())
-        for other in references[each]:
-            if other in referrers:
-                referrers[other] -= 1
-                if not referrers[other]:
-                    waiting.append(other)
-    rest = list(references.keys() - set(order))
-    return [*parts(order, _AT_ONCE), *([rest] if rest else [])]
