@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from tvix_store.errors import CorruptError
@@ -24,6 +25,15 @@ class Guard(NamedTuple):
 
     key: bytes
     value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalTerms:
+    """What keeps a path: as in `Removal.remove`."""
+
+    unused_since: int | None
+    ignore_references: bool
+    guard: Guard | None
 
 
 class Removal(Protocol):

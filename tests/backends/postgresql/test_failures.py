@@ -265,9 +265,7 @@ async def test_damaged_rows_are_found(offer: Offer, sql: Any) -> None:
 
 
 async def test_a_graph_that_is_too_large_is_refused(offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tvix_store.backends.postgresql import directories as module
-
-    monkeypatch.setattr(module, "MAX_GRAPH", 1000)
+    monkeypatch.setattr("tvix_store.services.held_graphs.MAX_GRAPH", 1000)
     assert offer.directories is not None
     with pytest.raises(ExhaustedError, match="put fewer at a time"):
         await offer.directories.put(stream([leaf("a"), leaf("b")]))

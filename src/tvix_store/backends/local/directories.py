@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from tvix_store.backends.local.contents import Content, Sink
 from tvix_store.backends.local.engine import Engine
 from tvix_store.backends.local.records import Kind
-from tvix_store.errors import ExhaustedError, NotFoundError
+from tvix_store.errors import NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.directory_graph import LeavesToRoot
@@ -17,14 +17,8 @@ from tvix_store.model.nodes import Node
 from tvix_store.services.directories import parse
 from tvix_store.services.stored_tree import StoredTree
 
-MAX_GRAPH = 128 << 20
-"""Bytes that the directories of one put may take while they wait in memory until the graph is known to be right."""
-MAX_GRAPHS = 256 << 20
-"""Bytes that the directories of all puts of a process may take."""
 _CHECKED_HERE = 16 << 10
 """Bytes of a directory whose children are looked up on the event loop: 400 of them, in 1 ms."""
-_OVERHEAD = 500
-"""Bytes that a directory takes beside its encoding, measured with 200,000 of 12 bytes."""
 
 
 class LocalDirectories:
@@ -68,8 +62,7 @@ class LocalDirectories:
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
         graph = LeavesToRoot()
         contents: dict[bytes, Content] = {}
-        size = 0
-        try:
+        with self._engine.graphs.graph() as held:
             async for directory in directories:
                 if len(directory.encoded) > _CHECKED_HERE:
                     await self._engine.in_thread(graph.add, directory)
@@ -77,18 +70,11 @@ class LocalDirectories:
                     graph.add(directory)
                 if directory.digest.raw not in contents:
                     contents[directory.digest.raw] = Content(Kind.DIRECTORY, directory.digest.raw, directory.encoded)
-                    size += len(directory.encoded) + _OVERHEAD
-                    self._engine.held_graphs += len(directory.encoded) + _OVERHEAD
-                if size > MAX_GRAPH:
-                    raise ExhaustedError(f"a graph of directories may take {MAX_GRAPH} bytes; put fewer at a time")
-                if self._engine.held_graphs > MAX_GRAPHS:
-                    raise ExhaustedError(f"the graphs that are being put take more than {MAX_GRAPHS} bytes; try again later")
+                    held.add(directory)
             root = graph.finish()
             unknown = list(contents.values())
-            if not self._sink.holds(size):
+            if not self._sink.holds(held.size):
                 unknown = await self._engine.in_thread(self._sink.unknown, unknown)
             if unknown:
                 await asyncio.wrap_future(self._sink.put_contents(unknown))
             return root
-        finally:
-            self._engine.held_graphs -= size

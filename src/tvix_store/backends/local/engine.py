@@ -31,6 +31,7 @@ from tvix_store.backends.local.requests import Look
 from tvix_store.backends.local.roots_lock import RootsLock
 from tvix_store.backends.local.snapshot import NoPack, Snapshot, why_read_only
 from tvix_store.errors import CorruptError, StoreError, UnavailableError
+from tvix_store.services.held_graphs import HeldGraphs
 
 T = TypeVar("T")
 
@@ -90,8 +91,7 @@ class Engine:
         except StoreError as error:  # it is tried again before anybody relies on what is lost
             _log.error("what lies in lost packs is not forgotten: %s", error)
         self.roots_lock = RootsLock(directory)
-        self.held_graphs = 0
-        """Bytes that the directories which are being put take in memory."""
+        self.graphs = HeldGraphs()
         self._of_thread = threading.local()
         self._threads = ThreadPoolExecutor(threads, "tvix-store-read", self._begin_thread) if threads else None
 

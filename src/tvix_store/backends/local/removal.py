@@ -25,21 +25,12 @@ from tvix_store.errors import StoreError, UnavailableError
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.batches import parts
 from tvix_store.services.reference_order import References, batches, closure
-from tvix_store.services.removal import Guard, read_hour, used_key
+from tvix_store.services.removal import Guard, RemovalTerms, read_hour, used_key
 
 _PAGE = 2000
 """Rows that are looked at in one go: some 20 ms in a thread."""
 _AT_ONCE = 5000
 """Path infos that one transaction removes: some 0.3 s. Others' puts wait for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """What keeps a path: as in `Removal.remove`."""
-
-    unused_since: int | None
-    ignore_references: bool
-    guard: Guard | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +66,7 @@ class LocalRemoval:
         removed: set[bytes] = set()
         if not output_hashes:
             return removed
-        terms = _Terms(unused_since, ignore_references, guard)
+        terms = RemovalTerms(unused_since, ignore_references, guard)
         plan = await self._planned(output_hashes, terms)
         for batch in await self._engine.in_thread(batches, plan.references, _AT_ONCE):
             request = RemovePathInfos(batch, plan, terms)
@@ -91,7 +82,7 @@ class LocalRemoval:
     async def _done(self, request: Request) -> None:
         await asyncio.wrap_future(self._engine.committer.submit(request))
 
-    async def _planned(self, wanted: Collection[bytes], terms: _Terms) -> _Plan:
+    async def _planned(self, wanted: Collection[bytes], terms: RemovalTerms) -> _Plan:
         """A sequence number, and of the wanted paths those to which only such paths referred then."""
         index = self._engine.index
         _check(index)
@@ -114,7 +105,7 @@ class RemovePathInfos(Request):
     removed: The sequence numbers of the removals by output hash, when it is done.
     """
 
-    def __init__(self, output_hashes: Sequence[bytes], plan: _Plan, terms: _Terms) -> None:
+    def __init__(self, output_hashes: Sequence[bytes], plan: _Plan, terms: RemovalTerms) -> None:
         super().__init__()
         self._output_hashes = output_hashes
         self._plan = plan

@@ -8,21 +8,16 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from tvix_store.backends.postgresql.database import Database
 from tvix_store.backends.postgresql.driver import Connection
 from tvix_store.backends.postgresql.hexes import hexes, statement
-from tvix_store.errors import CorruptError, ExhaustedError, NotFoundError
+from tvix_store.errors import CorruptError, NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.directory_graph import LeavesToRoot
 from tvix_store.model.nodes import Node
 from tvix_store.services.batches import filling, parts
 from tvix_store.services.directories import parse
+from tvix_store.services.held_graphs import HeldGraphs
 from tvix_store.services.stored_tree import StoredTree
 
-MAX_GRAPH = 128 << 20
-"""Bytes that the directories of one put may take while they wait in memory until the graph is known to be right."""
-MAX_GRAPHS = 256 << 20
-"""Bytes that the directories of all puts of a process may take."""
-_OVERHEAD = 500
-"""Bytes of memory that a directory takes beside its encoding."""
 _PAGE = 256
 """Directories that one statement fetches."""
 _SMALL = 64 << 10
@@ -53,8 +48,7 @@ class PostgresDirectories:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._held = 0
-        """Bytes of graphs that are being put."""
+        self._graphs = HeldGraphs()
 
     async def get(self, digest: Digest) -> Directory | None:
         rows = await self._database.fetch(_GET, digest.raw)
@@ -91,24 +85,16 @@ class PostgresDirectories:
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
         graph = LeavesToRoot()
         received: dict[bytes, bytes] = {}
-        size = 0
-        try:
+        with self._graphs.graph() as held:
             async for directory in directories:
                 await parse(directory)
                 graph.add(directory)
                 if directory.digest.raw not in received:
                     received[directory.digest.raw] = directory.encoded
-                    size += len(directory.encoded) + _OVERHEAD
-                    self._held += len(directory.encoded) + _OVERHEAD
-                if size > MAX_GRAPH:
-                    raise ExhaustedError(f"a graph of directories may take {MAX_GRAPH} bytes; put fewer at a time")
-                if self._held > MAX_GRAPHS:
-                    raise ExhaustedError(f"the graphs that are being put take more than {MAX_GRAPHS} bytes; try again later")
+                    held.add(directory)
             root = graph.finish()
             await self._store(received)
             return root
-        finally:
-            self._held -= size
 
     async def _store(self, received: dict[bytes, bytes]) -> None:
         for some in parts(list(received), _DIGESTS):

@@ -17,7 +17,7 @@ from tvix_store.backends.postgresql.hexes import hexes, statement
 from tvix_store.model.path_info import PathInfo
 from tvix_store.services.batches import parts
 from tvix_store.services.reference_order import References, batches, closure
-from tvix_store.services.removal import Guard, read_hour, used_key
+from tvix_store.services.removal import Guard, RemovalTerms, read_hour, used_key
 
 _AT_ONCE = 500
 """Path infos that one transaction removes. Puts that require them wait for it."""
@@ -36,15 +36,6 @@ _DELETE_REFERENCES = statement("DELETE FROM path_references WHERE (reference, pa
 _DELETE_RECORDS = statement("DELETE FROM records WHERE key IN GIVEN($1)")
 
 
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """What keeps a path: as in `Removal.remove`."""
-
-    unused_since: int | None
-    ignore_references: bool
-    guard: Guard | None
-
-
 class PostgresRemoval:
     """The Removal of a database."""
 
@@ -59,7 +50,7 @@ class PostgresRemoval:
         ignore_references: bool = False,
         guard: Guard | None = None,
     ) -> set[bytes]:
-        terms = _Terms(unused_since, ignore_references, guard)
+        terms = RemovalTerms(unused_since, ignore_references, guard)
         wanted = set(output_hashes)
         references: dict[bytes, Sequence[bytes]] = {}
         for some in parts(list(wanted), _AT_ONCE):
@@ -77,7 +68,7 @@ class _Batch:
     """Some paths that may go, in one transaction."""
 
     output_hashes: Sequence[bytes]
-    terms: _Terms
+    terms: RemovalTerms
 
     async def remove(self, connection: Connection) -> set[bytes]:
         """Remove those that nothing keeps; which these are."""

@@ -8,21 +8,15 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from tvix_store.backends.objectstore.packed.contents import Content, Kind, Sink
 from tvix_store.backends.objectstore.packed.engine import Engine
 from tvix_store.backends.objectstore.packed.trees import PackedTree, Trees
-from tvix_store.errors import ExhaustedError, NotFoundError
+from tvix_store.errors import NotFoundError
 from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.directory_graph import LeavesToRoot
 from tvix_store.model.nodes import Node
 from tvix_store.services.directories import parse
 
-MAX_GRAPH = 128 << 20
-"""Bytes that the directories of one put may take while they wait in memory until the graph is known to be right."""
-MAX_GRAPHS = 256 << 20
-"""Bytes that the directories of all puts of a process may take."""
 _CHECKED_HERE = 16 << 10
 """Bytes of a directory whose children are looked up on the event loop: 400 of them, in 1 ms."""
-_OVERHEAD = 500
-"""Bytes that a directory takes beside its encoding."""
 _AT_ONCE = 1000
 """Directories that are read at a time."""
 
@@ -87,8 +81,7 @@ class PackedDirectories:
     async def put(self, directories: AsyncIterable[Directory]) -> Digest:
         graph = LeavesToRoot()
         taken: dict[bytes, Directory] = {}
-        size = 0
-        try:
+        with self._engine.graphs.graph() as held:
             async for directory in directories:
                 if len(directory.encoded) > _CHECKED_HERE:
                     await asyncio.to_thread(graph.add, directory)
@@ -96,17 +89,10 @@ class PackedDirectories:
                     graph.add(directory)
                 if directory.digest.raw not in taken:
                     taken[directory.digest.raw] = directory
-                    size += len(directory.encoded) + _OVERHEAD
-                    self._engine.held_graphs += len(directory.encoded) + _OVERHEAD
-                if size > MAX_GRAPH:
-                    raise ExhaustedError(f"a graph of directories may take {MAX_GRAPH} bytes; put fewer at a time")
-                if self._engine.held_graphs > MAX_GRAPHS:
-                    raise ExhaustedError(f"the graphs that are being put take more than {MAX_GRAPHS} bytes; try again later")
+                    held.add(directory)
             root = graph.finish()
             await self._sink.put_graph(root, await self._new(list(taken.values())), taken)
             return root
-        finally:
-            self._engine.held_graphs -= size
 
     async def put_some(self, directories: Sequence[Directory]) -> None:
         """As `Granular.put_directories`."""

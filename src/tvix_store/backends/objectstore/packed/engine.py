@@ -21,6 +21,7 @@ from tvix_store.backends.objectstore.packed.view import Record, Segment, View
 from tvix_store.chunking import DEFAULT_SIZES, ChunkSizes
 from tvix_store.errors import CorruptError, NotFoundError
 from tvix_store.model.digest import Digest
+from tvix_store.services.held_graphs import HeldGraphs
 
 T = TypeVar("T")
 
@@ -57,8 +58,7 @@ class Engine:
         self.refresher = Refresher(bucket, view)
         self._beside: set[asyncio.Task[None]] = set()
         self.committer = Committer(bucket, view, self.refresher, TreeWriter(bucket, view, self.reader), settings.pack_size)
-        self.held_graphs = 0
-        """Bytes of directories that are being put."""
+        self.graphs = HeldGraphs()
 
     @classmethod
     async def open(cls, bucket: Bucket, directory: Path, identity: bytes, settings: PackedSettings) -> Engine:

@@ -21,6 +21,7 @@ from tvix_store.model.digest import Digest
 from tvix_store.model.directory import Directory
 from tvix_store.model.directory_graph import LeavesToRoot
 from tvix_store.model.nodes import DirectoryNode, Node
+from tvix_store.services.held_graphs import HeldGraphs
 
 _KEPT = 16 << 20
 """Bytes of encoded directories that stay in memory, of the trees that were used last. A Go toolchain has 1.2 MB."""
@@ -34,6 +35,7 @@ class SnixDirectories:
         self._bucket = bucket
         self._kept: OrderedDict[Digest, Closure] = OrderedDict()
         self._kept_size = 0
+        self._graphs = HeldGraphs()
         self._loading = SingleFlight(self._begin)
 
     async def get(self, digest: Digest) -> Directory | None:
@@ -54,15 +56,18 @@ class SnixDirectories:
         order = LeavesToRoot()
         received: dict[Digest, Directory] = {}
         size = 0
-        async for directory in directories:
-            order.add(directory)
-            size += 0 if directory.digest in received else len(directory.encoded)
-            if size > MOST:
-                raise ExhaustedError(f"the directories of a tree have more than {MOST} bytes, the most that one object holds")
-            received[directory.digest] = directory
-        root = order.finish()
-        await self._put(Closure(root, received))
-        return root
+        with self._graphs.graph() as held:
+            async for directory in directories:
+                order.add(directory)
+                if directory.digest not in received:
+                    received[directory.digest] = directory
+                    held.add(directory)
+                    size += len(directory.encoded)
+                if size > MOST:
+                    raise ExhaustedError(f"the directories of a tree have more than {MOST} bytes, the most that one object holds")
+            root = order.finish()
+            await self._put(Closure(root, received))
+            return root
 
     async def closure_with(self, digest: Digest) -> Closure | None:
         """The directories of a tree that has `digest` in it; None where no tree is known that has."""
