@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Which paths are left out, since clients get them elsewhere: those that a key of `key_names` has signed, those that one of the
-    caches at the URLs `upstreams` has, and, where we `ask`, those that the daemon gets from its own upstreams.
+    """Which paths are left out, since clients get them elsewhere.
+
+    key_names: A path that one of these keys has signed is left out.
+    upstreams: URLs of caches. A path that one of them has is left out.
+    ask: Whether the daemon is asked which paths it gets from its own upstreams. They are left out too.
     """
 
     key_names: tuple[str, ...] = KEY_NAMES

@@ -53,16 +53,20 @@ class FetchLease:
                 await held.change(None)
 
     async def _take(self, held: _Held) -> None:
-        pause, seen, since = _FIRST_PAUSE, None, 0.0
         while not await held.change(os.urandom(16)):
-            found = await self._records.get(held.key)
-            now = time.monotonic()
+            held.value = await self._free(held.key)
+
+    async def _free(self, key: bytes) -> bytes | None:
+        """Wait until nobody holds a lease: what is in its record then, None for nothing."""
+        pause, seen, since = _FIRST_PAUSE, b"", 0.0
+        while (found := await self._records.get(key)) is not None:
             if found != seen:
-                seen, since = found, now
-            held.value = found if found is not None and now - since >= self._valid else None
-            if found is not None and held.value is None:
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - it spreads tries
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                seen, since = found, time.monotonic()
+            elif time.monotonic() - since >= self._valid:
+                break
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - it spreads tries
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        return found
 
     async def _renew(self, held: _Held, over: asyncio.Event) -> None:
         while True:
